@@ -1,0 +1,149 @@
+"""What may stand inside `Annotated[...]` in a node's signature, and how each mark reads on the wire.
+
+Marks are plain frozen records. They know ComfyUI's option names and nothing about nodes, files or torch.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+Choice = str | int | float | bool
+
+
+class Services(Protocol):
+    """What a node may ask of the engine that runs it; the composition root decides what is behind it."""
+
+    @property
+    def output_dir(self) -> Path:
+        """Where images that are kept go."""
+
+    @property
+    def temp_dir(self) -> Path:
+        """Where previews go; emptied at will."""
+
+    def files(self, folder: str) -> list[str]:
+        """The names a user may pick from a folder (`checkpoints`, `input` ...), sorted."""
+
+    def path(self, folder: str, name: str) -> Path:
+        """The file behind a picked name; raises `UnknownName` or `MissingFile`, refuses escapes."""
+
+    def content_hash(self, path: Path) -> str:
+        """A digest of the file's bytes, remembered for as long as size and time stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bounds of a number widget, both inclusive.
+
+    `step` is the editor's increment; with `strict` a value off the grid `low + k * step` is refused as well.
+    """
+
+    low: float
+    high: float
+    step: float | None = None
+    round: float | None = None
+    strict: bool = False
+    display: str | None = None
+    control_after_generate: bool = False
+
+    def options(self) -> dict[str, object]:
+        """The widget's options in ComfyUI's words."""
+        wire: dict[str, object] = {"min": self.low, "max": self.high}
+        optional = {"step": self.step, "round": self.round, "display": self.display}
+        wire |= {name: value for name, value in optional.items() if value is not None}
+        return wire | ({"control_after_generate": True} if self.control_after_generate else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A combo: a list, or a function of the services (or of nothing) that is asked each time the list is needed.
+
+    `named` writes the newer wire form `["COMBO", {"options": [...]}]` instead of `[[...]]`.
+    """
+
+    choices: Sequence[Choice] | Callable[[Services], Sequence[Choice]] | Callable[[], Sequence[Choice]]
+    named: bool = False
+
+    def list(self, services: Services | None) -> list[Choice]:
+        """The options now; a function that needs services gives none without them."""
+        if not callable(self.choices):
+            return list(self.choices)
+        if not inspect.signature(self.choices).parameters:
+            return list(self.choices())  # type: ignore[call-arg]  # the signature was just read
+        return list(self.choices(services)) if services is not None else []  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True, slots=True)
+class FileIn:
+    """A combo of the files in one folder of the services. The file's content enters the cache key, its name does not.
+
+    `upload` ("image", "audio", "video") puts an upload button into the editor.
+    """
+
+    folder: str
+    upload: str | None = None
+
+    def options(self) -> dict[str, object]:
+        """The widget's options in ComfyUI's words."""
+        return {f"{self.upload}_upload": True} if self.upload else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Multiline:
+    """A text area; with `dynamic_prompts` the editor resolves `{a|b}` before it sends the text."""
+
+    dynamic_prompts: bool = False
+    placeholder: str | None = None
+
+    def options(self) -> dict[str, object]:
+        """The widget's options in ComfyUI's words."""
+        wire: dict[str, object] = {"multiline": True}
+        wire |= {"dynamicPrompts": True} if self.dynamic_prompts else {}
+        return wire | ({"placeholder": self.placeholder} if self.placeholder else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """The type of a link: `MODEL`, a union `INT,FLOAT`, or `*` for anything."""
+
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """An input the engine fills in: PROMPT, DYNPROMPT, EXTRA_PNGINFO, UNIQUE_ID or SERVICES (never on the wire)."""
+
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tooltip:
+    """A sentence for the editor."""
+
+    text: str
+
+    def options(self) -> dict[str, object]:
+        """The widget's options in ComfyUI's words."""
+        return {"tooltip": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Optional:
+    """The input may be left out even though its default is not None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Any further widget option in ComfyUI's words: `lazy`, `rawLink`, `forceInput`, `advanced`, `label_on` ..."""
+
+    wire: dict[str, object] = field(default_factory=dict)
+
+    def options(self) -> dict[str, object]:
+        """The widget's options in ComfyUI's words."""
+        return dict(self.wire)
+
+
+Mark = Range | Options | FileIn | Multiline | Socket | Hidden | Tooltip | Optional | Extra
+MARKS = (Range, Options, FileIn, Multiline, Socket, Hidden, Tooltip, Optional, Extra)

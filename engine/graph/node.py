@@ -1,0 +1,266 @@
+"""Node declarations: a typed Python function becomes a `Node`, and `/object_info` is derived from its signature.
+
+Everything a node author needs is importable from here. Nothing is registered globally: a package of nodes collects
+its `Node` objects in a registry of its own.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from engine.graph.marks import (
+    MARKS,
+    Choice,
+    Extra,
+    FileIn,
+    Hidden,
+    Mark,
+    Multiline,
+    Optional,
+    Options,
+    Range,
+    Services,
+    Socket,
+    Tooltip,
+)
+from engine.graph.results import Progress, UiResult
+
+__all__ = [
+    "Choice",
+    "Extra",
+    "FileIn",
+    "Hidden",
+    "Input",
+    "Lane",
+    "Multiline",
+    "Node",
+    "Optional",
+    "Options",
+    "Output",
+    "Progress",
+    "Range",
+    "Services",
+    "Socket",
+    "Tooltip",
+    "UiResult",
+    "drain",
+    "node",
+]
+
+Lane = Literal["device", "host"]
+Group = Literal["required", "optional", "hidden"]
+WIDGET_TYPES: dict[type, str] = {bool: "BOOLEAN", int: "INT", float: "FLOAT", str: "STRING"}
+WIRE_TAGS = ("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG")
+MISSING = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One named input. `type` is the wire type (`COMBO` for option lists), or the tag of a hidden input."""
+
+    name: str
+    type: str
+    group: Group = "required"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    default: Any = MISSING
+    choices: Options | None = None
+    file: FileIn | None = None
+    range: Range | None = None
+
+    def allowed(self, services: Services | None) -> list[Choice] | None:
+        """The options of a combo as they are now; None for every other input."""
+        if self.file is not None:
+            return list(services.files(self.file.folder)) if services is not None else []
+        return self.choices.list(services) if self.choices is not None else None
+
+    def spec(self, services: Services | None) -> list[Any]:
+        """The input as `/object_info` shows it: type, and options where there are any."""
+        options = dict(self.options)
+        allowed = self.allowed(services)
+        if allowed is None:
+            return [self.type, options] if options else [self.type]
+        if self.choices is not None and self.choices.named:
+            return ["COMBO", {"multiselect": False, "options": allowed, **options}]
+        return [allowed, options] if options else [allowed]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output slot; `is_list` outputs carry a Python list whose elements travel one by one."""
+
+    type: str
+    name: str | None = None
+    tooltip: str | None = None
+    is_list: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A node class: what it takes, what it gives, and the function that does it. Calling it calls the function."""
+
+    class_type: str
+    category: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    function: Callable[..., Any]
+    output_node: bool = False
+    lane: Lane = "host"
+    revision: int = 1
+    display_name: str | None = None
+    description: str = ""
+    module: str = "nodes"
+    deprecated: bool = False
+    experimental: bool = False
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        """The function's result; a generator is run to its end, its progress dropped."""
+        result = self.function(*args, **inputs)
+        return drain(result) if inspect.isgenerator(result) else result
+
+    def group(self, group: Group) -> tuple[Input, ...]:
+        """The inputs of one group, in wire order."""
+        return tuple(each for each in self.inputs if each.group == group)
+
+    def input(self, name: str) -> Input | None:
+        """The declared input of that name, if there is one."""
+        return next((each for each in self.inputs if each.name == name), None)
+
+    @property
+    def schema(self) -> str:
+        """A digest of the declaration: names, types and order of inputs and outputs (option lists left out)."""
+        shape = [[i.name, str(i.type), i.group] for i in self.inputs], [[o.type, o.is_list] for o in self.outputs]
+        return hashlib.blake2b(repr(shape).encode(), digest_size=8).hexdigest()
+
+    def object_info(self, services: Services | None = None) -> dict[str, Any]:
+        """The declaration in ComfyUI's `/object_info` form; file lists need `services`."""
+        shown = [each for each in self.inputs if each.group != "hidden" or each.type in WIRE_TAGS]
+        groups: dict[str, dict[str, Any]] = {"required": {}}
+        for each in shown:
+            group = groups.setdefault(each.group, {})
+            group[each.name] = each.type if each.group == "hidden" else each.spec(services)
+        types = [output.type for output in self.outputs]
+        info: dict[str, Any] = {
+            "input": groups,
+            "input_order": {group: list(inputs) for group, inputs in groups.items()},
+            "output": types,
+            "output_is_list": [output.is_list for output in self.outputs],
+            "output_name": [output.name or output.type for output in self.outputs],
+            "name": self.class_type,
+            "display_name": self.display_name or self.class_type,
+            "description": self.description,
+            "python_module": self.module,
+            "category": self.category,
+            "output_node": self.output_node,
+        }
+        if any(output.tooltip for output in self.outputs):
+            info["output_tooltips"] = [output.tooltip for output in self.outputs]
+        flags = {"deprecated": self.deprecated, "experimental": self.experimental}
+        return info | {name: True for name, is_set in flags.items() if is_set}
+
+
+def drain(steps: Generator[Any, Any, Any]) -> Any:
+    """Run a generator to its end and return its result."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return end.value
+
+
+def node(
+    class_type: str,
+    *,
+    category: str,
+    outputs: Sequence[str | Output] | None = None,
+    output_node: bool = False,
+    lane: Lane = "host",
+    revision: int = 1,
+    display_name: str | None = None,
+    deprecated: bool = False,
+    experimental: bool = False,
+) -> Callable[[Callable[..., Any]], Node]:
+    """Declare a typed function with keyword-only parameters as a node.
+
+    Outputs are read from the return annotation where not given (`Latent`, `tuple[Model, Clip]`, a generator's
+    return type). A parameter is optional on the wire if its default is None or it is marked `Optional()`.
+    """
+
+    def declare(function: Callable[..., Any]) -> Node:
+        hints = get_type_hints(function, include_extras=True)
+        parameters = inspect.signature(function).parameters.values()
+        returns = hints.get("return", NoneType)
+        slots = outputs if outputs is not None else _returned(returns, function.__qualname__)
+        return Node(
+            class_type=class_type,
+            category=category,
+            inputs=tuple(_input(each, hints.get(each.name, MISSING), function.__qualname__) for each in parameters),
+            outputs=tuple(Output(slot) if isinstance(slot, str) else slot for slot in slots),
+            function=function,
+            output_node=output_node,
+            lane=lane,
+            revision=revision,
+            display_name=display_name,
+            description=inspect.cleandoc(function.__doc__ or ""),
+            module=function.__module__,
+            deprecated=deprecated,
+            experimental=experimental,
+        )
+
+    return declare
+
+
+def _input(parameter: inspect.Parameter, hint: Any, owner: str) -> Input:
+    """One parameter as an Input; a signature that cannot be declared is the author's mistake, a TypeError."""
+    place = f"{owner}({parameter.name})"
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        raise TypeError(f"{place}: node inputs are keyword-only; put a bare * first")
+    base, marks = _unwrap(hint)
+    by_kind = {type(mark): mark for mark in marks}
+    hidden = cast(Hidden | None, by_kind.get(Hidden))
+    if hidden is not None:
+        return Input(parameter.name, hidden.tag, "hidden")
+    default = parameter.default
+    options: dict[str, Any] = {} if default is MISSING or default is None else {"default": default}
+    for mark in marks:
+        if isinstance(mark, Range | FileIn | Multiline | Tooltip | Extra):
+            options |= mark.options()
+    choices, file = cast(Options | None, by_kind.get(Options)), cast(FileIn | None, by_kind.get(FileIn))
+    socket = cast(Socket | None, by_kind.get(Socket))
+    wire = "COMBO" if choices or file else socket.type if socket else WIDGET_TYPES.get(base)
+    if wire is None:
+        raise TypeError(f"{place}: {base!r} is no widget type; annotate it with Socket(...)")
+    group: Group = "optional" if default is None or Optional in by_kind else "required"
+    span = cast(Range | None, by_kind.get(Range))
+    return Input(parameter.name, wire, group, options, default, choices, file, span)
+
+
+def _unwrap(hint: Any) -> tuple[Any, list[Mark]]:
+    """The bare type and the marks, through `Annotated` and `| None` nested in any order; inner marks first."""
+    if get_origin(hint) is Annotated:
+        base, *extras = get_args(hint)
+        inner, marks = _unwrap(base)
+        return inner, marks + [extra for extra in extras if isinstance(extra, MARKS)]
+    if get_origin(hint) in (Union, UnionType):
+        members = [member for member in get_args(hint) if member is not NoneType]
+        if len(members) == 1:
+            return _unwrap(members[0])
+    return hint, []
+
+
+def _returned(hint: Any, owner: str) -> list[str]:
+    """Output types read from a return annotation."""
+    base, marks = _unwrap(hint)
+    if socket := next((mark for mark in marks if isinstance(mark, Socket)), None):
+        return [socket.type]
+    if base in (NoneType, None, UiResult):
+        return []
+    if base in WIDGET_TYPES:
+        return [WIDGET_TYPES[base]]
+    if get_origin(base) is tuple:
+        return [wire for member in get_args(base) for wire in _returned(member, owner)]
+    if inspect.isclass(origin := get_origin(base)) and issubclass(origin, Generator):
+        return _returned(get_args(base)[2], owner)
+    raise TypeError(f"{owner}: cannot read outputs from {hint!r}; name them with outputs=(...)")
