@@ -1,0 +1,1 @@
+"""sigmagraph: a node-graph image generation backend with a sampler core of its own."""

@@ -1,0 +1,183 @@
+"""Every exception the project raises on purpose, as one tree with stable codes.
+
+    EngineError
+    ├── UnknownName            a name no registry, folder or file knows; carries the nearest ones
+    ├── DuplicateName          two parts registered under one name
+    ├── BadValue               a value of the wrong type, out of range, or not allowed here
+    ├── FileProblem
+    │   ├── MissingFile        not there
+    │   ├── RefusedFile        there, but of a kind we never open (a pickle, say)
+    │   ├── CorruptFile        truncated, or its header contradicts its size
+    │   ├── UnreadableImage    not a picture, too large, or damaged
+    │   └── WriteFailed        disk full, folder missing or read-only
+    ├── ModelProblem
+    │   ├── UnknownModel       the tensors fit no model family we know
+    │   └── TensorMismatch     missing, surplus or misshapen tensors, listed
+    ├── SamplingProblem
+    │   ├── BadPrediction      NaN, infinity or a wrong shape, at a named step and sigma
+    │   └── Cancelled          stopped on request between two evaluations
+    ├── WorkflowProblem
+    │   ├── BadDocument        not a workflow at all
+    │   └── InvalidWorkflow    a workflow with problems; carries every one of them
+    ├── NodeFailed             a node raised; carries node id, class and cause
+    └── OutOfMemory            the device or the host ran out
+
+A `code` never changes once released: clients match on it. Messages name the place, the value and what is allowed.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class EngineError(Exception):
+    """The root: anything a user can cause. Programming mistakes are `AssertionError` and friends instead."""
+
+    code = "engine_error"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None where nothing comes close."""
+    folded = {candidate.lower(): candidate for candidate in sorted(known)}
+    matches = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    return folded[matches[0]] if matches else None
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'euler'?`, or nothing: the tail of every unknown-name message."""
+    match = nearest(name, known)
+    return f"; did you mean {match!r}?" if match is not None else ""
+
+
+class UnknownName(EngineError, KeyError):
+    """`name` is not a known `kind`; the message offers the nearest known name."""
+
+    code = "unknown_name"
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, tuple(known)
+        self.nearest = nearest(name, self.known)
+        super().__init__(kind, name)
+
+    def __str__(self) -> str:
+        listed = f" (known: {', '.join(sorted(self.known))})" if len(self.known) <= 12 else ""
+        return f"{self.name!r} is not a known {self.kind}{suggestion(self.name, self.known) or listed}"
+
+
+class DuplicateName(EngineError):
+    """Two parts claim one name."""
+
+    code = "duplicate_name"
+
+
+class BadValue(EngineError, ValueError):
+    """A value that cannot be used: the message is `place: value ..., allowed ...`."""
+
+    code = "bad_value"
+
+    def __init__(self, place: str, value: object, allowed: str) -> None:
+        self.place, self.value, self.allowed = place, value, allowed
+        super().__init__(f"{place}: {value!r} is not allowed; expected {allowed}")
+
+
+class FileProblem(EngineError):
+    """Something about one file; `path` says which."""
+
+    code = "file_problem"
+
+    def __init__(self, path: object, message: str) -> None:
+        self.path = str(path)
+        super().__init__(f"{self.path}: {message}")
+
+
+class MissingFile(FileProblem):
+    """The file is not there."""
+
+    code = "missing_file"
+
+
+class RefusedFile(FileProblem):
+    """The file is of a kind that is never opened, whatever its name says."""
+
+    code = "refused_file"
+
+
+class CorruptFile(FileProblem):
+    """The file contradicts itself: truncated, or its header lies."""
+
+    code = "corrupt_file"
+
+
+class UnreadableImage(FileProblem):
+    """The file is no picture we can decode within limits."""
+
+    code = "unreadable_image"
+
+
+class WriteFailed(FileProblem):
+    """The file could not be written; nothing half-written was left behind."""
+
+    code = "write_failed"
+
+
+class ModelProblem(EngineError):
+    """Something about weights as a model, not about the file as a file."""
+
+    code = "model_problem"
+
+
+class UnknownModel(ModelProblem):
+    """The tensors belong to no model family we know."""
+
+    code = "unknown_model"
+
+
+class TensorMismatch(ModelProblem):
+    """Tensors are missing, surplus or misshapen; the message lists them."""
+
+    code = "tensor_mismatch"
+
+
+class SamplingProblem(EngineError):
+    """Something that went wrong while a solver ran."""
+
+    code = "sampling_problem"
+
+
+class BadPrediction(SamplingProblem):
+    """The model returned NaN, infinity or a wrong shape; the message names step and sigma."""
+
+    code = "bad_prediction"
+
+
+class Cancelled(SamplingProblem):
+    """Stopped on request."""
+
+    code = "cancelled"
+
+
+class WorkflowProblem(EngineError):
+    """Something about a workflow document."""
+
+    code = "workflow_problem"
+
+
+class BadDocument(WorkflowProblem):
+    """The document is not a workflow in any form we read."""
+
+    code = "bad_document"
+
+
+class OutOfMemory(EngineError):
+    """The device or the host has no memory left for this."""
+
+    code = "out_of_memory"
+
+
+class NodeFailed(EngineError):
+    """A node raised while running; `__cause__` is the original exception."""
+
+    code = "node_failed"
+
+    def __init__(self, node_id: str, class_type: str, reason: str) -> None:
+        self.node_id, self.class_type, self.reason = node_id, class_type, reason
+        super().__init__(f"node {node_id} ({class_type}): {reason}")

@@ -1,0 +1,266 @@
+"""MMDiT, the two-stream diffusion transformer of SD3 and SD3.5 (Esser 2024, arXiv:2403.03206, figure 2).
+
+Parameter names are those of the published single-file checkpoints, so a state dict fits as it is. Knows nothing of
+files, sigmas or guidance: it maps (latent, timestep, text) to a velocity.
+
+Shape letters: B batch, H W latent sides, h w token sides, L text tokens, N image tokens, D width, P pooled width.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD_WIDTH = 64
+TIMESTEP_FREQUENCIES = 128
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class MMDiTShape:
+    """Every number that a set of MMDiT weights fixes. Widths in channels, `table_side` in tokens."""
+
+    depth: int
+    width: int
+    pooled_width: int
+    context_width: int
+    table_side: int
+    in_channels: int = 16
+    out_channels: int = 16
+    patch: int = 2
+    has_qk_norm: bool = True
+    dual_attention_blocks: frozenset[int] = frozenset()
+
+    @property
+    def heads(self) -> int:
+        """Attention heads: the head width is 64 throughout the family."""
+        return self.width // HEAD_WIDTH
+
+    @classmethod
+    def from_tensors(cls, shapes: Mapping[str, Sequence[int]]) -> "MMDiTShape":
+        """Read the shape off tensor names and sizes in the original layout, without prefix.
+
+        Raises `KeyError` with the tensor's name where one that decides is missing.
+        """
+        width, in_channels, patch, _ = shapes["x_embedder.proj.weight"]
+        blocks = {int(name.split(".")[1]) for name in shapes if name.startswith("joint_blocks.")}
+        dual = {i for i in blocks if f"joint_blocks.{i}.x_block.attn2.qkv.weight" in shapes}
+        return cls(
+            depth=max(blocks) + 1,
+            width=width,
+            pooled_width=shapes["y_embedder.mlp.0.weight"][1],
+            context_width=shapes["context_embedder.weight"][1],
+            table_side=math.isqrt(shapes["pos_embed"][1]),
+            in_channels=in_channels,
+            out_channels=shapes["final_layer.linear.weight"][0] // patch**2,
+            patch=patch,
+            has_qk_norm="joint_blocks.0.context_block.attn.ln_q.weight" in shapes,
+            dual_attention_blocks=frozenset(dual),
+        )
+
+
+def timestep_features(timestep: Tensor) -> Tensor:
+    """[B] -> [B, 256]: cosines, then sines, of the timestep at 128 frequencies, in float32."""
+    steps = torch.arange(TIMESTEP_FREQUENCIES, dtype=torch.float32, device=timestep.device)
+    angles = timestep.float()[:, None] * torch.exp(steps * (-math.log(10_000) / TIMESTEP_FREQUENCIES))
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def modulated(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm without parameters, then scale and shift: tokens [B, N, D], shift and scale [B, 1, D]."""
+    return torch.addcmul(shift, F.layer_norm(tokens, tokens.shape[-1:], eps=NORM_EPS), 1 + scale)
+
+
+class Embedder(nn.Module):
+    """Two linears with SiLU between them; `mlp.0` and `mlp.2` in the weight files."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(width_in, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        embedded: Tensor = self.mlp(features)
+        return embedded
+
+
+class PatchEmbedder(nn.Module):
+    """Latent [B, C, H, W] -> tokens [B, N, D], row by row."""
+
+    def __init__(self, shape: MMDiTShape) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(shape.in_channels, shape.width, shape.patch, stride=shape.patch)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        tokens: Tensor = self.proj(latent)
+        return tokens.flatten(2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """The projections around attention, for one stream; `attend` does the mixing."""
+
+    def __init__(self, shape: MMDiTShape, *, has_output: bool = True) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.qkv = nn.Linear(shape.width, 3 * shape.width)
+        if has_output:
+            self.proj = nn.Linear(shape.width, shape.width)
+        self.has_qk_norm = shape.has_qk_norm
+        if shape.has_qk_norm:
+            self.ln_q = nn.RMSNorm(HEAD_WIDTH, eps=NORM_EPS)
+            self.ln_k = nn.RMSNorm(HEAD_WIDTH, eps=NORM_EPS)
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, N, D] -> q, k, v, each [B, N, heads, 64]."""
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, HEAD_WIDTH)).unbind(2)
+        if self.has_qk_norm:
+            q, k = self.ln_q(q), self.ln_k(k)
+        return q, k, v
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Plain softmax attention, scale 1/8: [B, N, heads, 64] each -> [B, N, D]."""
+    mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return mixed.transpose(1, 2).flatten(2)
+
+
+class Mlp(nn.Module):
+    """Linear to 4x, tanh-GELU, linear back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        result: Tensor = self.fc2(F.gelu(self.fc1(tokens), approximate="tanh"))
+        return result
+
+
+class StreamBlock(nn.Module):
+    """One stream's half of a joint block.
+
+    `is_last_context` halves only lend q, k and v: they have no output projection, no MLP and two modulation parts.
+    """
+
+    def __init__(self, shape: MMDiTShape, *, has_dual_attention: bool = False, is_last_context: bool = False) -> None:
+        super().__init__()
+        self.parts = 2 if is_last_context else 9 if has_dual_attention else 6
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(shape.width, self.parts * shape.width))
+        self.attn = Attention(shape, has_output=not is_last_context)
+        if has_dual_attention:
+            self.attn2 = Attention(shape)
+        if not is_last_context:
+            self.mlp = Mlp(shape.width)
+
+    def modulation(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """[B, D] -> shift, scale(, gate, shift, scale, gate of the MLP(, shift, scale, gate of the dual attention))."""
+        parts: tuple[Tensor, ...] = self.adaLN_modulation(condition).unsqueeze(1).chunk(self.parts, dim=-1)
+        return parts
+
+    def finish(self, tokens: Tensor, mixed: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+        """Add the attention result, the dual attention of this stream alone where there is one, then the MLP."""
+        gate, shift_mlp, scale_mlp, gate_mlp = parts[2:6]
+        attended = torch.addcmul(tokens, gate, self.attn.proj(mixed))
+        if self.parts == 9:
+            shift_dual, scale_dual, gate_dual = parts[6:]
+            own = attend(*self.attn2.project(modulated(tokens, shift_dual, scale_dual)))
+            attended = torch.addcmul(attended, gate_dual, self.attn2.proj(own))
+        return torch.addcmul(attended, gate_mlp, self.mlp(modulated(attended, shift_mlp, scale_mlp)))
+
+
+class JointBlock(nn.Module):
+    """Text and image tokens attend to each other; each stream has its own weights."""
+
+    def __init__(self, shape: MMDiTShape, index: int) -> None:
+        super().__init__()
+        self.is_last = index == shape.depth - 1
+        self.context_block = StreamBlock(shape, is_last_context=self.is_last)
+        self.x_block = StreamBlock(shape, has_dual_attention=index in shape.dual_attention_blocks)
+
+    def forward(self, image: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """image [B, N, D], context [B, L, D], condition [B, D]; the last block returns its context untouched."""
+        image_parts, context_parts = self.x_block.modulation(condition), self.context_block.modulation(condition)
+        of_context = self.context_block.attn.project(modulated(context, context_parts[0], context_parts[1]))
+        of_image = self.x_block.attn.project(modulated(image, image_parts[0], image_parts[1]))
+        mixed = attend(*(torch.cat(pair, dim=1) for pair in zip(of_context, of_image, strict=True)))
+        mixed_context, mixed_image = mixed.split([context.shape[1], image.shape[1]], dim=1)
+        if not self.is_last:
+            context = self.context_block.finish(context, mixed_context, context_parts)
+        return self.x_block.finish(image, mixed_image, image_parts), context
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and the projection to patches."""
+
+    def __init__(self, shape: MMDiTShape) -> None:
+        super().__init__()
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(shape.width, 2 * shape.width))
+        self.linear = nn.Linear(shape.width, shape.patch**2 * shape.out_channels)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
+        patches: Tensor = self.linear(modulated(tokens, shift, scale))
+        return patches
+
+
+class MMDiT(nn.Module):
+    """The whole transformer: latent [B, 16, H, W], timestep [B] (1000 x sigma), pooled [B, P], context [B, L, C]."""
+
+    def __init__(self, shape: MMDiTShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.pos_embed = nn.Parameter(torch.zeros(1, shape.table_side**2, shape.width), requires_grad=False)
+        self.x_embedder = PatchEmbedder(shape)
+        self.t_embedder = Embedder(2 * TIMESTEP_FREQUENCIES, shape.width)
+        self.y_embedder = Embedder(shape.pooled_width, shape.width)
+        self.context_embedder = nn.Linear(shape.context_width, shape.width)
+        self.joint_blocks = nn.ModuleList(JointBlock(shape, i) for i in range(shape.depth))
+        self.final_layer = FinalLayer(shape)
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """The centre of the position table: [1, rows * columns, D]. Raises `ValueError` beyond the table."""
+        side = self.shape.table_side
+        if rows > side or columns > side:
+            raise ValueError(f"{rows} x {columns} tokens do not fit the position table of {side} x {side}")
+        top, left = (side - rows) // 2, (side - columns) // 2
+        table = self.pos_embed.unflatten(1, (side, side))
+        return table[:, top : top + rows, left : left + columns].flatten(1, 2)
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        pooled: Tensor,
+        context: Tensor,
+        *,
+        skip_layers: Collection[int] = (),
+        control: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """The velocity, [B, 16, H, W].
+
+        `skip_layers`: blocks replaced by the identity. `control`: residuals [B, N, D], spread evenly over the blocks
+        and added to the image tokens after each. Odd sides are padded circularly and cropped again.
+        """
+        height, width = x.shape[-2:]
+        patch, dtype = self.shape.patch, self.x_embedder.proj.weight.dtype
+        x = F.pad(x, (0, -width % patch, 0, -height % patch), mode="circular")
+        rows, columns = x.shape[-2] // patch, x.shape[-1] // patch
+        image = self.x_embedder(x.to(dtype)) + self.positions(rows, columns).to(dtype)
+        condition = self.t_embedder(timestep_features(timestep).to(dtype)) + self.y_embedder(pooled.to(dtype))
+        context = self.context_embedder(context.to(dtype))
+        for i, block in enumerate(self.joint_blocks):
+            if i not in skip_layers:
+                image, context = block(image, context, condition)
+            if control:
+                image = image + control[i * len(control) // self.shape.depth].to(image.dtype)
+        patches = self.final_layer(image, condition)
+        return unpatchify(patches, rows, columns, patch)[..., :height, :width]
+
+
+def unpatchify(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:
+    """[B, rows * columns, patch * patch * C], channel fastest -> [B, C, rows * patch, columns * patch]."""
+    grid = patches.unflatten(2, (patch, patch, -1)).unflatten(1, (rows, columns))
+    return grid.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

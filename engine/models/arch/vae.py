@@ -1,0 +1,216 @@
+"""The 16-channel autoencoder of SD3: images [B, 3, 8h, 8w] in [-1, 1] <-> latents [B, 16, h, w] in VAE units.
+
+A convolutional autoencoder of the latent diffusion kind (Rombach 2022, arXiv:2112.10752) without the quantisation
+convolutions. Parameter names are those of the published files under `first_stage_model.`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_GROUPS = 32
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class VaeShape:
+    """Every number that a set of VAE weights fixes. `channels`: per level, from full resolution down."""
+
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    encoder_blocks: int = 2
+    decoder_blocks: int = 3
+    latent_channels: int = 16
+
+    @classmethod
+    def from_tensors(cls, shapes: Mapping[str, Sequence[int]]) -> "VaeShape":
+        """Read the shape off tensor names and sizes in the original layout, without prefix.
+
+        Raises `KeyError` with the tensor's name where one that decides is missing.
+        """
+        levels = {int(name.split(".")[2]) for name in shapes if name.startswith("encoder.down.")}
+        return cls(
+            channels=tuple(shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(len(levels))),
+            encoder_blocks=_count(shapes, "encoder.down.0.block."),
+            decoder_blocks=_count(shapes, "decoder.up.0.block."),
+            latent_channels=shapes["decoder.conv_in.weight"][1],
+        )
+
+
+def _count(shapes: Mapping[str, Sequence[int]], prefix: str) -> int:
+    return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm as everywhere in this network: 32 groups, eps 1e-6."""
+    return nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS)
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, 3x3 convolution, twice, and a shortcut (1x1 where the channels change)."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.norm1 = norm(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
+        self.norm2 = norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.is_resized = channels_in != channels
+        if self.is_resized:
+            self.nin_shortcut = nn.Conv2d(channels_in, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        shortcut: Tensor = self.nin_shortcut(x) if self.is_resized else x
+        return shortcut + hidden
+
+
+class SpatialAttention(nn.Module):
+    """Single-head self-attention over all positions of a feature map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = norm(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        q, k, v = (part(normed).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).unflatten(2, x.shape[-2:])
+        result: Tensor = x + self.proj_out(mixed)
+        return result
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block, at the lowest resolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block_1 = ResidualBlock(channels, channels)
+        self.attn_1 = SpatialAttention(channels)
+        self.block_2 = ResidualBlock(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.block_2(self.attn_1(self.block_1(x)))
+        return result
+
+
+class Downsample(nn.Module):
+    """Halve both sides: one row and column of zeros at the right and bottom, then 3x3 with stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return result
+
+
+class Upsample(nn.Module):
+    """Double both sides: nearest neighbour, then 3x3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return result
+
+
+class Level(nn.Module):
+    """The blocks of one resolution; `downsample` or `upsample` follows where another level does."""
+
+    def __init__(self, channels_in: int, channels: int, blocks: int) -> None:
+        super().__init__()
+        widths = [channels_in, *[channels] * blocks]
+        self.block = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.block:
+            x = block(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Image -> mean and log-variance, stacked: [B, 2 * 16, h, w]."""
+
+    def __init__(self, shape: VaeShape) -> None:
+        super().__init__()
+        first, last = shape.channels[0], shape.channels[-1]
+        self.conv_in = nn.Conv2d(3, first, 3, padding=1)
+        inputs = (first, *shape.channels)
+        self.down = nn.ModuleList(
+            Level(a, b, shape.encoder_blocks) for a, b in zip(inputs, shape.channels, strict=False)
+        )
+        for level, channels in list(zip(self.down, shape.channels, strict=True))[:-1]:
+            level.downsample = Downsample(channels)
+        self.mid = Middle(last)
+        self.norm_out = norm(last)
+        self.conv_out = nn.Conv2d(last, 2 * shape.latent_channels, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.conv_in(image)
+        for level in self.down:
+            x = level(x)
+            if hasattr(level, "downsample"):
+                x = level.downsample(x)
+        moments: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return moments
+
+
+class Decoder(nn.Module):
+    """Latent -> image. `up.0` is full resolution and runs last, as in the weight files."""
+
+    def __init__(self, shape: VaeShape) -> None:
+        super().__init__()
+        first, last = shape.channels[0], shape.channels[-1]
+        self.conv_in = nn.Conv2d(shape.latent_channels, last, 3, padding=1)
+        self.mid = Middle(last)
+        inputs = (*shape.channels[1:], last)
+        self.up = nn.ModuleList(Level(a, b, shape.decoder_blocks) for a, b in zip(inputs, shape.channels, strict=True))
+        for level, channels in list(zip(self.up, shape.channels, strict=True))[1:]:
+            level.upsample = Upsample(channels)
+        self.norm_out = norm(first)
+        self.conv_out = nn.Conv2d(first, 3, 3, padding=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        x = self.mid(self.conv_in(latent))
+        for level in reversed(self.up):
+            x = level(x)
+            if hasattr(level, "upsample"):
+                x = level.upsample(x)
+        image: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        return image
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder; values are in VAE units, not in the diffusion model's scaled and shifted space."""
+
+    def __init__(self, shape: VaeShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoder = Encoder(shape)
+        self.decoder = Decoder(shape)
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent position along one side."""
+        return int(2 ** (len(self.shape.channels) - 1))
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Image [B, 3, H, W] in [-1, 1] -> mean and log-variance (clamped to -30..20), each [B, 16, H/8, W/8]."""
+        mean, log_variance = self.encoder(image).chunk(2, dim=1)
+        return mean, log_variance.clamp(-30.0, 20.0)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latent [B, 16, h, w] -> image [B, 3, 8h, 8w], about [-1, 1], not clamped."""
+        image: Tensor = self.decoder(latent)
+        return image
