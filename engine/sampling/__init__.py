@@ -1,0 +1,73 @@
+"""Processes, schedules, solvers, noise sources, guidance and the loop that joins them. Needs torch and nothing else."""
+
+from engine.sampling import solvers
+from engine.sampling.guidance import Cfg, Denoiser, Predict, Unguided
+from engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
+from engine.sampling.noise import Comfy, NoiseSource, Silent
+from engine.sampling.parameterisation import Parameterisation, continuous_v, edm, flux, sd3, sdxl
+from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
+from engine.sampling.sample import Recording, Run, Tick, drive, sample, sample_steps
+from engine.sampling.schedules import SCHEDULES, Schedule, cut, find_schedule, run_sigmas, schedule
+from engine.sampling.solver import (
+    SOLVERS,
+    Choices,
+    Context,
+    Evaluate,
+    Noise,
+    Prediction,
+    Range,
+    Solver,
+    Step,
+    Steps,
+    find_solver,
+    solver,
+)
+
+__all__ = [
+    "SCHEDULES",
+    "SOLVERS",
+    "Cfg",
+    "Choices",
+    "Comfy",
+    "Context",
+    "ContinuousLevels",
+    "Denoiser",
+    "DiscreteLevels",
+    "Evaluate",
+    "FlowLevels",
+    "FluxLevels",
+    "Levels",
+    "Noise",
+    "NoiseSource",
+    "Parameterisation",
+    "Predict",
+    "Prediction",
+    "Process",
+    "Range",
+    "Recording",
+    "RectifiedFlow",
+    "Run",
+    "Schedule",
+    "Silent",
+    "Solver",
+    "Step",
+    "Steps",
+    "Tick",
+    "Unguided",
+    "VarianceExploding",
+    "continuous_v",
+    "cut",
+    "drive",
+    "edm",
+    "find_schedule",
+    "find_solver",
+    "flux",
+    "run_sigmas",
+    "sample",
+    "sample_steps",
+    "schedule",
+    "sd3",
+    "sdxl",
+    "solver",
+    "solvers",
+]

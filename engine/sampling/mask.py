@@ -1,0 +1,36 @@
+"""Inpainting, as a wrapper round a denoiser: 1 in the mask is made anew, 0 is kept, values between are blended."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.errors import BadValue
+from engine.sampling.guidance import Denoiser
+from engine.sampling.solver import Prediction
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The model sees the kept region of `latent` at the right noise level, and its answer there is `latent` itself."""
+
+    denoiser: Denoiser
+    mask: Tensor
+    latent: Tensor
+    noised: Callable[[float], Tensor]
+
+    def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+        kept = 1.0 - self.mask
+        prediction = self.denoiser(x * self.mask + self.noised(sigma) * kept, sigma, needs_uncond)
+        return Prediction(prediction.denoised * self.mask + self.latent * kept, prediction.uncond)
+
+
+def fitted(mask: Tensor, latent: Tensor) -> Tensor:
+    """A mask [..., H', W'] resized bilinearly to the latent's [B, C, H, W], repeated over channels and batch."""
+    if mask.ndim < 2:
+        raise BadValue("mask", tuple(mask.shape), "a tensor of at least two axes")
+    one = mask.reshape(-1, 1, *mask.shape[-2:]).to(latent.device, torch.float32)
+    one = torch.nn.functional.interpolate(one, size=latent.shape[-2:], mode="bilinear")
+    copies = -(-latent.shape[0] // one.shape[0])
+    return one.repeat(copies, 1, 1, 1)[: latent.shape[0]].to(latent.dtype).expand_as(latent)

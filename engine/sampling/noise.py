@@ -1,0 +1,120 @@
+"""Noise sources: what a seed means. `Comfy` gives the numbers existing graphs and seeds expect.
+
+A source is a value; `streams` opens what one run draws from. Nothing here knows a solver or a schedule.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engine.errors import BadValue
+from engine.sampling.brownian import BrownianTree
+
+SEEDS = 2**64
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What one run draws from: each call gives unit noise of the run's shape, dtype and device."""
+
+    draw: Callable[[], Tensor]
+    churn: Callable[[], Tensor]
+    brownian: Callable[[float, float], Tensor]
+
+
+class NoiseSource(Protocol):
+    """Where a run's noise comes from."""
+
+    def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
+        """The noise a run starts from, shaped like `like`; `batch_index` says which image of a batch each one is."""
+
+    def streams(self, like: Tensor, low: float, high: float, restarts_seed: bool) -> Streams:
+        """The run's own noise over the levels `low` to `high`; `restarts_seed`: its first draw is the initial noise."""
+
+    def mask_noise(self, like: Tensor) -> Tensor:
+        """Noise of the next seed, for masked runs that keep it apart from the initial noise."""
+
+
+@dataclass(frozen=True)
+class Comfy:
+    """torch's generators, seeded as ComfyUI seeds them: the initial noise on the CPU, the rest on the state's device.
+
+    `tree_on_device`: grow the Brownian tree on the state's device (other numbers on a GPU) instead of the CPU.
+    """
+
+    seed: int
+    tree_on_device: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < SEEDS:
+            raise BadValue("seed", self.seed, "a whole number from 0 to 2^64 - 1")
+
+    def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
+        generator = _generator(self.seed)
+        if batch_index is None:
+            return _normal(like.shape, like.dtype, generator).to(like.device)
+        one = (1, *like.shape[1:])
+        draws = [_normal(one, like.dtype, generator) for _ in range(max(batch_index) + 1)]
+        return torch.cat([draws[index] for index in batch_index]).to(like.device)
+
+    def streams(self, like: Tensor, low: float, high: float, restarts_seed: bool) -> Streams:
+        own = _generator(self.seed if restarts_seed else derived(self.seed), like.device)
+        churn = _generator(self.seed, like.device)
+        if like.device.type == "cpu":
+            _normal(like.shape, like.dtype, churn)  # churn goes on behind the initial noise, in one stream with it
+        device = like.device if self.tree_on_device else torch.device("cpu")
+        tree: list[BrownianTree] = []
+
+        def brownian(sigma: float, sigma_next: float) -> Tensor:
+            if not tree:
+                tree.append(BrownianTree(self.seed, low, high, lambda word: _word_noise(word, like, device)))
+            return tree[0].unit_noise(sigma, sigma_next).to(like.device)
+
+        return Streams(
+            lambda: _normal(like.shape, like.dtype, own),
+            lambda: _normal(like.shape, like.dtype, churn),
+            brownian,
+        )
+
+    def mask_noise(self, like: Tensor) -> Tensor:
+        return _normal(like.shape, like.dtype, _generator((self.seed + 1) % SEEDS)).to(like.device)
+
+
+@dataclass(frozen=True)
+class Silent:
+    """No initial noise; what the run itself draws still follows the source within."""
+
+    source: NoiseSource
+
+    def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
+        return torch.zeros_like(like)
+
+    def streams(self, like: Tensor, low: float, high: float, restarts_seed: bool) -> Streams:
+        return self.source.streams(like, low, high, restarts_seed)
+
+    def mask_noise(self, like: Tensor) -> Tensor:
+        return self.source.mask_noise(like)
+
+
+def derived(seed: int) -> int:
+    """Another seed, far from this one: a run's own draws must not repeat the noise it starts from (SplitMix64)."""
+    mixed = (seed + 0x9E3779B97F4A7C15) % SEEDS
+    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % SEEDS
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % SEEDS
+    return mixed ^ (mixed >> 31)
+
+
+def _generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    # manual_seed takes the 64 bits as a signed number too
+    return torch.Generator(device).manual_seed(seed if seed < SEEDS // 2 else seed - SEEDS)
+
+
+def _normal(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    return torch.randn(tuple(shape), dtype=dtype, generator=generator, device=generator.device)
+
+
+def _word_noise(word: int, like: Tensor, device: torch.device) -> Tensor:
+    return _normal(like.shape, like.dtype, _generator(word, device))

@@ -1,0 +1,106 @@
+"""What a network was trained to say: raw output -> denoised, input scaling, timestep, start and end states.
+
+A `Parameterisation` is a value made of levels and a target; it knows no schedule, no solver and no network.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from engine.errors import BadValue
+from engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
+from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
+
+Target = Literal["flow", "eps", "v", "edm", "x0", "image_to_image", "cosmos"]
+TARGETS: tuple[Target, ...] = ("flow", "eps", "v", "edm", "x0", "image_to_image", "cosmos")
+AT_MAXIMUM = 1e-5  # a first sigma this close to the trained maximum counts as the maximum
+
+
+@dataclass(frozen=True)
+class Parameterisation:
+    """Levels plus what the network predicts at them; `sigma_data` is the data's standard deviation (EDM, else 1)."""
+
+    levels: Levels = field(default_factory=FlowLevels)
+    target: Target = "flow"
+    sigma_data: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise BadValue("Parameterisation.target", self.target, " or ".join(TARGETS))
+
+    @property
+    def process(self) -> Process:
+        """How signal and noise mix in this model's states."""
+        return RectifiedFlow() if self.target == "flow" else VarianceExploding()
+
+    def timestep(self, sigma: float) -> float:
+        """What the network is told as its time."""
+        return self.levels.timestep(sigma)
+
+    def network_input(self, x: Tensor, sigma: float) -> Tensor:
+        """Scale a state to what the network was trained to see."""
+        if self.target in ("flow", "image_to_image"):
+            return x
+        if self.target == "cosmos":
+            return x * (1.0 / (1.0 + sigma))
+        return x / math.sqrt(sigma**2 + self.sigma_data**2)
+
+    def denoised(self, x: Tensor, sigma: float, output: Tensor) -> Tensor:
+        """Turn the raw `output` for state `x` into an estimate of the clean latent, in the state's precision."""
+        output = output.to(x.dtype)
+        if self.target in ("flow", "eps"):
+            return x - output * sigma
+        if self.target in ("x0", "image_to_image"):
+            return output
+        if self.target == "cosmos":
+            return x * (1.0 / (1.0 + sigma)) - output * (sigma / (1.0 + sigma))
+        variance = sigma**2 + self.sigma_data**2
+        sign = -1.0 if self.target == "v" else 1.0
+        return x * (self.sigma_data**2 / variance) + output * (sign * sigma * self.sigma_data / math.sqrt(variance))
+
+    def noised(self, sigma: float, noise: Tensor, latent: Tensor) -> Tensor:
+        """The state at level `sigma` of a clean `latent` with this unit `noise`."""
+        if self.target == "flow":
+            return noise * sigma + latent * (1.0 - sigma)
+        return noise * sigma + latent
+
+    def start(self, sigma: float, noise: Tensor, latent: Tensor) -> Tensor:
+        """The state a run starts from: `noised`, but at the trained maximum the noise gets its full variance."""
+        if self.target in ("flow", "cosmos") or not self.is_maximum(sigma):
+            return self.noised(sigma, noise, latent)
+        return noise * math.sqrt(1.0 + sigma**2) + latent
+
+    def released(self, sigma: float, x: Tensor) -> Tensor:
+        """Undo the signal's scale in a state left at level `sigma` (0 after a whole run)."""
+        return x / (1.0 - sigma) if self.target == "flow" else x
+
+    def is_maximum(self, sigma: float) -> bool:
+        """Whether this level counts as the top of the trained range, or lies above it."""
+        return sigma > self.levels.sigma_max or math.isclose(sigma, self.levels.sigma_max, rel_tol=AT_MAXIMUM)
+
+
+def sd3(shift: float = 3.0) -> Parameterisation:
+    """Stable Diffusion 3 and 3.5: rectified flow, timestep 1000 sigma."""
+    return Parameterisation(FlowLevels(shift=shift), "flow")
+
+
+def flux(mu: float = 1.15) -> Parameterisation:
+    """Flux: rectified flow with an exponential shift, fed sigma itself."""
+    return Parameterisation(FluxLevels(mu), "flow")
+
+
+def sdxl(target: Target = "eps", zero_terminal_snr: bool = False) -> Parameterisation:
+    """SD1 and SDXL: eps or v on the linear-in-sqrt(beta) table."""
+    return Parameterisation(DiscreteLevels(zero_terminal_snr=zero_terminal_snr), target)
+
+
+def edm(lowest: float = 0.002, highest: float = 120.0, sigma_data: float = 1.0) -> Parameterisation:
+    """EDM (Karras 2022, arXiv:2206.00364, table 1, last column)."""
+    return Parameterisation(ContinuousLevels(lowest, highest), "edm", sigma_data)
+
+
+def continuous_v(lowest: float = 0.03, highest: float = 500.0) -> Parameterisation:
+    """v-prediction at continuous levels, fed 2/pi atan(sigma)."""
+    return Parameterisation(ContinuousLevels(lowest, highest, "atan"), "v")

@@ -1,0 +1,225 @@
+"""The one loop: start state, inference mode, ticks, cancelling, NaN check, counts, recording, resuming.
+
+`sample_steps` is a generator, so whoever drives it may stop, interleave or report between evaluations. Nothing here
+waits for the device inside a step.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from engine.errors import BadPrediction, BadValue, Cancelled
+from engine.sampling.finite import FiniteWatch
+from engine.sampling.guidance import Denoiser
+from engine.sampling.mask import Masked, fitted
+from engine.sampling.noise import NoiseSource
+from engine.sampling.parameterisation import Parameterisation
+from engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step, find_solver
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One evaluation is done: `step` steps of `steps` are complete; `x` and `denoised` are the newest."""
+
+    step: int
+    steps: int
+    sigma: float
+    evaluations: int
+    x: Tensor
+    denoised: Tensor
+
+
+@dataclass
+class Recording:
+    """The predictions a run has received so far. Handed to an equal run, it brings that run to the same place."""
+
+    predictions: list[Prediction] = field(default_factory=list)
+
+
+class Run:
+    """One solver under way: `request` is what it wants evaluated next, None once `result` is there."""
+
+    def __init__(
+        self, solver: Solver, x: Tensor, sigmas: Sequence[float], ctx: Context, options: Mapping[str, object]
+    ) -> None:
+        self._coroutine = solver.start(x, sigmas, ctx, options)
+        self.steps = len(sigmas) - 1
+        self.step = self.evaluations = 0
+        self.request: Evaluate | None = None
+        self.result: Tensor | None = None
+        self.done: list[Step] = []
+        self._advance(None)
+
+    def answer(self, prediction: Prediction) -> None:
+        """Hand over what `request` asked for; the solver runs on to its next request or to its end."""
+        assert self.request is not None
+        if self.request.needs_uncond and prediction.uncond is None:
+            raise BadPrediction("this sampler needs the unconditional estimate, and the guidance gave none")
+        self.evaluations += 1
+        self._advance(prediction if self.request.needs_uncond else prediction.denoised)
+
+    def close(self) -> None:
+        """Stop the solver where it stands."""
+        self._coroutine.close()
+
+    def _advance(self, value: Prediction | Tensor | None) -> None:
+        self.request, self.done = None, []
+        try:
+            with torch.inference_mode():
+                said = self._coroutine.send(value)
+                while isinstance(said, Step):
+                    self.step += 1
+                    self.done.append(said)
+                    said = self._coroutine.send(None)
+            self.request = said
+        except StopIteration as end:
+            self.result = end.value
+
+
+def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
+    """Answer a run's requests until it ends; predictions already in `recording` are replayed, not made again."""
+    for prediction in recording.predictions if recording is not None else ():
+        if run.request is None:
+            raise BadValue("recording", len(recording.predictions if recording else ()), "no more than the run asks for")
+        run.answer(prediction)
+    watch: FiniteWatch | None = None
+    try:
+        while (request := run.request) is not None:
+            with torch.inference_mode():
+                prediction = denoiser(request.x, request.sigma, request.needs_uncond)
+                if prediction.denoised.shape != request.x.shape:
+                    raise BadPrediction(
+                        f"step {run.step + 1}, sigma {request.sigma:.6g}: the model returned shape "
+                        f"{tuple(prediction.denoised.shape)} for a state of shape {tuple(request.x.shape)}"
+                    )
+                watch = watch or FiniteWatch(request.x.device)
+                watch.add(prediction.denoised, run.step + 1, request.sigma)
+            if recording is not None:
+                recording.predictions.append(prediction)
+            run.answer(prediction)
+            x, denoised = (run.done[-1].x, run.done[-1].denoised) if run.done else (request.x, prediction.denoised)
+            yield Tick(run.step, run.steps, request.sigma, run.evaluations, x, denoised)
+    finally:
+        run.close()
+    if watch is not None:
+        watch.finish()
+    assert run.result is not None
+    return run.result
+
+
+def prepare(
+    denoiser: Denoiser,
+    latent: Tensor,
+    sigmas: Sequence[float],
+    parameterisation: Parameterisation,
+    solver: Solver,
+    noise: NoiseSource,
+    options: Mapping[str, object],
+    mask: Tensor | None,
+    batch_index: Sequence[int] | None,
+) -> tuple[Run, Denoiser]:
+    """The start state, the run's context and the denoiser with its mask: everything before the first evaluation."""
+    levels = checked_sigmas(sigmas)
+    initial = noise.initial(latent, batch_index)
+    latent, initial = (one.float() if one.dtype in (torch.float16, torch.bfloat16) else one for one in (latent, initial))
+    x = parameterisation.start(levels[0], initial, latent)
+    lowest = min((sigma for sigma in levels if sigma > 0), default=0.0)
+    streams = noise.streams(x, lowest, max(levels), solver.restarts_seed)
+    context = Context(
+        parameterisation.process,
+        parameterisation.levels,
+        x.dtype,
+        solver.revision,
+        streams.draw,
+        streams.churn,
+        streams.brownian,
+    )
+    if mask is not None:
+        fits = fitted(mask, latent)
+        denoiser = Masked(denoiser, fits, latent, lambda sigma: parameterisation.noised(sigma, initial, latent))
+    return Run(solver, x, levels, context, options), denoiser
+
+
+def sample_steps(
+    denoiser: Denoiser,
+    latent: Tensor,
+    sigmas: Sequence[float],
+    parameterisation: Parameterisation,
+    solver: Solver | str = "euler",
+    *,
+    noise: NoiseSource,
+    options: Mapping[str, object] | None = None,
+    mask: Tensor | None = None,
+    batch_index: Sequence[int] | None = None,
+    recording: Recording | None = None,
+) -> Generator[Tick, None, Tensor]:
+    """Noise `latent` [B, C, H, W] (model units) to the first sigma and solve to the last: a generator of `Tick`s.
+
+    Its return value is the final latent, in float32 or better. `mask`: 1 = make anew. `recording` is replayed as far
+    as it goes and then extended. An empty schedule returns the latent as it is.
+    """
+    if len(sigmas) < 2:
+        return latent.clone()
+    chosen = find_solver(solver) if isinstance(solver, str) else solver
+    with torch.inference_mode():
+        run, masked = prepare(
+            denoiser, latent, sigmas, parameterisation, chosen, noise, options or {}, mask, batch_index
+        )
+    x = yield from drive(run, masked, recording)
+    return parameterisation.released(sigmas[-1], x).clone()  # a clone made here is no inference tensor
+
+
+def sample(
+    denoiser: Denoiser,
+    latent: Tensor,
+    sigmas: Sequence[float],
+    parameterisation: Parameterisation,
+    solver: Solver | str = "euler",
+    *,
+    noise: NoiseSource,
+    options: Mapping[str, object] | None = None,
+    mask: Tensor | None = None,
+    batch_index: Sequence[int] | None = None,
+    recording: Recording | None = None,
+    on_tick: Callable[[Tick], None] | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> Tensor:
+    """`sample_steps` to its end. `is_cancelled` is asked between evaluations and ends the run with `Cancelled`."""
+    steps = sample_steps(
+        denoiser,
+        latent,
+        sigmas,
+        parameterisation,
+        solver,
+        noise=noise,
+        options=options,
+        mask=mask,
+        batch_index=batch_index,
+        recording=recording,
+    )
+    while True:
+        try:
+            tick = next(steps)
+        except StopIteration as end:
+            result: Tensor = end.value
+            return result
+        if on_tick is not None:
+            on_tick(tick)
+        if is_cancelled is not None and is_cancelled():
+            steps.close()
+            raise Cancelled(f"cancelled after {tick.evaluations} evaluations, step {tick.step} of {tick.steps}")
+
+
+def checked_sigmas(sigmas: Sequence[float]) -> list[float]:
+    """The sigmas, finite, not negative and never rising; a repeated one is a step of length zero and is left out."""
+    kept = [float(sigmas[0])]
+    for place, sigma in enumerate(sigmas):
+        if not 0 <= sigma < float("inf"):
+            raise BadValue(f"sigmas[{place}]", sigma, "a finite number that is not negative")
+        if sigma > kept[-1]:
+            raise BadValue(f"sigmas[{place}]", sigma, f"at most the sigma before it, {kept[-1]:.6g}")
+        if sigma < kept[-1]:
+            kept.append(float(sigma))
+    return kept

@@ -1,0 +1,241 @@
+"""What a solver may say (`Evaluate`, `Step`) and know (`Context`), and how one is declared (`@solver`).
+
+A solver is a generator function `(x, sigmas, ctx, *, options...)`. It yields `Evaluate` and is sent the denoised
+estimate back; it yields `Step` when a step is done; it returns the final state. It never calls a model, never draws
+from a generator of its own and never reads a number back from the device.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from engine.errors import BadValue, UnknownName
+from engine.registry import Registry
+from engine.sampling.levels import Levels
+from engine.sampling.process import Process
+
+
+class Prediction(NamedTuple):
+    """What an evaluation gives: the guided estimate and, where it was asked for, the unconditional one."""
+
+    denoised: Tensor
+    uncond: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Please denoise `x` [B, ...] at `sigma`. Sent back: a Tensor, or with `needs_uncond` a whole `Prediction`."""
+
+    x: Tensor
+    sigma: float
+    needs_uncond: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step is done: the new state and the estimate it was made with."""
+
+    x: Tensor
+    denoised: Tensor
+
+
+# What is sent in depends on what was yielded (Tensor, Prediction or None), which Python's types cannot say: hence Any.
+Steps: TypeAlias = Generator[Evaluate | Step, Any, Tensor]
+
+
+class Noise(Enum):
+    """Where a solver's noise comes from."""
+
+    NONE = "none"
+    SEQUENCE = "sequence"
+    BROWNIAN = "brownian"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a solver may know about its run. `draw` and `brownian` give unit-variance noise shaped like the state.
+
+    `dtype` is the state's; `first_noise_is_initial` says whether a draw may equal the noise the run started from.
+    """
+
+    process: Process
+    levels: Levels
+    dtype: torch.dtype
+    revision: int
+    draw: Callable[[], Tensor]
+    churn: Callable[[], Tensor]
+    brownian: Callable[[float, float], Tensor]
+
+    def rounded(self, sigma: float) -> float:
+        """A level as the state's precision would hold it, for rules that depend on its last bit."""
+        return sigma if self.dtype == torch.float64 else float(torch.tensor(sigma, dtype=torch.float32))
+
+
+class Range(NamedTuple):
+    """Bounds of a numeric option, both included."""
+
+    low: float
+    high: float
+
+
+class Choices(NamedTuple):
+    """Allowed values of an option that picks a variant."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A setting of a solver or schedule, as its signature declares it."""
+
+    name: str
+    default: object
+    limits: Range | Choices | None
+    kind: type
+
+    def check(self, place: str, value: object) -> object:
+        """Return `value` if it is of the right kind and within limits."""
+        numeric = self.kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
+        whole = self.kind is not int or (isinstance(value, (int, float)) and float(value).is_integer())
+        if isinstance(self.limits, Choices) and value in self.limits.values:
+            return value
+        if isinstance(self.limits, Range) and numeric and whole and self.limits.low <= float(value) <= self.limits.high:  # type: ignore[arg-type]  # numeric says so
+            return value
+        if self.limits is None and (value is None or isinstance(value, self.kind)):
+            return value
+        raise BadValue(f"{place}.{self.name}", value, self.allowed)
+
+    @property
+    def allowed(self) -> str:
+        """The limits in words."""
+        if isinstance(self.limits, Choices):
+            return "one of " + ", ".join(self.limits.values)
+        if isinstance(self.limits, Range):
+            return f"{self.kind.__name__} from {self.limits.low:g} to {self.limits.high:g}"
+        return self.kind.__name__
+
+
+SolverFunction: TypeAlias = Callable[..., Steps]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """One revision of one sampler: the step rule and everything declared about it.
+
+    `order` is what tests hold it to on smooth problems; `evaluations` counts model evaluations per step;
+    `restarts_seed` says that its noise sequence begins with the run's initial noise (existing seeds, CPU);
+    `fixed` are options this name settles; `older` are its earlier revisions.
+    """
+
+    name: str
+    function: SolverFunction
+    order: int
+    evaluations: int = 1
+    noise: Noise = Noise.NONE
+    restarts_seed: bool = False
+    drops_penultimate: bool = False
+    needs_uncond: bool = False
+    source: str = ""
+    revision: int = 1
+    remark: str = ""
+    fixed: Mapping[str, object] = field(default_factory=dict)
+    older: tuple["Solver", ...] = ()
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The settings its signature offers, less those its name settles."""
+        return tuple(option for option in options_of(self.function) if option.name not in self.fixed)
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    def at(self, revision: int | None) -> "Solver":
+        """This sampler as it was at `revision`; None means the newest."""
+        found = [one for one in (self, *self.older) if revision is None or one.revision == revision]
+        if not found:
+            raise BadValue(f"sampler {self.name} revision", revision, f"1 to {self.revision}")
+        return found[0]
+
+    def checked(self, options: Mapping[str, object]) -> dict[str, object]:
+        """The options, each known and within limits, with what the name settles."""
+        known = {option.name: option for option in self.options}
+        for name in options:
+            if name not in known:
+                raise UnknownName(f"option of sampler {self.name}", name, known)
+        place = f"sampler {self.name}"
+        return {name: known[name].check(place, value) for name, value in options.items()} | dict(self.fixed)
+
+    def start(self, x: Tensor, sigmas: Sequence[float], ctx: Context, options: Mapping[str, object]) -> Steps:
+        """The coroutine, at its beginning."""
+        return self.function(x, sigmas, ctx, **self.checked(options))
+
+
+SOLVERS: Registry[Solver] = Registry("sampler")
+
+
+def solver(
+    name: str,
+    *,
+    order: int,
+    registry: Registry[Solver] = SOLVERS,
+    older: Mapping[int, Mapping[str, Any]] | None = None,
+    **declared: Any,
+) -> Callable[[SolverFunction], SolverFunction]:
+    """Register a generator function as the sampler `name`; `declared` are further fields of `Solver`.
+
+    `older` maps an earlier revision to the fields in which it differs (often `function`). An earlier revision of a
+    sampler with sequential noise restarts the seed unless it says otherwise.
+    """
+
+    def register(function: SolverFunction) -> SolverFunction:
+        newest = Solver(name, function, order, **declared)
+        past = []
+        for number in range(newest.revision - 1, 0, -1):
+            restarts = {"restarts_seed": newest.noise is Noise.SEQUENCE}
+            past.append(replace(newest, revision=number, **(restarts | dict((older or {}).get(number, {})))))
+        registry.add(name, replace(newest, older=tuple(past)))
+        return function
+
+    return register
+
+
+def alias(name: str, of: str, registry: Registry[Solver] = SOLVERS, **fields: Any) -> Solver:
+    """Register `name` as the sampler `of` with some fields (often `fixed`) changed."""
+    base = registry[of]
+    older = tuple(replace(one, name=name, **fields) for one in base.older)
+    return registry.add(name, replace(base, name=name, older=older, **fields))
+
+
+def options_of(function: Callable[..., object]) -> tuple[Option, ...]:
+    """The keyword-only parameters of a solver or schedule function, as options."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    found = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            hint, limits = hints[parameter.name], None
+            if typing.get_origin(hint) is Annotated:
+                hint, limits = typing.get_args(hint)[:2]
+            bare = [one for one in typing.get_args(hint) if one is not type(None)] or [hint]
+            found.append(Option(parameter.name, parameter.default, limits, bare[0]))
+    return tuple(found)
+
+
+def find_solver(name: str, bare_revision: int | None = None, registry: Registry[Solver] = SOLVERS) -> Solver:
+    """The sampler a graph names: `name@revision`, or a bare name, which means `bare_revision` (None: the newest)."""
+    return registry[name.partition("@")[0]].at(revision_of(name, bare_revision))
+
+
+def revision_of(name: str, bare_revision: int | None) -> int | None:
+    """The number behind the `@` of a sampler or schedule name; saved graphs from elsewhere write none and mean 1."""
+    _, mark, number = name.partition("@")
+    if mark and not number.isdecimal():
+        raise BadValue(name, number, "a whole number behind the '@'")
+    return int(number) if mark else bare_revision
