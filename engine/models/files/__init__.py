@@ -1,0 +1,1 @@
+"""Weight files: reading, recognising and renaming; no torch module is built here."""

@@ -1,0 +1,153 @@
+"""Which parts a weight file holds, told from tensor names and shapes alone; foreign models are named in the error.
+
+Every part comes out in our layout and without prefix, ready to be checked against a module.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+
+from engine.errors import UnknownModel
+from engine.models.files.fp8 import multiplied_out
+from engine.models.files.read import StoredTensor, WeightFile, Weights, under
+from engine.models.files.rename import clip_from_any, mmdit_from_diffusers, t5_from_any, vae_from_diffusers
+
+MMDIT_MARK = "joint_blocks.0.context_block.attn.qkv.weight"
+MMDIT_DIFFUSERS_MARKS = ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight")
+VAE_MARK = "decoder.conv_in.weight"
+VAE_DIFFUSERS_MARK = "decoder.up_blocks.0.resnets.0.norm1.weight"
+T5_MARK = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+T5_V1_MARK = "encoder.block.0.layer.1.DenseReluDense.wi.weight"
+CLIP_MARKS = (
+    "text_model.embeddings.token_embedding.weight",
+    "embeddings.token_embedding.weight",
+    "transformer.resblocks.0.ln_1.weight",
+)
+CHECKPOINT_ENCODERS = {name: f"text_encoders.{name}.transformer." for name in ("clip_l", "clip_g", "t5xxl")}
+CLIP_H_WIDTH, CLIP_G_WIDTH, CLIP_L_WIDTH = 1024, 1280, 768
+LATENT_CHANNELS = 16
+
+# What a file is instead, by a tensor name (or part of one) that only it has. First match wins.
+FOREIGN: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("an adapter (LoRA): load it with a LoRA loader", lambda n: any(mark in n for mark in ("lora_", "lokr_", "hada_"))),
+    (
+        "a ControlNet: load it with a ControlNet loader",
+        lambda n: n.startswith(("controlnet_blocks.", "control_model.")),
+    ),
+    ("a FLUX model", lambda n: "double_blocks.0.img_attn" in n or n.startswith("single_transformer_blocks.0.")),
+    ("an AuraFlow model", lambda n: "double_layers.0.attn.w1q" in n),
+    ("a PixArt model", lambda n: "adaln_single.linear" in n or n.endswith("t_block.1.weight")),
+    ("a Stable Cascade model", lambda n: "clip_txt_mapper" in n),
+    ("a Qwen-Image model", lambda n: n.endswith("txt_norm.weight")),
+    ("an SDXL model", lambda n: "conditioner.embedders.1" in n or "add_embedding.linear_1" in n),
+    ("a Stable Diffusion 1 or 2 model", lambda n: n.startswith("cond_stage_model.")),
+    (
+        "a UNet of the Stable Diffusion 1, 2 or XL kind",
+        lambda n: "input_blocks.0.0" in n or "time_embedding.linear_1" in n,
+    ),
+    ("a textual inversion embedding", lambda n: n in ("emb_params", "string_to_param", "clip_l", "clip_g", "t5xxl")),
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The recognised parts of one file, each in our layout; `encoders` by the names clip_l, clip_g and t5xxl."""
+
+    mmdit: Weights | None = None
+    vae: Weights | None = None
+    encoders: Mapping[str, Weights] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.mmdit is not None or self.vae is not None or bool(self.encoders)
+
+    def listing(self) -> str:
+        """The parts in words, for messages."""
+        found = [name for name, part in (("a diffusion model", self.mmdit), ("a VAE", self.vae)) if part is not None]
+        return ", ".join([*found, *self.encoders]) or "nothing of ours"
+
+
+def find_parts(file: WeightFile) -> Parts:
+    """Everything of the SD3 family in `file`. Raises `UnknownModel`, saying what it is instead, if there is nothing."""
+    parts = Parts(mmdit=_mmdit(file.weights), vae=_vae(file.weights), encoders=_encoders(file.weights))
+    if not parts:
+        raise UnknownModel(f"{file.path}: {described(file.weights)}; a model of the SD3 family was expected")
+    return parts
+
+
+def described(weights: Weights) -> str:
+    """What a file without any part of ours looks like."""
+    for kind, is_mark in FOREIGN:
+        if any(is_mark(name) for name in weights):
+            return f"this is {kind}"
+    few = ", ".join(sorted(weights)[:3]) or "none"
+    return f"its {len(weights)} tensors ({few} ...) belong to no model known here"
+
+
+def _prefix_of(weights: Weights, marks: Iterable[str]) -> str | None:
+    """What stands before a mark, where all `marks` stand behind the same prefix; the shortest such prefix."""
+    first, *others = marks
+    prefixes = (name[: -len(first)] for name in weights if name.endswith(first))
+    fitting = [p for p in prefixes if (not p or p.endswith(".")) and all(p + other in weights for other in others)]
+    return min(fitting, key=len, default=None)
+
+
+def _mmdit(weights: Weights) -> Weights | None:
+    prefix = _prefix_of(weights, [MMDIT_MARK])
+    if prefix is not None:
+        return multiplied_out(under(weights, prefix))
+    prefix = _prefix_of(weights, MMDIT_DIFFUSERS_MARKS)
+    if prefix is None or prefix + "controlnet_blocks.0.weight" in weights:
+        return None
+    return mmdit_from_diffusers(multiplied_out(under(weights, prefix)))
+
+
+def _vae(weights: Weights) -> Weights | None:
+    prefix = _prefix_of(weights, [VAE_MARK])
+    if prefix is None:
+        return None
+    found = {name: t for name, t in under(weights, prefix).items() if name.startswith(("encoder.", "decoder."))}
+    if weights[prefix + VAE_MARK].shape[1] != LATENT_CHANNELS or prefix + "post_quant_conv.weight" in weights:
+        return None
+    return vae_from_diffusers(found) if VAE_DIFFUSERS_MARK in found else found
+
+
+def _encoders(weights: Weights) -> dict[str, Weights]:
+    """The encoders under a checkpoint's prefixes; in a file without these, the one encoder the whole file is."""
+    inside: dict[str, Weights] = {name: under(weights, prefix) for name, prefix in CHECKPOINT_ENCODERS.items()}
+    found = {name: part for name, part in inside.items() if _is_t5(part) or _is_clip(part)}
+    if not found and (_is_t5(weights) or _is_clip(weights)):
+        found = {"t5xxl" if _is_t5(weights) else clip_name(weights): weights}
+    return {name: _in_our_names(name, part) for name, part in found.items()}
+
+
+def _in_our_names(name: str, weights: Weights) -> dict[str, StoredTensor]:
+    plain = multiplied_out(weights)
+    return t5_from_any(plain) if name == "t5xxl" else clip_from_any(plain)
+
+
+def _is_t5(weights: Weights) -> bool:
+    return T5_MARK in weights and T5_V1_MARK not in weights
+
+
+def _is_clip(weights: Weights) -> bool:
+    return any(mark in weights for mark in CLIP_MARKS) and _clip_width(weights) != CLIP_H_WIDTH
+
+
+def _clip_width(weights: Weights) -> int:
+    mark = next(mark for mark in CLIP_MARKS if mark in weights)
+    return weights[mark].shape[-1]
+
+
+def clip_name(weights: Weights) -> str:
+    """`clip_g` for bigG, `clip_l` for CLIP-L: by width, and for other widths bigG is the one with a projection."""
+    width = _clip_width(weights)
+    if width in (CLIP_L_WIDTH, CLIP_G_WIDTH):
+        return "clip_g" if width == CLIP_G_WIDTH else "clip_l"
+    return "clip_g" if {"text_projection", "text_projection.weight"} & set(weights) else "clip_l"
+
+
+def main_dtype(weights: Weights) -> torch.dtype:
+    """What a part is stored in: the dtype of its largest tensor."""
+    return max(weights.values(), key=lambda tensor: prod(tensor.shape)).dtype

@@ -1,0 +1,218 @@
+"""Foreign tensor names, one table per layout: diffusers' MMDiT and VAE, OpenCLIP's text tower, T5's double embedding.
+
+A table maps a foreign name to a `Slot` of ours. The same MMDiT table places LoRA deltas. Nothing is read here: renamed
+tensors are combined when somebody reads them.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.errors import TensorMismatch
+from engine.models.files.read import StoredTensor, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a foreign tensor goes: rows `part` of `parts` equal shares of our tensor `name`.
+
+    `is_swapped`: its halves of rows change places (diffusers splits scale, shift where the original has shift, scale).
+    """
+
+    name: str
+    part: int = 0
+    parts: int = 1
+    is_swapped: bool = False
+
+
+QKV = (("q", 0), ("k", 1), ("v", 2))
+
+MMDIT_OUTER: Mapping[str, str] = {
+    "pos_embed.pos_embed": "pos_embed",
+    "pos_embed.proj": "x_embedder.proj",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+    "context_embedder": "context_embedder",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "proj_out": "final_layer.linear",
+}
+
+MMDIT_BLOCK: Mapping[str, Slot] = {
+    "norm1.linear": Slot("x_block.adaLN_modulation.1"),
+    "norm1_context.linear": Slot("context_block.adaLN_modulation.1"),
+    **{f"attn.to_{letter}": Slot("x_block.attn.qkv", part, 3) for letter, part in QKV},
+    **{f"attn.add_{letter}_proj": Slot("context_block.attn.qkv", part, 3) for letter, part in QKV},
+    **{f"attn2.to_{letter}": Slot("x_block.attn2.qkv", part, 3) for letter, part in QKV},
+    "attn.to_out.0": Slot("x_block.attn.proj"),
+    "attn.to_add_out": Slot("context_block.attn.proj"),
+    "attn2.to_out.0": Slot("x_block.attn2.proj"),
+    "attn.norm_q": Slot("x_block.attn.ln_q"),
+    "attn.norm_k": Slot("x_block.attn.ln_k"),
+    "attn.norm_added_q": Slot("context_block.attn.ln_q"),
+    "attn.norm_added_k": Slot("context_block.attn.ln_k"),
+    "attn2.norm_q": Slot("x_block.attn2.ln_q"),
+    "attn2.norm_k": Slot("x_block.attn2.ln_k"),
+    "ff.net.0.proj": Slot("x_block.mlp.fc1"),
+    "ff.net.2": Slot("x_block.mlp.fc2"),
+    "ff_context.net.0.proj": Slot("context_block.mlp.fc1"),
+    "ff_context.net.2": Slot("context_block.mlp.fc2"),
+}
+
+
+def mmdit_slot(module: str, depth: int) -> Slot | None:
+    """The slot of a module named as in diffusers (`transformer_blocks.3.attn.to_q`), or None for an unknown name."""
+    if module in MMDIT_OUTER:
+        return Slot(MMDIT_OUTER[module], is_swapped=module == "norm_out.linear")
+    block = re.fullmatch(r"transformer_blocks\.(\d+)\.(.+)", module)
+    if block is None or block[2] not in MMDIT_BLOCK:
+        return None
+    inner = MMDIT_BLOCK[block[2]]
+    is_last_context = block[2] == "norm1_context.linear" and int(block[1]) == depth - 1
+    return Slot(f"joint_blocks.{block[1]}.{inner.name}", inner.part, inner.parts, is_last_context)
+
+
+def mmdit_from_diffusers(weights: Weights) -> dict[str, StoredTensor]:
+    """Diffusers' SD3 transformer in the original layout. Unknown names stay as they are, to be reported."""
+    blocks = [int(name.split(".")[1]) for name in weights if re.match(r"transformer_blocks\.\d+\.", name)]
+    depth = max(blocks, default=-1) + 1
+    gathered: dict[str, dict[int, str]] = {}
+    slots: dict[str, Slot] = {}
+    for foreign in weights:
+        module, suffix = _split(foreign)
+        slot = mmdit_slot(module, depth) or Slot(module)
+        gathered.setdefault(slot.name + suffix, {})[slot.part] = foreign
+        slots[slot.name + suffix] = slot
+    renamed: dict[str, StoredTensor] = {}
+    for name, parts in gathered.items():
+        slot = slots[name]
+        if set(parts) != set(range(slot.parts)):
+            renamed |= {foreign: weights[foreign] for foreign in parts.values()}
+            continue
+        sources = [weights[parts[part]] for part in range(slot.parts)]
+        renamed[name] = derived(name, sources, swap_halves if slot.is_swapped else stack_rows)
+    return renamed
+
+
+def _split(name: str) -> tuple[str, str]:
+    for suffix in (".weight", ".bias"):
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), suffix
+    return name, ""
+
+
+def stack_rows(parts: Sequence[Tensor]) -> Tensor:
+    """Fuse along dim 0; a single part stays as it is."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def swap_halves(parts: Sequence[Tensor]) -> Tensor:
+    """The second half of the rows first."""
+    first, second = parts[0].chunk(2)
+    return torch.cat([second, first])
+
+
+def derived(name: str, sources: Sequence[StoredTensor], combine: Callable[[Sequence[Tensor]], Tensor]) -> StoredTensor:
+    """The tensor `name` made from stored ones; its shape is found on the meta device. Raises `TensorMismatch`."""
+    try:
+        shape = tuple(combine([torch.empty(source.shape, device="meta") for source in sources]).shape)
+    except (RuntimeError, IndexError, ValueError) as error:
+        shapes = ", ".join(str(list(source.shape)) for source in sources)
+        raise TensorMismatch(f"{name}: tensors of shapes {shapes} do not combine ({error})") from None
+    return StoredTensor(shape, sources[0].dtype, lambda: combine([source.read() for source in sources]))
+
+
+VAE_RULES: tuple[tuple[str, str], ...] = (
+    (r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2"),
+    (r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample"),
+    (r"up_blocks\.(\d+)\.resnets\.(\d+)", r"up.\1.block.\2"),
+    (r"up_blocks\.(\d+)\.upsamplers\.0", r"up.\1.upsample"),
+    (r"mid_block\.resnets\.0", "mid.block_1"),
+    (r"mid_block\.resnets\.1", "mid.block_2"),
+    (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
+    (r"mid_block\.attentions\.0\.to_([qkv])", r"mid.attn_1.\1"),
+    (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
+    (r"conv_shortcut", "nin_shortcut"),
+    (r"conv_norm_out", "norm_out"),
+)
+
+
+def vae_from_diffusers(weights: Weights) -> dict[str, StoredTensor]:
+    """Diffusers' autoencoder in the LDM layout: levels counted from full resolution, attention as 1x1 convolutions."""
+    levels = {int(found[1]) for name in weights if (found := re.search(r"up_blocks\.(\d+)\.", name))}
+    renamed: dict[str, StoredTensor] = {}
+    for foreign, tensor in weights.items():
+        name = foreign
+        for pattern, replacement in VAE_RULES:
+            name = re.sub(pattern, replacement, name)
+        name = re.sub(r"\bup\.(\d+)", lambda found: f"up.{max(levels) - int(found[1])}", name)
+        is_flat = ".attn_1." in name and name.endswith(".weight") and len(tensor.shape) == 2
+        renamed[name] = derived(name, [tensor], _as_convolution) if is_flat else tensor
+    return renamed
+
+
+def _as_convolution(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0][:, :, None, None]
+
+
+OPENCLIP_RULES: tuple[tuple[str, str], ...] = (
+    (r"token_embedding\.weight", "embeddings.token_embedding.weight"),
+    (r"positional_embedding", "embeddings.position_embedding.weight"),
+    (r"ln_final\.(.+)", r"final_layer_norm.\1"),
+    (r"transformer\.resblocks\.(\d+)\.ln_([12])\.(.+)", r"encoder.layers.\1.layer_norm\2.\3"),
+    (r"transformer\.resblocks\.(\d+)\.attn\.out_proj\.(.+)", r"encoder.layers.\1.self_attn.out_proj.\2"),
+    (r"transformer\.resblocks\.(\d+)\.mlp\.c_fc\.(.+)", r"encoder.layers.\1.mlp.fc1.\2"),
+    (r"transformer\.resblocks\.(\d+)\.mlp\.c_proj\.(.+)", r"encoder.layers.\1.mlp.fc2.\2"),
+)
+
+
+def clip_from_openclip(weights: Weights) -> dict[str, StoredTensor]:
+    """OpenCLIP's text tower in transformers' names; the fused in-projection is cut into thirds."""
+    renamed: dict[str, StoredTensor] = {}
+    for foreign, tensor in weights.items():
+        fused = re.fullmatch(r"transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)", foreign)
+        if fused:
+            for letter, part in QKV:
+                name = f"encoder.layers.{fused[1]}.self_attn.{letter}_proj.{fused[2]}"
+                renamed[name] = derived(name, [tensor], _third(part))
+            continue
+        name = next((re.sub(p, r, foreign) for p, r in OPENCLIP_RULES if re.fullmatch(p, foreign)), foreign)
+        renamed[name] = tensor
+    return renamed
+
+
+def _third(part: int) -> Callable[[Sequence[Tensor]], Tensor]:
+    return lambda parts: parts[0].chunk(3)[part]
+
+
+def clip_from_any(weights: Weights) -> dict[str, StoredTensor]:
+    """A CLIP text tower of any layout as transformers keeps it in memory: without `text_model.`.
+
+    `text_projection` without `.weight` is stored [in, out] and gets transposed; what is no weight is dropped.
+    """
+    is_openclip = "transformer.resblocks.0.ln_1.weight" in weights
+    named = (
+        clip_from_openclip(weights) if is_openclip else {n.removeprefix("text_model."): t for n, t in weights.items()}
+    )
+    if "text_projection" in named:
+        named["text_projection.weight"] = derived("text_projection", [named.pop("text_projection")], _transposed)
+    return {
+        name: tensor for name, tensor in named.items() if name.split(".")[-1] not in ("position_ids", "logit_scale")
+    }
+
+
+def _transposed(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0].t()
+
+
+def t5_from_any(weights: Weights) -> dict[str, StoredTensor]:
+    """A T5 encoder whose embedding is stored once or twice: both names of transformers' class are there afterwards."""
+    named = {name: tensor for name, tensor in weights.items() if name != "logit_scale"}
+    embedding = named.get("shared.weight") or named.get("encoder.embed_tokens.weight")
+    return (
+        named if embedding is None else named | {"shared.weight": embedding, "encoder.embed_tokens.weight": embedding}
+    )

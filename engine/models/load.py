@@ -1,0 +1,136 @@
+"""Files -> values: the loaders that nodes call. Each failure is one `EngineError` with one clear message.
+
+The order is always: header checks, recognising, names and shapes against a module without memory, room, one copy.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from engine.errors import BadValue, CorruptFile, TensorMismatch, UnknownModel
+from engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
+from engine.models.files.detect import Parts, find_parts, main_dtype
+from engine.models.files.read import WeightFile, Weights, open_weights
+from engine.models.memory.device import Placement, best_device, placement
+from engine.models.memory.resident import resident
+from engine.models.spec import sd3_spec
+from engine.models.text.clip import Clip
+from engine.models.text.encode import T5, TextEncoder, TextWidths
+from engine.models.text.vocabulary import Vocabularies
+from engine.models.value import Model, Vae
+
+S = TypeVar("S")
+TEXT_METADATA = "sigmagraph.text"
+T5_MIN_LENGTH = 77
+TEXT_ENCODER_TYPES = ("sd3",)
+
+
+class Checkpoint(NamedTuple):
+    """What an all-in-one file held; a part that the file lacks is None."""
+
+    model: Model
+    clip: Clip | None
+    vae: Vae | None
+
+
+def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoint:
+    """The diffusion model, the text encoders and the VAE of one file; the last two may be missing."""
+    file = open_weights(path)
+    parts = find_parts(file)
+    model = _model(file, parts, device)
+    shape = model.spec.shape
+    widths = TextWidths(shape.context_width, shape.pooled_width)
+    clip = _clip([file], parts.encoders, widths, device) if parts.encoders else None
+    vae = _vae(file, parts, device) if parts.vae is not None else None
+    return Checkpoint(model, clip, vae)
+
+
+def load_diffusion_model(path: Path, device: torch.device | None = None) -> Model:
+    """The transformer of a file, with or without prefix, original or diffusers layout, in shards too."""
+    file = open_weights(path)
+    return _model(file, find_parts(file), device)
+
+
+def load_vae(path: Path, device: torch.device | None = None) -> Vae:
+    """The autoencoder of a file, alone or inside a checkpoint, LDM or diffusers layout."""
+    file = open_weights(path)
+    return _vae(file, find_parts(file), device)
+
+
+def load_text_encoders(paths: Sequence[Path], kind: str = "sd3", device: torch.device | None = None) -> Clip:
+    """One to three encoders in any order, routed by their tensors. Each of clip_l, clip_g and t5xxl at most once."""
+    if kind not in TEXT_ENCODER_TYPES:
+        raise BadValue("type", kind, " or ".join(TEXT_ENCODER_TYPES))
+    files = [open_weights(path) for path in paths]
+    encoders: dict[str, Weights] = {}
+    for file in files:
+        parts = find_parts(file)
+        if not parts.encoders:
+            raise UnknownModel(f"{file.path} holds {parts.listing()}; a text encoder was expected")
+        twice = sorted(set(parts.encoders) & set(encoders))
+        if twice:
+            raise BadValue("text encoders", str(file.path), f"another encoder than {twice[0]}, which is there already")
+        encoders |= parts.encoders
+    return _clip(files, encoders, TextWidths(), device)
+
+
+def _model(file: WeightFile, parts: Parts, device: torch.device | None) -> Model:
+    if parts.mmdit is None:
+        raise UnknownModel(f"{file.path} holds {parts.listing()}; a diffusion model of the SD3 family was expected")
+    shape = _shape_of(file, "diffusion model", parts.mmdit, MMDiTShape.from_tensors)
+    where = placement(main_dtype(parts.mmdit), device)
+    spec = sd3_spec(shape)
+    network = resident(f"{file.path}: diffusion model", lambda: MMDiT(shape), parts.mmdit, where)
+    return Model(network, spec, where, spec.parameterisation)
+
+
+def _vae(file: WeightFile, parts: Parts, device: torch.device | None) -> Vae:
+    if parts.vae is None:
+        raise UnknownModel(f"{file.path} holds {parts.listing()}; a 16-channel VAE was expected")
+    shape = _shape_of(file, "VAE", parts.vae, VaeShape.from_tensors)
+    where = placement(main_dtype(parts.vae), device)
+    return Vae(resident(f"{file.path}: VAE", lambda: Autoencoder(shape), parts.vae, where), where)
+
+
+def _shape_of(file: WeightFile, what: str, weights: Weights, read: Callable[[Mapping[str, Sequence[int]]], S]) -> S:
+    """The shape record read off the tensors; a deciding tensor that is missing or misshapen is told by its name."""
+    try:
+        return read({name: tensor.shape for name, tensor in weights.items()})
+    except KeyError as error:
+        raise TensorMismatch(f"{file.path}: {what}: {error.args[0]} is missing") from None
+    except (ValueError, IndexError) as error:
+        raise TensorMismatch(f"{file.path}: {what}: misshapen tensors ({error})") from None
+
+
+def _clip(
+    files: Sequence[WeightFile], encoders: Mapping[str, Weights], widths: TextWidths, device: torch.device | None
+) -> Clip:
+    """Text encoders always compute in float32, whatever they are stored in: images depend on it."""
+    from engine.models.text.encoders import clip_encoder, t5_encoder  # pulls in transformers: seconds
+
+    where = Placement(best_device() if device is None else device, torch.float32)
+    metadata = {key: value for file in files for key, value in file.metadata.items()}
+    built: dict[str, TextEncoder] = {}
+    for name, weights in encoders.items():
+        built[name] = (
+            t5_encoder(weights, where, _t5_min_length(files)) if name == T5 else clip_encoder(name, weights, where)
+        )
+    return Clip(built, Vocabularies.beside([file.path for file in files], metadata), widths)
+
+
+def _t5_min_length(files: Sequence[WeightFile]) -> int:
+    """The shortest T5 chunk: 77, unless the metadata of a file says what its model was trained with."""
+    for file in files:
+        if TEXT_METADATA not in file.metadata:
+            continue
+        try:
+            length = json.loads(file.metadata[TEXT_METADATA]).get("t5xxl_min_length", T5_MIN_LENGTH)
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise CorruptFile(file.path, f"metadata {TEXT_METADATA} is not a JSON object ({error})") from None
+        if type(length) is not int or not 1 <= length <= 4096:
+            raise CorruptFile(file.path, f"metadata {TEXT_METADATA}: t5xxl_min_length {length!r} is not in 1 to 4096")
+        return length
+    return T5_MIN_LENGTH

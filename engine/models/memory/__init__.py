@@ -1,0 +1,1 @@
+"""Where weights are and in which precision; nothing about what they mean."""

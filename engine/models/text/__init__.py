@@ -1,0 +1,1 @@
+"""Prompts, tokens and text encoders. Importing this package does not import transformers; `text.encoders` does."""

@@ -1,0 +1,76 @@
+"""`Clip`: the text side of a checkpoint as one immutable value: prompt in, `Conditioning` out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from engine.errors import BadValue
+from engine.models.conditioning import Conditioning
+from engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks, TextEncoder, TextWidths, Tokens, assemble
+from engine.models.text.tokenizer import Tokenizer, Vocabulary
+
+EmptyPadding = Literal["none", "empty_prompt"]
+
+
+class VocabularySource(Protocol):
+    """Something that has the vocabulary of an encoder by its name."""
+
+    def __getitem__(self, encoder: str) -> Vocabulary:
+        """Raises an `EngineError` where there is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Up to three encoders (`clip_l`, `clip_g`, `t5xxl`) and their vocabularies. Any may be missing.
+
+    `layer`: take the hidden states of another layer than usual (negative, from the end), in all encoders.
+    """
+
+    encoders: Mapping[str, TextEncoder]
+    vocabularies: VocabularySource
+    widths: TextWidths = field(default_factory=TextWidths)
+    layer: int | None = None
+
+    def with_last_layer(self, layer: int) -> "Clip":
+        """The same encoders, stopping at `layer` (-1 is the last). Raises `BadValue` for anything not negative."""
+        if layer >= 0:
+            raise BadValue("stop_at_clip_layer", layer, "a negative number, counted from the last layer")
+        return replace(self, layer=layer)
+
+    def tokenize(self, text: str) -> dict[str, Chunks]:
+        """Chunks of weighted ids for every encoder that is there."""
+        return {name: self._tokenizer(name)(text) for name in self.encoders}
+
+    def encode(self, text: str) -> Conditioning:
+        """The same text through all encoders."""
+        return self.encode_tokens(self.tokenize(text))
+
+    def encode_tokens(self, tokens: Tokens) -> Conditioning:
+        """Chunks per encoder -> context [1, L, C] and pooled [1, P]."""
+        return assemble(self.encoders, tokens, self.widths, self.layer)
+
+    def encode_each(
+        self, *, clip_l: str, clip_g: str, t5xxl: str, empty_padding: EmptyPadding = "none"
+    ) -> Conditioning:
+        """A text per encoder. With `none` an empty T5 text is one token, and two empty CLIP texts are left out.
+
+        Otherwise the CLIPs get equally many chunks: the shorter is continued with the empty text's.
+        """
+        texts = {CLIP_L: clip_l, CLIP_G: clip_g, T5: t5xxl}
+        is_left_out = {name: empty_padding == "none" and not texts[name] for name in texts}
+        if not (clip_l == clip_g == ""):
+            is_left_out |= {CLIP_L: False, CLIP_G: False}
+        tokens = {name: () if is_left_out[name] else self._tokenizer(name)(texts[name]) for name in self.encoders}
+        return self.encode_tokens(self._with_equal_chunks(tokens))
+
+    def _with_equal_chunks(self, tokens: Mapping[str, Chunks]) -> dict[str, Chunks]:
+        clips = [name for name in (CLIP_L, CLIP_G) if name in tokens]
+        most = max((len(tokens[name]) for name in clips), default=0)
+        filled = {name: tokens[name] + self._empty(name) * (most - len(tokens[name])) for name in clips}
+        return {**tokens, **filled}
+
+    def _empty(self, name: str) -> Chunks:
+        return self.encoders[name].rule.chunks([])
+
+    def _tokenizer(self, name: str) -> Tokenizer:
+        return Tokenizer(self.vocabularies[name], self.encoders[name].rule)

@@ -1,0 +1,118 @@
+"""The values on graph edges: `Model` and `Vae` (`Clip` is in text/). Immutable: a change makes a new one."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.errors import BadValue
+from engine.models.arch import Autoencoder, MMDiT
+from engine.models.conditioning import Conditioning
+from engine.models.memory.device import Placement
+from engine.models.spec import LatentFormat, ModelSpec
+from engine.sampling.parameterisation import Parameterisation
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A diffusion model: shared network, its spec, and what this value changes about it.
+
+    `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance).
+    """
+
+    network: MMDiT
+    spec: ModelSpec
+    placement: Placement
+    parameterisation: Parameterisation
+    skip_layers: frozenset[int] = frozenset()
+
+    def with_parameterisation(self, parameterisation: Parameterisation) -> "Model":
+        """The same weights under another schedule of noise levels (a different shift, say)."""
+        return replace(self, parameterisation=parameterisation)
+
+    def with_skipped_layers(self, layers: Iterable[int]) -> "Model":
+        """The same weights with exactly these blocks bypassed. Raises `BadValue` for a block that is not there."""
+        chosen, depth = frozenset(layers), self.spec.shape.depth
+        for layer in sorted(chosen):
+            if not 0 <= layer < depth:
+                raise BadValue("skip_layers", layer, f"block numbers from 0 to {depth - 1}")
+        return replace(self, skip_layers=chosen)
+
+    def predict(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[Tensor]:
+        """The denoised estimate per conditioning: x [B, 16, h, w] float32 in model space at noise level `sigma`.
+
+        Conditionings of the same length share one forward, stacked in the order given; others get their own.
+        """
+        state = x.to(self.placement.device)
+        entries = [conditioning.for_batch(x.shape[0], state.device) for conditioning in conditionings]
+        self._check(entries)
+        together: dict[int, list[int]] = {}
+        for index, entry in enumerate(entries):
+            together.setdefault(entry.context.shape[1], []).append(index)
+        outputs: dict[int, Tensor] = {}
+        for indices in together.values():
+            velocities = self._forward(state, sigma, [entries[index] for index in indices])
+            outputs |= dict(zip(indices, velocities, strict=True))
+        return [self.parameterisation.denoised(x, sigma, outputs[i].to(x.device)) for i in range(len(entries))]
+
+    @torch.no_grad()
+    def _forward(self, state: Tensor, sigma: float, entries: Sequence[Conditioning]) -> tuple[Tensor, ...]:
+        """One forward for entries of one length -> float32 velocity per entry. The timestep stays float32."""
+        count = len(entries)
+        timestep = torch.full((count * state.shape[0],), self.parameterisation.timestep(sigma), device=state.device)
+        velocity: Tensor = self.network(
+            self.parameterisation.network_input(state, sigma).repeat(count, 1, 1, 1),
+            timestep,
+            torch.cat([entry.pooled for entry in entries]),
+            torch.cat([entry.context for entry in entries]),
+            skip_layers=self.skip_layers,
+        )
+        return velocity.float().chunk(count)
+
+    def _check(self, entries: Sequence[Conditioning]) -> None:
+        expected = self.spec.shape.context_width, self.spec.shape.pooled_width
+        for entry in entries:
+            found = entry.context.shape[-1], entry.pooled.shape[-1]
+            if found != expected:
+                raise BadValue("conditioning (context width, pooled width)", found, f"{expected}, as this model needs")
+
+
+@dataclass(frozen=True, eq=False)
+class Vae:
+    """An autoencoder between images [B, H, W, 3] in 0..1 and latents [B, 16, h, w] in VAE units."""
+
+    network: Autoencoder
+    placement: Placement
+    latent_format: LatentFormat = field(default_factory=LatentFormat)
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """The mean of the latent distribution, float32, on the CPU; sides are cropped centrally to multiples of 8."""
+        pixels = _centred(image, self.network.downscale)[..., :3].movedim(-1, 1) * 2.0 - 1.0
+        means = [
+            self.network.encode(one.to(self.placement.device, self.placement.dtype))[0]
+            for one in torch.split(pixels, 1)
+        ]
+        return torch.cat([mean.float().cpu() for mean in means])
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        """The image, clamped to 0..1, float32, on the CPU. One image at a time: that bounds the memory."""
+        expected = self.network.shape.latent_channels
+        if latent.ndim != 4 or latent.shape[1] != expected:
+            raise BadValue("latent", list(latent.shape), f"[batch, {expected}, height / 8, width / 8]")
+        images = [
+            self.network.decode(one.to(self.placement.device, self.placement.dtype)) for one in torch.split(latent, 1)
+        ]
+        return torch.cat([((one.float() + 1.0) / 2.0).clamp(0.0, 1.0).cpu().movedim(1, -1) for one in images])
+
+
+def _centred(image: Tensor, grid: int) -> Tensor:
+    """Crop [B, H, W, C] around its centre to sides that are multiples of `grid`. Raises `BadValue` below one `grid`."""
+    height, width = image.shape[1:3]
+    if min(height, width) < grid:
+        raise BadValue("image size", f"{width} x {height}", f"at least {grid} x {grid} pixels")
+    top, left = height % grid // 2, width % grid // 2
+    return F.pad(image, (0, 0, -left, left - width % grid, -top, top - height % grid))
