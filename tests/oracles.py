@@ -11,9 +11,9 @@ from types import ModuleType
 def k_diffusion_sampling() -> ModuleType:
     """k-diffusion's `sampling` module alone.
 
-    The package's `__init__` imports its training half (torchvision, skimage, clip ...), and its `utils` imports torchvision for
-    two picture conversions; neither is needed to sample. So the package is entered without its `__init__`, with a stand-in for
-    that one import.
+    The package's `__init__` imports its training half (torchvision, skimage, clip ...), and its `utils` imports
+    torchvision for two picture conversions; neither is needed to sample. So the package is entered without its
+    `__init__`, with a stand-in for that one import.
     """
     package_spec = importlib.util.find_spec("k_diffusion")
     assert package_spec is not None, "the oracles are missing: see the test command in README.md"

@@ -1,0 +1,206 @@
+"""Our MMDiT and VAE forward beside diffusers', on the same random weights and inputs, in one run.
+
+    python -m benchmarks.mmdit_vae_vs_diffusers [--rounds 10] [--device cuda] [--threads 2]
+
+Times alternate ours, theirs, theirs, ours ... so that a busy machine slows both; the ratio is of the medians. Peak
+memory is what one forward's tensors hold at once, above weights and inputs. Exit code 1 where a ratio is above 1.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from engine.models.arch.mmdit import MMDiT, MMDiTShape
+from engine.models.arch.vae import Autoencoder, VaeShape
+from engine.models.files.read import StoredTensor
+from engine.models.files.rename import mmdit_from_diffusers, vae_from_diffusers
+
+Forward = Callable[[], Tensor]
+LARGEST_DIFFERENCE = 2e-4  # of the output's rms, float32; the two must compute the same thing to be compared
+
+
+@dataclass(frozen=True)
+class MMDiTCase:
+    """A guided step of the transformer: cond and uncond in one batch."""
+
+    depth: int
+    pixels: int
+    width: int
+
+    def build(self, side: str, device: str) -> Forward:
+        """The forward pass of one side."""
+        theirs = SD3Transformer2DModel(
+            num_layers=self.depth,
+            attention_head_dim=64,
+            num_attention_heads=self.width // 64,
+            joint_attention_dim=4096,
+            caption_projection_dim=self.width,
+            pooled_projection_dim=2048,
+            in_channels=16,
+            out_channels=16,
+            pos_embed_max_size=64,
+            sample_size=32,
+            qk_norm="rms_norm",
+        )
+        _randomise(theirs, 0.02)
+        side_px = self.pixels // 8
+        x, context = _noise(2, 16, side_px, side_px), _noise(2, 154, 4096)
+        pooled, timestep = _noise(2, 2048), torch.tensor([700.0, 700.0])
+        x, context, pooled, timestep = (tensor.to(device) for tensor in (x, context, pooled, timestep))
+        if side == "theirs":
+            theirs.to(device).eval()
+            return lambda: theirs(x, context, pooled, timestep, return_dict=False)[0]
+        ours = _ours(theirs, mmdit_from_diffusers, lambda shapes: MMDiT(MMDiTShape.from_tensors(shapes))).to(device)
+        return lambda: ours(x, timestep, pooled, context)
+
+
+@dataclass(frozen=True)
+class VaeCase:
+    """One picture through the encoder or the decoder."""
+
+    channels: tuple[int, ...]
+    pixels: int
+    way: str
+
+    def build(self, side: str, device: str) -> Forward:
+        """The forward pass of one side."""
+        levels = len(self.channels)
+        theirs = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=self.channels,
+            layers_per_block=2,
+            latent_channels=16,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+        _randomise(theirs, 0.05)
+        image = _noise(1, 3, self.pixels, self.pixels).to(device)
+        latent = _noise(1, 16, self.pixels // 8, self.pixels // 8).to(device)
+        if side == "theirs":
+            theirs.to(device).eval()
+            decode: Forward = lambda: theirs.decode(latent, return_dict=False)[0]  # noqa: E731  # a pair of one-liners
+            return decode if self.way == "decode" else lambda: theirs.encode(image).latent_dist.mean
+        ours = _ours(theirs, vae_from_diffusers, lambda shapes: Autoencoder(VaeShape.from_tensors(shapes))).to(device)
+        return (lambda: ours.decode(latent)) if self.way == "decode" else (lambda: ours.encode(image)[0])
+
+
+CASES: dict[str, MMDiTCase | VaeCase] = {
+    "mmdit depth 4 width 256, 128 px": MMDiTCase(4, 128, 256),
+    "mmdit depth 8 width 512, 512 px": MMDiTCase(8, 512, 512),
+    "vae decode, 32 channels, 128 px": VaeCase((32, 64, 128, 128), 128, "decode"),
+    "vae encode, 32 channels, 128 px": VaeCase((32, 64, 128, 128), 128, "encode"),
+    "vae decode, 32 channels, 512 px": VaeCase((32, 64, 128, 128), 512, "decode"),
+    "vae encode, 32 channels, 512 px": VaeCase((32, 64, 128, 128), 512, "encode"),
+    "vae decode, 128 channels (real), 128 px": VaeCase((128, 256, 512, 512), 128, "decode"),
+    "vae encode, 128 channels (real), 128 px": VaeCase((128, 256, 512, 512), 128, "encode"),
+}
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def _randomise(model: nn.Module, scale: float) -> None:
+    """Matrices normal with `scale`, so that nothing is zero; vectors as torch initialised them."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=scale)
+
+
+def _ours(
+    theirs: nn.Module,
+    rename: Callable[[Any], dict[str, StoredTensor]],
+    build: Callable[[dict[str, tuple[int, ...]]], Any],
+) -> Any:
+    """Our module with their weights."""
+    stored = {
+        name: StoredTensor(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor)  # type: ignore[misc]
+        for name, tensor in theirs.state_dict().items()
+    }
+    weights = rename(stored)
+    ours = build({name: tensor.shape for name, tensor in weights.items()})
+    ours.load_state_dict({name: tensor.read().clone() for name, tensor in weights.items()})
+    return ours.eval()
+
+
+def _built(name: str, side: str, device: str) -> Forward:
+    """One side of a case; the seed gives both sides the same weights."""
+    torch.manual_seed(0)
+    return CASES[name].build(side, device)
+
+
+def _time(forward: Forward, device: str) -> float:
+    start = time.perf_counter()
+    forward()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _peak_bytes(forward: Forward, device: str) -> int:
+    """The most that tensors made during one forward hold at once, by torch's own account."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        forward()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        forward()
+    kineto = record.profiler.kineto_results  # type: ignore[union-attr]  # set once the block is left
+    changes = sorted((e.start_ns(), e.nbytes()) for e in kineto.events() if e.name() == "[memory]")
+    return max(accumulate(size for _, size in changes))
+
+
+def _compare(name: str, options: argparse.Namespace) -> bool:
+    """Measure one case and print its line; whether ours is as fast and needs no more memory."""
+    sides = {side: _built(name, side, options.device) for side in ("ours", "theirs")}
+    results = {side: forward() for side, forward in sides.items()}
+    rms = results["theirs"].square().mean().sqrt().item()
+    difference = (results["ours"] - results["theirs"]).abs().max().item() / rms
+    if not difference < LARGEST_DIFFERENCE:
+        raise SystemExit(f"{name}: the outputs differ by {difference:.1e} of their rms; nothing to compare")
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for turn in range(options.rounds):
+        for side in ("ours", "theirs") if turn % 2 == 0 else ("theirs", "ours"):
+            times[side].append(_time(sides[side], options.device))
+    ours, theirs = (statistics.median(times[side]) for side in ("ours", "theirs"))
+    peaks = {side: _peak_bytes(forward, options.device) for side, forward in sides.items()}
+    memory = peaks["ours"] / peaks["theirs"]
+    print(
+        f"{name:42} {ours * 1e3:9.1f} {theirs * 1e3:9.1f} {ours / theirs:6.3f}"
+        f" {peaks['ours'] / 2**20:9.1f} {peaks['theirs'] / 2**20:9.1f} {memory:6.3f} {difference:9.1e}",
+        flush=True,
+    )
+    return ours <= theirs and peaks["ours"] <= peaks["theirs"]
+
+
+def main() -> None:
+    """Run every case that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--only", default="", help="a part of the names of the cases to run")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with torch.inference_mode():
+        print(
+            f"{'':42} {'ours ms':>9} {'theirs':>9} {'ratio':>6}"
+            f" {'ours MiB':>9} {'theirs':>9} {'ratio':>6} {'differ':>9}"
+        )
+        verdicts = [_compare(name, options) for name in CASES if options.only in name]
+    raise SystemExit(0 if all(verdicts) else 1)
+
+
+if __name__ == "__main__":
+    main()

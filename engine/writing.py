@@ -1,0 +1,75 @@
+"""Files appear whole or not at all: everything is written beside its place and then renamed. Standard library only."""
+
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from engine.errors import WriteFailed
+
+__all__ = ["make_folder", "write_file", "write_new"]
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made if it was not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _failed(folder, error) from error
+    return folder
+
+
+def write_file(path: Path, data: bytes) -> Path:
+    """Write `data` to `path`, replacing what was there in one step."""
+    draft = _draft(path, data)
+    try:
+        draft.replace(path)
+    except OSError as error:
+        raise _failed(path, error) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def write_new(folder: Path, names: Iterable[str], data: bytes) -> Path:
+    """Write `data` under the first of `names` that is free, so that two writers never share one."""
+    draft = _draft(folder / "new", data)
+    try:
+        for name in names:
+            with suppress(FileExistsError):
+                return _claim(draft, folder / name)
+    except OSError as error:
+        raise _failed(folder, error) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    raise WriteFailed(folder, "every name for the new file is taken")
+
+
+def _claim(draft: Path, path: Path) -> Path:
+    """Give the draft its name unless it is taken; a hard link is the one rename that refuses to overwrite."""
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links on this file system: check, then rename
+        if path.exists():
+            raise FileExistsError(path) from None
+        draft.replace(path)
+    return path
+
+
+def _draft(path: Path, data: bytes) -> Path:
+    """`data` in a new hidden file of the same folder; nothing stays behind if it does not fit."""
+    draft = path.parent / f".draft-{secrets.token_hex(8)}"
+    try:
+        with draft.open("xb") as file:
+            file.write(data)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise _failed(path, error) from error
+    return draft
+
+
+def _failed(path: Path, error: OSError) -> WriteFailed:
+    return WriteFailed(path, f"cannot be written: {error.strerror or error}")

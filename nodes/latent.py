@@ -1,0 +1,53 @@
+"""Latents: blank ones, and the way between them and pictures."""
+
+from typing import Annotated
+
+import torch
+
+from engine.errors import BadValue
+from engine.graph.node import Range, Tooltip, node
+from nodes.types import BatchSize, Image, Latent, LatentValue, Vae, present
+
+__all__ = ["NODES"]
+
+NO_VAE = "an autoencoder, which this checkpoint does not hold; add a VAELoader"
+MAX_ELEMENTS = 2 << 30  # 8 GiB in float32
+
+Pixels8 = Annotated[int, Range(16, 16384, step=8, strict=True), Tooltip("In pixels, a multiple of 8.")]
+Pixels16 = Annotated[int, Range(16, 16384, step=16, strict=True), Tooltip("In pixels, a multiple of 16.")]
+
+
+@node("EmptyLatentImage", category="latent", display_name="Empty Latent Image")
+def empty_latent(*, width: Pixels8 = 512, height: Pixels8 = 512, batch_size: BatchSize = 1) -> Latent:
+    """A blank latent of 4 channels: zeros [batch, 4, height / 8, width / 8]; the sampler fits it to the model."""
+    return _blank(batch_size, 4, height, width)
+
+
+@node("EmptySD3LatentImage", category="latent/sd3")
+def empty_sd3_latent(*, width: Pixels16 = 1024, height: Pixels16 = 1024, batch_size: BatchSize = 1) -> Latent:
+    """A blank latent for the SD3 family: zeros [batch, 16, height / 8, width / 8]."""
+    return _blank(batch_size, 16, height, width)
+
+
+@node("VAEDecode", category="latent", display_name="VAE Decode", lane="device")
+def vae_decode(*, samples: Latent, vae: Vae) -> Image:
+    """Latents to pictures."""
+    return present(vae, "vae", NO_VAE).decode(samples.samples)
+
+
+@node("VAEEncode", category="latent", display_name="VAE Encode", lane="device")
+def vae_encode(*, pixels: Image, vae: Vae) -> Latent:
+    """Pictures to latents: the mean of the encoder's distribution; sides are cropped to multiples of 8, centred."""
+    return LatentValue(present(vae, "vae", NO_VAE).encode(pixels[..., :3]))
+
+
+def _blank(batch: int, channels: int, height: int, width: int) -> LatentValue:
+    shape = (batch, channels, height // 8, width // 8)
+    if batch * channels * (height // 8) * (width // 8) > MAX_ELEMENTS:
+        raise BadValue(
+            "batch_size", f"{batch} of {width} x {height}", f"at most {MAX_ELEMENTS:,} latent values at once"
+        )
+    return LatentValue(torch.zeros(shape))
+
+
+NODES = (empty_latent, empty_sd3_latent, vae_decode, vae_encode)

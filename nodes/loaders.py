@@ -1,0 +1,75 @@
+"""Weight files to models, text encoders and autoencoders."""
+
+from typing import Annotated, Literal
+
+import torch
+
+from engine.graph.node import Extra, FileIn, Options, Output, Services, Tooltip, node
+from engine.models.load import load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
+from nodes.types import Clip, Engine, Model, Vae
+
+__all__ = ["NODES"]
+
+CheckpointName = Annotated[str, FileIn("checkpoints"), Tooltip("A file in models/checkpoints.")]
+ModelName = Annotated[str, FileIn("diffusion_models"), Tooltip("A file in models/diffusion_models.")]
+EncoderName = Annotated[str, FileIn("text_encoders"), Tooltip("A file in models/text_encoders.")]
+VaeName = Annotated[str, FileIn("vae"), Tooltip("A file in models/vae.")]
+ClipType = Annotated[Literal["sd3"], Options(["sd3"]), Tooltip("The family the encoders are for.")]
+Device = Annotated[Literal["default", "cpu"] | None, Options(["default", "cpu"]), Extra({"advanced": True})]
+
+PARTS = (
+    Output("MODEL", tooltip="Denoises latents."),
+    Output("CLIP", tooltip="Encodes text."),
+    Output("VAE", tooltip="Turns latents into pictures and back."),
+)
+
+
+@node("CheckpointLoaderSimple", category="loaders", display_name="Load Checkpoint", lane="device", outputs=PARTS)
+def load_checkpoint_simple(*, ckpt_name: CheckpointName, services: Engine) -> tuple[Model, Clip, Vae]:
+    """Load a checkpoint: the model, and the text encoders and the VAE if the file holds them."""
+    parts = load_checkpoint(services.path("checkpoints", ckpt_name))
+    return parts.model, parts.clip, parts.vae  # type: ignore[return-value]  # a missing part is told by the node that needs it
+
+
+@node("UNETLoader", category="advanced/loaders", display_name="Load Diffusion Model", lane="device")
+def load_unet(
+    *, unet_name: ModelName, weight_dtype: Annotated[str, Options(["default"])] = "default", services: Engine
+) -> Model:
+    """Load a diffusion model that comes without text encoders and VAE, in the precision it is stored in."""
+    return load_diffusion_model(services.path("diffusion_models", unet_name))
+
+
+@node("CLIPLoader", category="advanced/loaders", display_name="Load CLIP", lane="device")
+def load_clip(*, clip_name: EncoderName, type: ClipType, device: Device = None, services: Engine) -> Clip:
+    """Load one text encoder of the SD3 family: CLIP-L, bigG or T5-XXL; the others' places stay empty."""
+    return _encoders(services, [clip_name], type, device)
+
+
+@node("DualCLIPLoader", category="advanced/loaders", lane="device")
+def load_dual_clip(
+    *, clip_name1: EncoderName, clip_name2: EncoderName, type: ClipType, device: Device = None, services: Engine
+) -> Clip:
+    """Load two of CLIP-L, bigG and T5-XXL, in any order."""
+    return _encoders(services, [clip_name1, clip_name2], type, device)
+
+
+@node("TripleCLIPLoader", category="advanced/loaders", lane="device")
+def load_triple_clip(
+    *, clip_name1: EncoderName, clip_name2: EncoderName, clip_name3: EncoderName, services: Engine
+) -> Clip:
+    """Load CLIP-L, bigG and T5-XXL, in any order."""
+    return _encoders(services, [clip_name1, clip_name2, clip_name3], "sd3", None)
+
+
+@node("VAELoader", category="loaders", display_name="Load VAE", lane="device")
+def load_vae_file(*, vae_name: VaeName, services: Engine) -> Vae:
+    """Load an autoencoder, from a file of its own or out of a checkpoint."""
+    return load_vae(services.path("vae", vae_name))
+
+
+def _encoders(services: Services, names: list[str], kind: str, device: str | None) -> Clip:
+    paths = [services.path("text_encoders", name) for name in names]
+    return load_text_encoders(paths, kind, torch.device("cpu") if device == "cpu" else None)
+
+
+NODES = (load_checkpoint_simple, load_unet, load_clip, load_dual_clip, load_triple_clip, load_vae_file)

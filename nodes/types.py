@@ -1,0 +1,73 @@
+"""What travels on edges, and the widgets that several nodes share. Sockets are wire names; values are plain Python."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, TypeVar
+
+from torch import Tensor
+
+from engine.errors import BadValue
+from engine.graph.node import Hidden, Range, Services, Socket, Tooltip
+from engine.models import value
+from engine.models.conditioning import Conditioning as ConditioningValue
+from engine.models.text.clip import Clip as ClipValue
+
+__all__ = [
+    "BatchSize",
+    "Clip",
+    "Conditioning",
+    "Document",
+    "Engine",
+    "Image",
+    "Latent",
+    "LatentValue",
+    "Mask",
+    "Model",
+    "PictureInfo",
+    "Seed",
+    "Vae",
+    "present",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LatentValue:
+    """Latent pictures in VAE units [B, C, h, w]; `noise_mask` [B, H, W] says where to work (1) and where to keep (0).
+
+    `batch_index` remembers which image of an earlier batch each one is, so that it gets that image's noise.
+    """
+
+    samples: Tensor
+    noise_mask: Tensor | None = None
+    batch_index: tuple[int, ...] | None = None
+
+    def with_samples(self, samples: Tensor) -> "LatentValue":
+        """The same places with other content."""
+        return replace(self, samples=samples)
+
+
+Model = Annotated[value.Model, Socket("MODEL")]
+Clip = Annotated[ClipValue, Socket("CLIP")]
+Vae = Annotated[value.Vae, Socket("VAE")]
+Conditioning = Annotated[ConditioningValue, Socket("CONDITIONING")]
+Latent = Annotated[LatentValue, Socket("LATENT")]
+Image = Annotated[Tensor, Socket("IMAGE")]
+Mask = Annotated[Tensor, Socket("MASK")]
+
+Engine = Annotated[Services, Hidden("SERVICES")]
+Document = Annotated[Mapping[str, Any] | None, Hidden("PROMPT")]
+PictureInfo = Annotated[Mapping[str, Any] | None, Hidden("EXTRA_PNGINFO")]
+
+Seed = Annotated[
+    int, Range(0, 2**64 - 1, control_after_generate=True), Tooltip("Equal seeds give equal noise, so equal images.")
+]
+BatchSize = Annotated[int, Range(1, 4096), Tooltip("How many are made at once.")]
+
+
+def present(part: T | None, input_name: str, missing: str) -> T:
+    """`part`, which a checkpoint may lack; `missing` says what was expected and what to do."""
+    if part is None:
+        raise BadValue(input_name, None, missing)
+    return part
