@@ -167,6 +167,16 @@ class BadDocument(WorkflowProblem):
     code = "bad_document"
 
 
+class InvalidWorkflow(WorkflowProblem):
+    """The workflow was read but cannot run; `problems` holds every reason, one record each."""
+
+    code = "invalid_workflow"
+
+    def __init__(self, problems: Iterable[object]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
 class OutOfMemory(EngineError):
     """The device or the host has no memory left for this."""
 

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -26,10 +27,12 @@ from engine.graph.marks import (
     Socket,
     Tooltip,
 )
-from engine.graph.results import Progress, UiResult
+from engine.graph.results import Blocker, Expansion, Progress, UiResult
 
 __all__ = [
+    "Blocker",
     "Choice",
+    "Expansion",
     "Extra",
     "FileIn",
     "Hidden",
@@ -70,6 +73,16 @@ class Input:
     file: FileIn | None = None
     range: Range | None = None
 
+    @property
+    def is_checked_combo(self) -> bool:
+        """Whether a literal must be one of the options."""
+        return self.choices is not None or self.file is not None
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether the node itself asks for this input's value, if it needs it."""
+        return bool(self.options.get("lazy"))
+
     def allowed(self, services: Services | None) -> list[Choice] | None:
         """The options of a combo as they are now; None for every other input."""
         if self.file is not None:
@@ -95,11 +108,16 @@ class Output:
     name: str | None = None
     tooltip: str | None = None
     is_list: bool = False
+    choices: tuple[Choice, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Node:
-    """A node class: what it takes, what it gives, and the function that does it. Calling it calls the function."""
+    """A node class: what it takes, what it gives, and the function that does it. Calling it calls the function.
+
+    The fields from `input_is_list` on are what node classes of ComfyUI's convention add; `instance` makes the object
+    their function is called on.
+    """
 
     class_type: str
     category: str
@@ -114,6 +132,15 @@ class Node:
     module: str = "nodes"
     deprecated: bool = False
     experimental: bool = False
+    input_is_list: bool = False
+    shares_results: bool = True
+    is_trusted: bool = True
+    fingerprint: Callable[..., Any] | None = None
+    validator: Callable[..., Any] | None = None
+    lazy_status: Callable[..., Any] | None = None
+    instance: Callable[[], Any] | None = None
+    refresh: Callable[[], "Node"] | None = None
+    reads: Callable[[Any], Any] | None = None
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         """The function's result; a generator is run to its end, its progress dropped."""
@@ -124,11 +151,22 @@ class Node:
         """The inputs of one group, in wire order."""
         return tuple(each for each in self.inputs if each.group == group)
 
-    def input(self, name: str) -> Input | None:
-        """The declared input of that name, if there is one."""
-        return next((each for each in self.inputs if each.name == name), None)
+    @cached_property
+    def declared(self) -> dict[str, Input]:
+        """The inputs by name, hidden ones too."""
+        return {each.name: each for each in self.inputs}
 
-    @property
+    @cached_property
+    def hidden(self) -> tuple[Input, ...]:
+        """The inputs the engine fills in."""
+        return self.group("hidden")
+
+    @cached_property
+    def names_itself(self) -> bool:
+        """Whether the node's id is part of what it computes, so that equal nodes do not share a result."""
+        return not self.shares_results or any(each.type == "UNIQUE_ID" for each in self.hidden)
+
+    @cached_property
     def schema(self) -> str:
         """A digest of the declaration: names, types and order of inputs and outputs (option lists left out)."""
         shape = [[i.name, str(i.type), i.group] for i in self.inputs], [[o.type, o.is_list] for o in self.outputs]
@@ -141,7 +179,7 @@ class Node:
         for each in shown:
             group = groups.setdefault(each.group, {})
             group[each.name] = each.type if each.group == "hidden" else each.spec(services)
-        types = [output.type for output in self.outputs]
+        types: list[Any] = [output.type if output.choices is None else list(output.choices) for output in self.outputs]
         info: dict[str, Any] = {
             "input": groups,
             "input_order": {group: list(inputs) for group, inputs in groups.items()},

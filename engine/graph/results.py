@@ -23,3 +23,22 @@ class UiResult:
 
     value: Any = None
     ui: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """An output that stops every call it reaches. With a message, the first node it stops reports it."""
+
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """Nodes to run in place of the node that returns this, in API form, and what they give back.
+
+    `result` holds one item per output: a value, or a link `[node id, output]` into the new nodes or any existing one.
+    """
+
+    graph: Mapping[str, Any]
+    result: Any = ()
+    ui: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,136 @@
+"""Results by content key, in memory, under a byte budget. Evicts what is cheapest to make again per byte."""
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from threading import RLock
+from typing import Any
+
+from engine.execution.size import blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A node's result: one list per output slot, its user-interface record, and what it cost."""
+
+    outputs: tuple[list[Any], ...]
+    ui: Mapping[str, Any] | None = None
+    milliseconds: float = 0.0
+    inner_ui: Sequence["InnerUi"] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InnerUi:
+    """What an output node inside an expansion showed; shown again when the expansion comes from the cache."""
+
+    node_id: str
+    class_type: str
+    display_id: str
+    ui: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Held:
+    entry: Entry
+    blocks: dict[int, int]
+    rank: float = 0.0
+    turn: int = 0
+
+
+@dataclass(slots=True)
+class CacheStats:
+    """Counters since the start."""
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+
+
+@dataclass
+class MemoryCache:
+    """Greedy-dual-size: an entry's rank is the clock plus its cost per byte; the lowest rank leaves, and sets the clock.
+
+    Blocks shared by several entries (a model's weights) are counted once. `budget_bytes` None means no limit, 0 keeps
+    nothing. Safe to use from several threads.
+    """
+
+    budget_bytes: int | None = None
+    used_bytes: int = 0
+    stats: CacheStats = field(default_factory=CacheStats)
+
+    def __post_init__(self) -> None:
+        self._lock = RLock()
+        self._held: dict[str, _Held] = {}
+        self._holders: Counter[int] = Counter()
+        self._heap: list[tuple[float, int, str]] = []
+        self._turns = count()
+        self._clock = 0.0
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, key: str) -> Entry | None:
+        """The entry, which becomes younger by that."""
+        with self._lock:
+            held = self._held.get(key)
+            if held is None:
+                self.stats.misses += 1
+                return None
+            self.stats.hits += 1
+            self._rank(key, held)
+            return held.entry
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Keep an entry if it fits; an entry larger than the whole budget is not kept."""
+        if self.budget_bytes == 0:
+            return
+        parts = blocks(entry.outputs)
+        if self.budget_bytes is not None and sum(parts.values()) > self.budget_bytes:
+            return
+        with self._lock:
+            self.drop(key)
+            held = self._held[key] = _Held(entry, parts)
+            for block, size in parts.items():
+                self._holders[block] += 1
+                self.used_bytes += size if self._holders[block] == 1 else 0
+            self._rank(key, held)
+            self._shrink()
+
+    def drop(self, key: str) -> None:
+        """Forget an entry; nothing happens if there is none."""
+        with self._lock:
+            held = self._held.pop(key, None)
+            for block, size in held.blocks.items() if held else ():
+                self._holders[block] -= 1
+                if not self._holders[block]:
+                    del self._holders[block]
+                    self.used_bytes -= size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            for key in list(self._held):
+                self.drop(key)
+            self._heap.clear()
+
+    def _rank(self, key: str, held: _Held) -> None:
+        size = max(1, sum(held.blocks.values()))
+        held.rank, held.turn = self._clock + held.entry.milliseconds / size, next(self._turns)
+        heapq.heappush(self._heap, (held.rank, held.turn, key))
+        if len(self._heap) > 4 * len(self._held) + 1024:
+            self._heap = [(each.rank, each.turn, name) for name, each in self._held.items()]
+            heapq.heapify(self._heap)
+
+    def _shrink(self) -> None:
+        while self.budget_bytes is not None and self.used_bytes > self.budget_bytes and self._heap:
+            rank, turn, key = heapq.heappop(self._heap)
+            held = self._held.get(key)
+            if held is not None and held.turn == turn:
+                self._clock = max(self._clock, rank)
+                self.stats.evictions += 1
+                self.drop(key)

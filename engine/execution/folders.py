@@ -1,0 +1,113 @@
+"""The concrete `Services`: where models, inputs and outputs lie. Names from clients never leave their folder."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from engine.errors import BadValue, MissingFile, UnknownName
+
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+WEIGHTS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"})
+PLACES = ("input", "output", "temp")
+TWINS = {
+    "diffusion_models": ("unet",),
+    "unet": ("diffusion_models",),
+    "text_encoders": ("clip",),
+    "clip": ("text_encoders",),
+}
+
+
+@dataclass
+class Folders:
+    """Model folders by name, and the input, output and temporary directory.
+
+    A folder name is a directory below `models` unless `extra` gives it others; `input`, `output` and `temp` are the
+    three working directories. A name may carry its folder, as the editor writes it: `picture.png [output]`.
+    """
+
+    models: Path
+    input_dir: Path
+    output_dir: Path
+    temp_dir: Path
+    extra: Mapping[str, list[Path]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._hashes: dict[str, tuple[int, int, str]] = {}
+        self._lock = Lock()
+
+    def directories(self, folder: str) -> list[Path]:
+        """Where the files of a folder may lie, the first match wins."""
+        if folder in PLACES:
+            return [{"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[folder]]
+        names = (folder, *TWINS.get(folder, ()))
+        return [path for name in names for path in (*self.extra.get(name, ()), self.models / name)]
+
+    def files(self, folder: str) -> list[str]:
+        """Names relative to the folder, `/` between parts, sorted; pictures for `input`, weights for model folders."""
+        found: set[str] = set()
+        for directory in self.directories(folder):
+            found.update(_below(directory, IMAGES if folder in PLACES else WEIGHTS))
+        return sorted(found)
+
+    def path(self, folder: str, name: str) -> Path:
+        """The file of that name, inside its folder and existing."""
+        name, folder = _annotated(name, folder)
+        for directory in self.directories(folder):
+            path = inside(directory, name)
+            if path.is_file():
+                return path
+        listed = self.files(folder)
+        if listed:
+            raise UnknownName(f"file in {folder}", name, listed)
+        raise MissingFile(self.directories(folder)[0] / name, f"not there, and the folder {folder!r} is empty")
+
+    def content_hash(self, path: Path) -> str:
+        """BLAKE2 of the bytes, remembered while size and time of change stay."""
+        try:
+            facts = path.stat()
+            with self._lock:
+                size, changed, known = self._hashes.get(os.fspath(path), (-1, -1, ""))
+            if (size, changed) != (facts.st_size, facts.st_mtime_ns):
+                with path.open("rb") as file:
+                    known = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+                with self._lock:
+                    self._hashes[os.fspath(path)] = facts.st_size, facts.st_mtime_ns, known
+        except OSError as error:
+            raise MissingFile(path, error.strerror or "cannot be read") from error
+        return known
+
+
+def inside(directory: Path, name: str) -> Path:
+    """`directory / name`, refused if the name leads outside.
+
+    Links below the folder are followed: the operator made them, and weights often lie on another disk.
+    """
+    root = os.path.abspath(directory)
+    path = os.path.normpath(os.path.join(root, name))
+    if "\0" in name or not name or os.path.isabs(name) or not path.startswith(root + os.sep):
+        raise BadValue(f"file name in {directory.name}", name, "a name inside the folder")
+    return Path(path)
+
+
+def _annotated(name: str, folder: str) -> tuple[str, str]:
+    """`picture.png [output]` -> name and the folder it names."""
+    for place in PLACES:
+        if name.endswith(f" [{place}]"):
+            return name[: -len(place) - 3], place
+    return name, folder
+
+
+def _below(directory: Path, suffixes: frozenset[str]) -> list[str]:
+    """Files with one of the suffixes; hidden ones are left out, and no folder is entered twice through links."""
+    found: list[str] = []
+    entered: set[str] = set()
+    for parent, folders, names in os.walk(directory, followlinks=True):
+        folders[:] = [] if os.path.realpath(parent) in entered else [n for n in folders if not n.startswith(".")]
+        entered.add(os.path.realpath(parent))
+        base = Path(parent).relative_to(directory)
+        visible = (name for name in names if not name.startswith(".") and Path(name).suffix.lower() in suffixes)
+        found += [(base / name).as_posix() for name in visible]
+    return found

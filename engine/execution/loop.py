@@ -1,0 +1,48 @@
+"""One background event loop for async nodes, started when the first of them is met."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import Future
+from threading import Lock, Thread
+from typing import Any
+
+
+class AsyncLoop:
+    """Runs awaitables on a thread of its own; `close` ends it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+
+    def submit(self, work: Sequence[Awaitable[Any]]) -> "Future[list[Any]]":
+        """Await all of them, at the same time; cancelling the future cancels them."""
+        return asyncio.run_coroutine_threadsafe(_together(work), self._running())
+
+    def close(self) -> None:
+        """Stop the thread; nothing may be pending."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+            thread, self._thread = self._thread, None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = Thread(target=self._loop.run_forever, name="async nodes", daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+async def _together(work: Sequence[Awaitable[Any]]) -> list[Any]:
+    """All results in order; the first failure cancels the others."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()

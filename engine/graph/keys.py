@@ -1,0 +1,113 @@
+"""Content keys: equal work has equal keys, whatever the nodes are called. One hash per node, so linear in the plan."""
+
+import hashlib
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+from engine.graph.custom import call_now, hook_arguments
+from engine.graph.graph import GraphNode
+from engine.graph.node import Node, Services
+from engine.graph.workflow import Link
+
+SCALARS = (str, int, float, bool, type(None))
+
+
+class Unrepeatable(Exception):
+    """A part of a node that equals nothing, not even itself: NaN, or an object without content we can read."""
+
+
+class Keys:
+    """The keys of one run, filled parents first; nodes made at run time are added as they appear.
+
+    A volatile node is one whose result must not be found again: its key is unique to this run, and so are those of
+    everything behind it.
+    """
+
+    def __init__(self, services: Services | None = None) -> None:
+        self.services = services
+        self.by_id: dict[str, str] = {}
+        self.volatile: set[str] = set()
+        self._prefixes: dict[int, str] = {}
+        self._fresh = count()
+        self._run = ""
+
+    def fork(self) -> "Keys":
+        """A copy that one run may extend."""
+        other = Keys(self.services)
+        other.by_id, other.volatile = dict(self.by_id), set(self.volatile)
+        return other
+
+    def add(self, vertex: GraphNode) -> str:
+        """Compute and keep the key of a vertex whose sources have theirs."""
+        node = vertex.node
+        parts = [self._prefix(node)]
+        if node.names_itself:
+            parts.append("id" + vertex.id)
+        try:
+            if node.fingerprint is not None:
+                parts.append("changed" + self._fingerprint(vertex))
+            parts += [self._input(vertex, name, vertex.inputs[name]) for name in sorted(vertex.inputs)]
+            if vertex.ignored:
+                parts += [f"{name}~{encode(value)}" for name, value in sorted(vertex.ignored.items())]
+        except Unrepeatable:
+            self.volatile.add(vertex.id)
+            parts.append(self._nonce())
+        key = hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        self.by_id[vertex.id] = key
+        return key
+
+    def _prefix(self, node: Node) -> str:
+        prefix = self._prefixes.get(id(node))
+        if prefix is None:
+            prefix = self._prefixes[id(node)] = f"{node.class_type}\x1f{node.schema}\x1f{node.revision}"
+        return prefix
+
+    def _input(self, vertex: GraphNode, name: str, value: Any) -> str:
+        if type(value) is Link:
+            key = self.by_id.get(value.source)
+            if key is None:
+                raise Unrepeatable
+            if value.source in self.volatile:
+                self.volatile.add(vertex.id)
+            return f"{name}>{key}.{value.slot}"
+        declared = vertex.node.declared.get(name)
+        if declared is not None and declared.file is not None and self.services is not None and isinstance(value, str):
+            path = self.services.path(declared.file.folder, value)
+            return f"{name}#{self.services.content_hash(path)}"
+        return f"{name}={encode(value)}"
+
+    def _fingerprint(self, vertex: GraphNode) -> str:
+        """`IS_CHANGED`: its answer is part of the key; an exception counts as "changes always"."""
+        hook = vertex.node.fingerprint
+        assert hook is not None
+        try:
+            answer = call_now(hook, hook_arguments(hook, vertex.node, vertex.id, vertex.inputs))
+        except Exception as error:  # a pack's own code: its failure must not stop the plan
+            raise Unrepeatable from error
+        return encode(answer)
+
+    def _nonce(self) -> str:
+        self._run = self._run or uuid4().hex
+        return f"!{self._run}.{next(self._fresh)}"
+
+
+def encode(value: Any) -> str:
+    """A text that differs wherever values differ, in type too: `1`, `1.0` and `True` are three values."""
+    kind = type(value)
+    if kind in SCALARS:
+        if value != value:
+            raise Unrepeatable
+        return repr(value)
+    if kind is dict:
+        return _mapping(value)
+    if kind in (list, tuple):
+        return f"{kind.__name__}[{','.join(map(encode, value))}]"
+    if kind is bytes:
+        return f"bytes:{hashlib.blake2b(value, digest_size=16).hexdigest()}"
+    raise Unrepeatable
+
+
+def _mapping(value: Mapping[Any, Any]) -> str:
+    return "{" + ",".join(sorted(f"{encode(key)}:{encode(item)}" for key, item in value.items())) + "}"
