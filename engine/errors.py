@@ -9,7 +9,8 @@
     │   ├── RefusedFile        there, but of a kind we never open (a pickle, say)
     │   ├── CorruptFile        truncated, or its header contradicts its size
     │   ├── UnreadableImage    not a picture, too large, or damaged
-    │   └── WriteFailed        disk full, folder missing or read-only
+    │   ├── WriteFailed        disk full, folder missing or read-only
+    │   └── FetchFailed        the model hub could not be reached, or refused
     ├── ModelProblem
     │   ├── UnknownModel       the tensors fit no model family we know
     │   └── TensorMismatch     missing, surplus or misshapen tensors, listed
@@ -117,6 +118,12 @@ class WriteFailed(FileProblem):
     """The file could not be written; nothing half-written was left behind."""
 
     code = "write_failed"
+
+
+class FetchFailed(FileProblem):
+    """A file could not be brought from the model hub."""
+
+    code = "fetch_failed"
 
 
 class ModelProblem(EngineError):

@@ -1,0 +1,48 @@
+"""The command line's front: which commands there are, and what becomes of an error. Imports nothing heavy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from engine.cli import check, fetch, models, nodes, run
+from engine.errors import EngineError
+
+__all__ = ["app", "main"]
+
+
+class Commands(TyperGroup):
+    """The commands in the order given, with every `EngineError` turned into one message and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EngineError as error:
+            from engine.cli.console import complain
+
+            complain(error)
+            raise typer.Exit(1) from None
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+
+app = typer.Typer(
+    name="sigmagraph",
+    cls=Commands,
+    help="Make images from saved node graphs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("check")(check.check)
+app.command("nodes")(nodes.nodes)
+app.command("models")(models.models)
+app.command("fetch")(fetch.fetch)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of the installed command."""
+    app(args=arguments, prog_name="sigmagraph")

@@ -1,0 +1,30 @@
+"""`sigmagraph check`: everything that is wrong with a workflow, without running it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.workspace import Home, workspace
+
+__all__ = ["check"]
+
+
+def check(
+    workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input first.")
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Validate a workflow without running it."""
+    from engine.cli.console import say, warn
+    from engine.cli.overrides import override
+
+    space = workspace(home)
+    document = space.load(workflow)
+    for remark in document.warnings:
+        warn(remark)
+    graph = space.validated(override(document, settings or [], space.nodes))
+    outputs = "1 output" if len(graph.roots) == 1 else f"{len(graph.roots)} outputs"
+    say().print(f"{len(graph.nodes)} nodes, {outputs}: nothing wrong")

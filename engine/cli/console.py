@@ -1,0 +1,27 @@
+"""Where words to the user go: results to stdout, everything else to stderr."""
+
+from rich.console import Console
+from rich.markup import escape
+
+__all__ = ["complain", "out", "say", "warn"]
+
+
+def out() -> Console:
+    """What the user asked for; piped output is not wrapped."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=10_000)
+
+
+def say() -> Console:
+    """Progress and remarks."""
+    return Console(stderr=True, highlight=False)
+
+
+def warn(message: str) -> None:
+    """A remark that does not stop the run."""
+    say().print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+
+
+def complain(error: Exception) -> None:
+    """The one message of a failed command."""
+    say().print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)

@@ -1,0 +1,58 @@
+"""`sigmagraph nodes`: the nodes there are, or one node's inputs and outputs."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.workspace import Home, Workspace, workspace
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from engine.graph.node import Node
+
+__all__ = ["nodes"]
+
+SHOWN_CHOICES = 8
+
+
+def nodes(
+    name: Annotated[str | None, typer.Argument(help="A node class, to see its inputs.")] = None, home: Home = None
+) -> None:
+    """List the nodes, or show one."""
+    from engine.cli.console import out
+
+    space = workspace(home)
+    out().print(_one(space.nodes[name], space) if name is not None else _all(space))
+
+
+def _all(space: Workspace) -> "Table":
+    from rich.table import Table
+
+    table = Table("node", "category", "inputs", "outputs", box=None, pad_edge=False)
+    for class_type in sorted(space.nodes, key=lambda name: (space.nodes[name].category, name)):
+        node = space.nodes[class_type]
+        inputs = ", ".join(each.name for each in node.inputs if each.group != "hidden")
+        table.add_row(class_type, node.category, inputs, ", ".join(output.type for output in node.outputs))
+    return table
+
+
+def _one(node: "Node", space: Workspace) -> "Table":
+    from rich.table import Table
+
+    table = Table("input", "type", "default", "allowed", "", box=None, pad_edge=False, title=node.description)
+    table.title_justify = "left"
+    for each in node.inputs:
+        if each.group == "hidden":
+            continue
+        choices = each.allowed(space.folders)
+        allowed = ", ".join(str(choice) for choice in (choices or [])[:SHOWN_CHOICES])
+        if choices is not None and len(choices) > SHOWN_CHOICES:
+            allowed += f" ... ({len(choices)})"
+        if each.range is not None:
+            allowed = f"{each.range.low:g} to {each.range.high:g}"
+        default = str(each.options.get("default", "")) + (" (optional)" if each.group == "optional" else "")
+        table.add_row(each.name, each.type, default, allowed, str(each.options.get("tooltip", "")))
+    for output in node.outputs:
+        table.add_row("->", output.type, "", "", output.tooltip or "")
+    return table

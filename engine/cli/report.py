@@ -1,0 +1,71 @@
+"""What a user sees of a run: a bar per sampler, the time of each node, the path of each picture."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from engine.cli.console import out, say
+from engine.cli.workspace import Workspace
+from engine.execution.events import Event, NodeFinished, NodeProgress
+
+__all__ = ["Report"]
+
+WORTH_A_LINE_MS = 1.0
+SOURCES = {"executed": "", "memory": " (from memory)", "disk": " (from disk)"}
+
+
+class Report:
+    """Receives a run's events. Pictures go to stdout, one path a line; everything else to stderr."""
+
+    def __init__(self, titles: Mapping[str, str], space: Workspace) -> None:
+        self._titles, self._space = titles, space
+        self._console = say()
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._bars = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+        self._pictures: list[Path] = []
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> "Report":
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event; those that tell a user nothing are passed over."""
+        match event:
+            case NodeProgress():
+                task = self._tasks.get(event.node_id)
+                if task is None:
+                    title = escape(self._titles.get(event.node_id, event.node_id))
+                    task = self._tasks[event.node_id] = self._bars.add_task(title, total=event.maximum)
+                self._bars.update(task, completed=event.value, total=event.maximum)
+            case NodeFinished():
+                self._finished(event)
+
+    def finish(self) -> None:
+        """The last words of a run that went well."""
+        self._console.print(f"[dim]done in {time.perf_counter() - self._began:.1f} s[/]")
+        for picture in self._pictures:
+            out().print(str(picture), markup=False, soft_wrap=True)
+
+    def _finished(self, event: NodeFinished) -> None:
+        if event.node_id in self._tasks:
+            self._bars.remove_task(self._tasks.pop(event.node_id))
+        if event.milliseconds >= WORTH_A_LINE_MS:
+            title = escape(self._titles.get(event.display_id, event.class_type))
+            self._console.print(f"{event.milliseconds / 1000:8.2f} s  {title}{SOURCES[event.source]}")
+        for record in (event.ui or {}).get("images", ()):
+            self._pictures.append(self._path(record))
+
+    def _path(self, record: Mapping[str, Any]) -> Path:
+        folders = self._space.folders
+        root = folders.temp_dir if record["type"] == "temp" else folders.output_dir
+        return Path(root, record["subfolder"], record["filename"])

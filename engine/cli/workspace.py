@@ -1,0 +1,100 @@
+"""Where a command finds models, pictures and nodes: the parts of the engine, put together for one process."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.errors import WriteFailed
+from engine.writing import make_folder
+
+if TYPE_CHECKING:  # imported when a command needs them: `--help` must not load torch
+    from engine.execution.folders import Folders
+    from engine.graph.graph import Graph
+    from engine.graph.node import Node
+    from engine.graph.workflow import Workflow
+
+__all__ = ["Home", "Workspace", "workspace"]
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", envvar="SIGMAGRAPH_HOME", help="The folder that holds models/ and input/.", show_default=False
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one process, and the built-in nodes."""
+
+    home: Path
+    output: Path
+
+    @cached_property
+    def folders(self) -> "Folders":
+        """The services nodes ask for."""
+        from engine.execution.folders import Folders
+
+        return Folders(self.home / "models", self.home / "input", self.output, self.home / "temp")
+
+    @cached_property
+    def nodes(self) -> "Mapping[str, Node]":
+        """Every node there is; loading them loads torch."""
+        from nodes import NODES
+
+        return NODES
+
+    def load(self, path: Path) -> "Workflow":
+        """Read a workflow file of any kind."""
+        from engine.graph.document import load_workflow
+
+        return load_workflow(path, _Declarations(self))
+
+    def validated(self, workflow: "Workflow") -> "Graph":
+        """The workflow with every input checked; raises `InvalidWorkflow` with all problems."""
+        from engine.errors import InvalidWorkflow
+        from engine.graph.validate import validate
+
+        graph = validate(workflow, self.nodes, self.folders)
+        if graph.problems:  # some outputs could run; a command line user wants all of them
+            raise InvalidWorkflow(graph.problems)
+        return graph
+
+    def require_output(self) -> None:
+        """Raise `WriteFailed` before any work is done if the output folder cannot be written."""
+        folder = make_folder(self.output)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise WriteFailed(folder, "cannot be written: permission denied")
+
+
+class _Declarations(Mapping[str, Any]):
+    """Node declarations in `/object_info` form, each made when asked for."""
+
+    def __init__(self, space: Workspace) -> None:
+        self._space = space
+
+    def __getitem__(self, name: str) -> Any:
+        return self._space.nodes[name].object_info(self._space.folders)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._space.nodes
+
+    def __iter__(self) -> Any:
+        return iter(self._space.nodes)
+
+    def __len__(self) -> int:
+        return len(self._space.nodes)
+
+
+def workspace(home: Path | None = None, output: Path | None = None) -> Workspace:
+    """The workspace at `home`: else here if there is a models folder, else the checkout this code lies in."""
+    here = Path.cwd()
+    found = next((place for place in (here, CHECKOUT) if (place / "models").is_dir()), here)
+    return Workspace(home or found, output or here / "output")
