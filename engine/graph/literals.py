@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from engine.errors import EngineError
 from engine.graph.node import Choice, Input, Services
 from engine.graph.problems import Place, Problem
 
@@ -65,7 +66,7 @@ def _is_file(declared: Input, value: Any, services: Services | None) -> bool:
         return False
     try:
         services.path(declared.file.folder, value)
-    except (KeyError, OSError, ValueError):  # UnknownName, and whatever a name the system refuses may raise
+    except (EngineError, OSError, ValueError):  # no such file, or a name the system refuses
         return False
     return True
 
