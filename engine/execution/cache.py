@@ -50,7 +50,7 @@ class CacheStats:
 
 @dataclass
 class MemoryCache:
-    """Greedy-dual-size: an entry's rank is the clock plus its cost per byte; the lowest rank leaves, and sets the clock.
+    """Greedy-dual-size: an entry's rank is clock plus cost per byte; the lowest leaves and sets the clock.
 
     Blocks shared by several entries (a model's weights) are counted once. `budget_bytes` None means no limit, 0 keeps
     nothing. Safe to use from several threads.

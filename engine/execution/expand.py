@@ -16,11 +16,15 @@ from engine.graph.workflow import Link, as_link
 Vertices = Mapping[str, Vertex]
 
 
-def grow(parent: Vertex, expansion: Expansion, graph: Graph, keys: Keys, vertices: Vertices, turn: int) -> dict[str, Vertex]:
+def grow(
+    parent: Vertex, expansion: Expansion, graph: Graph, keys: Keys, vertices: Vertices, turn: int
+) -> dict[str, Vertex]:
     """The new vertices by id, keyed, sources first; nodes of the prompt that nobody needed so far come along."""
     made = {i: _vertex(i, written, graph.classes, vertices) for i, written in expansion.graph.items()}
     wanted = [link.source for link in result_links(expansion)]
-    adopted = _adopt([*wanted, *(link.source for each in made.values() for _, link in each.links)], graph, made, vertices)
+    adopted = _adopt(
+        [*wanted, *(link.source for each in made.values() for _, link in each.links)], graph, made, vertices
+    )
     order = depth_first({**made, **adopted}, list({**made, **adopted}), known=vertices)
     fresh: dict[str, Vertex] = {}
     for at, node_id in enumerate(order):

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Lock
 
 from engine.errors import BadValue, MissingFile, UnknownName
@@ -85,11 +85,10 @@ def inside(directory: Path, name: str) -> Path:
 
     Links below the folder are followed: the operator made them, and weights often lie on another disk.
     """
-    root = os.path.abspath(directory)
-    path = os.path.normpath(os.path.join(root, name))
-    if "\0" in name or not name or os.path.isabs(name) or not path.startswith(root + os.sep):
+    parts = PurePath(name).parts
+    if not parts or "\0" in name or ".." in parts or PurePath(name).is_absolute():
         raise BadValue(f"file name in {directory.name}", name, "a name inside the folder")
-    return Path(path)
+    return directory / name
 
 
 def _annotated(name: str, folder: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The end of a run. `values` holds the outputs of the roots, one list per slot; `ui` what each output node shows."""
+    """The end of a run. `values` holds the outputs of the roots, a list per slot; `ui` what output nodes show."""
 
     nodes: Mapping[str, NodeReport]
     ui: Mapping[str, Mapping[str, Any]]

@@ -1,4 +1,4 @@
-"""`execute`: a plan from start to end on the calling thread. Async nodes advance beside it; nothing else is threaded."""
+"""`execute`: a plan from start to end on the calling thread. Only async nodes advance beside it."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -96,7 +96,7 @@ class _Inline:
                     steps.throw(Cancelled("stopped on request"))
         except StopIteration as end:
             self.run.finished(vertex, end.value, (time.perf_counter() - began + spent) * 1e3)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever node code raises fails this run, never the worker
             self.run.failed(vertex, error, self.run.arguments(vertex))
 
     def _report(self, vertex: Vertex, said: Progress) -> None:

@@ -134,7 +134,9 @@ class Run:
 
     def result(self) -> RunResult:
         """What the run leaves behind."""
-        reports = {i: self._report(i) for i in (*self.plan.nodes, *(v for v in self.vertices if v not in self.plan.nodes))}
+        reports = {
+            i: self._report(i) for i in (*self.plan.nodes, *(v for v in self.vertices if v not in self.plan.nodes))
+        }
         values = {root: self._outputs(root) for root in self.plan.roots if self.vertices[root].entry is not None}
         return RunResult(reports, dict(self.ui), values, self.error)
 
@@ -294,7 +296,8 @@ class Run:
 
     def _announce(self, vertex: Vertex) -> None:
         entry = vertex.entry
-        assert entry is not None and vertex.source is not None
+        assert entry is not None
+        assert vertex.source is not None
         if entry.ui is not None:
             self.ui[vertex.id] = entry.ui
         spent = vertex.milliseconds if vertex.source == "executed" else 0.0

@@ -30,9 +30,10 @@ class Status(Enum):
 class Vertex:
     """One node of one run.
 
-    `missing` counts sources without a result; `consumers` wait for this one; `uses` counts consumers that may still
-    read the value, which is let go at zero; `held` are the nodes this one may still read; `wanted` are lazy inputs the node asked for; `twin` is an equal node
-    whose result this one takes; `rows` are results that wait for the nodes of an expansion.
+    `missing` counts sources without a result; `consumers` wait for this one; `uses` counts nodes that may still read
+    the value, which is let go at zero; `held` are the nodes this one may still read; `wanted` are lazy inputs the
+    node asked for; `twin` is an equal node whose result this one takes; `rows` are results that wait for the nodes
+    of an expansion.
     """
 
     at: GraphNode

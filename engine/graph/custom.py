@@ -21,7 +21,7 @@ def run_validator(
         arguments["input_types"] = dict(received_types)
     try:
         answer = call_now(node.validator, arguments)
-    except Exception as error:  # whatever a pack raises is its answer, and the worker lives on
+    except Exception as error:  # noqa: BLE001  # whatever a pack raises is its answer, and the worker lives on
         kind = type(error).__qualname__
         message = f"validation raised {kind}: {error}"
         code = "exception_during_validation"

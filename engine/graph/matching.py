@@ -1,4 +1,4 @@
-"""When an output may feed an input. Plain `*` on either side fits all; a type that overrides `!=` decides for itself."""
+"""When an output may feed an input. Plain `*` on either side fits all; a type that overrides `!=` decides itself."""
 
 from typing import Any
 

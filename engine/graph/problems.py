@@ -48,7 +48,9 @@ class Place:
         """A problem at this place; details are `Problem` fields, anything else goes into `extra`."""
         known = {name: details.pop(name) for name in ("received", "allowed", "nearest") if name in details}
         declared = [self.input.type, dict(self.input.options)]
-        return Problem(code, message, self.node_id, self.class_type, self.input.name, declared=declared, extra=details, **known)
+        return Problem(
+            code, message, self.node_id, self.class_type, self.input.name, declared=declared, extra=details, **known
+        )
 
     def missing(self) -> Problem:
         """A required input that is not there."""
@@ -57,7 +59,9 @@ class Place:
     def wrong_type(self, value: Any, why: str) -> Problem:
         """A literal that cannot become the declared type."""
         message = f"{value!r} is no {self.input.type} ({why})"
-        return self.problem("invalid_input_type", message, received=value, allowed=self.input.type, exception_message=why)
+        return self.problem(
+            "invalid_input_type", message, received=value, allowed=self.input.type, exception_message=why
+        )
 
     def not_in_list(self, value: Any, allowed: list[Any]) -> Problem:
         """A combo value that is not among the options."""

@@ -216,12 +216,16 @@ def missing_slot(place: Place, link: Link, source: Node) -> Problem:
     """A link to an output the source does not have."""
     listed = ", ".join(f"{slot} {output.type}" for slot, output in enumerate(source.outputs)) or "none"
     message = f"node {link.source} ({source.class_type}) has no output {link.slot}; it has: {listed}"
-    return place.problem("bad_linked_input", message, received=list(link), allowed=len(source.outputs), linked_node=list(link))
+    return place.problem(
+        "bad_linked_input", message, received=list(link), allowed=len(source.outputs), linked_node=list(link)
+    )
 
 
 def mismatch(place: Place, link: Link, source: Node, received: str) -> Problem:
     """A link between types that do not fit."""
-    message = f"takes {place.input.type}, but output {link.slot} of node {link.source} ({source.class_type}) is {received}"
+    message = (
+        f"takes {place.input.type}, but output {link.slot} of node {link.source} ({source.class_type}) is {received}"
+    )
     return place.problem(
         "return_type_mismatch",
         message,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Link(NamedTuple):
-    """Where an input comes from: output `slot` of node `source`. JSON never makes a tuple, so a Link is unmistakable."""
+    """Where an input comes from: output `slot` of node `source`. JSON never makes a tuple: a Link is unmistakable."""
 
     source: str
     slot: int

@@ -1,11 +1,5 @@
-"""Editor documents into API prompts."""
+"""Editor documents into API prompts: `convert(document, declarations)`. Knows declarations as data, no node code."""
 
-from collections.abc import Mapping
-from typing import Any
+from engine.graph.editor.convert import convert
 
-from engine.errors import BadDocument
-
-
-def convert(document: Mapping[str, Any], declarations: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The API prompt of an editor document, and warnings."""
-    raise BadDocument("this is the editor's form of a workflow; export it in API form")
+__all__ = ["convert"]

@@ -1,0 +1,125 @@
+"""An editor document into an API prompt, by the rules the editor itself follows when its user presses Run."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from engine.graph.editor.groups import with_groups
+from engine.graph.editor.links import NOTES, VIRTUAL, Value, resolve
+from engine.graph.editor.primitives import primitive_values
+from engine.graph.editor.scope import Scope, every_scope, unfold
+from engine.graph.editor.shapes import EditorNode, read_drawing
+from engine.graph.editor.texts import SAVERS, Choose, dynamic_prompt, file_prefix
+from engine.graph.editor.widgets import Declaration, Widget, stored_values, widgets_of
+from engine.graph.literals import wrap
+from engine.graph.workflow import Link
+
+RENAMED = {
+    "T2IAdapterLoader": "ControlNetLoader",
+    "ConditioningAverage ": "ConditioningAverage",
+    "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
+}
+# English names the editor has of its own, for classes that declare none
+TITLES = {"ImageScaleToTotalPixels": "Scale Image to Total Pixels", "ImageBlur": "Image Blur"}
+
+
+def convert(
+    document: Mapping[str, Any],
+    declarations: Mapping[str, Declaration],
+    *,
+    choose: Choose = random.choice,
+    now: datetime | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The API prompt of an editor document, and warnings about what could not be carried over.
+
+    `declarations` are node classes in `/object_info` form. `choose` resolves `{a|b}` in prompts.
+    """
+    drawing = read_drawing(with_groups(document, declarations), "workflow")
+    root = unfold(drawing, declarations)
+    conversion = Conversion(root, declarations, choose, now or datetime.now().astimezone())
+    return conversion.prompt(), conversion.warnings
+
+
+@dataclass
+class Conversion:
+    """One document on its way."""
+
+    root: Scope
+    declarations: Mapping[str, Declaration]
+    choose: Choose
+    now: datetime
+    warnings: list[str] = field(default_factory=list)
+
+    def prompt(self) -> dict[str, Any]:
+        """Every node that runs, with widget values first and links over them."""
+        self._primitives = primitive_values(self.root, self.declarations)
+        emitted = {
+            scope.id_of(node): self._node(scope, node)
+            for scope in self._running_scopes()
+            for node in scope.drawing.nodes.values()
+            if node.runs and node.type not in VIRTUAL and node.id not in scope.children
+        }
+        for node in emitted.values():
+            inputs = node["inputs"]
+            lost = [n for n, v in inputs.items() if type(v) is Link and v.source not in emitted]
+            for name in lost:
+                del inputs[name]
+            node["inputs"] = {name: list(v) if type(v) is Link else v for name, v in inputs.items()}
+        return emitted
+
+    def _running_scopes(self) -> list[Scope]:
+        """Scopes none of whose instances is muted or bypassed."""
+        stopped: set[int] = set()
+        for scope in every_scope(self.root):
+            is_stopped = scope.host is not None and not scope.host.runs
+            if is_stopped or (scope.outer is not None and id(scope.outer) in stopped):
+                stopped.add(id(scope))
+        return [scope for scope in every_scope(self.root) if id(scope) not in stopped]
+
+    def _node(self, scope: Scope, node: EditorNode) -> dict[str, Any]:
+        class_type = RENAMED.get(node.type, node.type)
+        declaration = self.declarations.get(class_type)
+        if declaration is None:
+            self.warnings.append(f"node {scope.id_of(node)}: class {class_type!r} is unknown; its widgets are lost")
+        inputs = self._widget_values(scope, node, declaration) if declaration is not None else {}
+        for slot, each in enumerate(node.inputs):
+            origin = resolve(scope, node, slot)
+            if isinstance(origin, Value):
+                inputs[each.name] = wrap(origin.value)
+            elif origin is not None:
+                inputs[each.name] = origin
+            elif each.link is not None and each.link not in scope.drawing.wires:
+                self.warnings.append(f"node {scope.id_of(node)}.{each.name}: link {each.link} is not in the file")
+        title = node.title or TITLES.get(class_type) or (declaration or {}).get("display_name") or class_type
+        return {"inputs": inputs, "class_type": class_type, "_meta": {"title": title}}
+
+    def _widget_values(self, scope: Scope, node: EditorNode, declaration: Declaration) -> dict[str, Any]:
+        stored = stored_values(node, declaration)
+        node_id = scope.id_of(node)
+        inputs: dict[str, Any] = {}
+        for widget in widgets_of(declaration):
+            if not widget.in_prompt:
+                continue
+            value = scope.overrides.get((node.id, widget.name), stored[widget.name])
+            value = self._primitives.get((node_id, widget.name), value)
+            inputs[widget.name] = wrap(self._text(node, widget, value) if isinstance(value, str) else value)
+        return inputs
+
+    def _text(self, node: EditorNode, widget: Widget, value: str) -> str:
+        if (widget.options or {}).get("dynamicPrompts"):
+            return dynamic_prompt(value, self.choose)
+        if widget.name == "filename_prefix" and node.type in SAVERS:
+            return file_prefix(value, self._look_up, self.now)
+        return value
+
+    def _look_up(self, label: str, widget: str) -> str | None:
+        """The value of a widget on the first node of that search name, else of that title."""
+        nodes = [node for scope in every_scope(self.root) for node in scope.drawing.nodes.values()]
+        named = [node for node in nodes if node.properties.get("Node name for S&R") == label]
+        for node in named or [node for node in nodes if node.title == label]:
+            declaration = self.declarations.get(node.type)
+            values = stored_values(node, declaration) if declaration is not None and node.type not in NOTES else {}
+            return str(values[widget]) if widget in values else None
+        return None

@@ -1,0 +1,140 @@
+"""Group nodes, the older form of subgraphs: rewritten into subgraph definitions before anything else is read.
+
+Each instance gets a definition of its own, so that its slots can be matched by their order.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from engine.graph.editor.shapes import INPUT_SIDE, OUTPUT_SIDE
+from engine.graph.editor.widgets import Declaration, widgets_of
+
+PREFIXES = ("workflow>", "workflow/")
+Written = dict[str, Any]
+
+
+def with_groups(document: Mapping[str, Any], declarations: Mapping[str, Declaration]) -> Mapping[str, Any]:
+    """The document with every group node as a subgraph instance; the document itself where it has none."""
+    extra = document.get("extra")
+    groups = extra.get("groupNodes") if isinstance(extra, dict) else None
+    if not isinstance(groups, dict) or not isinstance(document.get("nodes"), list):
+        return document
+    nodes: list[Any] = []
+    definitions: list[Any] = []
+    for node in document["nodes"]:
+        group = groups.get(_group_name(node))
+        if isinstance(group, dict) and isinstance(group.get("nodes"), list):
+            definition = _definition(node, group)
+            definitions.append(definition)
+            node = _instance(node, definition, group, declarations)
+        nodes.append(node)
+    known = (document.get("definitions") or {}).get("subgraphs") or []
+    return {**document, "nodes": nodes, "definitions": {"subgraphs": [*known, *definitions]}}
+
+
+def _group_name(node: Any) -> str | None:
+    kind = node.get("type") if isinstance(node, dict) else None
+    prefix = next((each for each in PREFIXES if isinstance(kind, str) and kind.startswith(each)), None)
+    return kind[len(prefix) :] if isinstance(kind, str) and prefix is not None else None
+
+
+def _definition(node: Written, group: Written) -> Written:
+    """The group's inside, with sides named as this instance names its slots."""
+    inner = [
+        {**each, "id": at, "inputs": [dict(slot) for slot in each.get("inputs") or ()]}
+        for at, each in enumerate(group["nodes"])
+    ]
+    links = _inner_links(group, inner)
+    arrivals = {(link["target_id"], link["target_slot"]) for link in links}
+    departures = {(link["origin_id"], link["origin_slot"]) for link in links}
+    external = {(each[0], each[1]) for each in group.get("external") or () if isinstance(each, list)}
+    free = [(at, k) for at, each in enumerate(inner) for k in range(len(each["inputs"])) if (at, k) not in arrivals]
+    is_widget = {place: bool(inner[place[0]]["inputs"][place[1]].get("widget")) for place in free}
+    entries = sorted(free, key=lambda place: is_widget[place])
+    exits = [
+        (at, k)
+        for at, each in enumerate(inner)
+        for k in range(len(each.get("outputs") or ()))
+        if (at, k) not in departures or (at, k) in external
+    ]
+    inputs = [
+        _entry(inner, links, place, name) for place, name in zip(entries, _names(node, inner, entries), strict=True)
+    ]
+    outputs = [_exit(inner, links, place) for place in exits]
+    identity = f"group node {node.get('id')}"
+    return {"id": identity, "nodes": inner, "links": links, "inputs": inputs, "outputs": outputs}
+
+
+def _inner_links(group: Written, inner: list[Written]) -> list[Written]:
+    """Links between inner nodes, renumbered; inner slots name them, and nothing else."""
+    for slot in (slot for each in inner for slot in each["inputs"]):
+        slot["link"] = None
+    links: list[Written] = []
+    for written in group.get("links") or ():
+        if not isinstance(written, list) or len(written) < 4 or written[0] is None or written[2] is None:
+            continue
+        origin, origin_slot, target, target_slot = (int(each) for each in written[:4])
+        if target < len(inner) and target_slot < len(inner[target]["inputs"]):
+            _connect(links, origin, origin_slot, target, target_slot)
+            inner[target]["inputs"][target_slot]["link"] = links[-1]["id"]
+    return links
+
+
+def _connect(links: list[Written], origin: Any, origin_slot: int, target: Any, target_slot: int) -> None:
+    ends = {"origin_id": origin, "origin_slot": origin_slot, "target_id": target, "target_slot": target_slot}
+    links.append({"id": len(links) + 1, **ends})
+
+
+def _names(node: Written, inner: list[Written], entries: list[tuple[int, int]]) -> Iterator[str]:
+    """The instance's names for its slots: sockets and converted widgets each in their own order."""
+    slots = [slot for slot in node.get("inputs") or () if isinstance(slot, dict)]
+    sockets = iter([slot for slot in slots if not slot.get("widget")])
+    converted = iter([slot for slot in slots if slot.get("widget")])
+    for at, k in entries:
+        slot = inner[at]["inputs"][k]
+        named = next(converted if slot.get("widget") else sockets, slot)
+        yield str(named.get("name", ""))
+
+
+def _entry(inner: list[Written], links: list[Written], place: tuple[int, int], name: str) -> Written:
+    at, k = place
+    slot = inner[at]["inputs"][k]
+    side = len([link for link in links if str(link["origin_id"]) == INPUT_SIDE])
+    _connect(links, INPUT_SIDE, side, at, k)
+    slot["link"] = links[-1]["id"]
+    return {"name": name, "type": slot.get("type"), "linkIds": [slot["link"]]}
+
+
+def _exit(inner: list[Written], links: list[Written], place: tuple[int, int]) -> Written:
+    at, k = place
+    slot = inner[at]["outputs"][k]
+    _connect(links, at, k, OUTPUT_SIDE, 0)
+    return {"name": slot.get("name"), "type": slot.get("type"), "linkIds": [links[-1]["id"]]}
+
+
+def _instance(node: Written, definition: Written, group: Written, declarations: Mapping[str, Declaration]) -> Written:
+    """The instance with one `proxyWidgets` entry for each place in its `widgets_values`."""
+    proxies = [
+        [str(at), name]
+        for at, inner in enumerate(definition["nodes"])
+        for name in _widget_names(inner, declarations.get(inner.get("type", "")))
+    ]
+    properties = {**(node.get("properties") or {}), "proxyWidgets": proxies}
+    return {**node, "type": definition["id"], "properties": properties}
+
+
+def _widget_names(inner: Written, declaration: Declaration | None) -> Iterator[str]:
+    """The inner node's widgets that were not converted; controls are skipped when values are read."""
+    if inner.get("type") == "PrimitiveNode":
+        values = inner.get("widgets_values") or [None]
+        yield from ("value", *("$$control" for _ in values[1:]))
+        return
+    converted = {slot["widget"].get("name") for slot in inner["inputs"] if isinstance(slot.get("widget"), dict)}
+    is_dropped = False
+    for widget in widgets_of(declaration) if declaration is not None else ():
+        if widget.is_control:
+            yield from () if is_dropped else ("$$control",)
+            continue
+        is_dropped = widget.name in converted
+        if not is_dropped:
+            yield widget.name if widget.in_prompt else "$$button"

@@ -1,0 +1,117 @@
+"""Where an input's value comes from, through reroutes, bypassed nodes and the walls of subgraphs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import BadDocument
+from engine.graph.editor.scope import Scope
+from engine.graph.editor.shapes import BYPASSED, INPUT_SIDE, MUTED, EditorNode
+from engine.graph.matching import members
+from engine.graph.workflow import Link
+
+NOTES = frozenset(("Note", "MarkdownNote"))
+VIRTUAL = NOTES | {"Reroute", "PrimitiveNode"}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A promoted widget's own value, in place of a link."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """A place on the way: an input slot, or an output slot, of a node in a scope; `wanted` is the type asked for."""
+
+    scope: Scope
+    node: EditorNode
+    slot: int
+    is_input: bool
+    wanted: str
+
+
+def resolve(scope: Scope, node: EditorNode, slot: int) -> Link | Value | None:
+    """The origin of an input slot; None if nothing arrives there. A loop through virtual nodes is refused."""
+    place: _At | Link | Value | None = _At(scope, node, slot, True, node.inputs[slot].type)
+    visited: set[tuple[int, str, int, bool]] = set()
+    while isinstance(place, _At):
+        mark = id(place.scope), place.node.id, place.slot, place.is_input
+        if mark in visited:
+            raise BadDocument(f"node {scope.id_of(node)} ({node.type}): its input runs in a circle of virtual nodes")
+        visited.add(mark)
+        place = _behind_input(place) if place.is_input else _behind_output(place)
+    return place
+
+
+def _behind_input(place: _At) -> _At | Value | None:
+    wire = place.scope.drawing.wire_at(place.node, place.slot)
+    if wire is None:
+        return None
+    if wire.origin == INPUT_SIDE:
+        return _outside(place.scope, wire.origin_slot, place.wanted)
+    origin = place.scope.drawing.nodes.get(wire.origin)
+    return _At(place.scope, origin, wire.origin_slot, False, place.wanted) if origin is not None else None
+
+
+def _outside(scope: Scope, k: int, wanted: str) -> _At | Value | None:
+    """From a definition's input `k` to the instance: its link, else its promoted value."""
+    if scope.outer is None or scope.host is None or k >= len(scope.drawing.inputs):
+        return None
+    name = scope.drawing.inputs[k].name
+    slot = scope.host.slot(name)
+    if slot is not None and scope.outer.drawing.wire_at(scope.host, slot) is not None:
+        return _At(scope.outer, scope.host, slot, True, wanted)
+    return Value(scope.promoted[name]) if name in scope.promoted else None
+
+
+def _behind_output(place: _At) -> _At | Link | Value | None:
+    scope, node = place.scope, place.node
+    if node.mode == MUTED:
+        return None
+    if node.mode == BYPASSED:
+        slot = bypass(node, place.slot, place.wanted)
+        return None if slot is None else _At(scope, node, slot, True, node.inputs[slot].type)
+    if node.id in scope.children:
+        return _inside(scope.children[node.id], place.slot, place.wanted)
+    if node.type in VIRTUAL:
+        return _At(scope, node, place.slot, True, place.wanted) if place.slot < len(node.inputs) else None
+    return Link(scope.id_of(node), place.slot)
+
+
+def _inside(child: Scope, k: int, wanted: str) -> _At | Value | None:
+    """From an instance's output `k` to the inner node that feeds it; an output wired to an input passes through."""
+    if k >= len(child.drawing.outputs):
+        return None
+    wires = (child.drawing.wires.get(each) for each in child.drawing.outputs[k].links)
+    wire = next((each for each in wires if each is not None), None)
+    if wire is None:
+        return None
+    if wire.origin == INPUT_SIDE:
+        return _outside(child, wire.origin_slot, wanted)
+    origin = child.drawing.nodes.get(wire.origin)
+    return _At(child, origin, wire.origin_slot, False, wanted) if origin is not None else None
+
+
+def bypass(node: EditorNode, slot: int, wanted: str) -> int | None:
+    """The input that stands in for output `slot` of a bypassed node; it may be unconnected."""
+    inputs = node.inputs
+    if not inputs:
+        return None
+    if wanted in ("*", ""):
+        return slot if slot < len(inputs) else 0
+    given = node.outputs[slot].type if slot < len(node.outputs) else "*"
+
+    def both(at: int) -> bool:
+        return alike(inputs[at].type, given) and alike(inputs[at].type, wanted)
+
+    if slot < len(inputs) and both(slot):
+        return slot
+    exact = next((at for at, each in enumerate(inputs) if each.type == wanted), None)
+    return exact if exact is not None else next((at for at in range(len(inputs)) if both(at)), None)
+
+
+def alike(one: str, other: str) -> bool:
+    """Types as the editor compares them: without case, `*` and empty fit all, comma lists share a member."""
+    one, other = one.lower(), other.lower()
+    return one in ("*", "") or other in ("*", "") or bool(members(one) & members(other))

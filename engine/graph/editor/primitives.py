@@ -1,0 +1,66 @@
+"""Primitive nodes: they carry no link; their value is written into the widgets they are drawn to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.graph.editor.scope import Scope, every_scope
+from engine.graph.editor.shapes import EditorNode
+from engine.graph.editor.widgets import Declaration, declared_inputs
+
+Target = tuple[str, str]
+
+
+def primitive_values(root: Scope, declarations: Mapping[str, Declaration]) -> dict[Target, Any]:
+    """(execution id, widget) -> value. Promoted inputs of instances are set on the spot.
+
+    Muted and bypassed primitives act too; through a reroute none does.
+    """
+    written: dict[Target, Any] = {}
+    for scope in every_scope(root):
+        for node in scope.drawing.nodes.values():
+            values = node.values
+            if node.type == "PrimitiveNode" and isinstance(values, list) and values:
+                value = scope.overrides.get((node.id, "value"), values[0])
+                _apply(scope, node, value, written, declarations)
+    return written
+
+
+def _apply(
+    scope: Scope,
+    primitive: EditorNode,
+    value: Any,
+    written: dict[Target, Any],
+    declarations: Mapping[str, Declaration],
+) -> None:
+    wires = [w for w in scope.drawing.wires.values() if w.origin == primitive.id and w.origin_slot == 0]
+    targets: list[tuple[EditorNode, str]] = []
+    for wire in wires:
+        node = scope.drawing.nodes.get(wire.target)
+        if node is None:
+            continue
+        named = next((each.name for each in node.inputs if each.link == wire.id), None)
+        if named is None and wire.target_slot < len(node.inputs):
+            named = node.inputs[wire.target_slot].name
+        if named is not None:
+            targets.append((node, named))
+    value = _clamped(value, [_bounds(declarations.get(node.type), name) for node, name in targets])
+    for node, name in targets:
+        child = scope.children.get(node.id)
+        if child is not None:
+            child.promoted[name] = value
+        else:
+            written[scope.id_of(node), name] = value
+
+
+def _bounds(declaration: Declaration | None, name: str) -> Mapping[str, Any]:
+    inputs = declared_inputs(declaration) if declaration is not None else ()
+    return next((options for each, _, options, _ in inputs if each == name), {})
+
+
+def _clamped(value: Any, bounds: list[Mapping[str, Any]]) -> Any:
+    """Within the narrowest range of all targets; only numbers have one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    lows = [each["min"] for each in bounds if isinstance(each.get("min"), int | float)]
+    highs = [each["max"] for each in bounds if isinstance(each.get("max"), int | float)]
+    return min([max([value, *lows]), *highs])

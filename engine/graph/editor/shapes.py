@@ -1,0 +1,179 @@
+"""The editor's file as records: scopes, nodes, slots, links. Both file versions; nothing about what nodes mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.errors import BadDocument
+
+MUTED, BYPASSED = 2, 4
+INPUT_SIDE, OUTPUT_SIDE = "-10", "-20"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An input or output of a node as the file lists it. `widget` names the widget it was converted from."""
+
+    name: str
+    type: str
+    link: str | None = None
+    widget: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One entry of the link table."""
+
+    id: str
+    origin: str
+    origin_slot: int
+    target: str
+    target_slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class EditorNode:
+    """One node as drawn. `values` is its `widgets_values`: a list, an object, or absent."""
+
+    id: str
+    type: str
+    mode: int
+    title: str | None
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+    values: Any
+    named_values: Mapping[str, Any] | None
+    properties: Mapping[str, Any]
+
+    @property
+    def runs(self) -> bool:
+        """Neither muted nor bypassed."""
+        return self.mode not in (MUTED, BYPASSED)
+
+    @property
+    def label(self) -> str:
+        """What other nodes call it in texts: its search name, else its title."""
+        return str(self.properties.get("Node name for S&R") or self.title or self.type)
+
+    def slot(self, name: str) -> int | None:
+        """The index of the input of that name."""
+        return next((at for at, each in enumerate(self.inputs) if each.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One input or output of a subgraph definition, with the inner links at it."""
+
+    name: str
+    type: str
+    links: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One canvas: the whole file, or the inside of a subgraph definition."""
+
+    nodes: Mapping[str, EditorNode]
+    wires: Mapping[str, Wire]
+    inputs: tuple[Side, ...] = ()
+    outputs: tuple[Side, ...] = ()
+    definitions: Mapping[str, Any] = field(default_factory=dict)
+    arrivals: Mapping[tuple[str, int], str] = field(default_factory=dict)
+
+    def wire_at(self, node: EditorNode, slot: int) -> Wire | None:
+        """The link of an input: the one the slot names, else one only the table knows."""
+        named = node.inputs[slot].link if slot < len(node.inputs) else None
+        return self.wires.get(named if named is not None else self.arrivals.get((node.id, slot), ""))
+
+
+def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, Any] | None = None) -> Drawing:
+    """Read a canvas; `outer` are the definitions visible from further out."""
+    nodes = [read_node(each, f"{place}.nodes[{at}]") for at, each in enumerate(_list(document, "nodes", place))]
+    wires = [
+        wire for at, each in enumerate(_list(document, "links", place)) if (wire := _wire(each, f"{place}.links[{at}]"))
+    ]
+    definitions = dict(outer or {})
+    for at, each in enumerate(_list(document.get("definitions") or {}, "subgraphs", place)):
+        definitions[str(_object(each, f"{place}.definitions.subgraphs[{at}]").get("id"))] = each
+    return Drawing(
+        {node.id: node for node in nodes},
+        {wire.id: wire for wire in wires},
+        tuple(_side(each) for each in _list(document, "inputs", place)),
+        tuple(_side(each) for each in _list(document, "outputs", place)),
+        definitions,
+        {(wire.target, wire.target_slot): wire.id for wire in wires},
+    )
+
+
+def read_node(written: Any, place: str) -> EditorNode:
+    """One node of a file."""
+    node = _object(written, place)
+    if "id" not in node or not isinstance(node.get("type"), str):
+        raise BadDocument(f"{place}: a node needs an id and a type")
+    properties, named = node.get("properties"), node.get("widgets_values_named")
+    return EditorNode(
+        id=str(node["id"]),
+        type=node["type"],
+        mode=_integer(node.get("mode") or 0, f"{place}.mode"),
+        title=node["title"] if isinstance(node.get("title"), str) else None,
+        inputs=tuple(_slot(each, f"{place}.inputs[{at}]") for at, each in enumerate(_list(node, "inputs", place))),
+        outputs=tuple(_slot(each, f"{place}.outputs[{at}]") for at, each in enumerate(_list(node, "outputs", place))),
+        values=node.get("widgets_values"),
+        named_values=named if isinstance(named, dict) else None,
+        properties=properties if isinstance(properties, dict) else {},
+    )
+
+
+def _slot(written: Any, place: str) -> Slot:
+    slot = _object(written, place)
+    widget = slot.get("widget")
+    converted = str(widget.get("name", slot.get("name", ""))) if isinstance(widget, dict) else None
+    link = slot.get("link")
+    return Slot(str(slot.get("name", "")), _type(slot.get("type")), None if link is None else str(link), converted)
+
+
+def _type(written: Any) -> str:
+    """Slot types are texts; old files write 0 or -1 for "anything", and lists for combos."""
+    return "*" if written in (0, -1, None, "") else "COMBO" if isinstance(written, list) else str(written)
+
+
+def _wire(written: Any, place: str) -> Wire | None:
+    if written is None:
+        return None
+    if isinstance(written, list) and len(written) >= 5:
+        parts = written[:5]
+    elif isinstance(written, dict) and {"id", "origin_id", "target_id"} <= written.keys():
+        keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
+        parts = [written.get(key, 0) for key in keys]
+    else:
+        raise BadDocument(f"{place}: expected [id, from, slot, to, slot, type] or an object with these names")
+    wire, origin, origin_slot, target, target_slot = parts
+    return Wire(str(wire), str(origin), _integer(origin_slot, place), str(target), _integer(target_slot, place))
+
+
+def _side(written: Any) -> Side:
+    side = written if isinstance(written, dict) else {}
+    return Side(str(side.get("name", "")), _type(side.get("type")), tuple(str(i) for i in side.get("linkIds") or ()))
+
+
+def _integer(value: Any, place: str) -> int:
+    """Numbers, also written as text or as a whole float."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadDocument(f"{place}: {value!r} is no number") from error
+
+
+def _list(document: Any, key: str, place: str) -> list[Any]:
+    value = document.get(key) if isinstance(document, dict) else None
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise BadDocument(f"{place}.{key}: expected a list, found {type(value).__name__}")
+    return value
+
+
+def _object(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadDocument(f"{place}: expected an object, found {type(value).__name__}")
+    return value

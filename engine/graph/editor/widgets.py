@@ -1,0 +1,136 @@
+"""The widgets of a node class, and what a file's `widgets_values` means for them. Works on declarations as data."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.graph.editor.shapes import EditorNode
+
+Declaration = Mapping[str, Any]
+PLAIN_TYPES = frozenset(("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO"))
+RARE_TYPES = frozenset(("MARKDOWN", "COLOR", "TEXTAREA", "SELECTBUTTON", "MULTISELECT", "TREESELECT", "CHART"))
+MEDIA_TYPES = frozenset(("FILEUPLOAD", "IMAGEUPLOAD", "IMAGECOMPARE", "GALLERIA"))
+WIDGET_TYPES = PLAIN_TYPES | RARE_TYPES | MEDIA_TYPES
+CONTROLS = frozenset(("fixed", "increment", "decrement", "randomize", "increment-wrap"))
+EMPTY: Mapping[str, Any] = {"INT": 0, "FLOAT": 0, "BOOLEAN": False, "STRING": ""}
+UPLOADS = {"image_upload": "image", "video_upload": "image", "animated_image_upload": "image", "audio_upload": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Widget:
+    """One widget: whether its value goes into the prompt, and whether it is a control that old files may lack."""
+
+    name: str
+    type: str
+    default: Any = None
+    in_prompt: bool = True
+    is_control: bool = False
+    options: Mapping[str, Any] | None = None
+
+
+def declared_inputs(declaration: Declaration) -> Iterator[tuple[str, Any, Mapping[str, Any], bool]]:
+    """Name, type, options and whether required, in the order of the widgets."""
+    groups = declaration.get("input") or {}
+    order = declaration.get("input_order") or {}
+    for group in ("required", "optional"):
+        specs = groups.get(group) or {}
+        for name in order.get(group) or specs:
+            spec = specs.get(name)
+            if isinstance(spec, list | tuple) and spec:
+                options = spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
+                yield name, spec[0], options, group == "required"
+
+
+def widget_type(kind: Any, options: Mapping[str, Any]) -> str | None:
+    """The type of the widget an input makes, or None for a socket."""
+    if options.get("forceInput"):
+        return None
+    shown = options.get("widgetType") or ("COMBO" if isinstance(kind, list) else kind)
+    return str(shown) if shown in WIDGET_TYPES else None
+
+
+def widgets_of(declaration: Declaration) -> list[Widget]:
+    """All widgets that have a place in `widgets_values`, in order."""
+    widgets: list[Widget] = []
+    buttons: list[Widget] = []
+    for name, kind, options, is_required in declared_inputs(declaration):
+        shown = widget_type(kind, options)
+        if shown is None:
+            continue
+        widgets.append(Widget(name, shown, _default(kind, shown, options), options=options))
+        widgets += _companions(name, shown, options)
+        if shown == "COMBO" and is_required:
+            uploads = [value for option, value in UPLOADS.items() if options.get(option)]
+            buttons += [Widget("upload", "BUTTON", value, in_prompt=False) for value in uploads[:1]]
+    return widgets + buttons
+
+
+def _companions(name: str, shown: str, options: Mapping[str, Any]) -> Iterator[Widget]:
+    """The widgets the editor puts behind a widget."""
+    control = options.get("control_after_generate")
+    if shown == "INT" and (control or (control is None and name in ("seed", "noise_seed"))):
+        label = control if isinstance(control, str) else "control_after_generate"
+        yield Widget(label, "COMBO", "randomize", in_prompt=False, is_control=True)
+    if shown == "COMBO" and control:
+        yield Widget("control_after_generate", "COMBO", "fixed", in_prompt=False, is_control=True)
+        yield Widget("control_filter_list", "STRING", "", in_prompt=False, is_control=True)
+    if shown == "COMBO" and isinstance(remote := options.get("remote"), dict):
+        yield Widget("Auto-refresh after generation", "BOOLEAN", False, in_prompt=False)
+        if remote.get("refresh_button"):
+            yield Widget("refresh", "BUTTON")
+
+
+def _default(kind: Any, shown: str, options: Mapping[str, Any]) -> Any:
+    if "default" in options:
+        return options["default"]
+    choices = kind if isinstance(kind, list) else options.get("options") or []
+    return choices[0] if shown == "COMBO" and choices else EMPTY.get(shown)
+
+
+def stored_values(node: EditorNode, declaration: Declaration) -> dict[str, Any]:
+    """Widget name -> value for every widget of the node, controls included; defaults where the file has none."""
+    widgets = widgets_of(declaration)
+    values = {widget.name: widget.default for widget in widgets}
+    if isinstance(node.values, dict):
+        return values | {name: value for name, value in node.values.items() if name in values}
+    listed = list(node.values) if isinstance(node.values, list) else []
+    if node.named_values is not None and len(node.named_values) == len(listed):
+        return values | {name: value for name, value in node.named_values.items() if name in values}
+    listed = _without_placeholders(listed, declaration)
+    kept = _without_lost_controls(widgets, listed)
+    return values | _repaired(node, {widget.name: value for widget, value in zip(kept, listed, strict=False)})
+
+
+def _without_placeholders(listed: list[Any], declaration: Declaration) -> list[Any]:
+    """Old files also stored a value for inputs that were forced to be sockets: drop those, if the count says so."""
+    is_forced: list[bool] = []
+    for name, kind, options, _ in declared_inputs(declaration):
+        forced = bool(options.get("forceInput"))
+        if widget_type(kind, {**options, "forceInput": False}) is None:
+            continue
+        has_control = options.get("control_after_generate") or name in ("seed", "noise_seed")
+        is_forced += [forced] * (2 if has_control else 1)
+    if not any(is_forced) or len(is_forced) != len(listed):
+        return listed
+    return [value for value, forced in zip(listed, is_forced, strict=True) if not forced]
+
+
+def _without_lost_controls(widgets: list[Widget], listed: list[Any]) -> list[Widget]:
+    """Files written by hand or by old programs lack the controls: then the values belong to the other widgets."""
+    controls = [at for at, widget in enumerate(widgets) if widget.is_control]
+    plain = [widget for widget in widgets if not widget.is_control]
+    if not controls or len(listed) != len(plain) or (controls[0] < len(listed) and _is_control(listed[controls[0]])):
+        return widgets
+    return plain
+
+
+def _is_control(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and value in CONTROLS)
+
+
+def _repaired(node: EditorNode, values: dict[str, Any]) -> dict[str, Any]:
+    """Spellings of very old files."""
+    sampler = values.get("sampler_name")
+    if node.type in ("KSampler", "KSamplerAdvanced") and isinstance(sampler, str):
+        values["sampler_name"] = sampler.removeprefix("sample_")
+    return values
