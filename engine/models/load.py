@@ -10,9 +10,10 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from engine.errors import BadValue, CorruptFile, TensorMismatch, UnknownModel
+from engine.errors import BadValue, CorruptFile, TensorMismatch
 from engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
-from engine.models.files.detect import Parts, find_parts, main_dtype
+from engine.models.arch.mmdit import HEAD_WIDTH
+from engine.models.files.detect import Parts, find_parts, main_dtype, unexpected
 from engine.models.files.read import WeightFile, Weights, open_weights
 from engine.models.memory.device import Placement, best_device, placement
 from engine.models.memory.resident import resident
@@ -69,7 +70,7 @@ def load_text_encoders(paths: Sequence[Path], kind: str = "sd3", device: torch.d
     for file in files:
         parts = find_parts(file)
         if not parts.encoders:
-            raise UnknownModel(f"{file.path} holds {parts.listing()}; a text encoder was expected")
+            raise unexpected(file, parts, "a text encoder")
         twice = sorted(set(parts.encoders) & set(encoders))
         if twice:
             raise BadValue("text encoders", str(file.path), f"another encoder than {twice[0]}, which is there already")
@@ -79,8 +80,10 @@ def load_text_encoders(paths: Sequence[Path], kind: str = "sd3", device: torch.d
 
 def _model(file: WeightFile, parts: Parts, device: torch.device | None) -> Model:
     if parts.mmdit is None:
-        raise UnknownModel(f"{file.path} holds {parts.listing()}; a diffusion model of the SD3 family was expected")
+        raise unexpected(file, parts, "a diffusion model of the SD3 family")
     shape = _shape_of(file, "diffusion model", parts.mmdit, MMDiTShape.from_tensors)
+    if shape.depth > len(parts.mmdit) or shape.width % HEAD_WIDTH:
+        raise TensorMismatch(f"{file.path}: diffusion model: depth {shape.depth}, width {shape.width} cannot be")
     where = placement(main_dtype(parts.mmdit), device)
     spec = sd3_spec(shape)
     network = resident(f"{file.path}: diffusion model", lambda: MMDiT(shape), parts.mmdit, where)
@@ -89,7 +92,7 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None) -> Model
 
 def _vae(file: WeightFile, parts: Parts, device: torch.device | None) -> Vae:
     if parts.vae is None:
-        raise UnknownModel(f"{file.path} holds {parts.listing()}; a 16-channel VAE was expected")
+        raise unexpected(file, parts, "a 16-channel VAE")
     shape = _shape_of(file, "VAE", parts.vae, VaeShape.from_tensors)
     where = placement(main_dtype(parts.vae), device)
     return Vae(resident(f"{file.path}: VAE", lambda: Autoencoder(shape), parts.vae, where), where)
@@ -101,7 +104,7 @@ def _shape_of(file: WeightFile, what: str, weights: Weights, read: Callable[[Map
         return read({name: tensor.shape for name, tensor in weights.items()})
     except KeyError as error:
         raise TensorMismatch(f"{file.path}: {what}: {error.args[0]} is missing") from None
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, ZeroDivisionError) as error:
         raise TensorMismatch(f"{file.path}: {what}: misshapen tensors ({error})") from None
 
 

@@ -1,6 +1,6 @@
 """The values on graph edges: `Model` and `Vae` (`Clip` is in text/). Immutable: a change makes a new one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -91,10 +91,7 @@ class Vae:
     def encode(self, image: Tensor) -> Tensor:
         """The mean of the latent distribution, float32, on the CPU; sides are cropped centrally to multiples of 8."""
         pixels = _centred(image, self.network.downscale)[..., :3].movedim(-1, 1) * 2.0 - 1.0
-        means = [
-            self.network.encode(one.to(self.placement.device, self.placement.dtype))[0]
-            for one in torch.split(pixels, 1)
-        ]
+        means = [self.network.encode(one)[0] for one in self._singly(pixels)]
         return torch.cat([mean.float().cpu() for mean in means])
 
     @torch.no_grad()
@@ -103,10 +100,11 @@ class Vae:
         expected = self.network.shape.latent_channels
         if latent.ndim != 4 or latent.shape[1] != expected:
             raise BadValue("latent", list(latent.shape), f"[batch, {expected}, height / 8, width / 8]")
-        images = [
-            self.network.decode(one.to(self.placement.device, self.placement.dtype)) for one in torch.split(latent, 1)
-        ]
+        images = [self.network.decode(one) for one in self._singly(latent)]
         return torch.cat([((one.float() + 1.0) / 2.0).clamp(0.0, 1.0).cpu().movedim(1, -1) for one in images])
+
+    def _singly(self, batch: Tensor) -> Iterator[Tensor]:
+        return (one.to(self.placement.device, self.placement.dtype) for one in torch.split(batch, 1))
 
 
 def _centred(image: Tensor, grid: int) -> Tensor:

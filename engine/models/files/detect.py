@@ -29,7 +29,7 @@ CHECKPOINT_ENCODERS = {name: f"text_encoders.{name}.transformer." for name in ("
 CLIP_H_WIDTH, CLIP_G_WIDTH, CLIP_L_WIDTH = 1024, 1280, 768
 LATENT_CHANNELS = 16
 
-# What a file is instead, by a tensor name (or part of one) that only it has. First match wins.
+# What a file is instead, by a tensor name (or part of one) that only it has. The first match wins.
 FOREIGN: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("an adapter (LoRA): load it with a LoRA loader", lambda n: any(mark in n for mark in ("lora_", "lokr_", "hada_"))),
     (
@@ -45,8 +45,14 @@ FOREIGN: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("a Stable Diffusion 1 or 2 model", lambda n: n.startswith("cond_stage_model.")),
     (
         "a UNet of the Stable Diffusion 1, 2 or XL kind",
-        lambda n: "input_blocks.0.0" in n or "time_embedding.linear_1" in n,
+        lambda n: "input_blocks.0.0" in n or "time_embedding.linear" in n,
     ),
+)
+FOREIGN_PARTS: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("a T5 encoder of version 1.0", lambda n: n.endswith(T5_V1_MARK)),
+    ("a VAE with quantisation convolutions (not SD3's)", lambda n: n.endswith("post_quant_conv.weight")),
+    ("a VAE with another latent than SD3's 16 channels", lambda n: n.endswith(VAE_MARK)),
+    ("a CLIP text encoder that is neither CLIP-L nor bigG", lambda n: n.endswith(CLIP_MARKS)),
     ("a textual inversion embedding", lambda n: n in ("emb_params", "string_to_param", "clip_l", "clip_g", "t5xxl")),
 )
 
@@ -65,24 +71,31 @@ class Parts:
     def listing(self) -> str:
         """The parts in words, for messages."""
         found = [name for name, part in (("a diffusion model", self.mmdit), ("a VAE", self.vae)) if part is not None]
-        return ", ".join([*found, *self.encoders]) or "nothing of ours"
+        return ", ".join([*found, *self.encoders])
 
 
 def find_parts(file: WeightFile) -> Parts:
     """Everything of the SD3 family in `file`. Raises `UnknownModel`, saying what it is instead, if there is nothing."""
     parts = Parts(mmdit=_mmdit(file.weights), vae=_vae(file.weights), encoders=_encoders(file.weights))
     if not parts:
-        raise UnknownModel(f"{file.path}: {described(file.weights)}; a model of the SD3 family was expected")
+        raise unexpected(file, parts, "a model of the SD3 family")
     return parts
 
 
-def described(weights: Weights) -> str:
-    """What a file without any part of ours looks like."""
-    for kind, is_mark in FOREIGN:
-        if any(is_mark(name) for name in weights):
-            return f"this is {kind}"
-    few = ", ".join(sorted(weights)[:3]) or "none"
-    return f"its {len(weights)} tensors ({few} ...) belong to no model known here"
+def unexpected(file: WeightFile, parts: Parts, expected: str) -> UnknownModel:
+    """The error for a file without `expected`: what it holds of ours, and what it looks like otherwise."""
+    if parts:
+        kind = _first_match(FOREIGN, file.weights)
+        found = f"it holds {parts.listing()}" + (f" and looks like {kind}" if kind else "")
+    else:
+        kind = _first_match(FOREIGN + FOREIGN_PARTS, file.weights)
+        few = ", ".join(sorted(file.weights)[:3]) or "none"
+        found = f"this is {kind}" if kind else f"its tensors ({few} ...) belong to no model known here"
+    return UnknownModel(f"{file.path}: {found}; {expected} was expected")
+
+
+def _first_match(kinds: Iterable[tuple[str, Callable[[str], bool]]], weights: Weights) -> str | None:
+    return next((kind for kind, is_mark in kinds if any(is_mark(name) for name in weights)), None)
 
 
 def _prefix_of(weights: Weights, marks: Iterable[str]) -> str | None:

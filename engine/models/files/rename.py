@@ -206,7 +206,7 @@ def clip_from_any(weights: Weights) -> dict[str, StoredTensor]:
 
 
 def _transposed(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0].t()
+    return parts[0].t().contiguous()
 
 
 def t5_from_any(weights: Weights) -> dict[str, StoredTensor]:

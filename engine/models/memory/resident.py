@@ -21,8 +21,14 @@ def resident(what: str, build: Callable[[], M], weights: Weights, placement: Pla
     It is built on the meta device, so nothing is allocated before names, shapes and room are checked.
     Raises `TensorMismatch` (missing, surplus and misshapen tensors listed) or `OutOfMemory`.
     """
-    with torch.device("meta"):
-        module = build()
+    hollow = [name for name, tensor in weights.items() if 0 in tensor.shape]
+    if hollow:
+        raise TensorMismatch(f"{what}: {_listing('without elements', hollow)}")
+    try:
+        with torch.device("meta"):
+            module = build()
+    except (ValueError, IndexError, ArithmeticError, RuntimeError) as error:
+        raise TensorMismatch(f"{what}: tensors of these sizes form no such network ({error})") from error
     check_tensors(what, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, weights)
     size_bytes = sum(prod(tensor.shape) for tensor in weights.values()) * placement.dtype.itemsize
     require_room(what, size_bytes, placement.device)

@@ -36,7 +36,7 @@ class ClipEncoder:
     @torch.no_grad()
     def encode(self, ids: Tensor, layer: int | None = None) -> Encoded:
         """Ids [n, L] -> hidden [n, L, D] of `layer` (negative, from the end; None: last but one) and pooled [n, P]."""
-        ids = ids.to(self._network.device)
+        ids = _known(ids, self._network.config.vocab_size).to(self._network.device)
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
         output = self._network(ids, position_ids=positions, output_hidden_states=True)
         rows = torch.arange(ids.shape[0], device=ids.device)
@@ -58,10 +58,18 @@ class T5Encoder:
     @torch.no_grad()
     def encode(self, ids: Tensor, layer: int | None = None) -> Encoded:
         """Ids [n, L] -> hidden [n, L, D]. An earlier `layer` gets the final norm too."""
-        output = self._network(ids.to(self._network.device), output_hidden_states=layer is not None)
+        known = _known(ids, self._network.config.vocab_size)
+        output = self._network(known.to(self._network.device), output_hidden_states=layer is not None)
         if layer is None or layer == -1:
             return Encoded(output.last_hidden_state)
         return Encoded(self._network.encoder.final_layer_norm(output.hidden_states[layer]))
+
+
+def _known(ids: Tensor, vocabulary: int) -> Tensor:
+    """The ids themselves, if the encoder has an embedding for each."""
+    if int(ids.max()) >= vocabulary:
+        raise TensorMismatch(f"the tokenizer gives id {int(ids.max())}, the encoder knows {vocabulary}: not a pair")
+    return ids
 
 
 def clip_encoder(name: str, weights: Weights, placement: Placement) -> TextEncoder:
@@ -73,7 +81,7 @@ def clip_encoder(name: str, weights: Weights, placement: Placement) -> TextEncod
         vocabulary, width = weights["embeddings.token_embedding.weight"].shape
         length = weights["embeddings.position_embedding.weight"].shape[0]
         inner = weights["encoder.layers.0.mlp.fc1.weight"].shape[0]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise TensorMismatch(f"{name}: not a CLIP text encoder, {error} is missing or misshapen") from None
     is_l = name == "clip_l"
     config = CLIPTextConfig(
@@ -91,12 +99,20 @@ def clip_encoder(name: str, weights: Weights, placement: Placement) -> TextEncod
     )
     tower = {key: tensor for key, tensor in weights.items() if key != PROJECTION}
     network = resident(name, lambda: CLIPTextModel(config), tower, placement)
-    projection = weights[PROJECTION].read().to(placement.device, placement.dtype) if PROJECTION in weights else None
+    # SD3 takes CLIP-L's pooled vector unprojected, even from files that carry a projection
+    projection = _projection(name, weights, width, placement) if PROJECTION in weights and not is_l else None
     return ClipEncoder(network, projection, clip_rule(vocabulary, length, pads_with_end=is_l))
 
 
+def _projection(name: str, weights: Weights, width: int, placement: Placement) -> Tensor:
+    shape = weights[PROJECTION].shape
+    if len(shape) != 2 or shape[1] != width:
+        raise TensorMismatch(f"{name}: {PROJECTION} is {list(shape)} for a width of {width}")
+    return weights[PROJECTION].read().to(placement.device, placement.dtype)
+
+
 def _heads(name: str, width: int) -> int:
-    if width % HEAD_WIDTH:
+    if width < HEAD_WIDTH or width % HEAD_WIDTH:
         raise TensorMismatch(f"{name}: a width of {width} is no multiple of the head width {HEAD_WIDTH}")
     return width // HEAD_WIDTH
 
@@ -109,8 +125,10 @@ def t5_encoder(weights: Weights, placement: Placement, min_length: int) -> TextE
         buckets, heads = weights[first + "relative_attention_bias.weight"].shape
         inner = weights[first + "q.weight"].shape[0]
         feed_forward = weights["encoder.block.0.layer.1.DenseReluDense.wi_1.weight"].shape[0]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise TensorMismatch(f"t5xxl: not a T5 v1.1 encoder, {error} is missing or misshapen") from None
+    if heads < 1 or inner % heads:
+        raise TensorMismatch(f"t5xxl: {heads} heads do not divide an attention width of {inner}")
     config = T5Config(
         vocab_size=vocabulary,
         d_model=width,
