@@ -52,6 +52,8 @@ def _clip() -> nn.Module:
             num_hidden_layers=2,
             num_attention_heads=1,
             max_position_embeddings=16,
+            bos_token_id=VOCABULARY - 2,
+            eos_token_id=VOCABULARY - 1,
         )
     )
 

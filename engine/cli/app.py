@@ -19,9 +19,11 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except EngineError as error:
-            from engine.cli.console import complain
+            from engine.cli.console import complain, remark
 
             complain(error)
+            for line in fetch.advice(error):
+                remark(line)
             raise typer.Exit(1) from None
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -18,13 +18,13 @@ def check(
     home: Home = None,
 ) -> None:
     """Validate a workflow without running it."""
-    from engine.cli.console import say, warn
+    from engine.cli.console import remark, warn
     from engine.cli.overrides import override
 
     space = workspace(home)
     document = space.load(workflow)
-    for remark in document.warnings:
-        warn(remark)
+    for warning in document.warnings:
+        warn(warning)
     graph = space.validated(override(document, settings or [], space.nodes))
     outputs = "1 output" if len(graph.roots) == 1 else f"{len(graph.roots)} outputs"
-    say().print(f"{len(graph.nodes)} nodes, {outputs}: nothing wrong")
+    remark(f"{len(graph.nodes)} nodes, {outputs}: nothing wrong")

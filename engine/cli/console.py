@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.markup import escape
 
-__all__ = ["complain", "out", "say", "warn"]
+__all__ = ["complain", "out", "remark", "say", "warn"]
 
 
 def out() -> Console:
@@ -15,6 +15,11 @@ def out() -> Console:
 def say() -> Console:
     """Progress and remarks."""
     return Console(stderr=True, highlight=False)
+
+
+def remark(message: str) -> None:
+    """One line to the user, as it is."""
+    say().print(message, markup=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from engine.cli.workspace import Home, workspace
-from engine.errors import FetchFailed, UnknownName
+from engine.errors import EngineError, FetchFailed, InvalidWorkflow, UnknownName
 
 __all__ = ["SETS", "fetch"]
 
@@ -69,7 +69,7 @@ def fetch(
     """
     from rich.table import Table
 
-    from engine.cli.console import out, say
+    from engine.cli.console import out, remark
 
     if not names:
         table = Table("name", "brings", box=None, pad_edge=False)
@@ -84,11 +84,23 @@ def fetch(
     for source in dict.fromkeys(source for name in names for source in SETS[name].sources):
         target = models / source.target
         if target.exists():
-            say().print(f"{target} is there already", markup=False, soft_wrap=True)
+            remark(f"{target} is there already")
             continue
-        say().print(f"{source.repository}: {source.file}", markup=False, soft_wrap=True)
+        remark(f"{source.repository}: {source.file}")
         bring(source, target)
         out().print(str(target), markup=False, soft_wrap=True)
+
+
+def advice(error: EngineError) -> list[str]:
+    """For each official file that a workflow misses, the command that brings it."""
+    problems = error.problems if isinstance(error, InvalidWorkflow) else ()
+    wanted = {getattr(problem, "received", None) for problem in problems}
+    lines: dict[str, str] = {}
+    for name, download in SETS.items():
+        for file in (Path(source.target).name for source in download.sources):
+            if file in wanted:
+                lines.setdefault(file, f"`sigmagraph fetch {name}` brings {file}")
+    return list(lines.values())
 
 
 def bring(source: Source, target: Path) -> None:

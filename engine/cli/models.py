@@ -14,7 +14,7 @@ def models(home: Home = None) -> None:
     """List the weight files; only headers are read."""
     from rich.table import Table
 
-    from engine.cli.console import out, say
+    from engine.cli.console import out, remark
 
     space = workspace(home)
     table = Table("folder", "file", "size", "holds", box=None, pad_edge=False)
@@ -26,7 +26,7 @@ def models(home: Home = None) -> None:
     if table.row_count:
         out().print(table)
     else:
-        say().print(f"no weight files below {space.folders.models}; `sigmagraph fetch` lists what can be brought")
+        remark(f"no weight files below {space.folders.models}; `sigmagraph fetch` lists what can be brought")
 
 
 def _content(path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.errors import BadValue, UnknownName
 from engine.graph.node import Node
-from engine.graph.workflow import Workflow
+from engine.graph.workflow import Workflow, as_link
 
 __all__ = ["override"]
 
@@ -30,7 +30,7 @@ def _node_id(workflow: Workflow, name: str) -> str:
     """The node with that id, else the only one with that title, else the only one of that class."""
     if name in workflow.nodes:
         return name
-    titled = [node_id for node_id, node in workflow.nodes.items() if node.title == name]
+    titled = [node_id for node_id, node in workflow.nodes.items() if node.meta.get("title") == name]
     found = titled or [node_id for node_id, node in workflow.nodes.items() if node.class_type == name]
     if len(found) == 1:
         return found[0]
@@ -50,9 +50,12 @@ def _value(workflow: Workflow, node_id: str, input_name: str, text: str, nodes: 
         raise UnknownName(f"input of node {node_id} ({class_type})", input_name, known)
     if declared.type == "STRING":
         return text
+    if declared.type == "COMBO":
+        return next((choice for choice in declared.allowed(None) or () if str(choice) == text), text)
     if declared.type == "BOOLEAN" and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError:
         return text
+    return as_link(value) or value

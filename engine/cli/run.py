@@ -29,8 +29,8 @@ def run(
 
     space = workspace(home, output)
     document = space.load(workflow)
-    for remark in document.warnings:
-        warn(remark)
+    for warning in document.warnings:
+        warn(warning)
     changed = override(document, settings or [], space.nodes)
     graph = space.validated(changed)
     space.require_output()

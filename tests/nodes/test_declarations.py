@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodes import NODES
+
+COMFYUI = json.loads((Path(__file__).parents[1] / "data/nodes/comfyui_declarations.json").read_text())
+SHARED = sorted(set(NODES) & set(COMFYUI))
+# what a declaration may differ in, with the reason
+OURS = {
+    ("UNETLoader", "weight_dtype"): "files keep the precision they are stored in",
+    ("CLIPLoader", "type"): "the SD3 family only",
+    ("DualCLIPLoader", "type"): "the SD3 family only",
+    ("VAELoader", "vae_name"): "no pixel-space VAE",
+}
+SAMPLER_LISTS = ("sampler_name", "scheduler")
+
+
+def without_words(spec: list[Any]) -> list[Any]:
+    """Type and options in one form: no tooltip, no default of a combo (the editor takes the first)."""
+    kind, options = spec[0], dict(spec[1]) if len(spec) > 1 else {}
+    options.pop("tooltip", None)
+    if kind == "COMBO":
+        kind = options.pop("options")
+        options.pop("multiselect", None)
+    if isinstance(kind, list):
+        options.pop("default", None)
+    return [kind, options]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_inputs_have_comfyuis_names_and_order_within_each_group(name: str) -> None:
+    ours = NODES[name].object_info()["input"]
+    assert {group: list(inputs) for group, inputs in ours.items()} == {
+        group: list(inputs) for group, inputs in COMFYUI[name]["input"].items()
+    }
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_inputs_have_comfyuis_types_defaults_and_ranges(name: str) -> None:
+    ours = NODES[name].object_info()["input"]
+    for group in ("required", "optional"):
+        for input_name, spec in COMFYUI[name]["input"].get(group, {}).items():
+            if (name, input_name) not in OURS and input_name not in SAMPLER_LISTS:
+                assert without_words(ours[group][input_name]) == without_words(spec), input_name
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_outputs_category_and_title_are_comfyuis(name: str) -> None:
+    ours, theirs = NODES[name].object_info(), COMFYUI[name]
+    for fact in ("output", "output_name", "output_is_list", "category", "output_node"):
+        assert ours[fact] == theirs[fact], fact
+    assert ours["display_name"] == (theirs["display_name"] or name)
+
+
+@pytest.mark.parametrize("name", sorted(NODES))
+def test_every_node_says_what_it_does(name: str) -> None:
+    description = NODES[name].description
+    assert description.splitlines()[0].endswith((".", ":"))

@@ -1,0 +1,73 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.errors import WriteFailed
+from engine.writing import make_folder, write_file, write_new
+
+
+def numbered() -> list[str]:
+    return [f"{number}.png" for number in range(1, 100)]
+
+
+def test_a_file_is_replaced_in_one_step_and_nothing_else_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_file(path, b"old")
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_takes_the_first_free_name(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"kept")
+    assert write_new(tmp_path, numbered(), b"new").name == "2.png"
+    assert (tmp_path / "1.png").read_bytes() == b"kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.png", "2.png"]
+
+
+def test_without_hard_links_a_name_is_still_not_taken_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    names = [write_new(tmp_path, numbered(), b"new").name for _ in range(3)]
+    assert names == ["1.png", "2.png", "3.png"]
+
+
+def test_writers_at_the_same_time_never_share_a_name(tmp_path: Path) -> None:
+    def write(index: int) -> None:
+        for _ in range(5):
+            write_new(tmp_path, numbered(), bytes([index]))
+
+    threads = [threading.Thread(target=write, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    contents = [path.read_bytes()[0] for path in tmp_path.iterdir()]
+    assert sorted(contents) == sorted([index for index in range(8) for _ in range(5)])
+
+
+def test_a_write_that_fails_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(WriteFailed, match="a: cannot be written: No space left on device"):
+        write_file(tmp_path / "a", b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_folder_where_a_file_is_cannot_be_made(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteFailed, match="cannot be written"):
+        make_folder(tmp_path / folder)
+
+
+def test_a_missing_folder_is_an_error_that_names_the_place(tmp_path: Path) -> None:
+    with pytest.raises(WriteFailed, match="nowhere.*No such file"):
+        write_new(tmp_path / "nowhere", numbered(), b"")
