@@ -12,7 +12,7 @@ from engine.graph import literals
 from engine.graph.custom import run_validator
 from engine.graph.cycles import find_cycles
 from engine.graph.graph import Graph, GraphNode
-from engine.graph.matching import fits
+from engine.graph.matching import fits, members
 from engine.graph.node import MISSING, Choice, Input, Node, Services
 from engine.graph.problems import Place, Problem
 from engine.graph.workflow import Link, Workflow, WorkflowNode
@@ -143,6 +143,9 @@ class Validator:
             message = "a list is a link, [node id, output index]; wrap a list of values as {'__value__': [...]}"
             self.problems.append(place.problem("bad_linked_input", message, received=value))
             return value
+        if self.nodes[place.node_id].is_trusted and not takes_literals(place.input.type):
+            self.problems.append(no_link(place, value))
+            return value
         converted, problem = literals.convert(place, literals.unwrap(value))
         if problem is None and not validates_itself(self.nodes[place.node_id], place.input.name):
             problem = literals.check(place, converted, self._allowed, self.services)
@@ -172,6 +175,7 @@ class Validator:
 
 
 TAGS = ("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG", "SERVICES")
+WITH_WIDGETS = frozenset(("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "*"))
 
 
 def sources(written: WorkflowNode) -> Iterable[str]:
@@ -202,6 +206,17 @@ def validates_itself(node: Node, name: str) -> bool:
         return False
     parameters = inspect.signature(node.validator).parameters
     return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def takes_literals(wire: str) -> bool:
+    """Whether a value may stand where the type is: widgets, `*`, and unions with one of these."""
+    return not WITH_WIDGETS.isdisjoint(members(wire))
+
+
+def no_link(place: Place, value: Any) -> Problem:
+    """A literal where only a link makes sense."""
+    message = f"{value!r} is no link; {place.input.type} comes from another node, as [node id, output index]"
+    return place.problem("bad_linked_input", message, received=value)
 
 
 def missing_source(place: Place, link: Link, known: Iterable[str]) -> Problem:
