@@ -3,7 +3,7 @@
 from engine.sampling import solvers
 from engine.sampling.guidance import Cfg, Denoiser, Predict, Unguided
 from engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
-from engine.sampling.noise import Comfy, NoiseSource, Silent
+from engine.sampling.noise import Comfy, NoiseSource, Silent, Streams, Wanted
 from engine.sampling.parameterisation import Parameterisation, continuous_v, edm, flux, sd3, sdxl
 from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
 from engine.sampling.sample import Recording, Run, Tick, drive, sample, sample_steps
@@ -52,9 +52,11 @@ __all__ = [
     "Solver",
     "Step",
     "Steps",
+    "Streams",
     "Tick",
     "Unguided",
     "VarianceExploding",
+    "Wanted",
     "continuous_v",
     "cut",
     "drive",

@@ -6,8 +6,11 @@ with it can be made again. Word generation is NumPy's SeedSequence (O'Neill's se
 """
 
 import math
+import operator
 from collections.abc import Callable, Sequence
+from functools import reduce
 
+import torch
 from torch import Tensor
 
 POOL_WORDS = 24
@@ -26,30 +29,33 @@ class BrownianTree:
 
     def unit_noise(self, sigma: float, sigma_next: float) -> Tensor:
         """Unit-variance noise of the way from `sigma` down to `sigma_next`."""
-        return -self.increment(sigma_next, sigma) / math.sqrt(sigma - sigma_next)
+        high, low = torch.tensor([sigma, sigma_next], dtype=torch.float32)  # as the recorded images have it
+        return -self.increment(float(low), float(high)) / float((high - low).sqrt())
 
     def increment(self, start: float, end: float) -> Tensor:
         """W(end) - W(start), start < end; both are clamped to the tree and rounded to six decimals."""
         first, last = (round(min(max(at, self._low), self._high), DECIMALS) for at in (start, end))
-        return self._within(first, last, self._low, self._high, self._whole, 0, 0)
+        pieces = self._pieces(first, last, self._low, self._high, self._whole, 0, 0)
+        return reduce(operator.add, pieces)  # left to right, as the recorded images have it
 
-    def _within(self, start: float, end: float, low: float, high: float, whole: Tensor, k: int, depth: int) -> Tensor:
-        """The increment over [start, end] inside the node (k, depth), which spans [low, high] with increment `whole`."""
+    def _pieces(
+        self, start: float, end: float, low: float, high: float, whole: Tensor, k: int, depth: int
+    ) -> list[Tensor]:
+        """Increments that make up [start, end] inside the node (k, depth), which spans [low, high] and moves `whole`."""
         if (start, end) == (low, high):
-            return whole
+            return [whole]
         middle = round((low + high) / 2, DECIMALS)
         left, right, width = middle - low, high - middle, high - low
         word = seed_words(self._seed, (k, depth), 4)[0]
         # the order of operations is that of the recorded images, down to the last bit
         per_width = 1 / width
         first = whole * left * per_width + self._draw(word) * math.sqrt(left * right * per_width)
-        if end <= middle:
-            return self._within(start, end, low, middle, first, 2 * k, depth + 1)
-        second = whole - first
-        if start >= middle:
-            return self._within(start, end, middle, high, second, 2 * k + 1, depth + 1)
-        before = self._within(start, middle, low, middle, first, 2 * k, depth + 1)
-        return before + self._within(middle, end, middle, high, second, 2 * k + 1, depth + 1)
+        pieces = []
+        if start < middle:
+            pieces += self._pieces(start, min(end, middle), low, middle, first, 2 * k, depth + 1)
+        if end > middle:
+            pieces += self._pieces(max(start, middle), end, middle, high, whole - first, 2 * k + 1, depth + 1)
+        return pieces
 
 
 def seed_words(entropy: int, spawn_key: Sequence[int], count: int) -> list[int]:

@@ -21,9 +21,13 @@ class Masked:
     noised: Callable[[float], Tensor]
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
-        kept = 1.0 - self.mask
-        prediction = self.denoiser(x * self.mask + self.noised(sigma) * kept, sigma, needs_uncond)
-        return Prediction(prediction.denoised * self.mask + self.latent * kept, prediction.uncond)
+        prediction = self.denoiser(self.blended(x, sigma), sigma, needs_uncond)
+        denoised = prediction.denoised * self.mask + self.latent * (1.0 - self.mask)
+        return Prediction(denoised, prediction.uncond)
+
+    def blended(self, x: Tensor, sigma: float) -> Tensor:
+        """`x` where it is made anew, the noised latent where it is kept."""
+        return x * self.mask + self.noised(sigma) * (1.0 - self.mask)
 
 
 def fitted(mask: Tensor, latent: Tensor) -> Tensor:

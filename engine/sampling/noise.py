@@ -17,6 +17,21 @@ SEEDS = 2**64
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What a run says about itself when it opens its streams.
+
+    `low`, `high`: its lowest level above 0 and its highest. `restarts_seed`: its first draw is to be the initial noise
+    (the rule of existing seeds on a CPU). `on_device`: grow a Brownian tree on the state's device, not on the CPU.
+    """
+
+    low: float
+    high: float
+    restarts_seed: bool = False
+    on_device: bool = False
+    batch_index: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
 class Streams:
     """What one run draws from: each call gives unit noise of the run's shape, dtype and device."""
 
@@ -31,8 +46,8 @@ class NoiseSource(Protocol):
     def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
         """The noise a run starts from, shaped like `like`; `batch_index` says which image of a batch each one is."""
 
-    def streams(self, like: Tensor, low: float, high: float, restarts_seed: bool) -> Streams:
-        """The run's own noise over the levels `low` to `high`; `restarts_seed`: its first draw is the initial noise."""
+    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
+        """The run's own noise, shaped like `like`."""
 
     def mask_noise(self, like: Tensor) -> Tensor:
         """Noise of the next seed, for masked runs that keep it apart from the initial noise."""
@@ -40,13 +55,9 @@ class NoiseSource(Protocol):
 
 @dataclass(frozen=True)
 class Comfy:
-    """torch's generators, seeded as ComfyUI seeds them: the initial noise on the CPU, the rest on the state's device.
-
-    `tree_on_device`: grow the Brownian tree on the state's device (other numbers on a GPU) instead of the CPU.
-    """
+    """torch's generators, seeded as ComfyUI seeds them: the initial noise on the CPU, the rest on the state's device."""
 
     seed: int
-    tree_on_device: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < SEEDS:
@@ -60,17 +71,19 @@ class Comfy:
         draws = [_normal(one, like.dtype, generator) for _ in range(max(batch_index) + 1)]
         return torch.cat([draws[index] for index in batch_index]).to(like.device)
 
-    def streams(self, like: Tensor, low: float, high: float, restarts_seed: bool) -> Streams:
-        own = _generator(self.seed if restarts_seed else derived(self.seed), like.device)
+    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
+        own = _generator(self.seed if wanted.restarts_seed else derived(self.seed), like.device)
         churn = _generator(self.seed, like.device)
         if like.device.type == "cpu":
             _normal(like.shape, like.dtype, churn)  # churn goes on behind the initial noise, in one stream with it
-        device = like.device if self.tree_on_device else torch.device("cpu")
+        device = like.device if wanted.on_device else torch.device("cpu")
         tree: list[BrownianTree] = []
 
         def brownian(sigma: float, sigma_next: float) -> Tensor:
             if not tree:
-                tree.append(BrownianTree(self.seed, low, high, lambda word: _word_noise(word, like, device)))
+                tree.append(
+                    BrownianTree(self.seed, wanted.low, wanted.high, lambda word: _word_noise(word, like, device))
+                )
             return tree[0].unit_noise(sigma, sigma_next).to(like.device)
 
         return Streams(
@@ -92,8 +105,8 @@ class Silent:
     def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
         return torch.zeros_like(like)
 
-    def streams(self, like: Tensor, low: float, high: float, restarts_seed: bool) -> Streams:
-        return self.source.streams(like, low, high, restarts_seed)
+    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
+        return self.source.streams(like, wanted)
 
     def mask_noise(self, like: Tensor) -> Tensor:
         return self.source.mask_noise(like)

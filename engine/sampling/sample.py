@@ -14,9 +14,11 @@ from engine.errors import BadPrediction, BadValue, Cancelled
 from engine.sampling.finite import FiniteWatch
 from engine.sampling.guidance import Denoiser
 from engine.sampling.mask import Masked, fitted
-from engine.sampling.noise import NoiseSource
+from engine.sampling.noise import NoiseSource, Wanted
 from engine.sampling.parameterisation import Parameterisation
 from engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step, find_solver
+
+HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,9 @@ def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> G
     """Answer a run's requests until it ends; predictions already in `recording` are replayed, not made again."""
     for prediction in recording.predictions if recording is not None else ():
         if run.request is None:
-            raise BadValue("recording", len(recording.predictions if recording else ()), "no more than the run asks for")
+            raise BadValue(
+                "recording", len(recording.predictions if recording else ()), "no more than the run asks for"
+            )
         run.answer(prediction)
     watch: FiniteWatch | None = None
     try:
@@ -109,6 +113,15 @@ def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> G
     return run.result
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A run before its first evaluation: the solver with its start state, the denoiser with its mask, the last words."""
+
+    run: Run
+    denoiser: Denoiser
+    finish: Callable[[Tensor], Tensor]
+
+
 def prepare(
     denoiser: Denoiser,
     latent: Tensor,
@@ -119,14 +132,15 @@ def prepare(
     options: Mapping[str, object],
     mask: Tensor | None,
     batch_index: Sequence[int] | None,
-) -> tuple[Run, Denoiser]:
-    """The start state, the run's context and the denoiser with its mask: everything before the first evaluation."""
+) -> Prepared:
+    """Everything a run needs, from the latent as it is: noise, start state, context, mask."""
     levels = checked_sigmas(sigmas)
     initial = noise.initial(latent, batch_index)
-    latent, initial = (one.float() if one.dtype in (torch.float16, torch.bfloat16) else one for one in (latent, initial))
+    latent, initial = (one.float() if one.dtype in HALF else one for one in (latent, initial))
     x = parameterisation.start(levels[0], initial, latent)
     lowest = min((sigma for sigma in levels if sigma > 0), default=0.0)
-    streams = noise.streams(x, lowest, max(levels), solver.restarts_seed)
+    wanted = Wanted(lowest, max(levels), solver.restarts_seed, solver.on_device, batch_index)
+    streams = noise.streams(x, wanted)
     context = Context(
         parameterisation.process,
         parameterisation.levels,
@@ -136,10 +150,19 @@ def prepare(
         streams.churn,
         streams.brownian,
     )
-    if mask is not None:
-        fits = fitted(mask, latent)
-        denoiser = Masked(denoiser, fits, latent, lambda sigma: parameterisation.noised(sigma, initial, latent))
-    return Run(solver, x, levels, context, options), denoiser
+    run = Run(solver, x, levels, context, options)
+    if mask is None:
+        return Prepared(run, denoiser, lambda x: parameterisation.released(levels[-1], x))
+    kept_noise = noise.mask_noise(x) if solver.masks_with_next_seed else initial
+    masked = Masked(
+        denoiser, fitted(mask, latent), latent, lambda sigma: parameterisation.noised(sigma, kept_noise, latent)
+    )
+
+    def finish(x: Tensor) -> Tensor:
+        composed = masked.blended(x, levels[-1]) if solver.composes_mask else x
+        return parameterisation.released(levels[-1], composed)
+
+    return Prepared(run, masked, finish)
 
 
 def sample_steps(
@@ -164,11 +187,9 @@ def sample_steps(
         return latent.clone()
     chosen = find_solver(solver) if isinstance(solver, str) else solver
     with torch.inference_mode():
-        run, masked = prepare(
-            denoiser, latent, sigmas, parameterisation, chosen, noise, options or {}, mask, batch_index
-        )
-    x = yield from drive(run, masked, recording)
-    return parameterisation.released(sigmas[-1], x).clone()  # a clone made here is no inference tensor
+        ready = prepare(denoiser, latent, sigmas, parameterisation, chosen, noise, options or {}, mask, batch_index)
+    x = yield from drive(ready.run, ready.denoiser, recording)
+    return ready.finish(x).clone()  # a clone made here is no inference tensor
 
 
 def sample(

@@ -61,7 +61,7 @@ class Noise(Enum):
 class Context:
     """What a solver may know about its run. `draw` and `brownian` give unit-variance noise shaped like the state.
 
-    `dtype` is the state's; `first_noise_is_initial` says whether a draw may equal the noise the run started from.
+    `dtype` is the state's, `revision` the one the sampler was asked for.
     """
 
     process: Process
@@ -71,6 +71,11 @@ class Context:
     draw: Callable[[], Tensor]
     churn: Callable[[], Tensor]
     brownian: Callable[[float, float], Tensor]
+
+    @property
+    def as_recorded(self) -> bool:
+        """Whether to keep every quirk of the numbers that existing graphs were made with (revision 1)."""
+        return self.revision == 1
 
     def rounded(self, sigma: float) -> float:
         """A level as the state's precision would hold it, for rules that depend on its last bit."""
@@ -102,6 +107,8 @@ class Option:
     def check(self, place: str, value: object) -> object:
         """Return `value` if it is of the right kind and within limits."""
         numeric = self.kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is None and self.default is None:
+            return None
         whole = self.kind is not int or (isinstance(value, (int, float)) and float(value).is_integer())
         if isinstance(self.limits, Choices) and value in self.limits.values:
             return value
@@ -130,7 +137,8 @@ class Solver:
 
     `order` is what tests hold it to on smooth problems; `evaluations` counts model evaluations per step;
     `restarts_seed` says that its noise sequence begins with the run's initial noise (existing seeds, CPU);
-    `fixed` are options this name settles; `older` are its earlier revisions.
+    `composes_mask` that a masked run ends by putting the kept region back; `masks_with_next_seed` that the kept
+    region's noise is not the initial one; `fixed` are options this name settles; `older` are its earlier revisions.
     """
 
     name: str
@@ -140,10 +148,15 @@ class Solver:
     noise: Noise = Noise.NONE
     restarts_seed: bool = False
     drops_penultimate: bool = False
+    composes_mask: bool = True
+    masks_with_next_seed: bool = False
+    is_adaptive: bool = False
+    on_device: bool = False
     needs_uncond: bool = False
     source: str = ""
     revision: int = 1
     remark: str = ""
+    as_ode: Mapping[str, object] = field(default_factory=lambda: {"eta": 0.0})
     fixed: Mapping[str, object] = field(default_factory=dict)
     older: tuple["Solver", ...] = ()
 
@@ -191,27 +204,33 @@ def solver(
 ) -> Callable[[SolverFunction], SolverFunction]:
     """Register a generator function as the sampler `name`; `declared` are further fields of `Solver`.
 
-    `older` maps an earlier revision to the fields in which it differs (often `function`). An earlier revision of a
-    sampler with sequential noise restarts the seed unless it says otherwise.
+    `older` maps an earlier revision to the fields in which it differs. Revision 1 of a sampler that has a revision 2
+    is the one existing graphs mean: its noise sequence restarts the seed, and it does not compose masks.
     """
 
     def register(function: SolverFunction) -> SolverFunction:
         newest = Solver(name, function, order, **declared)
         past = []
         for number in range(newest.revision - 1, 0, -1):
-            restarts = {"restarts_seed": newest.noise is Noise.SEQUENCE}
-            past.append(replace(newest, revision=number, **(restarts | dict((older or {}).get(number, {})))))
+            as_recorded = {"restarts_seed": newest.noise is Noise.SEQUENCE, "composes_mask": False}
+            past.append(replace(newest, revision=number, **(as_recorded | dict((older or {}).get(number, {})))))
         registry.add(name, replace(newest, older=tuple(past)))
         return function
 
     return register
 
 
-def alias(name: str, of: str, registry: Registry[Solver] = SOLVERS, **fields: Any) -> Solver:
-    """Register `name` as the sampler `of` with some fields (often `fixed`) changed."""
+def alias(
+    name: str,
+    of: str,
+    registry: Registry[Solver] = SOLVERS,
+    older: Mapping[int, Mapping[str, Any]] | None = None,
+    **fields: Any,
+) -> Solver:
+    """Register `name` as the sampler `of` with some fields (often `fixed`) changed, in every revision."""
     base = registry[of]
-    older = tuple(replace(one, name=name, **fields) for one in base.older)
-    return registry.add(name, replace(base, name=name, older=older, **fields))
+    past = tuple(replace(one, name=name, **(fields | dict((older or {}).get(one.revision, {})))) for one in base.older)
+    return registry.add(name, replace(base, name=name, older=past, **fields))
 
 
 def options_of(function: Callable[..., object]) -> tuple[Option, ...]:

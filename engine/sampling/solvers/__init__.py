@@ -1,5 +1,39 @@
 """The samplers: a file per paper family. Importing this package registers them all."""
 
-from engine.sampling.solvers import dpmpp, euler, heun
+from engine.sampling.solvers import (
+    adams,
+    cfg_pp,
+    ddpm,
+    deis,
+    dpm,
+    dpm_fast,
+    dpmpp,
+    dpmpp_sde,
+    er_sde,
+    euler,
+    gradient_estimation,
+    heun,
+    res,
+    sa,
+    seeds,
+    unipc,
+)
 
-__all__ = ["dpmpp", "euler", "heun"]
+__all__ = [
+    "adams",
+    "cfg_pp",
+    "ddpm",
+    "deis",
+    "dpm",
+    "dpm_fast",
+    "dpmpp",
+    "dpmpp_sde",
+    "er_sde",
+    "euler",
+    "gradient_estimation",
+    "heun",
+    "res",
+    "sa",
+    "seeds",
+    "unipc",
+]

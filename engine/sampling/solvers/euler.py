@@ -1,4 +1,4 @@
-"""Euler's rule on the probability-flow ODE, with optional churn."""
+"""Euler's rule on the probability-flow ODE: plain with churn, and ancestral."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
-from engine.sampling.solver import Context, Evaluate, Range, Step, Steps, alias, solver
+from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, alias, solver
 
-Churn: TypeAlias = Annotated[float, Range(0.0, 100.0)]
+Strength: TypeAlias = Annotated[float, Range(0.0, 100.0)]
 Level: TypeAlias = Annotated[float, Range(0.0, math.inf)]
 
 
@@ -20,19 +20,31 @@ def churned(
     if s_churn <= 0 or not s_tmin <= sigma <= s_tmax:
         return x, sigma
     raised = sigma * (1 + min(s_churn / steps, math.sqrt(2) - 1))
-    return x + ctx.churn() * (s_noise * math.sqrt(raised**2 - sigma**2)), raised
+    if ctx.as_recorded or ctx.process.alpha(raised) == ctx.process.alpha(sigma):
+        return x + ctx.churn() * (s_noise * math.sqrt(raised**2 - sigma**2)), raised
+    raised = min(raised, (1 + sigma) / 2)  # where the signal fades as noise grows, it is scaled down with it
+    fade = ctx.process.alpha(raised) / ctx.process.alpha(sigma) if sigma < 1 else 1.0
+    return x * fade + ctx.churn() * (s_noise * math.sqrt(max(raised**2 - (fade * sigma) ** 2, 0.0))), raised
 
 
-@solver("euler", order=1, source="Karras 2022, arXiv:2206.00364, Alg. 2 first order")
+def renoised(x: Tensor, sigma: float, sigma_next: float, eta: float, s_noise: float, ctx: Context) -> Tensor:
+    """The second half of an ancestral step: from `sigma_down` back up to `sigma_next` with fresh noise."""
+    share = ctx.process.ancestral(sigma, sigma_next, eta)
+    if share.sigma_up * s_noise == 0:
+        return x * share.rescale
+    return x * share.rescale + ctx.draw() * (share.sigma_up * s_noise)
+
+
+@solver("euler", order=1, source="Karras 2022, arXiv:2206.00364, Alg. 2, first order", revision=2)
 def euler(
     x: Tensor,
     sigmas: Sequence[float],
     ctx: Context,
     *,
-    s_churn: Churn = 0.0,
+    s_churn: Strength = 0.0,
     s_tmin: Level = 0.0,
     s_tmax: Level = math.inf,
-    s_noise: Churn = 1.0,
+    s_noise: Strength = 1.0,
 ) -> Steps:
     """Explicit Euler on the probability-flow ODE; churn optional."""
     for sigma, sigma_next in pairwise(sigmas):
@@ -43,4 +55,26 @@ def euler(
     return x
 
 
-alias("ddim", "euler", source="Song 2020, arXiv:2010.02502, eta 0: the same rule as euler")
+@solver(
+    "euler_ancestral", order=1, noise=Noise.SEQUENCE, source="k-diffusion (Crowson 2022); flow: RF split", revision=2
+)
+def euler_ancestral(
+    x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0
+) -> Steps:
+    """Euler down to `sigma_down`, then fresh noise back up to the next level."""
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised: Tensor = yield Evaluate(x, sigma)
+        down = ctx.process.ancestral(sigma, sigma_next, eta).sigma_down
+        x = denoised + (x - denoised) * (down / sigma)
+        if sigma_next > 0 and (down != 0 or not ctx.as_recorded):
+            x = renoised(x, sigma, sigma_next, eta, s_noise, ctx)
+        yield Step(x, denoised)
+    return x
+
+
+alias(
+    "ddim",
+    "euler",
+    source="Song 2020, arXiv:2010.02502, eta 0: the rule of euler; in masked runs of revision 1 its own noise",
+    older={1: {"masks_with_next_seed": True}},
+)

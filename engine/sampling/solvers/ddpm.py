@@ -1,0 +1,47 @@
+"""Rules that renoise the estimate itself: DDPM's posterior and consistency sampling."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
+
+
+@solver(
+    "ddpm",
+    order=1,
+    noise=Noise.SEQUENCE,
+    source="Ho 2020, arXiv:2006.11239, eq. 7",
+    revision=2,
+    remark="revision 1 treats every state as if alpha = 1, which leaves flow states too bright",
+)
+def ddpm(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
+    """The exact posterior of the next state given this one and the estimate."""
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised: Tensor = yield Evaluate(x, sigma)
+        alpha, alpha_next = (1.0, 1.0) if ctx.as_recorded else (ctx.process.alpha(s) for s in (sigma, sigma_next))
+        power, power_next = alpha**2 + sigma**2, alpha_next**2 + sigma_next**2
+        kept, kept_next = alpha**2 / power, alpha_next**2 / power_next  # alpha-bar of Ho 2020
+        ratio, gone, gone_next = kept / kept_next, sigma**2 / power, sigma_next**2 / power_next
+        scale = math.sqrt(power_next)
+        x = denoised * (scale * math.sqrt(kept_next) * (1 - ratio) / gone) + x * (
+            scale / math.sqrt(power) * math.sqrt(ratio) * gone_next / gone
+        )
+        if sigma_next > 0:
+            x = x + ctx.draw() * (scale * math.sqrt((1 - ratio) * gone_next / gone))
+        yield Step(x, denoised)
+    return x
+
+
+@solver("lcm", order=1, noise=Noise.SEQUENCE, source="Luo 2023, arXiv:2310.04378, Alg. 3", revision=2)
+def lcm(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
+    """The estimate, noised afresh to the next level (for consistency models; no approximation of the ODE)."""
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised: Tensor = yield Evaluate(x, sigma)
+        x = denoised
+        if sigma_next > 0:
+            x = denoised * ctx.process.alpha(sigma_next) + ctx.draw() * sigma_next
+        yield Step(x, denoised)
+    return x
