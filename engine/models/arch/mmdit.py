@@ -181,15 +181,21 @@ class JointBlock(nn.Module):
         self.x_block = StreamBlock(shape, has_dual_attention=index in shape.dual_attention_blocks)
 
     def forward(self, image: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """image [B, N, D], context [B, L, D], condition [B, D]; the last block returns its context untouched."""
+        """Image [B, N, D], context [B, L, D], condition [B, D]; the last block returns its context untouched."""
         image_parts, context_parts = self.x_block.modulation(condition), self.context_block.modulation(condition)
-        of_context = self.context_block.attn.project(modulated(context, context_parts[0], context_parts[1]))
-        of_image = self.x_block.attn.project(modulated(image, image_parts[0], image_parts[1]))
-        mixed = attend(*(torch.cat(pair, dim=1) for pair in zip(of_context, of_image, strict=True)))
+        mixed = self.attended(image, context, image_parts, context_parts)
         mixed_context, mixed_image = mixed.split([context.shape[1], image.shape[1]], dim=1)
         if not self.is_last:
             context = self.context_block.finish(context, mixed_context, context_parts)
         return self.x_block.finish(image, mixed_image, image_parts), context
+
+    def attended(
+        self, image: Tensor, context: Tensor, image_parts: tuple[Tensor, ...], context_parts: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Attention over both streams, context first: [B, L + N, D]. A method so that q, k and v die with it."""
+        of_context = self.context_block.attn.project(modulated(context, context_parts[0], context_parts[1]))
+        of_image = self.x_block.attn.project(modulated(image, image_parts[0], image_parts[1]))
+        return attend(*(torch.cat(pair, dim=1) for pair in zip(of_context, of_image, strict=True)))
 
 
 class FinalLayer(nn.Module):
@@ -226,7 +232,7 @@ class MMDiT(nn.Module):
         if rows > side or columns > side:
             raise ValueError(f"{rows} x {columns} tokens do not fit the position table of {side} x {side}")
         top, left = (side - rows) // 2, (side - columns) // 2
-        table = self.pos_embed.unflatten(1, (side, side))
+        table: Tensor = self.pos_embed.unflatten(1, (side, side))
         return table[:, top : top + rows, left : left + columns].flatten(1, 2)
 
     def forward(
@@ -262,5 +268,5 @@ class MMDiT(nn.Module):
 
 def unpatchify(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:
     """[B, rows * columns, patch * patch * C], channel fastest -> [B, C, rows * patch, columns * patch]."""
-    grid = patches.unflatten(2, (patch, patch, -1)).unflatten(1, (rows, columns))
+    grid: Tensor = patches.unflatten(2, (patch, patch, -1)).unflatten(1, (rows, columns))
     return grid.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

@@ -6,6 +6,7 @@ convolutions. Parameter names are those of the published files under `first_stag
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,11 @@ def norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS)
 
 
+def activated(x: Tensor) -> Tensor:
+    """SiLU, in place where no gradient will ask for `x`: full-resolution maps are the memory peak of this network."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 class ResidualBlock(nn.Module):
     """Norm, SiLU, 3x3 convolution, twice, and a shortcut (1x1 where the channels change)."""
 
@@ -62,10 +68,11 @@ class ResidualBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(channels_in, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
-        shortcut: Tensor = self.nin_shortcut(x) if self.is_resized else x
-        return shortcut + hidden
+        hidden: Tensor = self.conv1(activated(self.norm1(x)))
+        hidden = activated(self.norm2(hidden))  # one name for all, so that each step frees the one before
+        hidden = self.conv2(hidden)
+        hidden += self.nin_shortcut(x) if self.is_resized else x
+        return hidden
 
 
 class SpatialAttention(nn.Module):
@@ -126,16 +133,27 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution; `downsample` or `upsample` follows where another level does."""
+    """The blocks of one resolution, then the way to the next: `downsample`, `upsample` or nothing."""
 
-    def __init__(self, channels_in: int, channels: int, blocks: int) -> None:
+    def __init__(
+        self, channels_in: int, channels: int, blocks: int, *, is_halved: bool = False, is_doubled: bool = False
+    ) -> None:
         super().__init__()
         widths = [channels_in, *[channels] * blocks]
-        self.block = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.block = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(widths))
+        self.is_halved, self.is_doubled = is_halved, is_doubled
+        if is_halved:
+            self.downsample = Downsample(channels)
+        if is_doubled:
+            self.upsample = Upsample(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.block:
             x = block(x)
+        if self.is_halved:
+            x = self.downsample(x)
+        if self.is_doubled:
+            x = self.upsample(x)
         return x
 
 
@@ -146,12 +164,11 @@ class Encoder(nn.Module):
         super().__init__()
         first, last = shape.channels[0], shape.channels[-1]
         self.conv_in = nn.Conv2d(3, first, 3, padding=1)
-        inputs = (first, *shape.channels)
+        widths = [first, *shape.channels]
         self.down = nn.ModuleList(
-            Level(a, b, shape.encoder_blocks) for a, b in zip(inputs, shape.channels, strict=False)
+            Level(a, b, shape.encoder_blocks, is_halved=i < len(shape.channels) - 1)
+            for i, (a, b) in enumerate(pairwise(widths))
         )
-        for level, channels in list(zip(self.down, shape.channels, strict=True))[:-1]:
-            level.downsample = Downsample(channels)
         self.mid = Middle(last)
         self.norm_out = norm(last)
         self.conv_out = nn.Conv2d(last, 2 * shape.latent_channels, 3, padding=1)
@@ -160,9 +177,8 @@ class Encoder(nn.Module):
         x = self.conv_in(image)
         for level in self.down:
             x = level(x)
-            if hasattr(level, "downsample"):
-                x = level.downsample(x)
-        moments: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        x = self.norm_out(self.mid(x))
+        moments: Tensor = self.conv_out(activated(x))
         return moments
 
 
@@ -174,10 +190,10 @@ class Decoder(nn.Module):
         first, last = shape.channels[0], shape.channels[-1]
         self.conv_in = nn.Conv2d(shape.latent_channels, last, 3, padding=1)
         self.mid = Middle(last)
-        inputs = (*shape.channels[1:], last)
-        self.up = nn.ModuleList(Level(a, b, shape.decoder_blocks) for a, b in zip(inputs, shape.channels, strict=True))
-        for level, channels in list(zip(self.up, shape.channels, strict=True))[1:]:
-            level.upsample = Upsample(channels)
+        widths = [*shape.channels, last]
+        self.up = nn.ModuleList(
+            Level(b, a, shape.decoder_blocks, is_doubled=i > 0) for i, (a, b) in enumerate(pairwise(widths))
+        )
         self.norm_out = norm(first)
         self.conv_out = nn.Conv2d(first, 3, 3, padding=1)
 
@@ -185,9 +201,8 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(latent))
         for level in reversed(self.up):
             x = level(x)
-            if hasattr(level, "upsample"):
-                x = level.upsample(x)
-        image: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        x = self.norm_out(x)
+        image: Tensor = self.conv_out(activated(x))
         return image
 
 

@@ -1,0 +1,58 @@
+"""`python -m models.demo STAGE`: train, write and measure the demo checkpoint.
+
+Stages, in order: `vae` and `diffusion` train (and resume when started again), `export` writes the checkpoint, `check`
+measures it on prompts held out of training, `sheet` draws the contact sheet of the README.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from models.demo import autoencoder, diffusion, export, measure, sheet
+from models.demo.budget import log
+
+MINUTES = {"vae": 22.0, "diffusion": 75.0}
+SHEET = Path("docs/contact-sheet.png")
+
+
+def main() -> None:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", choices=["vae", "diffusion", "export", "check", "sheet"])
+    parser.add_argument("--folder", type=Path, default=Path("models/demo/run"), help="where training state is kept")
+    parser.add_argument("--minutes", type=float, help="training time of the stage (default: as for the shipped file)")
+    parser.add_argument("--checkpoint", type=Path, default=export.CHECKPOINT, help="the file to write or measure")
+    parser.add_argument("--count", type=int, default=200, help="how many held-out prompts `check` asks for")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    minutes = options.minutes or MINUTES.get(options.stage, 0.0)
+    match options.stage:
+        case "vae":
+            autoencoder.train(options.folder, minutes)
+        case "diffusion":
+            diffusion.train(options.folder, minutes)
+        case "export":
+            log.info("wrote %s", export.export(options.folder, options.checkpoint))
+        case "check":
+            report(options.checkpoint, options.count)
+        case "sheet":
+            log.info("wrote %s", sheet.write(options.checkpoint, SHEET))
+
+
+def report(checkpoint: Path, count: int) -> None:
+    """Log the two figures of the model card: reconstruction and obedience."""
+    pipeline, score = measure.Pipeline(checkpoint), measure.Score()
+    log.info("vae: %.2f dB on %d unseen pictures", measure.reconstruction(pipeline), measure.RECONSTRUCTED)
+    for scene, _, verdict in measure.judged(pipeline, measure.held_out(count)):
+        score.add(scene, verdict)
+        if score.total % 20 == 0:
+            log.info("%s", score)
+    for scene, verdict in score.wrong:
+        log.info("wrong: %s: %s", scene.caption, ", ".join(f"{f.colour} {f.shape}" for f in verdict.found) or "nothing")
+    log.info("%s", score)
+
+
+if __name__ == "__main__":
+    main()
