@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,11 @@ from torch import Tensor
 from engine.errors import BadValue
 from engine.models.arch import Autoencoder, MMDiT
 from engine.models.conditioning import Conditioning
+from engine.models.files.adapter_keys import mmdit_keys
+from engine.models.files.lora import Adapter, Patch, merged
+from engine.models.files.rename import Slot
 from engine.models.memory.device import Placement
+from engine.models.memory.resident import replaced
 from engine.models.spec import LatentFormat, ModelSpec
 from engine.sampling.parameterisation import Parameterisation
 
@@ -19,6 +24,7 @@ from engine.sampling.parameterisation import Parameterisation
 class Model:
     """A diffusion model: shared network, its spec, and what this value changes about it.
 
+    `network` has the base weights; `patches` are merged into copies of what they change when the value first predicts.
     `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance).
     """
 
@@ -27,6 +33,7 @@ class Model:
     placement: Placement
     parameterisation: Parameterisation
     skip_layers: frozenset[int] = frozenset()
+    patches: tuple[Patch, ...] = ()
 
     def with_parameterisation(self, parameterisation: Parameterisation) -> "Model":
         """The same weights under another schedule of noise levels (a different shift, say)."""
@@ -39,6 +46,22 @@ class Model:
             if not 0 <= layer < depth:
                 raise BadValue("skip_layers", layer, f"block numbers from 0 to {depth - 1}")
         return replace(self, skip_layers=chosen)
+
+    def with_adapter(self, adapter: Adapter, strength: float) -> "Model":
+        """The same model with an adapter at this strength (negative allowed), after those it has already."""
+        slots = self.fitting(adapter)
+        return replace(self, patches=(*self.patches, Patch(adapter, slots, strength))) if slots and strength else self
+
+    def fitting(self, adapter: Adapter) -> dict[str, Slot]:
+        """The adapter's base keys that have a place in this model."""
+        return adapter.fitting(mmdit_keys(self.network.state_dict(), self.spec.shape.depth))
+
+    @cached_property
+    def patched(self) -> MMDiT:
+        """The network that predicts: the base network, or its twin with every patch merged in."""
+        if not self.patches:
+            return self.network
+        return replaced(self.network, merged(self.network.state_dict(), self.patches))
 
     def predict(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[Tensor]:
         """The denoised estimate per conditioning: x [B, 16, h, w] float32 in model space at noise level `sigma`.
@@ -62,7 +85,7 @@ class Model:
         """One forward for entries of one length -> float32 velocity per entry. The timestep stays float32."""
         count = len(entries)
         timestep = torch.full((count * state.shape[0],), self.parameterisation.timestep(sigma), device=state.device)
-        velocity: Tensor = self.network(
+        velocity: Tensor = self.patched(
             self.parameterisation.network_input(state, sigma).repeat(count, 1, 1, 1),
             timestep,
             torch.cat([entry.pooled for entry in entries]),

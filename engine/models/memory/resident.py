@@ -1,5 +1,6 @@
 """Weights wholly in one place: each stored tensor is read from the file once, straight to its device and precision."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import TypeVar
@@ -34,6 +35,16 @@ def resident(what: str, build: Callable[[], M], weights: Weights, placement: Pla
     require_room(what, size_bytes, placement.device)
     module.load_state_dict(_copied(weights, placement), assign=True)
     return module.requires_grad_(False).eval()
+
+
+def replaced(module: M, tensors: Mapping[str, Tensor]) -> M:
+    """A module of its own with these parameters in place of the old; all other tensors are shared, none is copied."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    twin = copy.deepcopy(module, shared)
+    for name, tensor in tensors.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(twin.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
+    return twin
 
 
 def _copied(weights: Weights, placement: Placement) -> dict[str, Tensor]:

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Protocol
 
 from engine.errors import BadValue
 from engine.models.conditioning import Conditioning
+from engine.models.files.adapter_keys import encoder_keys
+from engine.models.files.lora import Adapter, Patch, merged
+from engine.models.files.rename import Slot
 from engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks, TextEncoder, TextWidths, Tokens, assemble
 from engine.models.text.tokenizer import Tokenizer, Vocabulary
 
@@ -23,13 +27,37 @@ class VocabularySource(Protocol):
 class Clip:
     """Up to three encoders (`clip_l`, `clip_g`, `t5xxl`) and their vocabularies. Any may be missing.
 
-    `layer`: take the hidden states of another layer than usual (negative, from the end), in all encoders.
+    `layer`: take the hidden states of another layer than usual (negative, from the end), in all encoders. `patches`
+    are merged into copies of what they change when the value first encodes.
     """
 
     encoders: Mapping[str, TextEncoder]
     vocabularies: VocabularySource
     widths: TextWidths = field(default_factory=TextWidths)
     layer: int | None = None
+    patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
+
+    def with_adapter(self, adapter: Adapter, strength: float) -> "Clip":
+        """The same encoders with an adapter at this strength (negative allowed), after those they have already."""
+        patches = dict(self.patches)
+        for name, slots in self.fitting(adapter).items():
+            if slots and strength:
+                patches[name] = (*patches.get(name, ()), Patch(adapter, slots, strength))
+        return self if patches == self.patches else replace(self, patches=patches)
+
+    def fitting(self, adapter: Adapter) -> dict[str, dict[str, Slot]]:
+        """Per encoder, the adapter's base keys that have a place in it."""
+        return {name: adapter.fitting(encoder_keys(name, e.parameters())) for name, e in self.encoders.items()}
+
+    @cached_property
+    def patched(self) -> Mapping[str, TextEncoder]:
+        """The encoders that encode: as loaded, or with their patches merged in."""
+        return {
+            name: encoder.with_parameters(merged(encoder.parameters(), self.patches[name]))
+            if name in self.patches
+            else encoder
+            for name, encoder in self.encoders.items()
+        }
 
     def with_last_layer(self, layer: int) -> "Clip":
         """The same encoders, stopping at `layer` (-1 is the last). Raises `BadValue` for anything not negative."""
@@ -47,7 +75,7 @@ class Clip:
 
     def encode_tokens(self, tokens: Tokens) -> Conditioning:
         """Chunks per encoder -> context [1, L, C] and pooled [1, P]."""
-        return assemble(self.encoders, tokens, self.widths, self.layer)
+        return assemble(self.patched, tokens, self.widths, self.layer)
 
     def encode_each(
         self, *, clip_l: str, clip_g: str, t5xxl: str, empty_padding: EmptyPadding = "none"

@@ -42,6 +42,12 @@ class TextEncoder(Protocol):
     def encode(self, ids: Tensor, layer: int | None = None) -> Encoded:
         """Ids [n, L], one row per chunk; `layer` None means the encoder's usual one."""
 
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Its weights by name."""
+
+    def with_parameters(self, tensors: Mapping[str, Tensor]) -> "TextEncoder":
+        """The same encoder with some weights replaced; the others are shared."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextWidths:

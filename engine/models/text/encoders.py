@@ -16,7 +16,7 @@ from transformers.models.t5.modeling_t5 import T5EncoderModel
 from engine.errors import TensorMismatch
 from engine.models.files.read import Weights
 from engine.models.memory.device import Placement
-from engine.models.memory.resident import resident
+from engine.models.memory.resident import replaced, resident
 from engine.models.text.encode import Encoded, TextEncoder
 from engine.models.text.tokenizer import ChunkRule, clip_rule, t5_rule
 
@@ -45,6 +45,14 @@ class ClipEncoder:
             pooled = pooled @ self._projection.T
         return Encoded(output.hidden_states[PENULTIMATE if layer is None else layer], pooled)
 
+    def parameters(self) -> Mapping[str, Tensor]:
+        """The tower's weights by name; the projection is not among them."""
+        return self._network.state_dict()
+
+    def with_parameters(self, tensors: Mapping[str, Tensor]) -> "ClipEncoder":
+        """The same encoder with some weights replaced; the others are shared."""
+        return ClipEncoder(replaced(self._network, tensors), self._projection, self.rule)
+
 
 class T5Encoder:
     """A T5 v1.1 encoder: hidden states after the final norm. No pooled vector, no mask: padding counts."""
@@ -63,6 +71,14 @@ class T5Encoder:
         if layer is None or layer == -1:
             return Encoded(output.last_hidden_state)
         return Encoded(self._network.encoder.final_layer_norm(output.hidden_states[layer]))
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """The encoder's weights by name."""
+        return self._network.state_dict()
+
+    def with_parameters(self, tensors: Mapping[str, Tensor]) -> "T5Encoder":
+        """The same encoder with some weights replaced; the others are shared."""
+        return T5Encoder(replaced(self._network, tensors), self.rule)
 
 
 def _known(ids: Tensor, vocabulary: int) -> Tensor:

@@ -49,6 +49,12 @@ class Formula:
         pooled = torch.cos(0.001 * total.double()[:, None] + 0.02 * columns)
         return Encoded(hidden.float(), pooled.float() if self.pooled_width else None)
 
+    def parameters(self) -> Mapping[str, Tensor]:
+        return {}
+
+    def with_parameters(self, tensors: Mapping[str, Tensor]) -> "Formula":
+        return self
+
 
 class Recorded(Mapping[str, Vocabulary]):
     """Vocabularies that know the texts of the node cases: ids of the CLIPs' first chunks and T5's only one."""

@@ -1,0 +1,206 @@
+"""Adapters (LoRA, LoHa, LoKr, DoRA, full differences): reading them and the arithmetic of merging one into a weight.
+
+Merging is float32 throughout. The factor alpha / rank comes from the file's tensors; `lora_alpha` in a header is not
+used, as in ComfyUI. What the keys mean in a network is in adapter_keys.py.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.errors import TensorMismatch, UnknownModel
+from engine.models.files.read import open_weights
+from engine.models.files.rename import Slot
+
+# Suffix of a tensor's name -> its role. Longer suffixes come first where one ends in another.
+ROLES: tuple[tuple[str, str], ...] = (
+    *(
+        (suffix, "up")
+        for suffix in (".lora_up.weight", "_lora.up.weight", ".lora.up.weight", ".lora_linear_layer.up.weight")
+    ),
+    *((suffix, "up") for suffix in (".lora_B.default.weight", ".lora_B.weight", ".lora_B")),
+    *(
+        (s, "down")
+        for s in (".lora_down.weight", "_lora.down.weight", ".lora.down.weight", ".lora_linear_layer.down.weight")
+    ),
+    *((suffix, "down") for suffix in (".lora_A.default.weight", ".lora_A.weight", ".lora_A")),
+    (".lora_mid.weight", "mid"),
+    *((f".hada_{role}", f"hada_{role}") for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
+    *((f".lokr_{role}", f"lokr_{role}") for role in ("w1_a", "w1_b", "w2_a", "w2_b", "w1", "w2", "t2")),
+    *((f".{role}", role) for role in ("alpha", "dora_scale", "diff_b", "diff", "set_weight")),
+    (".w_norm", "diff"),
+    (".b_norm", "diff_b"),
+)
+
+Parts = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """An adapter file: base key -> role -> tensor, and the keys whose role is not known."""
+
+    path: Path
+    groups: Mapping[str, Parts]
+    unknown: tuple[str, ...] = ()
+
+    def fitting(self, keys: Mapping[str, Slot]) -> dict[str, Slot]:
+        """The base keys that mean something in a network with these `keys`."""
+        return {base: keys[base] for base in self.groups if base in keys}
+
+    def unused(self, *fitted: Collection[str]) -> list[str]:
+        """What no network had a place for: base keys in none of `fitted`, and keys of no known role."""
+        return sorted({*self.groups, *self.unknown}.difference(*fitted))
+
+
+def load_adapter(path: Path) -> Adapter:
+    """Read an adapter file into memory. Raises `UnknownModel` if no tensor has an adapter's name."""
+    file = open_weights(path)
+    groups: dict[str, dict[str, Tensor]] = {}
+    unknown: list[str] = []
+    for name, stored in file.weights.items():
+        found = next(((suffix, role) for suffix, role in ROLES if name.endswith(suffix)), None)
+        if found is None:
+            unknown.append(name)
+            continue
+        suffix, role = found
+        groups.setdefault(name.removesuffix(suffix), {})[role] = stored.read().to(torch.float32, copy=True)
+    if not groups:
+        raise UnknownModel(
+            f"{path}: no tensor of its {len(unknown)} is named as an adapter's; a LoRA file was expected"
+        )
+    return Adapter(path, groups, tuple(unknown))
+
+
+def low_rank(parts: Parts) -> Tensor:
+    """Up times down, with a Tucker core between them where there is one; scaled by alpha / rank."""
+    up, down = parts["up"], parts["down"]
+    if "mid" in parts:
+        product = torch.einsum("or,rskl,si->oikl", up.flatten(1), parts["mid"], down.flatten(1))
+    else:
+        product = up.flatten(1) @ down.flatten(1)
+    return product * _scale(parts, down.shape[0])
+
+
+def hadamard(parts: Parts) -> Tensor:
+    """LoHa (Hyeon-Woo 2022, arXiv:2108.06098): the elementwise product of two low-rank matrices."""
+    first = _pair(parts, "hada_w1_a", "hada_w1_b", "hada_t1")
+    second = _pair(parts, "hada_w2_a", "hada_w2_b", "hada_t2")
+    return first * second * _scale(parts, parts["hada_w1_b"].shape[0])
+
+
+def kronecker(parts: Parts) -> Tensor:
+    """LoKr: the Kronecker product of two factors, each whole or low-rank; alpha counts only beside a low-rank one."""
+    first = parts["lokr_w1"] if "lokr_w1" in parts else _pair(parts, "lokr_w1_a", "lokr_w1_b")
+    second = parts["lokr_w2"] if "lokr_w2" in parts else _pair(parts, "lokr_w2_a", "lokr_w2_b", "lokr_t2")
+    ranks = [parts[role].shape[0] for role in ("lokr_w2_b", "lokr_w1_b") if role in parts]
+    if second.ndim == 4:
+        first = first[:, :, None, None]
+    product: Tensor = torch.kron(first, second)
+    return product * (_scale(parts, ranks[0]) if ranks else 1.0)
+
+
+def _pair(parts: Parts, left: str, right: str, core: str | None = None) -> Tensor:
+    if core is not None and core in parts:
+        return torch.einsum("ijkl,jr,ip->prkl", parts[core], parts[right], parts[left])
+    return parts[left] @ parts[right]
+
+
+def _scale(parts: Parts, rank: int) -> float:
+    return float(parts["alpha"]) / rank if "alpha" in parts else 1.0
+
+
+KINDS: tuple[tuple[frozenset[str], Callable[[Parts], Tensor]], ...] = (
+    (frozenset({"up", "down"}), low_rank),
+    (frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}), hadamard),
+    *(
+        (frozenset({*first, *second}), kronecker)
+        for first in (("lokr_w1",), ("lokr_w1_a", "lokr_w1_b"))
+        for second in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"))
+    ),
+)
+
+
+def merged_weight(weight: Tensor, parts: Parts, strength: float) -> Tensor:
+    """`weight` (float32) with the parts that change a weight: low-rank products, full differences, replacements."""
+    if "set_weight" in parts:
+        return parts["set_weight"].to(weight.device).reshape(weight.shape)
+    for roles, delta_of in KINDS:
+        if roles <= parts.keys():
+            delta = delta_of({role: part.to(weight.device) for role, part in parts.items()}).reshape(weight.shape)
+            scale = parts.get("dora_scale")
+            return weight + strength * (delta if scale is None else _decomposed(weight, delta, scale) - weight)
+    if "diff" in parts:
+        return weight + strength * parts["diff"].to(weight.device).reshape(weight.shape)
+    return weight
+
+
+def _decomposed(weight: Tensor, delta: Tensor, dora_scale: Tensor) -> Tensor:
+    """DoRA (Liu 2024, arXiv:2402.09353): the changed weight rescaled to learned norms.
+
+    With one norm per output row they are measured on the original weight, per input column on the changed one: what
+    existing images were made with.
+    """
+    changed, scale = weight + delta, dora_scale.to(weight.device)
+    is_per_row = scale.shape[0] == weight.shape[0]
+    measured = weight if is_per_row else changed.transpose(0, 1)
+    norms = torch.linalg.vector_norm(measured.flatten(1), dim=1).reshape(-1, *[1] * (weight.ndim - 1))
+    along = norms if is_per_row else norms.transpose(0, 1)
+    return changed * (scale / (along + torch.finfo(weight.dtype).eps))
+
+
+def merged_bias(bias: Tensor, parts: Parts, strength: float) -> Tensor:
+    """`bias` (float32) with the difference for it, if there is one."""
+    return bias + strength * parts["diff_b"].to(bias.device).reshape(bias.shape) if "diff_b" in parts else bias
+
+
+def in_slot(whole: Tensor, slot: Slot, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """A copy of `whole` in which `change` was made to the slot's rows, seen in the adapter's own order."""
+    shares = list(whole.chunk(slot.parts))
+    if slot.is_swapped:
+        shares[slot.part] = _halves_swapped(change(_halves_swapped(shares[slot.part])))
+    else:
+        shares[slot.part] = change(shares[slot.part])
+    return torch.cat(shares)
+
+
+def _halves_swapped(rows: Tensor) -> Tensor:
+    first, second = rows.chunk(2)
+    return torch.cat([second, first])
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """One adapter at one strength, reduced to the slots it fits."""
+
+    adapter: Adapter
+    slots: Mapping[str, Slot]
+    strength: float
+
+
+def merged(parameters: Mapping[str, Tensor], patches: Sequence[Patch]) -> dict[str, Tensor]:
+    """New tensors for every parameter that some patch changes; patches are applied in order, in float32."""
+    changed: dict[str, Tensor] = {}
+    for patch in patches:
+        for base, slot in patch.slots.items():
+            for name, change in _changes(parameters, slot, patch.adapter.groups[base], patch.strength):
+                current = changed.get(name, parameters[name].float())
+                try:
+                    changed[name] = in_slot(current, slot, change)
+                except (RuntimeError, ValueError, IndexError) as error:
+                    raise TensorMismatch(f"{patch.adapter.path}: {base} does not fit {name} ({error})") from None
+    return {name: tensor.to(parameters[name].dtype) for name, tensor in changed.items()}
+
+
+def _changes(
+    parameters: Mapping[str, Tensor], slot: Slot, parts: Parts, strength: float
+) -> Iterable[tuple[str, Callable[[Tensor], Tensor]]]:
+    """The parameters (weight, bias, or the one named exactly) that `parts` change, each with its change."""
+    weight = slot.name if slot.name in parameters else slot.name + ".weight"
+    if weight in parameters and parts.keys() - {"diff_b"}:
+        yield weight, lambda current: merged_weight(current, parts, strength)
+    bias = slot.name + ".bias"
+    if bias in parameters and "diff_b" in parts:
+        yield bias, lambda current: merged_bias(current, parts, strength)
