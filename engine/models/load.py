@@ -82,12 +82,18 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None) -> Model
     if parts.mmdit is None:
         raise unexpected(file, parts, "a diffusion model of the SD3 family")
     shape = _shape_of(file, "diffusion model", parts.mmdit, MMDiTShape.from_tensors)
-    if shape.depth > len(parts.mmdit) or shape.width % HEAD_WIDTH:
-        raise TensorMismatch(f"{file.path}: diffusion model: depth {shape.depth}, width {shape.width} cannot be")
+    _require_sane(file, shape, len(parts.mmdit))
     where = placement(main_dtype(parts.mmdit), device)
     spec = sd3_spec(shape)
     network = resident(f"{file.path}: diffusion model", lambda: MMDiT(shape), parts.mmdit, where)
     return Model(network, spec, where, spec.parameterisation)
+
+
+def _require_sane(file: WeightFile, shape: MMDiTShape, tensors: int) -> None:
+    """No module is built for sizes that misshapen or misnamed tensors led to."""
+    sizes = (shape.pooled_width, shape.context_width, shape.table_side, shape.in_channels, shape.out_channels)
+    if min(sizes) < 1 or shape.depth > tensors or shape.width % HEAD_WIDTH:
+        raise TensorMismatch(f"{file.path}: diffusion model: its tensors' sizes contradict each other: {shape}")
 
 
 def _vae(file: WeightFile, parts: Parts, device: torch.device | None) -> Vae:

@@ -148,7 +148,8 @@ def _decomposed(weight: Tensor, delta: Tensor, dora_scale: Tensor) -> Tensor:
     measured = weight if is_per_row else changed.transpose(0, 1)
     norms = torch.linalg.vector_norm(measured.flatten(1), dim=1).reshape(-1, *[1] * (weight.ndim - 1))
     along = norms if is_per_row else norms.transpose(0, 1)
-    return changed * (scale / (along + torch.finfo(weight.dtype).eps))
+    factors: Tensor = scale / (along + torch.finfo(weight.dtype).eps)
+    return changed * factors
 
 
 def merged_bias(bias: Tensor, parts: Parts, strength: float) -> Tensor:
