@@ -95,7 +95,7 @@ class PatchEmbedder(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         tokens: Tensor = self.proj(latent)
-        return tokens.flatten(2).transpose(1, 2)
+        return tokens.flatten(2).transpose(1, 2).contiguous()  # every norm behind would copy a transposed layout
 
 
 class Attention(nn.Module):
@@ -184,7 +184,7 @@ class JointBlock(nn.Module):
         """Image [B, N, D], context [B, L, D], condition [B, D]; the last block returns its context untouched."""
         image_parts, context_parts = self.x_block.modulation(condition), self.context_block.modulation(condition)
         mixed = self.attended(image, context, image_parts, context_parts)
-        mixed_context, mixed_image = mixed.split([context.shape[1], image.shape[1]], dim=1)
+        mixed_context, mixed_image = mixed.tensor_split([mixed.shape[1] - image.shape[1]], dim=1)
         if not self.is_last:
             context = self.context_block.finish(context, mixed_context, context_parts)
         return self.x_block.finish(image, mixed_image, image_parts), context
@@ -192,10 +192,14 @@ class JointBlock(nn.Module):
     def attended(
         self, image: Tensor, context: Tensor, image_parts: tuple[Tensor, ...], context_parts: tuple[Tensor, ...]
     ) -> Tensor:
-        """Attention over both streams, context first: [B, L + N, D]. A method so that q, k and v die with it."""
+        """Attention over both streams, context first: [B, L + N, D]. A method so that q, k and v die with it.
+
+        The last block asks for the image alone, [B, N, D]: nobody reads what its context would become.
+        """
         of_context = self.context_block.attn.project(modulated(context, context_parts[0], context_parts[1]))
         of_image = self.x_block.attn.project(modulated(image, image_parts[0], image_parts[1]))
-        return attend(*(torch.cat(pair, dim=1) for pair in zip(of_context, of_image, strict=True)))
+        q, k, v = (torch.cat(pair, dim=1) for pair in zip(of_context, of_image, strict=True))
+        return attend(of_image[0] if self.is_last else q, k, v)
 
 
 class FinalLayer(nn.Module):
