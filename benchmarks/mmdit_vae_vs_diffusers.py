@@ -139,12 +139,13 @@ def _built(name: str, side: str, device: str) -> Forward:
     return CASES[name].build(side, device)
 
 
-def _time(forward: Forward, device: str) -> float:
-    start = time.perf_counter()
+def _time(forward: Forward, options: argparse.Namespace) -> float:
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    start = clock()
     forward()
-    if device == "cuda":
+    if options.device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _peak_bytes(forward: Forward, device: str) -> int:
@@ -172,7 +173,7 @@ def _compare(name: str, options: argparse.Namespace) -> bool:
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for turn in range(options.rounds):
         for side in ("ours", "theirs") if turn % 2 == 0 else ("theirs", "ours"):
-            times[side].append(_time(sides[side], options.device))
+            times[side].append(_time(sides[side], options))
     ours, theirs = (statistics.median(times[side]) for side in ("ours", "theirs"))
     peaks = {side: _peak_bytes(forward, options.device) for side, forward in sides.items()}
     memory = peaks["ours"] / peaks["theirs"]
@@ -190,6 +191,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--clock",
+        default="wall",
+        choices=("wall", "cpu"),
+        help="cpu: processor time, which other programs disturb less",
+    )
     parser.add_argument("--only", default="", help="a part of the names of the cases to run")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
