@@ -20,6 +20,19 @@
     ├── WorkflowProblem
     │   ├── BadDocument        not a workflow at all
     │   └── InvalidWorkflow    a workflow with problems; carries every one of them
+    ├── JobProblem
+    │   ├── UnknownJob         no job of that id, or another's
+    │   ├── DuplicateJob       a job of that id is there already
+    │   ├── IllegalMove        a job cannot go from this state to that one
+    │   ├── IdempotencyConflict  the same key came with another request
+    │   ├── NotAccepting       draining or stopping, too many jobs, or no worker to check the workflow
+    │   ├── WorkerLost         the worker died or missed its step deadline
+    │   ├── StoreFailed        the database is full, locked, damaged or away; nothing was accepted
+    │   └── StoreInUse         another server works on this database
+    ├── AccountProblem
+    │   ├── UnknownKey         wrong, revoked or of no account
+    │   ├── InsufficientCredits  balance and cost are named
+    │   └── SpendLimitReached  the account's own limit
     ├── NodeFailed             a node raised; carries node id, class and cause
     └── OutOfMemory            the device or the host ran out
 
@@ -182,6 +195,111 @@ class InvalidWorkflow(WorkflowProblem):
     def __init__(self, problems: Iterable[object]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class JobProblem(EngineError):
+    """Something about a job as a job, not about what it runs."""
+
+    code = "job_problem"
+
+
+class UnknownJob(JobProblem, KeyError):
+    """There is no job of that id, or it belongs to someone else: the two look the same."""
+
+    code = "unknown_job"
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(job_id)
+
+    def __str__(self) -> str:
+        return f"there is no job {self.job_id!r}"
+
+
+class DuplicateJob(JobProblem):
+    """A job of that id is there already."""
+
+    code = "duplicate_job"
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"a job {job_id!r} is there already")
+
+
+class IllegalMove(JobProblem):
+    """A job in this state cannot do that."""
+
+    code = "illegal_move"
+
+    def __init__(self, job_id: str, state: str, to: str) -> None:
+        self.job_id, self.state, self.to = job_id, str(state), str(to)
+        super().__init__(f"job {job_id!r} is {state}; it cannot become {to}")
+
+
+class IdempotencyConflict(JobProblem):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_conflict"
+
+    def __init__(self, key: str, job_id: str) -> None:
+        self.key, self.job_id = key, job_id
+        super().__init__(f"idempotency key {key!r} belongs to another request (job {job_id!r})")
+
+
+class NotAccepting(JobProblem):
+    """New jobs are not taken now; the message says why."""
+
+    code = "not_accepting"
+
+
+class WorkerLost(JobProblem):
+    """The worker died, missed its deadline, or cannot be reached."""
+
+    code = "worker_lost"
+
+
+class StoreFailed(JobProblem):
+    """The database could not do it; nothing was half done."""
+
+    code = "store_failed"
+
+
+class StoreInUse(StoreFailed):
+    """Another server works on this database."""
+
+    code = "store_in_use"
+
+
+class AccountProblem(EngineError):
+    """Something about a key and its credits."""
+
+    code = "account_problem"
+
+
+class UnknownKey(AccountProblem):
+    """The key is wrong, revoked, or of no account."""
+
+    code = "unknown_key"
+
+
+class InsufficientCredits(AccountProblem):
+    """The balance, less what running jobs hold, does not cover the cost. Amounts are millionths of a credit."""
+
+    code = "insufficient_credits"
+
+    def __init__(self, available: int, cost: int) -> None:
+        self.available, self.cost = available, cost
+        super().__init__(f"Insufficient credits: {available / 1e6:g} available, this costs {cost / 1e6:g}")
+
+
+class SpendLimitReached(AccountProblem):
+    """The account's own limit of spending does not allow it. Amounts are millionths of a credit."""
+
+    code = "spend_limit_reached"
+
+    def __init__(self, spent: int, limit: int, cost: int) -> None:
+        self.spent, self.limit, self.cost = spent, limit, cost
+        super().__init__(f"Spend limit reached: {spent / 1e6:g} of {limit / 1e6:g} spent, this costs {cost / 1e6:g}")
 
 
 class OutOfMemory(EngineError):

@@ -1,0 +1,1 @@
+"""The one job service: durable queue, history, events, artifacts, accounts, workers. Every protocol is an adapter."""

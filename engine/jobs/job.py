@@ -1,0 +1,204 @@
+"""What a job is: its states, the legal moves between them, the records that describe it. Knows no store, no wire."""
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from engine.errors import IllegalMove
+from engine.graph.problems import Problem
+from engine.graph.workflow import Workflow
+
+__all__ = [
+    "ENDED",
+    "LOCAL",
+    "Accepted",
+    "Failure",
+    "Idempotency",
+    "Job",
+    "JobQuery",
+    "Outcome",
+    "Page",
+    "Request",
+    "State",
+    "Submission",
+    "Webhook",
+    "move",
+]
+
+LOCAL = "local"
+"""The owner of everything where no keys are in use."""
+
+
+class State(StrEnum):
+    """Where a job stands. The last four are ends: nothing leaves them."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the job is over."""
+        return self in ENDED
+
+
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
+MOVES: Mapping[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.EXPIRED, State.FAILED}),
+    State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.QUEUED}),  # queued: next attempt
+    **{end: frozenset[State]() for end in ENDED},
+}
+
+
+def move(job_id: str, state: State, to: State) -> State:
+    """The new state, or `IllegalMove`: the one place that decides."""
+    if to not in MOVES[state]:
+        raise IllegalMove(job_id, state, to)
+    return to
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's key for one submission; the same key with another body is refused. Remembered for 24 hours."""
+
+    key: str
+    digest: str
+
+    @classmethod
+    def of(cls, key: str, body: bytes) -> "Idempotency":
+        """The key for this body."""
+        return cls(key, hashlib.sha256(body).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where to tell about a job's end; `secret` signs the body (HMAC-SHA256)."""
+
+    url: str
+    secret: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a protocol asks for. `cost` (millionths of a credit) is reserved now and charged on success only.
+
+    `number` orders an owner's jobs, smaller first (None: the running counter); `front` puts the job before all
+    counter numbers. A larger `priority` goes before everything of a smaller one. `meta` is the adapter's own
+    (client id, endpoint): kept, never read here. A job not begun within `expires_s` seconds ends as expired.
+    """
+
+    workflow: Workflow
+    owner: str = LOCAL
+    job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    targets: Sequence[str] | None = None
+    extra_data: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    number: float | None = None
+    front: bool = False
+    priority: int = 0
+    cost: int = 0
+    expires_s: float | None = None
+    keep_s: float | None = None
+    idempotency: Idempotency | None = None
+    webhook: Webhook | None = None
+    retry_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be run: the prompt in API form, the output nodes that can run, and what travels with it."""
+
+    prompt: Mapping[str, Any]
+    targets: Sequence[str]
+    extra_data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job failed: a stable code, a message, and the place where a node was to blame."""
+
+    code: str
+    message: str
+    node_id: str = ""
+    class_type: str = ""
+    exception_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt left: what nodes show (`ui` by node id), and per node class, outcome and milliseconds."""
+
+    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One accepted run as the store has it. Times are seconds since 1970; `events` is the last event's number.
+
+    `request` and `outcome` are None where the caller asked for a list without them.
+    """
+
+    id: str
+    owner: str
+    state: State
+    number: float
+    priority: int
+    attempt: int
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    expires_at: float | None = None
+    cancel_requested: bool = False
+    worker: str = ""
+    source: str = ""
+    cost: int = 0
+    events: int = 0
+    retry_of: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
+    request: Request | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def run_s(self) -> float | None:
+        """Seconds from its last start to its end."""
+        return None if self.started_at is None or self.ended_at is None else self.ended_at - self.started_at
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A submission that is committed. `problems` are those of outputs that will not run; a repeat made no new job."""
+
+    job: Job
+    problems: Sequence[Problem] = ()
+    is_repeat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs to list. `owner` None means everyone's; `by` is the column the order follows."""
+
+    owner: str | None = None
+    states: frozenset[State] | None = None
+    source: str | None = None
+    by: str = "created_at"
+    newest_first: bool = True
+    limit: int = 64
+    offset: int = 0
+    with_request: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list, and how many there are in all."""
+
+    jobs: Sequence[Job]
+    total: int
