@@ -23,11 +23,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class InnerUi:
-    """What an output node inside an expansion showed; shown again when the expansion comes from the cache."""
+    """What an output node inside an expansion showed; shown again when the expansion comes from the cache.
 
-    node_id: str
+    `suffix` is the node's id without the id of the expanding node, which may be called otherwise next time.
+    """
+
+    suffix: str
     class_type: str
-    display_id: str
     ui: Mapping[str, Any]
 
 

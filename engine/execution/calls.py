@@ -9,18 +9,9 @@ from collections.abc import Awaitable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.execution.context import CallContext
 from engine.graph.node import Node
-from engine.graph.results import Blocker, Expansion, Progress, UiResult
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What one call gave: values by slot, or nodes to run instead; `blocked` holds a message not yet reported."""
-
-    values: tuple[Any, ...] = ()
-    ui: Mapping[str, Any] | None = None
-    expansion: Expansion | None = None
-    blocked: Blocker | None = None
+from engine.graph.results import Blocker, Expansion, Progress, Row, UiResult
 
 
 @dataclass(slots=True)
@@ -34,11 +25,18 @@ class Pending:
 Calls = Generator[Progress | Pending, None, list[Row]]
 
 
-def calls(node: Node, function: Any, arguments: Mapping[str, list[Any]], hidden: Mapping[str, Any]) -> Calls:
-    """Call a node once per element of its input lists."""
+def calls(
+    node: Node,
+    function: Any,
+    arguments: Mapping[str, list[Any]],
+    hidden: Mapping[str, Any],
+    context: CallContext,
+) -> Calls:
+    """Call a node once per element of its input lists; a cancel is noticed before each call."""
     rows: list[Row | None] = []
     waiting: list[tuple[int, Awaitable[Any]]] = []
-    for keywords in slices(node, arguments, hidden):
+    for at, keywords in enumerate(slices(node, arguments, hidden)):
+        context.begin_call(at)
         blocker = blocker_in(node, keywords)
         if blocker is not None:
             rows.append(Row((Blocker(),) * len(node.outputs), blocked=blocker))
@@ -47,7 +45,7 @@ def calls(node: Node, function: Any, arguments: Mapping[str, list[Any]], hidden:
         if inspect.isgenerator(returned):
             returned = yield from returned
         if inspect.isawaitable(returned):
-            waiting.append((len(rows), returned))
+            waiting.append((len(rows), context.carry(returned)))
             rows.append(None)
         else:
             rows.append(read(node, returned))
@@ -87,9 +85,7 @@ def blocker_in(node: Node, keywords: Mapping[str, Any]) -> Blocker | None:
 def read(node: Node, returned: Any) -> Row:
     """What one call returned, as a row."""
     if node.reads is not None:
-        row = node.reads(returned)
-        assert isinstance(row, Row)
-        return row
+        return node.reads(returned)
     if isinstance(returned, Blocker):
         return Row((returned,) * len(node.outputs))
     if isinstance(returned, Expansion):

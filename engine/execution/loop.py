@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from threading import Lock, Thread
 from typing import Any
+
+GRACE_S = 2.0
 
 
 class AsyncLoop:
@@ -20,11 +23,14 @@ class AsyncLoop:
         return asyncio.run_coroutine_threadsafe(_together(work), self._running())
 
     def close(self) -> None:
-        """Stop the thread; nothing may be pending."""
+        """Cancel what is pending, give it a moment to clean up, and stop the thread."""
         with self._lock:
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None
         if loop is not None and thread is not None:
+            ending = asyncio.run_coroutine_threadsafe(_cancel_all(), loop)
+            with suppress(TimeoutError):
+                ending.result(GRACE_S)
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
@@ -36,6 +42,14 @@ class AsyncLoop:
                 self._thread = Thread(target=self._loop.run_forever, name="async nodes", daemon=True)
                 self._thread.start()
             return self._loop
+
+
+async def _cancel_all() -> None:
+    """Cancel every other task and wait until it has noticed."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _together(work: Sequence[Awaitable[Any]]) -> list[Any]:

@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from engine.errors import Cancelled
 from engine.execution import events
 from engine.execution.cache import MemoryCache
 from engine.execution.calls import Pending
+from engine.execution.context import CURRENT, CallContext
 from engine.execution.instances import Instances
 from engine.execution.loop import AsyncLoop
 from engine.execution.result import RunResult
@@ -20,7 +23,17 @@ from engine.graph.plan import Plan
 from engine.graph.results import Progress
 
 POLL_S = 0.02
-Parked = dict["Future[list[Any]]", tuple[Vertex, Work, Pending, float]]
+
+
+@dataclass(slots=True)
+class _Job:
+    """One node being worked on; `spent` is the time of steps before it had to wait."""
+
+    vertex: Vertex
+    steps: Work
+    context: CallContext
+    spent: float = 0.0
+    pending: Pending | None = None
 
 
 def execute(
@@ -55,7 +68,7 @@ class _Inline:
     ) -> None:
         self.run, self.cancelled, self.instances, self.around = run, cancelled, instances, around
         self.loop = AsyncLoop()
-        self.parked: Parked = {}
+        self.parked: dict[Future[list[Any]], _Job] = {}
 
     def to_the_end(self) -> RunResult:
         run = self.run
@@ -67,35 +80,39 @@ class _Inline:
                 self._begin(vertex)
             elif self.parked:
                 self._collect()
-        for future, (_, steps, _, _) in self.parked.items():
+        for future, job in self.parked.items():
             future.cancel()
-            steps.close()
+            job.steps.close()
         self.loop.close()
         if run.error is None:
             run.emit(events.RunSucceeded())
         return run.result()
 
     def _begin(self, vertex: Vertex) -> None:
+        context = CallContext(vertex.id, partial(self._report, vertex), self.cancelled)
         instance = self.instances.of(vertex.id, vertex.node)
-        steps = work(vertex.node, instance, self.run.arguments(vertex), self.run.hidden.of(vertex))
-        self._advance(vertex, steps, 0.0)
+        steps = work(vertex.node, instance, self.run.arguments(vertex), self.run.hidden.of(vertex), context)
+        self._advance(_Job(vertex, steps, context))
 
-    def _advance(self, vertex: Vertex, steps: Work, spent: float) -> None:
+    def _advance(self, job: "_Job") -> None:
         """Step a node's work until it is done, fails or waits."""
         began = time.perf_counter()
+        vertex, steps = job.vertex, job.steps
         try:
             while True:
+                CURRENT.set(job.context)
                 with self.around():
                     said = next(steps)
                 if isinstance(said, Pending):
-                    spent += time.perf_counter() - began
-                    self.parked[self.loop.submit(said.work)] = vertex, steps, said, spent
+                    job.spent += time.perf_counter() - began
+                    job.pending = said
+                    self.parked[self.loop.submit(said.work)] = job
                     return
                 self._report(vertex, said)
                 if self.cancelled():
                     steps.throw(Cancelled("stopped on request"))
         except StopIteration as end:
-            self.run.finished(vertex, end.value, (time.perf_counter() - began + spent) * 1e3)
+            self.run.finished(vertex, end.value, (time.perf_counter() - began + job.spent) * 1e3)
         except Exception as error:  # noqa: BLE001  # whatever node code raises fails this run, never the worker
             self.run.failed(vertex, error, self.run.arguments(vertex))
 
@@ -106,10 +123,10 @@ class _Inline:
         """Wait a moment for async nodes, and go on with those that are done."""
         done, _ = wait(self.parked, POLL_S, FIRST_COMPLETED)
         for future in done:
-            vertex, steps, pending, spent = self.parked.pop(future)
+            job = self.parked.pop(future)
             error = future.exception()
             if error is not None:
-                self.run.failed(vertex, error, {})
-            else:
-                pending.results = future.result()
-                self._advance(vertex, steps, spent)
+                self.run.failed(job.vertex, error, {})
+            elif job.pending is not None:
+                job.pending.results = future.result()
+                self._advance(job)

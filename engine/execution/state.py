@@ -13,14 +13,15 @@ from typing import Any
 
 from engine.errors import Cancelled, EngineError, NodeFailed
 from engine.execution import events
-from engine.execution.cache import Entry, MemoryCache
-from engine.execution.calls import Row, Spread, merge, merge_ui
+from engine.execution.cache import Entry, InnerUi, MemoryCache
+from engine.execution.calls import Spread, merge, merge_ui
 from engine.execution.expand import grow, result_links
 from engine.execution.hidden import HiddenValues
 from engine.execution.result import NodeReport, RunResult
 from engine.execution.vertex import Needs, Status, Vertex
 from engine.graph.node import Services
 from engine.graph.plan import Plan
+from engine.graph.results import Row
 from engine.graph.workflow import Link, as_link
 
 Emit = Callable[[events.Event], None]
@@ -256,12 +257,13 @@ class Run:
         self._open.update(roots)
         for root in roots:
             self._need(root)
-        return list(sources)
+        return list({**sources, **dict.fromkeys(roots)})
 
     def _complete(self, vertex: Vertex) -> None:
         """All rows are there: make the entry, keep it, settle."""
         outputs = merge(vertex.node, [self._row_values(row) for row in vertex.rows])
-        entry = Entry(outputs, merge_ui([row.ui for row in vertex.rows]), vertex.milliseconds)
+        ui = merge_ui([row.ui for row in vertex.rows])
+        entry = Entry(outputs, ui, vertex.milliseconds, tuple(vertex.inner_ui))
         vertex.rows = ()
         if vertex.id not in self.keys.volatile:
             self.cache.put(vertex.key, entry)
@@ -300,10 +302,26 @@ class Run:
         assert vertex.source is not None
         if entry.ui is not None:
             self.ui[vertex.id] = entry.ui
+        self._show_inner(vertex, entry)
         spent = vertex.milliseconds if vertex.source == "executed" else 0.0
         self.emit(
             events.NodeFinished(vertex.id, vertex.node.class_type, vertex.display_id, vertex.source, spent, entry.ui)
         )
+
+    def _show_inner(self, vertex: Vertex, entry: Entry) -> None:
+        """Show what output nodes inside a cached expansion showed; let the parent of a new node remember it."""
+        if vertex.source != "executed":
+            for inner in entry.inner_ui:
+                self.ui[vertex.id + inner.suffix] = inner.ui
+                inner_id, kind = vertex.id + inner.suffix, inner.class_type
+                self.emit(events.NodeFinished(inner_id, kind, vertex.display_id, "memory", 0.0, inner.ui))
+        if vertex.parent is None:
+            return
+        suffix = vertex.id.removeprefix(vertex.parent)
+        shown = [InnerUi(suffix + each.suffix, each.class_type, each.ui) for each in entry.inner_ui]
+        if vertex.node.output_node and entry.ui is not None:
+            shown.append(InnerUi(suffix, vertex.node.class_type, entry.ui))
+        self.vertices[vertex.parent].inner_ui += shown
 
     def _hold(self, vertex: Vertex, sources: Iterable[str]) -> None:
         """The vertex may read these; their values stay until it is done."""

@@ -6,12 +6,13 @@ from enum import Enum
 from typing import Any
 
 from engine.errors import BadValue
-from engine.execution.cache import Entry
-from engine.execution.calls import Pending, Row, calls, slices
+from engine.execution.cache import Entry, InnerUi
+from engine.execution.calls import Pending, calls, slices
+from engine.execution.context import CallContext
 from engine.execution.events import Source
 from engine.graph.graph import GraphNode
 from engine.graph.node import Node
-from engine.graph.results import Progress
+from engine.graph.results import Progress, Row
 from engine.graph.workflow import Link
 
 
@@ -33,7 +34,7 @@ class Vertex:
     `missing` counts sources without a result; `consumers` wait for this one; `uses` counts nodes that may still read
     the value, which is let go at zero; `held` are the nodes this one may still read; `wanted` are lazy inputs the
     node asked for; `twin` is an equal node whose result this one takes; `rows` are results that wait for the nodes
-    of an expansion.
+    of an expansion, and `inner_ui` what output nodes among them showed.
     """
 
     at: GraphNode
@@ -49,6 +50,7 @@ class Vertex:
     wanted: set[str] = field(default_factory=set)
     twin: str | None = None
     rows: Sequence[Row] = ()
+    inner_ui: list[InnerUi] = field(default_factory=list)
     entry: Entry | None = None
     source: Source | None = None
     milliseconds: float = 0.0
@@ -93,7 +95,13 @@ class Needs:
 Work = Generator[Progress | Pending, None, list[Row] | Needs]
 
 
-def work(node: Node, instance: Any, arguments: Mapping[str, list[Any] | None], hidden: Mapping[str, Any]) -> Work:
+def work(
+    node: Node,
+    instance: Any,
+    arguments: Mapping[str, list[Any] | None],
+    hidden: Mapping[str, Any],
+    context: CallContext,
+) -> Work:
     """Ask which lazy inputs are needed, then call. `arguments` holds None for an input without a value so far."""
     given = {name: [None] if values is None else values for name, values in arguments.items()}
     if node.lazy_status is not None:
@@ -104,15 +112,10 @@ def work(node: Node, instance: Any, arguments: Mapping[str, list[Any] | None], h
             raise BadValue(f"{node.class_type}.check_lazy_status", unknown[0], f"one of {sorted(arguments)}")
         if absent:
             return Needs(absent)
-    return (yield from calls(node, bound(node.function, node, instance), given, hidden))
+    return (yield from calls(node, node.bound(node.function, instance), given, hidden, context))
 
 
 MISSING = object()
-
-
-def bound(function: Any, node: Node, instance: Any) -> Any:
-    """The function, on the instance where the class has one."""
-    return function if node.instance is None else function.__get__(instance)
 
 
 def _ask(
@@ -120,7 +123,7 @@ def _ask(
 ) -> Generator[Pending, None, list[str]]:
     """Call `lazy_status` over the lists and unite what it names."""
     answers: list[Any] = [
-        bound(node.lazy_status, node, instance)(**keywords) for keywords in slices(node, given, hidden)
+        node.bound(node.lazy_status, instance)(**keywords) for keywords in slices(node, given, hidden)
     ]
     coroutines = [answer for answer in answers if hasattr(answer, "__await__")]
     if coroutines:

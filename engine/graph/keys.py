@@ -14,7 +14,7 @@ from engine.graph.workflow import Link
 SCALARS = (str, int, float, bool, type(None))
 
 
-class Unrepeatable(Exception):  # noqa: N818  # a state of a value, not a mistake
+class Unrepeatable(Exception):  # a state of a value, not a mistake
     """A part of a node that equals nothing, not even itself: NaN, or an object without content we can read."""
 
 

@@ -27,7 +27,7 @@ from engine.graph.marks import (
     Socket,
     Tooltip,
 )
-from engine.graph.results import Blocker, Expansion, Progress, UiResult
+from engine.graph.results import Blocker, Expansion, Progress, Row, UiResult
 
 __all__ = [
     "Blocker",
@@ -56,7 +56,6 @@ __all__ = [
 Lane = Literal["device", "host"]
 Group = Literal["required", "optional", "hidden"]
 WIDGET_TYPES: dict[type, str] = {bool: "BOOLEAN", int: "INT", float: "FLOAT", str: "STRING"}
-WIRE_TAGS = ("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG")
 MISSING = inspect.Parameter.empty
 
 
@@ -115,8 +114,9 @@ class Output:
 class Node:
     """A node class: what it takes, what it gives, and the function that does it. Calling it calls the function.
 
-    The fields from `input_is_list` on are what node classes of ComfyUI's convention add; `instance` makes the object
-    their function is called on.
+    The fields from `input_is_list` on are what node classes of ComfyUI's convention add: `instance` makes the object
+    to call on (`function` and `lazy_status` then take it and give the method), `reads` reads what one call returned,
+    `refresh` asks the class for its declaration again.
     """
 
     class_type: str
@@ -126,7 +126,7 @@ class Node:
     function: Callable[..., Any]
     output_node: bool = False
     lane: Lane = "host"
-    revision: int = 1
+    revision: int | str = 1
     display_name: str | None = None
     description: str = ""
     module: str = "nodes"
@@ -140,12 +140,17 @@ class Node:
     lazy_status: Callable[..., Any] | None = None
     instance: Callable[[], Any] | None = None
     refresh: Callable[[], "Node"] | None = None
-    reads: Callable[[Any], Any] | None = None
+    reads: Callable[[Any], Row] | None = None
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         """The function's result; a generator is run to its end, its progress dropped."""
-        result = self.function(*args, **inputs)
+        function = self.bound(self.function, self.instance() if self.instance is not None else None)
+        result = function(*args, **inputs)
         return drain(result) if inspect.isgenerator(result) else result
+
+    def bound(self, function: Any, instance: Any) -> Any:
+        """What to call: the function itself, or what it gives for an instance where the class makes some."""
+        return function if self.instance is None else function(instance)
 
     def group(self, group: Group) -> tuple[Input, ...]:
         """The inputs of one group, in wire order."""
@@ -174,7 +179,7 @@ class Node:
 
     def object_info(self, services: Services | None = None) -> dict[str, Any]:
         """The declaration in ComfyUI's `/object_info` form; file lists need `services`."""
-        shown = [each for each in self.inputs if each.group != "hidden" or each.type in WIRE_TAGS]
+        shown = [each for each in self.inputs if each.type != "SERVICES"]
         groups: dict[str, dict[str, Any]] = {"required": {}}
         for each in shown:
             group = groups.setdefault(each.group, {})

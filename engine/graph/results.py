@@ -42,3 +42,13 @@ class Expansion:
     graph: Mapping[str, Any]
     result: Any = ()
     ui: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one call gave: values by slot, or nodes to run instead; `blocked` is the blocker that prevented the call."""
+
+    values: tuple[Any, ...] = ()
+    ui: Mapping[str, Any] | None = None
+    expansion: Expansion | None = None
+    blocked: Blocker | None = None

@@ -1,0 +1,78 @@
+"""The modules node packs import, as thin as possible. Making them starts nothing and imports no tensor library.
+
+What needs models or samplers (`comfy.samplers`, `comfy.sd`, `comfy.model_management`'s device) is handed in by whoever
+puts the engine together.
+"""
+
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from engine.errors import Cancelled
+from engine.execution.folders import Folders
+from engine.execution.packs import graph_utils, node_typing, progress
+from engine.execution.packs.paths import folder_paths
+from engine.graph.results import Blocker
+
+Names = Mapping[str, Any]
+
+
+def offered_modules(services: Folders, further: Mapping[str, Names] | None = None) -> dict[str, ModuleType]:
+    """Module name -> module. `further` adds names, `{"comfy.samplers": {"KSampler": ...}}`."""
+    names: dict[str, dict[str, Any]] = {
+        "comfy": {},
+        "comfy.utils": {"ProgressBar": progress.ProgressBar},
+        "comfy.model_management": {
+            "InterruptProcessingException": Cancelled,
+            "throw_exception_if_processing_interrupted": progress.throw_exception_if_processing_interrupted,
+            "processing_interrupted": progress.processing_interrupted,
+        },
+        "comfy.comfy_types": _public(node_typing),
+        "comfy.comfy_types.node_typing": _public(node_typing),
+        "comfy_execution": {},
+        "comfy_execution.graph": {"ExecutionBlocker": Blocker},
+        "comfy_execution.graph_utils": _public(graph_utils),
+        "comfy_api": {},
+        "comfy_api.v0_0_2": _public(progress),
+        "comfy_api.latest": _public(progress),
+        "folder_paths": folder_paths(services),
+    }
+    for module, more in (further or {}).items():
+        names.setdefault(module, {}).update(more)
+    return _linked({name: _module(name, values) for name, values in _with_parents(names).items()})
+
+
+def install(modules: Mapping[str, ModuleType]) -> None:
+    """Make the modules importable. Where a module of that name is loaded already, only missing names are added."""
+    for name, module in modules.items():
+        present = sys.modules.setdefault(name, module)
+        for key, value in vars(module).items():
+            if not hasattr(present, key):
+                setattr(present, key, value)
+
+
+def _public(module: ModuleType) -> dict[str, Any]:
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return {name: value for name, value in own.items() if getattr(value, "__module__", None) == module.__name__}
+
+
+def _with_parents(names: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    parents = {name.rpartition(".")[0] for name in names} - {""}
+    return {**{parent: {} for parent in parents}, **names}
+
+
+def _module(name: str, values: Names) -> ModuleType:
+    module = ModuleType(name, "Names that node packs import; provided by this engine.")
+    module.__path__ = []  # importable as a package
+    vars(module).update(values)
+    return module
+
+
+def _linked(modules: dict[str, ModuleType]) -> dict[str, ModuleType]:
+    """Each module as an attribute of its parent."""
+    for name, module in modules.items():
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(modules[parent], child, module)
+    return modules

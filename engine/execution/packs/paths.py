@@ -1,0 +1,110 @@
+"""Offered as `folder_paths`: the functions node packs ask for files, answered by the services of this engine."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+from engine.execution.folders import PLACES, Folders, inside
+
+
+def folder_paths(services: Folders) -> dict[str, Any]:
+    """The names of the module."""
+    return {**_directories(services), **_files(services), **_saving(services)}
+
+
+def _directories(services: Folders) -> dict[str, Any]:
+    places = {"input": services.input_dir, "output": services.output_dir, "temp": services.temp_dir}
+
+    def get_folder_paths(folder_name: str) -> list[str]:
+        """Every directory of a model folder."""
+        return [str(path) for path in services.directories(folder_name)]
+
+    def get_directory_by_type(type_name: str) -> str | None:
+        """The input, output or temporary directory."""
+        return str(places[type_name]) if type_name in places else None
+
+    return {
+        "models_dir": str(services.models),
+        "base_path": str(services.models.parent),
+        "get_input_directory": lambda: str(services.input_dir),
+        "get_output_directory": lambda: str(services.output_dir),
+        "get_temp_directory": lambda: str(services.temp_dir),
+        "get_directory_by_type": get_directory_by_type,
+        "get_folder_paths": get_folder_paths,
+        "add_model_folder_path": _adder(services),
+        "folder_names_and_paths": {},
+    }
+
+
+def _adder(services: Folders) -> Callable[..., None]:
+    def add_model_folder_path(folder_name: str, full_folder_path: str, is_default: bool = False) -> None:
+        """Let a model folder have one more directory."""
+        known = list(services.extra.get(folder_name, ()))
+        fresh = Path(full_folder_path)
+        known = [fresh, *known] if is_default else [*known, fresh]
+        services.extra = {**services.extra, folder_name: known}
+
+    return add_model_folder_path
+
+
+def _files(services: Folders) -> dict[str, Any]:
+    def get_full_path(folder_name: str, filename: str) -> str | None:
+        """The path of a model file, or None."""
+        try:
+            return str(services.path(folder_name, filename))
+        except EngineError:
+            return None
+
+    def get_full_path_or_raise(folder_name: str, filename: str) -> str:
+        """The path of a model file; raises for what is not there."""
+        return str(services.path(folder_name, filename))
+
+    def get_annotated_filepath(name: str, default_dir: str | None = None) -> str:
+        """The path of `picture.png [output]`, whether or not it exists; a name that leads outside is refused."""
+        folder = next((place for place in PLACES if name.endswith(f" [{place}]")), "input")
+        bare = name.removesuffix(f" [{folder}]")
+        base = Path(default_dir) if default_dir is not None and bare == name else services.directories(folder)[0]
+        return str(inside(base, bare))
+
+    def exists_annotated_filepath(name: str) -> bool:
+        """Whether that file is there."""
+        return Path(get_annotated_filepath(name)).is_file()
+
+    return {
+        "get_filename_list": services.files,
+        "get_full_path": get_full_path,
+        "get_full_path_or_raise": get_full_path_or_raise,
+        "get_annotated_filepath": get_annotated_filepath,
+        "exists_annotated_filepath": exists_annotated_filepath,
+        "filter_files_content_types": _only_types,
+    }
+
+
+TYPES = {
+    "image": (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    "audio": (".wav", ".mp3", ".flac", ".ogg", ".opus"),
+    "video": (".mp4", ".webm", ".mov", ".mkv", ".m4v"),
+}
+
+
+def _only_types(files: list[str], content_types: list[str]) -> list[str]:
+    """The files of these kinds, told by their ending."""
+    endings = tuple(ending for kind in content_types for ending in TYPES.get(kind, ()))
+    return [name for name in files if name.lower().endswith(endings)]
+
+
+def _saving(services: Folders) -> dict[str, Any]:
+    def get_save_image_path(
+        filename_prefix: str, output_dir: str, image_width: int = 0, image_height: int = 0
+    ) -> tuple[str, str, int, str, str]:
+        """Folder, file name, next counter, subfolder and prefix for saving pictures `name_00001_`."""
+        prefix = filename_prefix.replace("%width%", str(image_width)).replace("%height%", str(image_height))
+        place = inside(Path(output_dir), prefix)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        numbers = (path.name[len(place.name) + 1 :].split("_")[0] for path in place.parent.glob(f"{place.name}_*"))
+        counter = max((int(number) for number in numbers if number.isdigit()), default=0) + 1
+        subfolder = place.parent.relative_to(output_dir).as_posix()
+        return str(place.parent), place.name, counter, "" if subfolder == "." else subfolder, prefix
+
+    return {"get_save_image_path": get_save_image_path}

@@ -1,0 +1,51 @@
+"""The other way round: a `Node` of ours as a class of ComfyUI's convention, for packs that call built-in nodes."""
+
+from typing import Any
+
+from engine.graph.comfy_class import Border
+from engine.graph.node import Node, Services
+from engine.graph.results import UiResult
+
+
+def as_class(node: Node, services: Services | None, border: Border) -> type:
+    """A class whose `run` calls the node, with values translated on the way in and out."""
+
+    def input_types() -> dict[str, Any]:
+        declared: dict[str, Any] = node.object_info(services)["input"]
+        return {
+            group: {n: tuple(s) if isinstance(s, list) else s for n, s in each.items()}
+            for group, each in declared.items()
+        }
+
+    def run(self: Any, **inputs: Any) -> Any:
+        own = {name: _inward(node, name, value, border) for name, value in inputs.items()}
+        own |= {each.name: services for each in node.hidden if each.type == "SERVICES"}
+        returned = node(**own)
+        ui = dict(returned.ui) if isinstance(returned, UiResult) else None
+        value = returned.value if isinstance(returned, UiResult) else returned
+        values = value if len(node.outputs) > 1 else (value,) * len(node.outputs)
+        result = tuple(_outward(output.type, each, border) for output, each in zip(node.outputs, values, strict=True))
+        return result if ui is None else {"ui": ui, "result": result}
+
+    attributes = {
+        "INPUT_TYPES": staticmethod(input_types),
+        "RETURN_TYPES": tuple(output.type for output in node.outputs),
+        "RETURN_NAMES": tuple(output.name or output.type for output in node.outputs),
+        "FUNCTION": "run",
+        "CATEGORY": node.category,
+        "OUTPUT_NODE": node.output_node,
+        "DESCRIPTION": node.description,
+        "run": run,
+    }
+    return type(node.class_type, (), attributes)
+
+
+def _inward(node: Node, name: str, value: Any, border: Border) -> Any:
+    declared = node.declared.get(name)
+    crossing = border.translations.get(str(declared.type)) if declared is not None else None
+    return crossing.back(value) if crossing is not None and value is not None else value
+
+
+def _outward(wire: str, value: Any, border: Border) -> Any:
+    crossing = border.translations.get(wire)
+    return crossing.out(value) if crossing is not None and value is not None else value

@@ -1,0 +1,50 @@
+"""Copies of values for code that may edit them, and what differs afterwards. Tensors are met by their methods only."""
+
+from typing import Any
+
+
+def copied(value: Any) -> Any:
+    """Containers anew, tensors cloned, everything else as it is (models are immutable by contract)."""
+    kind = type(value)
+    if kind is dict:
+        return {key: copied(item) for key, item in value.items()}
+    if kind is list:
+        return [copied(item) for item in value]
+    if kind is tuple:
+        return tuple(copied(item) for item in value)
+    if is_array(value):
+        return value.clone() if hasattr(value, "clone") else value.copy()
+    return value
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is a tensor or an array: it knows its bytes, its shape, and how to copy itself."""
+    has_shape = hasattr(value, "nbytes") and hasattr(value, "shape") and hasattr(value, "dtype")
+    return has_shape and (hasattr(value, "clone") or hasattr(value, "copy"))
+
+
+def difference(one: Any, other: Any) -> str | None:
+    """Where two values of the same origin differ, or None. Opaque objects count as equal."""
+    if type(one) is not type(other):
+        return "its type"
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return f"its keys {sorted(map(str, one.keys() ^ other.keys()))}"
+        return next((f"[{key!r}] {found}" for key in one if (found := difference(one[key], other[key]))), None)
+    if isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return "its length"
+        pairs = enumerate(zip(one, other, strict=True))
+        return next((f"[{at}] {found}" for at, (a, b) in pairs if (found := difference(a, b))), None)
+    if is_array(one):
+        return _array_difference(one, other)
+    if isinstance(one, str | int | float | bool | bytes):
+        return None if one == other or one != one else "its value"
+    return None
+
+
+def _array_difference(one: Any, other: Any) -> str | None:
+    if tuple(one.shape) != tuple(other.shape) or one.dtype != other.dtype:
+        return "its shape or type"
+    is_same = (one == other) | ((one != one) & (other != other))
+    return None if bool(is_same.all()) else "its elements"

@@ -1,0 +1,53 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.execution.folders import Folders
+from engine.execution.packs import Pack, load_packs, offered_modules
+from engine.graph.node import Node
+from tests.execution.running import Stage
+from tests.graph.small import NODES
+
+PACKS = Path(__file__).parent / "packs"
+
+
+@pytest.fixture(scope="session")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pack]]:
+    """The packs of this folder, loaded by the public loader; the offered modules are taken away again."""
+    root = tmp_path_factory.mktemp("files")
+    folders = Folders(root / "models", root / "input", root / "output", root / "temp")
+    before = set(sys.modules)
+    yield {pack.name: pack for pack in load_packs([PACKS], offered_modules(folders))}
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in ("comfy", "comfy_execution", "comfy_api", "folder_paths", "custom_nodes"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def nodes(packs: dict[str, Pack]) -> dict[str, Node]:
+    """The small nodes and those of the rules pack."""
+    return {**NODES, **packs["rules"].nodes}
+
+
+@pytest.fixture
+def stage(nodes: dict[str, Node]) -> Stage:
+    """A stage with them."""
+    return Stage(nodes)
+
+
+@pytest.fixture
+def calls(packs: dict[str, Pack]) -> list[tuple[str, Any]]:
+    """What the classes of the pack note down."""
+    noted: list[tuple[str, Any]] = sys.modules["custom_nodes.rules.basics"].CALLS
+    noted.clear()
+    return noted
+
+
+@pytest.fixture
+def classes(packs: dict[str, Pack]) -> dict[str, Any]:
+    """The classes themselves."""
+    found: dict[str, Any] = sys.modules["custom_nodes.rules"].NODE_CLASS_MAPPINGS
+    return found

@@ -1,0 +1,1 @@
+raise RuntimeError("this pack needs a library nobody has")

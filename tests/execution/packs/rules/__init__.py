@@ -1,0 +1,7 @@
+"""A pack of node classes in ComfyUI's convention that uses every feature of it, loaded by the public loader."""
+
+from .basics import BASICS
+from .flow import FLOW
+
+NODE_CLASS_MAPPINGS = {**BASICS, **FLOW}
+NODE_DISPLAY_NAME_MAPPINGS = {"P.Concat": "Concatenate"}
