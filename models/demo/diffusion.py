@@ -23,7 +23,7 @@ SHAPE = MMDiTShape(
     context_width=text.WIDTH_T5,
     table_side=24,
 )
-POOL = 24_000
+POOL = 16_000
 BATCH = 64
 EMPTY_SHARE = 0.10
 NO_T5_SHARE = 0.08
@@ -92,12 +92,12 @@ def encoded_pool(folder: Path) -> Pool:
     file = folder / "pool.pt"
     if not file.exists():
         model, rng, parts = autoencoder.load(folder), random.Random(POOL_SEED), []
-        for start in range(0, POOL, 64):
-            image = scenes.batch(drawn[start : start + 64], autoencoder.PICTURE, rng)
+        for start in range(0, POOL, 8):
+            image = scenes.batch(drawn[start : start + 8], autoencoder.PICTURE, rng)
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
                 mean = model.encode(image)[0].float()
             parts.append(((mean - autoencoder.LATENT_SHIFT) * autoencoder.LATENT_SCALE).half())
-            if start % 3200 == 0:
+            if start % 2000 == 0:
                 log.info("encoded %d of %d pictures", start, POOL)
         save(file, {"latents": torch.cat(parts)})
     return Pool(torch.load(file, weights_only=True)["latents"], drawn)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
@@ -40,6 +40,7 @@ def clip_tokenizer(corpus: Sequence[str]) -> Tokenizer:
     vocabulary = {name: i for i, name in enumerate(names)}
     final = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>"))
     _prepare(final)
+    final.decoder = decoders.BPEDecoder(suffix="</w>")
     return final
 
 
@@ -62,6 +63,7 @@ def t5_tokenizer(corpus: Sequence[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram([*specials, *words, *letters], unk_id=2))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
     return tokenizer
 
 
