@@ -7,14 +7,17 @@ with it can be made again. Word generation is NumPy's SeedSequence (O'Neill's se
 
 import math
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import reduce
 
-import torch
 from torch import Tensor
+
+from engine.sampling.precision import float32
 
 POOL_WORDS = 24
 DECIMALS = 6
+KEPT_NODES = 64  # two root-to-leaf paths at six decimals
 WORD = 2**32
 
 
@@ -22,15 +25,15 @@ class BrownianTree:
     """One Brownian path over [low, high]; `draw(word)` gives unit normal noise from a generator seeded with `word`."""
 
     def __init__(self, seed: int, low: float, high: float, draw: Callable[[int], Tensor]) -> None:
-        self._seed, self._draw = seed, draw
+        self._words, self._draw = SeedWords(seed), draw
         self._low, self._high = round(low, DECIMALS), round(high, DECIMALS)
-        root = seed_words(seed, (), 3)[0]
-        self._whole = draw(root) * math.sqrt(high - low)
+        self._whole = draw(self._words((), 3)[0]) * math.sqrt(high - low)
+        self._kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
 
     def unit_noise(self, sigma: float, sigma_next: float) -> Tensor:
         """Unit-variance noise of the way from `sigma` down to `sigma_next`."""
-        high, low = torch.tensor([sigma, sigma_next], dtype=torch.float32)  # as the recorded images have it
-        return -self.increment(float(low), float(high)) / float((high - low).sqrt())
+        high, low = float32(sigma), float32(sigma_next)  # as the recorded images have it
+        return -self.increment(low, high) / float32(math.sqrt(float32(high - low)))
 
     def increment(self, start: float, end: float) -> Tensor:
         """W(end) - W(start), start < end; both are clamped to the tree and rounded to six decimals."""
@@ -41,15 +44,11 @@ class BrownianTree:
     def _pieces(
         self, start: float, end: float, low: float, high: float, whole: Tensor, k: int, depth: int
     ) -> list[Tensor]:
-        """Increments that make up [start, end] inside the node (k, depth), which spans [low, high] and moves `whole`."""
+        """Increments that make up [start, end] inside node (k, depth), which spans [low, high] and moves by `whole`."""
         if (start, end) == (low, high):
             return [whole]
         middle = round((low + high) / 2, DECIMALS)
-        left, right, width = middle - low, high - middle, high - low
-        word = seed_words(self._seed, (k, depth), 4)[0]
-        # the order of operations is that of the recorded images, down to the last bit
-        per_width = 1 / width
-        first = whole * left * per_width + self._draw(word) * math.sqrt(left * right * per_width)
+        first = self._left(low, middle, high, whole, k, depth)
         pieces = []
         if start < middle:
             pieces += self._pieces(start, min(end, middle), low, middle, first, 2 * k, depth + 1)
@@ -57,20 +56,63 @@ class BrownianTree:
             pieces += self._pieces(max(start, middle), end, middle, high, whole - first, 2 * k + 1, depth + 1)
         return pieces
 
+    def _left(self, low: float, middle: float, high: float, whole: Tensor, k: int, depth: int) -> Tensor:
+        """The increment of a node's left half: a Brownian bridge. The newest nodes are kept: the next query is near."""
+        if (k, depth) in self._kept:
+            self._kept.move_to_end((k, depth))
+            return self._kept[k, depth]
+        left, right = middle - low, high - middle
+        per_width = 1 / (high - low)  # the order of operations is that of the recorded images, down to the last bit
+        noise = self._draw(self._words((k, depth), 4)[0])
+        first = whole * left * per_width + noise * math.sqrt(left * right * per_width)
+        self._kept[k, depth] = first
+        if len(self._kept) > KEPT_NODES:
+            self._kept.popitem(last=False)
+        return first
 
-def seed_words(entropy: int, spawn_key: Sequence[int], count: int) -> list[int]:
-    """`count` 32-bit words from NumPy's SeedSequence(entropy, spawn_key, pool_size=24)."""
-    given = _words(entropy)
-    if spawn_key:
-        given += [0] * (POOL_WORDS - len(given)) + [word for key in spawn_key for word in _words(key)]
-    pool = _mixed_pool(given)
-    out, multiplier = [], 0x8B51F9DD
-    for place in range(count):
-        value = pool[place % POOL_WORDS] ^ multiplier
-        multiplier = multiplier * 0x58F38DED % WORD
-        value = value * multiplier % WORD
-        out.append(value ^ (value >> 16))
-    return out
+
+class SeedWords:
+    """NumPy's SeedSequence(seed, spawn_key, pool_size=24): call it with a spawn key and a count of 32-bit words."""
+
+    def __init__(self, seed: int) -> None:
+        self._given = _words(seed)
+        self._hash = _Hash()
+        self._pool = [self._hash(self._given[at] if at < len(self._given) else 0) for at in range(POOL_WORDS)]
+        for source in range(POOL_WORDS):
+            for target in range(POOL_WORDS):
+                if source != target:
+                    self._pool[target] = _mixed(self._pool[target], self._hash(self._pool[source]))
+
+    def __call__(self, spawn_key: Sequence[int], count: int) -> list[int]:
+        pool, hashed = list(self._pool), _Hash(self._hash.multiplier)
+        for word in (word for key in spawn_key for word in _words(key)):
+            for target in range(POOL_WORDS):
+                pool[target] = _mixed(pool[target], hashed(word))
+        out, multiplier = [], 0x8B51F9DD
+        for place in range(count):
+            value = pool[place % POOL_WORDS] ^ multiplier
+            multiplier = multiplier * 0x58F38DED % WORD
+            value = value * multiplier % WORD
+            out.append(value ^ (value >> 16))
+        return out
+
+
+class _Hash:
+    """A hash whose multiplier moves on with every word."""
+
+    def __init__(self, multiplier: int = 0x43B0D7E5) -> None:
+        self.multiplier = multiplier
+
+    def __call__(self, value: int) -> int:
+        value ^= self.multiplier
+        self.multiplier = self.multiplier * 0x931E8875 % WORD
+        value = value * self.multiplier % WORD
+        return value ^ (value >> 16)
+
+
+def _mixed(x: int, y: int) -> int:
+    value = (0xCA01F9DD * x - 0x4973F715 * y) % WORD
+    return value ^ (value >> 16)
 
 
 def _words(number: int) -> list[int]:
@@ -79,28 +121,3 @@ def _words(number: int) -> list[int]:
     while number := number // WORD:
         words.append(number % WORD)
     return words
-
-
-def _mixed_pool(given: Sequence[int]) -> list[int]:
-    multiplier = 0x43B0D7E5
-
-    def hashed(value: int) -> int:
-        nonlocal multiplier
-        value ^= multiplier
-        multiplier = multiplier * 0x931E8875 % WORD
-        value = value * multiplier % WORD
-        return value ^ (value >> 16)
-
-    def mixed(x: int, y: int) -> int:
-        value = (0xCA01F9DD * x - 0x4973F715 * y) % WORD
-        return value ^ (value >> 16)
-
-    pool = [hashed(given[place] if place < len(given) else 0) for place in range(POOL_WORDS)]
-    for source in range(POOL_WORDS):
-        for target in range(POOL_WORDS):
-            if source != target:
-                pool[target] = mixed(pool[target], hashed(pool[source]))
-    for word in given[POOL_WORDS:]:
-        for target in range(POOL_WORDS):
-            pool[target] = mixed(pool[target], hashed(word))
-    return pool

@@ -6,12 +6,15 @@ whether a step of an interval-switched solver is stochastic. Scalars cross as Py
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from engine.sampling.precision import float32
 
 LOWEST_ZERO_SNR = 4.8973451890853435e-08  # the last alpha-bar of a zero-terminal-SNR table, kept above 0
 BEFORE_THE_START = 999_999_999.9  # sigma of percent 0 on tables that have no natural upper end
@@ -159,15 +162,25 @@ class DiscreteLevels(_Table):
     def _logs(self) -> Tensor:
         return self._sigmas_f64.log().float()  # the float32 of the exact log, not the log of the float32 table
 
+    @cached_property
+    def _log_list(self) -> list[float]:
+        return self._logs.tolist()
+
     def timestep(self, sigma: float) -> float:
-        return float((torch.tensor(sigma, dtype=torch.float32).log() - self._logs).abs().argmin())
+        """The index of the trained level nearest in ln(sigma), as the network was trained on whole numbers only."""
+        logs, log = self._log_list, float32(math.log(max(sigma, 1e-30)))
+        above = min(max(bisect_left(logs, log), 1), self.count - 1)
+        return float(above if logs[above] - log < log - logs[above - 1] else above - 1)
 
     def sigma(self, timestep: float) -> float:
         return float(self.sigmas_at(torch.tensor(timestep, dtype=torch.float32)))
 
     def position(self, sigma: float) -> float:
         """Fractional, unlike `timestep`, which the network takes as a whole number."""
-        return float(_interpolation_index(math.log(max(sigma, 1e-30)), self._logs.tolist()))
+        logs, log = self._log_list, math.log(max(sigma, 1e-30))
+        above = min(max(bisect_left(logs, log), 1), self.count - 1)
+        within = (log - logs[above - 1]) / (logs[above] - logs[above - 1])
+        return above - 1 + min(max(within, 0.0), 1.0)
 
     def sigmas_at(self, positions: Tensor) -> Tensor:
         at = positions.clamp(0, self.count - 1)
@@ -224,13 +237,3 @@ def _zero_terminal(sigmas: Tensor) -> Tensor:
     kept = ((amplitudes - last) * (first / (first - last))) ** 2
     kept[-1] = LOWEST_ZERO_SNR
     return ((1 - kept) / kept) ** 0.5
-
-
-def _interpolation_index(value: float, ascending: list[float]) -> float:
-    """Where `value` falls between the entries, as a fractional index, clamped to the ends."""
-    if value <= ascending[0]:
-        return 0.0
-    for index, (low, high) in enumerate(zip(ascending, ascending[1:], strict=False)):
-        if value <= high:
-            return index + (value - low) / (high - low)
-    return float(len(ascending) - 1)

@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.errors import BadValue, UnknownName
 from engine.registry import Registry
 from engine.sampling.levels import Levels
+from engine.sampling.precision import float32
 from engine.sampling.process import Process
 
 
@@ -79,7 +80,7 @@ class Context:
 
     def rounded(self, sigma: float) -> float:
         """A level as the state's precision would hold it, for rules that depend on its last bit."""
-        return sigma if self.dtype == torch.float64 else float(torch.tensor(sigma, dtype=torch.float32))
+        return sigma if self.dtype == torch.float64 else float32(sigma)
 
 
 class Range(NamedTuple):
@@ -135,7 +136,8 @@ SolverFunction: TypeAlias = Callable[..., Steps]
 class Solver:
     """One revision of one sampler: the step rule and everything declared about it.
 
-    `order` is what tests hold it to on smooth problems; `evaluations` counts model evaluations per step;
+    `order` is what tests hold it to on smooth problems, with its history full (0: it converges to no ODE or SDE);
+    `evaluations` counts model evaluations per step;
     `restarts_seed` says that its noise sequence begins with the run's initial noise (existing seeds, CPU);
     `composes_mask` that a masked run ends by putting the kept region back; `masks_with_next_seed` that the kept
     region's noise is not the initial one; `fixed` are options this name settles; `older` are its earlier revisions.
@@ -164,6 +166,13 @@ class Solver:
     def options(self) -> tuple[Option, ...]:
         """The settings its signature offers, less those its name settles."""
         return tuple(option for option in options_of(self.function) if option.name not in self.fixed)
+
+    @property
+    def ode_options(self) -> dict[str, object] | None:
+        """The options that leave no noise in it; None where there are none such."""
+        known = {option.name for option in self.options}
+        found = {name: value for name, value in self.as_ode.items() if name in known}
+        return found if found or self.noise is Noise.NONE else None
 
     @property
     def summary(self) -> str:

@@ -110,6 +110,7 @@ def extrapolation(sigma_last: float, sigma: float, sigma_next: float, ctx: Conte
     source=SOURCE + ", on Lu 2022 2S",
     revision=2,
     remark="revision 1 mixes the first guided with the second unconditional estimate and adds noise as if alpha = 1",
+    older={1: {"order": 0}},
 )
 def dpmpp_2s_ancestral_cfg_pp(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0

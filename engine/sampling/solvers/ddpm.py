@@ -35,7 +35,7 @@ def ddpm(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
     return x
 
 
-@solver("lcm", order=1, noise=Noise.SEQUENCE, source="Luo 2023, arXiv:2310.04378, Alg. 3", revision=2)
+@solver("lcm", order=0, noise=Noise.SEQUENCE, source="Luo 2023, arXiv:2310.04378, Alg. 3", revision=2)
 def lcm(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
     """The estimate, noised afresh to the next level (for consistency models; no approximation of the ODE)."""
     for sigma, sigma_next in pairwise(sigmas):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.sampling.process import split
 from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
-from engine.sampling.solvers.euler import Strength
+from engine.sampling.solvers.euler import Strength, renoised
 
 SOURCE = "Lu 2022, arXiv:2206.00927"
 NEVER_ZERO = "revision 1 stops at the last sigma above 0; revision 2 goes on to 0 with one more evaluation"
@@ -68,7 +68,29 @@ def finished(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
     return denoised
 
 
-@solver("dpm_fast", order=1, noise=Noise.SEQUENCE, source=SOURCE, revision=2, remark=NEVER_ZERO)
+def lowered(tau: float, tau_next: float, end: float, eta: float, ctx: Context) -> float:
+    """Where an ancestral step goes before noise brings it back to `tau_next`."""
+    if eta == 0:
+        return tau_next
+    if not ctx.as_recorded:
+        return -math.log(ctx.process.ancestral(math.exp(-tau), math.exp(-tau_next), eta).sigma_down)
+    down, _ = split(math.exp(-tau), math.exp(-tau_next), eta)
+    return min(end, -math.log(down)) if down > 0 else end
+
+
+def raised(
+    x: Tensor, tau: float, target: float, tau_next: float, eta: float, s_noise: float, ctx: Context
+) -> Tensor:
+    """The noise that brings a state from `target` back to `tau_next`; revision 1 adds it as if alpha = 1."""
+    if eta == 0:
+        return x
+    if not ctx.as_recorded:
+        return renoised(x, math.exp(-tau), math.exp(-tau_next), eta, s_noise, ctx)
+    up = math.sqrt(max(math.exp(-2 * tau_next) - math.exp(-2 * target), 0.0))
+    return x + ctx.draw() * (up * s_noise) if up * s_noise > 0 else x
+
+
+@solver("dpm_fast", order=2, noise=Noise.SEQUENCE, source=SOURCE, revision=2, remark=NEVER_ZERO)
 def dpm_fast(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 0.0, s_noise: Strength = 1.0
 ) -> Steps:
@@ -78,15 +100,11 @@ def dpm_fast(
     orders = orders_of(budget) if end > start or ctx.as_recorded else []
     for group, order in enumerate(orders):
         tau, tau_next = (start + (end - start) * place / len(orders) for place in (group, group + 1))
-        target, up = tau_next, 0.0
-        if eta > 0:
-            down, _ = split(math.exp(-tau), math.exp(-tau_next), eta)
-            target = min(end, -math.log(down)) if down > 0 else end
-            up = math.sqrt(max(math.exp(-2 * tau_next) - math.exp(-2 * target), 0.0))
+        target = lowered(tau, tau_next, end, eta, ctx)
         denoised: Tensor = yield Evaluate(x, math.exp(-tau))
         e = (x - denoised) * math.exp(tau)
         x = yield from _group(x, tau, target, order, e)
-        x = x + ctx.draw() * (up * s_noise) if up * s_noise > 0 else x
+        x = raised(x, tau, target, tau_next, eta, s_noise, ctx)
         yield Step(x, denoised)
     return (yield from finished(x, sigmas, ctx))
 
@@ -156,20 +174,16 @@ def dpm_adaptive(
     controller = Controller(h_init, weights, accept_safety)
     tau, end, x_previous = -math.log(sigmas[0]), -math.log(ending(sigmas)), x
     while tau < end - 1e-5:
-        tau_next, up = min(end, tau + controller.h), 0.0
-        target = tau_next
-        if eta > 0:
-            down, _ = split(math.exp(-tau), math.exp(-tau_next), eta)
-            target = min(end, -math.log(down)) if down > 0 else end
-            up = math.sqrt(max(math.exp(-2 * tau_next) - math.exp(-2 * target), 0.0))
+        tau_next = min(end, tau + controller.h)
+        target = lowered(tau, tau_next, end, eta, ctx)
         denoised: Tensor = yield Evaluate(x, math.exp(-tau))
         e = (x - denoised) * math.exp(tau)
         low, high = yield from _pair(x, tau, target, order, e)
         allowed = torch.maximum(low.abs(), x_previous.abs()).mul(rtol).clamp_min(atol)
         error = float(torch.linalg.vector_norm((low - high) / allowed) / math.sqrt(x.numel()))
         if controller.accepts(error):
-            x_previous, x, tau = low, high, tau_next
-            x = x + ctx.draw() * (up * s_noise) if up * s_noise > 0 else x
+            x_previous, x = low, raised(high, tau, target, tau_next, eta, s_noise, ctx)
+            tau = tau_next
             yield Step(x, denoised)
     return (yield from finished(x, sigmas, ctx))
 

@@ -19,6 +19,7 @@ from engine.sampling.solvers.log_snr import faded, fresh, from_no_signal, phi_2,
 
 LIMIT = "revision 1 starts at percent 1e-4 where no signal is left; revision 2 takes the limit"
 BOUND = "; revision 2 bounds the extrapolation where a step is more than twice the one before"
+HALVED = "; revision 1 gives the curvature half its weight (order 2)"
 
 
 @solver("dpmpp_sde", order=2, evaluations=2, noise=Noise.BROWNIAN, source=SOURCE, revision=2, remark=LIMIT)
@@ -94,7 +95,13 @@ def _stretch(h: float, h_last: float, ctx: Context) -> float:
 
 
 @solver(
-    "dpmpp_3m_sde", order=3, noise=Noise.BROWNIAN, source="k-diffusion (Crowson 2023)", revision=2, remark=LIMIT + BOUND
+    "dpmpp_3m_sde",
+    order=3,
+    noise=Noise.BROWNIAN,
+    source="k-diffusion (Crowson 2023)",
+    revision=2,
+    remark=LIMIT + BOUND + HALVED,
+    older={1: {"order": 2}},
 )
 def dpmpp_3m_sde(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0
@@ -118,17 +125,21 @@ def dpmpp_3m_sde(
 
 
 def _bend(denoised: Tensor, past: list[tuple[float, Tensor]], h: float, decay: float, ctx: Context) -> Tensor:
-    """phi_2 times the slope minus phi_3 times the curvature of the estimates, per step `h`."""
+    """What slope and curvature of the estimates, per step `h`, add to the integral.
+
+    Revision 1 weights the curvature by phi_3 where the integral of its square is 2 phi_3, which costs an order.
+    """
     (h1, first), *rest = past
-    if ctx.as_recorded or h <= 2 * FURTHEST * h1:
-        slope = (denoised - first) * (h / h1)
-        if rest and math.isfinite(rest[0][0]):
-            h2, second = rest[0]
-            r0, r1 = h1 / h, h2 / h
-            difference = slope - (first - second) / r1
-            return (slope + difference * (r0 / (r0 + r1))) * phi_2(decay) - difference * (phi_3(decay) / (r0 + r1))
+    if not ctx.as_recorded and h > 2 * FURTHEST * h1 * (1 + 1e-9):
+        return (denoised - first) * (2 * FURTHEST * phi_2(decay))
+    slope = (denoised - first) * (h / h1)
+    if not rest or math.isinf(rest[0][0]):
         return slope * phi_2(decay)
-    return (denoised - first) * (2 * FURTHEST * phi_2(decay))
+    h2, second = rest[0]
+    r0, r1 = h1 / h, h2 / h
+    difference = slope - (first - second) / r1
+    weight = phi_3(decay) * (1 if ctx.as_recorded else 2)
+    return (slope + difference * (r0 / (r0 + r1))) * phi_2(decay) - difference * (weight / (r0 + r1))
 
 
 alias("dpmpp_sde_gpu", "dpmpp_sde", on_device=True)

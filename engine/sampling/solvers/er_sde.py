@@ -29,8 +29,9 @@ def noise_scaler(power: float | None) -> Callable[[float], float]:
     source="Cui 2023, arXiv:2309.06169, Alg. 3",
     as_ode={"noise_scaler_power": 1.0, "s_noise": 0.0},
     revision=2,
-    remark="revision 1 starts at percent 1e-4 where no signal is left and sums 200 points; revision 2 takes the limit "
-    "and integrates",
+    remark="revision 1 starts at percent 1e-4 where no signal is left, sums 200 points and takes a backward difference "
+    "for the slope (order 2 at most); revision 2 takes the limit, integrates, and corrects the slope",
+    older={1: {"order": 1}},
 )
 def er_sde(
     x: Tensor,
@@ -60,10 +61,12 @@ def er_sde(
             slope = (denoised - past[0][1]) / (lam - past[0][0]) if past and max_stage >= 2 else None
             if slope is not None:
                 first, second = moments(f, lam, below, ctx)
-                x = x + slope * (alpha * (below - lam + first * f(below)))
+                linear, square = below - lam + first * f(below), (below - lam) ** 2 / 2 + second * f(below)
                 if slope_last is not None and len(past) > 1 and max_stage >= 3:
-                    bend = (slope - slope_last) * (2 / (lam - past[1][0]))
-                    x = x + bend * (alpha * ((below - lam) ** 2 / 2 + second * f(below)))
+                    if not ctx.as_recorded:  # a backward difference is the slope half a step back, not here
+                        square += linear * (lam - past[0][0]) / 2
+                    x = x + (slope - slope_last) * (2 * alpha * square / (lam - past[1][0]))
+                x = x + slope * (alpha * linear)
             slope_last = slope
             spread = math.sqrt(max(below**2 - (lam * kept) ** 2, 0.0)) if math.isfinite(lam) else below
             if math.isinf(lam) and noise_scaler_power == 1.0:

@@ -63,6 +63,7 @@ def _simple_predictor(lams: Sequence[float], start: float, end: float, rate: flo
     revision=2,
     remark="revision 1 returns the state one step early when the schedule does not end in 0 and starts at percent 1e-4 "
     "where no signal is left",
+    older={1: {"order": 1}},
 )
 def sa_solver(
     x: Tensor,

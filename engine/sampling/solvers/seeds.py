@@ -30,6 +30,7 @@ class _Noise:
         """`x` with the noise gathered after a further stretch `dlam` of log-SNR, ending at `sigma`."""
         if self._eta * self._s_noise == 0:
             return x
+        dlam = max(dlam, 0.0)  # a stage at the very end of its step may be a rounding error beyond it
         new = self._ctx.draw() * math.sqrt(-math.expm1(-2 * self._eta * dlam))
         self._sum = new if self._sum is None else self._sum * faded(self._eta, dlam) + new
         return x + self._sum * (sigma * self._s_noise)

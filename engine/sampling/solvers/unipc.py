@@ -22,7 +22,7 @@ HIGHEST_ORDER = 3
     source="Zhao 2023, arXiv:2302.04867, Alg. 1, B1(h) = h",
     revision=2,
     remark=DROPPED + "; revision 1 stops at sigma 0.001 (and does nothing in a single step), revision 2 reaches 0",
-    older={1: {"drops_penultimate": True}},
+    older={1: {"drops_penultimate": True, "order": 2}},
 )
 def uni_pc(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, variant: Annotated[str, Choices(("bh1", "bh2"))] = "bh1"
@@ -33,10 +33,11 @@ def uni_pc(
     if stops_short:
         levels[-1] = INSTEAD_OF_ZERO
     highest = min(HIGHEST_ORDER, steps - 1 if ctx.as_recorded else max(steps - 1, 1))
+    steers = not ctx.as_recorded and levels[-1] > 0  # only the way into sigma 0 asks for a lower order
     state = x / math.sqrt(1 + levels[0] ** 2)
     estimates: list[Tensor] = [(yield Evaluate(x, levels[0]))]
     for i in range(1, steps + 1 if highest > 0 else 1):
-        order = i if i < highest else min(highest, steps + 1 - i)
+        order = i if i < highest else highest if steers else min(highest, steps + 1 - i)
         update = Update(levels, i, order, variant)
         carried, pulls = update.base(state, estimates), update.differences(estimates)
         denoised = estimates[0]
