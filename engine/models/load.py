@@ -19,6 +19,7 @@ from engine.models.memory.device import Placement, best_device, placement
 from engine.models.memory.resident import resident
 from engine.models.spec import sd3_spec
 from engine.models.text.clip import Clip
+from engine.models.text.embeddings import Embeddings
 from engine.models.text.encode import T5, TextEncoder, TextWidths
 from engine.models.text.vocabulary import Vocabularies
 from engine.models.value import Model, Vae
@@ -127,7 +128,8 @@ def _clip(
         built[name] = (
             t5_encoder(weights, where, _t5_min_length(files)) if name == T5 else clip_encoder(name, weights, where)
         )
-    return Clip(built, Vocabularies.beside([file.path for file in files], metadata), widths)
+    paths = [file.path for file in files]
+    return Clip(built, Vocabularies.beside(paths, metadata), widths, embeddings=Embeddings.beside(paths))
 
 
 def _t5_min_length(files: Sequence[WeightFile]) -> int:

@@ -10,6 +10,7 @@ from engine.models.conditioning import Conditioning
 from engine.models.files.adapter_keys import encoder_keys
 from engine.models.files.lora import Adapter, Patch, merged
 from engine.models.files.rename import Slot
+from engine.models.text.embeddings import Embeddings
 from engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks, TextEncoder, TextWidths, Tokens, assemble
 from engine.models.text.tokenizer import Tokenizer, Vocabulary
 
@@ -36,6 +37,7 @@ class Clip:
     widths: TextWidths = field(default_factory=TextWidths)
     layer: int | None = None
     patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
+    embeddings: Embeddings = field(default_factory=Embeddings)
 
     def with_adapter(self, adapter: Adapter, strength: float) -> "Clip":
         """The same encoders with an adapter at this strength (negative allowed), after those they have already."""
@@ -101,4 +103,4 @@ class Clip:
         return self.encoders[name].rule.chunks([])
 
     def _tokenizer(self, name: str) -> Tokenizer:
-        return Tokenizer(self.vocabularies[name], self.encoders[name].rule)
+        return Tokenizer(self.vocabularies[name], self.encoders[name].rule, self.embeddings.finder(name))

@@ -37,10 +37,14 @@ class TextEncoder(Protocol):
 
     width: int
     pooled_width: int
+    vocabulary: int
     rule: ChunkRule
 
-    def encode(self, ids: Tensor, layer: int | None = None) -> Encoded:
-        """Ids [n, L], one row per chunk; `layer` None means the encoder's usual one."""
+    def encode(self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None) -> Encoded:
+        """Ids [n, L], one row per chunk; `layer` None means the encoder's usual one.
+
+        `extra` [k, D] are the embeddings of the ids `vocabulary` to `vocabulary + k - 1`.
+        """
 
     def parameters(self) -> Mapping[str, Tensor]:
         """Its weights by name."""
@@ -67,13 +71,33 @@ def weighted(encoder: TextEncoder, chunks: Chunks, layer: int | None = None) -> 
     weights = torch.tensor([[weight for _, weight in chunk] for chunk in chunks], dtype=torch.float64)
     needs_empty = not chunks or bool((weights != 1.0).any())
     rows = [*chunks, encoder.rule.empty(length)] if needs_empty else list(chunks)
-    encoded = encoder.encode(torch.tensor([[token for token, _ in row] for row in rows]), layer)
+    ids, extra = _ids(encoder, rows)
+    encoded = encoder.encode(ids, layer, extra)
     hidden = encoded.hidden.float().cpu()
     if chunks and needs_empty:
         empty, is_plain = hidden[-1:], (weights == 1.0)[..., None]
         hidden = torch.where(is_plain, hidden[:-1], (hidden[:-1] - empty) * weights[..., None].float() + empty)
     pooled = None if encoded.pooled is None else encoded.pooled[:1].float().cpu()
     return Encoded(hidden.flatten(0, 1)[None], pooled)
+
+
+def _ids(encoder: TextEncoder, rows: Sequence[Chunk]) -> tuple[Tensor, Tensor | None]:
+    """Ids [n, L], and the embeddings of those beyond the vocabulary, where learned vectors occur.
+
+    Vectors of another width than the encoder's are dropped; the row is filled with padding at its end.
+    """
+    extra: list[Tensor] = []
+    ids: list[list[int]] = []
+    for row in rows:
+        ids.append([])
+        for token, _ in row:
+            if isinstance(token, int):
+                ids[-1].append(token)
+            elif token.values.shape[-1] == encoder.width:
+                ids[-1].append(encoder.vocabulary + len(extra))
+                extra.append(token.values)
+        ids[-1] += [encoder.rule.pad] * (len(row) - len(ids[-1]))
+    return torch.tensor(ids), torch.stack(extra) if extra else None
 
 
 def assemble(

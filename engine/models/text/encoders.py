@@ -5,9 +5,10 @@ the CLIP towers are always 64 wide; T5's count of heads is the width of its tabl
 """
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.t5.configuration_t5 import T5Config
@@ -30,15 +31,17 @@ class ClipEncoder:
 
     def __init__(self, network: CLIPTextModel, projection: Tensor | None, rule: ChunkRule) -> None:
         self._network, self._projection, self.rule = network, projection, rule
-        self.width = int(network.config.hidden_size)
+        self.width, self.vocabulary = int(network.config.hidden_size), int(network.config.vocab_size)
         self.pooled_width = self.width if projection is None else int(projection.shape[0])
 
     @torch.no_grad()
-    def encode(self, ids: Tensor, layer: int | None = None) -> Encoded:
+    def encode(self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None) -> Encoded:
         """Ids [n, L] -> hidden [n, L, D] of `layer` (negative, from the end; None: last but one) and pooled [n, P]."""
-        ids = _known(ids, self._network.config.vocab_size).to(self._network.device)
+        network = _extended(self._network, "embeddings.token_embedding", extra)
+        known = _known(ids, self.vocabulary + (0 if extra is None else len(extra)))
+        ids = known.to(network.device)
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
-        output = self._network(ids, position_ids=positions, output_hidden_states=True)
+        output = network(ids, position_ids=positions, output_hidden_states=True)
         rows = torch.arange(ids.shape[0], device=ids.device)
         pooled = output.last_hidden_state[rows, (ids == self.rule.end).int().argmax(dim=1)]
         if self._projection is not None:
@@ -61,13 +64,14 @@ class T5Encoder:
 
     def __init__(self, network: T5EncoderModel, rule: ChunkRule) -> None:
         self._network, self.rule = network, rule
-        self.width = int(network.config.d_model)
+        self.width, self.vocabulary = int(network.config.d_model), int(network.config.vocab_size)
 
     @torch.no_grad()
-    def encode(self, ids: Tensor, layer: int | None = None) -> Encoded:
+    def encode(self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None) -> Encoded:
         """Ids [n, L] -> hidden [n, L, D]. An earlier `layer` gets the final norm too."""
-        known = _known(ids, self._network.config.vocab_size)
-        output = self._network(known.to(self._network.device), output_hidden_states=layer is not None)
+        network = _extended(self._network, "encoder.embed_tokens", extra)
+        known = _known(ids, self.vocabulary + (0 if extra is None else len(extra)))
+        output = network(known.to(network.device), output_hidden_states=layer is not None)
         if layer is None or layer == -1:
             return Encoded(output.last_hidden_state)
         return Encoded(self._network.encoder.final_layer_norm(output.hidden_states[layer]))
@@ -81,8 +85,35 @@ class T5Encoder:
         return T5Encoder(replaced(self._network, tensors), self.rule)
 
 
+class ExtendedEmbedding(nn.Module):
+    """An embedding table and more rows behind it, without copying the table."""
+
+    def __init__(self, table: nn.Module, size: int, extra: Tensor) -> None:
+        super().__init__()
+        self.table, self.size, self.extra = table, size, extra
+
+    def forward(self, ids: Tensor) -> Tensor:
+        beyond = ids - self.size
+        known: Tensor = self.table(ids.clamp(max=self.size - 1))
+        return torch.where(beyond[..., None] < 0, known, self.extra[beyond.clamp(min=0)])
+
+
+N = TypeVar("N", CLIPTextModel, T5EncoderModel)
+
+
+def _extended(network: N, place: str, extra: Tensor | None) -> N:
+    """The network itself, or a twin that shares its weights and knows the extra embeddings too."""
+    if extra is None:
+        return network
+    twin = replaced(network, {})
+    table = twin.get_submodule(place)
+    rows = extra.to(network.device, network.dtype)
+    twin.set_submodule(place, ExtendedEmbedding(table, int(network.config.vocab_size), rows))
+    return twin
+
+
 def _known(ids: Tensor, vocabulary: int) -> Tensor:
-    """The ids themselves, if the encoder has an embedding for each."""
+    """The ids themselves, if there is an embedding for each."""
     if int(ids.max()) >= vocabulary:
         raise TensorMismatch(f"the tokenizer gives id {int(ids.max())}, the encoder knows {vocabulary}: not a pair")
     return ids

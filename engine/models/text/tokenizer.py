@@ -4,12 +4,13 @@ The vocabulary comes in as a function from a segment's text to ids without speci
 and the chunk length, are facts about the encoder the tokens are for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.models.text.prompt import segments
+from engine.models.text.embeddings import Finder, Vector, pieces
+from engine.models.text.prompt import Segment, segments
 
-Token = tuple[int, float]
+Token = tuple[int | Vector, float]
 Chunk = tuple[Token, ...]
 Vocabulary = Callable[[str], Sequence[int]]
 
@@ -54,15 +55,21 @@ class ChunkRule:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A vocabulary and the rule of the encoder it feeds."""
+    """A vocabulary, the rule of the encoder it feeds, and where `embedding:name` is looked up."""
 
     vocabulary: Vocabulary
     rule: ChunkRule
+    find: Finder = lambda _: None
 
     def __call__(self, prompt: str) -> tuple[Chunk, ...]:
         """Each weighted segment is looked up on its own, then all are laid out in chunks."""
-        groups = [[(token, s.weight) for token in self.vocabulary(s.text)] for s in segments(prompt) if s.text]
-        return self.rule.chunks(groups)
+        return self.rule.chunks([group for segment in segments(prompt) for group in self._groups(segment)])
+
+    def _groups(self, segment: Segment) -> Iterator[list[Token]]:
+        """A segment's tokens: one group per stretch of text and per embedding in it."""
+        for piece in pieces(segment.text, self.find):
+            tokens: Sequence[int | Vector] = self.vocabulary(piece) if isinstance(piece, str) else piece
+            yield [(token, segment.weight) for token in tokens]
 
 
 def clip_rule(vocabulary_size: int, chunk_length: int, *, pads_with_end: bool) -> ChunkRule:

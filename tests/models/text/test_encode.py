@@ -37,10 +37,11 @@ class Formula:
 
     def __init__(self, name: str, width: int | None = None) -> None:
         self.width = width or WIDTHS[name]
+        self.vocabulary = 49408
         self.pooled_width = 0 if name == T5 else self.width
         self.rule: ChunkRule = RULES[name]
 
-    def encode(self, ids: Tensor, layer: int | None = None) -> Encoded:
+    def encode(self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None) -> Encoded:
         columns, positions = torch.arange(self.width).double(), torch.arange(ids.shape[1]).double()
         speed = ((columns % 13) + 1) / 13
         phase = 0.37 * (ids % 997).double()[..., None] * speed

@@ -10,7 +10,7 @@ from engine.models.text.vocabulary import Vocabularies
 from tests.models.conftest import DATA, packed_json
 
 TOKENS = packed_json("tokens.json")
-# Prompts with textual inversion vectors need embedding files, which these tokenizers do not know.
+# Prompts that mention embeddings are in test_embeddings.py.
 PLAIN = [name for name in TOKENS if not name.startswith("emb_")]
 
 
