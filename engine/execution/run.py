@@ -1,23 +1,21 @@
 """`execute`: a plan from start to end on the calling thread. Only async nodes advance beside it."""
 
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from functools import partial
+from threading import Event
 from typing import Any
 
-from engine.errors import Cancelled
 from engine.execution import events
 from engine.execution.cache import MemoryCache
-from engine.execution.calls import Pending
-from engine.execution.context import CURRENT, CallContext
 from engine.execution.instances import Instances
 from engine.execution.loop import AsyncLoop
 from engine.execution.result import RunResult
 from engine.execution.state import Emit, Run
-from engine.execution.vertex import Vertex, Work, work
+from engine.execution.store import Store, as_store
+from engine.execution.task import Around, Task
+from engine.execution.vertex import Vertex
 from engine.graph.node import Services
 from engine.graph.plan import Plan
 from engine.graph.results import Progress
@@ -25,108 +23,88 @@ from engine.graph.results import Progress
 POLL_S = 0.02
 
 
-@dataclass(slots=True)
-class _Job:
-    """One node being worked on; `spent` is the time of steps before it had to wait."""
-
-    vertex: Vertex
-    steps: Work
-    context: CallContext
-    spent: float = 0.0
-    pending: Pending | None = None
-
-
 def execute(
     plan: Plan,
     services: Services | None = None,
-    cache: MemoryCache | None = None,
+    cache: MemoryCache | Store | None = None,
     emit: Emit = lambda event: None,
     *,
     cancelled: Callable[[], bool] = lambda: False,
     extra_data: Mapping[str, Any] | None = None,
     instances: Instances | None = None,
-    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    around: Around = nullcontext,
 ) -> RunResult:
     """Run a plan; returns what happened, an error included, and raises only what is no node's fault.
 
     `cancelled` is asked before each node and at each progress report. `around` is entered round every step of a
     node, `torch.inference_mode` say.
     """
-    run = Run(plan, services, cache if cache is not None else MemoryCache(), emit, extra_data or {})
-    return _Inline(run, cancelled, instances or Instances(), around).to_the_end()
+    store = as_store(cache)
+    woken = Event()
+    run = Run(plan, services, store, emit, extra_data or {}, woken.set)
+    driver = _Inline(run, cancelled, instances or Instances(), around, woken)
+    result = driver.to_the_end()
+    store.flush()
+    return result
 
 
 class _Inline:
     """The driver for one run on one thread."""
 
     def __init__(
-        self,
-        run: Run,
-        cancelled: Callable[[], bool],
-        instances: Instances,
-        around: Callable[[], AbstractContextManager[Any]],
+        self, run: Run, cancelled: Callable[[], bool], instances: Instances, around: Around, woken: Event
     ) -> None:
-        self.run, self.cancelled, self.instances, self.around = run, cancelled, instances, around
+        self.run, self.cancelled, self.instances, self.around, self.woken = run, cancelled, instances, around, woken
         self.loop = AsyncLoop()
-        self.parked: dict[Future[list[Any]], _Job] = {}
+        self.waiting: dict[Future[list[Any]], Task] = {}
 
     def to_the_end(self) -> RunResult:
+        """Run until nothing is left to do."""
+        try:
+            self._work()
+        finally:
+            for future, task in self.waiting.items():
+                future.cancel()
+                task.steps.close()
+            self.run.unclaim()
+            self.loop.close()
+        if self.run.error is None:
+            self.run.emit(events.RunSucceeded())
+        return self.run.result()
+
+    def _work(self) -> None:
         run = self.run
         run.start()
         while not run.is_over:
             if self.cancelled():
                 run.cancel()
             elif (vertex := run.take()) is not None:
-                self._begin(vertex)
-            elif self.parked:
+                self._advance(Task(run, vertex, self.instances, self.cancelled, partial(self._report, vertex)))
+            elif self.waiting:
                 self._collect()
-        for future, job in self.parked.items():
-            future.cancel()
-            job.steps.close()
-        self.loop.close()
-        if run.error is None:
-            run.emit(events.RunSucceeded())
-        return run.result()
+            elif run.is_parked and self.woken.wait(POLL_S):
+                self.woken.clear()
 
-    def _begin(self, vertex: Vertex) -> None:
-        context = CallContext(vertex.id, partial(self._report, vertex), self.cancelled)
-        instance = self.instances.of(vertex.id, vertex.node)
-        steps = work(vertex.node, instance, self.run.arguments(vertex), self.run.hidden.of(vertex), context)
-        self._advance(_Job(vertex, steps, context))
-
-    def _advance(self, job: "_Job") -> None:
+    def _advance(self, task: Task) -> None:
         """Step a node's work until it is done, fails or waits."""
-        began = time.perf_counter()
-        vertex, steps = job.vertex, job.steps
-        try:
-            while True:
-                CURRENT.set(job.context)
-                with self.around():
-                    said = next(steps)
-                if isinstance(said, Pending):
-                    job.spent += time.perf_counter() - began
-                    job.pending = said
-                    self.parked[self.loop.submit(said.work)] = job
-                    return
-                self._report(vertex, said)
-                if self.cancelled():
-                    steps.throw(Cancelled("stopped on request"))
-        except StopIteration as end:
-            self.run.finished(vertex, end.value, (time.perf_counter() - began + job.spent) * 1e3)
-        except Exception as error:  # noqa: BLE001  # whatever node code raises fails this run, never the worker
-            self.run.failed(vertex, error, self.run.arguments(vertex))
+        while task.outcome is None:
+            task.step(self.around)
+            if task.pending is not None:
+                self.waiting[self.loop.submit(task.pending.work)] = task
+                return
+        task.report_end()
 
     def _report(self, vertex: Vertex, said: Progress) -> None:
         self.run.emit(events.NodeProgress(vertex.id, said.value, said.maximum, said.preview))
 
     def _collect(self) -> None:
         """Wait a moment for async nodes, and go on with those that are done."""
-        done, _ = wait(self.parked, POLL_S, FIRST_COMPLETED)
+        done, _ = wait(self.waiting, POLL_S, FIRST_COMPLETED)
         for future in done:
-            job = self.parked.pop(future)
+            task = self.waiting.pop(future)
             error = future.exception()
             if error is not None:
-                self.run.failed(job.vertex, error, {})
-            elif job.pending is not None:
-                job.pending.results = future.result()
-                self._advance(job)
+                self.run.failed(task.vertex, error, {})
+            else:
+                task.resume(future.result())
+                self._advance(task)

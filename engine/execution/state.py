@@ -8,18 +8,21 @@ import heapq
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import count
+from queue import SimpleQueue
 from typing import Any
 
 from engine.errors import Cancelled, EngineError, NodeFailed
 from engine.execution import events
-from engine.execution.cache import Entry, InnerUi, MemoryCache
+from engine.execution.cache import Entry, InnerUi
 from engine.execution.calls import Spread, merge, merge_ui
 from engine.execution.expand import grow, result_links
 from engine.execution.hidden import HiddenValues
 from engine.execution.result import NodeReport, RunResult
+from engine.execution.store import Found, Store
 from engine.execution.vertex import Needs, Status, Vertex
-from engine.graph.node import Services
+from engine.graph.node import Lane, Services
 from engine.graph.plan import Plan
 from engine.graph.results import Row
 from engine.graph.workflow import Link, as_link
@@ -31,9 +34,15 @@ class Run:
     """A plan being executed."""
 
     def __init__(
-        self, plan: Plan, services: Services | None, cache: MemoryCache, emit: Emit, extra_data: Mapping[str, Any]
+        self,
+        plan: Plan,
+        services: Services | None,
+        store: Store,
+        emit: Emit,
+        extra_data: Mapping[str, Any],
+        on_wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self.plan, self.cache, self.emit = plan, cache, emit
+        self.plan, self.store, self.emit, self._on_wake = plan, store, emit, on_wake
         self.keys = plan.keys.fork()
         self.vertices: dict[str, Vertex] = {
             i: Vertex(plan.nodes[i], plan.keys.by_id[i], (rank,), i) for rank, i in enumerate(plan.order)
@@ -43,8 +52,10 @@ class Run:
         self.ui: dict[str, Mapping[str, Any]] = {}
         self._kept = set(plan.roots)
         self._open = set(plan.roots)
-        self._ready: list[tuple[tuple[int, ...], int, str]] = []
+        self._ready: dict[Lane, list[tuple[tuple[int, ...], int, str]]] = {"device": [], "host": []}
         self._running: set[str] = set()
+        self._parked: set[str] = set()
+        self._woken: SimpleQueue[str] = SimpleQueue()
         self._first: dict[str, str] = {}
         self._settled: deque[Vertex] = deque()
         self._turns = count()
@@ -61,27 +72,42 @@ class Run:
         """Whether no node is being worked on."""
         return not self._running
 
+    @property
+    def is_parked(self) -> bool:
+        """Whether a node waits for equal work of another run."""
+        return bool(self._parked)
+
     def start(self) -> None:
         """Find what is needed and what is there already."""
         self.emit(events.RunStarted(self._cached()))
         for root in self.plan.roots:
             self._need(root)
 
-    def take(self) -> Vertex | None:
-        """The next node to work on, or None. With nothing ready and nothing running, the rest waits for itself."""
-        if self.is_over:
-            return None
-        if not self._ready:
-            if not self._running:
-                self._report_cycle()
-            return None
-        vertex = self.vertices[heapq.heappop(self._ready)[2]]
-        vertex.status = Status.RUNNING
-        self._running.add(vertex.id)
-        if not vertex.is_started:
-            vertex.is_started = True
-            self.emit(events.NodeStarted(vertex.id, vertex.node.class_type, vertex.display_id))
-        return vertex
+    def take(self, lane: Lane | None = None) -> Vertex | None:
+        """The next node to work on, or None. With nothing ready, running or parked, the rest waits for itself."""
+        self._unpark()
+        while not self.is_over:
+            heap = self._heap(lane)
+            if heap is None:
+                if not self._running and not self._parked and not any(self._ready.values()):
+                    self._report_cycle()
+                return None
+            vertex = self.vertices[heapq.heappop(heap)[2]]
+            if self._begin(vertex):
+                return vertex
+        return None
+
+    def peek(self, lane: Lane) -> Vertex | None:
+        """The node `take` would look at next."""
+        self._unpark()
+        heap = None if self.is_over else self._heap(lane)
+        return self.vertices[heap[0][2]] if heap else None
+
+    def again(self, vertex: Vertex) -> None:
+        """Put a node back whose work was given up half-way; it will be called anew."""
+        self._running.discard(vertex.id)
+        vertex.attempts += 1
+        self._push(vertex)
 
     def arguments(self, vertex: Vertex) -> dict[str, list[Any] | None]:
         """Each input's list; None where a lazy input has no value so far."""
@@ -119,6 +145,7 @@ class Run:
             return
         root = self.vertices[self.root_id(vertex.id)]
         reason = str(error) or type(error).__name__
+        self.unclaim()
         self.error = NodeFailed(root.id, root.node.class_type, reason)
         self.error.__cause__ = error
         self._fail(vertex, root, reason, error, inputs)
@@ -129,9 +156,17 @@ class Run:
             return
         where = vertex or next((self.vertices[i] for i in self._running), None) or self._next_ready()
         place = f" in node {where.id} ({where.node.class_type})" if where else ""
+        self.unclaim()
         self.error = Cancelled(f"stopped on request{place}")
         node_id, class_type = (self.root_id(where.id), where.node.class_type) if where else ("", "")
         self.emit(events.RunCancelled(node_id, class_type, self._executed()))
+
+    def unclaim(self) -> None:
+        """At the end of a run: whoever waits for work of ours does it alone."""
+        for vertex in self.vertices.values():
+            if vertex.is_claimed:
+                vertex.is_claimed = False
+                self.store.release(vertex.key)
 
     def result(self) -> RunResult:
         """What the run leaves behind."""
@@ -147,6 +182,48 @@ class Run:
             node_id = vertex.parent
         return node_id
 
+    # -- taking --------------------------------------------------------------------------------------------------
+
+    def _heap(self, lane: Lane | None) -> list[tuple[tuple[int, ...], int, str]] | None:
+        heaps = [heap for each, heap in self._ready.items() if heap and lane in (None, each)]
+        return min(heaps, key=lambda heap: heap[0]) if heaps else None
+
+    def _begin(self, vertex: Vertex) -> bool:
+        """Whether this run is to do the work: not if the result just appeared, nor while somebody else is at it."""
+        if not vertex.is_claimed and self._is_shared(vertex):
+            claimed = self.store.claim(vertex.key, partial(self._wake, vertex.id))
+            if isinstance(claimed, Found):
+                self._settle(vertex, claimed.entry, claimed.source)
+                self._settle_all()
+                return False
+            if not claimed:
+                vertex.status = Status.PARKED
+                self._parked.add(vertex.id)
+                return False
+            vertex.is_claimed = True
+        vertex.status = Status.RUNNING
+        self._running.add(vertex.id)
+        if not vertex.is_started:
+            vertex.is_started = True
+            self.emit(events.NodeStarted(vertex.id, vertex.node.class_type, vertex.display_id))
+        return True
+
+    def _wake(self, node_id: str) -> None:
+        """Called from anywhere when equal work ended."""
+        self._woken.put(node_id)
+        self._on_wake()
+
+    def _unpark(self) -> None:
+        while not self._woken.empty():
+            vertex = self.vertices[self._woken.get()]
+            self._parked.discard(vertex.id)
+            if vertex.status is Status.PARKED:
+                self._push(vertex)
+
+    def _is_shared(self, vertex: Vertex) -> bool:
+        """Whether the result may be taken from elsewhere: output nodes act, volatile ones never repeat."""
+        return not vertex.node.output_node and vertex.id not in self.keys.volatile
+
     # -- needing -------------------------------------------------------------------------------------------------
 
     def _need(self, node_id: str) -> None:
@@ -156,7 +233,8 @@ class Run:
             vertex = self.vertices[waiting.pop()]
             if vertex.status is not Status.IDLE and not (vertex.status is Status.DONE and vertex.entry is None):
                 continue
-            if not vertex.node.output_node and self._from_cache(vertex):
+            if self._is_shared(vertex) and (found := self.store.find(vertex.key)) is not None:
+                self._settle(vertex, found.entry, found.source)
                 continue
             vertex.status = Status.WAITING
             vertex.twin = self._twin(vertex)
@@ -184,15 +262,6 @@ class Run:
         vertex = self.vertices[node_id]
         return vertex.status is Status.DONE and vertex.entry is not None
 
-    def _from_cache(self, vertex: Vertex) -> bool:
-        if vertex.id in self.keys.volatile:
-            return False
-        entry = self.cache.get(vertex.key)
-        if entry is None:
-            return False
-        self._settle(vertex, entry, "memory")
-        return True
-
     def _twin(self, vertex: Vertex) -> str | None:
         """An equal node whose result will be there, or is."""
         first = self._first.setdefault(vertex.key, vertex.id)
@@ -213,10 +282,11 @@ class Run:
             self._complete(vertex)
         else:
             vertex.status = Status.READY
-            heapq.heappush(self._ready, (vertex.rank, next(self._turns), vertex.id))
+            heapq.heappush(self._ready[vertex.node.lane], (vertex.rank, next(self._turns), vertex.id))
 
     def _next_ready(self) -> Vertex | None:
-        return self.vertices[self._ready[0][2]] if self._ready else None
+        heap = self._heap(None)
+        return self.vertices[heap[0][2]] if heap else None
 
     # -- results -------------------------------------------------------------------------------------------------
 
@@ -265,8 +335,9 @@ class Run:
         ui = merge_ui([row.ui for row in vertex.rows])
         entry = Entry(outputs, ui, vertex.milliseconds, tuple(vertex.inner_ui))
         vertex.rows = ()
-        if vertex.id not in self.keys.volatile:
-            self.cache.put(vertex.key, entry)
+        if vertex.is_claimed or vertex.id not in self.keys.volatile:
+            vertex.is_claimed = False
+            self.store.keep(vertex.key, entry)
         self._settle(vertex, entry, "executed")
 
     def _row_values(self, row: Row) -> list[Any]:
@@ -341,12 +412,13 @@ class Run:
 
     def _cached(self) -> list[str]:
         keys, nodes = self.keys.by_id, self.plan.nodes
-        return [i for i in nodes if i in keys and keys[i] in self.cache and not nodes[i].node.output_node]
+        return [i for i in nodes if i in keys and keys[i] in self.store and not nodes[i].node.output_node]
 
     def _report_cycle(self) -> None:
         stuck = next(v for v in self.vertices.values() if v.status in (Status.WAITING, Status.EXPANDED))
         made = next((v for v in self.vertices.values() if v.parent and v.status is Status.WAITING), stuck)
         root = self.vertices[self.root_id(made.id)]
+        self.unclaim()
         self.error = NodeFailed(made.display_id, root.node.class_type, "dependency cycle detected")
         self._fail(made, root, "Dependency cycle detected", self.error, {})
 
@@ -380,7 +452,7 @@ class Run:
             return NodeReport(class_type, vertex.source, vertex.milliseconds if vertex.source == "executed" else 0.0)
         if self.error is not None and vertex.status is Status.RUNNING:
             return NodeReport(class_type, "failed", vertex.milliseconds)
-        return NodeReport(class_type, "memory" if vertex.key in self.cache else "unneeded")
+        return NodeReport(class_type, self.store.where(vertex.key) or "unneeded")
 
 
 def _qualified(error: BaseException) -> str:

@@ -17,12 +17,13 @@ from engine.graph.workflow import Link
 
 
 class Status(Enum):
-    """Where a node stands. IDLE nodes are not needed so far."""
+    """Where a node stands. IDLE nodes are not needed so far; PARKED ones wait for equal work of somebody else."""
 
     IDLE = "idle"
     WAITING = "waiting"
     READY = "ready"
     RUNNING = "running"
+    PARKED = "parked"
     EXPANDED = "expanded"
     DONE = "done"
 
@@ -55,6 +56,8 @@ class Vertex:
     source: Source | None = None
     milliseconds: float = 0.0
     is_started: bool = False
+    is_claimed: bool = False
+    attempts: int = 0
 
     @property
     def id(self) -> str:

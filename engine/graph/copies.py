@@ -1,5 +1,6 @@
 """Copies of values for code that may edit them, and what differs afterwards. Tensors are met by their methods only."""
 
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 
@@ -48,3 +49,22 @@ def _array_difference(one: Any, other: Any) -> str | None:
         return "its shape or type"
     is_same = (one == other) | ((one != one) & (other != other))
     return None if bool(is_same.all()) else "its elements"
+
+
+def has_nan(value: Any) -> bool:
+    """Whether a NaN is in a number or array somewhere in the value; opaque objects have none."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            waiting += each.values()
+        elif isinstance(each, list | tuple):
+            waiting += each
+        elif is_dataclass(each) and not isinstance(each, type):
+            waiting += (getattr(each, part.name) for part in fields(each))
+        elif isinstance(each, float):
+            if each != each:
+                return True
+        elif is_array(each) and bool((each != each).any()):
+            return True
+    return False

@@ -1,9 +1,6 @@
 """Lists, lazy inputs, blockers and async calls, rule by rule."""
 
-import time
 from typing import Any
-
-import pytest
 
 from engine.errors import NodeFailed
 from engine.execution import events
@@ -184,19 +181,16 @@ def test_an_async_node_gives_its_result(stage: Stage) -> None:
 
 def test_async_nodes_wait_side_by_side(stage: Stage, calls: list[Any]) -> None:
     shows = {f"s{name}": ("Show", {"value": [name, 0]}) for name in "abcd"}
-    began = time.perf_counter()
-    stage.run(prompt(**waits(a=150, b=150, c=150, d=150), **shows)).or_raise()
-    assert time.perf_counter() - began < 0.45
-    assert [name for name, _ in calls[:4]] == ["AsyncAdd begins"] * 4
+    stage.run(prompt(**waits(a=100, b=100, c=100, d=100), **shows)).or_raise()
+    assert [name for name, _ in calls] == ["AsyncAdd begins"] * 4 + ["AsyncAdd ends"] * 4
 
 
-def test_the_calls_of_one_async_node_over_a_list_run_at_the_same_time(stage: Stage) -> None:
+def test_the_calls_of_one_async_node_over_a_list_run_at_the_same_time(stage: Stage, calls: list[Any]) -> None:
     document = prompt(
-        a=("P.AsyncAdd", {"a": ["r", 0], "milliseconds": 150}), s=("Show", {"value": ["a", 0]}), **ranges(r=4)
+        a=("P.AsyncAdd", {"a": ["r", 0], "milliseconds": 100}), s=("Show", {"value": ["a", 0]}), **ranges(r=4)
     )
-    began = time.perf_counter()
     assert stage.shown(document) == [2, 3, 4, 5]
-    assert time.perf_counter() - began < 0.45
+    assert [name for name, _ in calls] == ["AsyncAdd begins"] * 4 + ["AsyncAdd ends"] * 4
 
 
 def test_other_nodes_run_while_an_async_one_waits(stage: Stage, calls: list[Any]) -> None:
@@ -218,22 +212,18 @@ def test_an_async_failure_fails_the_run_at_its_node(stage: Stage) -> None:
 
 
 def test_a_node_that_only_waits_is_cancelled_at_once(stage: Stage, calls: list[Any]) -> None:
-    began = time.perf_counter()
-    document = prompt(a=("P.AsyncAdd", {"a": 1, "milliseconds": 5000}), s=("Show", {"value": ["a", 0]}))
-    result = stage.run(document, lambda: time.perf_counter() - began > 0.05)
+    document = prompt(a=("P.AsyncAdd", {"a": 1, "milliseconds": 60_000}), s=("Show", {"value": ["a", 0]}))
+    result = stage.run(document, lambda: ("AsyncAdd begins", 1) in calls)
     assert result.is_cancelled
-    assert time.perf_counter() - began < 1
     assert calls[-1] == ("AsyncAdd cancelled", 1)
 
 
-@pytest.mark.parametrize("failing", [True, False])
-def test_tasks_still_waiting_when_a_run_ends_are_cancelled(stage: Stage, calls: list[Any], failing: bool) -> None:
+def test_tasks_still_waiting_when_a_run_ends_are_cancelled(stage: Stage, calls: list[Any]) -> None:
     document = prompt(
-        a=("P.AsyncAdd", {"a": 1, "milliseconds": 5000}),
-        b=("P.AsyncAdd", {"a": -1 if failing else 2, "milliseconds": 0}),
+        a=("P.AsyncAdd", {"a": 1, "milliseconds": 60_000}),
+        b=("P.AsyncAdd", {"a": -1, "milliseconds": 0}),
         s=("Show", {"value": ["a", 0]}),
         t=("Show", {"value": ["b", 0]}),
     )
-    if failing:
-        stage.run(document)
-        assert ("AsyncAdd cancelled", 1) in calls
+    assert str(stage.run(document).error) == "node b (P.AsyncAdd): negative"
+    assert ("AsyncAdd cancelled", 1) in calls

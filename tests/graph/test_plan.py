@@ -179,9 +179,9 @@ def test_planning_takes_linear_time() -> None:
         graph = checked(chain(length))
         best = float("inf")
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             plan(graph)
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.process_time() - began)
         return best / length
 
     assert seconds(10_000) < 4 * seconds(500)

@@ -1,0 +1,163 @@
+"""The disk tier: one file per entry, checked on reading, under a byte budget, written by a thread of its own.
+
+Only what packs is written (embeddings, latents, images; never weights), and only what took some time to make.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock, Thread
+
+from engine.errors import WriteFailed
+from engine.execution.cache import Entry
+from engine.execution.packing import DamagedError, Packing, UnpackableError
+from engine.writing import make_folder, write_file
+
+SUFFIX = ".entry"
+CHEAPEST_MS = 1.0
+
+
+@dataclass(slots=True)
+class _File:
+    """One entry on disk: its bytes, what it cost to make, and when it was last of use."""
+
+    size: int
+    milliseconds: int
+    used: float
+
+
+Report = Callable[[str], None]
+
+
+class DiskTier:
+    """Entries by key in a folder. What an earlier process left there is found again."""
+
+    def __init__(
+        self,
+        folder: Path,
+        packing: Packing,
+        budget_bytes: int,
+        report: Report = lambda message: None,
+        cheapest_ms: float = CHEAPEST_MS,
+    ) -> None:
+        self.folder, self.packing, self.budget_bytes = make_folder(folder), packing, budget_bytes
+        self.report, self.cheapest_ms = report, cheapest_ms
+        self._files: dict[str, _File] = {}
+        self._lock = Lock()
+        self._used = 0
+        self._queue: SimpleQueue[tuple[str, Entry] | Callable[[], None] | None] = SimpleQueue()
+        self._writer: Thread | None = None
+        self._scan()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all files."""
+        return self._used
+
+    def get(self, key: str) -> Entry | None:
+        """The entry; a file that is damaged or gone is reported, removed, and counts as absent."""
+        file = self._files.get(key)
+        if file is None:
+            return None
+        path = self._path(key, file)
+        try:
+            entry = self.packing.read(key, path.read_bytes())
+        except (OSError, DamagedError) as error:
+            self.report(f"{path}: {error}; the entry is removed and will be computed again")
+            self._remove(key)
+            return None
+        file.used = time.time()
+        os.utime(path, (file.used, file.used))
+        return entry
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Have the entry written, if it is worth it."""
+        if entry.milliseconds < self.cheapest_ms or key in self._files:
+            return
+        with self._lock:
+            if self._writer is None:
+                self._writer = Thread(target=self._write_all, name="cache writer", daemon=True)
+                self._writer.start()
+        self._queue.put((key, entry))
+
+    def flush(self) -> None:
+        """Wait until everything handed over so far is written."""
+        if self._writer is not None:
+            gate = Lock()
+            gate.acquire()
+            self._queue.put(gate.release)
+            gate.acquire()
+
+    def close(self) -> None:
+        """Write what is left and end the thread."""
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is not None:
+            self._queue.put(None)
+            writer.join()
+
+    def _write_all(self) -> None:
+        while (task := self._queue.get()) is not None:
+            if callable(task):
+                task()
+            else:
+                self._write(*task)
+
+    def _write(self, key: str, entry: Entry) -> None:
+        try:
+            data = self.packing.write(key, entry)
+            if len(data) > self.budget_bytes or key in self._files:
+                return
+            file = _File(len(data), int(entry.milliseconds), time.time())
+            path = self._path(key, file)
+            make_folder(path.parent)
+            write_file(path, data)
+        except UnpackableError:
+            return
+        except WriteFailed as error:
+            self.report(f"{error}; the entry stays in memory only")
+            return
+        with self._lock:
+            self._files[key] = file
+            self._used += file.size
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Remove what is cheapest to make again per byte, an entry losing half its worth with each day unused."""
+        now = time.time()
+        while self._used > self.budget_bytes:
+            with self._lock:
+                key = min(self._files, key=lambda each: _worth(self._files[each], now))
+            self._remove(key)
+
+    def _remove(self, key: str) -> None:
+        with self._lock:
+            file = self._files.pop(key, None)
+            self._used -= file.size if file is not None else 0
+        if file is not None:
+            self._path(key, file).unlink(missing_ok=True)
+
+    def _path(self, key: str, file: _File) -> Path:
+        return self.folder / key[:2] / f"{key}-{file.milliseconds}{SUFFIX}"
+
+    def _scan(self) -> None:
+        for path in self.folder.glob(f"??/*{SUFFIX}"):
+            key, _, milliseconds = path.name.removesuffix(SUFFIX).rpartition("-")
+            if key and milliseconds.isdigit():
+                facts = path.stat()
+                self._files[key] = _File(facts.st_size, int(milliseconds), facts.st_mtime)
+                self._used += facts.st_size
+        self._shrink()
+
+
+def _worth(file: _File, now: float) -> float:
+    return (file.milliseconds + 1) / max(1, file.size) * float(0.5 ** ((now - file.used) / 86_400))

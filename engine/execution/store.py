@@ -1,0 +1,101 @@
+"""Where results are kept: memory, then disk; and who is computing what right now, so that equal work is done once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+from engine.execution.cache import Entry, MemoryCache
+from engine.execution.disk import DiskTier
+from engine.execution.events import Source
+from engine.graph.copies import has_nan
+
+Wake = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A kept result, and the tier it was found in."""
+
+    entry: Entry
+    source: Source
+
+
+class Store:
+    """Two tiers and the computations in flight. Safe to use from several threads, and shared by concurrent runs."""
+
+    def __init__(self, memory: MemoryCache | None = None, disk: DiskTier | None = None) -> None:
+        self.memory = memory if memory is not None else MemoryCache()
+        self.disk = disk
+        self._flights: dict[str, list[Wake]] = {}
+        self._lock = Lock()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.memory or (self.disk is not None and key in self.disk)
+
+    def where(self, key: str) -> Source | None:
+        """The tier that has it, without reading it."""
+        if key in self.memory:
+            return "memory"
+        return "disk" if self.disk is not None and key in self.disk else None
+
+    def find(self, key: str) -> Found | None:
+        """The result, if it is kept; one read from disk is kept in memory from then on."""
+        entry = self.memory.get(key)
+        if entry is not None:
+            return Found(entry, "memory")
+        if self.disk is None or key not in self.disk:
+            return None
+        entry = self.disk.get(key)
+        if entry is None:
+            return None
+        self.memory.put(key, entry)
+        return Found(entry, "disk")
+
+    def claim(self, key: str, wake: Wake) -> Found | bool:
+        """True: compute it, then `keep` or `release`. False: somebody does; `wake` is called when that ends.
+
+        A result that appeared since the last look is found here.
+        """
+        with self._lock:
+            waiting = self._flights.get(key)
+            if waiting is not None:
+                waiting.append(wake)
+                return False
+            if key not in self:
+                self._flights[key] = []
+                return True
+        return self.find(key) or self.claim(key, wake)
+
+    def keep(self, key: str, entry: Entry) -> None:
+        """Keep a result in both tiers and let everyone who waits for it know; one with a NaN in it is not kept."""
+        if not has_nan(entry.outputs):
+            self.memory.put(key, entry)
+            if self.disk is not None:
+                self.disk.put(key, entry)
+        self.release(key)
+
+    def release(self, key: str) -> None:
+        """The computation ended, with or without a result."""
+        with self._lock:
+            waiting = self._flights.pop(key, ())
+        for wake in waiting:
+            wake()
+
+    def clear(self) -> None:
+        """Forget what is in memory; the disk keeps its own."""
+        self.memory.clear()
+
+    def flush(self) -> None:
+        """Wait until everything kept so far is on disk."""
+        if self.disk is not None:
+            self.disk.flush()
+
+    def close(self) -> None:
+        """Write what is left and stop."""
+        if self.disk is not None:
+            self.disk.close()
+
+
+def as_store(cache: "MemoryCache | Store | None") -> Store:
+    """A store round a memory cache; a store itself; a fresh one."""
+    return cache if isinstance(cache, Store) else Store(cache)

@@ -1,0 +1,288 @@
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import BadValue
+from engine.execution.cache import Entry, InnerUi, MemoryCache
+from engine.execution.disk import DiskTier
+from engine.execution.packing import DamagedError, Packer, Packing, UnpackableError
+from engine.execution.run import execute
+from engine.execution.settings import CacheSettings, memory_limit_bytes, parse_size
+from engine.execution.store import Found, Store
+from engine.graph.node import node
+from engine.graph.plan import plan
+from tests.execution.running import with_nodes
+from tests.graph.small import Anything, checked, prompt
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A stand-in for a tensor."""
+
+    data: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A record with a tensor in it."""
+
+    samples: Pixels
+    index: tuple[int, ...] | None = None
+
+
+PACKING = Packing([Packer("pixels", lambda value: type(value) is Pixels, lambda p: p.data, Pixels)], [Latent])
+KEY = "0123456789abcdef" * 2
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> Iterator[DiskTier]:
+    made = DiskTier(tmp_path / "cache", PACKING, 10_000_000, cheapest_ms=0.0)
+    yield made
+    made.close()
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary().map(Pixels),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(), inner, max_size=3)
+        | st.binary().map(lambda data: Latent(Pixels(data), (1, 2)))
+    ),
+    max_leaves=10,
+)
+
+
+@given(st.lists(st.lists(VALUES, max_size=3), max_size=3))
+def test_what_is_packed_comes_back_exactly(outputs: list[list[Any]]) -> None:
+    entry = Entry(tuple(outputs), {"images": [{"filename": "a"}]}, 12.5, (InnerUi(".1", "Show", {"shown": [1]}),))
+    back = PACKING.read(KEY, PACKING.write(KEY, entry))
+    assert back == entry
+    assert repr(back) == repr(entry)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_any_changed_byte_is_noticed(place: int, change: int) -> None:
+    data = bytearray(PACKING.write(KEY, Entry(([1, Pixels(b"abc" * 50)],))))
+    data[place % len(data)] ^= change
+    with pytest.raises(DamagedError):
+        PACKING.read(KEY, bytes(data))
+
+
+def test_what_no_packer_takes_is_not_written() -> None:
+    with pytest.raises(UnpackableError, match="object"):
+        PACKING.write(KEY, Entry(([object()],)))
+
+
+def test_an_entry_of_another_key_is_not_believed() -> None:
+    with pytest.raises(DamagedError, match="another key"):
+        PACKING.read("f" * 32, PACKING.write(KEY, Entry(([1],))))
+
+
+def test_entries_survive_a_restart(tier: DiskTier) -> None:
+    entry = Entry(([Pixels(b"xyz")],), None, 50.0)
+    tier.put(KEY, entry)
+    tier.flush()
+    again = DiskTier(tier.folder, PACKING, 10_000_000)
+    assert KEY in again
+    assert again.get(KEY) == entry
+    assert again.used_bytes == tier.used_bytes > 0
+
+
+def test_a_damaged_file_is_reported_removed_and_absent(tmp_path: Path) -> None:
+    told: list[str] = []
+    tier = DiskTier(tmp_path, PACKING, 10_000, told.append)
+    tier.put(KEY, Entry(([1],), None, 50.0))
+    tier.close()
+    (path,) = tmp_path.glob("??/*.entry")
+    path.write_bytes(path.read_bytes()[:-3])
+    assert tier.get(KEY) is None
+    assert KEY not in tier
+    assert not path.exists()
+    assert "its digest does not match; the entry is removed and will be computed again" in told[0]
+
+
+def test_the_disk_budget_holds_and_the_cheapest_per_byte_leave(tmp_path: Path) -> None:
+    tier = DiskTier(tmp_path, PACKING, 10_000)
+    for i in range(20):
+        tier.put(f"{i:032x}", Entry(([Pixels(b"x" * 1_000)],), None, 10.0 if i % 4 else 10_000.0))
+    tier.close()
+    assert tier.used_bytes <= 10_000
+    kept = [i for i in range(20) if f"{i:032x}" in tier]
+    assert {0, 4, 8, 12, 16} <= set(kept)
+
+
+def test_a_folder_that_cannot_be_written_is_reported_and_the_run_goes_on(tmp_path: Path) -> None:
+    told: list[str] = []
+    tier = DiskTier(tmp_path / "cache", PACKING, 10_000, told.append)
+    (tmp_path / "cache" / KEY[:2]).write_text("a file in the way", encoding="utf-8")
+    tier.put(KEY, Entry(([1],), None, 50.0))
+    tier.close()
+    assert "the entry stays in memory only" in told[0]
+
+
+def test_what_took_no_time_is_not_written(tmp_path: Path) -> None:
+    tier = DiskTier(tmp_path, PACKING, 10_000)
+    tier.put(KEY, Entry(([1],), None, 0.01))
+    tier.close()
+    assert len(tier) == 0
+
+
+# -- whole runs over the two tiers
+
+CALLS: list[str] = []
+
+
+@node("Sample", category="test")
+def sample(*, seed: int = 0, after: Anything = None) -> Anything:
+    """A stand-in for a sampler."""
+    CALLS.append("Sample")
+    return Latent(Pixels(f"{seed}/{after}".encode()))
+
+
+def twelve() -> dict[str, Any]:
+    links = {f"n{i}": ("Sample", {"seed": i, "after": [f"n{i - 1}", 0]} if i else {"seed": 0}) for i in range(11)}
+    return prompt(**links, s=("Show", {"value": ["n10", 0]}))
+
+
+def run_with(store: Store) -> Any:
+    return execute(plan(checked(twelve(), with_nodes(sample))), None, store).or_raise()
+
+
+def test_after_a_restart_nothing_but_the_output_runs_and_the_bytes_are_the_same(tmp_path: Path) -> None:
+    CALLS.clear()
+    first = run_with(Store(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
+    second = run_with(Store(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
+    assert len(CALLS) == 11
+    assert second.executed == ["s"]
+    assert {report.outcome for node_id, report in second.nodes.items() if node_id != "s"} == {"disk"}
+    assert second.ui == first.ui
+
+
+def test_a_damaged_entry_is_computed_again_with_the_same_result(tmp_path: Path) -> None:
+    first = run_with(Store(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
+    for path in tmp_path.glob("??/*.entry"):
+        path.write_bytes(b"SGENTRY1 rubbish")
+    told: list[str] = []
+    second = run_with(Store(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, told.append, cheapest_ms=0.0)))
+    assert second.ui == first.ui
+    assert told
+
+
+def test_equal_work_of_concurrent_runs_is_done_once() -> None:
+    begun = threading.Event()
+    calls: list[int] = []
+
+    @node("Slow", category="test")
+    def slow(*, value: int = 0) -> int:
+        """Takes its time."""
+        calls.append(value)
+        begun.set()
+        time.sleep(0.1)
+        return value
+
+    store = Store()
+    made = with_nodes(slow)
+    results: list[Any] = []
+
+    def run(name: str) -> None:
+        document = prompt(**{name: ("Slow", {"value": 7})}, s=("Show", {"value": [name, 0]}))
+        results.append(execute(plan(checked(document, made)), None, store).or_raise())
+
+    threads = [threading.Thread(target=run, args=(f"n{i}",)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert calls == [7]
+    assert [result.ui["s"] for result in results] == [{"shown": [7]}] * 5
+
+
+def test_a_failure_lets_the_next_one_try() -> None:
+    tries: list[int] = []
+    entered = threading.Event()
+
+    @node("Once", category="test")
+    def once(*, value: int = 0) -> int:
+        """Fails the first time."""
+        tries.append(value)
+        entered.set()
+        if len(tries) == 1:
+            time.sleep(0.05)
+            raise ValueError("not yet")
+        return value
+
+    store, made = Store(), with_nodes(once)
+    document = prompt(n=("Once", {"value": 3}), s=("Show", {"value": ["n", 0]}))
+    errors: list[Any] = []
+
+    def run() -> None:
+        errors.append(execute(plan(checked(document, made)), None, store).error)
+
+    first = threading.Thread(target=run)
+    first.start()
+    entered.wait()
+    second = threading.Thread(target=run)
+    second.start()
+    first.join()
+    second.join()
+    assert len(tries) == 2
+    assert sorted(error is None for error in errors) == [False, True]
+
+
+def test_a_result_with_a_nan_in_it_is_not_kept() -> None:
+    store = Store()
+    for at, value in enumerate([float("nan"), [1.0, {"a": float("nan")}], Latent(Pixels(b""), (float("nan"),))]):
+        store.keep(str(at), Entry(([value],)))
+        assert str(at) not in store
+    store.keep("fine", Entry(([1.0, Latent(Pixels(b""), (1,))],)))
+    assert "fine" in store
+
+
+def test_a_claim_finds_what_appeared_meanwhile() -> None:
+    store, entry = Store(), Entry(([1],))
+    assert store.claim("k", lambda: None) is True
+    store.keep("k", entry)
+    assert store.claim("k", lambda: None) == Found(entry, "memory")
+
+
+# -- settings
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4GiB", 4 * 1024**3), ("500MB", 500_000_000), ("2k", 2048), ("1024", 1024), ("1.5 GiB", 1610612736), ("0", 0)],
+)
+def test_sizes_are_read(text: str, expected: int) -> None:
+    assert parse_size(text) == expected
+
+
+def test_the_cache_option_is_read() -> None:
+    assert CacheSettings.parse("memory=4GiB,disk=20GiB") == CacheSettings(4 * 1024**3, 20 * 1024**3)
+    assert CacheSettings.parse("off") == CacheSettings(0, 0)
+    assert CacheSettings.parse("disk=1GiB").memory_bytes > 0
+
+
+@pytest.mark.parametrize("text", ["", "memory", "memory=lots", "ram=4GiB", "memory=4XB"])
+def test_a_wrong_cache_option_says_what_is_allowed(text: str) -> None:
+    with pytest.raises(BadValue, match="such as memory=4GiB,disk=20GiB"):
+        CacheSettings.parse(text)
+
+
+def test_the_memory_limit_is_the_smaller_of_control_group_and_machine(tmp_path: Path) -> None:
+    (tmp_path / "group").write_text("1000000\n", encoding="ascii")
+    (tmp_path / "info").write_text("MemTotal:       2000 kB\n", encoding="ascii")
+    (tmp_path / "none").write_text("max\n", encoding="ascii")
+    assert memory_limit_bytes((tmp_path / "group",), tmp_path / "info") == 1_000_000
+    assert memory_limit_bytes((tmp_path / "none", tmp_path / "absent"), tmp_path / "info") == 2_048_000
