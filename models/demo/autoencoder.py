@@ -5,6 +5,8 @@ prior chosen so that the SD3 scale and shift map latents to unit variance.
 """
 
 import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,7 +28,7 @@ MUON_RATE, ADAM_RATE = 2e-3, 1e-3
 class Optimiser:
     """Muon (Jordan 2024) for the convolutions, each seen as a matrix [out, in * 9], AdamW for the rest."""
 
-    def __init__(self, model: Autoencoder) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.weights = [p for p in model.parameters() if p.ndim == 4]
         self.matrices = [nn.Parameter(p.data.flatten(1)) for p in self.weights]  # views: they share memory
         rest = [p for p in model.parameters() if p.ndim != 4]
@@ -35,7 +37,7 @@ class Optimiser:
             torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0),
         )
 
-    def step(self, rates: tuple[float, float]) -> None:
+    def step(self, rates: Sequence[float]) -> None:
         """Update with one learning rate for each part."""
         for weight, matrix in zip(self.weights, self.matrices, strict=True):
             matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
@@ -60,53 +62,96 @@ def loss_of(model: Autoencoder, image: Tensor) -> tuple[Tensor, Tensor]:
     return error + KL_WEIGHT * divergence(mean, log_variance), error
 
 
-def train(folder: Path, minutes: float, seed: int = 0) -> Autoencoder:
-    """Train for `minutes`, resuming from `folder`/vae.pt; returns the averaged model."""
+def decoder_loss_of(model: Autoencoder, image: Tensor) -> tuple[Tensor, Tensor]:
+    """The squared error of the decoder alone, twice; its latents carry half of the posterior's noise.
+
+    Some noise must stay: what a diffusion model makes is never quite what the encoder would have given.
+    """
+    with torch.no_grad():
+        mean, log_variance = model.encode(image)
+        latent = mean.float() + 0.5 * torch.randn_like(mean.float()) * (0.5 * log_variance.float()).exp()
+    error = (model.decode(latent).float() - image).square().mean()
+    return error, error
+
+
+@dataclass
+class Stage:
+    """One training stage: what it updates, by which loss, and the file that keeps its state."""
+
+    model: Autoencoder
+    updated: nn.Module
+    loss: Callable[[Autoencoder, Tensor], tuple[Tensor, Tensor]]
+    file: Path
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        self.optimiser = Optimiser(self.updated)
+        self.average: dict[str, Tensor] = {}
+
+    def run(self, clock: Clock, rng: random.Random) -> None:
+        """Update until the time is up, resuming from the file and saving to it."""
+        if self.file.exists():
+            self.restore(clock)
+        for fraction in clock.fractions():
+            image = scenes.batch(scenes.scenes(BATCH, rng.getrandbits(32), held_out=False), PICTURE, rng)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, error = self.loss(self.model, image)
+            self.model.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.updated.parameters(), 1.0)
+            rates = [learning_rate(peak, fraction, self.steps) for peak in (MUON_RATE, ADAM_RATE)]
+            self.optimiser.step(rates)
+            update_average(self.average, self.model, self.steps, decay=0.995)
+            self.steps += 1
+            if self.steps % 100 == 0:
+                log.info("%s step %d (%.0f %%): mse %.5f", self.file.stem, self.steps, 100 * fraction, error.item())
+                self.save(clock)
+        self.save(clock)
+
+    def save(self, clock: Clock) -> None:
+        """Everything needed to go on."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": [part.state_dict() for part in self.optimiser.parts],
+            "average": self.average,
+            "steps": self.steps,
+            "spent_s": clock.spent_s,
+        }
+        save(self.file, state)
+
+    def restore(self, clock: Clock) -> None:
+        """Go on from the file."""
+        state = torch.load(self.file, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for part, saved in zip(self.optimiser.parts, state["optimiser"], strict=True):
+            part.load_state_dict(saved)
+        self.average, self.steps, clock.spent_s = state["average"], state["steps"], state["spent_s"]
+
+
+def train(folder: Path, minutes: float, seed: int = 0) -> None:
+    """Train encoder and decoder for `minutes`; `folder`/vae.pt keeps the state."""
     torch.manual_seed(seed)
-    rng = random.Random(seed)
-    model, file = Autoencoder(SHAPE), folder / "vae.pt"
+    model = Autoencoder(SHAPE)
     # Start with little posterior noise: at unit variance it would drown the signal.
     nn.init.constant_(model.encoder.conv_out.get_parameter("bias")[SHAPE.latent_channels :], -5.0)
-    optimiser = Optimiser(model)
-    average: dict[str, Tensor] = {}
-    clock, step = Clock(minutes), 0
-    if file.exists():
-        state = torch.load(file, weights_only=True)
-        model.load_state_dict(state["model"])
-        for part, saved in zip(optimiser.parts, state["optimiser"], strict=True):
-            part.load_state_dict(saved)
-        average, step, clock.spent_s = state["average"], state["step"], state["spent_s"]
-    for fraction in clock.fractions():
-        image = scenes.batch(scenes.scenes(BATCH, rng.getrandbits(32), held_out=False), PICTURE, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, error = loss_of(model, image)
-        model.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step((learning_rate(MUON_RATE, fraction, step), learning_rate(ADAM_RATE, fraction, step)))
-        update_average(average, model, step, decay=0.995)
-        step += 1
-        if step % 100 == 0:
-            log.info("vae step %d (%.0f %%): bound %.5f, mse %.5f", step, 100 * fraction, loss.item(), error.item())
-            save(file, _state(model, optimiser, average, step, clock))
-    save(file, _state(model, optimiser, average, step, clock))
-    return load(folder)
+    Stage(model, model, loss_of, folder / "vae.pt").run(Clock(minutes), random.Random(seed))
 
 
-def _state(
-    model: Autoencoder, optimiser: Optimiser, average: dict[str, Tensor], step: int, clock: Clock
-) -> dict[str, object]:
-    return {
-        "model": model.state_dict(),
-        "optimiser": [part.state_dict() for part in optimiser.parts],
-        "average": average,
-        "step": step,
-        "spent_s": clock.spent_s,
-    }
+def train_decoder(folder: Path, minutes: float, seed: int = 1) -> None:
+    """Go on with the decoder alone, so that latents stay what they are; `folder`/decoder.pt keeps the state."""
+    torch.manual_seed(seed)
+    model = load_stage(folder / "vae.pt")
+    Stage(model, model.decoder, decoder_loss_of, folder / "decoder.pt").run(Clock(minutes), random.Random(seed))
+
+
+def load_stage(file: Path) -> Autoencoder:
+    """The averaged autoencoder of one stage."""
+    model = Autoencoder(SHAPE)
+    model.load_state_dict(torch.load(file, weights_only=True)["average"])
+    return model.eval()
 
 
 def load(folder: Path) -> Autoencoder:
-    """The averaged autoencoder that `train` left in `folder`."""
-    model = Autoencoder(SHAPE)
-    model.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["average"])
-    return model.eval()
+    """The newest averaged autoencoder that training left in `folder`."""
+    polished = folder / "decoder.pt"
+    return load_stage(polished if polished.exists() else folder / "vae.pt")
