@@ -1,5 +1,6 @@
 """`Model`, `Vae` and `Conditioning` as values: batching, immutability, limits."""
 
+import copy
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import BadValue
-from engine.models import Checkpoint, Conditioning, Model
+from engine.models import Checkpoint, Conditioning, Model, Vae
+from engine.models.memory.device import Placement
 from engine.sampling import sd3
 
 
@@ -137,6 +139,25 @@ def test_decoded_images_do_not_depend_on_the_batch_and_stay_within_0_and_1(check
     assert torch.equal(images[1:2], checkpoint.vae.decode(latents[1:2]))
     with pytest.raises(BadValue, match=r"\[batch, 16, height / 8, width / 8\]"):
         checkpoint.vae.decode(torch.zeros(1, 4, 8, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_in_16_bit_takes_and_gives_float32(checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    """What a GPU does with 16-bit files: states, timesteps and results stay float32, the network's weights do not."""
+    model, entry = checkpoint.model, conditioning(5, 1)
+    (exact,) = model.predict(STATE, 0.7, [entry])
+    where = Placement(torch.device("cpu"), dtype)
+    half = Model(copy.deepcopy(model.network).to(dtype), model.spec, where, model.parameterisation)
+    (rounded,) = half.predict(STATE, 0.7, [entry])
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05)
+    assert not torch.equal(rounded, exact)
+    assert checkpoint.vae is not None
+    vae = Vae(copy.deepcopy(checkpoint.vae.network).to(dtype), where)
+    image = torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(3))
+    assert vae.encode(image).dtype == torch.float32
+    torch.testing.assert_close(vae.encode(image), checkpoint.vae.encode(image), rtol=0, atol=0.05)
+    torch.testing.assert_close(vae.decode(STATE), checkpoint.vae.decode(STATE), rtol=0, atol=0.05)
 
 
 def test_conditionings_are_zeroed_joined_and_mixed_into_new_ones() -> None:

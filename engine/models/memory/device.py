@@ -43,62 +43,78 @@ def placement(stored: torch.dtype, device: torch.device | None = None) -> Placem
     return Placement(chosen, compute_dtype(chosen, stored))
 
 
-def host_limit_bytes(root: Path = Path("/")) -> int:
-    """Host memory this process may use: the smallest of the control group's limits and the machine's memory."""
-    return min([_machine_bytes(root), *_group_limits(root)])
+def host_free_bytes(root: Path = Path("/")) -> int:
+    """Host memory this process may still take: the least that the machine and every control group above us leave."""
+    return max(min([_machine_free(root), *_groups_free(root)]), 0)
 
 
-def _machine_bytes(root: Path) -> int:
+def _machine_free(root: Path) -> int:
     try:
         for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemTotal:"):
+            if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except OSError:
-        pass  # no /proc: ask the C library
+        pass  # no /proc: all we can ask for is the machine's size
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _group_limits(root: Path) -> list[int]:
-    """The limits of our group and of every group above it, versions 1 and 2."""
+def _groups_free(root: Path) -> list[int]:
+    """What the limits of our group and of every group above it leave, versions 1 and 2."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
-    limits: list[int] = []
+    free: list[int] = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            limits += _along(root / "sys/fs/cgroup", path, "memory.max")
+            free += _along(root / "sys/fs/cgroup", path, ("memory.max", "memory.current"))
         elif "memory" in controllers.split(","):
-            limits += _along(root / "sys/fs/cgroup/memory", path, "memory.limit_in_bytes")
-    return limits
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            free += _along(root / "sys/fs/cgroup/memory", path, files)
+    return free
 
 
-def _along(base: Path, path: str, name: str) -> list[int]:
-    """Limits in `name` of `base` and of each folder down to `path`; in a container `path` may not exist."""
+def _along(base: Path, path: str, files: tuple[str, str]) -> list[int]:
+    """Limit less usage for `base` and each folder down to `path`, which need not exist inside a container."""
     folders = [base]
     for part in Path(path.lstrip("/")).parts:
         folders.append(folders[-1] / part)
     found: list[int] = []
     for folder in folders:
-        try:
-            text = (folder / name).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit() and int(text) < UNLIMITED:
-            found.append(int(text))
+        limit = _number(folder / files[0])
+        if limit is not None and limit < UNLIMITED:
+            found.append(limit - (_number(folder / files[1]) or 0) + _cached_files(folder))
     return found
 
 
+def _number(path: Path) -> int | None:
+    """The number in a file; None where there is no such file or it says `max`."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _cached_files(folder: Path) -> int:
+    """Bytes of a group's usage that are cached file contents (mapped weight files, say): given back on demand."""
+    try:
+        pairs = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]
+    except OSError:
+        return 0
+    return sum(int(value) for name, value in pairs if name in ("inactive_file", "active_file"))
+
+
 def available_bytes(device: torch.device) -> int:
-    """An upper bound of what may still be allocated on `device`."""
+    """What may still be allocated on `device`."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return UNLIMITED if device.type == "meta" else host_limit_bytes()
+    return UNLIMITED if device.type == "meta" else host_free_bytes()
 
 
 def require_room(what: str, size_bytes: int, device: torch.device) -> None:
-    """Raise `OutOfMemory`, with both figures, if `size_bytes` can never fit; called before allocating."""
+    """Raise `OutOfMemory`, with both figures, if `size_bytes` do not fit; called before allocating."""
     room = available_bytes(device)
     if size_bytes > room:
-        raise OutOfMemory(f"{what} takes {size_bytes / 1e9:.2f} GB on {device}, which has {room / 1e9:.2f} GB")
+        raise OutOfMemory(f"{what} takes {size_bytes / 1e9:.2f} GB on {device}, which has {room / 1e9:.2f} GB left")
