@@ -1,0 +1,203 @@
+"""One database: a thread that writes, commits what is waiting in one go, and tells what happened; readers beside it.
+
+Every write is one function of a `Tx`, atomic by itself. Events it adds are handed on after the commit, in the order
+of commits, so nobody hears of what is not on disk. Knows nothing about what the tables mean.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Condition, Thread
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from engine.errors import StoreFailed
+from engine.jobs.engines import Lock, engines, migrate
+from engine.jobs.events import JobEvent
+from engine.jobs.settings import StoreSettings
+
+__all__ = ["Database", "Tx"]
+
+T = TypeVar("T")
+RETRY_S = 0.05
+LONGEST_RETRY_S = 1.0
+BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Tx:
+    """One write transaction: the connection, and what is to be published once it is committed."""
+
+    connection: Connection
+    events: list[JobEvent] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class _Work(Generic[T]):
+    """One function to run; `is_sure` work is tried again until it succeeds or the database is closed."""
+
+    function: Callable[[Tx], T]
+    is_sure: bool
+    future: "Future[T]" = field(default_factory=Future)
+    answer: Callable[[], None] = lambda: None
+
+    def run(self, tx: Tx) -> None:
+        """Run inside a savepoint: a refusal takes back this work alone."""
+        before = len(tx.events)
+        try:
+            with tx.connection.begin_nested():
+                result = self.function(tx)
+        except SQLAlchemyError:  # the connection's trouble, not this work's
+            raise
+        except Exception as refusal:  # noqa: BLE001  # whatever it is, it is the caller's to see; the writer lives on
+            del tx.events[before:]
+            self.answer = partial(self._fail, refusal)
+        else:
+            self.answer = partial(self._finish, result)
+
+    def _finish(self, result: T) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(result)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+    def refuse(self, error: BaseException) -> None:
+        """It will not happen."""
+        self._fail(error)
+
+
+class Database:
+    """The store's connections. `publish` is called on the event loop with the events of each commit."""
+
+    def __init__(self, settings: StoreSettings, publish: Callable[[Sequence[JobEvent]], None]) -> None:
+        self.settings, self._publish = settings, publish
+        self._waiting: deque[_Work[Any]] = deque()
+        self._changed = Condition()
+        self._is_open = False
+        self._give_up_at: float | None = None
+        self._thread: Thread | None = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self) -> None:
+        """Take the lock, bring the tables up to date, start the writer."""
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._open)
+        self._thread = Thread(target=self._write_all, name="store writer", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> None:
+        self._lock = Lock(self.settings.url)
+        self._lock.take()
+        try:
+            self._writer, self._reader = engines(self.settings)
+            migrate(self._writer)
+        except SQLAlchemyError as error:
+            self._lock.release()
+            raise _failed(self.settings.url, error) from error
+        self._readers = ThreadPoolExecutor(self.settings.readers, "store reader")
+        self._is_open = True
+
+    async def close(self, deadline_s: float = 10.0) -> None:
+        """Write what is waiting, as far as that works within the deadline, and let go."""
+        if not self._is_open:
+            return
+        with self._changed:
+            self._is_open, self._give_up_at = False, time.monotonic() + deadline_s
+            self._changed.notify()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        if self._readers is not None:
+            self._readers.shutdown()
+        for each in (self._writer, self._reader):
+            each.dispose()
+        self._lock.release()
+
+    async def write(self, function: Callable[[Tx], T], *, is_sure: bool = False) -> T:
+        """Run a function in a transaction and commit; raises what it raised, or `StoreFailed`."""
+        work = _Work(function, is_sure)
+        with self._changed:
+            if not self._is_open:
+                raise StoreFailed("the job store is closed")
+            self._waiting.append(work)
+            self._changed.notify()
+        return await asyncio.wrap_future(work.future)
+
+    async def read(self, function: Callable[[Connection], T]) -> T:
+        """Run a function on a reading connection."""
+        if not self._is_open or self._readers is None or self._loop is None:
+            raise StoreFailed("the job store is closed")
+        return await self._loop.run_in_executor(self._readers, self._read, function)
+
+    def _read(self, function: Callable[[Connection], T]) -> T:
+        try:
+            with self._reader.connect() as connection:
+                return function(connection)
+        except SQLAlchemyError as error:
+            raise _failed(self.settings.url, error) from error
+
+    def _write_all(self) -> None:
+        """The writer thread."""
+        wait_s = RETRY_S
+        while batch := self._take():
+            try:
+                self._commit(self._writer, batch)
+                wait_s = RETRY_S
+            except SQLAlchemyError as error:
+                if self._sort_out(batch, error):
+                    time.sleep(wait_s)
+                    wait_s = min(LONGEST_RETRY_S, wait_s * 2)
+
+    def _take(self) -> list[_Work[Any]]:
+        """What is waiting, at most a batch; nothing once the database is closed and all is written."""
+        with self._changed:
+            while not self._waiting and self._is_open:
+                self._changed.wait()
+            return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+
+    def _commit(self, engine: Engine, batch: Sequence[_Work[Any]]) -> None:
+        with engine.begin() as connection:
+            tx = Tx(connection)
+            for work in batch:
+                work.run(tx)
+        self._tell(tx.events, batch)
+
+    def _tell(self, events: Sequence[JobEvent], batch: Sequence[_Work[Any]]) -> None:
+        """Publish first, answer second: who gets the answer may rely on the event having been seen."""
+        assert self._loop is not None
+        if self._loop.is_closed():
+            return
+        if events:
+            self._loop.call_soon_threadsafe(self._publish, events)
+        for work in batch:
+            work.answer()
+
+    def _sort_out(self, batch: Sequence[_Work[Any]], error: SQLAlchemyError) -> bool:
+        """Nothing of the batch happened. Sure work waits for another try, the rest is refused; whether any waits."""
+        with self._changed:
+            is_over = self._give_up_at is not None and time.monotonic() > self._give_up_at
+            again = [work for work in batch if work.is_sure and not is_over]
+            self._waiting.extendleft(reversed(again))
+        problem = _failed(self.settings.url, error)
+        problem.__cause__ = error
+        for work in batch:
+            if work not in again:
+                work.refuse(problem)
+        return bool(again)
+
+
+def _failed(url: str, error: SQLAlchemyError) -> StoreFailed:
+    reason = str(getattr(error, "orig", None) or error).strip()
+    shown = url.split("@")[-1] if "@" in url else url  # no password
+    return StoreFailed(f"job store {shown}: {reason}")

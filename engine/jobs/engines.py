@@ -1,0 +1,104 @@
+"""Connections to SQLite and PostgreSQL made alike: who begins when, how long a lock is waited for, one server each."""
+
+import fcntl
+import io
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from engine.errors import StoreFailed, StoreInUse
+from engine.jobs.settings import StoreSettings
+
+__all__ = ["Lock", "engines", "migrate"]
+
+ADVISORY = 0x5347_4A4F_4253  # "SGJOBS": the name of our lock in PostgreSQL
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def engines(settings: StoreSettings) -> tuple[Engine, Engine]:
+    """One engine to write with and one to read with."""
+    if make_url(settings.url).get_backend_name() != "sqlite":
+        both = create_engine(settings.url, pool_size=settings.readers + 1, pool_pre_ping=True)
+        return both, both
+    return _sqlite(settings, "BEGIN IMMEDIATE"), _sqlite(settings, "BEGIN")
+
+
+def _sqlite(settings: StoreSettings, begin: str) -> Engine:
+    """SQLite in WAL mode. The driver's own idea of when to begin is switched off: it skips reads and savepoints."""
+    engine = create_engine(settings.url, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, record: Any) -> None:
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {int(settings.lock_wait_s * 1000)}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if settings.survives_power_cut else 'NORMAL'}")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the tables up to date."""
+    from alembic import command  # here: half of the start-up time of a process that only reads settings
+    from alembic.config import Config
+
+    config = Config(stdout=io.StringIO())
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+class Lock:
+    """One server per database: recovery would otherwise take running jobs away from a server that lives."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        self._file: io.IOBase | None = None
+        self._connection: Connection | None = None
+
+    def take(self) -> None:
+        """Hold the database until `release` or the end of the process; raises `StoreInUse`."""
+        is_taken = self._take_file() if self._url.get_backend_name() == "sqlite" else self._take_session()
+        if not is_taken:
+            self.release()
+            raise StoreInUse(f"another server works on {self._url.render_as_string(hide_password=True)}")
+
+    def _take_file(self) -> bool:
+        path = Path(self._url.database or "")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.with_name(f"{path.name}.lock").open("ab")
+        except OSError as error:
+            raise StoreFailed(f"job store {path}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def _take_session(self) -> bool:
+        try:
+            self._connection = create_engine(self._url, poolclass=NullPool).connect()
+            query = text("SELECT pg_try_advisory_lock(:key)")
+            is_taken = bool(self._connection.execute(query, {"key": ADVISORY}).scalar())
+            self._connection.commit()
+        except SQLAlchemyError as error:
+            reason = getattr(error, "orig", None) or error
+            raise StoreFailed(f"job store {self._url.render_as_string(hide_password=True)}: {reason}") from error
+        return is_taken
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._file is not None:
+            self._file.close()
+        if self._connection is not None:
+            self._connection.close()

@@ -1,0 +1,74 @@
+"""Reading many jobs: pages, counts, what waits, what is old. Functions of a connection; nothing here changes a row."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from engine.errors import BadValue, UnknownJob
+from engine.jobs.job import ENDED, Job, JobQuery, Page, State
+from engine.jobs.protocol import Counts
+from engine.jobs.rows import LIGHT, WHOLE, job_of
+from engine.jobs.tables import jobs
+
+__all__ = ["by_state", "counts", "get", "page"]
+
+ORDERS: dict[str, ColumnElement[Any]] = {
+    "created_at": jobs.c.created_at,
+    "started_at": jobs.c.started_at,
+    "ended_at": jobs.c.ended_at,
+    "number": jobs.c.number,
+    "run_s": jobs.c.ended_at - jobs.c.started_at,
+}
+LARGEST_PAGE = 10_000
+
+
+def get(connection: Connection, job_id: str, owner: str | None) -> Job:
+    """One job, whole; raises `UnknownJob`."""
+    row = connection.execute(select(*WHOLE).where(jobs.c.id == job_id)).mappings().one_or_none()
+    if row is None or (owner is not None and row["owner"] != owner):
+        raise UnknownJob(job_id)
+    return job_of(row)  # type: ignore[arg-type]  # RowMapping is a Mapping of str in all we select
+
+
+def page(connection: Connection, query: JobQuery) -> Page:
+    """One page; a page beyond the end is empty."""
+    if query.by not in ORDERS:
+        raise BadValue("by", query.by, f"one of {', '.join(ORDERS)}")
+    where = _conditions(query)
+    total = connection.execute(select(func.count()).select_from(jobs).where(*where)).scalar_one()
+    column = ORDERS[query.by]
+    order = (column.desc(), jobs.c.seq.desc()) if query.newest_first else (column, jobs.c.seq)
+    limit = max(0, min(query.limit, LARGEST_PAGE))
+    columns = WHOLE if query.with_request else LIGHT
+    rows = select(*columns).where(*where).order_by(*order).limit(limit).offset(max(0, query.offset))
+    return Page([job_of(row) for row in connection.execute(rows).mappings()], total)  # type: ignore[arg-type]
+
+
+def counts(connection: Connection, owner: str | None) -> Counts:
+    """How many wait and run."""
+    where = [jobs.c.state.in_(["queued", "running"])] + ([jobs.c.owner == owner] if owner is not None else [])
+    found = connection.execute(select(jobs.c.state, func.count().label("jobs")).where(*where).group_by(jobs.c.state))
+    by = {row.state: int(row.jobs) for row in found}
+    return Counts(by.get(State.QUEUED.value, 0), by.get(State.RUNNING.value, 0))
+
+
+def by_state(connection: Connection, state: State, owner: str | None = None) -> Sequence[Job]:
+    """All jobs in one state, without their requests, in the order they came."""
+    where = [jobs.c.state == state.value] + ([jobs.c.owner == owner] if owner is not None else [])
+    rows = connection.execute(select(*LIGHT).where(*where).order_by(jobs.c.seq)).mappings()
+    return [job_of(row) for row in rows]  # type: ignore[arg-type]
+
+
+def _conditions(query: JobQuery) -> list[ColumnElement[bool]]:
+    states = query.states
+    conditions: list[ColumnElement[bool]] = []
+    if query.owner is not None:
+        conditions.append(jobs.c.owner == query.owner)
+    if states is not None:
+        conditions.append(jobs.c.state.in_([state.value for state in states]))
+    if query.source is not None:
+        conditions.append(jobs.c.source == query.source)
+    if query.by == "ended_at":
+        conditions.append(jobs.c.state.in_([state.value for state in ENDED]))
+    return conditions

@@ -1,0 +1,101 @@
+"""Who runs next. In memory and pure: the store says what waits, this says in which order.
+
+Larger priority first. Among owners of equal priority: who has least running, then who was served longest ago; so one
+owner with a thousand jobs does not keep another waiting for more than one of them. Among an owner's own jobs: the
+smaller number, then the earlier arrival. With one owner that is ComfyUI's order.
+"""
+
+import heapq
+from dataclasses import dataclass, field
+from itertools import count
+
+from engine.jobs.job import Job
+
+__all__ = ["Queue"]
+
+Entry = tuple[int, float, int, str]
+"""Minus priority, number, arrival, job id."""
+
+
+@dataclass(slots=True)
+class _Owner:
+    """One owner's waiting jobs; entries that were moved or removed stay in the heap until they come up."""
+
+    heap: list[Entry] = field(default_factory=list)
+    running: int = 0
+    served: int = 0
+
+
+class Queue:
+    """The waiting jobs, and which owners' jobs are running."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, _Owner] = {}
+        self._entries: dict[str, Entry] = {}
+        self._owner_of: dict[str, str] = {}
+        self._running: dict[str, str] = {}
+        self._arrivals: dict[str, int] = {}
+        self._turns = count(1)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._entries
+
+    def waiting(self, owner: str) -> int:
+        """How many jobs of one owner wait."""
+        return sum(1 for each in self._owner_of.values() if each == owner)
+
+    def put(self, job: Job) -> None:
+        """Add a job, or give it its new place; a job that comes back keeps its time of arrival."""
+        arrival = self._arrivals.setdefault(job.id, next(self._turns))
+        entry = (-job.priority, job.number, arrival, job.id)
+        self._entries[job.id], self._owner_of[job.id] = entry, job.owner
+        heapq.heappush(self._owners.setdefault(job.owner, _Owner()).heap, entry)
+
+    def remove(self, job_id: str) -> None:
+        """Take a job out; nothing happens if it does not wait."""
+        self._entries.pop(job_id, None)
+        self._forget(self._owner_of.pop(job_id, None))
+        self._arrivals.pop(job_id, None)
+
+    def take(self) -> str | None:
+        """The next job, which counts as running from now on."""
+        heads = [(head, name, owner) for name, owner in self._owners.items() if (head := self._head(owner)) is not None]
+        if not heads:
+            return None
+        best = min(head[0] for head, _, _ in heads)
+        entry, name, owner = min(
+            (each for each in heads if each[0][0] == best), key=lambda each: (each[2].running, each[2].served, each[0])
+        )
+        job_id = entry[3]
+        heapq.heappop(owner.heap)
+        del self._entries[job_id], self._owner_of[job_id]
+        owner.running, owner.served = owner.running + 1, next(self._turns)
+        self._running[job_id] = name
+        return job_id
+
+    def done(self, job_id: str, *, is_back: bool = False) -> None:
+        """A job that ran does so no more; `is_back` if it will wait again."""
+        name = self._running.pop(job_id, None)
+        if name is not None:
+            self._owners[name].running -= 1
+            self._forget(name)
+        if not is_back:
+            self._arrivals.pop(job_id, None)
+
+    def _head(self, owner: _Owner) -> Entry | None:
+        """The owner's first job; stale entries fall off."""
+        while owner.heap:
+            entry = owner.heap[0]
+            if self._entries.get(entry[3]) == entry:
+                return entry
+            heapq.heappop(owner.heap)
+        return None
+
+    def _forget(self, name: str | None) -> None:
+        """An owner without jobs takes no memory."""
+        owner = self._owners.get(name) if name is not None else None
+        if owner is not None and name is not None and not owner.running and self._head(owner) is None:
+            del self._owners[name]

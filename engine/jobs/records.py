@@ -1,0 +1,68 @@
+"""Events as plain JSON and back: what the log stores and what travels between processes."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from engine.execution.events import NodeProgress
+from engine.jobs.events import Body, Ended
+from engine.jobs.job import Failure, State
+
+__all__ = ["decode", "encode", "plain"]
+
+LONGEST_TEXT = 4096
+DEEPEST = 12
+
+
+def _members(union: Any) -> list[type[Any]]:
+    if get_origin(union) in (UnionType, Union):
+        return [member for part in get_args(union) for member in _members(part)]
+    return [union]
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+TYPES: dict[str, type[Any]] = {_snake(each.__name__): each for each in _members(Body)}
+NAMES = {each: name for name, each in TYPES.items()}
+
+
+def encode(body: Body) -> tuple[str, dict[str, Any]]:
+    """The event's name and its fields as JSON values; a preview is left out."""
+    values = {each.name: getattr(body, each.name) for each in fields(body)}
+    if isinstance(body, NodeProgress):
+        values["preview"] = None
+    return NAMES[type(body)], {name: _record(value) for name, value in values.items()}
+
+
+def decode(name: str, values: Mapping[str, Any]) -> Body:
+    """The event again; fields it no longer has are dropped."""
+    kind = TYPES[name]
+    known = {each.name for each in fields(kind)}
+    given = {field: value for field, value in values.items() if field in known}
+    if kind is Ended:
+        failure = given.get("failure")
+        given = {"state": State(given["state"]), "failure": Failure(**failure) if failure else None}
+    event: Body = kind(**given)
+    return event
+
+
+def _record(value: Any) -> Any:
+    return asdict(value) if isinstance(value, Failure) else plain(value)
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """The value as JSON can hold it: numbers and texts as they are, anything opaque by the name of its type."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return str(value) if len(value) <= LONGEST_TEXT else f"{value[:LONGEST_TEXT]}..."
+    if depth >= DEEPEST:
+        return f"<{type(value).__name__}>"
+    if isinstance(value, Mapping):
+        return {str(key): plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(each, depth + 1) for each in value]
+    return f"<{type(value).__name__}>"

@@ -1,0 +1,60 @@
+"""Everything about the job layer that an operator may choose, with the value that holds when nobody chose."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["JobSettings", "ProcessSettings", "StoreSettings"]
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where jobs are kept: `sqlite:///path` or any SQLAlchemy URL of PostgreSQL.
+
+    `lock_wait_s` is how long a locked database is waited for before a submission is refused. With `survives_power_cut`
+    SQLite waits for the disk at every commit; without it a killed process still loses nothing.
+    """
+
+    url: str = "sqlite:///jobs.sqlite"
+    lock_wait_s: float = 15.0
+    survives_power_cut: bool = True
+    readers: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettings:
+    """How jobs are queued, watched, kept and forgotten.
+
+    `step_deadline_s`: a worker from which nothing is heard for so long during a job is killed. `max_deaths`: so many
+    dead workers in a row, without a step of progress between them, fail the job. `keep_s`: ended jobs are forgotten
+    after that; the newest `keep_jobs` at most are kept.
+    """
+
+    store: StoreSettings = field(default_factory=StoreSettings)
+    max_queued: int = 10_000
+    max_queued_per_owner: int = 10_000
+    step_deadline_s: float = 900.0
+    cancel_deadline_s: float = 30.0
+    max_deaths: int = 3
+    check_deadline_s: float = 10.0
+    ready_wait_s: float = 60.0
+    keep_s: float = 30 * DAY_S
+    keep_jobs: int = 10_000
+    idempotency_s: float = DAY_S
+    sweep_every_s: float = 30.0
+    max_prompt_bytes: int = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """One worker process. `factory` is `package.module:function`, called there with `options`."""
+
+    factory: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "worker"
+    slots: int = 1
+    start_deadline_s: float = 300.0
+    max_restart_wait_s: float = 30.0
+    environment: Mapping[str, str] = field(default_factory=dict)

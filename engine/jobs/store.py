@@ -1,0 +1,172 @@
+"""`Store`: the durable half of the service. Each method is one transaction (or one read); what it means is in moves.py.
+
+The row is on disk when a method returns; events are published in the order of commits.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+
+from engine.jobs import lists, log, moves, sweep
+from engine.jobs.database import Database, Tx
+from engine.jobs.events import Body, JobEvent
+from engine.jobs.job import Failure, Idempotency, Job, JobQuery, Outcome, Page, Request, State, Submission
+from engine.jobs.protocol import Counts
+from engine.jobs.settings import StoreSettings
+from engine.jobs.tables import facts
+
+__all__ = ["Clock", "Store"]
+
+Clock = Callable[[], float]
+
+
+def _nobody(events: Sequence[JobEvent]) -> None:
+    """Publish to nobody."""
+
+
+class Store:
+    """Jobs on disk. `publish` gets every stored event after its commit, on the event loop that opened the store."""
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        publish: Callable[[Sequence[JobEvent]], None] = _nobody,
+        *,
+        idempotency_s: float = 86_400.0,
+        clock: Clock = time.time,
+    ) -> None:
+        self.database = Database(settings, publish)
+        self.clock, self._idempotency_s = clock, idempotency_s
+
+    async def open(self) -> None:
+        """Take the database; raises `StoreInUse` or `StoreFailed`."""
+        await self.database.open()
+
+    async def close(self, deadline_s: float = 10.0) -> None:
+        """Write what is waiting and let go."""
+        await self.database.close(deadline_s)
+
+    # -- one job's way -------------------------------------------------------------------------------------------
+
+    async def submit(self, submission: Submission, request: Request) -> tuple[Job, bool]:
+        """Accept a job; the job, and whether an equal request with the same key had made it before."""
+        at = self.clock()
+
+        def work(tx: Tx) -> tuple[Job, bool]:
+            known = _repeat(tx, submission, at - self._idempotency_s)
+            return (known, True) if known is not None else (moves.create(tx, submission, request, at), False)
+
+        return await self.database.write(work)
+
+    async def repeat(self, owner: str, key: Idempotency) -> Job | None:
+        """The job an equal request made before, if any; raises `IdempotencyConflict`."""
+        since = self.clock() - self._idempotency_s
+        return await self.database.write(partial(moves.find_repeat, owner=owner, key=key, since=since))
+
+    async def begin(self, job_id: str, worker: str) -> Job:
+        """The next attempt starts; the job with its request."""
+        return await self.database.write(partial(moves.begin, job_id=job_id, worker=worker, at=self.clock()))
+
+    async def append(self, job_id: str, bodies: Sequence[Body]) -> None:
+        """More of a run's events."""
+        at = self.clock()
+        await self.database.write(lambda tx: log.append(tx, job_id, bodies, at), is_sure=True)
+
+    async def end(
+        self,
+        job_id: str,
+        to: State,
+        *,
+        failure: Failure | None = None,
+        outcome: Outcome | None = None,
+        tail: Sequence[Body] = (),
+    ) -> Job:
+        """The end of a job."""
+        finish = partial(moves.end, job_id=job_id, to=to, at=self.clock(), failure=failure, outcome=outcome, tail=tail)
+        return await self.database.write(finish, is_sure=True)
+
+    async def lose(self, job_id: str, reason: str, *, max_deaths: int | None = None) -> Job:
+        """An attempt is lost: back to the queue, or the end."""
+        at = self.clock()
+        return await self.database.write(
+            lambda tx: moves.lose(tx, job_id, reason, at, max_deaths=max_deaths), is_sure=True
+        )
+
+    async def cancel(self, job_id: str, owner: str | None = None) -> Job:
+        """End a queued job, mark a running one."""
+        return await self.database.write(partial(moves.cancel, job_id=job_id, owner=owner, at=self.clock()))
+
+    async def place(
+        self, job_id: str, owner: str | None, number: float | None, front: bool, priority: int | None
+    ) -> Job:
+        """Another place in the queue."""
+        return await self.database.write(lambda tx: moves.place(tx, job_id, owner, number, front, priority))
+
+    # -- lists ---------------------------------------------------------------------------------------------------
+
+    async def get(self, job_id: str, owner: str | None = None) -> Job:
+        """One job, whole; raises `UnknownJob`."""
+        return await self.database.read(partial(lists.get, job_id=job_id, owner=owner))
+
+    async def find(self, query: JobQuery) -> Page:
+        """One page."""
+        return await self.database.read(partial(lists.page, query=query))
+
+    async def counts(self, owner: str | None = None) -> Counts:
+        """How many wait and run."""
+        return await self.database.read(partial(lists.counts, owner=owner))
+
+    async def by_state(self, state: State, owner: str | None = None) -> Sequence[Job]:
+        """All jobs in one state, in the order they came, without their requests."""
+        return await self.database.read(partial(lists.by_state, state=state, owner=owner))
+
+    async def events(self, job: Job, after: int = 0, limit: int = 1000) -> list[JobEvent]:
+        """Stored events above `after`."""
+        return await self.database.read(partial(log.read, job_id=job.id, owner=job.owner, after=after, limit=limit))
+
+    async def owner_of_file(self, kind: str, subfolder: str, filename: str) -> str | None:
+        """Who made a file last."""
+        return await self.database.read(partial(log.owner_of_file, kind=kind, subfolder=subfolder, filename=filename))
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    async def expire(self) -> list[str]:
+        """End waiting jobs whose time is up."""
+        return await self.database.write(partial(sweep.expire, at=self.clock()))
+
+    async def forget_old(self, keep_s: float, keep_jobs: int) -> int:
+        """Delete ended jobs nobody needs to remember."""
+        at, idempotency_s = self.clock(), self._idempotency_s
+        return await self.database.write(lambda tx: sweep.forget_old(tx, at, keep_s, keep_jobs, idempotency_s))
+
+    async def forget(self, job_id: str, owner: str | None = None) -> None:
+        """Delete one ended job."""
+        await self.database.write(partial(sweep.forget, job_id=job_id, owner=owner))
+
+    async def forget_ended(self, owner: str | None = None) -> int:
+        """Delete all ended jobs."""
+        return await self.database.write(partial(sweep.forget_ended, owner=owner))
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    async def fact(self, name: str) -> Any:
+        """A value kept across restarts, or None."""
+        query = select(facts.c.value).where(facts.c.name == name)
+        return await self.database.read(lambda connection: connection.execute(query).scalar_one_or_none())
+
+    async def remember(self, name: str, value: Any) -> None:
+        """Keep a value."""
+
+        def work(tx: Tx) -> None:
+            tx.connection.execute(delete(facts).where(facts.c.name == name))
+            tx.connection.execute(insert(facts).values(name=name, value=value))
+
+        await self.database.write(work)
+
+
+def _repeat(tx: Tx, submission: Submission, since: float) -> Job | None:
+    key = submission.idempotency
+    return moves.find_repeat(tx, submission.owner, key, since) if key is not None else None

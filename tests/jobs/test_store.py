@@ -1,0 +1,361 @@
+"""The store: the same laws on SQLite and PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, StoreInUse, UnknownJob
+from engine.execution.events import NodeFinished, NodeProgress, RunSucceeded
+from engine.graph.workflow import Workflow
+from engine.jobs.events import Ended, JobEvent, Queued, Requeued, Started
+from engine.jobs.job import ENDED, Failure, Idempotency, JobQuery, Outcome, Request, State, Submission, Webhook
+from engine.jobs.settings import StoreSettings
+from engine.jobs.store import Store
+
+Runs = Callable[[Coroutine[Any, Any, Any]], Any]
+WORK = Request({"1": {"class_type": "Show", "inputs": {"value": "\0 ü \ud800", "x": float("inf")}}}, ["1"], {"a": [1]})
+
+
+def submission(**changes: Any) -> Submission:
+    return Submission(Workflow({}), **changes)
+
+
+class Time:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def opened(settings: StoreSettings, **options: Any) -> AsyncIterator[tuple[Store, list[JobEvent]]]:
+    heard: list[JobEvent] = []
+
+    def publish(events: Sequence[JobEvent]) -> None:
+        heard.extend(events)
+
+    store = Store(settings, publish, **options)
+    await store.open()
+    try:
+        yield store, heard
+    finally:
+        await store.close()
+
+
+def test_a_job_reads_back_as_it_was_given(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            asked = submission(owner="a", meta={"client_id": "c"}, priority=2, expires_s=60.0, cost=0, source="comfy")
+            job, is_repeat = await store.submit(asked, WORK)
+            found = await store.get(asked.job_id, "a")
+        assert not is_repeat
+        assert found.request == WORK
+        assert (found.meta, found.priority, found.source) == ({"client_id": "c"}, 2, "comfy")
+        assert found.expires_at is not None
+        assert found.expires_at - found.created_at == pytest.approx(60)
+        assert job.state is found.state is State.QUEUED
+
+    run(case())
+
+
+def test_a_job_outlives_its_store(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await store.submit(submission(job_id="x"), WORK)
+        async with opened(store_settings) as (store, _):
+            assert (await store.get("x")).request == WORK
+
+    run(case())
+
+
+def test_the_log_is_numbered_without_gaps_and_equals_what_was_published(
+    run: Runs, store_settings: StoreSettings
+) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, heard):
+            job, _ = await store.submit(submission(job_id="x"), WORK)
+            await store.begin("x", "w")
+            await store.append("x", [NodeProgress("1", 1, 2, object()), NodeProgress("1", 2, 2)])
+            await store.append("x", [NodeFinished("1", "Show", "1", "executed", 3.0, {"shown": [1]})])
+            outcome = Outcome({"1": {"shown": [1]}}, {"1": {"outcome": "executed"}})
+            await store.end("x", State.SUCCEEDED, outcome=outcome, tail=[RunSucceeded()])
+            stored = await store.events(job)
+            later = await store.events(job, after=4)
+            found = await store.get("x")
+        assert [event.number for event in stored] == list(range(1, 8))
+        kinds = [Queued, Started, NodeProgress, NodeProgress, NodeFinished, RunSucceeded, Ended]
+        assert [type(event.body) for event in stored] == kinds
+        assert stored[3:] == heard[3:]
+        assert later == stored[4:]
+        assert stored[-1].body == Ended(State.SUCCEEDED)
+        assert (found.events, found.outcome) == (7, outcome)
+
+    run(case())
+
+
+def test_every_move_that_is_not_legal_is_refused_and_changes_nothing(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await store.submit(submission(job_id="x"), WORK)
+            with pytest.raises(IllegalMove, match="'x' is queued; it cannot become succeeded"):
+                await store.end("x", State.SUCCEEDED)
+            await store.begin("x", "w")
+            with pytest.raises(IllegalMove):
+                await store.begin("x", "w")
+            await store.end("x", State.FAILED, failure=Failure("node_failed", "no", "1", "Show"))
+            before = await store.get("x")
+            for state in State:
+                with pytest.raises(IllegalMove):
+                    await store.end("x", state)
+            with pytest.raises(IllegalMove):
+                await store.lose("x", "gone")
+            assert await store.get("x") == before
+            assert before.failure == Failure("node_failed", "no", "1", "Show")
+
+    run(case())
+
+
+def test_an_id_is_taken_once(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            results = await asyncio.gather(
+                *(store.submit(submission(job_id="x"), WORK) for _ in range(8)), return_exceptions=True
+            )
+            assert sum(isinstance(each, DuplicateJob) for each in results) == 7
+            assert (await store.counts()).queued == 1
+
+    run(case())
+
+
+def test_many_submitters_lose_nothing_and_number_everything_once(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, heard):
+            made = await asyncio.gather(*(store.submit(submission(owner=f"o{i % 5}"), WORK) for i in range(100)))
+            page = await store.find(JobQuery(limit=1000))
+            front, _ = await store.submit(submission(front=True), WORK)
+        assert {job.id for job in page.jobs} == {job.id for job, _ in made} == {event.job_id for event in heard[:100]}
+        assert sorted(job.number for job, _ in made) == [float(number) for number in range(1, 101)]
+        assert front.number == -101
+
+    run(case())
+
+
+def test_another_owners_job_is_not_there(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await store.submit(submission(job_id="x", owner="a"), WORK)
+            for attempt in (
+                store.get("x", "b"),
+                store.cancel("x", "b"),
+                store.place("x", "b", 1.0, False, None),
+                store.forget("x", "b"),
+            ):
+                with pytest.raises(UnknownJob, match="there is no job 'x'"):
+                    await attempt
+            assert (await store.find(JobQuery(owner="b"))).total == 0
+            assert (await store.counts("b")).remaining == 0
+            assert (await store.counts("a")).remaining == 1
+
+    run(case())
+
+
+def test_the_same_key_and_body_gives_the_same_job_for_a_day(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        clock = Time()
+        key = Idempotency.of("k", b"body")
+        async with opened(store_settings, clock=clock) as (store, _):
+            first, _ = await store.submit(submission(idempotency=key), WORK)
+        async with opened(store_settings, clock=clock) as (store, _):
+            clock.now += 86_399
+            again, is_repeat = await store.submit(submission(idempotency=key), WORK)
+            assert (again.id, is_repeat) == (first.id, True)
+            with pytest.raises(IdempotencyConflict, match="another request"):
+                await store.submit(submission(idempotency=Idempotency.of("k", b"other")), WORK)
+            _, is_repeat = await store.submit(submission(idempotency=key, owner="someone else"), WORK)
+            assert not is_repeat
+            clock.now += 2
+            late, is_repeat = await store.submit(submission(idempotency=key), WORK)
+            assert (late.id != first.id, is_repeat) == (True, False)
+
+    run(case())
+
+
+def test_concurrent_equal_requests_make_one_job(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        key = Idempotency.of("k", b"body")
+        async with opened(store_settings) as (store, _):
+            made = await asyncio.gather(*(store.submit(submission(idempotency=key), WORK) for _ in range(20)))
+            assert len({job.id for job, _ in made}) == 1
+            assert sum(not is_repeat for _, is_repeat in made) == 1
+
+    run(case())
+
+
+def test_a_lost_attempt_is_queued_again_until_it_has_cost_too_much(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            job, _ = await store.submit(submission(job_id="x"), WORK)
+            for attempt in (1, 2):
+                assert (await store.begin("x", "w")).attempt == attempt
+                assert (await store.lose("x", "killed", max_deaths=3)).state is State.QUEUED
+            await store.begin("x", "w")
+            ended = await store.lose("x", "killed", max_deaths=3)
+            assert ended.state is State.FAILED
+            assert ended.failure == Failure("worker_lost", "gave up after 3 attempts: killed")
+            log = await store.events(job)
+        assert [each.body for each in log if isinstance(each.body, Requeued)] == [
+            Requeued(1, "killed"),
+            Requeued(2, "killed"),
+        ]
+        assert sum(isinstance(each.body, Ended) for each in log) == 1
+
+    run(case())
+
+
+def test_a_server_that_stops_is_no_strike_against_its_jobs(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await store.submit(submission(job_id="x"), WORK)
+            for _ in range(10):
+                await store.begin("x", "w")
+                job = await store.lose("x", "server stopped")
+            assert (job.state, job.attempt) == (State.QUEUED, 10)
+
+    run(case())
+
+
+def test_a_job_that_was_to_stop_does_not_run_again(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await store.submit(submission(job_id="x"), WORK)
+            await store.begin("x", "w")
+            marked = await store.cancel("x")
+            assert (marked.state, marked.cancel_requested) == (State.RUNNING, True)
+            assert (await store.lose("x", "killed")).state is State.CANCELLED
+            assert (await store.cancel("x")).state is State.CANCELLED
+
+    run(case())
+
+
+def test_lists_page_and_sort(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        clock = Time()
+        async with opened(store_settings, clock=clock) as (store, _):
+            for name, number in (("a", 3.0), ("b", 1.0), ("c", 2.0), ("d", 1.0)):
+                await store.submit(submission(job_id=name, number=number), WORK)
+                clock.now += 1
+            for name in ("d", "a"):
+                await store.begin(name, "w")
+                clock.now += 1
+                await store.end(name, State.SUCCEEDED)
+
+            async def listed(**query: Any) -> str:
+                return "".join(job.id for job in (await store.find(JobQuery(**query))).jobs)
+
+            assert await listed() == "dcba"
+            assert await listed(newest_first=False, offset=1, limit=2) == "bc"
+            assert await listed(by="number", newest_first=False) == "bdca"
+            assert await listed(states=frozenset({State.QUEUED}), by="number", newest_first=False) == "bc"
+            assert await listed(states=ENDED, by="ended_at") == "ad"
+            assert (await store.find(JobQuery(limit=1))).total == 4
+            assert (await store.find(JobQuery())).jobs[0].request is None
+            assert (await store.find(JobQuery(with_request=True))).jobs[0].request == WORK
+
+    run(case())
+
+
+def test_a_request_that_waits_too_long_expires(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        clock = Time()
+        async with opened(store_settings, clock=clock) as (store, _):
+            await store.submit(submission(job_id="short", expires_s=10.0), WORK)
+            await store.submit(submission(job_id="long"), WORK)
+            clock.now += 9
+            assert await store.expire() == []
+            clock.now += 1
+            assert await store.expire() == ["short"]
+            assert (await store.get("short")).state is State.EXPIRED
+            assert (await store.get("long")).state is State.QUEUED
+
+    run(case())
+
+
+def test_ended_jobs_are_forgotten_by_age_and_by_number_with_all_they_left(
+    run: Runs, store_settings: StoreSettings
+) -> None:
+    async def case() -> None:
+        clock = Time()
+        async with opened(store_settings, clock=clock) as (store, _):
+            for name in "abcd":
+                keep = {"keep_s": 5.0} if name == "d" else {}
+                job, _ = await store.submit(submission(job_id=name, webhook=Webhook("http://x"), **keep), WORK)
+                await store.begin(name, "w")
+                await store.end(name, State.SUCCEEDED)
+                clock.now += 1
+            await store.submit(submission(job_id="waits"), WORK)
+            assert await store.forget_old(keep_s=100.0, keep_jobs=3) == 1
+            with pytest.raises(UnknownJob):
+                await store.get("a")
+            clock.now += 10
+            assert await store.forget_old(keep_s=100.0, keep_jobs=3) == 1
+            assert await store.events(job) == []
+            clock.now += 100
+            assert await store.forget_old(keep_s=100.0, keep_jobs=3) == 2
+            assert [each.id for each in (await store.find(JobQuery())).jobs] == ["waits"]
+
+    run(case())
+
+
+def test_only_ended_jobs_can_be_deleted(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await store.submit(submission(job_id="x"), WORK)
+            with pytest.raises(IllegalMove, match="cannot become deleted"):
+                await store.forget("x")
+            await store.cancel("x")
+            await store.forget("x")
+            assert (await store.find(JobQuery())).total == 0
+
+    run(case())
+
+
+def test_files_belong_to_who_made_them(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        picture = {"filename": "x_00001_.png", "subfolder": "s", "type": "output"}
+        async with opened(store_settings) as (store, _):
+            await store.submit(submission(job_id="x", owner="a"), WORK)
+            await store.begin("x", "w")
+            await store.append("x", [NodeFinished("9", "SaveImage", "9", "executed", 1.0, {"images": [picture]})])
+            assert await store.owner_of_file("output", "s", "x_00001_.png") == "a"
+            assert await store.owner_of_file("temp", "s", "x_00001_.png") is None
+
+    run(case())
+
+
+def test_a_second_server_on_the_same_database_is_refused(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings):
+            with pytest.raises(StoreInUse, match="another server works on"):
+                await Store(store_settings).open()
+        async with opened(store_settings) as (store, _):
+            assert (await store.counts()).remaining == 0
+
+    run(case())
+
+
+def test_facts_are_kept(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            assert await store.fact("paused") is None
+            await store.remember("paused", True)
+            await store.remember("paused", False)
+        async with opened(store_settings) as (store, _):
+            assert await store.fact("paused") is False
+
+    run(case())
