@@ -165,15 +165,19 @@ class StreamBlock(nn.Module):
         parts: tuple[Tensor, ...] = self.adaLN_modulation(condition).unsqueeze(1).chunk(self.parts, dim=-1)
         return parts
 
-    def finish(self, tokens: Tensor, mixed: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
-        """Add the attention result, the dual attention of this stream alone where there is one, then the MLP."""
-        gate, shift_mlp, scale_mlp, gate_mlp = parts[2:6]
-        attended = torch.addcmul(tokens, gate, self.attn.proj(mixed))
+    def add_attention(self, tokens: Tensor, mixed: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+        """Tokens plus the attention result, and plus the dual attention of this stream alone where there is one."""
+        attended = torch.addcmul(tokens, parts[2], self.attn.proj(mixed))
         if self.parts == 9:
             shift_dual, scale_dual, gate_dual = parts[6:]
             own = attend(*self.attn2.project(modulated(tokens, shift_dual, scale_dual)))
             attended = torch.addcmul(attended, gate_dual, self.attn2.proj(own))
-        return torch.addcmul(attended, gate_mlp, self.mlp(modulated(attended, shift_mlp, scale_mlp)))
+        return attended
+
+    def add_mlp(self, tokens: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+        """Tokens plus the MLP's result."""
+        shift, scale, gate = parts[3:6]
+        return torch.addcmul(tokens, gate, self.mlp(modulated(tokens, shift, scale)))
 
 
 class JointBlock(nn.Module):
@@ -188,23 +192,32 @@ class JointBlock(nn.Module):
     def forward(self, image: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Image [B, N, D], context [B, L, D], condition [B, D]; the last block returns its context untouched."""
         image_parts, context_parts = self.x_block.modulation(condition), self.context_block.modulation(condition)
-        mixed = self.attended(image, context, image_parts, context_parts)
-        mixed_context, mixed_image = mixed.tensor_split([mixed.shape[1] - image.shape[1]], dim=1)
+        image, context = self.attended(image, context, image_parts, context_parts)
         if not self.is_last:
-            context = self.context_block.finish(context, mixed_context, context_parts)
-        return self.x_block.finish(image, mixed_image, image_parts), context
+            context = self.context_block.add_mlp(context, context_parts)
+        return self.x_block.add_mlp(image, image_parts), context
 
     def attended(
         self, image: Tensor, context: Tensor, image_parts: tuple[Tensor, ...], context_parts: tuple[Tensor, ...]
-    ) -> Tensor:
-        """Attention over both streams, context first: [B, L + N, D]. A method so that q, k and v die with it.
+    ) -> tuple[Tensor, Tensor]:
+        """Both streams with the attention's result added. A method so that the result is gone before the MLPs."""
+        mixed = attend(*self.queried(image, context, image_parts, context_parts))
+        mixed_context, mixed_image = mixed.tensor_split([mixed.shape[1] - image.shape[1]], dim=1)
+        if not self.is_last:
+            context = self.context_block.add_attention(context, mixed_context, context_parts)
+        return self.x_block.add_attention(image, mixed_image, image_parts), context
 
-        The last block asks for the image alone, [B, N, D]: nobody reads what its context would become.
+    def queried(
+        self, image: Tensor, context: Tensor, image_parts: tuple[Tensor, ...], context_parts: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of both streams, context first: [B, L + N, heads, 64]. A method so that their parts die with it.
+
+        The last block asks for the image alone, q [B, N, heads, 64]: nobody reads what its context would become.
         """
         of_context = self.context_block.attn.project(modulated(context, context_parts[0], context_parts[1]))
         of_image = self.x_block.attn.project(modulated(image, image_parts[0], image_parts[1]))
         q, k, v = (torch.cat(pair, dim=1) for pair in zip(of_context, of_image, strict=True))
-        return attend(of_image[0] if self.is_last else q, k, v)
+        return of_image[0] if self.is_last else q, k, v
 
 
 class FinalLayer(nn.Module):
