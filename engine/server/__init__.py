@@ -1,0 +1,1 @@
+"""The HTTP front: protocol adapters over the job service. No torch and no node code is ever imported here."""

@@ -1,0 +1,94 @@
+"""The application: the job service, folders and settings it is given, and the routes and middlewares round them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import WSCloseCode, web
+from aiohttp.typedefs import Handler
+
+from engine.jobs.protocol import Jobs
+from engine.server.auth import ACCOUNTS, Accounts, auth, login_routes
+from engine.server.comfy.hub import HUB, Hub, run_hub
+from engine.server.comfy.internal import LINES
+from engine.server.comfy.preferences import LOCK
+from engine.server.comfy.routes import comfy_routes, mirrored
+from engine.server.comfy.socket import SOCKETS
+from engine.server.comfy.system import EXTENSIONS
+from engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, Places
+from engine.server.errors import answer_errors
+from engine.server.health import WARM, Warmth, health, ready, warm_up
+from engine.server.logs import RecentLines
+from engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
+from engine.server.origin import options, origins
+from engine.server.settings import Settings
+from engine.server.static import cache_rules, frontend_routes
+
+__all__ = ["Parts", "make_app"]
+
+COMPRESSED = ("application/json", "text/plain")
+
+
+@dataclass
+class Parts:
+    """What the composition root hands over."""
+
+    jobs: Jobs
+    folders: Callable[[str], Places]
+    accounts: Accounts
+    settings: Settings
+    user_dir: Path
+    workflows: Path
+    frontend: Path | None = None
+    lines: RecentLines = field(default_factory=RecentLines)
+    more_routes: Iterable[web.AbstractRouteDef] = ()
+    warms_up: bool = True
+
+
+def make_app(parts: Parts) -> web.Application:
+    """The application, complete; its start starts the hub, not the job service."""
+    middlewares = (count_requests, options, cache_rules, compress, origins, answer_errors, auth)
+    app = web.Application(middlewares=middlewares, client_max_size=parts.settings.max_upload_bytes)
+    app[JOBS], app[FOLDERS], app[ACCOUNTS] = parts.jobs, parts.folders, parts.accounts
+    app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
+    app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
+    app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
+    app[METRICS], app[WARM] = Metrics(), Warmth()
+    app.cleanup_ctx.extend((run_hub, count_jobs, follow_log))
+    if parts.warms_up:
+        app.cleanup_ctx.append(warm_up)
+    app.on_shutdown.append(close_sockets)
+    operating = (("GET", "/health", health), ("GET", "/ready", ready), ("GET", "/metrics", metrics))
+    app.add_routes(parts.more_routes)
+    app.add_routes([*mirrored(operating), *login_routes(), *comfy_routes()])
+    app.add_routes(frontend_routes(parts.frontend))
+    return app
+
+
+async def close_sockets(app: web.Application) -> None:
+    """Tell every page that the server goes away, so that it begins to look for it at once."""
+    closing = [ws.close(code=WSCloseCode.GOING_AWAY, message=b"server stops") for ws in app[SOCKETS]]
+    await asyncio.gather(*closing, return_exceptions=True)
+
+
+async def follow_log(app: web.Application) -> AsyncIterator[None]:
+    """Pass new log lines to the clients that asked for them; lines come from any thread."""
+    loop, hub = asyncio.get_running_loop(), app[HUB]
+
+    def listener(entry: dict[str, str]) -> None:
+        loop.call_soon_threadsafe(hub.logged, entry)
+
+    app[LINES].listeners.append(listener)
+    yield
+    app[LINES].listeners.remove(listener)
+
+
+@web.middleware
+async def compress(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Gzip JSON and text where the operator and the client want it."""
+    response = await handler(request)
+    is_plain = isinstance(response, web.Response) and response.content_type in COMPRESSED and not response.prepared
+    if request.app[SETTINGS].compress and is_plain and "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.enable_compression(web.ContentCoding.gzip)
+    return response

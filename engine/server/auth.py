@@ -1,0 +1,123 @@
+"""Who is asking: an API key becomes an owner and its scopes. A server without keys has one owner, `local`."""
+
+import base64
+import binascii
+import html
+from collections.abc import Collection
+from pathlib import Path
+from typing import Protocol
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from engine.jobs.job import LOCAL
+from engine.server.context import OWNER, empty
+
+__all__ = ["ACCOUNTS", "SCOPES", "Account", "Accounts", "auth", "login_routes", "require"]
+
+COOKIE = "sigmagraph_key"
+OPEN = frozenset({"/health", "/api/health", "/login"})
+WEB = Path(__file__).resolve().parents[2] / "web"
+
+
+class Account(Protocol):
+    """Who a key stands for."""
+
+    @property
+    def id(self) -> str:
+        """The owner of everything made with the key."""
+
+    @property
+    def scopes(self) -> Collection[str]:
+        """`read`, `submit`, `admin`."""
+
+
+class Accounts(Protocol):
+    """The keys there are."""
+
+    async def identify(self, key: str) -> Account | None:
+        """The account of a key, or None for a key that is unknown or withdrawn."""
+
+    async def required(self) -> bool:
+        """Whether requests need a key: as soon as there is one."""
+
+
+ACCOUNTS: web.AppKey[Accounts] = web.AppKey("accounts", Accounts)
+SCOPES: web.RequestKey[Collection[str]] = web.RequestKey("scopes", Collection)
+EVERYTHING = frozenset({"read", "submit", "admin"})
+
+
+@web.middleware
+async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request its owner and scopes, or refuse it."""
+    accounts = request.app[ACCOUNTS]
+    request[OWNER], request[SCOPES] = LOCAL, EVERYTHING
+    if request.path in OPEN or not await accounts.required():
+        return await handler(request)
+    key = _key(request)
+    account = await accounts.identify(key) if key else None
+    if account is None:
+        return _refused(request)
+    request[OWNER], request[SCOPES] = account.id, account.scopes
+    require(request, "read" if request.method in ("GET", "HEAD", "OPTIONS") else "submit")
+    return await handler(request)
+
+
+def require(request: web.Request, scope: str) -> None:
+    """403 unless the key has the scope."""
+    if scope not in request[SCOPES]:
+        raise web.HTTPForbidden(text=f"this key lacks the scope {scope!r}")
+
+
+def _key(request: web.Request) -> str | None:
+    """The key of a request: a bearer token, `X-API-Key`, the password of basic authentication, or the login cookie."""
+    scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(rest, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return request.headers.get("X-API-Key") or request.cookies.get(COOKIE)
+
+
+def _refused(request: web.Request) -> web.Response:
+    """People are sent to the login page, programs get a 401."""
+    is_page = request.method == "GET" and "text/html" in request.headers.get("Accept", "")
+    if is_page and request.path in ("/", "/api/"):
+        raise web.HTTPFound("/login")
+    response = web.Response(status=401, text="a key is needed: Authorization: Bearer <key>")
+    response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+async def _login_page(request: web.Request) -> web.Response:
+    return _page("")
+
+
+async def _login(request: web.Request) -> web.Response:
+    """Keep the key in a cookie that scripts cannot read and other sites cannot send."""
+    key = str((await request.post()).get("key", "")).strip()
+    if await request.app[ACCOUNTS].identify(key) is None:
+        return _page("This key is not known.", 401)
+    response = web.Response(status=303, headers={"Location": "/"})
+    is_https = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
+    response.set_cookie(COOKIE, key, httponly=True, samesite="Strict", secure=is_https, max_age=30 * 24 * 3600)
+    return response
+
+
+async def _logout(request: web.Request) -> web.Response:
+    response = empty()
+    response.del_cookie(COOKIE)
+    return response
+
+
+def _page(message: str, status: int = 200) -> web.Response:
+    text = (WEB / "login.html").read_text("utf-8").replace("<!-- message -->", html.escape(message))
+    return web.Response(text=text, status=status, content_type="text/html")
+
+
+def login_routes() -> list[web.RouteDef]:
+    """The page where a person enters a key, and the way out."""
+    return [web.get("/login", _login_page), web.post("/login", _login), web.post("/logout", _logout)]

@@ -1,0 +1,106 @@
+"""`/jobs`: lists, details and cancelling, as the newer page wants them."""
+
+from typing import Any
+
+from aiohttp import web
+
+from engine.errors import EngineError, UnknownJob
+from engine.jobs.job import Job, JobQuery, State
+from engine.server.comfy.queue import MOST, cancel, failure_of
+from engine.server.comfy.records import STATUSES, detail, summary
+from engine.server.context import JOBS, OWNER, object_body, reply
+
+__all__ = ["cancel_many", "cancel_one", "listing", "one"]
+
+
+class BadQuery(EngineError, ValueError):
+    """A query parameter with a value that is not allowed."""
+
+    code = "bad_query"
+
+
+async def listing(request: web.Request) -> web.Response:
+    """`GET /jobs`: newest first, one page."""
+    try:
+        return await _listed(request)
+    except BadQuery as bad:
+        return reply({"error": str(bad)}, 400)
+
+
+async def _listed(request: web.Request) -> web.Response:
+    limit, offset = _natural(request, "limit", MOST), _natural(request, "offset", 0)
+    newest_first = _choice(request, "sort_order", ("desc", "asc")) == "desc"
+    by_duration = _choice(request, "sort_by", ("created_at", "execution_duration")) == "execution_duration"
+    workflow_id = request.query.get("workflow_id")
+    is_paged_here = by_duration or workflow_id is not None
+    query = JobQuery(
+        request[OWNER],
+        _states(request),
+        newest_first=newest_first,
+        limit=MOST if is_paged_here else limit,
+        offset=0 if is_paged_here else offset,
+    )
+    page = await request.app[JOBS].find(query) if limit else None
+    jobs, total = (list(page.jobs), page.total) if page is not None else ([], 0)
+    if is_paged_here:
+        jobs = [job for job in jobs if workflow_id in (None, job.meta.get("workflow_id"))]
+        total = len(jobs)
+        jobs = sorted(jobs, key=_duration, reverse=newest_first) if by_duration else jobs
+        jobs = jobs[offset : offset + limit]
+    pagination = {"offset": offset, "limit": limit, "total": total, "has_more": offset + len(jobs) < total}
+    return reply({"jobs": [summary(job) for job in jobs], "pagination": pagination})
+
+
+async def one(request: web.Request) -> web.Response:
+    """`GET /jobs/{id}`."""
+    jobs = request.app[JOBS]
+    try:
+        job = await jobs.get(request.match_info["id"], request[OWNER])
+    except UnknownJob:
+        return reply({"error": f"there is no job {request.match_info['id']!r}"}, 404)
+    return reply(detail(job, await failure_of(jobs, job)))
+
+
+async def cancel_one(request: web.Request) -> web.Response:
+    """`POST /jobs/{id}/cancel`: a job that is over, or not there, is left as it is."""
+    await cancel(request.app[JOBS], request.match_info["id"], request[OWNER], State.QUEUED, State.RUNNING)
+    return reply({"cancelled": True})
+
+
+async def cancel_many(request: web.Request) -> web.Response:
+    """`POST /jobs/cancel`."""
+    ids: Any = (await object_body(request)).get("job_ids")
+    if not isinstance(ids, list):
+        return reply({"error": "job_ids must be a list"}, 400)
+    for job_id in ids:
+        await cancel(request.app[JOBS], str(job_id), request[OWNER], State.QUEUED, State.RUNNING)
+    return reply({"cancelled": True})
+
+
+def _states(request: web.Request) -> frozenset[State] | None:
+    text = request.query.get("status")
+    if not text:
+        return None
+    wanted = {part.strip() for part in text.split(",")}
+    unknown = wanted - set(STATUSES.values())
+    if unknown:
+        raise BadQuery(f"status {sorted(unknown)[0]!r} is not one of {', '.join(dict.fromkeys(STATUSES.values()))}")
+    return frozenset(state for state, name in STATUSES.items() if name in wanted)
+
+
+def _natural(request: web.Request, name: str, default: int) -> int:
+    text = request.query.get(name, str(default))
+    if not text.isdecimal():
+        raise BadQuery(f"{name} {text!r} is no whole number from 0 on")
+    return min(int(text), MOST) if name == "limit" else int(text)
+
+
+def _choice(request: web.Request, name: str, allowed: tuple[str, ...]) -> str:
+    text = request.query.get(name, allowed[0])
+    if text not in allowed:
+        raise BadQuery(f"{name} {text!r} is not one of {', '.join(allowed)}")
+    return text
+
+
+def _duration(job: Job) -> float:
+    return job.run_s or 0.0

@@ -1,0 +1,166 @@
+"""Lists of weight files for the page and for clients, and what a file's own header says about it."""
+
+import asyncio
+import base64
+import binascii
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from PIL import Image
+
+from engine.errors import EngineError
+from engine.server import pictures
+from engine.server.context import SETTINGS, Places, folders, reply
+from engine.server.files import Outside, resolve
+
+__all__ = [
+    "embeddings",
+    "experiment_folder",
+    "experiment_models",
+    "model_folder",
+    "model_folders",
+    "preview",
+    "view_metadata",
+]
+
+FOLDERS = (
+    "checkpoints",
+    "clip_vision",
+    "controlnet",
+    "diffusion_models",
+    "embeddings",
+    "loras",
+    "text_encoders",
+    "upscale_models",
+    "vae",
+    "vae_approx",
+)
+MAX_HEADER = 1024 * 1024
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+COVER = "modelspec.thumbnail"
+
+
+async def model_folders(request: web.Request) -> web.Response:
+    """`GET /models`: the names of the folders."""
+    return reply(FOLDERS)
+
+
+async def model_folder(request: web.Request) -> web.Response:
+    """`GET /models/{folder}`: names of files, as loaders take them."""
+    return reply(folders(request).files(_folder(request)))
+
+
+async def embeddings(request: web.Request) -> web.Response:
+    """`GET /embeddings`: names as prompts write them."""
+    return reply([name.rpartition(".")[0] for name in folders(request).files("embeddings")])
+
+
+async def experiment_models(request: web.Request) -> web.Response:
+    """`GET /experiment/models`: the folders; where they lie on this machine is nobody's business."""
+    return reply([{"name": name, "folders": [name]} for name in FOLDERS])
+
+
+async def experiment_folder(request: web.Request) -> web.Response:
+    """`GET /experiment/models/{folder}`: files with size and time."""
+    folder, places = _folder(request), folders(request)
+    return reply(await asyncio.to_thread(lambda: [_entry(places, folder, name) for name in places.files(folder)]))
+
+
+async def preview(request: web.Request) -> web.Response:
+    """`GET /experiment/models/preview/{folder}/{index}/{file}`: the picture beside a model, or the one inside it."""
+    path = _file(request, request.match_info["file"])
+    limit = request.app[SETTINGS].max_pixels
+    data = await asyncio.to_thread(_cover, path, limit)
+    if data is None:
+        raise web.HTTPNotFound
+    return web.Response(body=data, content_type="image/webp")
+
+
+async def view_metadata(request: web.Request) -> web.Response:
+    """`GET /view_metadata/{folder}?filename=`: the `__metadata__` of a safetensors header."""
+    path = _file(request, request.query.get("filename", ""))
+    metadata = await asyncio.to_thread(_metadata, path)
+    if metadata is None:
+        raise web.HTTPNotFound
+    return reply(metadata)
+
+
+def _folder(request: web.Request) -> str:
+    folder = request.match_info["folder"]
+    if folder not in FOLDERS and folder not in ("clip", "unet"):
+        raise web.HTTPNotFound
+    return folder
+
+
+def _file(request: web.Request, name: str) -> Path:
+    """The model file of that name; 404 where there is none."""
+    folder = _folder(request)
+    path = _locate(folders(request), folder, name) if name else None
+    if path is None:
+        raise web.HTTPNotFound
+    return path
+
+
+def _locate(places: Places, folder: str, name: str) -> Path | None:
+    for directory in places.directories(folder):
+        try:
+            path = resolve(directory, name)
+        except Outside:
+            path = directory / name if name in places.files(folder) else directory
+        if path.is_file():
+            return path
+    return None
+
+
+def _entry(places: Places, folder: str, name: str) -> dict[str, Any]:
+    path = _locate(places, folder, name)
+    facts = path.stat() if path is not None else None
+    numbers = {"modified": 0.0, "created": 0.0, "size": 0}
+    if facts is not None:
+        numbers = {"modified": facts.st_mtime, "created": facts.st_ctime, "size": facts.st_size}
+    return {"name": name, "pathIndex": 0, **numbers}
+
+
+def _cover(path: Path, max_pixels: int) -> bytes | None:
+    """A picture of the model as webp."""
+    beside = (path.with_name(path.stem + ending) for end in PICTURES for ending in (end, f".preview{end}"))
+    source: Path | io.BytesIO | None = next((each for each in beside if each.is_file()), None)
+    if source is None:
+        source = _inner_cover(path)
+    if source is None:
+        return None
+    try:
+        image: Image.Image = pictures.opened(source, max_pixels)
+    except EngineError:  # a damaged picture is no picture
+        return None
+    return pictures.reencoded(image, "webp", 90, keep_alpha=True)
+
+
+def _inner_cover(path: Path) -> io.BytesIO | None:
+    """The `data:image/...;base64,` text some tools put into the header."""
+    text = str((_metadata(path) or {}).get(COVER, ""))
+    if not text.startswith("data:image/"):
+        return None
+    try:
+        return io.BytesIO(base64.b64decode(text.partition(",")[2], validate=True))
+    except binascii.Error:
+        return None
+
+
+def _metadata(path: Path) -> dict[str, Any] | None:
+    """The header's metadata; None where the file is no safetensors file or its header is larger than 1 MB."""
+    if path.suffix not in (".safetensors", ".sft"):
+        return None
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= MAX_HEADER:
+            return None
+        header = file.read(length)
+    try:
+        metadata = json.loads(header).get("__metadata__")
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        return None
+    return metadata if isinstance(metadata, dict) else None

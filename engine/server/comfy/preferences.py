@@ -1,0 +1,69 @@
+"""Users and their settings: one flat JSON object per owner. Ids and values are the page's own, never checked."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from engine.server.comfy.userdata import user_root
+from engine.server.context import empty, json_body, reply
+from engine.writing import make_folder, write_file
+
+__all__ = ["LOCK", "add_user", "all_settings", "one_setting", "store_all", "store_one", "users"]
+
+FILE = "comfy.settings.json"
+LOCK: web.AppKey[asyncio.Lock] = web.AppKey("settings_lock", asyncio.Lock)
+
+
+async def users(request: web.Request) -> web.Response:
+    """One user per owner: the page shows no choice of users."""
+    return reply({"storage": "server", "migrated": True})
+
+
+async def add_user(request: web.Request) -> web.Response:
+    """Users are API keys here; the page cannot make them."""
+    return reply({"error": "users are made with `sigmagraph keys add`"}, 400)
+
+
+async def all_settings(request: web.Request) -> web.Response:
+    """Everything that was set."""
+    return reply(_load(user_root(request) / FILE))
+
+
+async def one_setting(request: web.Request) -> web.Response:
+    """One value, null where it was not set."""
+    return reply(_load(user_root(request) / FILE).get(request.match_info["id"]))
+
+
+async def store_all(request: web.Request) -> web.Response:
+    """Set each key of the object sent."""
+    body = await json_body(request)
+    if not isinstance(body, dict):
+        raise web.HTTPBadRequest(text="the body is not a JSON object")
+    await _merge(request, body)
+    return empty()
+
+
+async def store_one(request: web.Request) -> web.Response:
+    """Set one value."""
+    await _merge(request, {request.match_info["id"]: await json_body(request)})
+    return empty()
+
+
+async def _merge(request: web.Request, values: dict[str, Any]) -> None:
+    root = user_root(request)
+    async with request.app[LOCK]:
+        merged = _load(root / FILE) | values
+        make_folder(root)
+        await asyncio.to_thread(write_file, root / FILE, json.dumps(merged, indent=4).encode())
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The stored object; a damaged file counts as empty, the page must still come up."""
+    try:
+        stored = json.loads(path.read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return {}
+    return stored if isinstance(stored, dict) else {}

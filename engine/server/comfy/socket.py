@@ -1,0 +1,65 @@
+"""`GET /ws`: one connected page or client. Reads its feature flags, writes what its outbox holds."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from engine.server.comfy.hub import HUB, Client
+from engine.server.comfy.system import flags
+from engine.server.comfy.wire import Message
+from engine.server.context import OWNER, SETTINGS
+
+__all__ = ["SOCKETS", "socket"]
+
+SOCKETS: web.AppKey[set[web.WebSocketResponse]] = web.AppKey("sockets", set)
+CLOSE_S = 2.0
+
+
+async def socket(request: web.Request) -> web.WebSocketResponse:
+    """Serve one socket until either side closes it."""
+    ws = web.WebSocketResponse(heartbeat=30.0, max_msg_size=4 * 1024 * 1024, compress=False, timeout=CLOSE_S)
+    await ws.prepare(request)
+    client = Client(request[OWNER], request.query.get("clientId") or secrets.token_hex(16))
+    hub, sockets = request.app[HUB], request.app[SOCKETS]
+    sockets.add(ws)
+    await hub.join(client)
+    writer = asyncio.create_task(_write(ws, client))
+    try:
+        await _read(ws, client, flags(request.app[SETTINGS]))
+    finally:
+        sockets.discard(ws)
+        hub.leave(client)
+        writer.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await writer
+    return ws
+
+
+async def _write(ws: web.WebSocketResponse, client: Client) -> None:
+    """Send until the socket or the outbox closes; a client too far behind is told so."""
+    with contextlib.suppress(ConnectionError):
+        async for message in client.outbox.drain():
+            await (ws.send_str(message) if isinstance(message, str) else ws.send_bytes(message))
+    if not ws.closed:
+        await ws.close(code=1013, message=b"too far behind")
+
+
+async def _read(ws: web.WebSocketResponse, client: Client, ours: dict[str, Any]) -> None:
+    """The first valid JSON may name the client's flags; whatever comes later is ignored."""
+    is_first = True
+    async for message in ws:
+        if message.type is not WSMsgType.TEXT or not is_first:
+            continue
+        try:
+            body = json.loads(message.data)
+        except (json.JSONDecodeError, RecursionError):
+            continue
+        is_first = False
+        if isinstance(body, dict) and body.get("type") == "feature_flags":
+            theirs = body.get("data")
+            client.takes_metadata = isinstance(theirs, dict) and theirs.get("supports_preview_metadata") is True
+            client.send(Message("feature_flags", ours))

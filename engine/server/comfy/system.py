@@ -1,0 +1,81 @@
+"""What the page asks of the server itself: versions, devices, flags, extensions, translations, blueprints."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from engine.server.auth import require
+from engine.server.context import JOBS, SETTINGS, empty, object_body, reply
+from engine.server.machine import memory, version_of
+from engine.server.settings import Settings
+
+__all__ = ["EXTENSIONS", "extensions", "features", "flags", "free", "nothing", "subgraph", "system_stats"]
+
+SPOKEN_VERSION = "0.3.64"  # the ComfyUI whose protocol this is; pages and clients compare it as a semantic version
+EXTENSIONS: web.AppKey[Path | None] = web.AppKey("extensions")
+
+
+async def system_stats(request: web.Request) -> web.Response:
+    """`GET /system_stats`. `argv` keeps the page from calling services of Comfy Org."""
+    total, free_bytes = memory()
+    system = {
+        "os": os.name,
+        "ram_total": total,
+        "ram_free": free_bytes,
+        "comfyui_version": SPOKEN_VERSION,
+        "sigmagraph_version": version_of("sigmagraph"),
+        "python_version": version_of("python"),
+        "pytorch_version": version_of("torch"),
+        "embedded_python": False,
+        "argv": ["sigmagraph", "--disable-api-nodes"],
+    }
+    frontend = version_of("comfyui-frontend-package")
+    if frontend and request.app[SETTINGS].frontend is None:
+        system["required_frontend_version"] = frontend
+    devices = [device for worker in request.app[JOBS].workers() for device in worker.stats.get("devices", ())]
+    return reply({"system": system, "devices": devices or [_unknown_device(total, free_bytes)]})
+
+
+def _unknown_device(total: int, free_bytes: int) -> dict[str, Any]:
+    """Clients read `devices[0]`; before a worker has spoken it is the machine itself."""
+    sizes = {"vram_total": total, "vram_free": free_bytes, "torch_vram_total": total, "torch_vram_free": free_bytes}
+    return {"name": "cpu", "type": "cpu", "index": None, **sizes}
+
+
+def flags(settings: Settings) -> dict[str, Any]:
+    """What this server can do beyond the basic protocol."""
+    return {"supports_preview_metadata": True, "max_upload_size": settings.max_upload_bytes}
+
+
+async def features(request: web.Request) -> web.Response:
+    """`GET /features`: the same as the first message on the socket."""
+    return reply(flags(request.app[SETTINGS]))
+
+
+async def extensions(request: web.Request) -> web.Response:
+    """`GET /extensions`: scripts of the frontend's own folder."""
+    root = request.app[EXTENSIONS]
+    paths = sorted((root / "extensions").rglob("*.js")) if root is not None else []
+    return reply([f"/{path.relative_to(root).as_posix()}" for path in paths if root is not None])
+
+
+async def nothing(request: web.Request) -> web.Response:
+    """Translations, blueprints, replacements: this server has none."""
+    return reply({})
+
+
+async def subgraph(request: web.Request) -> web.Response:
+    """One blueprint: there are none."""
+    return reply({"error": f"there is no subgraph {request.match_info['id']!r}"}, 404)
+
+
+async def free(request: web.Request) -> web.Response:
+    """`POST /free`: let go of weights or cached results after the running job. Everybody feels it."""
+    require(request, "admin")
+    body = await object_body(request)
+    await request.app[JOBS].free(
+        unload_models=bool(body.get("unload_models")), free_memory=bool(body.get("free_memory"))
+    )
+    return empty()

@@ -1,0 +1,118 @@
+"""`POST /upload/image` and `/upload/mask`: files from the page into the input, output or temporary folder."""
+
+import asyncio
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_request import FileField
+from multidict import MultiMapping
+from PIL import Image
+
+from engine.errors import EngineError
+from engine.server import pictures
+from engine.server.comfy.view import folder_of, named
+from engine.server.context import SETTINGS, Places, empty, folders, reply
+from engine.server.files import Outside, resolve
+from engine.writing import make_folder, write_file, write_new
+
+__all__ = ["upload_image", "upload_mask"]
+
+Form = MultiMapping[str | bytes | bytearray | FileField]
+
+
+async def upload_image(request: web.Request) -> web.Response:
+    """Keep the file as it is."""
+    form = await _form(request)
+    part = form.get("image")
+    if not isinstance(part, FileField) or not part.filename:
+        return empty(400)
+    return await asyncio.to_thread(lambda: _keep(form, folders(request), part.filename, part.file.read()))
+
+
+async def upload_mask(request: web.Request) -> web.Response:
+    """Keep the original with its alpha replaced by the alpha of the picture sent."""
+    form = await _form(request)
+    part, limit = form.get("image"), request.app[SETTINGS].max_pixels
+    if not isinstance(part, FileField) or not part.filename:
+        return empty(400)
+    original = _original(form, folders(request))
+
+    def composed() -> web.Response:
+        mask = _decoded(part.file.read(), limit)
+        data = pictures.with_alpha(pictures.opened(original, limit), mask)
+        return _keep(form, folders(request), part.filename, data)
+
+    return await asyncio.to_thread(composed)
+
+
+async def _form(request: web.Request) -> Form:
+    if not request.content_type.startswith("multipart/"):
+        raise web.HTTPBadRequest
+    try:
+        return await request.post()
+    except (ValueError, AssertionError, KeyError) as error:  # what aiohttp raises for a body that is no multipart
+        raise web.HTTPBadRequest(text=f"the body is no multipart form: {error}") from error
+
+
+def _keep(form: Form, places: Places, filename: str, data: bytes) -> web.Response:
+    """Write the file under its name, or under a free one where another file has it."""
+    kind, subfolder = _text(form, "type") or "input", _text(form, "subfolder")
+    try:
+        path = resolve(folder_of(places, kind), subfolder, filename)
+        folder = make_folder(path.parent)
+    except Outside:
+        return empty(400)
+    if _text(form, "overwrite") in ("true", "1"):
+        path = write_file(path, data)
+    elif not _is_same(path, data):
+        path = write_new(folder, _names(path), data)
+    return reply({"name": path.name, "subfolder": _relative(folder, folder_of(places, kind)), "type": kind})
+
+
+def _names(path: Path) -> Iterator[str]:
+    yield path.name
+    for count in range(1, 10_000):
+        yield f"{path.stem} ({count}){path.suffix}"
+
+
+def _is_same(path: Path, data: bytes) -> bool:
+    """Whether the file is there already with this very content."""
+    if not path.is_file() or path.stat().st_size != len(data):
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest() == hashlib.blake2b(data).digest()
+
+
+def _relative(folder: Path, root: Path) -> str:
+    text = PurePosixPath(folder.relative_to(root)).as_posix()
+    return "" if text == "." else text
+
+
+def _original(form: Form, places: Places) -> Path:
+    """The file `original_ref` names; 400 where it is missing, outside, or not described."""
+    try:
+        reference = json.loads(_text(form, "original_ref"))
+        filename, kind = named(str(reference["filename"]), str(reference.get("type", "output")))
+        path = resolve(folder_of(places, kind), str(reference.get("subfolder", "")), filename)
+    except (json.JSONDecodeError, TypeError, KeyError, AttributeError, Outside):
+        raise web.HTTPBadRequest from None
+    if not path.is_file():
+        raise web.HTTPBadRequest
+    return path
+
+
+def _decoded(data: bytes, max_pixels: int) -> Image.Image:
+    try:
+        return pictures.opened(io.BytesIO(data), max_pixels)
+    except EngineError as error:
+        raise web.HTTPBadRequest(text=str(error)) from error
+
+
+def _text(form: Form, name: str) -> str:
+    value: Any = form.get(name, "")
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,95 @@
+"""`GET /view`: one file of the output, input or temporary folder; pictures re-encoded where asked."""
+
+import asyncio
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from aiohttp import web
+
+from engine.server import pictures
+from engine.server.context import SETTINGS, Places, folders
+from engine.server.files import Outside, resolve
+from engine.server.static import content_type
+
+__all__ = ["folder_of", "named", "view"]
+
+SAFE = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "image/bmp", "application/json"})
+SAFE_KINDS = ("audio/", "video/")
+PLACES = ("output", "input", "temp")
+
+
+async def view(request: web.Request) -> web.StreamResponse:
+    """The file, never as something a browser would execute."""
+    path = _path(request)
+    if not path.is_file():
+        raise web.HTTPNotFound
+    query, limit = request.query, request.app[SETTINGS].max_pixels
+    if "preview" in query:
+        body, kind = await asyncio.to_thread(_preview, path, query["preview"], query.get("channel", "rgba"), limit)
+        return _picture(body, kind, path.name)
+    if query.get("channel") in ("rgb", "a"):
+        change = pictures.without_alpha if query["channel"] == "rgb" else pictures.alpha_of
+        return _picture(await asyncio.to_thread(lambda: change(pictures.opened(path, limit))), "png", path.name)
+    return _file(path, request.headers.get("Sec-Fetch-Dest") == "image")
+
+
+def folder_of(places: Places, kind: str) -> Path:
+    """The folder a `type` names; 400 for any other word."""
+    if kind not in PLACES:
+        raise web.HTTPBadRequest
+    return {"output": places.output_dir, "input": places.input_dir, "temp": places.temp_dir}[kind]
+
+
+def named(filename: str, kind: str) -> tuple[str, str]:
+    """`x.png [input]` -> the name and the folder it names itself."""
+    for place in PLACES:
+        if filename.endswith(f" [{place}]"):
+            return filename[: -len(place) - 3], place
+    return filename, kind
+
+
+def _path(request: web.Request) -> Path:
+    if "filename" not in request.query:
+        raise web.HTTPNotFound
+    filename, kind = named(request.query["filename"], request.query.get("type", "output"))
+    if not filename or filename.startswith("/") or ".." in filename or "\0" in filename:
+        raise web.HTTPBadRequest
+    try:
+        root = folder_of(folders(request), kind)
+        return resolve(root, request.query.get("subfolder", ""), PurePosixPath(filename).name)
+    except Outside:
+        raise web.HTTPForbidden from None
+
+
+def _preview(path: Path, wish: str, channel: str, max_pixels: int) -> tuple[bytes, str]:
+    """`webp;75`: the format before the last semicolon, the quality after it."""
+    name, _, quality = wish.rpartition(";")
+    kind = (name if quality.isdigit() else wish).split(";")[0].strip().lower()
+    kind = kind if kind in ("webp", "jpeg") and "a" not in channel.replace("rgba", "") else "webp"
+    level = max(1, min(int(quality), 100)) if quality.isdigit() else 90
+    image = pictures.opened(path, max_pixels)
+    return pictures.reencoded(image, kind, level, keep_alpha=channel != "rgb"), kind
+
+
+def _picture(body: bytes, kind: str, name: str) -> web.Response:
+    return web.Response(body=body, content_type=f"image/{kind}", headers={"Content-Disposition": _disposition(name)})
+
+
+def _file(path: Path, is_image_request: bool) -> web.FileResponse:
+    """Types a browser may run are sent as downloads; an SVG may stand in an `<img>`, where its scripts are dead."""
+    kind = content_type(path.name)
+    is_safe = kind in SAFE or kind.startswith(SAFE_KINDS) or (kind == "image/svg+xml" and is_image_request)
+    headers = {
+        "Content-Type": kind if is_safe or kind == "text/plain" else "application/octet-stream",
+        "Content-Disposition": _disposition(path.name) if is_safe else f"attachment; {_disposition(path.name)}",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    }
+    return web.FileResponse(path, headers=headers)
+
+
+def _disposition(name: str) -> str:
+    """The file name for the browser; RFC 5987 where it is not plain."""
+    if name.isascii() and not set(name) & set('"\\\r\n'):
+        return f'filename="{name}"'
+    return f"filename*=UTF-8''{quote(name, safe='')}"

@@ -1,0 +1,53 @@
+"""Every exception as an answer: statuses for our errors, one JSON shape, and no traceback to the outside."""
+
+import logging
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from engine import errors
+from engine.server.context import reply
+
+__all__ = ["answer_errors", "status_of"]
+
+LOG = logging.getLogger("sigmagraph.http")
+STATUSES: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that fits
+    (errors.UnknownName, 404),
+    (errors.UnknownJob, 404),
+    (errors.UnknownKey, 401),
+    (errors.AccountProblem, 402),
+    (errors.NotAccepting, 503),
+    (errors.WorkerLost, 503),
+    (errors.StoreFailed, 503),
+    (errors.JobProblem, 409),
+    (errors.MissingFile, 404),
+    (errors.WriteFailed, 507),
+    (errors.BadValue, 400),
+    (errors.FileProblem, 400),
+    (errors.WorkflowProblem, 400),
+    (errors.OutOfMemory, 503),
+)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what a handler raises into an answer."""
+    try:
+        return await handler(request)
+    except errors.EngineError as error:
+        status = status_of(error)
+        if status >= 500:
+            LOG.error("request failed", extra={"path": request.path, "error": str(error), "code": error.code})
+        return reply({"error": {"type": error.code, "message": str(error)}}, status)
+    except web.HTTPException:
+        raise
+    except (ConnectionResetError, TimeoutError):
+        raise
+    except Exception:  # the last resort of a server: logged with its traceback, answered without
+        LOG.exception("request failed", extra={"path": request.path, "method": request.method})
+        return reply({"error": {"type": "internal_error", "message": "the server failed; its log says why"}}, 500)
+
+
+def status_of(error: errors.EngineError) -> int:
+    """The HTTP status of one of our errors."""
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)

@@ -1,0 +1,83 @@
+"""`/health`: the process answers. `/ready`: a worker has run a graph, so the next job will not wait for a start."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from engine.errors import EngineError
+from engine.graph.document import parse_workflow
+from engine.jobs.job import State, Submission
+from engine.jobs.protocol import Jobs
+from engine.server.context import JOBS, reply
+from engine.server.machine import version_of
+
+__all__ = ["WARM", "Warmth", "health", "ready", "warm_up"]
+
+LOG = logging.getLogger("sigmagraph.server")
+OWNER_OF_WARMTH = "warm-up"
+GRAPH: Mapping[str, Any] = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+}
+
+
+class Warmth:
+    """Whether the warm-up graph has run."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.reason = "the worker is starting"
+
+
+WARM: web.AppKey[Warmth] = web.AppKey("warm", Warmth)
+
+
+async def health(request: web.Request) -> web.Response:
+    """`GET /health`."""
+    return reply({"status": "ok", "version": version_of("sigmagraph")})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """`GET /ready`: 200, or 503 with the reason."""
+    jobs, warmth = request.app[JOBS], request.app[WARM]
+    if warmth.is_done and jobs.is_accepting and any(worker.is_ready for worker in jobs.workers()):
+        return reply({"status": "ready"})
+    problems = [worker.last_error for worker in jobs.workers() if worker.last_error]
+    reason = warmth.reason if not warmth.is_done else "no worker is ready" if jobs.is_accepting else "stopping"
+    return reply({"status": "not ready", "reason": reason, "workers": problems}, 503)
+
+
+async def warm_up(app: web.Application) -> AsyncIterator[None]:
+    """Run the warm-up graph beside everything else."""
+    task = asyncio.create_task(_warm(app[JOBS], app[WARM]))
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _warm(jobs: Jobs, warmth: Warmth) -> None:
+    try:
+        await jobs.ready()
+        if set(await jobs.nodes()) >= {node["class_type"] for node in GRAPH.values()}:
+            await _run(jobs, warmth)
+        else:  # a library without these nodes is as warm as it gets
+            warmth.is_done = True
+    except EngineError as error:
+        warmth.reason = str(error)
+        LOG.warning("the warm-up graph did not run", extra={"error": str(error)})
+
+
+async def _run(jobs: Jobs, warmth: Warmth) -> None:
+    warmth.reason = "the warm-up graph is running"
+    accepted = await jobs.submit(Submission(parse_workflow(dict(GRAPH)), owner=OWNER_OF_WARMTH, source="warm-up"))
+    job = await jobs.wait(accepted.job.id)
+    warmth.is_done = job.state is State.SUCCEEDED
+    if job.failure is not None:
+        warmth.reason = f"the warm-up graph failed: {job.failure.message}"
+        LOG.error("the warm-up graph failed", extra={"job": job.id, "error": job.failure.message})
+    await jobs.delete(job.id)

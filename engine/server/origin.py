@@ -1,0 +1,82 @@
+"""Which web pages may call: the guard against other sites' pages, and CORS where the operator allows an origin."""
+
+import socket
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from engine.server.context import SETTINGS
+from engine.server.settings import is_loopback
+
+__all__ = ["options", "origins"]
+
+METHODS = "POST, GET, DELETE, PUT, PATCH, OPTIONS"
+HEADERS = "Content-Type, Authorization, X-API-Key, Comfy-User, Idempotency-Key, Last-Event-ID"
+
+
+@web.middleware
+async def origins(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what another site's page sends; with CORS on, mark every answer instead."""
+    settings = request.app[SETTINGS]
+    if settings.cors_origin is None:
+        reason = _refusal(request, settings.is_loopback, settings.hosts)
+        if reason is not None:
+            return web.Response(status=403, text=reason)
+        return await handler(request)
+    try:
+        response = await handler(request)
+    except web.HTTPException as error:
+        error.headers.update(_cors(settings.cors_origin))
+        raise
+    if not response.prepared:
+        response.headers.update(_cors(settings.cors_origin))
+    return response
+
+
+@web.middleware
+async def options(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """OPTIONS is answered for any path, known or not."""
+    return web.Response(status=200) if request.method == "OPTIONS" else await handler(request)
+
+
+def _cors(origin: str) -> dict[str, str]:
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Methods": METHODS,
+        "Access-Control-Allow-Headers": HEADERS,
+        "Access-Control-Allow-Credentials": "true",
+    }
+
+
+def _refusal(request: web.Request, is_local_server: bool, known: tuple[str, ...]) -> str | None:
+    """Why the request is refused: a name that only looks like this machine, or a page from elsewhere.
+
+    A page of another site whose name was re-pointed at 127.0.0.1 sends its own name as Host and an equal Origin; on a
+    loopback server the Host must therefore be a loopback name, this machine's, or one the operator listed.
+    """
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    name = urlsplit(f"//{host}").hostname or ""
+    if is_local_server and host and not (is_loopback(name) or name in known or name == socket.gethostname().lower()):
+        return f"{name} is not a name of this server; list it in the setting `hosts`"
+    if origin is None or not (is_loopback(name) or is_local_server):
+        return None
+    if origin == "null":
+        return "pages without an origin may not call" if _is_foreign(request) else None
+    return (
+        None if _is_equal(host, origin) else f"a page of {origin} may not call {host}: open the page as http://{host}"
+    )
+
+
+def _is_foreign(request: web.Request) -> bool:
+    """What a browser says of a request that a sandboxed page of another site makes."""
+    return request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+
+
+def _is_equal(host: str, origin: str) -> bool:
+    """Host and Origin name the same server; an Origin without a port equals any."""
+    try:
+        ours, theirs = urlsplit(f"//{host}"), urlsplit(origin)
+        return ours.hostname == theirs.hostname and theirs.port in (None, ours.port)
+    except ValueError:
+        return False

@@ -1,0 +1,148 @@
+"""Settings of `sigmagraph serve`: defaults, then one TOML file, then the environment, then flags; the later wins."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from engine.errors import BadValue, EngineError, MissingFile, suggestion
+
+__all__ = ["PREFIX", "Settings", "as_toml", "load_settings"]
+
+PREFIX = "SIGMAGRAPH_"
+
+
+class Settings(BaseModel):
+    """Everything that can be set. A field `x` is `x = ...` in the file, SIGMAGRAPH_X, and the flag `--x`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs keys")
+    port: int = Field(8188, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    hosts: tuple[str, ...] = Field((), description="further names under which a browser may reach a loopback server")
+    home: Path | None = Field(None, description="folder that holds models/ and input/")
+    output: Path | None = Field(None, description="where pictures go; default: <home>/output")
+    database: str | None = Field(None, description="SQLAlchemy URL; default: SQLite at <home>/user/jobs.sqlite")
+    workflows: Path | None = Field(None, description="workflows the templates dialog shows; default: those shipped")
+    frontend: Path | None = Field(None, description="folder of another frontend build; default: the installed package")
+    extra_model_paths: tuple[Path, ...] = Field((), description="extra_model_paths.yaml files of ComfyUI")
+    custom_nodes: tuple[Path, ...] = Field((), description="folders of ComfyUI node packs to load; runs their code")
+    cors_origin: str | None = Field(None, description="origin (or *) that other pages may call from")
+    compress: bool = Field(False, description="gzip JSON and text where the client takes it")
+    max_upload_mb: float = Field(100.0, gt=0, description="largest request body")
+    max_pixels: int = Field(128 * 1024 * 1024, gt=0, description="largest picture that is decoded")
+    max_nodes: int = Field(20_000, gt=0, description="largest graph that is accepted")
+    previews: bool = Field(True, description="show pictures while sampling")
+    in_process: bool = Field(False, description="run nodes in the HTTP process: for debugging")
+    cache_mb: int = Field(4096, ge=0, description="memory for cached results of nodes")
+    stop_deadline_s: float = Field(30.0, ge=0, description="how long a stop waits for the running job")
+    log_format: Literal["json", "text"] = Field("json", description="form of the log on stderr")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
+    open: bool = Field(False, description="open the editor in a browser")
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _is_origin(cls, value: str | None) -> str | None:
+        if value not in (None, "*") and not str(value).startswith(("http://", "https://")):
+            raise ValueError("must be * or start with http:// or https://")
+        return value
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return is_loopback(self.host)
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """The largest request body in bytes."""
+        return int(self.max_upload_mb * 1024 * 1024)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine; names other than `localhost` do not count."""
+    name = host.strip("[]").lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
+    """The settings from all three sources; every wrong one is named with the place it came from."""
+    given: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    sources = (
+        (_from_file(file), str(file)),
+        (_from_environment(environment), "environment"),
+        ({name: value for name, value in flags.items() if value is not None}, "flag"),
+    )
+    for values, place in sources:
+        given |= values
+        origin |= dict.fromkeys(values, place)
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise _problem(error, origin) from None
+
+
+def as_toml(settings: Settings) -> str:
+    """The settings as the file that would make them, each with its meaning; what is unset is commented out."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        lines += [f"# {field.description}", f"# {name} =" if value is None else f"{name} = {_toml(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise MissingFile(file, error.strerror or "cannot be read") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadValue(str(file), str(error), "a TOML file") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Variables of our prefix that name a field; lists are separated as PATH is."""
+    found: dict[str, Any] = {}
+    for name, field in Settings.model_fields.items():
+        text = environment.get(PREFIX + name.upper())
+        if text is not None:
+            is_list = str(field.annotation).startswith("tuple")
+            found[name] = [part for part in text.split(":") if part] if is_list else text
+    return found
+
+
+def _problem(error: ValidationError, origin: Mapping[str, str]) -> EngineError:
+    messages = []
+    for each in error.errors():
+        name = str(each["loc"][0]) if each["loc"] else ""
+        place = f"setting {name!r} ({origin.get(name, 'default')})"
+        if each["type"] == "extra_forbidden":
+            messages.append(f"{place}: there is no such setting{suggestion(name, Settings.model_fields)}")
+        else:
+            messages.append(f"{place}: {each['input']!r}: {each['msg']}")
+    return BadSettings("; ".join(messages))
+
+
+class BadSettings(EngineError, ValueError):
+    """The settings contradict what is allowed; the message names each one and where it was given."""
+
+    code = "bad_settings"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool | int | float):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_toml(each) for each in value) + "]"
+    return json.dumps(str(value), ensure_ascii=False)
