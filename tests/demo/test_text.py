@@ -18,13 +18,15 @@ def tokenizers() -> Tokenizers:
 def test_clip_ids_are_framed_by_the_last_two_of_the_vocabulary(tokenizers: Tokenizers) -> None:
     tokens, end = tokenizers(["a red circle"]), tokenizers.clip.get_vocab_size() - 1
     ids = tokens.clip_l[0].tolist()
-    assert ids[0] == end - 1 and ids[4:] == [end] * (CHUNK - 4)
+    assert ids[0] == end - 1
+    assert ids[4:] == [end] * (CHUNK - 4)
     assert tokens.clip_g[0].tolist() == [*ids[:5], *[0] * (CHUNK - 5)]
 
 
 def test_t5_ids_end_with_one_and_are_padded_with_zero(tokenizers: Tokenizers) -> None:
     ids = tokenizers(["a red circle"]).t5[0].tolist()
-    assert ids[3] == 1 and ids[4:] == [0] * (CHUNK - 4)
+    assert ids[3] == 1
+    assert ids[4:] == [0] * (CHUNK - 4)
     assert tokenizers.t5.decode(ids[:3]) == "a red circle"
 
 
