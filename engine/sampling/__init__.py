@@ -3,7 +3,7 @@
 from engine.sampling import solvers
 from engine.sampling.guidance import Cfg, Denoiser, Predict, Unguided
 from engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
-from engine.sampling.noise import Comfy, NoiseSource, Silent, Streams, Wanted
+from engine.sampling.noise import Comfy, Counter, NoiseSource, Silent, Streams, Wanted
 from engine.sampling.parameterisation import Parameterisation, continuous_v, edm, flux, sd3, sdxl
 from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
 from engine.sampling.sample import Recording, Run, Tick, drive, sample, sample_steps
@@ -31,6 +31,7 @@ __all__ = [
     "Comfy",
     "Context",
     "ContinuousLevels",
+    "Counter",
     "Denoiser",
     "DiscreteLevels",
     "Evaluate",

@@ -22,12 +22,15 @@ WORD = 2**32
 
 
 class BrownianTree:
-    """One Brownian path over [low, high]; `draw(word)` gives unit normal noise from a generator seeded with `word`."""
+    """One Brownian path over [low, high]; `draw(node)` gives the unit normal noise of a node (k, depth), or of the root.
 
-    def __init__(self, seed: int, low: float, high: float, draw: Callable[[int], Tensor]) -> None:
-        self._words, self._draw = SeedWords(seed), draw
+    The root's noise is asked for as None: it is the whole interval's increment, (0, 0) is where that is first split.
+    """
+
+    def __init__(self, low: float, high: float, draw: Callable[[tuple[int, int] | None], Tensor]) -> None:
+        self._draw = draw
         self._low, self._high = round(low, DECIMALS), round(high, DECIMALS)
-        self._whole = draw(self._words((), 3)[0]) * math.sqrt(high - low)
+        self._whole = draw(None) * math.sqrt(high - low)
         self._kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
 
     def unit_noise(self, sigma: float, sigma_next: float) -> Tensor:
@@ -63,7 +66,7 @@ class BrownianTree:
             return self._kept[k, depth]
         left, right = middle - low, high - middle
         per_width = 1 / (high - low)  # the order of operations is that of the recorded images, down to the last bit
-        noise = self._draw(self._words((k, depth), 4)[0])
+        noise = self._draw((k, depth))
         first = whole * left * per_width + noise * math.sqrt(left * right * per_width)
         self._kept[k, depth] = first
         if len(self._kept) > KEPT_NODES:
@@ -82,6 +85,10 @@ class SeedWords:
             for target in range(POOL_WORDS):
                 if source != target:
                     self._pool[target] = _mixed(self._pool[target], self._hash(self._pool[source]))
+
+    def of_node(self, node: tuple[int, int] | None) -> int:
+        """The word that seeds a node's generator, as torchsde takes it."""
+        return self((), 3)[0] if node is None else self(node, 4)[0]
 
     def __call__(self, spawn_key: Sequence[int], count: int) -> list[int]:
         pool, hashed = list(self._pool), _Hash(self._hash.multiplier)

@@ -103,5 +103,3 @@ def _horner(coefficients: Sequence[float], at: Tensor) -> Tensor:
         total = total * at
         total = total + coefficient
     return total
-
-

@@ -4,16 +4,19 @@ A source is a value; `streams` opens what one run draws from. Nothing here knows
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from engine.errors import BadValue
-from engine.sampling.brownian import BrownianTree
+from engine.sampling.brownian import BrownianTree, SeedWords
+from engine.sampling.counter import counter_normal
 
 SEEDS = 2**64
+PURPOSES = ("initial", "sequence", "churn", "brownian", "mask")  # of one seed's counters; never reorder
 
 
 @dataclass(frozen=True)
@@ -77,23 +80,85 @@ class Comfy:
         if like.device.type == "cpu":
             _normal(like.shape, like.dtype, churn)  # churn goes on behind the initial noise, in one stream with it
         device = like.device if wanted.on_device else torch.device("cpu")
-        tree: list[BrownianTree] = []
-
-        def brownian(sigma: float, sigma_next: float) -> Tensor:
-            if not tree:
-                tree.append(
-                    BrownianTree(self.seed, wanted.low, wanted.high, lambda word: _word_noise(word, like, device))
-                )
-            return tree[0].unit_noise(sigma, sigma_next).to(like.device)
-
+        words = SeedWords(self.seed)
+        brownian = Tree(wanted, lambda node: _word_noise(words.of_node(node), like, device))
         return Streams(
             lambda: _normal(like.shape, like.dtype, own),
             lambda: _normal(like.shape, like.dtype, churn),
-            brownian,
+            lambda sigma, sigma_next: brownian(sigma, sigma_next).to(like.device),
         )
 
     def mask_noise(self, like: Tensor) -> Tensor:
         return _normal(like.shape, like.dtype, _generator((self.seed + 1) % SEEDS)).to(like.device)
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Noise by counter: equal on every device, and image k of a batch draws what it would draw alone."""
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < SEEDS:
+            raise BadValue("seed", self.seed, "a whole number from 0 to 2^64 - 1")
+
+    def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
+        return self._noise("initial", 0, like, batch_index)
+
+    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
+        draws, churns = count(), count()
+        images = wanted.batch_index
+
+        def of_node(node: tuple[int, int] | None) -> Tensor:
+            return self._noise("brownian", 0 if node is None else node[0] + 2 ** node[1], like, images)
+
+        return Streams(
+            lambda: self._noise("sequence", next(draws), like, images),
+            lambda: self._noise("churn", next(churns), like, images),
+            Tree(wanted, of_node),
+        )
+
+    def mask_noise(self, like: Tensor) -> Tensor:
+        return self._noise("mask", 0, like, None)
+
+    def _noise(self, purpose: str, draw: int, like: Tensor, batch_index: Sequence[int] | None) -> Tensor:
+        images = range(like.shape[0]) if batch_index is None else batch_index
+        noise = counter_normal(self.seed, PURPOSES.index(purpose), draw, images, like.shape[1:], like.device)
+        return noise.to(like.dtype)
+
+
+class Tree:
+    """A Brownian tree that is grown at the first query."""
+
+    def __init__(self, wanted: Wanted, draw: Callable[[tuple[int, int] | None], Tensor]) -> None:
+        self._wanted, self._draw = wanted, draw
+        self._tree: BrownianTree | None = None
+
+    def __call__(self, sigma: float, sigma_next: float) -> Tensor:
+        """Unit-variance noise of the way from `sigma` down to `sigma_next`."""
+        if self._tree is None:
+            self._tree = BrownianTree(self._wanted.low, self._wanted.high, self._draw)
+        return self._tree.unit_noise(sigma, sigma_next)
+
+
+@dataclass(frozen=True)
+class OneImage:
+    """What image `place` of a batch draws from `source`; `whole` is the batch's latent."""
+
+    source: NoiseSource
+    whole: Tensor
+    place: int
+    batch_index: Sequence[int] | None
+
+    def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
+        return self.source.initial(self.whole, self.batch_index)[self.place : self.place + 1]
+
+    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
+        index = self.place if self.batch_index is None else self.batch_index[self.place]
+        return self.source.streams(like, replace(wanted, batch_index=[index]))
+
+    def mask_noise(self, like: Tensor) -> Tensor:
+        return self.source.mask_noise(self.whole)[self.place : self.place + 1]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 waits for the device inside a step.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from engine.errors import BadPrediction, BadValue, Cancelled
 from engine.sampling.finite import FiniteWatch
 from engine.sampling.guidance import Denoiser
 from engine.sampling.mask import Masked, fitted
-from engine.sampling.noise import NoiseSource, Wanted
+from engine.sampling.noise import NoiseSource, OneImage, Wanted
 from engine.sampling.parameterisation import Parameterisation
 from engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step, find_solver
 
@@ -38,6 +38,18 @@ class Recording:
     """The predictions a run has received so far. Handed to an equal run, it brings that run to the same place."""
 
     predictions: list[Prediction] = field(default_factory=list)
+    replayed: int = 0
+
+    def rest(self) -> Iterator[Prediction]:
+        """The predictions not replayed yet, each marked as it is handed out."""
+        while self.replayed < len(self.predictions):
+            self.replayed += 1
+            yield self.predictions[self.replayed - 1]
+
+    def add(self, prediction: Prediction) -> None:
+        """Note a new prediction."""
+        self.predictions.append(prediction)
+        self.replayed = len(self.predictions)
 
 
 class Run:
@@ -101,7 +113,7 @@ def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> G
                 watch = watch or FiniteWatch(request.x.device)
                 watch.add(prediction.denoised, run.step + 1, request.sigma)
             if recording is not None:
-                recording.predictions.append(prediction)
+                recording.add(prediction)
             run.answer(prediction)
             x, denoised = (run.done[-1].x, run.done[-1].denoised) if run.done else (request.x, prediction.denoised)
             yield Tick(run.step, run.steps, request.sigma, run.evaluations, x, denoised)
@@ -186,10 +198,46 @@ def sample_steps(
     if len(sigmas) < 2:
         return latent.clone()
     chosen = find_solver(solver) if isinstance(solver, str) else solver
+    if chosen.splits_batch and latent.shape[0] > 1:
+        return (
+            yield from one_by_one(
+                denoiser, latent, sigmas, parameterisation, chosen, noise, options, mask, batch_index, recording
+            )
+        )
     with torch.inference_mode():
         ready = prepare(denoiser, latent, sigmas, parameterisation, chosen, noise, options or {}, mask, batch_index)
     x = yield from drive(ready.run, ready.denoiser, recording)
     return ready.finish(x).clone()  # a clone made here is no inference tensor
+
+
+def one_by_one(
+    denoiser: Denoiser,
+    latent: Tensor,
+    sigmas: Sequence[float],
+    parameterisation: Parameterisation,
+    solver: Solver,
+    noise: NoiseSource,
+    options: Mapping[str, object] | None,
+    mask: Tensor | None,
+    batch_index: Sequence[int] | None,
+    recording: Recording | None,
+) -> Generator[Tick, None, Tensor]:
+    """A batch whose images must not share their steps: each is a run of its own."""
+    images, masks = [], None if mask is None else fitted(mask, latent)
+    for place in range(latent.shape[0]):
+        image = yield from sample_steps(
+            denoiser,
+            latent[place : place + 1],
+            sigmas,
+            parameterisation,
+            solver,
+            noise=OneImage(noise, latent, place, batch_index),
+            options=options,
+            mask=None if masks is None else masks[place : place + 1, :1],
+            recording=recording,
+        )
+        images.append(image)
+    return torch.cat(images)
 
 
 def sample(

@@ -140,7 +140,8 @@ class Solver:
     `evaluations` counts model evaluations per step;
     `restarts_seed` says that its noise sequence begins with the run's initial noise (existing seeds, CPU);
     `composes_mask` that a masked run ends by putting the kept region back; `masks_with_next_seed` that the kept
-    region's noise is not the initial one; `fixed` are options this name settles; `older` are its earlier revisions.
+    region's noise is not the initial one; `splits_batch` that its steps depend on the image, so each runs alone;
+    `fixed` are options this name settles; `older` are its earlier revisions.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Solver:
     composes_mask: bool = True
     masks_with_next_seed: bool = False
     is_adaptive: bool = False
+    splits_batch: bool = False
     on_device: bool = False
     needs_uncond: bool = False
     source: str = ""

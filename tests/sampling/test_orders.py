@@ -12,9 +12,7 @@ from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, ga
 
 EVERY = {f"{one.name}@{one.revision}": one for solver in SOLVERS.values() for one in (solver, *solver.older)}
 DETERMINISTIC = {
-    key: one
-    for key, one in EVERY.items()
-    if one.order > 0 and one.ode_options is not None and not one.is_adaptive
+    key: one for key, one in EVERY.items() if one.order > 0 and one.ode_options is not None and not one.is_adaptive
 }
 STOCHASTIC = {
     name: one

@@ -78,9 +78,7 @@ def lowered(tau: float, tau_next: float, end: float, eta: float, ctx: Context) -
     return min(end, -math.log(down)) if down > 0 else end
 
 
-def raised(
-    x: Tensor, tau: float, target: float, tau_next: float, eta: float, s_noise: float, ctx: Context
-) -> Tensor:
+def raised(x: Tensor, tau: float, target: float, tau_next: float, eta: float, s_noise: float, ctx: Context) -> Tensor:
     """The noise that brings a state from `target` back to `tau_next`; revision 1 adds it as if alpha = 1."""
     if eta == 0:
         return x
@@ -148,9 +146,13 @@ class Controller:
     evaluations=3,
     noise=Noise.SEQUENCE,
     is_adaptive=True,
+    splits_batch=True,
+    older={1: {"splits_batch": False}},
     source=SOURCE + ", Algorithm 3 (DPM-Solver-12 and -23)",
     revision=2,
-    remark=NEVER_ZERO + "; step sizes are the solver's own, so it reads one number per try back from the device",
+    remark=NEVER_ZERO
+    + "; step sizes are the solver's own, so it reads one number per try back from the device; revision 1 steps a whole "
+    "batch alike",
 )
 def dpm_adaptive(
     x: Tensor,

@@ -1,0 +1,220 @@
+"""Laws over the registry about runs as runs: replay, batches, device reads, extremes, cancelling, bad predictions."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from engine.errors import BadPrediction, BadValue, Cancelled, UnknownName
+from engine.sampling import (
+    SCHEDULES,
+    SOLVERS,
+    Comfy,
+    Counter,
+    Prediction,
+    Recording,
+    find_schedule,
+    find_solver,
+    run_sigmas,
+    sample,
+    sample_steps,
+    sd3,
+)
+from tests.sampling.closed_form import bumps, context
+
+EVERY = {f"{one.name}@{one.revision}": one for solver in SOLVERS.values() for one in (solver, *solver.older)}
+FIVE = [1.0, 0.8, 0.55, 0.3, 0.1, 0.0]
+
+
+def shaped(*shape: int) -> Tensor:
+    return torch.zeros(*shape)
+
+
+def run(key: str, latent: Tensor | None = None, sigmas: Any = FIVE, denoiser: Any = bumps, **rest: Any) -> Tensor:
+    rest.setdefault("noise", Comfy(3))
+    start = shaped(2, 1, 3, 4) if latent is None else latent
+    return sample(denoiser, start, sigmas, sd3(), EVERY[key], **rest)
+
+
+@pytest.mark.parametrize("key", EVERY)
+def test_a_run_cut_after_any_evaluation_resumes_to_the_same_bits(key: str) -> None:
+    whole = Recording()
+    expected = run(key, recording=whole)
+    for count in range(len(whole.predictions) + 1):
+        asked: list[float] = []
+
+        def counting(x: Tensor, sigma: float, needs_uncond: bool = False, asked: Any = asked) -> Prediction:
+            asked.append(sigma)
+            return bumps(x, sigma, needs_uncond)
+
+        part = Recording(whole.predictions[:count])
+        assert torch.equal(run(key, denoiser=counting, recording=part), expected)
+        assert len(asked) == len(whole.predictions) - count
+        assert len(part.predictions) == len(whole.predictions)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_image_k_of_a_batch_equals_the_image_alone(name: str) -> None:
+    key = f"{name}@{SOLVERS[name].revision}"
+    # 64 elements an image: the test model's own exponentials differ in the last bit where a CPU's vectors end
+    batch = run(key, shaped(8, 1, 8, 8), noise=Counter(99))
+    for image in range(8):
+        alone = run(key, shaped(1, 1, 8, 8), noise=Counter(99), batch_index=[image])
+        assert torch.equal(batch[image : image + 1], alone)
+
+
+class CountReads(TorchDispatchMode):
+    """Counts operations that hand a device's number to Python."""
+
+    reads = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        reading = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "unique")
+        self.reads += any(func.name().split("::")[1].startswith(name) for name in reading)
+        return func(*args, **(kwargs or {}))
+
+
+def blank(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+    return Prediction(x * 0.5, x * 0.5)
+
+
+@pytest.mark.parametrize("key", [key for key, one in EVERY.items() if not one.is_adaptive])
+def test_no_step_reads_a_number_back_from_the_device(key: str) -> None:
+    with CountReads() as counter:
+        run(key, denoiser=blank)
+    assert counter.reads == 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("key", EVERY)
+def test_very_short_runs_from_pure_noise_are_finite_and_end_near_the_data(key: str, steps: int) -> None:
+    solver = EVERY[key]
+    sigmas = run_sigmas(find_schedule("simple", 1), sd3().levels, steps, 1.0, solver.drops_penultimate)
+    result = run(key, sigmas=sigmas)
+    assert result.isfinite().all()
+    if solver.revision > 1 and solver.order > 0:
+        assert result.abs().max() < 6  # the data lies within [-3, 3]
+
+
+@pytest.mark.parametrize("key", EVERY)
+def test_a_repeated_sigma_is_left_out(key: str) -> None:
+    assert torch.equal(run(key, sigmas=[1.0, 0.8, 0.8, 0.55, 0.3, 0.3, 0.1, 0.0]), run(key))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_half_precision_latents_are_sampled_in_single_precision(name: str, dtype: torch.dtype) -> None:
+    result = sample(bumps, shaped(1, 1, 3, 4).to(dtype), FIVE, sd3(), name, noise=Comfy(3))
+    assert result.dtype == torch.float32
+    assert result.isfinite().all()
+
+
+@pytest.mark.parametrize("denoise", [0.0, 1e-3])
+def test_hardly_any_denoising_leaves_the_latent_nearly_as_it_is(denoise: float) -> None:
+    latent = torch.linspace(-1, 1, 12).reshape(1, 1, 3, 4)
+    for name, solver in SOLVERS.items():
+        sigmas = run_sigmas(SCHEDULES["simple"], sd3().levels, 4, denoise, solver.drops_penultimate)
+        result = sample(bumps, latent, sigmas, sd3(), name, noise=Comfy(3))
+        assert (result - latent).abs().max() < (0.05 if denoise else 1e-9), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOLVERS)
+def test_ten_thousand_steps_stay_finite(name: str) -> None:
+    sigmas = run_sigmas(SCHEDULES["normal"], sd3().levels, 10_000)
+    result = sample(bumps, shaped(1, 1, 2, 2), sigmas, sd3(), name, noise=Comfy(3))
+    assert result.isfinite().all()
+
+
+def test_cancelling_stops_between_two_evaluations() -> None:
+    seen: list[int] = []
+    with pytest.raises(Cancelled, match=r"after 2 evaluations, step 2 of 5"):
+        run("euler@1", on_tick=lambda tick: seen.append(tick.evaluations), is_cancelled=lambda: len(seen) == 2)
+    assert seen == [1, 2]
+
+
+def test_closing_the_steps_closes_the_solver() -> None:
+    steps = sample_steps(bumps, shaped(1, 1, 2, 2), FIVE, sd3(), "heun", noise=Comfy(1))
+    next(steps)
+    steps.close()
+    with pytest.raises(StopIteration):
+        next(steps)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_bad_prediction_fails_at_its_step_and_names_it(poison: float) -> None:
+    def denoiser(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+        denoised = bumps(x, sigma).denoised.clone()
+        if sigma < 0.5:
+            denoised[0, 0, 0, 0] = poison
+        return Prediction(denoised)
+
+    ticks: list[int] = []
+    with pytest.raises(BadPrediction, match=r"step 4, sigma 0\.3: the model returned NaN or infinity"):
+        run("euler@1", denoiser=denoiser, on_tick=lambda tick: ticks.append(tick.step))
+    assert ticks == [1, 2, 3]
+
+
+def test_a_prediction_of_the_wrong_shape_names_step_sigma_and_both_shapes() -> None:
+    with pytest.raises(BadPrediction, match=r"step 1, sigma 1: .*\(2, 1, 3\) for a state of shape \(2, 1, 3, 4\)"):
+        run("euler@1", denoiser=lambda x, sigma, needs_uncond=False: Prediction(x[..., 0]))
+
+
+def test_a_sampler_that_needs_the_unconditional_estimate_says_so() -> None:
+    with pytest.raises(BadPrediction, match="needs the unconditional estimate"):
+        run("euler_cfg_pp@1", denoiser=lambda x, sigma, needs_uncond=False: Prediction(x))
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "place"),
+    [([1.0, float("nan"), 0.0], r"sigmas\[1\]"), ([0.5, 0.7, 0.0], r"sigmas\[1\]"), ([1.0, -0.1], r"sigmas\[1\]")],
+)
+def test_sigmas_that_rise_or_are_not_finite_are_refused(sigmas: list[float], place: str) -> None:
+    with pytest.raises(BadValue, match=place):
+        run("euler@1", sigmas=sigmas)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"eta": -1.0}, "float from 0 to 100"), ({"eta": "much"}, "float from"), ({"eta": True}, "float from")],
+)
+def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(BadValue, match=message):
+        run("euler_ancestral@2", options=options)
+
+
+def test_options_of_another_sampler_are_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UnknownName, match="did you mean 's_churn'"):
+        run("euler@2", options={"churn": 1.0})
+
+
+def test_unknown_names_and_revisions_are_refused_with_what_there_is() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'dpmpp_2m'"):
+        find_solver("dpmp_2m")
+    with pytest.raises(UnknownName, match="did you mean 'karras'"):
+        find_schedule("karas")
+    with pytest.raises(BadValue, match="1 to 2"):
+        find_solver("euler@7")
+    with pytest.raises(BadValue, match="whole number"):
+        find_solver("euler@new")
+
+
+def test_a_name_carries_its_revision_and_a_bare_one_means_what_the_caller_says() -> None:
+    assert find_solver("ddpm@1").revision == 1
+    assert find_solver("ddpm", bare_revision=1).revision == 1
+    assert find_solver("ddpm").revision == 2
+
+
+def test_an_empty_schedule_returns_the_latent_untouched() -> None:
+    latent = torch.linspace(-1, 1, 12).reshape(1, 1, 3, 4)
+    result = run("euler@1", latent, sigmas=[])
+    assert torch.equal(result, latent)
+    assert result is not latent
+
+
+def test_results_can_be_used_outside_inference_mode() -> None:
+    result = run("euler@1")
+    assert not result.is_inference()
+    assert context(result, FIVE, EVERY["euler@1"]).dtype == torch.float32
