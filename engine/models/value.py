@@ -17,6 +17,7 @@ from engine.models.files.rename import Slot
 from engine.models.memory.device import Placement
 from engine.models.memory.resident import replaced
 from engine.models.spec import LatentFormat, ModelSpec
+from engine.sampling.guidance import Adjustment
 from engine.sampling.parameterisation import Parameterisation
 
 
@@ -25,7 +26,8 @@ class Model:
     """A diffusion model: shared network, its spec, and what this value changes about it.
 
     `network` has the base weights; `patches` are merged into copies of what they change when the value first predicts.
-    `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance).
+    `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance); `adjustments` are
+    for whoever guides it.
     """
 
     network: MMDiT
@@ -34,6 +36,11 @@ class Model:
     parameterisation: Parameterisation
     skip_layers: frozenset[int] = frozenset()
     patches: tuple[Patch, ...] = ()
+    adjustments: tuple[Adjustment, ...] = ()
+
+    def with_adjustment(self, adjustment: Adjustment) -> "Model":
+        """The same model with one more change to what guidance makes of its predictions, after those it has already."""
+        return replace(self, adjustments=(*self.adjustments, adjustment))
 
     def with_parameterisation(self, parameterisation: Parameterisation) -> "Model":
         """The same weights under another schedule of noise levels (a different shift, say)."""
