@@ -1,13 +1,13 @@
 """Processes, schedules, solvers, noise sources, guidance and the loop that joins them. Needs torch and nothing else."""
 
-from engine.sampling import solvers
+from engine.sampling import solvers, spacings
 from engine.sampling.guidance import Cfg, Denoiser, Predict, Unguided
 from engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
 from engine.sampling.noise import Comfy, Counter, NoiseSource, Silent, Streams, Wanted
 from engine.sampling.parameterisation import Parameterisation, continuous_v, edm, flux, sd3, sdxl
 from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
 from engine.sampling.sample import Recording, Run, Tick, drive, sample, sample_steps
-from engine.sampling.schedules import SCHEDULES, Schedule, cut, find_schedule, run_sigmas, schedule
+from engine.sampling.schedules import SCHEDULES, Schedule, cut, find_schedule, parsed, resampled, run_sigmas, schedule
 from engine.sampling.solver import (
     SOLVERS,
     Choices,
@@ -65,6 +65,8 @@ __all__ = [
     "find_schedule",
     "find_solver",
     "flux",
+    "parsed",
+    "resampled",
     "run_sigmas",
     "sample",
     "sample_steps",
@@ -73,4 +75,5 @@ __all__ = [
     "sdxl",
     "solver",
     "solvers",
+    "spacings",
 ]

@@ -213,7 +213,9 @@ class ContinuousLevels(_Table):
         return 0.25 * math.log(sigma) if self.clock == "log" else sigma / (1.0 + sigma)
 
     def sigma(self, timestep: float) -> float:
-        return float(self.sigmas_at(torch.tensor(timestep, dtype=torch.float32)))
+        if self.clock == "atan":
+            return math.tan(timestep * math.pi / 2)
+        return math.exp(timestep / 0.25) if self.clock == "log" else timestep / (1.0 - timestep)
 
     def position(self, sigma: float) -> float:
         return self.timestep(sigma)

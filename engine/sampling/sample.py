@@ -116,7 +116,7 @@ def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> G
                 recording.add(prediction)
             run.answer(prediction)
             x, denoised = (run.done[-1].x, run.done[-1].denoised) if run.done else (request.x, prediction.denoised)
-            yield Tick(run.step, run.steps, request.sigma, run.evaluations, x, denoised)
+            yield Tick(min(run.step, run.steps), run.steps, request.sigma, run.evaluations, x, denoised)
     finally:
         run.close()
     if watch is not None:

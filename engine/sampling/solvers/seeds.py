@@ -19,7 +19,7 @@ SOURCE = "Gonzalez 2023, arXiv:2305.14267"
 Inside = Annotated[float, Range(1e-3, 1.0)]
 
 
-class _Noise:
+class StageNoise:
     """The noise of one step's stages, in units of the level reached; nothing where eta or s_noise is 0."""
 
     def __init__(self, eta: float, s_noise: float, ctx: Context) -> None:
@@ -65,8 +65,8 @@ def seeds_2(
                 from_no_signal(sigma_next, 1 + eta, ctx) if unlimited else rounded_middle(sigma, sigma_next, r, ctx)
             )
             inner = process.log_snr(middle)
-            noise = _Noise(eta, s_noise, ctx)
-            state = noise.added(_first_order(x, sigma, middle, denoised, eta, ctx), middle, inner - start)
+            noise = StageNoise(eta, s_noise, ctx)
+            state = noise.added(first_order(x, sigma, middle, denoised, eta, ctx), middle, inner - start)
             second: Tensor = yield Evaluate(state, middle)
             z = -(1 + eta) * (end - start)
             weight = math.expm1(z) / (2 * r) if solver_type == "phi_1" else big_phi_2(z) / r if not unlimited else 0.0
@@ -79,7 +79,7 @@ def seeds_2(
     return x
 
 
-def _first_order(x: Tensor, sigma: float, target: float, denoised: Tensor, eta: float, ctx: Context) -> Tensor:
+def first_order(x: Tensor, sigma: float, target: float, denoised: Tensor, eta: float, ctx: Context) -> Tensor:
     """The exponential Euler step to `target`, without its noise."""
     h = ctx.process.log_snr(target) - ctx.process.log_snr(sigma)
     return x * (target / sigma * faded(eta, h)) - denoised * (ctx.process.alpha(target) * math.expm1(-(1 + eta) * h))
@@ -104,37 +104,39 @@ def seeds_3(
         if sigma_next == 0:
             x = denoised
         elif math.isinf(start):
-            x = yield from _from_no_signal(x, sigma, sigma_next, denoised, _Noise(eta, s_noise, ctx), eta, ctx)
+            x = yield from from_no_signal_in_stages(
+                x, sigma, sigma_next, denoised, StageNoise(eta, s_noise, ctx), eta, ctx
+            )
         else:
-            h, noise = end - start, _Noise(eta, s_noise, ctx)
+            h, noise = end - start, StageNoise(eta, s_noise, ctx)
             near, far = process.sigma(start + r1 * h), process.sigma(start + r2 * h)
-            state = noise.added(_first_order(x, sigma, near, denoised, eta, ctx), near, r1 * h)
+            state = noise.added(first_order(x, sigma, near, denoised, eta, ctx), near, r1 * h)
             second: Tensor = yield Evaluate(state, near)
             z = -(1 + eta) * h
             bend = big_phi_2(r2 * z) * (r2 / r1) * process.alpha(far)
-            state = _first_order(x, sigma, far, denoised, eta, ctx) - (second - denoised) * bend
+            state = first_order(x, sigma, far, denoised, eta, ctx) - (second - denoised) * bend
             third: Tensor = yield Evaluate(noise.added(state, far, (r2 - r1) * h), far)
             bend = big_phi_2(z) / r2 * process.alpha(sigma_next)
-            x = _first_order(x, sigma, sigma_next, denoised, eta, ctx) - (third - denoised) * bend
+            x = first_order(x, sigma, sigma_next, denoised, eta, ctx) - (third - denoised) * bend
             x = noise.added(x, sigma_next, (1 - r2) * h)
         yield Step(x, denoised)
     return x
 
 
-def _from_no_signal(
-    x: Tensor, sigma: float, sigma_next: float, denoised: Tensor, noise: _Noise, eta: float, ctx: Context
+def from_no_signal_in_stages(
+    x: Tensor, sigma: float, sigma_next: float, denoised: Tensor, noise: StageNoise, eta: float, ctx: Context
 ) -> Steps:
     """The first step where no signal is left: two-point Gauss-Laguerre nodes 2 +- sqrt 2 behind the step's end."""
     process, rate = ctx.process, 1 + eta
     end = process.log_snr(sigma_next)
     first, second = end - (2 + math.sqrt(2)) / rate, end - (2 - math.sqrt(2)) / rate
     far, near = process.sigma(first), process.sigma(second)
-    state = noise.added(_first_order(x, sigma, far, denoised, eta, ctx), far, math.inf)
+    state = noise.added(first_order(x, sigma, far, denoised, eta, ctx), far, math.inf)
     early: Tensor = yield Evaluate(state, far)
-    state = noise.added(_first_order(x, sigma, near, early, eta, ctx), near, second - first)
+    state = noise.added(first_order(x, sigma, near, early, eta, ctx), near, second - first)
     late: Tensor = yield Evaluate(state, near)
     share = (2 - math.sqrt(2)) / 4
-    x = _first_order(x, sigma, sigma_next, early * share + late * (1 - share), eta, ctx)
+    x = first_order(x, sigma, sigma_next, early * share + late * (1 - share), eta, ctx)
     return noise.added(x, sigma_next, end - second)
 
 

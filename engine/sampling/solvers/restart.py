@@ -1,0 +1,61 @@
+"""Restart sampling (Xu 2023, arXiv:2306.14878): solve down, go back up with fresh noise, solve down again."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated
+
+from torch import Tensor
+
+from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
+
+Percent = Annotated[float, Range(0.0, 1.0)]
+
+
+@solver(
+    "restart",
+    order=2,
+    evaluations=2,
+    noise=Noise.SEQUENCE,
+    source="Xu 2023, arXiv:2306.14878, Alg. 1",
+    as_ode={"times": 0},
+    remark="the interval's levels are run through 1 + `times` times",
+)
+def restart(
+    x: Tensor,
+    sigmas: Sequence[float],
+    ctx: Context,
+    *,
+    times: Annotated[int, Range(0, 100)] = 1,
+    from_percent: Percent = 0.4,
+    to_percent: Percent = 0.7,
+) -> Steps:
+    """Heun's rule; on reaching `to_percent` of the way, noise back to `from_percent` and solve that part again."""
+    high, low = ctx.levels.percent_to_sigma(from_percent), ctx.levels.percent_to_sigma(to_percent)
+    inside = [sigma for sigma in sigmas if high >= sigma >= low and 0 < sigma < sigmas[0]]
+    x = yield from _heun(x, [sigma for sigma in sigmas if not inside or sigma >= inside[-1]])
+    if inside:
+        for _ in range(times if len(inside) > 1 else 0):
+            x = _noised_back(x, inside[-1], inside[0], ctx)
+            x = yield from _heun(x, inside)
+        x = yield from _heun(x, [sigma for sigma in sigmas if sigma <= inside[-1]])
+    return x
+
+
+def _heun(x: Tensor, sigmas: Sequence[float]) -> Steps:
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised: Tensor = yield Evaluate(x, sigma)
+        slope, width = (x - denoised) / sigma, sigma_next - sigma
+        ahead = x + slope * width
+        if sigma_next > 0:
+            corrected: Tensor = yield Evaluate(ahead, sigma_next)
+            ahead = x + (slope + (ahead - corrected) / sigma_next) * (width / 2)
+        x = ahead
+        yield Step(x, denoised)
+    return x
+
+
+def _noised_back(x: Tensor, low: float, high: float, ctx: Context) -> Tensor:
+    """Forward process from `low` to `high`: the signal is scaled, the missing variance added."""
+    scale = ctx.process.alpha(high) / ctx.process.alpha(low)
+    return x * scale + ctx.draw() * math.sqrt(max(high**2 - (scale * low) ** 2, 0.0))
