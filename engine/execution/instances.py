@@ -12,6 +12,9 @@ class Instances:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Any] = {}
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def of(self, node_id: str, node: Node) -> Any:
         """The instance of a node, made on first use; None for plain functions."""
         if node.instance is None:

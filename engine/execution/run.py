@@ -33,16 +33,20 @@ def execute(
     extra_data: Mapping[str, Any] | None = None,
     instances: Instances | None = None,
     around: Around = nullcontext,
+    free: Callable[[], None] = lambda: None,
 ) -> RunResult:
     """Run a plan; returns what happened, an error included, and raises only what is no node's fault.
 
     `cancelled` is asked before each node and at each progress report. `around` is entered round every step of a
-    node, `torch.inference_mode` say.
+    node, `torch.inference_mode` say; `free` is called when memory ran out, before the one retry.
     """
     store = as_store(cache)
     woken = Event()
     run = Run(plan, services, store, emit, extra_data or {}, woken.set)
-    driver = _Inline(run, cancelled, instances or Instances(), around, woken)
+    kept = instances or Instances()
+    kept.keep_only({(i, vertex.node.class_type) for i, vertex in plan.nodes.items()})
+    driver = _Inline(run, cancelled, kept, around, woken)
+    driver.free = free
     result = driver.to_the_end()
     store.flush()
     return result
@@ -55,6 +59,7 @@ class _Inline:
         self, run: Run, cancelled: Callable[[], bool], instances: Instances, around: Around, woken: Event
     ) -> None:
         self.run, self.cancelled, self.instances, self.around, self.woken = run, cancelled, instances, around, woken
+        self.free: Callable[[], None] = lambda: None
         self.loop = AsyncLoop()
         self.waiting: dict[Future[list[Any]], Task] = {}
 
@@ -65,7 +70,7 @@ class _Inline:
         finally:
             for future, task in self.waiting.items():
                 future.cancel()
-                task.steps.close()
+                task.close()
             self.run.unclaim()
             self.loop.close()
         if self.run.error is None:
@@ -92,6 +97,11 @@ class _Inline:
             if task.pending is not None:
                 self.waiting[self.loop.submit(task.pending.work)] = task
                 return
+        if task.is_out_of_memory and task.vertex.attempts == 0:
+            self.run.store.clear()
+            self.free()
+            self.run.again(task.vertex)
+            return
         task.report_end()
 
     def _report(self, vertex: Vertex, said: Progress) -> None:

@@ -10,7 +10,7 @@ from engine.execution.calls import Pending
 from engine.execution.context import CURRENT, CallContext
 from engine.execution.instances import Instances
 from engine.execution.state import Run
-from engine.execution.vertex import Needs, Vertex, work
+from engine.execution.vertex import Needs, Vertex, Work, work
 from engine.graph.results import Progress, Row
 
 Around = Callable[[], AbstractContextManager[Any]]
@@ -26,26 +26,27 @@ class Task:
         instances: Instances,
         is_cancelled: Callable[[], bool],
         report: Callable[[Progress], None],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.run, self.vertex, self.is_cancelled, self.report = run, vertex, is_cancelled, report
         self.arguments = run.arguments(vertex)
-        context = CallContext(vertex.id, report, is_cancelled)
-        instance = instances.of(vertex.id, vertex.node)
-        self.steps = work(vertex.node, instance, self.arguments, run.hidden.of(vertex), context)
-        self.context = context
         self.seconds = 0.0
-        self.step_seconds = 0.0
+        self.pace_s = float("inf")
         self.progress: Progress | None = None
         self.pending: Pending | None = None
         self.outcome: list[Row] | Needs | BaseException | None = None
+        self._context = CallContext(vertex.id, report, is_cancelled)
+        self._instances = instances
+        self._clock = clock
+        self._steps: Work | None = None
 
     def step(self, around: Around) -> None:
         """One step. Afterwards: `pending` is set, or `outcome` is, or there is more to do."""
-        began = time.perf_counter()
-        CURRENT.set(self.context)
+        began = self._clock()
+        CURRENT.set(self._context)
         try:
             with around():
-                said = self.steps.throw(self._cancelled()) if self._is_stopping() else next(self.steps)
+                said = self._advance()
             if isinstance(said, Pending):
                 self.pending = said
             else:
@@ -53,11 +54,28 @@ class Task:
                 self.report(said)
         except StopIteration as end:
             self.outcome = end.value
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # what node code raises fails this run, never the worker
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # what node code raises fails its run, never the lane
             self.outcome = error
         finally:
-            self.step_seconds = time.perf_counter() - began
-            self.seconds += self.step_seconds
+            spent = self._clock() - began
+            self.seconds, self.pace_s = self.seconds + spent, min(self.pace_s, spent)
+
+    def _advance(self) -> Progress | Pending:
+        """Cancels are thrown in where the node reported progress; before its first step there is nothing to stop."""
+        if self._steps is None:
+            self._context.check()
+            node = self.vertex.node
+            instance = self._instances.of(self.vertex.id, node)
+            hidden = self.run.hidden.of(self.vertex)
+            self._steps = work(node, instance, self.arguments, hidden, self._context)
+        elif self.is_cancelled():
+            return self._steps.throw(Cancelled(f"stopped on request in node {self.vertex.id}"))
+        return next(self._steps)
+
+    def close(self) -> None:
+        """Give up between two steps; the node may clean up."""
+        if self._steps is not None:
+            self._steps.close()
 
     @property
     def is_out_of_memory(self) -> bool:
@@ -66,11 +84,10 @@ class Task:
         return isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError"
 
     def remaining_seconds(self) -> float:
-        """A guess from the progress so far: steps left, at the pace of the steps behind; 0 while nothing is known."""
-        if self.progress is None or self.progress.value <= 0:
+        """A guess: the steps left, each as long as the fastest so far; 0 while nothing is known."""
+        if self.progress is None:
             return 0.0
-        left = max(0.0, self.progress.maximum - self.progress.value)
-        return self.seconds * left / self.progress.value
+        return self.pace_s * max(0.0, self.progress.maximum - self.progress.value)
 
     def resume(self, results: list[Any]) -> None:
         """What it waited for is there."""
@@ -82,13 +99,14 @@ class Task:
         """Tell the run how it ended."""
         outcome = self.outcome
         if isinstance(outcome, BaseException):
-            self.run.failed(self.vertex, outcome, self.arguments)
+            self.run.failed(self.vertex, self._named(outcome), self.arguments)
         elif outcome is not None:
             self.run.finished(self.vertex, outcome, self.seconds * 1e3)
 
-    def _is_stopping(self) -> bool:
-        """Cancels are thrown in where the node reported progress; before its first step it has nothing to clean up."""
-        return self.progress is not None and self.is_cancelled()
-
-    def _cancelled(self) -> Cancelled:
-        return Cancelled(f"stopped on request in node {self.vertex.id}")
+    def _named(self, error: BaseException) -> BaseException:
+        """The engine's own error for whatever a library raises when memory is gone; others as they are."""
+        if not self.is_out_of_memory or isinstance(error, OutOfMemory):
+            return error
+        named = OutOfMemory(f"not enough memory, not even after freeing what could be freed: {error}")
+        named.__cause__ = error
+        return named

@@ -1,0 +1,280 @@
+"""Many runs at once over shared lanes: one thread for the device, some for the host, one event loop for async nodes.
+
+State, all of it under one lock:
+    _queue       jobs that are not admitted yet, by priority and arrival
+    _tickets     jobs that are admitted and not over
+Threads take work (`_next`), step it without the lock, and report back with it (`_stepped`). The device lane picks anew
+after each step, so samplers of several jobs take turns between evaluations. A job has at most one node in the device
+lane at a time, in the order its run gives, so its result is the same as if it ran alone.
+"""
+
+import heapq
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import nullcontext
+from functools import partial
+from itertools import count
+from queue import SimpleQueue
+from threading import Condition, Thread
+from typing import Any
+
+from engine.execution import events
+from engine.execution.cache import MemoryCache
+from engine.execution.instances import Instances
+from engine.execution.loop import AsyncLoop
+from engine.execution.policy import first
+from engine.execution.state import Emit, Run
+from engine.execution.store import Store, as_store
+from engine.execution.task import Around, Task
+from engine.execution.ticket import Ticket
+from engine.execution.vertex import Vertex
+from engine.graph.node import Lane, Services
+from engine.graph.plan import Plan
+from engine.graph.results import Progress
+
+IDLE_S = 1.0
+log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Runs plans. `around` is entered round every step (`torch.inference_mode`); `free` is called when memory ran out.
+
+    At most `most_jobs` are under way at once; the others wait in the order of priority and arrival.
+    """
+
+    def __init__(
+        self,
+        services: Services | None = None,
+        cache: MemoryCache | Store | None = None,
+        *,
+        host_threads: int = 4,
+        most_jobs: int = 16,
+        around: Around = nullcontext,
+        free: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.services, self.store, self.most_jobs = services, as_store(cache), most_jobs
+        self.instances = Instances()
+        self._around, self._free, self._clock = around, free, clock
+        self._changed = Condition()
+        self._queue: list[tuple[tuple[int, int], Ticket]] = []
+        self._tickets: list[Ticket] = []
+        self._arrivals = count()
+        self._loop = AsyncLoop()
+        self._is_closing = False
+        self._over: SimpleQueue[Ticket | None] = SimpleQueue()
+        lanes: list[Lane] = ["device", *(["host"] * host_threads)]  # type: ignore[list-item]  # a literal, repeated
+        self._lanes = [Thread(target=self._work, args=(lane,), name=f"{lane} lane", daemon=True) for lane in lanes]
+        self._delivery = Thread(target=self._deliver, name="delivery", daemon=True)
+        for thread in (*self._lanes, self._delivery):
+            thread.start()
+
+    # -- for callers ---------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        plan: Plan,
+        emit: Emit = lambda event: None,
+        *,
+        priority: int = 0,
+        extra_data: Mapping[str, Any] | None = None,
+    ) -> Ticket:
+        """Queue a run. `emit` is called from the lanes' threads, must return soon, and must not call back."""
+        run = Run(plan, self.services, self.store, partial(_tell, emit), extra_data or {}, self._notify)
+        with self._changed:
+            ticket = Ticket(run, priority, next(self._arrivals), arrived_s=self._clock())
+            heapq.heappush(self._queue, (ticket.order, ticket))
+            self._admit()
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Stop a job: at once where it waits, else at its next progress report."""
+        with self._changed:
+            ticket.is_cancelled = True
+            ticket.run.cancel()
+            for future in list(ticket.waiting):
+                future.cancel()
+            self._unqueue(ticket)
+            self._end_if_over(ticket)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Cancel what is left, stop the threads, write the cache."""
+        with self._changed:
+            self._is_closing = True
+            for ticket in [*self._tickets, *(ticket for _, ticket in self._queue)]:
+                self.cancel(ticket)
+            self._changed.notify_all()
+        for thread in self._lanes:
+            thread.join()
+        self._over.put(None)
+        self._delivery.join()
+        self._loop.close()
+        self.store.close()
+
+    # -- lanes ---------------------------------------------------------------------------------------------------
+
+    def _work(self, lane: Lane) -> None:
+        """What each thread does until the end."""
+        while (taken := self._take(lane)) is not None:
+            ticket, task = taken
+            task.step(self._around)
+            while lane == "host" and task.outcome is None and task.pending is None:
+                task.step(self._around)
+            self._stepped(ticket, task)
+
+    def _take(self, lane: Lane) -> tuple[Ticket, Task] | None:
+        """Wait for work; None at the very end."""
+        with self._changed:
+            while True:
+                taken = self._next_on_device() if lane == "device" else self._next_on_host()
+                if taken is not None:
+                    return taken
+                if self._is_closing and not self._tickets:
+                    return None
+                self._changed.wait(IDLE_S)
+
+    def _next_on_host(self) -> tuple[Ticket, Task] | None:
+        for ticket in sorted(self._tickets, key=lambda each: each.order):
+            vertex = ticket.run.take("host")
+            if vertex is not None:
+                return ticket, self._task(ticket, vertex)
+            self._end_if_over(ticket)
+        return None
+
+    def _next_on_device(self) -> tuple[Ticket, Task] | None:
+        """The claimant that is first by policy; taking may show that its work is done or somebody's already."""
+        while wanting := [ticket for ticket in self._tickets if ticket.wants_device()]:
+            now = self._clock()
+            claims = {each.claim(now): each for each in wanting}
+            ticket = claims[first(claims)]
+            if ticket.device_task is None and (vertex := ticket.run.take("device")) is not None:
+                ticket.device_task = self._task(ticket, vertex)
+            if ticket.device_task is not None:
+                return ticket, ticket.device_task
+            self._end_if_over(ticket)
+        return None
+
+    def _task(self, ticket: Ticket, vertex: Vertex) -> Task:
+        report = partial(self._report, ticket.run, vertex)
+        task = Task(ticket.run, vertex, self.instances, lambda: ticket.is_stopping, report, self._clock)
+        ticket.active.add(task)
+        return task
+
+    def _report(self, run: Run, vertex: Vertex, said: Progress) -> None:
+        with self._changed:
+            if not run.is_over:
+                run.emit(events.NodeProgress(vertex.id, said.value, said.maximum, said.preview))
+
+    # -- after a step --------------------------------------------------------------------------------------------
+
+    def _stepped(self, ticket: Ticket, task: Task) -> None:
+        """Put the task where it belongs now."""
+        is_retry = task.is_out_of_memory and task.vertex.attempts == 0
+        if is_retry:
+            self.store.clear()
+            self._free()
+        with self._changed:
+            if task.pending is not None:
+                self._park(ticket, task)
+            elif is_retry and not ticket.run.is_over:
+                self._drop(ticket, task)
+                ticket.run.again(task.vertex)
+            elif task.outcome is not None:
+                self._finish(ticket, task)
+            self._changed.notify_all()
+
+    def _park(self, ticket: Ticket, task: Task) -> None:
+        """Wait for async work off the lane."""
+        assert task.pending is not None
+        if ticket.device_task is task:
+            ticket.device_task = None
+        future = self._loop.submit(task.pending.work)
+        ticket.waiting[future] = task
+        future.add_done_callback(partial(self._resume, ticket))
+        if ticket.run.is_over:
+            future.cancel()
+
+    def _resume(self, ticket: Ticket, future: "Future[list[Any]]") -> None:
+        """Async work ended. What is left of the node is reading its results, or another wait."""
+        with self._changed:
+            task = ticket.waiting.pop(future)
+            if future.cancelled() or ticket.run.is_over:
+                task.close()
+            elif (error := future.exception()) is not None:
+                task.outcome = error
+            else:
+                task.resume(future.result())
+                task.step(self._around)
+            if task.pending is not None and not ticket.run.is_over and task.outcome is None:
+                self._park(ticket, task)
+            else:
+                self._finish(ticket, task)
+            self._changed.notify_all()
+
+    def _finish(self, ticket: Ticket, task: Task) -> None:
+        self._drop(ticket, task)
+        task.report_end()
+        self._end_if_over(ticket)
+
+    def _drop(self, ticket: Ticket, task: Task) -> None:
+        if ticket.device_task is task:
+            ticket.device_task = None
+        ticket.active.discard(task)
+
+    # -- beginning and end ---------------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Begin queued jobs while there is room."""
+        while self._queue and len(self._tickets) < self.most_jobs:
+            _, ticket = heapq.heappop(self._queue)
+            self._tickets.append(ticket)
+            if self.instances:
+                places = ((i, v.node.class_type) for each in self._tickets for i, v in each.run.plan.nodes.items())
+                self.instances.keep_only(set(places))
+            ticket.run.start()
+            self._remove_if_over(ticket)
+        self._changed.notify_all()
+
+    def _unqueue(self, ticket: Ticket) -> None:
+        """Deliver a job that was cancelled before it began."""
+        left = [entry for entry in self._queue if entry[1] is not ticket]
+        if len(left) < len(self._queue):
+            heapq.heapify(left)
+            self._queue = left
+            self._over.put(ticket)
+
+    def _end_if_over(self, ticket: Ticket) -> None:
+        """Let the next job in when one leaves."""
+        if self._remove_if_over(ticket):
+            self._admit()
+
+    def _remove_if_over(self, ticket: Ticket) -> bool:
+        """Hand the job over for delivery once no thread works on it any more."""
+        if not ticket.run.is_over or ticket.active or ticket not in self._tickets:
+            return False
+        self._tickets.remove(ticket)
+        if ticket.run.error is None:
+            ticket.run.emit(events.RunSucceeded())
+        self._over.put(ticket)
+        return True
+
+    def _deliver(self) -> None:
+        """Results go out once what they left in the cache is on disk."""
+        while (ticket := self._over.get()) is not None:
+            self.store.flush()
+            ticket.future.set_result(ticket.run.result())
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+def _tell(emit: Emit, event: events.Event) -> None:
+    """A listener that fails must not stop a lane."""
+    try:
+        emit(event)
+    except Exception:
+        log.exception("a listener failed on %s", type(event).__name__)
