@@ -43,7 +43,7 @@ def execute(
     store = as_store(cache)
     woken = Event()
     run = Run(plan, services, store, emit, extra_data or {}, woken.set)
-    kept = instances or Instances()
+    kept = instances if instances is not None else Instances()
     kept.keep_only({(i, vertex.node.class_type) for i, vertex in plan.nodes.items()})
     driver = _Inline(run, cancelled, kept, around, woken)
     driver.free = free

@@ -231,7 +231,7 @@ class Scheduler:
         while self._queue and len(self._tickets) < self.most_jobs:
             _, ticket = heapq.heappop(self._queue)
             self._tickets.append(ticket)
-            if self.instances:
+            if len(self.instances):
                 places = ((i, v.node.class_type) for each in self._tickets for i, v in each.run.plan.nodes.items())
                 self.instances.keep_only(set(places))
             ticket.run.start()
