@@ -1,14 +1,14 @@
 """Guidance: (what the model predicts, conditionings) -> denoiser. Knows no solver, schedule or network.
 
 `Predict` is the model with everything but guidance: the denoised estimate of `x` at `sigma`, one per conditioning,
-compatible conditionings in one forward, in the order handed in. A guidance is a value: which estimates it combines
-and how (`combine`), and a list of adjustments made to the result, in order. Neutral parameters are plain CFG exactly.
+compatible conditionings in one forward, in the order handed in. A guidance is made of values: a combination of the
+two sides' estimates, and adjustments of the result, in order. Neutral parameters are plain CFG bit for bit.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -29,7 +29,7 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What was known when a guided estimate was formed: the state, its level, and both sides' estimates."""
+    """What was known when a guided estimate was formed. `uncond` is the conditional one where guidance did not act."""
 
     x: Tensor
     sigma: float
@@ -37,28 +37,53 @@ class Estimates:
     uncond: Tensor
 
 
+class Combination(Protocol):
+    """Forms the guided estimate. `is_neutral`: that is the conditional one, so the other side can be skipped."""
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the result is the conditional estimate."""
+
+    def __call__(self, known: Estimates) -> Tensor:
+        """The guided estimate."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """Something that carries a tensor from one evaluation to the next; a resumed run hands it back."""
+
+    def remember(self, memory: Tensor) -> None:
+        """Go on from there."""
+
+
 class Adjustment(Protocol):
-    """Changes a guided estimate after the fact, or leaves it exactly as it is."""
+    """Changes a guided estimate after the fact, or hands it back as it is."""
 
     def __call__(self, guided: Tensor, known: Estimates) -> Tensor: ...
 
 
-class Combination(Protocol):
-    """Forms the guided estimate. `is_neutral`: it would be the conditional estimate, so the other side can be skipped."""
+@dataclass(frozen=True)
+class Linear:
+    """U + scale (C - U) (Ho 2022, arXiv:2207.12598), in denoised space."""
+
+    scale: float
 
     @property
-    def is_neutral(self) -> bool: ...
+    def is_neutral(self) -> bool:
+        """At scale 1 it is C."""
+        return math.isclose(self.scale, 1.0)
 
-    def __call__(self, known: Estimates) -> Tensor: ...
+    def __call__(self, known: Estimates) -> Tensor:
+        return known.uncond + (known.cond - known.uncond) * self.scale
 
 
 @dataclass(frozen=True)
 class Cfg:
-    """Classifier-free guidance (Ho 2022, arXiv:2207.12598) in denoised space: U + scale (C - U).
+    """Classifier-free guidance as a denoiser: two estimates in one batch, uncond first, combined and adjusted.
 
-    Cond and uncond are one batch, uncond first. At scale 1 the unconditional side is not evaluated unless a solver or
-    an adjustment needs it. `combine` replaces the formula, `adjust` follows it, `interval` (sigma from, to) limits
-    where guidance acts: outside it the estimate is the conditional one.
+    At scale 1 the unconditional side is not evaluated unless a solver needs it. `combine` replaces the formula,
+    `adjust` follows it; outside `interval` (sigma from, sigma to; Kynkäänniemi 2024, arXiv:2404.07724) the estimate
+    is the conditional one.
     """
 
     predict: Predict
@@ -70,32 +95,22 @@ class Cfg:
     interval: tuple[float, float] = (math.inf, 0.0)
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
-        is_inside = self.interval[0] >= sigma >= self.interval[1]
         combine = self.combine or Linear(self.scale)
-        if not needs_uncond and (not is_inside or (combine.is_neutral and not self.adjust)):
-            return Prediction(self.predict(x, sigma, [self.positive])[0])
-        uncond, cond = self.predict(x, sigma, [self.negative, self.positive])
-        if not is_inside:
-            return Prediction(cond, uncond)
+        acts = self.interval[0] >= sigma >= self.interval[1] and not (combine.is_neutral and not needs_uncond)
+        if acts or needs_uncond:
+            uncond, cond = self.predict(x, sigma, [self.negative, self.positive])
+        else:
+            cond = uncond = self.predict(x, sigma, [self.positive])[0]
         known = Estimates(x, sigma, cond, uncond)
-        guided = combine(known)
+        guided = combine(known) if acts else cond
         for adjustment in self.adjust:
             guided = adjustment(guided, known)
-        return Prediction(guided, uncond)
+        return Prediction(guided, uncond if needs_uncond else None, getattr(combine, "memory", None))
 
-
-@dataclass(frozen=True)
-class Linear:
-    """U + scale (C - U)."""
-
-    scale: float
-
-    @property
-    def is_neutral(self) -> bool:
-        return math.isclose(self.scale, 1.0)
-
-    def __call__(self, known: Estimates) -> Tensor:
-        return known.uncond + (known.cond - known.uncond) * self.scale
+    def remember(self, memory: Tensor) -> None:
+        """Take up what `combine` carried from one evaluation to the next in a run that is resumed."""
+        if isinstance(self.combine, Remembering):
+            self.combine.remember(memory)
 
 
 @dataclass(frozen=True)
@@ -108,23 +123,3 @@ class Unguided:
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
         denoised = self.predict(x, sigma, [self.positive])[0]
         return Prediction(denoised, denoised if needs_uncond else None)
-
-
-@dataclass(frozen=True)
-class Rescale:
-    """Bring the guided estimate's spread in v-space back to the conditional one's (Lin 2023, arXiv:2305.08891, eq. 15).
-
-    v-space is that of a state with alpha = 1, whatever the model's. `share` 0 changes nothing.
-    """
-
-    share: float = 0.7
-
-    def __call__(self, guided: Tensor, known: Estimates) -> Tensor:
-        if self.share == 0:
-            return guided
-        power = known.sigma**2 + 1
-        base, unit = known.x / power, math.sqrt(power) / known.sigma
-        v_cond, v_guided = (base - known.cond) * unit, (base - guided) * unit
-        axes = tuple(range(1, guided.ndim))
-        ratio = v_cond.std(dim=axes, keepdim=True) / v_guided.std(dim=axes, keepdim=True)
-        return base - v_guided * (ratio * self.share + (1 - self.share)) / unit

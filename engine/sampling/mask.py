@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import BadValue
-from engine.sampling.guidance import Denoiser
+from engine.sampling.guidance import Denoiser, Remembering
 from engine.sampling.solver import Prediction
 
 
@@ -23,7 +23,12 @@ class Masked:
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
         prediction = self.denoiser(self.blended(x, sigma), sigma, needs_uncond)
         denoised = prediction.denoised * self.mask + self.latent * (1.0 - self.mask)
-        return Prediction(denoised, prediction.uncond)
+        return Prediction(denoised, prediction.uncond, prediction.memory)
+
+    def remember(self, memory: Tensor) -> None:
+        """Hand on what the guidance within carried."""
+        if isinstance(self.denoiser, Remembering):
+            self.denoiser.remember(memory)
 
     def blended(self, x: Tensor, sigma: float) -> Tensor:
         """`x` where it is made anew, the noised latent where it is kept."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.errors import BadPrediction, BadValue, Cancelled
 from engine.sampling.finite import FiniteWatch
-from engine.sampling.guidance import Denoiser
+from engine.sampling.guidance import Denoiser, Remembering
 from engine.sampling.mask import Masked, fitted
 from engine.sampling.noise import NoiseSource, OneImage, Wanted
 from engine.sampling.parameterisation import Parameterisation
@@ -72,13 +72,13 @@ class Run:
         if self.request.needs_uncond and prediction.uncond is None:
             raise BadPrediction("this sampler needs the unconditional estimate, and the guidance gave none")
         self.evaluations += 1
-        self._advance(prediction if self.request.needs_uncond else prediction.denoised)
+        self._advance(prediction[:2] if self.request.needs_uncond else prediction.denoised)
 
     def close(self) -> None:
         """Stop the solver where it stands."""
         self._coroutine.close()
 
-    def _advance(self, value: Prediction | Tensor | None) -> None:
+    def _advance(self, value: tuple[Tensor, Tensor | None] | Tensor | None) -> None:
         self.request, self.done = None, []
         try:
             with torch.inference_mode():
@@ -94,12 +94,11 @@ class Run:
 
 def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
     """Answer a run's requests until it ends; predictions already in `recording` are replayed, not made again."""
-    for prediction in recording.predictions if recording is not None else ():
-        if run.request is None:
-            raise BadValue(
-                "recording", len(recording.predictions if recording else ()), "no more than the run asks for"
-            )
-        run.answer(prediction)
+    replay = recording.rest() if recording is not None else iter(())
+    while run.request is not None and (known := next(replay, None)) is not None:
+        run.answer(known)
+        if known.memory is not None and isinstance(denoiser, Remembering):
+            denoiser.remember(known.memory)
     watch: FiniteWatch | None = None
     try:
         while (request := run.request) is not None:

@@ -23,15 +23,19 @@ from engine.sampling.process import Process
 
 
 class Prediction(NamedTuple):
-    """What an evaluation gives: the guided estimate and, where it was asked for, the unconditional one."""
+    """What an evaluation gives: the guided estimate and, where it was asked for, the unconditional one.
+
+    `memory` is what guidance carries to the next evaluation; solvers never see it.
+    """
 
     denoised: Tensor
     uncond: Tensor | None = None
+    memory: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Please denoise `x` [B, ...] at `sigma`. Sent back: a Tensor, or with `needs_uncond` a whole `Prediction`."""
+    """Please denoise `x` [B, ...] at `sigma`. Sent back: the estimate, or with `needs_uncond` both estimates as a pair."""
 
     x: Tensor
     sigma: float

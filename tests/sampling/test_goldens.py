@@ -18,7 +18,8 @@ from engine.sampling import (
     sd3,
     sdxl,
 )
-from engine.sampling.guidance import Cfg, Rescale
+from engine.sampling.guidance import Cfg
+from engine.sampling.guidance_rules import Rescale
 from tests.sampling.mixture import SEED, TWINS, arrays, facts, predict, relative_error, run, tolerance
 
 FAMILIES = {"flow": sd3(), "eps": sdxl()}

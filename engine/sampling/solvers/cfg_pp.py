@@ -10,7 +10,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from engine.sampling.process import split
-from engine.sampling.solver import Context, Evaluate, Noise, Prediction, Step, Steps, solver
+from engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from engine.sampling.solvers.euler import Strength, renoised
 
 SOURCE = "Chung 2024, arXiv:2406.08070"
@@ -117,9 +117,7 @@ def dpmpp_2s_ancestral_cfg_pp(
 ) -> Steps:
     """A CFG++ step to the middle, another from the start with the middle's estimates, then fresh noise."""
     for sigma, sigma_next in pairwise(sigmas):
-        first: Prediction = yield Evaluate(x, sigma, needs_uncond=True)
-        guided, uncond = first
-        assert uncond is not None
+        guided, uncond = yield Evaluate(x, sigma, needs_uncond=True)
         down, up = split(sigma, sigma_next, eta)
         if not ctx.as_recorded:
             down = ctx.process.ancestral(sigma, sigma_next, eta).sigma_down
