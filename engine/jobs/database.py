@@ -124,15 +124,19 @@ class Database:
             each.dispose()
         self._lock.release()
 
-    async def write(self, function: Callable[[Tx], T], *, is_sure: bool = False) -> T:
-        """Run a function in a transaction and commit; raises what it raised, or `StoreFailed`."""
+    def post(self, function: Callable[[Tx], T], *, is_sure: bool = True) -> "Future[T]":
+        """Have a function run in a transaction; what is posted first is committed first."""
         work = _Work(function, is_sure)
         with self._changed:
             if not self._is_open:
                 raise StoreFailed("the job store is closed")
             self._waiting.append(work)
             self._changed.notify()
-        return await asyncio.wrap_future(work.future)
+        return work.future
+
+    async def write(self, function: Callable[[Tx], T], *, is_sure: bool = False) -> T:
+        """Run a function in a transaction and commit; raises what it raised, or `StoreFailed`."""
+        return await asyncio.wrap_future(self.post(function, is_sure=is_sure))
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run a function on a reading connection."""

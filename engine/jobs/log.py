@@ -11,21 +11,26 @@ from engine.jobs.events import Body, JobEvent
 from engine.jobs.records import decode, encode
 from engine.jobs.tables import artifacts, events, jobs
 
-__all__ = ["append", "owner_of_file", "read"]
+__all__ = ["append", "append_all", "owner_of_file", "read"]
 
 
 def append(tx: Tx, job_id: str, bodies: Sequence[Body], at: float) -> None:
+    """Events of one moment."""
+    append_all(tx, job_id, [(at, body) for body in bodies])
+
+
+def append_all(tx: Tx, job_id: str, said: Sequence[tuple[float, Body]]) -> None:
     """Number the events, store them, and have them published. A job that is no more is passed over."""
     row = tx.connection.execute(
         update(jobs)
         .where(jobs.c.id == job_id)
-        .values(events=jobs.c.events + len(bodies))
+        .values(events=jobs.c.events + len(said))
         .returning(jobs.c.events, jobs.c.owner)
     ).one_or_none()
-    if row is None or not bodies:
+    if row is None or not said:
         return
-    first = row.events - len(bodies) + 1
-    made = [JobEvent(job_id, row.owner, first + index, at, body) for index, body in enumerate(bodies)]
+    first = row.events - len(said) + 1
+    made = [JobEvent(job_id, row.owner, first + index, at, body) for index, (at, body) in enumerate(said)]
     tx.connection.execute(insert(events), [_row(event) for event in made])
     files = [file for event in made for file in _files(event)]
     if files:

@@ -6,6 +6,7 @@ smaller number, then the earlier arrival. With one owner that is ComfyUI's order
 """
 
 import heapq
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -32,7 +33,8 @@ class Queue:
     def __init__(self) -> None:
         self._owners: dict[str, _Owner] = {}
         self._entries: dict[str, Entry] = {}
-        self._owner_of: dict[str, str] = {}
+        self._jobs: dict[str, Job] = {}
+        self._waiting: Counter[str] = Counter()
         self._running: dict[str, str] = {}
         self._arrivals: dict[str, int] = {}
         self._turns = count(1)
@@ -45,22 +47,24 @@ class Queue:
 
     def waiting(self, owner: str) -> int:
         """How many jobs of one owner wait."""
-        return sum(1 for each in self._owner_of.values() if each == owner)
+        return self._waiting[owner]
 
     def put(self, job: Job) -> None:
         """Add a job, or give it its new place; a job that comes back keeps its time of arrival."""
         arrival = self._arrivals.setdefault(job.id, next(self._turns))
         entry = (-job.priority, job.number, arrival, job.id)
-        self._entries[job.id], self._owner_of[job.id] = entry, job.owner
+        self._waiting[job.owner] += 0 if job.id in self._jobs else 1
+        self._entries[job.id], self._jobs[job.id] = entry, job
         heapq.heappush(self._owners.setdefault(job.owner, _Owner()).heap, entry)
 
     def remove(self, job_id: str) -> None:
         """Take a job out; nothing happens if it does not wait."""
-        self._entries.pop(job_id, None)
-        self._forget(self._owner_of.pop(job_id, None))
-        self._arrivals.pop(job_id, None)
+        job = self._out(job_id)
+        if job is not None:
+            self._arrivals.pop(job_id, None)
+            self._forget(job.owner)
 
-    def take(self) -> str | None:
+    def take(self) -> Job | None:
         """The next job, which counts as running from now on."""
         heads = [(head, name, owner) for name, owner in self._owners.items() if (head := self._head(owner)) is not None]
         if not heads:
@@ -69,12 +73,12 @@ class Queue:
         entry, name, owner = min(
             (each for each in heads if each[0][0] == best), key=lambda each: (each[2].running, each[2].served, each[0])
         )
-        job_id = entry[3]
         heapq.heappop(owner.heap)
-        del self._entries[job_id], self._owner_of[job_id]
+        job = self._out(entry[3])
+        assert job is not None
         owner.running, owner.served = owner.running + 1, next(self._turns)
-        self._running[job_id] = name
-        return job_id
+        self._running[job.id] = name
+        return job
 
     def done(self, job_id: str, *, is_back: bool = False) -> None:
         """A job that ran does so no more; `is_back` if it will wait again."""
@@ -85,6 +89,15 @@ class Queue:
         if not is_back:
             self._arrivals.pop(job_id, None)
 
+    def _out(self, job_id: str) -> Job | None:
+        self._entries.pop(job_id, None)
+        job = self._jobs.pop(job_id, None)
+        if job is not None:
+            self._waiting[job.owner] -= 1
+            if not self._waiting[job.owner]:
+                del self._waiting[job.owner]
+        return job
+
     def _head(self, owner: _Owner) -> Entry | None:
         """The owner's first job; stale entries fall off."""
         while owner.heap:
@@ -94,8 +107,8 @@ class Queue:
             heapq.heappop(owner.heap)
         return None
 
-    def _forget(self, name: str | None) -> None:
+    def _forget(self, name: str) -> None:
         """An owner without jobs takes no memory."""
-        owner = self._owners.get(name) if name is not None else None
-        if owner is not None and name is not None and not owner.running and self._head(owner) is None:
+        owner = self._owners.get(name)
+        if owner is not None and not owner.running and self._head(owner) is None:
             del self._owners[name]

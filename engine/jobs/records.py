@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from engine.execution.events import NodeProgress
+from engine.execution.events import NodeProgress, RunFailed
 from engine.jobs.events import Body, Ended
 from engine.jobs.job import Failure, State
 
@@ -34,7 +34,8 @@ def encode(body: Body) -> tuple[str, dict[str, Any]]:
     values = {each.name: getattr(body, each.name) for each in fields(body)}
     if isinstance(body, NodeProgress):
         values["preview"] = None
-    return NAMES[type(body)], {name: _record(value) for name, value in values.items()}
+    longest = LONGEST_TEXT if isinstance(body, RunFailed) else None
+    return NAMES[type(body)], {name: _record(value, longest) for name, value in values.items()}
 
 
 def decode(name: str, values: Mapping[str, Any]) -> Body:
@@ -49,20 +50,23 @@ def decode(name: str, values: Mapping[str, Any]) -> Body:
     return event
 
 
-def _record(value: Any) -> Any:
-    return asdict(value) if isinstance(value, Failure) else plain(value)
+def _record(value: Any, longest: int | None) -> Any:
+    return asdict(value) if isinstance(value, Failure) else plain(value, longest)
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """The value as JSON can hold it: numbers and texts as they are, anything opaque by the name of its type."""
+def plain(value: Any, longest: int | None = None, depth: int = 0) -> Any:
+    """The value as JSON can hold it: numbers and texts as they are, anything opaque by the name of its type.
+
+    Texts are cut to `longest`: what a failed node was given may be of any size.
+    """
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
-        return str(value) if len(value) <= LONGEST_TEXT else f"{value[:LONGEST_TEXT]}..."
+        return str(value) if longest is None or len(value) <= longest else f"{value[:longest]}..."
     if depth >= DEEPEST:
         return f"<{type(value).__name__}>"
     if isinstance(value, Mapping):
-        return {str(key): plain(each, depth + 1) for key, each in value.items()}
+        return {str(key): plain(each, longest, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(each, depth + 1) for each in value]
+        return [plain(each, longest, depth + 1) for each in value]
     return f"<{type(value).__name__}>"

@@ -27,9 +27,9 @@ class StoreSettings:
 class JobSettings:
     """How jobs are queued, watched, kept and forgotten.
 
-    `step_deadline_s`: a worker from which nothing is heard for so long during a job is killed. `max_deaths`: so many
-    dead workers in a row, without a step of progress between them, fail the job. `keep_s`: ended jobs are forgotten
-    after that; the newest `keep_jobs` at most are kept.
+    `step_deadline_s`: a worker from which nothing is heard for so long during a job is killed. `max_deaths`: a job
+    that has cost so many workers fails. `keep_s`: ended jobs are forgotten after that; the newest `keep_jobs` at most
+    are kept.
     """
 
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -44,7 +44,6 @@ class JobSettings:
     keep_jobs: int = 10_000
     idempotency_s: float = DAY_S
     sweep_every_s: float = 30.0
-    max_prompt_bytes: int = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

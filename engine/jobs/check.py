@@ -1,0 +1,75 @@
+"""Validation in the front: against declarations sent by a worker, and by asking one where only node code can tell."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from engine.errors import InvalidWorkflow, NotAccepting, WorkerLost
+from engine.graph.node import Node, Services
+from engine.graph.problems import Problem
+from engine.graph.validate import validate
+from engine.graph.workflow import Workflow
+from engine.jobs.declare import declared
+from engine.jobs.job import LOCAL
+from engine.jobs.protocol import Checked
+from engine.jobs.worker import Worker
+
+__all__ = ["Checker"]
+
+
+class Checker:
+    """The nodes as data, once a worker has told them; kept while workers come and go."""
+
+    def __init__(
+        self, workers: Sequence[Worker], services: Callable[[str], Services | None], deadline_s: float
+    ) -> None:
+        self._workers, self._services, self._deadline_s = workers, services, deadline_s
+        self._nodes: Mapping[str, Node] = {}
+        self._is_told = asyncio.Event()
+
+    def told(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """A worker sent its declarations."""
+        self._nodes = declared(records)
+        self._is_told.set()
+
+    async def nodes(self, wait_s: float) -> Mapping[str, Node]:
+        """The declarations, waiting for the first worker if there was none so far."""
+        try:
+            await asyncio.wait_for(self._is_told.wait(), wait_s)
+        except TimeoutError as error:
+            reasons = "; ".join(f"{each.name} {each.status().last_error}" for each in self._workers) or "there is none"
+            raise NotAccepting(f"no worker has told its nodes within {wait_s:g} s: {reasons}") from error
+        return self._nodes
+
+    async def refresh(self) -> None:
+        """Ask again, for nodes whose declarations change; without a worker the old ones stay."""
+        worker = self._ready()
+        if worker is not None:
+            self.told(await worker.ask("nodes", {"owner": LOCAL}, self._deadline_s))
+
+    async def check(self, workflow: Workflow, targets: Collection[str] | None, owner: str, wait_s: float) -> Checked:
+        """Validate; raises `InvalidWorkflow` where nothing can run."""
+        nodes = await self.nodes(wait_s)
+        written = (node.class_type for node in workflow.nodes.values())
+        if any(name in nodes and nodes[name].validator is not None for name in written):
+            return await self._ask(workflow, targets, owner)
+        graph = validate(workflow, nodes, self._services(owner), targets)
+        return Checked(tuple(graph.roots), tuple(graph.problems))
+
+    async def _ask(self, workflow: Workflow, targets: Collection[str] | None, owner: str) -> Checked:
+        """Some class checks its inputs itself: the worker validates the whole."""
+        worker = self._ready()
+        if worker is None:
+            raise NotAccepting("the workflow has nodes that check their own inputs, and no worker is ready to ask")
+        asked = {"prompt": workflow.prompt(), "targets": list(targets) if targets is not None else None, "owner": owner}
+        try:
+            answer = await worker.ask("check", asked, self._deadline_s)
+        except WorkerLost as error:
+            raise NotAccepting(f"the workflow could not be checked: {error}") from error
+        problems = [Problem(**each) for each in answer["problems"]]
+        if not answer["roots"]:
+            raise InvalidWorkflow(problems)
+        return Checked(tuple(answer["roots"]), tuple(problems))
+
+    def _ready(self) -> Worker | None:
+        return next((each for each in self._workers if each.status().is_ready), None)

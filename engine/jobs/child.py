@@ -1,0 +1,112 @@
+"""The worker process: `python -m engine.jobs.child FD`. Reads tasks from a socket, runs them, sends what happens.
+
+It ends as soon as the socket does: a front that was killed leaves no orphan behind.
+"""
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from threading import Thread
+from typing import Any
+
+from engine.errors import EngineError
+from engine.jobs.events import Body
+from engine.jobs.frames import Channel
+from engine.jobs.job import LOCAL, Failure, State
+from engine.jobs.records import encode, plain
+from engine.jobs.runner import Runner
+from engine.jobs.worker import Finished, Picture, Task, load_factory
+
+__all__ = ["main"]
+
+QUIET_END = 0
+BAD_START = 3
+
+
+class Child:
+    """Tasks run on `slots` threads, questions are answered on another, so that a running job delays no check."""
+
+    def __init__(self, channel: Channel, runner: Runner, slots: int) -> None:
+        self._channel, self._runner = channel, runner
+        self._tasks = ThreadPoolExecutor(slots, "job")
+        self._questions = ThreadPoolExecutor(1, "question")
+        self._cancelled: set[str] = set()
+
+    def serve(self) -> None:
+        """Do what the front says until it is gone."""
+        while (frame := self._channel.receive()) is not None:
+            message, _ = frame
+            match message["do"]:
+                case "run":
+                    self._tasks.submit(self._run, Task(**message["task"]))
+                case "cancel":
+                    self._cancelled.add(message["job_id"])
+                case "ask":
+                    self._questions.submit(self._answer, message)
+                case "stop":
+                    return
+
+    def _run(self, task: Task) -> None:
+        def tell(body: Body, picture: Picture | None) -> None:
+            name, values = encode(body)
+            about = {"content_type": picture.content_type, "meta": plain(picture.meta)} if picture else None
+            message = {"say": "event", "job_id": task.job_id, "type": name, "body": values, "picture": about}
+            self._channel.send(message, picture.data if picture else b"")
+
+        try:
+            finished = self._runner.run(task, tell, lambda: task.job_id in self._cancelled)
+        except Exception as error:  # noqa: BLE001  # a fault of ours fails this job, not the worker
+            traceback.print_exc()
+            kind = type(error).__name__
+            finished = Finished(State.FAILED, Failure("internal_error", f"{kind}: {error}", exception_type=kind))
+        self._cancelled.discard(task.job_id)
+        self._channel.send({"say": "finished", "job_id": task.job_id, **_record(finished)})
+
+    def _answer(self, message: Mapping[str, Any]) -> None:
+        answer: dict[str, Any] = {"say": "answer", "id": message["id"]}
+        try:
+            answer["value"] = self._runner.answer(message["question"], message["values"])
+        except Exception as error:  # noqa: BLE001  # node code may raise anything; the front says which question
+            answer["error"] = f"{type(error).__name__}: {error}"
+        self._channel.send(answer)
+
+
+def main(descriptor: int) -> int:
+    """Serve the socket; the exit status says whether it ever started."""
+    channel = Channel(socket.socket(fileno=descriptor))
+    frame = channel.receive()
+    if frame is None:
+        return QUIET_END
+    hello = frame[0]
+    try:
+        runner = Runner(load_factory(hello["factory"])(hello["options"]))
+        nodes, stats = runner.answer("nodes", {"owner": LOCAL}), runner.answer("stats", {})
+    except (EngineError, ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+        traceback.print_exc()
+        channel.send({"say": "failed", "reason": f"{type(error).__name__}: {error}"})
+        return BAD_START
+    channel.send({"say": "ready", "nodes": nodes, "stats": stats})
+    child = Child(channel, runner, hello["slots"])
+    reader = Thread(target=child.serve, name="front", daemon=True)
+    reader.start()
+    reader.join()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(QUIET_END)  # a node that hangs must not keep the process alive
+
+
+def _record(finished: Finished) -> dict[str, Any]:
+    return {
+        "state": finished.state.value,
+        "failure": asdict(finished.failure) if finished.failure is not None else None,
+        "outcome": asdict(finished.outcome) if finished.outcome is not None else None,
+        "tail": [encode(body) for body in finished.tail],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,110 @@
+"""Node declarations as data: what a worker that has the nodes tells a front that has none.
+
+The front's nodes have names, inputs and outputs but nothing to call. Lists that a function gives are asked for once,
+in the worker; lists of files are left to the front, which sees the same folders.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from engine.graph.marks import FileIn, Options, Range
+from engine.graph.node import MISSING, Input, Node, Output, Services
+from engine.jobs.records import plain
+
+__all__ = ["declarations", "declared"]
+
+PLAIN = (
+    "class_type",
+    "category",
+    "output_node",
+    "lane",
+    "revision",
+    "display_name",
+    "description",
+    "module",
+    "deprecated",
+    "experimental",
+    "input_is_list",
+    "shares_results",
+    "is_trusted",
+)
+
+
+def declarations(nodes: Iterable[Node], services: Services | None) -> list[dict[str, Any]]:
+    """Every node as JSON values."""
+    return [_node(node.refresh() if node.refresh is not None else node, services) for node in nodes]
+
+
+def declared(records: Iterable[Mapping[str, Any]]) -> dict[str, Node]:
+    """The nodes again, by name; `validator` is set where only the worker can check the inputs."""
+    return {record["class_type"]: _declared(record) for record in records}
+
+
+def _node(node: Node, services: Services | None) -> dict[str, Any]:
+    return {name: getattr(node, name) for name in PLAIN} | {
+        "inputs": [_input(each, services) for each in node.inputs],
+        "outputs": [_output(each) for each in node.outputs],
+        "checks_itself": node.validator is not None,
+    }
+
+
+def _input(each: Input, services: Services | None) -> dict[str, Any]:
+    choices = each.choices
+    return {
+        "name": each.name,
+        "type": str(each.type),
+        "group": each.group,
+        "options": _values(each.options),
+        "default": {} if each.default is MISSING else {"value": _values(each.default)},
+        "choices": None if choices is None else {"choices": choices.list(services), "named": choices.named},
+        "file": None if each.file is None else asdict(each.file),
+        "range": None if each.range is None else asdict(each.range),
+    }
+
+
+def _output(each: Output) -> dict[str, Any]:
+    return asdict(each) | {"type": str(each.type)}
+
+
+def _values(value: Any) -> Any:
+    """Options are JSON already, but for what a node pack puts there."""
+    if isinstance(value, Mapping):
+        return {str(key): _values(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_values(each) for each in value]
+    return value if isinstance(value, str) else plain(value)
+
+
+def _declared(record: Mapping[str, Any]) -> Node:
+    return Node(
+        **{name: record[name] for name in PLAIN},
+        inputs=tuple(_declared_input(each) for each in record["inputs"]),
+        outputs=tuple(_declared_output(each) for each in record["outputs"]),
+        function=_elsewhere,
+        validator=_elsewhere if record["checks_itself"] else None,
+    )
+
+
+def _declared_input(record: Mapping[str, Any]) -> Input:
+    choices, file, span = record["choices"], record["file"], record["range"]
+    return Input(
+        record["name"],
+        record["type"],
+        record["group"],
+        record["options"],
+        record["default"].get("value", MISSING),
+        None if choices is None else Options(tuple(choices["choices"]), choices["named"]),
+        None if file is None else FileIn(**file),
+        None if span is None else Range(**span),
+    )
+
+
+def _declared_output(record: Mapping[str, Any]) -> Output:
+    choices: Sequence[Any] | None = record["choices"]
+    return Output(**{**record, "choices": None if choices is None else tuple(choices)})
+
+
+def _elsewhere(**inputs: Any) -> Any:
+    """What stands for a node's code in the front."""
+    raise AssertionError("nodes run in workers only")

@@ -1,0 +1,293 @@
+"""Between the queue and the workers: who runs what, what they say into the store, and what if they say nothing.
+
+`Dispatcher` is the workers' listener. Everything but the store's writer happens on the event loop.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from engine.errors import IllegalMove, StoreFailed, UnknownJob
+from engine.jobs import log, moves
+from engine.jobs.database import Tx
+from engine.jobs.events import Body, Preview
+from engine.jobs.feed import Feed
+from engine.jobs.job import Job, State
+from engine.jobs.queue import Queue
+from engine.jobs.settings import JobSettings
+from engine.jobs.store import Store
+from engine.jobs.worker import Finished, Picture, Task, Worker
+
+__all__ = ["Dispatcher"]
+
+STOPPED = "the server was stopped while it ran"
+AGAIN_S = 0.5
+
+
+@dataclass(slots=True)
+class _Running:
+    """One task on a worker. `said` is what it said and the writer has not taken yet."""
+
+    job: Job
+    worker: Worker
+    heard_at: float
+    cancel_at: float | None = None
+    said: deque[tuple[float, Body]] = field(default_factory=deque)
+    is_posted: bool = False
+
+
+class Dispatcher:
+    """Gives waiting jobs to free workers and writes down what becomes of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        feed: Feed,
+        workers: Sequence[Worker],
+        settings: JobSettings,
+        told: Callable[[Sequence[Mapping[str, Any]]], None],
+    ) -> None:
+        self.queue = Queue()
+        self.is_paused = self.is_stopping = False
+        self._store, self._feed, self._workers, self._settings, self._told = store, feed, workers, settings, told
+        self._running: dict[str, _Running] = {}
+        self._open: set[str] = set()  # taken from the queue, and its end or return not in the store so far
+        self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- from outside --------------------------------------------------------------------------------------------
+
+    def start(self, waiting: Sequence[Job]) -> None:
+        """Begin with these jobs."""
+        for job in waiting:
+            self.queue.put(job)
+        self._tasks = [asyncio.create_task(each()) for each in (self._dispatch, self._watch)]
+        for worker in self._workers:
+            worker.start(self)
+        self.look()
+
+    def look(self) -> None:
+        """There may be something to do."""
+        self._wake.set()
+        self._note_idle()
+
+    def add(self, job: Job) -> None:
+        """A job waits, or has another place."""
+        self.queue.put(job)
+        self._idle.clear()
+        self.look()
+
+    def remove(self, job_id: str) -> None:
+        """A job does not wait any more."""
+        self.queue.remove(job_id)
+        self.look()
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a running job at its next step."""
+        running = self._running.get(job_id)
+        if running is not None:
+            running.cancel_at = running.cancel_at or self._now()
+            running.worker.cancel(job_id)
+
+    async def until_ready(self, timeout_s: float | None) -> bool:
+        """Whether a worker is ready."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ready.wait(), timeout_s)
+        return any(worker.status().is_ready for worker in self._workers)
+
+    async def until_idle(self, timeout_s: float | None, *, with_queue: bool) -> bool:
+        """Whether nothing runs (and, with the queue, nothing waits)."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._open or (with_queue and len(self.queue)):
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, deadline_s: float) -> None:
+        """Begin nothing more, wait, then stop the workers and put back what they had."""
+        self.is_stopping = True
+        await self.until_idle(deadline_s, with_queue=False)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+        await asyncio.sleep(0)  # what a worker said last
+        for job_id in list(self._running):
+            self._lose(job_id, STOPPED, is_blamed=False)
+
+    # -- from the workers ----------------------------------------------------------------------------------------
+
+    def is_ready(self, worker: Worker, nodes: Sequence[Mapping[str, Any]]) -> None:
+        self._told(nodes)
+        self._ready.set()
+        self.look()
+
+    def happened(self, worker: Worker, job_id: str, body: Body, picture: Picture | None) -> None:
+        running = self._running.get(job_id)
+        if running is None:
+            return
+        running.heard_at = self._now()
+        running.said.append((self._store.clock(), body))
+        if not running.is_posted:
+            running.is_posted = True
+            self._post(_Said(job_id, running))
+        if picture is not None:
+            node_id = str(getattr(body, "node_id", ""))
+            about = dict(picture.meta)
+            self._feed.show(Preview(job_id, running.job.owner, node_id, picture.content_type, picture.data, about))
+
+    def has_finished(self, worker: Worker, job_id: str, finished: Finished) -> None:
+        running = self._running.get(job_id)
+        if running is None:
+            return
+        if finished.state is State.CANCELLED and running.cancel_at is None and self.is_stopping:
+            self._lose(job_id, STOPPED, is_blamed=False)
+            return
+        end = partial(
+            moves.end,
+            job_id=job_id,
+            to=finished.state,
+            at=self._store.clock(),
+            failure=finished.failure,
+            outcome=finished.outcome,
+            tail=finished.tail,
+        )
+        self._gone(job_id, is_back=False)
+        self._post(end, partial(self._settled, job_id))
+
+    def is_lost(self, worker: Worker, job_ids: Sequence[str], reason: str) -> None:
+        if not any(each.status().is_ready for each in self._workers):
+            self._ready.clear()
+        for job_id in job_ids:
+            if job_id in self._running:
+                self._lose(job_id, reason, is_blamed=True)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while not self.is_paused and not self.is_stopping and (worker := self._free()) is not None:
+                job = self.queue.take()
+                if job is None:
+                    break
+                self._open.add(job.id)
+                await self._begin(job, worker)
+
+    def _free(self) -> Worker | None:
+        """The worker with most room."""
+        best = max(self._workers, key=lambda worker: worker.free_slots, default=None)
+        return best if best is not None and best.free_slots > 0 else None
+
+    async def _begin(self, job: Job, worker: Worker) -> None:
+        now = self._store.clock()
+        try:
+            if job.expires_at is not None and job.expires_at <= now:
+                await self._store.end(job.id, State.EXPIRED)
+                self._let_go(job.id)
+                return
+            begun = await self._store.begin(job.id, worker.name)
+        except (IllegalMove, UnknownJob):  # cancelled meanwhile
+            self._let_go(job.id)
+            return
+        except StoreFailed:  # locked or full: it keeps its place, and time may help
+            self._gone(job.id, is_back=True)
+            self.queue.put(job)
+            self._open.discard(job.id)
+            await asyncio.sleep(AGAIN_S)
+            self._wake.set()
+            return
+        self._hand_over(begun, worker)
+
+    def _hand_over(self, job: Job, worker: Worker) -> None:
+        assert job.request is not None
+        light = Job(**{name: getattr(job, name) for name in Job.__slots__ if name != "request"})
+        self._running[job.id] = _Running(light, worker, self._now())
+        if worker.free_slots <= 0:  # it died while the row was written
+            self._lose(job.id, f"{worker.name} was gone before it began", is_blamed=False)
+            return
+        request = job.request
+        worker.run(Task(job.id, job.owner, job.attempt, request.prompt, request.targets, request.extra_data))
+
+    def _lose(self, job_id: str, reason: str, *, is_blamed: bool) -> None:
+        """The attempt is lost; the job waits again once the store says so."""
+        deaths = self._settings.max_deaths if is_blamed else None
+        at = self._store.clock()
+        self._gone(job_id, is_back=True)
+        self._post(lambda tx: moves.lose(tx, job_id, reason, at, max_deaths=deaths), partial(self._came_back, job_id))
+
+    def _came_back(self, job_id: str, done: "Future[Job]") -> None:
+        if done.exception() is None and done.result().state is State.QUEUED:
+            self.queue.put(done.result())
+        self._settled(job_id, done)
+
+    def _settled(self, job_id: str, done: "Future[Job]") -> None:
+        """What became of the job is in the store."""
+        self._open.discard(job_id)
+        self.look()
+
+    def _gone(self, job_id: str, *, is_back: bool) -> None:
+        self._running.pop(job_id, None)
+        self.queue.done(job_id, is_back=is_back)
+        self.look()
+
+    def _let_go(self, job_id: str) -> None:
+        """Taken from the queue, and not to be run."""
+        self._open.discard(job_id)
+        self._gone(job_id, is_back=False)
+
+    def _note_idle(self) -> None:
+        if not self._open:
+            self._idle.set()
+
+    def _post(self, work: Callable[[Tx], Any], then: "Callable[[Future[Any]], None] | None" = None) -> None:
+        """Have it written, however long that takes; a closed store means that the process ends, and recovery is due."""
+        loop = asyncio.get_running_loop()
+        with suppress(StoreFailed):
+            future = self._store.database.post(work)
+            if then is not None:
+                future.add_done_callback(lambda done: _soon(loop, then, done))
+
+    async def _watch(self) -> None:
+        """Kill workers that say nothing for too long, or do not stop when told to."""
+        step_s, cancel_s = self._settings.step_deadline_s, self._settings.cancel_deadline_s
+        while True:
+            await asyncio.sleep(min(5.0, step_s / 4, cancel_s / 4))
+            now = self._now()
+            for job_id, running in list(self._running.items()):
+                if running.cancel_at is not None and now - running.cancel_at > cancel_s:
+                    running.worker.kill(f"did not stop job {job_id} within {cancel_s:g} s")
+                elif now - running.heard_at > step_s:
+                    running.worker.kill(f"missed its step deadline: nothing from job {job_id} for {step_s:g} s")
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+class _Said:
+    """Writes what a run said until the writer comes to it: one commit for many events when there are many."""
+
+    def __init__(self, job_id: str, running: _Running) -> None:
+        self._job_id, self._running = job_id, running
+        self._taken: list[tuple[float, Body]] = []
+
+    def __call__(self, tx: Tx) -> None:
+        self._running.is_posted = False  # before taking: what comes now is posted anew
+        while self._running.said:
+            self._taken.append(self._running.said.popleft())
+        log.append_all(tx, self._job_id, self._taken)  # all of them again if the commit has to be tried again
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *given: Any) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, *given)

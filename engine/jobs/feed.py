@@ -1,0 +1,94 @@
+"""Who is told what happens, while it happens: listeners of everything, and followers of one job.
+
+A follower that falls behind loses its place in memory, not an event: it reads on from the store.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from engine.jobs.events import JobEvent, Preview, is_last
+from engine.jobs.protocol import Listener
+
+__all__ = ["Feed", "Follower"]
+
+KEPT = 256
+Reads = Callable[[int], Awaitable[Sequence[JobEvent]]]
+"""Stored events above a number."""
+
+
+@dataclass(slots=True, eq=False)
+class Follower:
+    """What came for one follower since it last looked; the oldest are dropped when there is too much."""
+
+    recent: deque[JobEvent] = field(default_factory=lambda: deque(maxlen=KEPT))
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self) -> list[JobEvent]:
+        """What came, once."""
+        self.news.clear()
+        taken = list(self.recent)
+        self.recent.clear()
+        return taken
+
+
+class Feed:
+    """Hands events on, on the event loop, in the order they were committed."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[int, Listener] = {}
+        self._next = 0
+        self._followers: defaultdict[str, set[Follower]] = defaultdict(set)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have a function called with everything; returns what ends it."""
+        number, self._next = self._next, self._next + 1
+        self._listeners[number] = listener
+        return lambda: self._listeners.pop(number, None) and None
+
+    def publish(self, events: Sequence[JobEvent]) -> None:
+        """Tell everyone what was committed."""
+        for event in events:
+            self._tell(event)
+            for follower in self._followers.get(event.job_id, ()):
+                follower.recent.append(event)
+                follower.news.set()
+
+    def show(self, preview: Preview) -> None:
+        """Tell listeners of a picture."""
+        self._tell(preview)
+
+    @contextmanager
+    def following(self, job_id: str) -> Iterator[Follower]:
+        """A follower of one job, for as long as the block lasts."""
+        follower = Follower()
+        self._followers[job_id].add(follower)
+        try:
+            yield follower
+        finally:
+            self._followers[job_id].discard(follower)
+            if not self._followers[job_id]:
+                del self._followers[job_id]
+
+    async def follow(self, job_id: str, after: int, read: Reads) -> AsyncIterator[JobEvent]:
+        """Events above `after`: stored ones, then as they come, to the last."""
+        with self.following(job_id) as follower:
+            is_live = False  # once the store has no more, everything that follows comes to the follower
+            while True:
+                events = [event for event in follower.take() if event.number > after]
+                if events[0].number != after + 1 if events else not is_live:
+                    events = list(await read(after))
+                is_live = not events or is_live
+                for event in events:
+                    after = event.number
+                    yield event
+                    if is_last(event):
+                        return
+                if is_live and not follower.recent:
+                    await follower.news.wait()
+
+    def _tell(self, what: JobEvent | Preview) -> None:
+        for listener in list(self._listeners.values()):
+            listener(what)

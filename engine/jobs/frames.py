@@ -1,0 +1,61 @@
+"""How two processes speak: frames of a JSON header and raw bytes, each with its length in front. No pickle."""
+
+import json
+import socket
+import struct
+from asyncio import IncompleteReadError, StreamReader
+from threading import Lock
+from typing import Any
+
+from engine.errors import WorkerLost
+
+__all__ = ["Channel", "pack", "receive"]
+
+LENGTHS = struct.Struct(">II")
+LARGEST = 1 << 30
+
+
+def pack(header: dict[str, Any], data: bytes = b"") -> bytes:
+    """One frame."""
+    text = json.dumps(header, separators=(",", ":")).encode()
+    if max(len(text), len(data)) > LARGEST:
+        raise WorkerLost(f"a message of {max(len(text), len(data))} bytes is larger than {LARGEST}")
+    return LENGTHS.pack(len(text), len(data)) + text + data
+
+
+async def receive(reader: StreamReader) -> tuple[dict[str, Any], bytes] | None:
+    """The next frame, or None at the end of the stream."""
+    try:
+        sizes = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
+        if max(sizes) > LARGEST:
+            return None
+        header, data = await reader.readexactly(sizes[0]), await reader.readexactly(sizes[1])
+    except (IncompleteReadError, ConnectionError):
+        return None
+    return json.loads(header), data
+
+
+class Channel:
+    """The worker's end: blocking, written to by several threads, read by one."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket, self._lock = end, Lock()
+        self._file = end.makefile("rb")
+
+    def send(self, header: dict[str, Any], data: bytes = b"") -> None:
+        """Send one frame whole."""
+        frame = pack(header, data)
+        with self._lock:
+            self._socket.sendall(frame)
+
+    def receive(self) -> tuple[dict[str, Any], bytes] | None:
+        """The next frame, or None once the other side is gone."""
+        try:
+            lengths = self._file.read(LENGTHS.size)
+            if len(lengths) < LENGTHS.size:
+                return None
+            sizes = LENGTHS.unpack(lengths)
+            header, data = self._file.read(sizes[0]), self._file.read(sizes[1])
+        except OSError:
+            return None
+        return (json.loads(header), data) if len(header) == sizes[0] and len(data) == sizes[1] else None

@@ -1,0 +1,87 @@
+"""`InProcessWorker`: tasks on threads of this process. For the command line and tests; it cannot be killed."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from engine.errors import WorkerLost
+from engine.jobs.events import Body
+from engine.jobs.job import LOCAL, Failure, State
+from engine.jobs.protocol import WorkerStatus
+from engine.jobs.runner import Runner
+from engine.jobs.worker import Finished, Listener, Picture, Setup, Task
+
+__all__ = ["InProcessWorker"]
+
+
+class InProcessWorker:
+    """Runs tasks where it is. A node that takes the process down takes this down with it."""
+
+    def __init__(self, setup: Setup, name: str = "here", slots: int = 1) -> None:
+        self._runner, self._name, self._slots = Runner(setup), name, slots
+        self._jobs: dict[str, bool] = {}
+        self._threads = ThreadPoolExecutor(slots + 1, f"worker {name}")
+        self._is_ready = False
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def free_slots(self) -> int:
+        return self._slots - len(self._jobs) if self._is_ready else 0
+
+    def start(self, listener: Listener) -> None:
+        self._listener, self._loop = listener, asyncio.get_running_loop()
+        nodes = self._runner.answer("nodes", {"owner": LOCAL})
+        self._is_ready = True
+        self._loop.call_soon(listener.is_ready, self, nodes)
+
+    def run(self, task: Task) -> None:
+        self._jobs[task.job_id] = False
+        self._threads.submit(self._run, task)
+
+    def cancel(self, job_id: str) -> None:
+        if job_id in self._jobs:
+            self._jobs[job_id] = True
+
+    async def ask(self, question: str, values: Mapping[str, Any], timeout_s: float) -> Any:
+        answer = self._loop.run_in_executor(self._threads, self._runner.answer, question, values)
+        try:
+            return await asyncio.wait_for(answer, timeout_s)
+        except TimeoutError as error:
+            raise WorkerLost(f"{self.name} did not answer {question!r} within {timeout_s:g} s") from error
+
+    def kill(self, reason: str) -> None:
+        """There is nothing to kill: stop every task at its next step instead."""
+        for job_id in self._jobs:
+            self._jobs[job_id] = True
+
+    async def stop(self) -> None:
+        self._is_ready = False
+        self.kill("stopped")
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def status(self) -> WorkerStatus:
+        return WorkerStatus(self.name, self._is_ready, 1, tuple(self._jobs), None, {})
+
+    def _run(self, task: Task) -> None:
+        def tell(body: Body, picture: Picture | None) -> None:
+            self._later(partial(self._listener.happened, self, task.job_id, body, picture))
+
+        try:
+            finished = self._runner.run(task, tell, lambda: self._jobs.get(task.job_id, True))
+        except Exception as error:  # noqa: BLE001  # a fault of ours fails this job, not the thread
+            kind = type(error).__name__
+            finished = Finished(State.FAILED, Failure("internal_error", f"{kind}: {error}", exception_type=kind))
+        self._later(partial(self._end, task.job_id, finished))
+
+    def _end(self, job_id: str, finished: Finished) -> None:
+        del self._jobs[job_id]
+        self._listener.has_finished(self, job_id, finished)
+
+    def _later(self, call: Callable[[], None]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call)

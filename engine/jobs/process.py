@@ -1,0 +1,228 @@
+"""`ProcessWorker`: the front's side of a worker process. Starts it, speaks with it, starts it again when it dies."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from itertools import count
+from typing import Any
+
+from engine.errors import WorkerLost
+from engine.jobs.frames import pack, receive
+from engine.jobs.job import Failure, Outcome, State
+from engine.jobs.protocol import WorkerStatus
+from engine.jobs.records import decode
+from engine.jobs.settings import ProcessSettings
+from engine.jobs.worker import Finished, Listener, Picture, Task
+
+__all__ = ["ProcessWorker"]
+
+FIRST_WAIT_S = 0.2
+STEADY_S = 60.0
+"""A process that lived so long starts again at once; one that dies sooner waits longer each time."""
+
+
+class ProcessWorker:
+    """One worker process. Everything happens on the event loop; nothing here blocks."""
+
+    def __init__(self, settings: ProcessSettings) -> None:
+        self.settings = settings
+        self._jobs: dict[str, None] = {}
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._ids = count()
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._is_ready = self._is_stopping = False
+        self._starts = 0
+        self._reason = ""
+        self._stats: Mapping[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def free_slots(self) -> int:
+        return self.settings.slots - len(self._jobs) if self._is_ready else 0
+
+    def start(self, listener: Listener) -> None:
+        self._listener = listener
+        self._life = asyncio.create_task(self._live(), name=f"worker {self.name}")
+
+    def run(self, task: Task) -> None:
+        self._jobs[task.job_id] = None
+        self._send({"do": "run", "task": asdict(task)})
+
+    def cancel(self, job_id: str) -> None:
+        if job_id in self._jobs:
+            self._send({"do": "cancel", "job_id": job_id})
+
+    async def ask(self, question: str, values: Mapping[str, Any], timeout_s: float) -> Any:
+        if not self._is_ready:
+            raise WorkerLost(f"{self.name} is not ready")
+        number = next(self._ids)
+        future = self._answers[number] = asyncio.get_running_loop().create_future()
+        self._send({"do": "ask", "id": number, "question": question, "values": dict(values)})
+        try:
+            return await asyncio.wait_for(future, timeout_s)
+        except TimeoutError as error:
+            raise WorkerLost(f"{self.name} did not answer {question!r} within {timeout_s:g} s") from error
+        finally:
+            self._answers.pop(number, None)
+
+    def kill(self, reason: str) -> None:
+        self._reason = reason
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        self._is_stopping = True
+        if self._writer is not None:
+            self._send({"do": "stop"})
+        if self._life is None:
+            return
+        _, late = await asyncio.wait([self._life], timeout=2.0)
+        if late:
+            self.kill("stopped")
+            self._life.cancel()
+            await asyncio.wait([self._life])
+        if self._process is not None and self._process.returncode is None:
+            self.kill("stopped")
+            await self._process.wait()
+
+    def status(self) -> WorkerStatus:
+        pid = self._process.pid if self._process is not None and self._process.returncode is None else None
+        return WorkerStatus(self.name, self._is_ready, self._starts, tuple(self._jobs), pid, self._stats, self._reason)
+
+    # -- one life after another ----------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """Start the process, serve it to its end, start it again."""
+        wait_s = FIRST_WAIT_S
+        clock = asyncio.get_running_loop().time
+        while not self._is_stopping:
+            began, self._reason = clock(), ""
+            try:
+                await self._one_life()
+            except OSError as error:
+                self._reason = f"cannot be started: {error}"
+            if self._is_stopping:
+                return
+            self._mourn()
+            wait_s = FIRST_WAIT_S if clock() - began > STEADY_S else min(self.settings.max_restart_wait_s, wait_s * 2)
+            await asyncio.sleep(wait_s)
+
+    async def _one_life(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "engine.jobs.child",
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                env=self._environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        self._starts += 1
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        hello = {"factory": self.settings.factory, "options": dict(self.settings.options), "slots": self.settings.slots}
+        self._send({"do": "hello", **hello})
+        try:
+            async with asyncio.timeout(self.settings.start_deadline_s) as deadline:
+                while (frame := await receive(reader)) is not None:
+                    self._heard(frame[0], frame[1])
+                    if self._is_ready:
+                        deadline.reschedule(None)
+        except TimeoutError:
+            self.kill(f"was not ready within {self.settings.start_deadline_s:g} s")
+        finally:
+            self._is_ready = False
+            self._writer.close()
+            if not self._is_stopping:  # its end of the socket is closed: it is dead, or no use any more
+                self._reap()
+            status = await self._process.wait()
+            self._reason = self._reason or _how_it_ended(status)
+
+    def _reap(self) -> None:
+        """Make sure that it is gone; an exit status it has already is kept."""
+        if self._process is not None and self._process.returncode is None:
+            asyncio.get_running_loop().call_later(1.0, self._kill_if_alive, self._process)
+
+    @staticmethod
+    def _kill_if_alive(process: asyncio.subprocess.Process) -> None:
+        if process.returncode is None:
+            process.kill()
+
+    def _mourn(self) -> None:
+        """Tell who waits for it."""
+        jobs, self._jobs = tuple(self._jobs), {}
+        for future in self._answers.values():
+            if not future.done():
+                future.set_exception(WorkerLost(f"{self.name} {self._reason}"))
+        self._listener.is_lost(self, jobs, f"{self.name} {self._reason}")
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(each or "." for each in sys.path)} | dict(
+            self.settings.environment
+        )
+
+    # -- speaking ------------------------------------------------------------------------------------------------
+
+    def _send(self, message: dict[str, Any]) -> None:
+        """Say something; to one who is gone it makes no difference."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(pack(message))
+
+    def _heard(self, message: Mapping[str, Any], data: bytes) -> None:
+        match message["say"]:
+            case "ready":
+                self._is_ready, self._stats = True, message["stats"]
+                self._listener.is_ready(self, message["nodes"])
+            case "failed":
+                self._reason = f"cannot start: {message['reason']}"
+            case "answer":
+                self._answered(message)
+            case "event":
+                about = message["picture"]
+                picture = Picture(about["content_type"], data, about["meta"]) if about is not None else None
+                self._listener.happened(self, message["job_id"], decode(message["type"], message["body"]), picture)
+            case "finished":
+                self._jobs.pop(message["job_id"], None)
+                self._listener.has_finished(self, message["job_id"], _finished(message))
+
+    def _answered(self, message: Mapping[str, Any]) -> None:
+        future = self._answers.get(message["id"])
+        if future is None or future.done():
+            return
+        if "error" in message:
+            future.set_exception(WorkerLost(f"{self.name} could not answer: {message['error']}"))
+        else:
+            future.set_result(message["value"])
+
+
+def _finished(message: Mapping[str, Any]) -> Finished:
+    failure, outcome = message["failure"], message["outcome"]
+    return Finished(
+        State(message["state"]),
+        Failure(**failure) if failure is not None else None,
+        Outcome(**outcome) if outcome is not None else None,
+        tuple(decode(name, values) for name, values in _pairs(message["tail"])),
+    )
+
+
+def _pairs(tail: Sequence[Sequence[Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(name, values) for name, values in tail]
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"exited with status {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
+    return f"died of {name}"

@@ -1,0 +1,241 @@
+"""`JobService`: the one job service, put together. Every protocol is an adapter over it (see protocol.py)."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+
+from engine.errors import IllegalMove, NotAccepting, StoreFailed, WorkerLost
+from engine.graph.document import parse_workflow
+from engine.graph.node import Node, Services
+from engine.graph.workflow import Workflow
+from engine.jobs.check import Checker
+from engine.jobs.dispatch import Dispatcher
+from engine.jobs.events import JobEvent, is_last
+from engine.jobs.feed import Feed
+from engine.jobs.job import LOCAL, Accepted, Job, JobQuery, Page, Request, State, Submission
+from engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
+from engine.jobs.recover import recover
+from engine.jobs.settings import JobSettings
+from engine.jobs.store import Clock, Store
+from engine.jobs.worker import Worker
+
+__all__ = ["JobService"]
+
+PAUSED = "paused"
+FREE_S = 30.0
+
+
+class JobService:
+    """Jobs from submission to end, across restarts. Make it and use it on one event loop.
+
+    `services` gives an owner's folders, for lists of files in validation.
+    """
+
+    def __init__(
+        self,
+        settings: JobSettings,
+        workers: Sequence[Worker],
+        services: Callable[[str], Services | None] = lambda owner: None,
+        *,
+        clock: Clock = time.time,
+    ) -> None:
+        self.settings = settings
+        self._feed = Feed()
+        self.store = Store(settings.store, self._feed.publish, idempotency_s=settings.idempotency_s, clock=clock)
+        self._workers = workers
+        self._checker = Checker(workers, services, settings.check_deadline_s)
+        self._dispatcher = Dispatcher(self.store, self._feed, workers, settings, self._checker.told)
+        self._is_accepting = False
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        return self._dispatcher.is_paused
+
+    @property
+    def is_accepting(self) -> bool:
+        return self._is_accepting
+
+    async def start(self) -> None:
+        await self.store.open()
+        waiting = await recover(self.store)
+        self._dispatcher.is_paused = bool(await self.store.fact(PAUSED))
+        self._dispatcher.start(waiting)
+        self._sweeper = asyncio.create_task(self._sweep())
+        self._is_accepting = True
+
+    async def stop(self, deadline_s: float = 30.0) -> None:
+        self._is_accepting = False
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await self._dispatcher.stop(deadline_s)
+        await self.store.close()
+
+    async def ready(self, timeout_s: float | None = None) -> bool:
+        return await self._dispatcher.until_ready(timeout_s)
+
+    # -- nodes ---------------------------------------------------------------------------------------------------
+
+    async def nodes(self, *, fresh: bool = False) -> Mapping[str, Node]:
+        if fresh:
+            with suppress(WorkerLost):  # what it told before still holds
+                await self._checker.refresh()
+        return await self._checker.nodes(self.settings.ready_wait_s)
+
+    async def check(self, workflow: Workflow, targets: Collection[str] | None = None, owner: str = LOCAL) -> Checked:
+        return await self._checker.check(workflow, targets, owner, self.settings.ready_wait_s)
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    async def submit(self, submission: Submission) -> Accepted:
+        key = submission.idempotency
+        known = await self.store.repeat(submission.owner, key) if key is not None else None
+        if known is not None:
+            return Accepted(known, is_repeat=True)
+        self._refuse_when_full(submission.owner)
+        checked = await self.check(submission.workflow, submission.targets, submission.owner)
+        request = Request(submission.workflow.prompt(), list(checked.roots), submission.extra_data)
+        self._refuse_when_full(submission.owner)
+        job, is_repeat = await self.store.submit(submission, request)
+        if not is_repeat:
+            self._dispatcher.add(job)
+        return Accepted(job, checked.problems, is_repeat)
+
+    async def get(self, job_id: str, owner: str | None = None) -> Job:
+        return await self.store.get(job_id, owner)
+
+    async def find(self, query: JobQuery) -> Page:
+        return await self.store.find(query)
+
+    async def counts(self, owner: str | None = None) -> Counts:
+        return await self.store.counts(owner)
+
+    async def cancel(self, job_id: str, owner: str | None = None) -> Job:
+        job = await self.store.cancel(job_id, owner)
+        if job.state is State.RUNNING:
+            self._dispatcher.cancel(job_id)
+        else:
+            self._dispatcher.remove(job_id)
+        return job
+
+    async def cancel_all(self, owner: str | None = None, *, queued: bool = True, running: bool = True) -> int:
+        chosen = {State.QUEUED: queued, State.RUNNING: running}
+        found = [job for state, is_chosen in chosen.items() if is_chosen for job in await self._in(state, owner)]
+        await asyncio.gather(*(self.cancel(job.id) for job in found))
+        return len(found)
+
+    async def reorder(
+        self,
+        job_id: str,
+        owner: str | None = None,
+        *,
+        number: float | None = None,
+        front: bool = False,
+        priority: int | None = None,
+    ) -> Job:
+        job = await self.store.place(job_id, owner, number, front, priority)
+        if job_id in self._dispatcher.queue:
+            self._dispatcher.add(job)
+        return job
+
+    async def retry(self, job_id: str, owner: str | None = None) -> Accepted:
+        old = await self.store.get(job_id, owner)
+        if not old.state.is_end or old.request is None:
+            raise IllegalMove(job_id, old.state, "retried")
+        submission = Submission(
+            parse_workflow(dict(old.request.prompt)),
+            old.owner,
+            targets=old.request.targets,
+            extra_data=old.request.extra_data,
+            meta=old.meta,
+            source=old.source,
+            priority=old.priority,
+            cost=old.cost,
+            retry_of=job_id,
+        )
+        return await self.submit(submission)
+
+    async def delete(self, job_id: str, owner: str | None = None) -> None:
+        await self.store.forget(job_id, owner)
+
+    async def delete_ended(self, owner: str | None = None) -> int:
+        return await self.store.forget_ended(owner)
+
+    async def wait(self, job_id: str, owner: str | None = None, timeout_s: float | None = None) -> Job:
+        with self._feed.following(job_id) as follower:
+            job = await self.store.get(job_id, owner)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    while not job.state.is_end:
+                        await follower.news.wait()
+                        if any(is_last(event) for event in follower.take()):
+                            job = await self.store.get(job_id, owner)
+            return job
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    async def events(
+        self, job_id: str, owner: str | None = None, *, after: int = 0, limit: int = 1000
+    ) -> Sequence[JobEvent]:
+        return await self.store.events(await self.store.get(job_id, owner), after, limit)
+
+    async def follow(self, job_id: str, owner: str | None = None, *, after: int = 0) -> AsyncIterator[JobEvent]:
+        job = await self.store.get(job_id, owner)
+        if job.state.is_end and after >= job.events:
+            return
+        async for event in self._feed.follow(job_id, after, lambda number: self.store.events(job, number)):
+            yield event
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        return self._feed.listen(listener)
+
+    # -- operating -----------------------------------------------------------------------------------------------
+
+    async def pause(self) -> None:
+        self._dispatcher.is_paused = True
+        await self.store.remember(PAUSED, True)
+
+    async def resume(self) -> None:
+        await self.store.remember(PAUSED, False)
+        self._dispatcher.is_paused = False
+        self._dispatcher.look()
+
+    async def drain(self, timeout_s: float | None = None) -> bool:
+        self._is_accepting = False
+        return await self._dispatcher.until_idle(timeout_s, with_queue=True)
+
+    async def free(self, *, unload_models: bool = False, free_memory: bool = False) -> None:
+        asked = {"unload_models": unload_models, "free_memory": free_memory}
+        ready = [worker for worker in self._workers if worker.status().is_ready]
+        await asyncio.gather(*(worker.ask("free", asked, FREE_S) for worker in ready))
+
+    def workers(self) -> Sequence[WorkerStatus]:
+        return [worker.status() for worker in self._workers]
+
+    async def owner_of_file(self, kind: str, subfolder: str, filename: str) -> str | None:
+        return await self.store.owner_of_file(kind, subfolder, filename)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    async def _in(self, state: State, owner: str | None) -> Sequence[Job]:
+        return await self.store.by_state(state, owner)
+
+    def _refuse_when_full(self, owner: str) -> None:
+        if not self._is_accepting:
+            raise NotAccepting("no new jobs are taken: the server is draining or stopping")
+        queue, settings = self._dispatcher.queue, self.settings
+        if len(queue) >= settings.max_queued:
+            raise NotAccepting(f"the queue is full: {len(queue)} jobs wait already")
+        if queue.waiting(owner) >= settings.max_queued_per_owner:
+            raise NotAccepting(f"your queue is full: {queue.waiting(owner)} jobs wait already")
+
+    async def _sweep(self) -> None:
+        """Expire and forget, every now and then; a store in trouble gets another chance next time."""
+        while True:
+            with suppress(StoreFailed):
+                for job_id in await self.store.expire():
+                    self._dispatcher.remove(job_id)
+                while await self.store.forget_old(self.settings.keep_s, self.settings.keep_jobs):
+                    await asyncio.sleep(0)
+            await asyncio.sleep(self.settings.sweep_every_s)

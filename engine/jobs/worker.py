@@ -1,0 +1,126 @@
+"""`Worker`: whatever runs jobs - a process of its own, or this one. What it is given, and what it tells.
+
+A composition (`Setup`) says which nodes there are and what they may use; this layer knows neither nodes nor torch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Protocol
+
+from engine.errors import BadValue
+from engine.execution.cache import MemoryCache
+from engine.graph.node import Node, Services
+from engine.jobs.events import Body
+from engine.jobs.job import Failure, Outcome, State
+from engine.jobs.protocol import WorkerStatus
+
+__all__ = ["Finished", "Listener", "Picture", "Setup", "Task", "Worker", "load_factory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An encoded preview."""
+
+    content_type: str
+    data: bytes
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a factory makes, in the worker: the nodes, and what runs of them use.
+
+    `services` gives each owner's folders. `encode_preview` turns what a node reports into a picture, or None.
+    `around` is entered round every step of a node. `free(unload_models, free_memory)` lets go of weights and caches.
+    """
+
+    nodes: Mapping[str, Node]
+    services: Callable[[str], Services | None] = lambda owner: None
+    cache: MemoryCache = field(default_factory=MemoryCache)
+    encode_preview: Callable[[Any], Picture | None] = lambda value: None
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
+    free: Callable[[bool, bool], None] = lambda unload_models, free_memory: None
+    stats: Callable[[], Mapping[str, Any]] = dict
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One attempt of one job."""
+
+    job_id: str
+    owner: str
+    attempt: int
+    prompt: Mapping[str, Any]
+    targets: Sequence[str]
+    extra_data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How an attempt ended; `tail` are the run's last events, stored together with the end."""
+
+    state: State
+    failure: Failure | None = None
+    outcome: Outcome | None = None
+    tail: Sequence[Body] = ()
+
+
+class Listener(Protocol):
+    """Who is told. Called on the event loop, in the order things happened; must not block."""
+
+    def is_ready(self, worker: "Worker", nodes: Sequence[Mapping[str, Any]]) -> None:
+        """It has started, and these are its nodes' declarations."""
+
+    def happened(self, worker: "Worker", job_id: str, body: Body, picture: Picture | None) -> None:
+        """Something happened in a run."""
+
+    def has_finished(self, worker: "Worker", job_id: str, finished: Finished) -> None:
+        """The attempt is over."""
+
+    def is_lost(self, worker: "Worker", job_ids: Sequence[str], reason: str) -> None:
+        """It died with these jobs. It starts again by itself."""
+
+
+class Worker(Protocol):
+    """Runs tasks, up to `slots` at a time. Starts again by itself when it dies."""
+
+    @property
+    def name(self) -> str:
+        """Its name in events and lists."""
+
+    @property
+    def free_slots(self) -> int:
+        """How many more tasks it takes now; 0 while it is not ready."""
+
+    def start(self, listener: Listener) -> None:
+        """Begin to start; `is_ready` follows."""
+
+    def run(self, task: Task) -> None:
+        """Take a task; `has_finished` or `is_lost` follows, once."""
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a task at its next step; nothing happens if it is not here."""
+
+    async def ask(self, question: str, values: Mapping[str, Any], timeout_s: float) -> Any:
+        """Have node code answer: `nodes`, `check` or `free`. Raises `WorkerLost` when it does not in time."""
+
+    def kill(self, reason: str) -> None:
+        """End it at once; `is_lost` follows for what it had."""
+
+    async def stop(self) -> None:
+        """End it for good, without `is_lost`."""
+
+    def status(self) -> WorkerStatus:
+        """How it is."""
+
+
+def load_factory(path: str) -> Callable[[Mapping[str, Any]], Setup]:
+    """The function behind `package.module:function`."""
+    module, _, name = path.partition(":")
+    try:
+        factory = getattr(import_module(module), name)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        raise BadValue("worker factory", path, f"an import path like 'package.module:function' ({error})") from error
+    return factory  # type: ignore[no-any-return]  # the operator's word for it; calling it tells

@@ -1,0 +1,120 @@
+"""Nodes that do next to nothing, well or badly, and the factory a worker process builds them with."""
+
+import os
+import signal
+import time
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from engine.execution.cache import MemoryCache
+from engine.graph.comfy_class import from_class
+from engine.graph.node import Node, Optional, Progress, Socket, UiResult, node
+from engine.graph.workflow import Workflow, WorkflowNode, as_link
+from engine.jobs.worker import Picture, Setup
+
+Anything = Annotated[Any, Socket("*")]
+Text = Annotated[str, Optional()]
+Count = Annotated[int, Optional()]
+Seconds = Annotated[float, Optional()]
+
+
+@node("Show", category="test", output_node=True)
+def show(*, value: Anything) -> UiResult:
+    """Shows what it got."""
+    return UiResult(ui={"shown": [value]})
+
+
+@node("Steps", category="test")
+def steps(*, count: Count = 1, seconds: Seconds = 0.0, salt: Text = "") -> Generator[Progress, None, str]:
+    """Reports so many steps, each taking so long."""
+    for step in range(count):
+        time.sleep(seconds)
+        yield Progress(step + 1, count, preview=f"{salt}{step}" if salt else None)
+    return f"{count} steps"
+
+
+@node("Note", category="test")
+def note(*, file: str, text: Text = "") -> str:
+    """Adds a line to a file: how often it ran is written there."""
+    with Path(file).open("a") as lines:
+        lines.write(f"{text}\n")
+    return text
+
+
+@node("Fail", category="test")
+def fail(*, message: Text = "no") -> str:
+    """Raises."""
+    raise ValueError(message)
+
+
+@node("Die", category="test")
+def die(*, unless: Text = "") -> str:
+    """Kills its process, unless there is a file of that name; the file is made first."""
+    if not unless or not Path(unless).exists():
+        if unless:
+            Path(unless).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+@node("Hang", category="test")
+def hang(*, unless: Text = "") -> str:
+    """Says nothing for a very long time, unless there is a file of that name; the file is made first."""
+    if not unless or not Path(unless).exists():
+        if unless:
+            Path(unless).touch()
+        time.sleep(1000)
+    return "awake"
+
+
+class Picky:
+    """A class of ComfyUI's convention that checks its own input."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "test", "go", ("INT",), True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802  # the convention's name
+        return {"required": {"number": ("INT", {"default": 1})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, number: int) -> bool | str:  # noqa: N802  # the convention's name
+        return True if number % 2 == 0 else f"{number} is odd"
+
+    def go(self, number: int) -> tuple[int]:
+        return (number,)
+
+
+NODES: dict[str, Node] = {each.class_type: each for each in (show, steps, note, fail, die, hang)}
+NODES["Picky"] = from_class(Picky, "Picky")
+
+
+def picture(value: Any) -> Picture | None:
+    return Picture("text/plain", str(value).encode(), {"of": "test"})
+
+
+def build(options: Mapping[str, Any]) -> Setup:
+    """The factory of test workers; `cache_bytes` 0 keeps every node running."""
+    return Setup(
+        NODES, cache=MemoryCache(options.get("cache_bytes", 0)), encode_preview=picture, stats=lambda: {"a": 1}
+    )
+
+
+def broken(options: Mapping[str, Any]) -> Setup:
+    """A factory that cannot build."""
+    raise ValueError("no such device")
+
+
+def workflow(**nodes: tuple[str, Mapping[str, Any]]) -> Workflow:
+    """`workflow(a=("Steps", {...}), b=("Show", {"value": ["a", 0]}))`."""
+    return Workflow(
+        {
+            name: WorkflowNode(kind, {key: as_link(value) or value for key, value in inputs.items()})
+            for name, (kind, inputs) in nodes.items()
+        }
+    )
+
+
+def shown(kind: str, **inputs: Any) -> Workflow:
+    """One node, and its result shown."""
+    return workflow(work=(kind, inputs), end=("Show", {"value": ["work", 0]}))

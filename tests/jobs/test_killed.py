@@ -1,0 +1,161 @@
+"""`kill -9` at any moment, of the front or of its worker: every accepted job ends exactly once."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.jobs.events import Ended, Started
+from engine.jobs.job import JobQuery, State
+from tests.jobs.serving import log, service
+
+Runs = Callable[[Coroutine[Any, Any, Any]], Any]
+JOBS = 20
+
+
+def front(folder: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.jobs.front", str(folder), str(JOBS)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def worker_of(pid: int) -> int | None:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    found = children.read_text().split() if children.exists() else []
+    return int(found[0]) if found else None
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_every_accepted_job_ends_once_however_often_server_and_worker_are_killed(run: Runs, tmp_path: Path) -> None:
+    dice = random.Random(4)
+    accepted: set[str] = set()
+    for round_ in range(5):
+        process = front(tmp_path)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        time.sleep(dice.uniform(0.3, 0.9))
+        worker = worker_of(process.pid)
+        if round_ % 2 and worker is not None:
+            os.kill(worker, signal.SIGKILL)
+            time.sleep(dice.uniform(0.0, 0.3))
+            worker = worker_of(process.pid)
+        os.kill(process.pid, signal.SIGKILL)
+        accepted |= {line.split()[1] for line in process.communicate()[0].splitlines() if line.startswith("accepted")}
+        deadline = time.monotonic() + 10
+        while worker is not None and not is_gone(worker):  # no orphan goes on
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    last = front(tmp_path)
+    said = last.communicate(timeout=60)[0]
+    assert last.returncode == 0
+    accepted |= {line.split()[1] for line in said.splitlines() if line.startswith("accepted")}
+    assert said.endswith("done\n")
+
+    async def look() -> None:
+        async with service(tmp_path, []) as jobs:
+            page = await jobs.find(JobQuery(limit=1000))
+            assert {job.id for job in page.jobs} == {str(index) for index in range(JOBS)} >= accepted
+            assert Counter(job.state for job in page.jobs) == {State.SUCCEEDED: JOBS}
+            for job in page.jobs:
+                events = await log(jobs, job)
+                assert [event.number for event in events] == list(range(1, job.events + 1))
+                assert sum(isinstance(event.body, Ended) for event in events) == 1
+                assert isinstance(events[-1].body, Ended)
+                starts = [event.body.attempt for event in events if isinstance(event.body, Started)]
+                assert starts == list(range(1, job.attempt + 1))
+
+    run(look())
+    ran = Counter((tmp_path / "notes").read_text().split())
+    assert set(ran) == {str(index) for index in range(JOBS)}
+
+
+def test_a_job_cancelled_just_before_the_kill_does_not_come_back(run: Runs, tmp_path: Path) -> None:
+    script = (
+        "import asyncio, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tests.jobs.serving import *\n"
+        "async def main():\n"
+        "    async with service(Path(sys.argv[1]), [child()]) as jobs:\n"
+        "        job = await sent(jobs, 'Hang', asked={'job_id': 'x'})\n"
+        "        await started(jobs, job)\n"
+        "        await jobs.cancel('x')\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)]).returncode == -signal.SIGKILL
+
+    async def look() -> None:
+        async with service(tmp_path, []) as jobs:
+            assert (await jobs.get("x")).state is State.CANCELLED
+
+    run(look())
+
+
+def test_events_seen_before_the_kill_are_the_events_read_after_it(run: Runs, tmp_path: Path) -> None:
+    script = (
+        "import asyncio, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tests.jobs.serving import *\n"
+        "from engine.jobs.records import encode\n"
+        "import json\n"
+        "async def main():\n"
+        "    async with service(Path(sys.argv[1])) as jobs:\n"
+        "        job = await sent(jobs, count=1000, seconds=0.001, asked={'job_id': 'x'})\n"
+        "        async for event in jobs.follow('x'):\n"
+        "            print(json.dumps([event.number, *encode(event.body)]), flush=True)\n"
+        "            if event.number == 200:\n"
+        "                os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL
+    seen = done.stdout.splitlines()
+
+    async def look() -> list[str]:
+        import json
+
+        from engine.jobs.records import encode
+
+        async with service(tmp_path, []) as jobs:
+            stored = await jobs.events("x")
+            return [json.dumps([event.number, *encode(event.body)]) for event in stored]
+
+    stored = run(look())
+    assert len(seen) == 200
+    assert stored[:200] == seen
+
+
+def test_recovering_ten_thousand_jobs_takes_less_than_two_seconds(run: Runs, tmp_path: Path) -> None:
+    async def case() -> float:
+        from sqlalchemy import insert
+
+        from engine.jobs.rows import inserted
+        from engine.jobs.tables import jobs as table
+        from tests.jobs.test_store import WORK, submission
+
+        async with service(tmp_path, []) as jobs:
+            rows = [inserted(submission(job_id=str(i), owner=f"o{i % 7}"), WORK, float(i), 1.0) for i in range(10_000)]
+            await jobs.store.database.write(lambda tx: tx.connection.execute(insert(table), rows))
+        began = asyncio.get_running_loop().time()
+        async with service(tmp_path, []) as jobs:
+            took = asyncio.get_running_loop().time() - began
+            assert len(jobs._dispatcher.queue) == 10_000
+        return took
+
+    assert run(case()) < 2.0

@@ -1,0 +1,153 @@
+"""A worker process of its own: what it says, and what happens when it dies, hangs, or never starts."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import InvalidWorkflow, NotAccepting
+from engine.jobs.events import Preview, Requeued, Started
+from engine.jobs.job import State, Submission
+from engine.jobs.service import JobService
+from tests.jobs import stubs
+from tests.jobs.serving import child, ends, log, sent, service, started
+
+Runs = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+async def attempts(jobs: JobService, job_id: str) -> list[int]:
+    return [event.body.attempt for event in await jobs.events(job_id) if isinstance(event.body, Started)]
+
+
+def test_a_process_runs_jobs_shows_previews_and_tells_its_nodes(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        pictures: list[Preview] = []
+        async with service(tmp_path, [child()]) as jobs:
+            jobs.listen(lambda what: pictures.append(what) if isinstance(what, Preview) else None)
+            done = await jobs.wait((await sent(jobs, count=2, salt="p")).id)
+            assert done.outcome is not None
+            assert done.outcome.outputs == {"end": {"shown": ["2 steps"]}}
+            assert [each.data for each in pictures] == [b"p0", b"p1"]
+            assert (await jobs.wait((await sent(jobs, "Fail")).id)).state is State.FAILED
+            declared = {name: node.object_info() for name, node in (await jobs.nodes(fresh=True)).items()}
+            assert declared == {name: node.object_info() for name, node in stubs.NODES.items()}
+            status = jobs.workers()[0]
+            assert (status.is_ready, status.starts, status.stats) == (True, 1, {"a": 1})
+            await jobs.free(unload_models=True)
+            pid = status.pid
+        assert pid is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    run(case())
+
+
+def test_nodes_that_check_their_own_inputs_are_asked_in_the_worker(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child()]) as jobs:
+            good = await jobs.submit(Submission(stubs.workflow(a=("Picky", {"number": 2}))))
+            assert (await jobs.wait(good.job.id)).state is State.SUCCEEDED
+            with pytest.raises(InvalidWorkflow, match="3 is odd"):
+                await jobs.submit(Submission(stubs.workflow(a=("Picky", {"number": 3}))))
+
+    run(case())
+
+
+def test_a_running_job_can_be_cancelled(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child()]) as jobs:
+            job = await sent(jobs, count=10_000, seconds=0.005)
+            await started(jobs, job)
+            await jobs.cancel(job.id)
+            assert (await jobs.wait(job.id)).state is State.CANCELLED
+            assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
+            assert jobs.workers()[0].starts == 1
+
+    run(case())
+
+
+def test_a_killed_worker_starts_again_and_its_job_ends_once(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child()]) as jobs:
+            job, other = await sent(jobs, count=30, seconds=0.02), await sent(jobs)
+            await started(jobs, job)
+            pid = jobs.workers()[0].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            assert (await jobs.counts()).remaining == 2  # the front answers meanwhile
+            assert (await jobs.wait(job.id)).state is State.SUCCEEDED
+            assert (await jobs.wait(other.id)).state is State.SUCCEEDED
+            events = await log(jobs, job)
+        assert await_reasons(events) == ["worker died of SIGKILL"]
+        assert ends(events) == 1
+        assert [event.body.attempt for event in events if isinstance(event.body, Started)] == [1, 2]
+
+    run(case())
+
+
+def await_reasons(events: Any) -> list[str]:
+    return [event.body.reason for event in events if isinstance(event.body, Requeued)]
+
+
+def test_a_job_that_kills_every_worker_fails_and_the_next_one_runs(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child()], max_deaths=2) as jobs:
+            bad, good = await sent(jobs, "Die"), await sent(jobs)
+            ended = await jobs.wait(bad.id)
+            assert ended.failure is not None
+            assert (ended.failure.code, ended.attempt) == ("worker_lost", 2)
+            assert ended.failure.message == "gave up after 2 attempts: worker died of SIGKILL"
+            assert (await jobs.wait(good.id)).state is State.SUCCEEDED
+            assert ends(await log(jobs, bad)) == 1
+
+    run(case())
+
+
+def test_a_missed_step_deadline_costs_the_worker_its_life_not_the_job(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child()], step_deadline_s=0.4) as jobs:
+            assert await jobs.ready(20)
+            job = await sent(jobs, "Hang", unless=str(tmp_path / "hung"))
+            assert (await jobs.wait(job.id)).state is State.SUCCEEDED
+            assert await attempts(jobs, job.id) == [1, 2]
+            assert "missed its step deadline" in await_reasons(await log(jobs, job))[0]
+
+    run(case())
+
+
+def test_a_node_that_ignores_a_cancel_is_killed_and_the_job_stays_cancelled(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child()], cancel_deadline_s=0.2) as jobs:
+            job = await sent(jobs, "Hang")
+            await started(jobs, job)
+            await jobs.cancel(job.id)
+            assert (await jobs.wait(job.id)).state is State.CANCELLED
+            assert ends(await log(jobs, job)) == 1
+            assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
+
+    run(case())
+
+
+def test_two_workers_share_the_jobs(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child(name="one"), child(name="two")]) as jobs:
+            made = [await sent(jobs, count=1000, seconds=0.01) for _ in range(2)]
+            await asyncio.gather(*(started(jobs, job) for job in made))
+            assert {(await jobs.get(job.id)).worker for job in made} == {"one", "two"}
+            await jobs.cancel_all()
+
+    run(case())
+
+
+def test_a_worker_that_cannot_start_is_named_with_its_reason(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child("broken")], ready_wait_s=1.5) as jobs:
+            with pytest.raises(NotAccepting, match="cannot start: ValueError: no such device"):
+                await sent(jobs)
+            assert not await jobs.ready(0.01)
+
+    run(case())

@@ -1,0 +1,89 @@
+"""The order of waiting jobs: laws of a pure thing."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.jobs.job import Job, State
+from engine.jobs.queue import Queue
+
+
+def job(name: str, number: float = 0.0, priority: int = 0, owner: str = "a") -> Job:
+    return Job(name, owner, State.QUEUED, number, priority, 0, 0.0)
+
+
+def drained(queue: Queue) -> list[str]:
+    """All ids, each job done before the next is taken."""
+    order = []
+    while (taken := queue.take()) is not None:
+        order.append(taken.id)
+        queue.done(taken.id)
+    return order
+
+
+JOBS = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2), st.sampled_from("abc")), max_size=30)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2)), max_size=30))
+def test_one_owners_jobs_come_by_priority_then_number_then_arrival(facts: list[tuple[int, int]]) -> None:
+    queue, jobs = Queue(), [job(str(i), float(number), priority) for i, (number, priority) in enumerate(facts)]
+    for each in jobs:
+        queue.put(each)
+    expected = sorted(jobs, key=lambda each: (-each.priority, each.number, int(each.id)))
+    assert drained(queue) == [each.id for each in expected]
+
+
+@given(JOBS)
+def test_every_job_comes_once_and_nothing_is_kept(facts: list[tuple[int, int, str]]) -> None:
+    queue = Queue()
+    for i, (number, priority, owner) in enumerate(facts):
+        queue.put(job(str(i), float(number), priority, owner))
+        queue.put(job(str(i), float(number) + 1, priority, owner))
+    assert len(queue) == len(facts)
+    assert sorted(drained(queue), key=int) == [str(i) for i in range(len(facts))]
+    assert (queue._owners, queue._arrivals, queue._waiting, queue._jobs) == ({}, {}, {}, {})
+
+
+@given(JOBS, st.integers(1, 5))
+def test_no_owner_waits_for_more_than_one_job_of_each_other(facts: list[tuple[int, int, str]], slots: int) -> None:
+    queue, waiting = Queue(), dict.fromkeys("abc", 0)
+    for i, (number, _, owner) in enumerate(facts):
+        queue.put(job(str(i), float(number), 0, owner))
+        waiting[owner] += 1
+    since = dict.fromkeys("abc", 0)
+    while (taken := queue.take()) is not None:
+        waiting[taken.owner] -= 1
+        for owner in "abc":
+            since[owner] = 0 if owner == taken.owner or not waiting[owner] else since[owner] + 1
+        assert max(since.values()) <= 2
+        queue.done(taken.id)
+
+
+def test_with_many_slots_each_owner_gets_its_share() -> None:
+    queue = Queue()
+    for i in range(20):
+        queue.put(job(f"many{i}", owner="many"))
+    for i in range(2):
+        queue.put(job(f"few{i}", owner="few"))
+    running = [taken.owner for _ in range(4) if (taken := queue.take()) is not None]
+    assert sorted(running) == ["few", "few", "many", "many"]
+
+
+def test_a_job_that_comes_back_is_first_again() -> None:
+    queue = Queue()
+    for name in ("first", "second"):
+        queue.put(job(name))
+    taken = queue.take()
+    assert taken is not None
+    queue.done(taken.id, is_back=True)
+    queue.put(taken)
+    assert drained(queue) == ["first", "second"]
+
+
+def test_a_removed_job_does_not_come() -> None:
+    queue = Queue()
+    for name in ("x", "y"):
+        queue.put(job(name))
+    queue.remove("x")
+    queue.remove("x")
+    assert (len(queue), queue.waiting("a"), "x" in queue) == (1, 1, False)
+    assert drained(queue) == ["y"]
