@@ -38,5 +38,6 @@ def export(folder: Path, target: Path = CHECKPOINT) -> Path:
     fresh = target.with_suffix(".part")
     state = tensors(autoencoder.load(folder), diffusion.load(folder))
     save_file(state, fresh, metadata(diffusion.make_tokenizers()))
+    fresh.chmod(0o644)
     fresh.replace(target)
     return target
