@@ -2,11 +2,40 @@
 
 from engine.graph.node import Node
 from engine.registry import Registry
-from nodes import conditioning, image, latent, loaders, sampling
+from nodes import (
+    conditioning,
+    custom_sampling,
+    guidance,
+    image,
+    latent,
+    latent_edits,
+    loaders,
+    model_sampling,
+    previews,
+    samplers,
+    sampling,
+    schedulers,
+    sigmas,
+)
 
 __all__ = ["NODES"]
 
 NODES: Registry[Node] = Registry("node")
-for _family in (loaders, conditioning, latent, sampling, image):
+_FAMILIES = (
+    loaders,
+    conditioning,
+    latent,
+    latent_edits,
+    sampling,
+    custom_sampling,
+    samplers,
+    schedulers,
+    sigmas,
+    model_sampling,
+    guidance,
+    image,
+    previews,
+)
+for _family in _FAMILIES:
     for _node in _family.NODES:
         NODES.add(_node.class_type, _node)

@@ -108,9 +108,14 @@ class Hub:
                 await asyncio.sleep(0)
 
     def _preview(self, preview: Preview) -> None:
+        """A picture overtakes the events that wait for their commit: a result is kept until its node has begun."""
         narrator = self._narrators.get(preview.job_id)
-        if narrator is not None:
+        if narrator is None:
+            return
+        if preview.node_id in narrator.progress.nodes:
             self._deliver(narrator, narrator.show(preview))
+        elif preview.meta.get("is_result"):
+            narrator.early.append(preview)
 
     async def _event(self, event: JobEvent) -> None:
         is_start = isinstance(event.body, Started)
@@ -122,6 +127,9 @@ class Hub:
             await self._status(event.owner)
         if narrator is not None:
             self._deliver(narrator, narrator.tell(event))
+            early, narrator.early = narrator.early, []
+            for preview in early:
+                self._preview(preview)
             if isinstance(event.body, Ended):
                 self._deliver(narrator, [wire.executing(event.job_id, None)] if narrator.has_begun else [])
         if is_last(event):

@@ -1,7 +1,7 @@
 """A prompt as a drawing: API form -> the editor's document, nodes placed in columns by their depth."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -25,7 +25,7 @@ class _Canvas:
     numbers: dict[str, int]
     links: list[list[Any]] = field(default_factory=list)
     ends: dict[tuple[str, int], list[int]] = field(default_factory=dict)
-    turns: count[int] = field(default_factory=lambda: count(1))
+    turns: Iterator[int] = field(default_factory=lambda: count(1))
 
 
 def as_editor(workflow: Workflow, nodes: Mapping[str, Node]) -> dict[str, Any]:

@@ -126,6 +126,7 @@ class Narrator:
     progress: Progress = field(init=False)
     has_begun: bool = False
     has_failed: bool = False
+    early: list[Preview] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.job_id)

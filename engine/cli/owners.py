@@ -1,0 +1,48 @@
+"""Which folders belong to whom: weights are everybody's; inputs, outputs and previews are each owner's own."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.execution.folders import Folders
+from engine.jobs.job import LOCAL
+
+__all__ = ["folders_of"]
+
+PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+class OwnedFolders(Folders):
+    """The folders of one owner; digests of weight files are remembered once for all."""
+
+    def __init__(self, base: Folders, owner: str) -> None:
+        places = (base.input_dir, base.output_dir, base.temp_dir)
+        super().__init__(base.models, *(_own(place, owner) for place in places), base.extra)
+        self._base = base
+
+    def content_hash(self, path: Path) -> str:
+        return self._base.content_hash(path)
+
+
+def folders_of(base: Folders) -> Callable[[str], Folders]:
+    """A function that gives an owner's folders, made when first asked for."""
+    known: dict[str, Folders] = {LOCAL: base}
+
+    def owned(owner: str) -> Folders:
+        if owner not in known:
+            known[owner] = OwnedFolders(base, owner)
+            for place in (known[owner].input_dir, known[owner].output_dir, known[owner].temp_dir):
+                place.mkdir(parents=True, exist_ok=True)
+        return known[owner]
+
+    return owned
+
+
+def _own(place: Path, owner: str) -> Path:
+    """The owner's folder inside a shared one; a name that is no plain word is replaced by its digest.
+
+    The leading dot keeps it out of the listings of a server that is later run without keys.
+    """
+    name = owner if PLAIN.fullmatch(owner) else hashlib.blake2b(owner.encode(), digest_size=12).hexdigest()
+    return place / ".owners" / name

@@ -1,0 +1,73 @@
+"""`sigmagraph serve`: the composition root of the server. Torch stays out of this process: workers have it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli.workspace import CHECKOUT, Home, workspace
+
+if TYPE_CHECKING:
+    from engine.server.settings import Settings
+
+__all__ = ["serve"]
+
+
+def serve(
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.", envvar="SIGMAGRAPH_CONFIG")] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings in force and end.")] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", show_default="8188")] = None,
+    open_browser: Annotated[bool | None, typer.Option("--open", help="Open the editor in a browser.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where pictures go.", show_default="HOME/output")] = None,
+    database: Annotated[str | None, typer.Option(help="SQLAlchemy URL.", show_default="SQLite in HOME/user")] = None,
+    workflows: Annotated[Path | None, typer.Option(help="Workflows for the templates dialog.")] = None,
+    frontend: Annotated[Path | None, typer.Option(help="Folder of another frontend build.")] = None,
+    extra_model_paths: Annotated[list[Path] | None, typer.Option(help="extra_model_paths.yaml of ComfyUI.")] = None,
+    custom_nodes: Annotated[list[Path] | None, typer.Option(help="Folder of node packs; runs their code.")] = None,
+    hosts: Annotated[list[str] | None, typer.Option(help="Further names of this loopback server.")] = None,
+    cors_origin: Annotated[str | None, typer.Option(help="Origin that other pages may call from.")] = None,
+    compress: Annotated[bool | None, typer.Option(help="Gzip JSON answers.")] = None,
+    max_upload_mb: Annotated[float | None, typer.Option(help="Largest request body.", show_default="100")] = None,
+    previews: Annotated[bool | None, typer.Option(help="Show pictures while sampling.", show_default="on")] = None,
+    in_process: Annotated[bool | None, typer.Option(help="Run nodes in the HTTP process, for debugging.")] = None,
+    cache_mb: Annotated[int | None, typer.Option(help="Memory for cached results.", show_default="4096")] = None,
+    stop_deadline_s: Annotated[float | None, typer.Option(help="How long a stop waits.", show_default="30")] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or text.", show_default="json")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,
+    home: Home = None,
+) -> None:
+    """Start the server: the editor in a browser, and ComfyUI's HTTP and WebSocket API.
+
+    Every option is also a setting in the TOML file and a variable SIGMAGRAPH_<NAME>; options win.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("config", "print_config", "open_browser")}
+    settings = _settings(config, given | {"open": open_browser})
+    if print_config:
+        from engine.cli.console import out
+        from engine.server.settings import as_toml
+
+        out().print(as_toml(settings), end="", markup=False, soft_wrap=True)
+        return
+    from engine.cli.serving import run
+
+    run(settings)
+
+
+def _settings(config: Path | None, flags: dict[str, Any]) -> "Settings":
+    """The settings in force, their paths filled in from the workspace."""
+    import os
+
+    from engine.server.settings import load_settings
+
+    settings = load_settings(config, os.environ, flags)
+    space = workspace(settings.home, settings.output)
+    home = space.home.resolve()
+    return settings.model_copy(
+        update={
+            "home": home,
+            "output": settings.output or home / "output",
+            "database": settings.database or f"sqlite:///{home / 'user' / 'jobs.sqlite'}",
+            "workflows": settings.workflows or CHECKOUT / "workflows",
+        }
+    )

@@ -1,0 +1,153 @@
+"""Putting the server together and running it: folders, job service, worker, application, signals."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from engine.cli.model_paths import extra_folders
+from engine.cli.owners import folders_of
+from engine.errors import EngineError, MissingFile, WriteFailed
+from engine.execution.folders import Folders
+from engine.jobs.inprocess import InProcessWorker
+from engine.jobs.process import ProcessWorker
+from engine.jobs.service import JobService
+from engine.jobs.settings import JobSettings, ProcessSettings, StoreSettings
+from engine.jobs.worker import Worker, load_factory
+from engine.server.app import Parts, make_app
+from engine.server.keys import NoKeys
+from engine.server.logs import RecentLines, configure
+from engine.server.settings import Settings
+from engine.server.static import find_frontend
+from engine.writing import make_folder
+
+__all__ = ["FACTORY", "BadBind", "compose", "run"]
+
+LOG = logging.getLogger("sigmagraph.server")
+FACTORY = "engine.cli.worker:build"
+KEY_COMMAND = "sigmagraph keys add NAME"
+
+
+class BadBind(EngineError):
+    """The server cannot listen where it should."""
+
+    code = "bad_bind"
+
+
+def run(settings: Settings) -> None:
+    """Serve until stopped."""
+    configure(settings.log_format, settings.log_level)
+    lines = RecentLines()
+    logging.getLogger().addHandler(lines)
+    listener = bound(settings.host, settings.port)
+    with contextlib.closing(listener):
+        asyncio.run(_serve(settings, listener, lines))
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that has its port, before anything else is started."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        reason = "is in use; choose another with --port" if taken else f"cannot be used: {error.strerror or error}"
+        raise BadBind(f"port {port} on {host} {reason}") from error
+    return listener
+
+
+def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Callable[[str], Folders]]:
+    """The job service with its worker, and each owner's folders."""
+    home, output = settings.home, settings.output
+    assert home is not None
+    assert output is not None
+    if not (home / "models").is_dir():
+        raise MissingFile(home / "models", "there is no such folder; --home names the one that holds models/")
+    for folder in (output, home / "input", home / "temp", home / "user"):
+        if not os.access(make_folder(folder), os.W_OK | os.X_OK):
+            raise WriteFailed(folder, "cannot be written: permission denied")
+    extra = extra_folders(settings.extra_model_paths)
+    folders = folders_of(Folders(home / "models", home / "input", output, home / "temp", extra))
+    options: dict[str, Any] = {
+        "models": str(home / "models"),
+        "input": str(home / "input"),
+        "output": str(output),
+        "temp": str(home / "temp"),
+        "extra": {name: [str(path) for path in paths] for name, paths in extra.items()},
+        "cache_mb": settings.cache_mb,
+        "previews": settings.previews,
+        "custom_nodes": [str(path.resolve()) for path in settings.custom_nodes],
+    }
+    job_settings = JobSettings(store=StoreSettings(url=str(settings.database)))
+    worker: Worker = (
+        InProcessWorker(load_factory(factory)(options))
+        if settings.in_process
+        else ProcessWorker(ProcessSettings(factory, options))
+    )
+    return JobService(job_settings, workers=[worker], services=folders), folders
+
+
+async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines) -> None:
+    jobs, folders = compose(settings)
+    await jobs.start()
+    keys = NoKeys()
+    try:
+        if not settings.is_loopback and not await keys.required():
+            raise BadBind(f"{settings.host} can be reached from other machines, but there is no key: `{KEY_COMMAND}`")
+        parts = Parts(jobs, folders, keys, settings, _home(settings) / "user", Path(str(settings.workflows)))
+        parts.frontend, parts.lines = _frontend(settings), lines
+        runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=5.0)
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        await _until_stopped(settings, listener, jobs)
+        await runner.cleanup()
+    finally:
+        await jobs.stop(0.0)
+
+
+async def _until_stopped(settings: Settings, listener: socket.socket, jobs: JobService) -> None:
+    """Say where, wait for a signal, then let the running job finish while HTTP still answers."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, stopping.set)
+    url = address(settings.host, listener.getsockname()[1])
+    LOG.info("listening", extra={"url": url})
+    if settings.open:
+        loop.run_in_executor(None, webbrowser.open, url)
+    await stopping.wait()
+    for each in (signal.SIGINT, signal.SIGTERM):  # a second signal ends it at once
+        loop.remove_signal_handler(each)
+    LOG.info("stopping", extra={"deadline_s": settings.stop_deadline_s})
+    await jobs.stop(settings.stop_deadline_s)
+
+
+def address(host: str, port: int) -> str:
+    """The address a browser on this machine takes."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}/"
+
+
+def _home(settings: Settings) -> Path:
+    assert settings.home is not None
+    return settings.home
+
+
+def _frontend(settings: Settings) -> Path | None:
+    """The folder with the editor: the one the operator named, else the installed package's."""
+    if settings.frontend is None:
+        return find_frontend()
+    if not (settings.frontend / "index.html").is_file():
+        raise MissingFile(settings.frontend, "holds no index.html")
+    return settings.frontend.resolve()

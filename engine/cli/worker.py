@@ -1,0 +1,95 @@
+"""The composition of a worker: the node library, torch, the cache. Named by `serve`, called in the worker process."""
+
+import importlib.metadata
+import math
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.cli.owners import folders_of
+from engine.errors import EngineError
+from engine.execution.cache import MemoryCache
+from engine.execution.folders import Folders
+from engine.graph.node import Node
+from engine.jobs.worker import Picture, Setup
+from engine.models.memory.device import best_device, host_free_bytes
+from nodes import NODES
+from nodes.previews import Previewer
+
+__all__ = ["FACTORY", "build", "folders_from"]
+
+FACTORY = "engine.cli.worker:build"
+
+
+def folders_from(options: Mapping[str, Any]) -> Folders:
+    """The folders as `serve` wrote them down."""
+    extra = {name: [Path(path) for path in paths] for name, paths in options.get("extra", {}).items()}
+    return Folders(*(Path(options[name]) for name in ("models", "input", "output", "temp")), extra)
+
+
+def build(options: Mapping[str, Any]) -> Setup:
+    """Everything a worker needs, from options that are JSON."""
+    base = folders_from(options)
+    cache = MemoryCache(int(options.get("cache_mb", 4096)) << 20)
+
+    def free(unload_models: bool, free_memory: bool) -> None:
+        if unload_models or free_memory:  # weights live in cached results, so both empty the cache
+            cache.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    return Setup(
+        nodes=_nodes(options, base),
+        services=folders_of(base),
+        cache=cache,
+        encode_preview=_encoder(bool(options.get("previews", True))),
+        around=torch.inference_mode,
+        free=free,
+        stats=_stats,
+    )
+
+
+def _encoder(shows_latents: bool) -> Callable[[Any], Picture | None]:
+    """What turns a node's preview into a picture; results are sent whether or not latents are shown."""
+    previewer = Previewer(pause_s=0.1 if shows_latents else math.inf)
+
+    def encode(value: Any) -> Picture | None:
+        shown = previewer(value)
+        return Picture(shown.content_type, shown.data, {"is_result": shown.is_result}) if shown is not None else None
+
+    return encode
+
+
+def _nodes(options: Mapping[str, Any], base: Folders) -> Mapping[str, Node]:
+    """The built-in nodes and those of the packs the operator named; a built-in name is never replaced."""
+    directories = [Path(path) for path in options.get("custom_nodes", ())]
+    if not directories:
+        return NODES
+    from engine.execution.packs import load_packs, offered_modules
+
+    found: dict[str, Node] = {}
+    for pack in load_packs(directories, offered_modules(base, {})):
+        if pack.problems and not pack.nodes:
+            raise EngineError(str(pack))
+        found |= pack.nodes
+    return found | dict(NODES)
+
+
+def _stats() -> dict[str, Any]:
+    return {"devices": [_device(best_device())], "torch": importlib.metadata.version("torch")}
+
+
+def _device(device: torch.device) -> dict[str, Any]:
+    """One device in the words of `/system_stats`; bytes."""
+    if device.type != "cuda":
+        free = host_free_bytes()
+        sizes = {"vram_total": free, "vram_free": free, "torch_vram_total": free, "torch_vram_free": free}
+        return {"name": platform.processor() or "cpu", "type": device.type, "index": None, **sizes}
+    free, total = torch.cuda.mem_get_info(device)
+    held, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    name = f"{device} {torch.cuda.get_device_name(device)}"
+    sizes = {"vram_total": total, "vram_free": free, "torch_vram_total": held, "torch_vram_free": held - used}
+    return {"name": name, "type": "cuda", "index": device.index, **sizes}

@@ -1,0 +1,204 @@
+"""The manifest of one published workflow: what its TOML file may say. Knows no graph, no job and no HTTP."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.errors import EngineError, suggestion
+
+__all__ = ["BadEndpoint", "Demo", "Manifest", "Parameter", "Price", "Reply", "Role", "Scalar", "read_manifest"]
+
+Scalar = bool | int | float | str
+Role = Literal["seed", "width", "height", "steps", "batch", "format", "quality", "base64"]
+"""What the server itself does with a parameter: draws the seed, prices the size, encodes the pictures."""
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+
+
+class BadEndpoint(EngineError, ValueError):
+    """A manifest that cannot be served; every line names file, field and, where there is one, the node."""
+
+    code = "bad_endpoint"
+
+    def __init__(self, path: Path, problems: list[str]) -> None:
+        self.path, self.problems = path, tuple(problems)
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+class Strict(BaseModel):
+    """A part of a manifest: nothing unknown, nothing changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+class Parameter(Strict):
+    """One field of the request.
+
+    `binds` are node inputs by node title (or id), `"Size.width"`. `choices_of` takes the allowed values from a node's
+    own list. `aliases` maps further accepted values to the ones they mean; `names` are further names of the field.
+    `sets` gives, per value, what other parameters become. `round_to` rounds to the nearest multiple.
+    """
+
+    type: Literal["string", "integer", "number", "boolean"]
+    description: str = ""
+    required: bool = False
+    default: Scalar | None = None
+    example: Scalar | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    min_length: int | None = Field(None, ge=0)
+    max_length: int | None = Field(None, ge=0)
+    enum: list[Scalar] | None = Field(None, min_length=1)
+    choices_of: str | None = None
+    aliases: dict[str, Scalar] = {}
+    names: list[str] = []
+    binds: list[str] = []
+    sets: dict[str, dict[str, Scalar]] = {}
+    round_to: int | None = Field(None, ge=1)
+    role: Role | None = None
+    random: int | None = Field(None, description="of a seed: the value that asks for a random one")
+
+
+class Reply(Strict):
+    """What comes back: the pictures of one output node, as JSON or as bytes where the client has no wish."""
+
+    images: str
+    default: Literal["json", "image"] = "json"
+    format: Literal["jpeg", "png", "webp"] = "png"
+    quality: int = Field(95, ge=1, le=100)
+
+
+class Price(Strict):
+    """Credits of one call: a fixed part, and one per megapixel and step."""
+
+    per_call: float = Field(0.0, ge=0)
+    per_megapixel_step: float = Field(0.0, ge=0)
+
+
+class Demo(Strict):
+    """What `serve --demo` binds instead: another graph with the same titles, pictures scaled to what it can do."""
+
+    graph: str
+    pixel_scale: float = Field(1.0, gt=0, le=1)
+
+
+class Manifest(Strict):
+    """One endpoint. `weights` says which command brings a file the graph needs; `callers` names keys (none: all)."""
+
+    slug: Slug
+    title: str
+    graph: str
+    description: str = ""
+    deadline_s: float = Field(300.0, gt=0, description="how long the blocking call waits")
+    expires_s: float = Field(3600.0, gt=0, description="a request not begun by then ends as expired")
+    retired: bool = False
+    callers: list[str] | None = None
+    unknown_fields: Literal["refuse", "ignore"] = "refuse"
+    parameters: dict[str, Parameter]
+    reply: Reply
+    price: Price = Price()
+    weights: dict[str, str] = {}
+    demo: Demo | None = None
+
+    def role(self, role: Role) -> str | None:
+        """The name of the parameter that plays a role."""
+        return next((name for name, each in self.parameters.items() if each.role == role), None)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a file; raises `BadEndpoint` with every problem."""
+    try:
+        given = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadEndpoint(path, [f"cannot be read: {error.strerror or error}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadEndpoint(path, [f"is not TOML: {error}"]) from error
+    try:
+        manifest = Manifest.model_validate(given)
+    except ValidationError as error:
+        raise BadEndpoint(path, [_line(each) for each in error.errors()]) from None
+    problems = [*_roles(manifest), *(line for name in manifest.parameters for line in _parameter(manifest, name))]
+    if problems:
+        raise BadEndpoint(path, problems)
+    return manifest
+
+
+def _line(error: Any) -> str:
+    """One problem of the file's form, with the field it is about."""
+    place = ".".join(str(part) for part in error["loc"] if part not in ("bool", "int", "float", "str"))
+    if error["type"] == "extra_forbidden":
+        return f"{place}: there is no such field{suggestion(str(error['loc'][-1]), _known(error['loc']))}"
+    if error["type"] == "missing":
+        return f"{place}: is missing"
+    return f"{place}: {error['input']!r}: {error['msg'].lower()}"
+
+
+def _known(place: tuple[Any, ...]) -> list[str]:
+    """The fields that could have been meant at a place."""
+    table = place[0] if len(place) > 1 else ""
+    model = {"parameters": Parameter, "reply": Reply, "price": Price, "demo": Demo}.get(str(table), Manifest)
+    return list(model.model_fields)
+
+
+def _roles(manifest: Manifest) -> list[str]:
+    """A role is played once, and by a parameter of the type it needs."""
+    problems = []
+    seen: dict[str, str] = {}
+    for name, each in manifest.parameters.items():
+        if each.role is None:
+            continue
+        wanted = {"format": "string", "base64": "boolean"}.get(each.role, "integer")
+        if each.type != wanted:
+            problems.append(f"parameters.{name}.type: {each.type!r}; the role {each.role!r} needs {wanted!r}")
+        if each.role in seen:
+            problems.append(f"parameters.{name}.role: {each.role!r} is played by {seen[each.role]!r} already")
+        seen[each.role] = name
+    return problems
+
+
+def _parameter(manifest: Manifest, name: str) -> list[str]:
+    """What contradicts itself within one parameter."""
+    each, place = manifest.parameters[name], f"parameters.{name}"
+    problems = [f"{place}.{part}: {value!r} is no {each.type}" for part, value in _values(each) if not _is(each, value)]
+    if not each.required and each.default is None:
+        problems.append(f"{place}.default: is missing; give one, or say required = true")
+    for value, others in each.sets.items():
+        unknown = [other for other in others if other not in manifest.parameters]
+        problems += [
+            f"{place}.sets.{value}: {other!r} is no parameter{suggestion(other, manifest.parameters)}"
+            for other in unknown
+        ]
+    if each.enum is not None and each.default is not None and each.default not in each.enum:
+        problems.append(f"{place}.default: {each.default!r} is not in enum {each.enum!r}")
+    if each.default is not None and _is_outside(each, each.default):
+        problems.append(f"{place}.default: {each.default!r} is outside {each.minimum} to {each.maximum}")
+    if each.role == "format" and not set(each.enum or ()) <= {"jpeg", "png", "webp"}:
+        problems.append(f"{place}.enum: {each.enum!r}; formats are jpeg, png and webp")
+    return problems
+
+
+def _values(each: Parameter) -> list[tuple[str, Scalar]]:
+    """Every value written in a parameter, with where."""
+    found = [("default", each.default), ("example", each.example)]
+    listed = [("enum", value) for value in each.enum or ()] + [("aliases", value) for value in each.aliases.values()]
+    return [(part, value) for part, value in found if value is not None] + listed
+
+
+def _is(each: Parameter, value: Scalar) -> bool:
+    """Whether a value is of the parameter's type; a truth value is no number."""
+    return isinstance(value, TYPES[each.type]) and (each.type == "boolean" or not isinstance(value, bool))
+
+
+def _is_outside(each: Parameter, value: Scalar) -> bool:
+    if not isinstance(value, int | float):
+        return False
+    return (each.minimum is not None and value < each.minimum) or (each.maximum is not None and value > each.maximum)

@@ -1,0 +1,46 @@
+"""Token buckets: how many calls a key may make, and when the next one is free. Knows keys only by name."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Buckets", "Taken"]
+
+MINUTE_S = 60.0
+MOST_KEYS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a bucket says: whether the call may go on, tokens left, seconds to the next one and to a full bucket."""
+
+    is_allowed: bool
+    remaining: int
+    wait_s: float
+    full_s: float
+
+
+class Buckets:
+    """A bucket per key, of one minute's calls, filled evenly. Lives in the front's memory; a restart fills all."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._filled: dict[str, tuple[float, float]] = {}
+
+    def take(self, key: str, per_minute: float) -> Taken:
+        """Take one token if there is one."""
+        now, capacity = self._clock(), max(1.0, per_minute)
+        rate = per_minute / MINUTE_S
+        level, at = self._filled.get(key, (capacity, now))
+        level = min(capacity, level + (now - at) * rate)
+        is_allowed = level >= 1.0
+        level -= 1.0 if is_allowed else 0.0
+        self._forget_full(now)
+        self._filled[key] = (level, now)
+        wait_s = 0.0 if level >= 1.0 else (1.0 - level) / rate
+        return Taken(is_allowed, math.floor(level), wait_s, (capacity - level) / rate)
+
+    def _forget_full(self, now: float) -> None:
+        """Keep the number of buckets bounded: a bucket untouched for a minute is full."""
+        if len(self._filled) >= MOST_KEYS:
+            self._filled = {key: each for key, each in self._filled.items() if now - each[1] < MINUTE_S}

@@ -1,0 +1,237 @@
+"""`/prompt`: accepting, refusing, numbering."""
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.server.conftest import Serving
+from tests.server.stubs import picture_graph, slow_graph
+
+
+async def test_a_prompt_runs_and_its_picture_can_be_viewed(serving: Serving) -> None:
+    async with serving() as api:
+        prompt_id = await api.queue(picture_graph(), client_id="c")
+        entry = await api.ended(prompt_id)
+        assert entry["status"]["status_str"] == "success"
+        assert entry["status"]["completed"] is True
+        assert entry["outputs"] == {"9": {"images": [{"filename": "x_00001_.png", "subfolder": "", "type": "output"}]}}
+        assert entry["prompt"][1:3] == [prompt_id, picture_graph()]
+        assert entry["prompt"][3]["client_id"] == "c"
+        assert entry["prompt"][4] == ["9"]
+        assert entry["meta"]["9"] == {"node_id": "9", "display_node": "9", "parent_node": None, "real_node_id": "9"}
+        kinds = [kind for kind, _ in entry["status"]["messages"]]
+        assert kinds == ["execution_start", "execution_cached", "execution_success"]
+        shown = await api.get("/view?filename=x_00001_.png")
+        assert (await shown.read()).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded"])
+async def test_the_content_type_of_a_body_does_not_matter(serving: Serving, kind: str) -> None:
+    async with serving() as api:
+        body = json.dumps({"prompt": picture_graph()}).encode()
+        response = await api.post("/api/prompt", data=body, headers={"Content-Type": kind})
+        assert response.status == 200
+        answer = await response.json()
+        assert answer["node_errors"] == {}
+        assert str(uuid.UUID(answer["prompt_id"])) == answer["prompt_id"]
+
+
+async def test_a_client_may_choose_the_id_but_not_twice(serving: Serving) -> None:
+    async with serving() as api:
+        assert await api.queue(picture_graph(), prompt_id="mine") == "mine"
+        again = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": "mine"})
+        assert again.status == 400
+        assert (await again.json())["error"]["type"] == "invalid_prompt_id"
+        bad = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": 7})
+        assert (await bad.json())["error"]["type"] == "invalid_prompt_id"
+
+
+async def test_numbers_come_back_as_sent_and_front_goes_before_the_counter(serving: Serving) -> None:
+    async with serving() as api:
+        await api.queue(slow_graph())
+        answers = []
+        for more in ({}, {"number": 3.5}, {"number": "7"}, {"front": True}):
+            response = await api.post("/prompt", {"prompt": picture_graph(), **more})
+            answers.append((await response.json())["number"])
+        assert isinstance(answers[0], int)
+        assert answers[1:3] == [3.5, 7.0]
+        assert answers[3] < 0
+        bad = await api.post("/prompt", {"prompt": picture_graph(), "number": "many"})
+        assert bad.status == 400
+
+
+async def test_secrets_of_others_are_neither_queued_nor_kept(serving: Serving) -> None:
+    async with serving() as api:
+        extra = {"auth_token_comfy_org": "s3cret", "api_key_comfy_org": "s3cret", "kept": 1}
+        running = await api.queue(slow_graph(), extra_data=extra)
+        await api.running(running)
+        assert "s3cret" not in json.dumps(await api.json("/queue"))
+        done = await api.queue(picture_graph(), extra_data=extra, number=-9)
+        await api.post("/interrupt")
+        entry = await api.ended(done)
+        assert "s3cret" not in json.dumps(entry)
+        assert entry["prompt"][3]["kept"] == 1
+        assert isinstance(entry["prompt"][3]["create_time"], int)
+
+
+async def test_only_the_chosen_outputs_run(serving: Serving) -> None:
+    two = picture_graph(**{"10": {"class_type": "PreviewImage", "inputs": {"images": ["5", 0]}}})
+    async with serving() as api:
+        entry = await api.ended(await api.queue(two, partial_execution_targets=["10"]))
+        assert list(entry["outputs"]) == ["10"]
+        response = await api.post("/prompt", {"prompt": two, "partial_execution_targets": ["5"]})
+        assert (await response.json())["error"]["type"] == "prompt_no_outputs"
+
+
+async def test_valid_outputs_run_beside_bad_ones_which_are_named(serving: Serving) -> None:
+    graph = picture_graph(**{"10": {"class_type": "ShowText", "inputs": {}}})
+    async with serving() as api:
+        response = await api.post("/prompt", {"prompt": graph})
+        body = await response.json()
+        assert response.status == 200
+        assert list(body["node_errors"]) == ["10"]
+        assert list((await api.ended(body["prompt_id"]))["outputs"]) == ["9"]
+
+
+async def test_get_prompt_counts_what_waits_and_runs(serving: Serving) -> None:
+    async with serving() as api:
+        assert await api.json("/prompt") == {"exec_info": {"queue_remaining": 0}}
+        await api.queue(slow_graph())
+        await api.queue(slow_graph(1))
+        assert await api.json("/api/prompt") == {"exec_info": {"queue_remaining": 2}}
+
+
+WHOLE: dict[str, tuple[Any, str, str]] = {
+    "no prompt": ({}, "no_prompt", "No prompt provided"),
+    "not an object": ([1], "no_prompt", "No prompt provided"),
+    "empty": ({"prompt": {}}, "prompt_no_outputs", ""),
+    "empty list": ({"prompt": []}, "prompt_no_outputs", ""),
+    "no class": ({"prompt": {"5": {"inputs": {}}}}, "invalid_prompt", "Node ID '#5'"),
+    "unknown class": ({"prompt": {"5": {"class_type": "Nope", "inputs": {}}}}, "invalid_prompt", "Node ID '#5'"),
+    "no output": ({"prompt": {"5": {"class_type": "EmptyImage", "inputs": {}}}}, "prompt_no_outputs", ""),
+    "prompt is a text": ({"prompt": "hello"}, "invalid_prompt", None),
+    "node is a list": ({"prompt": {"5": []}}, "invalid_prompt", None),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+async def test_a_refused_prompt_says_why_in_one_shape(serving: Serving, case: str) -> None:
+    body, kind, details = WHOLE[case]
+    async with serving() as api:
+        response = await api.post("/prompt", body)
+        answer = await response.json()
+        assert response.status == 400
+        assert set(answer) == {"error", "node_errors"}
+        assert set(answer["error"]) == {"type", "message", "details", "extra_info"}
+        assert answer["error"]["type"] == kind
+        assert answer["node_errors"] == {}
+        assert details is None or answer["error"]["details"] == details
+
+
+async def test_malformed_json_is_a_400_not_a_500(serving: Serving) -> None:
+    async with serving() as api:
+        for data in (b"{", b"\xff\xfe", b"[" * 100_000):
+            assert (await api.post("/prompt", data=data)).status == 400
+
+
+def saved(**inputs: Any) -> dict[str, Any]:
+    """A picture graph with changed inputs of the first node."""
+    graph = picture_graph()
+    graph["5"]["inputs"] |= inputs
+    return graph
+
+
+SAVE = {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "x"}}
+TEXT_SAVED = {"5": {"class_type": "Text", "inputs": {"value": "", "flag": False, "factor": 0.5}}, "9": SAVE}
+WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "too big": (saved(width=99999), "5", "value_bigger_than_max", "width"),
+    "too small": (saved(width=0), "5", "value_smaller_than_min", "width"),
+    "no number": (saved(width="wide"), "5", "invalid_input_type", "width, wide, "),
+    "missing": (
+        {"9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}},
+        "9",
+        "required_input_missing",
+        "images",
+    ),
+    "three in a link": (
+        {"9": {"class_type": "SaveImage", "inputs": {"images": ["5", 0, 1], "filename_prefix": "x"}}},
+        "9",
+        "bad_linked_input",
+        "images",
+    ),
+    "other type": (
+        TEXT_SAVED,
+        "9",
+        "return_type_mismatch",
+        "images, received_type(STRING) mismatch input_type(IMAGE)",
+    ),
+    "link to nowhere": (
+        {"9": {"class_type": "SaveImage", "inputs": {"images": ["77", 0], "filename_prefix": "x"}}},
+        "9",
+        "exception_during_validation",
+        "77",
+    ),
+    "slot too large": (
+        picture_graph(**{"9": {"class_type": "SaveImage", "inputs": {"images": ["5", 4], "filename_prefix": "x"}}}),
+        "9",
+        "exception_during_validation",
+        "output 4",
+    ),
+    "number as node id": (
+        picture_graph(**{"9": {"class_type": "SaveImage", "inputs": {"images": [5, 0], "filename_prefix": "x"}}}),
+        "9",
+        "exception_during_validation",
+        "images",
+    ),
+    "not in list": (
+        picture_graph(**{"9": {"class_type": "Fail", "inputs": {"images": ["5", 0], "how": "never"}}}),
+        "9",
+        "value_not_in_list",
+        "how: 'never' not in ['now', 'later']",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_every_kind_of_wrong_input_is_named_at_its_node(serving: Serving, case: str) -> None:
+    graph, node_id, kind, details = WRONG[case]
+    async with serving() as api:
+        response = await api.post("/prompt", {"prompt": graph})
+        answer = await response.json()
+        assert response.status == 400
+        assert answer["error"]["type"] == "prompt_outputs_failed_validation"
+        assert list(answer["node_errors"]) == [node_id]
+        entry = answer["node_errors"][node_id]
+        assert entry["class_type"] == graph[node_id]["class_type"]
+        assert entry["dependent_outputs"] == ["9"]
+        [error] = entry["errors"]
+        assert error["type"] == kind
+        assert details in error["details"]
+        assert error["extra_info"]["input_name"] in error["details"]
+        is_output = node_id == "9"
+        assert bool(answer["error"]["details"]) == is_output
+
+
+async def test_an_error_carries_the_received_value_and_the_declaration(serving: Serving) -> None:
+    async with serving() as api:
+        answer = await (await api.post("/prompt", {"prompt": saved(width=99999)})).json()
+        [error] = answer["node_errors"]["5"]["errors"]
+        config = ["INT", {"default": 512, "min": 1, "max": 16384}]
+        assert error["extra_info"] == {"input_name": "width", "received_value": 99999, "input_config": config}
+
+
+async def test_a_graph_larger_than_the_limit_is_refused_before_it_is_read(serving: Serving) -> None:
+    async with serving(max_nodes=3) as api:
+        graph = {str(i): {"class_type": "EmptyImage", "inputs": {}} for i in range(4)}
+        answer = await (await api.post("/prompt", {"prompt": graph})).json()
+        assert "at most 3" in answer["error"]["message"]
+
+
+async def test_an_idempotency_key_makes_one_job_of_two_requests(serving: Serving) -> None:
+    async with serving() as api:
+        ids = [await api.queue(picture_graph(), headers={"Idempotency-Key": "k"}) for _ in range(2)]
+        assert ids[0] == ids[1]
+        other = await api.post("/prompt", {"prompt": picture_graph(1)}, headers={"Idempotency-Key": "k"})
+        assert other.status == 409
