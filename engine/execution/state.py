@@ -19,6 +19,7 @@ from engine.execution.cache import Entry, InnerUi
 from engine.execution.calls import Spread, merge, merge_ui
 from engine.execution.expand import grow, result_links
 from engine.execution.hidden import HiddenValues
+from engine.execution.late import LateReaders
 from engine.execution.result import NodeReport, RunResult
 from engine.execution.store import Found, Store
 from engine.execution.vertex import Needs, Status, Vertex
@@ -50,6 +51,7 @@ class Run:
         self.hidden = HiddenValues(plan.graph, services, extra_data, self)
         self.error: EngineError | None = None
         self.ui: dict[str, Mapping[str, Any]] = {}
+        self._lazy = LateReaders(self.vertices)
         self._kept = set(plan.roots)
         self._open = set(plan.roots)
         self._ready: dict[Lane, list[tuple[tuple[int, ...], int, str]]] = {"device": [], "host": []}
@@ -110,7 +112,10 @@ class Run:
         self._push(vertex)
 
     def arguments(self, vertex: Vertex) -> dict[str, list[Any] | None]:
-        """Each input's list; None where a lazy input has no value so far."""
+        """Each input's list; None for a lazy input that was not asked for, whether or not its value is there.
+
+        Otherwise a result would depend on what else ran first, or on what some cache still holds.
+        """
         declared = vertex.node.declared
         given: dict[str, list[Any] | None] = {}
         for name, value in vertex.at.inputs.items():
@@ -118,6 +123,8 @@ class Run:
                 given[name] = [value]
             elif name in declared and declared[name].options.get("rawLink"):
                 given[name] = [list(value)]
+            elif name in declared and declared[name].is_lazy and name not in vertex.wanted:
+                given[name] = None
             else:
                 given[name] = self._slot(value)
         return given
@@ -233,6 +240,7 @@ class Run:
             vertex = self.vertices[waiting.pop()]
             if vertex.status is not Status.IDLE and not (vertex.status is Status.DONE and vertex.entry is None):
                 continue
+            self._lazy.needed(vertex)
             if self._is_shared(vertex) and (found := self.store.find(vertex.key)) is not None:
                 self._settle(vertex, found.entry, found.source)
                 continue
@@ -350,14 +358,18 @@ class Run:
         return values
 
     def _settle(self, vertex: Vertex, entry: Entry, source: events.Source) -> None:
-        vertex.entry, vertex.source, vertex.status = entry, source, Status.DONE
+        """A result is there; a node whose value was let go and is wanted again keeps the story of the first time."""
+        vertex.entry, vertex.status = entry, Status.DONE
+        vertex.source = vertex.source or source
         self._settled.append(vertex)
 
     def _settle_all(self) -> None:
         """Tell consumers, let go of values nobody reads any more, report."""
         while self._settled:
             vertex = self._settled.popleft()
-            self._announce(vertex)
+            if not vertex.is_announced:
+                vertex.is_announced = True
+                self._announce(vertex)
             consumers, vertex.consumers = vertex.consumers, []
             for consumer in consumers:
                 waiting = self.vertices[consumer]
@@ -406,7 +418,8 @@ class Run:
         for source in (self.vertices[i] for i in held):
             source.uses -= 1
             if source.uses <= 0 and source.status is Status.DONE and source.id not in self._kept:
-                source.entry = None
+                self._lazy.let_go(source)
+        self._lazy.settled(vertex)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

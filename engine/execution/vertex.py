@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.errors import BadValue
 from engine.execution.cache import Entry, InnerUi
-from engine.execution.calls import Pending, calls, slices
+from engine.execution.calls import Pending, blocker_in, calls, slices
 from engine.execution.context import CallContext
 from engine.execution.events import Source
 from engine.graph.graph import GraphNode
@@ -56,6 +56,7 @@ class Vertex:
     source: Source | None = None
     milliseconds: float = 0.0
     is_started: bool = False
+    is_announced: bool = False
     is_claimed: bool = False
     attempts: int = 0
 
@@ -124,10 +125,9 @@ MISSING = object()
 def _ask(
     node: Node, instance: Any, given: Mapping[str, list[Any]], hidden: Mapping[str, Any]
 ) -> Generator[Pending, None, list[str]]:
-    """Call `lazy_status` over the lists and unite what it names."""
-    answers: list[Any] = [
-        node.bound(node.lazy_status, instance)(**keywords) for keywords in slices(node, given, hidden)
-    ]
+    """Call `lazy_status` over the lists and unite what it names; calls that a blocker will stop need nothing."""
+    asked = (keywords for keywords in slices(node, given, hidden) if blocker_in(node, keywords) is None)
+    answers: list[Any] = [node.bound(node.lazy_status, instance)(**keywords) for keywords in asked]
     coroutines = [answer for answer in answers if hasattr(answer, "__await__")]
     if coroutines:
         pending = Pending(coroutines)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from engine.graph.kept import Kept
+
 Choice = str | int | float | bool
 
 
@@ -31,6 +33,9 @@ class Services(Protocol):
 
     def content_hash(self, path: Path) -> str:
         """A digest of the file's bytes, remembered for as long as size and time stay."""
+
+    def kept(self, key: str) -> Kept | None:
+        """The unfinished work of the node with this content key; None where none is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +118,15 @@ class Socket:
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """An input the engine fills in: PROMPT, DYNPROMPT, EXTRA_PNGINFO, UNIQUE_ID or SERVICES (never on the wire)."""
+    """An input the engine fills in: PROMPT, DYNPROMPT, EXTRA_PNGINFO, UNIQUE_ID, or an `INTERNAL` one.
+
+    LOCK is what made this node's output (`lock.Lock`); KEPT is where its unfinished work is kept (`kept.Kept`).
+    """
 
     tag: str
+
+
+INTERNAL = frozenset(("SERVICES", "LOCK", "KEPT"))  # tags that are never on the wire
 
 
 @dataclass(frozen=True, slots=True)

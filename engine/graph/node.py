@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from engine.graph.marks import (
+    INTERNAL,
     MARKS,
     Choice,
     Extra,
@@ -110,7 +111,7 @@ class Output:
     choices: tuple[Choice, ...] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Node:
     """A node class: what it takes, what it gives, and the function that does it. Calling it calls the function.
 
@@ -142,6 +143,9 @@ class Node:
     refresh: Callable[[], "Node"] | None = None
     reads: Callable[[Any], Row] | None = None
 
+    def __repr__(self) -> str:
+        return f"<node {self.class_type}>"
+
     def __call__(self, *args: Any, **inputs: Any) -> Any:
         """The function's result; a generator is run to its end, its progress dropped."""
         function = self.bound(self.function, self.instance() if self.instance is not None else None)
@@ -167,6 +171,11 @@ class Node:
         return self.group("hidden")
 
     @cached_property
+    def has_lazy(self) -> bool:
+        """Whether any input is lazy."""
+        return any(each.is_lazy for each in self.inputs)
+
+    @cached_property
     def names_itself(self) -> bool:
         """Whether the node's id is part of what it computes, so that equal nodes do not share a result."""
         return not self.shares_results or any(each.type == "UNIQUE_ID" for each in self.hidden)
@@ -179,7 +188,7 @@ class Node:
 
     def object_info(self, services: Services | None = None) -> dict[str, Any]:
         """The declaration in ComfyUI's `/object_info` form; file lists need `services`."""
-        shown = [each for each in self.inputs if each.type != "SERVICES"]
+        shown = [each for each in self.inputs if each.type not in INTERNAL]
         groups: dict[str, dict[str, Any]] = {"required": {}}
         for each in shown:
             group = groups.setdefault(each.group, {})

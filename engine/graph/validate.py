@@ -12,6 +12,7 @@ from engine.graph import literals
 from engine.graph.custom import run_validator
 from engine.graph.cycles import find_cycles
 from engine.graph.graph import Graph, GraphNode
+from engine.graph.marks import INTERNAL
 from engine.graph.matching import fits, members
 from engine.graph.node import MISSING, Choice, Input, Node, Services
 from engine.graph.problems import Place, Problem
@@ -174,7 +175,7 @@ class Validator:
         return spoiled
 
 
-TAGS = ("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG", "SERVICES")
+TAGS = ("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG", *INTERNAL)
 WITH_WIDGETS = frozenset(("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "*"))
 
 

@@ -14,6 +14,13 @@ from tests.graph.small import NODES
 PACKS = Path(__file__).parent / "packs"
 
 
+class NodeSet(dict[str, Node]):
+    """Nodes by name that print short: property tests show their arguments."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} nodes"
+
+
 @pytest.fixture(scope="session")
 def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pack]]:
     """The packs of this folder, loaded by the public loader; the offered modules are taken away again."""
@@ -26,10 +33,10 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pack]]
             del sys.modules[name]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def nodes(packs: dict[str, Pack]) -> dict[str, Node]:
     """The small nodes and those of the rules pack."""
-    return {**NODES, **packs["rules"].nodes}
+    return NodeSet({**NODES, **packs["rules"].nodes})
 
 
 @pytest.fixture
