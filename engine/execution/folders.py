@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from threading import Lock
 
 from engine.errors import BadValue, MissingFile, UnknownName
+from engine.execution.checkpoint import Checkpoints, KeptWork
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 WEIGHTS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"})
@@ -37,6 +38,7 @@ class Folders:
     def __post_init__(self) -> None:
         self._hashes: dict[str, tuple[int, int, str]] = {}
         self._lock = Lock()
+        self._checkpoints = Checkpoints(self.temp_dir / ".unfinished")
 
     def directories(self, folder: str) -> list[Path]:
         """Where the files of a folder may lie, the first match wins."""
@@ -78,6 +80,10 @@ class Folders:
         except OSError as error:
             raise MissingFile(path, error.strerror or "cannot be read") from error
         return known
+
+    def kept(self, key: str) -> KeptWork:
+        """Unfinished work lies with the temporary files."""
+        return self._checkpoints.of(key)
 
 
 def inside(directory: Path, name: str) -> Path:

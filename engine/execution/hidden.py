@@ -6,6 +6,8 @@ from typing import Any, Protocol
 from engine.execution.vertex import Vertex
 from engine.graph.graph import Graph
 from engine.graph.literals import wrap
+from engine.graph.lock import lock_of
+from engine.graph.marks import INTERNAL
 from engine.graph.node import Services
 from engine.graph.workflow import api_node
 
@@ -68,6 +70,7 @@ class HiddenValues:
     def __init__(self, graph: Graph, services: Services | None, extra_data: Mapping[str, Any], family: Family) -> None:
         self._graph, self._services, self._extra = graph, services, extra_data
         self._prompt: dict[str, Any] | None = None
+        self._family = family
         self._dynamic = DynamicPrompt(self.prompt, family)
 
     def prompt(self) -> dict[str, Any]:
@@ -90,6 +93,10 @@ class HiddenValues:
                 return vertex.id
             case "SERVICES":
                 return self._services
+            case "LOCK":
+                return lock_of(self._graph, self._family.root_id(vertex.id), self._services)
+            case "KEPT":
+                return self._services.kept(vertex.key) if self._services is not None else None
             case "EXTRA_PNGINFO":
                 return self._extra.get("extra_pnginfo", self._embedded())
             case _:
@@ -100,6 +107,11 @@ class HiddenValues:
         return {"workflow": editor} if editor is not None else None
 
 
-TAGGED = frozenset(
-    ("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "SERVICES", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG")
-)
+TAGGED = INTERNAL | {
+    "PROMPT",
+    "DYNPROMPT",
+    "EXTRA_PNGINFO",
+    "UNIQUE_ID",
+    "AUTH_TOKEN_COMFY_ORG",
+    "API_KEY_COMFY_ORG",
+}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import BadDocument, MissingFile
+from engine.graph.carriers import carried_texts, is_carrier
 from engine.graph.editor import convert
-from engine.graph.png import is_png, text_chunks
 from engine.graph.workflow import Workflow, WorkflowNode, as_link
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -18,7 +18,7 @@ KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a truth value"
 
 
 def load_workflow(path: Path, declarations: Mapping[str, Any] | None = None) -> Workflow:
-    """Read a workflow file of any kind: JSON in API or editor form, or a PNG that carries one.
+    """Read a workflow file of any kind: JSON in API or editor form, or a PNG, WebP or JPEG that carries one.
 
     `declarations` (class -> `/object_info` form) are needed for the editor form only.
     """
@@ -36,8 +36,8 @@ def load_workflow(path: Path, declarations: Mapping[str, Any] | None = None) -> 
 
 def read_workflow(data: bytes | str, declarations: Mapping[str, Any] | None = None) -> Workflow:
     """Bytes or text of a document -> Workflow."""
-    if isinstance(data, bytes) and is_png(data):
-        return _from_picture(text_chunks(data), declarations)
+    if isinstance(data, bytes) and is_carrier(data):
+        return _from_picture(carried_texts(data), declarations)
     return parse_workflow(parse_json(data), declarations)
 
 
@@ -74,7 +74,7 @@ def _from_picture(texts: Mapping[str, str], declarations: Mapping[str, Any] | No
         workflow = parse_workflow(parse_json(texts["prompt"]), declarations)
         return Workflow(workflow.nodes, editor if isinstance(editor, dict) else None, workflow.warnings)
     if editor is None:
-        raise BadDocument("the picture carries no workflow: no text chunk 'prompt' or 'workflow'")
+        raise BadDocument("the picture carries no workflow: no text 'prompt' or 'workflow'")
     return parse_workflow(editor, declarations)
 
 

@@ -1,0 +1,114 @@
+"""Pictures that carry workflows: PNG text chunks, and the EXIF texts of WebP and JPEG. Reads bytes, decodes no pixel.
+
+Each form has limits, so that a small file never becomes a large one, and every refusal is a `BadDocument`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from engine.errors import BadDocument
+from engine.graph.exif import exif_texts
+from engine.graph.png import MAX_TEXT_BYTES, is_png, text_chunks
+
+__all__ = ["carried_texts", "is_carrier", "kind_of"]
+
+MAX_CHUNKS = 100_000
+EXIF_MARK = b"Exif\0\0"
+APP1 = 0xE1
+STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # JPEG markers without a length
+
+
+def is_carrier(data: bytes) -> bool:
+    """Whether the bytes begin as a picture of a kind that can carry a workflow."""
+    return kind_of(data) is not None
+
+
+def kind_of(data: bytes) -> str | None:
+    """`png`, `webp` or `jpeg` by content; None for anything else."""
+    if is_png(data):
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return "jpeg" if data[:3] == b"\xff\xd8\xff" else None
+
+
+def carried_texts(data: bytes) -> Mapping[str, str]:
+    """Keyword -> text of whatever the picture carries: `prompt`, `workflow`, `lock`, and others' keywords.
+
+    Raises `BadDocument` for damage and for text beyond 32 MiB.
+    """
+    kind = kind_of(data)
+    if kind is None:
+        raise BadDocument("not a picture of a kind that carries workflows; expected PNG, WebP or JPEG")
+    return READERS[kind](data)
+
+
+def _webp_texts(data: bytes) -> dict[str, str]:
+    """RIFF chunks: four letters, length, body padded to even; the EXIF one holds a TIFF structure."""
+    texts: dict[str, str] = {}
+    for name, body in _riff_chunks(data):
+        if name == b"EXIF":
+            texts |= _texts_of(body.removeprefix(EXIF_MARK))
+    return texts
+
+
+def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 12
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > len(data):
+            return
+        name, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if at + 8 + length > len(data):
+            raise BadDocument(f"WebP: the chunk at byte {at} claims {length} bytes; the file ends before")
+        if name == b"EXIF":
+            yield name, data[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+    raise BadDocument(f"WebP: more than {MAX_CHUNKS} chunks")
+
+
+def _jpeg_texts(data: bytes) -> dict[str, str]:
+    """The APP1 segments before the picture's data; an EXIF structure fits in one segment, 64 KiB."""
+    texts: dict[str, str] = {}
+    for marker, body in _jpeg_segments(data):
+        if marker == APP1 and body.startswith(EXIF_MARK):
+            texts |= _texts_of(body[len(EXIF_MARK) :])
+    return texts
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 2
+    for _ in range(MAX_CHUNKS):
+        while at < len(data) and data[at] == 0xFF and at + 1 < len(data) and data[at + 1] == 0xFF:
+            at += 1  # fill bytes
+        if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] in (0xD9, 0xDA):
+            return
+        marker = data[at + 1]
+        if marker in STANDALONE:
+            at += 2
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 2 or at + 2 + length > len(data):
+            raise BadDocument(f"JPEG: the segment at byte {at} claims {length} bytes; the file ends before")
+        yield marker, data[at + 4 : at + 2 + length]
+        at += 2 + length
+    raise BadDocument(f"JPEG: more than {MAX_CHUNKS} segments")
+
+
+def _texts_of(tiff: bytes) -> dict[str, str]:
+    """EXIF texts of the form `keyword:text`, as ComfyUI and others write them; the first of a keyword wins."""
+    texts: dict[str, str] = {}
+    total = 0
+    for text in exif_texts(tiff):
+        total += len(text)
+        if total > MAX_TEXT_BYTES:
+            raise BadDocument(f"EXIF: more than {MAX_TEXT_BYTES} bytes of text; expected at most that")
+        keyword, colon, rest = text.partition(":")
+        if colon and keyword.strip().isidentifier():
+            texts.setdefault(keyword.strip().lower(), rest.strip())
+    return texts
+
+
+READERS: Mapping[str, Callable[[bytes], dict[str, str]]] = {
+    "png": text_chunks,
+    "webp": _webp_texts,
+    "jpeg": _jpeg_texts,
+}
