@@ -6,7 +6,8 @@ from engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels,
 from engine.sampling.noise import Comfy, Counter, NoiseSource, Silent, Streams, Wanted
 from engine.sampling.parameterisation import Parameterisation, continuous_v, edm, flux, sd3, sdxl
 from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
-from engine.sampling.sample import Recording, Run, Tick, drive, sample, sample_steps
+from engine.sampling.record import Recording, Trajectory
+from engine.sampling.sample import Run, Tick, drive, sample, sample_steps
 from engine.sampling.schedules import SCHEDULES, Schedule, cut, find_schedule, parsed, resampled, run_sigmas, schedule
 from engine.sampling.solver import (
     SOLVERS,
@@ -55,6 +56,7 @@ __all__ = [
     "Steps",
     "Streams",
     "Tick",
+    "Trajectory",
     "Unguided",
     "VarianceExploding",
     "Wanted",

@@ -4,8 +4,8 @@
 waits for the device inside a step.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from engine.sampling.guidance import Denoiser, Remembering
 from engine.sampling.mask import Masked, fitted
 from engine.sampling.noise import NoiseSource, OneImage, Wanted
 from engine.sampling.parameterisation import Parameterisation
+from engine.sampling.record import Recording
 from engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step, find_solver
 
 HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up
@@ -31,25 +32,6 @@ class Tick:
     evaluations: int
     x: Tensor
     denoised: Tensor
-
-
-@dataclass
-class Recording:
-    """The predictions a run has received so far. Handed to an equal run, it brings that run to the same place."""
-
-    predictions: list[Prediction] = field(default_factory=list)
-    replayed: int = 0
-
-    def rest(self) -> Iterator[Prediction]:
-        """The predictions not replayed yet, each marked as it is handed out."""
-        while self.replayed < len(self.predictions):
-            self.replayed += 1
-            yield self.predictions[self.replayed - 1]
-
-    def add(self, prediction: Prediction) -> None:
-        """Note a new prediction."""
-        self.predictions.append(prediction)
-        self.replayed = len(self.predictions)
 
 
 class Run:
@@ -124,6 +106,29 @@ def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> G
     return run.result
 
 
+def context_of(
+    solver: Solver,
+    x: Tensor,
+    sigmas: Sequence[float],
+    parameterisation: Parameterisation,
+    noise: NoiseSource,
+    batch_index: Sequence[int] | None = None,
+) -> Context:
+    """What a solver may know about a run that starts from `x`."""
+    lowest = min((sigma for sigma in sigmas if sigma > 0), default=0.0)
+    wanted = Wanted(lowest, max(sigmas), solver.restarts_seed, solver.on_device, batch_index)
+    streams = noise.streams(x, wanted)
+    return Context(
+        parameterisation.process,
+        parameterisation.levels,
+        x.dtype,
+        solver.revision,
+        streams.draw,
+        streams.churn,
+        streams.brownian,
+    )
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A run before its first evaluation: the solver with its start state, the denoiser with its mask, the last words."""
@@ -149,18 +154,7 @@ def prepare(
     initial = noise.initial(latent, batch_index)
     latent, initial = (one.float() if one.dtype in HALF else one for one in (latent, initial))
     x = parameterisation.start(levels[0], initial, latent)
-    lowest = min((sigma for sigma in levels if sigma > 0), default=0.0)
-    wanted = Wanted(lowest, max(levels), solver.restarts_seed, solver.on_device, batch_index)
-    streams = noise.streams(x, wanted)
-    context = Context(
-        parameterisation.process,
-        parameterisation.levels,
-        x.dtype,
-        solver.revision,
-        streams.draw,
-        streams.churn,
-        streams.brownian,
-    )
+    context = context_of(solver, x, levels, parameterisation, noise, batch_index)
     run = Run(solver, x, levels, context, options)
     if mask is None:
         return Prepared(run, denoiser, lambda x: parameterisation.released(levels[-1], x))
@@ -197,6 +191,8 @@ def sample_steps(
     if len(sigmas) < 2:
         return latent.clone()
     chosen = find_solver(solver) if isinstance(solver, str) else solver
+    if recording is not None and not isinstance(noise, OneImage):
+        recording.belongs_to(f"{chosen.name}@{chosen.revision} {dict(options or {})} over {[*sigmas]} by {noise}")
     if chosen.splits_batch and latent.shape[0] > 1:
         return (
             yield from one_by_one(

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.sampling import Comfy, Parameterisation, Prediction, drive, sd3
-from engine.sampling.noise import NoiseSource, Wanted
-from engine.sampling.sample import Run
-from engine.sampling.solver import Context, Solver
+from engine.sampling import Comfy, Prediction, Run, drive, sd3
+from engine.sampling.noise import NoiseSource
+from engine.sampling.sample import context_of
+from engine.sampling.solver import Solver
 
 WEIGHTS, MEANS, STDS = (0.35, 0.65), (-1.2, 0.7), (0.35, 0.5)
 GAUSS_MEAN, GAUSS_STD = 0.8, 0.6
@@ -62,18 +62,6 @@ def gauss(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
     return Prediction(denoised, denoised)
 
 
-def context(
-    x: Tensor, sigmas: Sequence[float], solver: Solver, noise: NoiseSource | None = None, parameterisation: Any = None
-) -> Context:
-    """What `sample` would tell the solver about this run."""
-    chosen: Parameterisation = parameterisation or sd3()
-    lowest = min((sigma for sigma in sigmas if sigma > 0), default=0.0)
-    streams = (noise or Comfy(0)).streams(x, Wanted(lowest, max(sigmas), solver.restarts_seed))
-    return Context(
-        chosen.process, chosen.levels, x.dtype, solver.revision, streams.draw, streams.churn, streams.brownian
-    )
-
-
 def solve(
     solver: Solver,
     x: Tensor,
@@ -83,7 +71,9 @@ def solve(
     noise: NoiseSource | None = None,
 ) -> Tensor:
     """Run a solver from a given state, with nothing of `sample` round it."""
-    steps = drive(Run(solver, x, sigmas, context(x, sigmas, solver, noise), options or {}), denoiser)
+    steps = drive(
+        Run(solver, x, sigmas, context_of(solver, x, sigmas, sd3(), noise or Comfy(0)), options or {}), denoiser
+    )
     while True:
         try:
             next(steps)

@@ -22,7 +22,7 @@ from engine.sampling import (
     sample_steps,
     sd3,
 )
-from tests.sampling.closed_form import bumps, context
+from tests.sampling.closed_form import bumps
 
 EVERY = {f"{one.name}@{one.revision}": one for solver in SOLVERS.values() for one in (solver, *solver.older)}
 FIVE = [1.0, 0.8, 0.55, 0.3, 0.1, 0.0]
@@ -217,4 +217,3 @@ def test_an_empty_schedule_returns_the_latent_untouched() -> None:
 def test_results_can_be_used_outside_inference_mode() -> None:
     result = run("euler@1")
     assert not result.is_inference()
-    assert context(result, FIVE, EVERY["euler@1"]).dtype == torch.float32

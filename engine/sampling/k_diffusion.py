@@ -1,0 +1,143 @@
+"""Both ways across to functions of k-diffusion's form, `f(model, x, sigmas, extra_args, callback, disable, ...)`.
+
+Such a function calls its model; a solver asks to be answered. So a function that comes in runs in a thread of its own
+and its calls become requests. Nothing of k-diffusion is imported.
+"""
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.registry import Registry
+from engine.sampling.guidance import Denoiser
+from engine.sampling.noise import Comfy, NoiseSource
+from engine.sampling.parameterisation import Parameterisation
+from engine.sampling.sample import Run, context_of, drive
+from engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Solver, Step, Steps
+
+
+class _Stopped(BaseException):
+    """Thrown into the function's thread when its run is closed; not an Exception, so that it is not caught there."""
+
+
+class _Bridge:
+    """What passes between the thread and the coroutine: requests out, answers in."""
+
+    def __init__(self) -> None:
+        self.out: SimpleQueue[Evaluate | Step | BaseException | Tensor] = SimpleQueue()
+        self.back: SimpleQueue[Tensor | None] = SimpleQueue()
+
+    def model(self, x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
+        """What the function takes for its model: `sigma` is a tensor [B] there, one number here."""
+        self.out.put(Evaluate(x, float(sigma.flatten()[0])))
+        answer = self.back.get()
+        if answer is None:
+            raise _Stopped
+        return answer
+
+    def callback(self, state: Mapping[str, Any]) -> None:
+        """What the function reports after an evaluation."""
+        self.out.put(Step(state["x"], state["denoised"]))
+
+
+def from_k_diffusion(
+    function: Callable[..., Any],
+    name: str,
+    *,
+    order: int,
+    noise: Noise = Noise.NONE,
+    registry: Registry[Solver] | None = SOLVERS,
+    **declared: Any,
+) -> Solver:
+    """Make a sampler of a k-diffusion-style function, unchanged, and register it (None: do not).
+
+    Keyword arguments of a run's options are passed on; a `noise_sampler` parameter gets the run's own noise.
+    """
+    accepted = inspect.signature(function).parameters
+
+    def solve(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
+        bridge, extra = _Bridge(), dict[str, Any]()
+        if "noise_sampler" in accepted:
+            drawn = ctx.brownian if noise is Noise.BROWNIAN else lambda sigma, sigma_next: ctx.draw()
+            extra["noise_sampler"] = lambda sigma, sigma_next: drawn(float(sigma), float(sigma_next))
+        levels = torch.tensor(sigmas, dtype=x.dtype, device=x.device)
+
+        def work() -> None:
+            try:
+                with torch.inference_mode():
+                    bridge.out.put(function(bridge.model, x, levels, {}, bridge.callback, True, **extra))
+            except _Stopped:
+                return
+            except BaseException as error:  # noqa: BLE001  # handed over to the thread that waits for it
+                bridge.out.put(error)
+
+        thread = threading.Thread(target=work, name=f"sampler {name}", daemon=True)
+        thread.start()
+        return _relayed(bridge, thread)
+
+    solve.__doc__ = (inspect.getdoc(function) or f"{name}: a function of k-diffusion's form.").partition("\n")[0]
+    made = Solver(name, solve, order, noise=noise, source=declared.pop("source", function.__module__), **declared)
+    return made if registry is None else registry.add(name, made)
+
+
+def _relayed(bridge: _Bridge, thread: threading.Thread) -> Steps:
+    """The thread's requests as a coroutine's; closing it stops the thread."""
+    try:
+        while True:
+            said = bridge.out.get()
+            if isinstance(said, Evaluate):
+                answer = yield said
+                bridge.back.put(answer)
+            elif isinstance(said, Step):
+                yield said
+            elif isinstance(said, BaseException):
+                raise said
+            else:
+                return said
+    finally:
+        bridge.back.put(None)
+        thread.join(timeout=60)
+
+
+def as_k_diffusion(
+    solver: Solver, parameterisation: Parameterisation, noise: NoiseSource | None = None
+) -> Callable[..., Tensor]:
+    """One of our samplers under k-diffusion's signature; `model(x, sigma [B], **extra_args)` -> denoised.
+
+    `noise` is the run's source (seed 0 unless given). The state is taken as it is: no noise is added.
+    """
+
+    def function(
+        model: Callable[..., Tensor],
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: Mapping[str, Any] | None = None,
+        callback: Callable[[dict[str, Any]], None] | None = None,
+        disable: bool | None = None,
+        **options: Any,
+    ) -> Tensor:
+        levels = sigmas.tolist()
+        run = Run(solver, x, levels, context_of(solver, x, levels, parameterisation, noise or Comfy(0)), options)
+        steps = drive(run, _calling(model, extra_args or {}))
+        while True:
+            try:
+                tick = next(steps)
+            except StopIteration as end:
+                result: Tensor = end.value
+                return result.clone()
+            if callback is not None:
+                callback({"x": tick.x, "i": tick.step, "sigma": tick.sigma, "denoised": tick.denoised})
+
+    return function
+
+
+def _calling(model: Callable[..., Tensor], extra: Mapping[str, Any]) -> Denoiser:
+    def denoiser(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+        return Prediction(model(x, x.new_full((x.shape[0],), sigma), **extra))
+
+    return denoiser

@@ -1,0 +1,145 @@
+"""What a run leaves behind: the predictions it received (a checkpoint) and the states it went through (a trajectory).
+
+Both are safetensors files, written and read here in a few lines so that sampling needs nothing but torch.
+"""
+
+import ctypes
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from engine.errors import BadValue, CorruptFile, MissingFile
+from engine.sampling.solver import Prediction
+from engine.writing import write_file
+
+if TYPE_CHECKING:
+    from engine.sampling.sample import Tick
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+PARTS = ("denoised", "uncond", "memory")
+
+
+@dataclass
+class Recording:
+    """The predictions a run has received so far. Handed to an equal run, it brings that run to the same place.
+
+    `about` says which run that is; a different one refuses the recording.
+    """
+
+    predictions: list[Prediction] = field(default_factory=list)
+    about: str = ""
+    replayed: int = 0
+
+    def belongs_to(self, about: str) -> None:
+        """Claim the recording for a run, or refuse it if it is another's."""
+        if self.about not in ("", about):
+            raise BadValue("recording", self.about, f"the recording of this run: {about}")
+        self.about = about
+
+    def rest(self) -> Iterator[Prediction]:
+        """The predictions not replayed yet, each marked as it is handed out."""
+        while self.replayed < len(self.predictions):
+            self.replayed += 1
+            yield self.predictions[self.replayed - 1]
+
+    def add(self, prediction: Prediction) -> None:
+        """Note a new prediction."""
+        self.predictions.append(prediction)
+        self.replayed = len(self.predictions)
+
+    def save(self, path: Path) -> None:
+        """Write the recording to a safetensors file."""
+        tensors = {
+            f"{place:06d}/{part}": value
+            for place, prediction in enumerate(self.predictions)
+            for part, value in zip(PARTS, prediction, strict=True)
+            if value is not None
+        }
+        save_tensors(path, tensors, {"about": self.about, "predictions": str(len(self.predictions))})
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> "Recording":
+        """Read a recording back."""
+        tensors, about = load_tensors(path)
+        try:
+            count = int(about["predictions"])
+            rows = [[tensors.get(f"{place:06d}/{part}") for part in PARTS] for place in range(count)]
+        except (KeyError, ValueError) as error:
+            raise CorruptFile(path, "not a recording of a sampling run") from error
+        predictions = []
+        for denoised, uncond, memory in rows:
+            if denoised is None:
+                raise CorruptFile(path, "a prediction is missing from the recording")
+            moved = (one if one is None else one.to(device) for one in (uncond, memory))
+            predictions.append(Prediction(denoised.to(device), *moved))
+        return cls(predictions, about.get("about", ""))
+
+
+@dataclass
+class Trajectory:
+    """Every tick's level, state and estimate: `on_tick=trajectory.add`, then `save`."""
+
+    sigmas: list[float] = field(default_factory=list)
+    x: list[Tensor] = field(default_factory=list)
+    denoised: list[Tensor] = field(default_factory=list)
+
+    def add(self, tick: "Tick") -> None:
+        """Note one tick."""
+        self.sigmas.append(tick.sigma)
+        self.x.append(tick.x)
+        self.denoised.append(tick.denoised)
+
+    def save(self, path: Path) -> None:
+        """Write `sigma` [n], `x` and `denoised` [n, B, ...] to a safetensors file."""
+        sigma = torch.tensor(self.sigmas, dtype=torch.float64)
+        save_tensors(path, {"sigma": sigma, "x": torch.stack(self.x), "denoised": torch.stack(self.denoised)}, {})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """A safetensors file: the header's length, the header, the tensors end to end."""
+    header: dict[str, object] = {"__metadata__": dict(about)} if about else {}
+    pieces: list[bytes] = []
+    offset = 0
+    for name, tensor in tensors.items():
+        held = tensor.detach().to("cpu").contiguous()
+        size = held.numel() * held.element_size()
+        header[name] = {
+            "dtype": NAMES[held.dtype],
+            "shape": list(held.shape),
+            "data_offsets": [offset, offset + size],
+        }
+        pieces.append(ctypes.string_at(held.data_ptr(), size))
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    write_file(path, len(text).to_bytes(8, "little") + text + b"".join(pieces))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file and its metadata; the header is checked against the file first."""
+    if not path.is_file():
+        raise MissingFile(path, "there is no such file")
+    data = path.read_bytes()
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        body, tensors = bytearray(data[8 + size :]), {}
+        for name, entry in header.items():
+            if name != "__metadata__":
+                start, end = entry["data_offsets"]
+                piece = torch.frombuffer(body, dtype=torch.uint8)[start:end].clone()
+                tensors[name] = piece.view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CorruptFile(path, f"not a safetensors file of floating-point tensors ({error})") from error
+    return tensors, header.get("__metadata__", {})
