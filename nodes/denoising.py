@@ -9,27 +9,13 @@ from torch import Tensor
 from engine.errors import BadValue
 from engine.graph.node import Progress
 from engine.models.value import Model
-from engine.sampling import SCHEDULES, SOLVERS, Denoiser, NoiseSource, Solver, sample_steps
+from engine.sampling import Denoiser, NoiseSource, Solver, sample_steps
 from nodes.types import LatentValue
 
-__all__ = ["Sampling", "denoised_latent", "sampler_names", "schedule_names"]
+__all__ = ["Pair", "Sampling", "denoised_latent", "in_model_space"]
 
 Sampling = Generator[Progress, None, LatentValue]
-
-
-def sampler_names() -> list[str]:
-    """Every sampler; a bare name is revision 1, as existing graphs mean it, `name@2` is a later one."""
-    return _with_revisions({name: solver.revision for name, solver in SOLVERS.items()})
-
-
-def schedule_names() -> list[str]:
-    """Every schedule, with revisions as for samplers."""
-    return _with_revisions({name: schedule.revision for name, schedule in SCHEDULES.items()})
-
-
-def _with_revisions(newest: Mapping[str, int]) -> list[str]:
-    later = [f"{name}@{revision}" for name, last in newest.items() for revision in range(2, last + 1)]
-    return [*newest, *later]
+Pair = Generator[Progress, None, tuple[LatentValue, LatentValue]]
 
 
 def denoised_latent(
@@ -40,15 +26,14 @@ def denoised_latent(
     solver: Solver,
     noise: NoiseSource,
     options: Mapping[str, object] | None = None,
-) -> Generator[Progress, None, tuple[LatentValue, LatentValue]]:
+) -> Pair:
     """Run `solver` over `sigmas`; the last state and the last estimate of the clean latent, both in VAE units.
 
     An empty schedule gives the latent back as it is. A latent of nothing but zeros is not shifted into model space.
     """
     if len(sigmas) < 2:
         return latent, latent
-    to_vae = model.spec.latent_format.to_vae
-    start = _in_model_space(model, latent.samples)
+    start = in_model_space(model, latent.samples)
     steps = sample_steps(
         denoiser,
         start,
@@ -70,10 +55,10 @@ def denoised_latent(
         final: Tensor = end.value
     finally:
         steps.close()
-    return tuple(latent.with_samples(to_vae(each.float()).cpu()) for each in (final, estimate))  # type: ignore[return-value]  # two in, two out
+    return _in_vae_units(model, latent, final), _in_vae_units(model, latent, estimate)
 
 
-def _in_model_space(model: Model, samples: Tensor) -> Tensor:
+def in_model_space(model: Model, samples: Tensor) -> Tensor:
     """VAE units -> model units on the model's device; blank latents fit any number of channels."""
     channels, side = model.spec.latent_format.channels, model.spec.largest_side
     height, width = (size * model.spec.latent_format.downscale for size in samples.shape[-2:])
@@ -86,3 +71,7 @@ def _in_model_space(model: Model, samples: Tensor) -> Tensor:
         repeats = math.ceil(channels / samples.shape[1])
         return samples.repeat(1, repeats, 1, 1)[:, :channels].to(model.placement.device)
     return model.spec.latent_format.to_model(samples).to(model.placement.device)
+
+
+def _in_vae_units(model: Model, latent: LatentValue, samples: Tensor) -> LatentValue:
+    return latent.with_samples(model.spec.latent_format.to_vae(samples.float()).cpu())

@@ -6,11 +6,10 @@ import torch
 
 from engine.errors import BadValue
 from engine.graph.node import Range, Tooltip, node
-from nodes.types import BatchSize, Image, Latent, LatentValue, Vae, present
+from nodes.types import NO_VAE, BatchSize, Image, Latent, LatentValue, Vae, present
 
 __all__ = ["NODES"]
 
-NO_VAE = "an autoencoder, which this checkpoint does not hold; add a VAELoader"
 MAX_ELEMENTS = 2 << 30  # 8 GiB in float32
 
 Pixels8 = Annotated[int, Range(16, 16384, step=8, strict=True), Tooltip("In pixels, a multiple of 8.")]

@@ -1,7 +1,7 @@
 """What travels on edges, and the widgets that several nodes share. Sockets are wire names; values are plain Python."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
 from torch import Tensor
@@ -11,25 +11,35 @@ from engine.graph.node import Hidden, Range, Services, Socket, Tooltip
 from engine.models import value
 from engine.models.conditioning import Conditioning as ConditioningValue
 from engine.models.text.clip import Clip as ClipValue
+from engine.sampling import Denoiser, NoiseSource, Solver
 
 __all__ = [
+    "NO_VAE",
     "BatchSize",
     "Clip",
     "Conditioning",
     "Document",
     "Engine",
+    "Guider",
+    "GuiderValue",
     "Image",
     "Latent",
     "LatentValue",
     "Mask",
     "Model",
+    "Noise",
     "PictureInfo",
+    "Sampler",
+    "SamplerValue",
     "Seed",
+    "Sigmas",
+    "SigmasValue",
     "Vae",
     "present",
 ]
 
 T = TypeVar("T")
+NO_VAE = "an autoencoder, which this checkpoint does not hold; add a VAELoader"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,24 @@ class LatentValue:
         return replace(self, samples=samples)
 
 
+@dataclass(frozen=True, slots=True)
+class SamplerValue:
+    """A solver and its settings."""
+
+    solver: Solver
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GuiderValue:
+    """A model and how its predictions become one."""
+
+    model: value.Model
+    denoiser: Denoiser
+
+
+SigmasValue = tuple[float, ...]
+
 Model = Annotated[value.Model, Socket("MODEL")]
 Clip = Annotated[ClipValue, Socket("CLIP")]
 Vae = Annotated[value.Vae, Socket("VAE")]
@@ -55,6 +83,10 @@ Conditioning = Annotated[ConditioningValue, Socket("CONDITIONING")]
 Latent = Annotated[LatentValue, Socket("LATENT")]
 Image = Annotated[Tensor, Socket("IMAGE")]
 Mask = Annotated[Tensor, Socket("MASK")]
+Sampler = Annotated[SamplerValue, Socket("SAMPLER")]
+Sigmas = Annotated[SigmasValue, Socket("SIGMAS")]
+Guider = Annotated[GuiderValue, Socket("GUIDER")]
+Noise = Annotated[NoiseSource, Socket("NOISE")]
 
 Engine = Annotated[Services, Hidden("SERVICES")]
 Document = Annotated[Mapping[str, Any] | None, Hidden("PROMPT")]

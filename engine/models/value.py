@@ -1,6 +1,6 @@
 """The values on graph edges: `Model` and `Vae` (`Clip` is in text/). Immutable: a change makes a new one."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from engine.models.files.rename import Slot
 from engine.models.memory.device import Placement
 from engine.models.memory.resident import replaced
 from engine.models.spec import LatentFormat, ModelSpec
-from engine.sampling.guidance import Adjustment
+from engine.sampling.guidance import Cfg
 from engine.sampling.parameterisation import Parameterisation
 
 
@@ -26,8 +26,8 @@ class Model:
     """A diffusion model: shared network, its spec, and what this value changes about it.
 
     `network` has the base weights; `patches` are merged into copies of what they change when the value first predicts.
-    `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance); `adjustments` are
-    for whoever guides it.
+    `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance); `guidance`
+    changes how `guided` combines its predictions.
     """
 
     network: MMDiT
@@ -36,11 +36,18 @@ class Model:
     parameterisation: Parameterisation
     skip_layers: frozenset[int] = frozenset()
     patches: tuple[Patch, ...] = ()
-    adjustments: tuple[Adjustment, ...] = ()
+    guidance: tuple["GuidanceChange", ...] = ()
 
-    def with_adjustment(self, adjustment: Adjustment) -> "Model":
-        """The same model with one more change to what guidance makes of its predictions, after those it has already."""
-        return replace(self, adjustments=(*self.adjustments, adjustment))
+    def with_guidance(self, change: "GuidanceChange") -> "Model":
+        """The same model with one more change to how it is guided, after those it has already."""
+        return replace(self, guidance=(*self.guidance, change))
+
+    def guided(self, positive: Conditioning, negative: Conditioning, scale: float) -> Cfg:
+        """Classifier-free guidance of this model, with every change that it carries."""
+        guided = Cfg(self.predict, positive, negative, scale)
+        for change in self.guidance:
+            guided = change(self, guided)
+        return guided
 
     def with_parameterisation(self, parameterisation: Parameterisation) -> "Model":
         """The same weights under another schedule of noise levels (a different shift, say)."""
@@ -107,6 +114,9 @@ class Model:
             found = entry.context.shape[-1], entry.pooled.shape[-1]
             if found != expected:
                 raise BadValue("conditioning (context width, pooled width)", found, f"{expected}, as this model needs")
+
+
+GuidanceChange = Callable[[Model, Cfg], Cfg]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ OURS = {
     ("CLIPLoader", "type"): "the SD3 family only",
     ("DualCLIPLoader", "type"): "the SD3 family only",
     ("VAELoader", "vae_name"): "no pixel-space VAE",
+    ("ModelSamplingDiscrete", "sampling"): "no distilled LCM parameterisation",
 }
 SAMPLER_LISTS = ("sampler_name", "scheduler")
 

@@ -1,0 +1,107 @@
+"""How a model is to be guided, as part of the model value: what samplers make of its two predictions."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from engine.graph.node import Extra, Output, Range, Tooltip, node
+from engine.models.value import Model as ModelValue
+from engine.sampling.guidance import Cfg
+from engine.sampling.guidance_rules import Apg, CfgZeroStar, Rescale, SkipLayer
+from nodes.types import Model
+
+__all__ = ["NODES"]
+
+Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """Adds the rescaling of the guided prediction."""
+
+    share: float
+
+    def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
+        return replace(guided, adjust=(*guided.adjust, Rescale(self.share)))
+
+
+@dataclass(frozen=True, slots=True)
+class SkippingLayers:
+    """Adds skip-layer guidance between two shares of the way."""
+
+    layers: tuple[int, ...]
+    scale: float
+    start_percent: float
+    end_percent: float
+
+    def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
+        level = model.parameterisation.levels.percent_to_sigma
+        skipping = model.with_skipped_layers(self.layers).predict
+        start, end = level(self.start_percent), level(self.end_percent)
+        return replace(guided, adjust=(*guided.adjust, SkipLayer(skipping, guided.positive, self.scale, start, end)))
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """Replaces the formula by adaptive projected guidance."""
+
+    eta: float
+    norm_threshold: float
+    momentum: float
+
+    def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
+        return replace(guided, combine=Apg(guided.scale, self.eta, self.norm_threshold, self.momentum))
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroStar:
+    """Replaces the formula by CFG-Zero*'s."""
+
+    def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
+        return replace(guided, combine=CfgZeroStar(guided.scale))
+
+
+@node("RescaleCFG", category="advanced/model")
+def rescale_cfg(
+    *,
+    model: Model,
+    multiplier: Annotated[float, Range(0.0, 1.0, step=0.01), Tooltip("0 is plain guidance.")] = 0.7,
+) -> Model:
+    """Bring the spread of guided predictions back to that of unguided ones (Lin 2023, arXiv:2305.08891)."""
+    return model.with_guidance(Rescaled(multiplier))
+
+
+@node("SkipLayerGuidanceSD3", category="advanced/guidance")
+def skip_layer_guidance_sd3(
+    *,
+    model: Model,
+    layers: Annotated[str, Extra({"multiline": False}), Tooltip("Numbers of blocks.")] = "7, 8, 9",
+    scale: Annotated[float, Range(0.0, 10.0, step=0.1)] = 3.0,
+    start_percent: Percent = 0.01,
+    end_percent: Percent = 0.15,
+) -> Model:
+    """Guide away from what the model predicts with some blocks left out, for a part of the way (SD3.5 Medium)."""
+    chosen = tuple(int(word) for word in re.findall(r"\d+", layers))
+    model.with_skipped_layers(chosen)  # refuses blocks that are not there
+    return model.with_guidance(SkippingLayers(chosen, scale, start_percent, end_percent)) if chosen else model
+
+
+@node("APG", category="sampling/custom_sampling", display_name="Adaptive Projected Guidance")
+def apg(
+    *,
+    model: Model,
+    eta: Annotated[float, Range(-10.0, 10.0, step=0.01), Tooltip("The share of the parallel part; 1 is plain.")] = 1.0,
+    norm_threshold: Annotated[float, Range(0.0, 50.0, step=0.1), Tooltip("Bounds the difference; 0 does not.")] = 5.0,
+    momentum: Annotated[float, Range(-5.0, 1.0, step=0.01), Tooltip("Mixes earlier differences in.")] = 0.0,
+) -> Model:
+    """Guide less along the prediction itself, which oversaturates (Sadat 2024, arXiv:2410.02416)."""
+    return model.with_guidance(Projected(eta, norm_threshold, momentum))
+
+
+@node("CFGZeroStar", category="advanced/guidance", outputs=[Output("MODEL", "patched_model")])
+def cfg_zero_star(*, model: Model) -> Model:
+    """Fit the negative's velocity to the positive's before guiding (Fan 2025, arXiv:2503.18886)."""
+    return model.with_guidance(ZeroStar())
+
+
+NODES = (rescale_cfg, skip_layer_guidance_sd3, apg, cfg_zero_star)

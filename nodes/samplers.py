@@ -1,0 +1,197 @@
+"""Samplers with their settings on the node. Each is revision 1 of its sampler, as existing graphs expect."""
+
+from typing import Annotated, Literal
+
+from engine.errors import BadValue
+from engine.graph.node import Options, Range, Tooltip, node
+from engine.sampling import find_solver
+from nodes.types import Model, Sampler, SamplerValue
+from nodes.widgets import OLD_GRAPHS, SamplerName
+
+__all__ = ["NODES"]
+
+CATEGORY = "sampling/custom_sampling/samplers"
+Amount = Annotated[float, Range(0.0, 100.0, step=0.01, round=False)]
+Eta = Annotated[Amount, Tooltip("How much noise is renewed in a step; 0 is none.")]
+NoiseScale = Annotated[Amount, Tooltip("Multiplies the noise that is drawn.")]
+NoiseDevice = Annotated[
+    Literal["gpu", "cpu"], Options(["gpu", "cpu"]), Tooltip("Where noise is drawn; the numbers differ on a GPU.")
+]
+
+
+def _sampler(name: str, **options: object) -> SamplerValue:
+    solver = find_solver(name, OLD_GRAPHS)
+    solver.checked(options)
+    return SamplerValue(solver, options)
+
+
+@node("SamplerEulerAncestral", category=CATEGORY)
+def euler_ancestral(*, eta: Eta = 1.0, s_noise: NoiseScale = 1.0) -> Sampler:
+    """Euler's method with renewed noise."""
+    return _sampler("euler_ancestral", eta=eta, s_noise=s_noise)
+
+
+@node("SamplerEulerAncestralCFGPP", category=CATEGORY, display_name="SamplerEulerAncestralCFG++")
+def euler_ancestral_cfg_pp(
+    *,
+    eta: Annotated[float, Range(0.0, 1.0, step=0.01, round=False)] = 1.0,
+    s_noise: Annotated[float, Range(0.0, 10.0, step=0.01, round=False)] = 1.0,
+) -> Sampler:
+    """Euler's method with renewed noise, in CFG++ (Chung 2024, arXiv:2406.08070)."""
+    return _sampler("euler_ancestral_cfg_pp", eta=eta, s_noise=s_noise)
+
+
+@node("SamplerLMS", category=CATEGORY)
+def lms(*, order: Annotated[int, Range(1, 100)] = 4) -> Sampler:
+    """Linear multistep (Adams-Bashforth on the schedule's own spacing)."""
+    return _sampler("lms", order=order)
+
+
+@node("SamplerDPMPP_3M_SDE", category=CATEGORY)
+def dpmpp_3m_sde(*, eta: Eta = 1.0, s_noise: NoiseScale = 1.0, noise_device: NoiseDevice = "gpu") -> Sampler:
+    """DPM-Solver++(3M) as an SDE."""
+    return _sampler(_on(noise_device, "dpmpp_3m_sde"), eta=eta, s_noise=s_noise)
+
+
+@node("SamplerDPMPP_2M_SDE", category=CATEGORY)
+def dpmpp_2m_sde(
+    *,
+    solver_type: Annotated[Literal["midpoint", "heun"], Options(["midpoint", "heun"])] = "midpoint",
+    eta: Eta = 1.0,
+    s_noise: NoiseScale = 1.0,
+    noise_device: NoiseDevice = "gpu",
+) -> Sampler:
+    """DPM-Solver++(2M) as an SDE (Lu 2022, arXiv:2211.01095)."""
+    return _sampler(_on(noise_device, "dpmpp_2m_sde"), eta=eta, s_noise=s_noise, solver_type=solver_type)
+
+
+@node("SamplerDPMPP_SDE", category=CATEGORY)
+def dpmpp_sde(
+    *, eta: Eta = 1.0, s_noise: NoiseScale = 1.0, r: Amount = 0.5, noise_device: NoiseDevice = "gpu"
+) -> Sampler:
+    """DPM-Solver++(2S) as an SDE, two evaluations a step."""
+    return _sampler(_on(noise_device, "dpmpp_sde"), eta=eta, s_noise=s_noise, r=r)
+
+
+@node("SamplerDPMPP_2S_Ancestral", category=CATEGORY)
+def dpmpp_2s_ancestral(*, eta: Eta = 1.0, s_noise: NoiseScale = 1.0) -> Sampler:
+    """DPM-Solver++(2S) with renewed noise."""
+    return _sampler("dpmpp_2s_ancestral", eta=eta, s_noise=s_noise)
+
+
+@node("SamplerDPMAdaptative", category=CATEGORY)
+def dpm_adaptive(
+    *,
+    order: Annotated[int, Range(2, 3)] = 3,
+    rtol: Amount = 0.05,
+    atol: Amount = 0.0078,
+    h_init: Amount = 0.05,
+    pcoeff: Amount = 0.0,
+    icoeff: Amount = 1.0,
+    dcoeff: Amount = 0.0,
+    accept_safety: Amount = 0.81,
+    eta: Eta = 0.0,
+    s_noise: NoiseScale = 1.0,
+) -> Sampler:
+    """DPM-Solver that chooses its own steps (Lu 2022, arXiv:2206.00927)."""
+    controls = {"pcoeff": pcoeff, "icoeff": icoeff, "dcoeff": dcoeff, "accept_safety": accept_safety}
+    return _sampler(
+        "dpm_adaptive", order=order, rtol=rtol, atol=atol, h_init=h_init, eta=eta, s_noise=s_noise, **controls
+    )
+
+
+@node("SamplerER_SDE", category=CATEGORY)
+def er_sde(
+    *,
+    solver_type: Annotated[str, Options(["ER-SDE", "Reverse-time SDE", "ODE"], named=True)] = "ER-SDE",
+    max_stage: Annotated[int, Range(1, 3)] = 3,
+    eta: Eta = 1.0,
+    s_noise: NoiseScale = 1.0,
+) -> Sampler:
+    """Extended reverse-time SDE solver (Cui 2023, arXiv:2309.06169); eta acts in the reverse-time SDE alone."""
+    if solver_type == "ODE" or (solver_type == "Reverse-time SDE" and eta == 0):
+        return _sampler("er_sde", max_stage=max_stage, noise_scaler_power=1.0, s_noise=0.0)
+    power = eta + 1.0 if solver_type == "Reverse-time SDE" else None
+    return _sampler("er_sde", max_stage=max_stage, noise_scaler_power=power, s_noise=s_noise)
+
+
+@node("SamplerSASolver", category=CATEGORY)
+def sa_solver(
+    *,
+    model: Model,
+    eta: Annotated[float, Range(0.0, 10.0, step=0.01, round=False)] = 1.0,
+    sde_start_percent: Annotated[float, Range(0.0, 1.0, step=0.001)] = 0.2,
+    sde_end_percent: Annotated[float, Range(0.0, 1.0, step=0.001)] = 0.8,
+    s_noise: NoiseScale = 1.0,
+    predictor_order: Annotated[int, Range(1, 6)] = 3,
+    corrector_order: Annotated[int, Range(0, 6)] = 4,
+    use_pece: bool,
+    simple_order_2: bool,
+) -> Sampler:
+    """Stochastic Adams solver (Xue 2023, arXiv:2309.05019): noise between the two percents, predictor and corrector."""
+    percent_to_sigma = model.parameterisation.levels.percent_to_sigma
+    return _sampler(
+        "sa_solver",
+        eta=eta,
+        sde_start_sigma=percent_to_sigma(sde_start_percent),
+        sde_end_sigma=percent_to_sigma(sde_end_percent),
+        s_noise=s_noise,
+        predictor_order=predictor_order,
+        corrector_order=corrector_order,
+        use_pece=use_pece,
+        simple_order_2=simple_order_2,
+    )
+
+
+@node("SamplerWithOptions", category=CATEGORY, display_name="Sampler With Options")
+def sampler_with_options(
+    *,
+    sampler_name: SamplerName = "euler",
+    options: Annotated[str, Tooltip("name=value, separated by commas; `sigmagraph samplers NAME` lists them.")] = "",
+) -> Sampler:
+    """Any sampler, in any revision (`name@2`), with any of its settings."""
+    solver = find_solver(sampler_name, OLD_GRAPHS)
+    settings = _settings(options)
+    solver.checked(settings)
+    return SamplerValue(solver, settings)
+
+
+def _settings(text: str) -> dict[str, object]:
+    """Read `eta=0.5, solver_type=heun` as names and values."""
+    found: dict[str, object] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not name or not value:
+            raise BadValue("options", part, "name=value, separated by commas")
+        found[name] = _literal(value)
+    return found
+
+
+def _literal(text: str) -> object:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _on(device: str, name: str) -> str:
+    return f"{name}_gpu" if device == "gpu" else name
+
+
+NODES = (
+    euler_ancestral,
+    euler_ancestral_cfg_pp,
+    lms,
+    dpmpp_3m_sde,
+    dpmpp_2m_sde,
+    dpmpp_sde,
+    dpmpp_2s_ancestral,
+    dpm_adaptive,
+    er_sde,
+    sa_solver,
+    sampler_with_options,
+)

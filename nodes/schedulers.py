@@ -1,0 +1,124 @@
+"""Schedules with their settings on the node: each gives a list of noise levels."""
+
+from typing import Annotated
+
+from engine.errors import BadValue
+from engine.graph.node import Options, Range, Tooltip, node
+from engine.sampling import find_schedule, run_sigmas
+from engine.sampling.spacings import Span
+from nodes.types import Model, Sigmas
+from nodes.widgets import OLD_GRAPHS, Fraction, ScheduleName, Steps
+
+__all__ = ["NODES"]
+
+CATEGORY = "sampling/custom_sampling/schedulers"
+Level = Annotated[float, Range(0.0, 5000.0, step=0.01, round=False)]
+Exponent = Annotated[float, Range(0.0, 100.0, step=0.01, round=False)]
+Shape = Annotated[float, Range(0.0, 50.0, step=0.01, round=False)]
+SDXL_MAX, SDXL_MIN = 14.614642, 0.0291675
+TABLES = {"SD1": "sd1", "SDXL": "sdxl", "SVD": "svd"}
+
+
+@node("BasicScheduler", category=CATEGORY)
+def basic_scheduler(
+    *, model: Model, scheduler: ScheduleName = "simple", steps: Steps = 20, denoise: Fraction = 1.0
+) -> Sigmas:
+    """Any schedule by name, for the levels of this model."""
+    schedule = find_schedule(scheduler, OLD_GRAPHS)
+    return tuple(run_sigmas(schedule, model.parameterisation.levels, steps, denoise))
+
+
+@node("KarrasScheduler", category=CATEGORY)
+def karras(
+    *, steps: Steps = 20, sigma_max: Level = SDXL_MAX, sigma_min: Level = SDXL_MIN, rho: Exponent = 7.0
+) -> Sigmas:
+    """Even steps in sigma^(1/rho) (Karras 2022, arXiv:2206.00364, eq. 5)."""
+    return _spread("karras", steps, sigma_min, sigma_max, rho=rho)
+
+
+@node("ExponentialScheduler", category=CATEGORY)
+def exponential(*, steps: Steps = 20, sigma_max: Level = SDXL_MAX, sigma_min: Level = SDXL_MIN) -> Sigmas:
+    """Even steps in ln(sigma)."""
+    return _spread("exponential", steps, sigma_min, sigma_max)
+
+
+@node("PolyexponentialScheduler", category=CATEGORY)
+def polyexponential(
+    *, steps: Steps = 20, sigma_max: Level = SDXL_MAX, sigma_min: Level = SDXL_MIN, rho: Exponent = 1.0
+) -> Sigmas:
+    """Steps of a power in ln(sigma); above 1 it is denser at low levels."""
+    return _spread("polyexponential", steps, sigma_min, sigma_max, rho=rho)
+
+
+@node("LaplaceScheduler", category=CATEGORY)
+def laplace(
+    *,
+    steps: Steps = 20,
+    sigma_max: Level = SDXL_MAX,
+    sigma_min: Level = SDXL_MIN,
+    mu: Annotated[float, Range(-10.0, 10.0, step=0.1, round=False)] = 0.0,
+    beta: Annotated[float, Range(0.0, 10.0, step=0.1, round=False)] = 0.5,
+) -> Sigmas:
+    """Even quantiles of a Laplace density over ln(sigma) (Hang 2024, arXiv:2407.03297); no 0 at the end."""
+    return _spread("laplace", steps, sigma_min, sigma_max, mu=mu, beta=beta)
+
+
+@node("VPScheduler", category=CATEGORY)
+def vp(
+    *,
+    steps: Steps = 20,
+    beta_d: Level = 19.9,
+    beta_min: Level = 0.1,
+    eps_s: Annotated[float, Range(0.0, 1.0, step=0.0001, round=False)] = 0.001,
+) -> Sigmas:
+    """Even steps in the time of a variance-preserving process (Song 2021, arXiv:2011.13456)."""
+    return _spread("vp", steps, SDXL_MIN, SDXL_MAX, beta_d=beta_d, beta_min=beta_min, eps_s=eps_s)
+
+
+@node("BetaSamplingScheduler", category=CATEGORY)
+def beta_sampling(*, model: Model, steps: Steps = 20, alpha: Shape = 0.6, beta: Shape = 0.6) -> Sigmas:
+    """The model's levels at the quantiles of a beta distribution (Lee 2024, arXiv:2407.12173)."""
+    return tuple(find_schedule("beta", OLD_GRAPHS)(model.parameterisation.levels, steps, alpha=alpha, beta=beta))
+
+
+@node("SDTurboScheduler", category=CATEGORY)
+def sd_turbo(*, model: Model, steps: Annotated[int, Range(1, 10)] = 1, denoise: Fraction = 1.0) -> Sigmas:
+    """Every hundredth trained level (Sauer 2023, arXiv:2311.17042)."""
+    return tuple(find_schedule("sd_turbo", OLD_GRAPHS)(model.parameterisation.levels, steps, denoise=denoise))
+
+
+@node("AlignYourStepsScheduler", category=CATEGORY)
+def align_your_steps(
+    *,
+    model_type: Annotated[
+        str, Options(list(TABLES), named=True), Tooltip("The model the levels were found for.")
+    ] = "SD1",
+    steps: Annotated[int, Range(1, 10_000)] = 10,
+    denoise: Fraction = 1.0,
+) -> Sigmas:
+    """Levels found by optimisation, spread over any number of steps (Sabour 2024, arXiv:2404.14507)."""
+    kept = round(steps * denoise)
+    if not kept:
+        return ()
+    levels = Span(SDXL_MIN, SDXL_MAX)  # unused: the table holds the levels
+    return tuple(find_schedule("align_your_steps", OLD_GRAPHS)(levels, steps, table=TABLES[model_type])[-(kept + 1) :])
+
+
+def _spread(name: str, steps: int, sigma_min: float, sigma_max: float, **options: float) -> tuple[float, ...]:
+    """A schedule between two given levels."""
+    if not 0 < sigma_min < sigma_max:
+        raise BadValue("sigma_min, sigma_max", (sigma_min, sigma_max), "two levels above 0, the first below the second")
+    return tuple(find_schedule(name, OLD_GRAPHS)(Span(sigma_min, sigma_max), steps, **options))
+
+
+NODES = (
+    basic_scheduler,
+    karras,
+    exponential,
+    polyexponential,
+    laplace,
+    vp,
+    beta_sampling,
+    sd_turbo,
+    align_your_steps,
+)

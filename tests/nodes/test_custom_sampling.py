@@ -1,0 +1,192 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.errors import BadValue, UnknownName
+from engine.models import Checkpoint, Conditioning, load_checkpoint
+from engine.models.value import Model
+from engine.sampling import SOLVERS, Comfy
+from nodes import NODES
+from nodes.types import LatentValue
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint: Path) -> Model:
+    loaded: Checkpoint = load_checkpoint(tiny_checkpoint)
+    return loaded.model
+
+
+def conditioning(seed: int) -> Conditioning:
+    generator = torch.Generator().manual_seed(seed)
+    return Conditioning(torch.randn(1, 6, 128, generator=generator), torch.randn(1, 128, generator=generator))
+
+
+POSITIVE, NEGATIVE, EMPTY = conditioning(1), conditioning(2), conditioning(3)
+SIDES = {"positive": POSITIVE, "negative": NEGATIVE}
+BLANK = LatentValue(torch.zeros(1, 16, 6, 8))
+
+
+def basic(model: Model, steps: int = 4, scheduler: str = "normal") -> tuple[float, ...]:
+    sigmas: tuple[float, ...] = NODES["BasicScheduler"](model=model, scheduler=scheduler, steps=steps)
+    return sigmas
+
+
+def advanced(guider: object, sigmas: object, **inputs: object) -> torch.Tensor:
+    settings = {"noise": Comfy(7), "sampler": NODES["KSamplerSelect"](sampler_name="euler"), "latent_image": BLANK}
+    output, _ = NODES["SamplerCustomAdvanced"](guider=guider, sigmas=sigmas, **(settings | inputs))
+    samples: torch.Tensor = output.samples
+    return samples
+
+
+def plain(model: Model, **inputs: object) -> torch.Tensor:
+    settings = {"seed": 7, "steps": 4, "cfg": 3.0, "scheduler": "normal", "latent_image": BLANK} | SIDES
+    samples: torch.Tensor = NODES["KSampler"](model=model, **(settings | inputs)).samples
+    return samples
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "dpmpp_2m_sde", "euler_ancestral", "euler_ancestral@2"])
+def test_the_parts_put_together_are_the_whole_sampler(model: Model, sampler: str) -> None:
+    whole = plain(model, sampler_name=sampler)
+    guider = NODES["CFGGuider"](model=model, cfg=3.0, **SIDES)
+    chosen = NODES["KSamplerSelect"](sampler_name=sampler)
+    assert torch.equal(advanced(guider, basic(model), sampler=chosen), whole)
+    output, denoised = NODES["SamplerCustom"](
+        model=model, noise_seed=7, cfg=3.0, sampler=chosen, sigmas=basic(model), latent_image=BLANK, **SIDES
+    )
+    assert torch.equal(output.samples, whole)
+    torch.testing.assert_close(denoised.samples, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_two_advanced_samplers_that_share_the_steps_are_one_whole_run(model: Model) -> None:
+    settings = {"model": model, "noise_seed": 7, "steps": 4, "cfg": 3.0, "scheduler": "normal"} | SIDES
+    node = NODES["KSamplerAdvanced"]
+    first = node(**settings, latent_image=BLANK, end_at_step=2, return_with_leftover_noise="enable")
+    second = node(**settings, latent_image=first, start_at_step=2, add_noise="disable")
+    torch.testing.assert_close(second.samples, plain(model))
+
+
+def test_split_sigmas_in_two_custom_samplers_are_one_whole_run(model: Model) -> None:
+    guider = NODES["CFGGuider"](model=model, cfg=3.0, **SIDES)
+    high, low = NODES["SplitSigmas"](sigmas=basic(model), step=2)
+    left = LatentValue(advanced(guider, high))
+    joined = advanced(guider, low, noise=NODES["DisableNoise"](), latent_image=left)
+    torch.testing.assert_close(joined, plain(model))
+
+
+def test_the_basic_guider_is_guidance_of_scale_one(model: Model) -> None:
+    guider = NODES["BasicGuider"](model=model, conditioning=POSITIVE)
+    assert torch.equal(advanced(guider, basic(model)), plain(model, cfg=1.0))
+
+
+def test_dual_guidance_with_equal_sides_is_plain_guidance(model: Model) -> None:
+    settings = {"model": model, "cond1": POSITIVE, "cfg_conds": 3.0, "cfg_cond2_negative": 3.0}
+    from_negative = NODES["DualCFGGuider"](cond2=NEGATIVE, negative=NEGATIVE, **settings)
+    torch.testing.assert_close(advanced(from_negative, basic(model)), plain(model))
+    to_positive = NODES["DualCFGGuider"](cond2=POSITIVE, negative=NEGATIVE, style="nested", **settings)
+    torch.testing.assert_close(advanced(to_positive, basic(model)), plain(model))
+
+
+def test_perpendicular_negatives_of_no_scale_are_guidance_against_the_empty_prompt(model: Model) -> None:
+    guider = NODES["PerpNegGuider"](model=model, empty_conditioning=EMPTY, cfg=3.0, neg_scale=0.0, **SIDES)
+    torch.testing.assert_close(advanced(guider, basic(model)), plain(model, negative=EMPTY))
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("RescaleCFG", {"multiplier": 0.0}),
+        ("SkipLayerGuidanceSD3", {"layers": "0", "scale": 0.0}),
+        ("SkipLayerGuidanceSD3", {"layers": ""}),
+        ("APG", {"eta": 1.0, "norm_threshold": 0.0, "momentum": 0.0}),
+    ],
+)
+def test_guidance_with_neutral_settings_is_plain_guidance_bit_for_bit(
+    model: Model, name: str, inputs: dict[str, object]
+) -> None:
+    assert torch.equal(plain(NODES[name](model=model, **inputs)), plain(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("RescaleCFG", {}),
+        ("SkipLayerGuidanceSD3", {"layers": "0", "start_percent": 0.0, "end_percent": 1.0}),
+        ("APG", {"eta": 0.0}),
+        ("CFGZeroStar", {}),
+    ],
+)
+def test_guidance_with_its_usual_settings_changes_the_picture_and_not_the_model(
+    model: Model, name: str, inputs: dict[str, object]
+) -> None:
+    before = plain(model)
+    assert not torch.allclose(plain(NODES[name](model=model, **inputs)), before)
+    assert torch.equal(plain(model), before)
+
+
+def test_a_block_that_is_not_there_cannot_be_skipped(model: Model) -> None:
+    with pytest.raises(BadValue, match="block numbers from 0 to 1"):
+        NODES["SkipLayerGuidanceSD3"](model=model)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "sampler"),
+    [
+        ("SamplerEulerAncestral", {}, "euler_ancestral"),
+        ("SamplerEulerAncestralCFGPP", {}, "euler_ancestral_cfg_pp"),
+        ("SamplerLMS", {}, "lms"),
+        ("SamplerDPMPP_3M_SDE", {"noise_device": "cpu"}, "dpmpp_3m_sde"),
+        ("SamplerDPMPP_2M_SDE", {"noise_device": "cpu"}, "dpmpp_2m_sde"),
+        ("SamplerDPMPP_2M_SDE", {"noise_device": "gpu", "solver_type": "heun"}, "dpmpp_2m_sde_heun_gpu"),
+        ("SamplerDPMPP_SDE", {"noise_device": "cpu"}, "dpmpp_sde"),
+        ("SamplerDPMPP_2S_Ancestral", {}, "dpmpp_2s_ancestral"),
+        ("SamplerDPMAdaptative", {}, "dpm_adaptive"),
+        ("SamplerER_SDE", {}, "er_sde"),
+        ("SamplerWithOptions", {"sampler_name": "heun"}, "heun"),
+    ],
+)
+def test_a_sampler_node_left_alone_is_the_sampler_of_that_name(
+    model: Model, name: str, inputs: dict[str, object], sampler: str
+) -> None:
+    guider = NODES["CFGGuider"](model=model, cfg=2.0, **SIDES)
+    by_name = NODES["KSamplerSelect"](sampler_name=sampler)
+    ours = advanced(guider, basic(model), sampler=NODES[name](**inputs))
+    assert torch.equal(ours, advanced(guider, basic(model), sampler=by_name))
+
+
+def test_the_sa_solver_node_left_alone_is_sa_solver(model: Model) -> None:
+    guider = NODES["CFGGuider"](model=model, cfg=2.0, **SIDES)
+    ours = NODES["SamplerSASolver"](model=model, use_pece=False, simple_order_2=False)
+    by_name = NODES["KSamplerSelect"](sampler_name="sa_solver")
+    assert torch.equal(advanced(guider, basic(model), sampler=ours), advanced(guider, basic(model), sampler=by_name))
+
+
+def test_er_sde_as_an_ode_draws_no_noise(model: Model) -> None:
+    guider = NODES["BasicGuider"](model=model, conditioning=POSITIVE)
+    sigmas = basic(model)
+    quiet = [
+        NODES["SamplerER_SDE"](solver_type="ODE"),
+        NODES["SamplerER_SDE"](solver_type="Reverse-time SDE", eta=0.0),
+    ]
+    one, two = (advanced(guider, sigmas, sampler=each) for each in quiet)
+    assert torch.equal(one, two)
+
+
+def test_any_sampler_takes_its_settings_as_text(model: Model) -> None:
+    by_text = NODES["SamplerWithOptions"](sampler_name="euler_ancestral@2", options="eta=0.5, s_noise=0.9")
+    assert by_text.solver is SOLVERS["euler_ancestral"]
+    assert by_text.options == {"eta": 0.5, "s_noise": 0.9}
+    with pytest.raises(UnknownName, match="option of sampler euler_ancestral; did you mean 'eta'"):
+        NODES["SamplerWithOptions"](sampler_name="euler_ancestral", options="etta=0.5")
+    with pytest.raises(BadValue, match="name=value"):
+        NODES["SamplerWithOptions"](sampler_name="euler_ancestral", options="eta")
+    with pytest.raises(BadValue, match=r"euler_ancestral\.eta: 1000"):
+        NODES["SamplerWithOptions"](sampler_name="euler_ancestral", options="eta=1000")
+
+
+def test_added_noise_is_the_start_of_a_run(model: Model) -> None:
+    latent = LatentValue(torch.randn(1, 16, 6, 8))
+    noised = NODES["AddNoise"](model=model, noise=Comfy(7), sigmas=(0.6, 0.0), latent_image=latent).samples
+    drawn = torch.randn(1, 16, 6, 8, generator=torch.Generator().manual_seed(7))
+    to_model, to_vae = model.spec.latent_format.to_model, model.spec.latent_format.to_vae
+    torch.testing.assert_close(noised, to_vae(0.6 * drawn + 0.4 * to_model(latent.samples)))
