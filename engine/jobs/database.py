@@ -49,16 +49,17 @@ class _Work(Generic[T]):
 
     def run(self, tx: Tx) -> None:
         """Run inside a savepoint: a refusal takes back this work alone."""
-        before = len(tx.events)
+        before, savepoint = len(tx.events), tx.connection.begin_nested()
         try:
-            with tx.connection.begin_nested():
-                result = self.function(tx)
-        except SQLAlchemyError:  # the connection's trouble, not this work's
+            result = self.function(tx)
+        except SQLAlchemyError:  # the connection's trouble, not this work's; a full disk leaves no savepoint either
             raise
         except Exception as refusal:  # noqa: BLE001  # whatever it is, it is the caller's to see; the writer lives on
+            savepoint.rollback()
             del tx.events[before:]
             self.answer = partial(self._fail, refusal)
         else:
+            savepoint.commit()
             self.answer = partial(self._finish, result)
 
     def _finish(self, result: T) -> None:
@@ -155,13 +156,28 @@ class Database:
         """The writer thread."""
         wait_s = RETRY_S
         while batch := self._take():
-            try:
-                self._commit(self._writer, batch)
+            again = self._try(batch)
+            if not again:
                 wait_s = RETRY_S
-            except SQLAlchemyError as error:
-                if self._sort_out(batch, error):
-                    time.sleep(wait_s)
-                    wait_s = min(LONGEST_RETRY_S, wait_s * 2)
+                continue
+            with self._changed:
+                self._waiting.extendleft(reversed(again))
+            time.sleep(wait_s)
+            wait_s = min(LONGEST_RETRY_S, wait_s * 2)
+
+    def _try(self, batch: Sequence[_Work[Any]]) -> Sequence[_Work[Any]]:
+        """Commit all, or else each by itself; what is left has to be tried again."""
+        try:
+            self._commit(self._writer, batch)
+        except SQLAlchemyError as error:
+            if len(batch) == 1 or "locked" in str(error):
+                return self._sort_out(batch, error)
+        else:
+            return []
+        again: list[_Work[Any]] = []
+        for work in batch:  # sure work keeps its order: what one job said comes before its end
+            again += [work] if work.is_sure and again else self._try([work])
+        return again
 
     def _take(self) -> list[_Work[Any]]:
         """What is waiting, at most a batch; nothing once the database is closed and all is written."""
@@ -187,18 +203,15 @@ class Database:
         for work in batch:
             work.answer()
 
-    def _sort_out(self, batch: Sequence[_Work[Any]], error: SQLAlchemyError) -> bool:
-        """Nothing of the batch happened. Sure work waits for another try, the rest is refused; whether any waits."""
-        with self._changed:
-            is_over = self._give_up_at is not None and time.monotonic() > self._give_up_at
-            again = [work for work in batch if work.is_sure and not is_over]
-            self._waiting.extendleft(reversed(again))
+    def _sort_out(self, batch: Sequence[_Work[Any]], error: SQLAlchemyError) -> Sequence[_Work[Any]]:
+        """Nothing of the batch happened. Sure work waits for another try, the rest is refused."""
+        is_over = self._give_up_at is not None and time.monotonic() > self._give_up_at
         problem = _failed(self.settings.url, error)
         problem.__cause__ = error
         for work in batch:
-            if work not in again:
+            if is_over or not work.is_sure:
                 work.refuse(problem)
-        return bool(again)
+        return [work for work in batch if work.is_sure and not is_over]
 
 
 def _failed(url: str, error: SQLAlchemyError) -> StoreFailed:

@@ -39,7 +39,7 @@ class ProcessWorker:
         self._life: asyncio.Task[None] | None = None
         self._is_ready = self._is_stopping = False
         self._starts = 0
-        self._reason = ""
+        self._reason = self._last_error = ""
         self._stats: Mapping[str, Any] = {}
 
     @property
@@ -98,7 +98,8 @@ class ProcessWorker:
 
     def status(self) -> WorkerStatus:
         pid = self._process.pid if self._process is not None and self._process.returncode is None else None
-        return WorkerStatus(self.name, self._is_ready, self._starts, tuple(self._jobs), pid, self._stats, self._reason)
+        jobs, stats, problem = tuple(self._jobs), self._stats, self._last_error
+        return WorkerStatus(self.name, self._is_ready, self._starts, jobs, pid, stats, problem)
 
     # -- one life after another ----------------------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ class ProcessWorker:
 
     def _mourn(self) -> None:
         """Tell who waits for it."""
-        jobs, self._jobs = tuple(self._jobs), {}
+        jobs, self._jobs, self._last_error = tuple(self._jobs), {}, self._reason
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(WorkerLost(f"{self.name} {self._reason}"))

@@ -9,6 +9,7 @@ from engine.errors import IllegalMove, NotAccepting, StoreFailed, WorkerLost
 from engine.graph.document import parse_workflow
 from engine.graph.node import Node, Services
 from engine.graph.workflow import Workflow
+from engine.jobs.accounts import Accounts
 from engine.jobs.check import Checker
 from engine.jobs.dispatch import Dispatcher
 from engine.jobs.events import JobEvent, is_last
@@ -43,6 +44,7 @@ class JobService:
         self.settings = settings
         self._feed = Feed()
         self.store = Store(settings.store, self._feed.publish, idempotency_s=settings.idempotency_s, clock=clock)
+        self.accounts = Accounts(self.store)
         self._workers = workers
         self._checker = Checker(workers, services, settings.check_deadline_s)
         self._dispatcher = Dispatcher(self.store, self._feed, workers, settings, self._checker.told)

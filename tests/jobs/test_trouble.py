@@ -1,0 +1,176 @@
+"""Full disks, locked, damaged and absent databases: refusals that say why, and nothing accepted is lost."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import StoreFailed
+from engine.jobs.events import JobEvent
+from engine.jobs.job import State
+from engine.jobs.service import JobService
+from engine.jobs.settings import JobSettings, StoreSettings
+from engine.jobs.store import Store
+from tests.jobs.serving import ends, here, log, sent, service, started
+
+Runs = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+def database(folder: Path) -> Path:
+    return folder / "jobs.sqlite"
+
+
+async def limit_pages(jobs: JobService, more: int | None) -> None:
+    """Make the disk full, as far as this database can tell: it may grow by so many pages, or again without limit."""
+
+    def limit(tx: Any) -> None:
+        pages = tx.connection.exec_driver_sql("PRAGMA page_count").scalar()
+        tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + more if more is not None else 2**30}")
+
+    await jobs.store.database.write(limit)
+
+
+def test_a_full_disk_refuses_submissions_and_keeps_what_was_accepted(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            await jobs.pause()
+            first = await sent(jobs)
+            await limit_pages(jobs, 1)
+            with pytest.raises(StoreFailed, match=r"jobs\.sqlite: database or disk is full"):
+                await sent(jobs, salt="x" * 100_000)
+            assert (await jobs.counts()).queued == 1
+            await limit_pages(jobs, None)
+            second = await sent(jobs)
+            await jobs.resume()
+            assert [(await jobs.wait(job.id)).state for job in (first, second)] == [State.SUCCEEDED] * 2
+
+    run(case())
+
+
+def test_what_a_run_says_is_kept_until_the_disk_has_room_again(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            job = await sent(jobs, count=300, seconds=0.002)
+            await started(jobs, job)
+            await limit_pages(jobs, 1)
+            await asyncio.sleep(1)
+            assert (await jobs.get(job.id)).state is State.RUNNING
+            await limit_pages(jobs, None)
+            done = await jobs.wait(job.id)
+            events = list(await jobs.events(job.id, limit=5000))
+            assert done.state is State.SUCCEEDED
+            assert [event.number for event in events] == list(range(1, done.events + 1))
+            assert (done.events > 300, ends(events)) == (True, 1)
+
+    run(case())
+
+
+def test_a_database_locked_for_a_while_delays_and_loses_nothing(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            running = await sent(jobs, count=20, seconds=0.01)
+            await started(jobs, running)
+            with closing(sqlite3.connect(database(tmp_path), isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                waiting = asyncio.create_task(sent(jobs))
+                await asyncio.sleep(0.5)
+                assert (await jobs.counts()).running == 1  # reading goes on
+                assert not waiting.done()
+                other.execute("ROLLBACK")
+            second = await waiting
+            assert [(await jobs.wait(job.id)).state for job in (running, second)] == [State.SUCCEEDED] * 2
+            assert ends(await log(jobs, running)) == 1
+
+    run(case())
+
+
+def test_a_database_locked_too_long_refuses_submissions_and_still_ends_what_ran(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        store = StoreSettings(f"sqlite:///{database(tmp_path)}", lock_wait_s=0.1)
+        jobs = JobService(JobSettings(store), [here()])
+        await jobs.start()
+        running = await sent(jobs, count=20, seconds=0.01)
+        await started(jobs, running)
+        with closing(sqlite3.connect(database(tmp_path), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreFailed, match="database is locked"):
+                await sent(jobs)
+            await asyncio.sleep(0.5)
+            other.execute("ROLLBACK")
+        assert (await jobs.wait(running.id)).state is State.SUCCEEDED
+        await jobs.stop()
+
+    run(case())
+
+
+def test_events_are_published_in_the_order_and_number_of_the_log_even_after_retries(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        heard: list[int] = []
+        store = StoreSettings(f"sqlite:///{database(tmp_path)}", lock_wait_s=0.05)
+        jobs = JobService(JobSettings(store), [here()])
+        await jobs.start()
+        jobs.listen(lambda what: heard.append(what.number) if isinstance(what, JobEvent) else None)
+        job = await sent(jobs, count=200, seconds=0.002)
+        await started(jobs, job)
+        with closing(sqlite3.connect(database(tmp_path), isolation_level=None)) as other:
+            for _ in range(2):
+                other.execute("BEGIN IMMEDIATE")
+                await asyncio.sleep(0.15)
+                other.execute("ROLLBACK")
+                await asyncio.sleep(0.05)
+        done = await jobs.wait(job.id)
+        assert heard == list(range(1, done.events + 1))
+        await jobs.stop()
+
+    run(case())
+
+
+@pytest.mark.parametrize("contents", [b"this is no database at all, whatever its name says\n" * 100])
+def test_a_damaged_database_is_named_and_left_alone(run: Runs, tmp_path: Path, contents: bytes) -> None:
+    database(tmp_path).write_bytes(contents)
+
+    async def case() -> None:
+        with pytest.raises(StoreFailed, match=r"jobs\.sqlite: file is not a database"):
+            await Store(StoreSettings(f"sqlite:///{database(tmp_path)}")).open()
+
+    run(case())
+    assert database(tmp_path).read_bytes() == contents
+
+
+def test_a_database_in_a_place_that_cannot_be_is_named(run: Runs, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    async def case() -> None:
+        with pytest.raises(StoreFailed, match="file/jobs.sqlite: File exists"):
+            await Store(StoreSettings(f"sqlite:///{tmp_path}/file/jobs.sqlite")).open()
+
+    run(case())
+
+
+def test_a_password_is_not_part_of_any_message(run: Runs) -> None:
+    pytest.importorskip("psycopg")
+
+    async def case() -> str:
+        with pytest.raises(StoreFailed) as caught:
+            await Store(StoreSettings("postgresql+psycopg://me:secret@127.0.0.1:1/none")).open()
+        return str(caught.value)
+
+    assert "secret" not in run(case())
+
+
+def test_a_closed_store_says_so(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        store = Store(StoreSettings(f"sqlite:///{database(tmp_path)}"))
+        with pytest.raises(StoreFailed, match="closed"):
+            await store.counts()
+        await store.open()
+        await store.close()
+        with pytest.raises(StoreFailed, match="closed"):
+            await store.expire()
+        await store.close()
+
+    run(case())
