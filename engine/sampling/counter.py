@@ -47,23 +47,30 @@ def counter_normal(
     drawn = []
     for image in images:
         key = (seed & WORD, seed >> 32)
-        first, second = _philox(counter, image & WORD, (draw & 0xFFFFFF) | purpose << 24, key)
+        first, second = _uniforms(counter, image & WORD, (draw & 0xFFFFFF) | purpose << 24, key)
         drawn.append(torch.stack([first, second], dim=1).reshape(-1)[:count])
     return normal_quantile(torch.stack(drawn)).reshape(len(images), *shape)
 
 
-def _philox(counter: Tensor, third: int, fourth: int, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _uniforms(counter: Tensor, third: int, fourth: int, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Two uniforms in (0, 1), float64, per counter: 52 bits each, the middle of their cell."""
-    a, b = counter
-    c, d = torch.full_like(a, third), torch.full_like(a, fourth)
+    first, second = counter
+    words = philox_words(first, second, torch.full_like(first, third), torch.full_like(first, fourth), key)
+    a, b = ((high << 20) | (low >> 12) for high, low in (words[:2], words[2:]))
+    return (a.double() + 0.5) * 2.0**-52, (b.double() + 0.5) * 2.0**-52
+
+
+def philox_words(
+    a: Tensor, b: Tensor, c: Tensor, d: Tensor, key: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox-4x32-10: four 32-bit words (in int64 tensors) scrambled under a key of two."""
     k0, k1 = key
     for _ in range(ROUNDS):
         high_a, low_a = _wide_product(a, PHILOX_M[0])
         high_c, low_c = _wide_product(c, PHILOX_M[1])
         a, b, c, d = high_c ^ b ^ k0, low_c, high_a ^ d ^ k1, low_a
         k0, k1 = (k0 + PHILOX_W[0]) & WORD, (k1 + PHILOX_W[1]) & WORD
-    first, second = ((high << 20) | (low >> 12) for high, low in ((a, b), (c, d)))
-    return (first.double() + 0.5) * 2.0**-52, (second.double() + 0.5) * 2.0**-52
+    return a, b, c, d
 
 
 def _wide_product(value: Tensor, factor: int) -> tuple[Tensor, Tensor]:
