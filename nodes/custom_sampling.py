@@ -6,6 +6,7 @@ from engine.graph.node import Options, Output, Range, Tooltip, node
 from engine.sampling import Comfy, NoiseSource, Silent, Unguided, find_solver
 from engine.sampling.guidance_rules import DualCfg, PerpNeg
 from nodes.denoising import Pair, denoised_latent, in_model_space
+from nodes.resuming import Unfinished
 from nodes.types import (
     Conditioning,
     Guider,
@@ -40,20 +41,29 @@ def sampler_custom(
     sampler: Sampler,
     sigmas: Sigmas,
     latent_image: Latent,
+    unfinished: Unfinished = None,
 ) -> Pair:
     """Sample with any sampler over any sigmas."""
     noise: NoiseSource = Comfy(noise_seed) if add_noise else Silent(Comfy(noise_seed))
     denoiser = model.guided(positive, negative, cfg)
-    return (yield from denoised_latent(model, denoiser, latent_image, sigmas, sampler.solver, noise, sampler.options))
+    how = sampler.solver, noise, sampler.options, unfinished
+    return (yield from denoised_latent(model, denoiser, latent_image, sigmas, *how))
 
 
 @node("SamplerCustomAdvanced", category="sampling/custom_sampling", lane="device", outputs=PAIR)
 def sampler_custom_advanced(
-    *, noise: Noise, guider: Guider, sampler: Sampler, sigmas: Sigmas, latent_image: Latent
+    *,
+    noise: Noise,
+    guider: Guider,
+    sampler: Sampler,
+    sigmas: Sigmas,
+    latent_image: Latent,
+    unfinished: Unfinished = None,
 ) -> Pair:
     """Sample with any noise, guidance, sampler and sigmas."""
     model, denoiser = guider.model, guider.denoiser
-    return (yield from denoised_latent(model, denoiser, latent_image, sigmas, sampler.solver, noise, sampler.options))
+    how = sampler.solver, noise, sampler.options, unfinished
+    return (yield from denoised_latent(model, denoiser, latent_image, sigmas, *how))
 
 
 @node("KSamplerSelect", category="sampling/custom_sampling/samplers")

@@ -6,10 +6,12 @@ from collections.abc import Generator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue
+from engine.errors import BadPrediction, BadValue
+from engine.graph.kept import Kept
 from engine.graph.node import Progress
 from engine.models.value import Model
 from engine.sampling import Denoiser, NoiseSource, Solver, sample_steps
+from nodes.resuming import resumed
 from nodes.types import LatentValue
 
 __all__ = ["Pair", "Sampling", "denoised_latent", "in_model_space"]
@@ -26,14 +28,17 @@ def denoised_latent(
     solver: Solver,
     noise: NoiseSource,
     options: Mapping[str, object] | None = None,
+    kept: Kept | None = None,
 ) -> Pair:
     """Run `solver` over `sigmas`; the last state and the last estimate of the clean latent, both in VAE units.
 
     An empty schedule gives the latent back as it is. A latent of nothing but zeros is not shifted into model space.
+    Where a killed process left predictions of the same run in `kept`, it goes on from there, bit for bit.
     """
     if len(sigmas) < 2:
         return latent, latent
     start = in_model_space(model, latent.samples)
+    recording = resumed(kept, start.device)
     steps = sample_steps(
         denoiser,
         start,
@@ -44,6 +49,7 @@ def denoised_latent(
         options=options,
         mask=latent.noise_mask,
         batch_index=latent.batch_index,
+        recording=recording,
     )
     estimate = start
     try:
@@ -53,8 +59,13 @@ def denoised_latent(
             yield Progress(tick.step, tick.steps, preview=tick.denoised)
     except StopIteration as end:
         final: Tensor = end.value
+        recording.done()
+    except BadPrediction:
+        recording.done()
+        raise
     finally:
         steps.close()
+        recording.leave()
     return _in_vae_units(model, latent, final), _in_vae_units(model, latent, estimate)
 
 

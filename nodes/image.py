@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from engine.errors import BadValue
+from engine.graph.lock import Lock
 from engine.graph.node import FileIn, Range, Tooltip, UiResult, node
 from engine.writing import write_new
 from nodes.naming import series
 from nodes.pictures import png_bytes, read_picture
+from nodes.provenance import LockInput, locked
 from nodes.types import BatchSize, Document, Engine, Image, Mask, PictureInfo
 
 __all__ = ["NODES"]
@@ -35,19 +37,22 @@ def save_image(
     prompt: Document,
     extra_pnginfo: PictureInfo,
     services: Engine,
+    lock: LockInput = None,
 ) -> UiResult:
-    """Save as numbered PNGs in the output folder; each carries the workflow that made it."""
-    return _write(
-        images, services.output_dir, filename_prefix, {"prompt": prompt, **(extra_pnginfo or {})}, "output", 4
-    )
+    """Save as numbered PNGs in the output folder; each carries the workflow that made it, and a lock for replays."""
+    text = {"prompt": prompt, **(extra_pnginfo or {})}
+    return _write(images, services.output_dir, filename_prefix, text, lock, "output", 4)
 
 
 @node("PreviewImage", category="image", display_name="Preview Image", output_node=True)
-def preview_image(*, images: Image, prompt: Document, extra_pnginfo: PictureInfo, services: Engine) -> UiResult:
+def preview_image(
+    *, images: Image, prompt: Document, extra_pnginfo: PictureInfo, services: Engine, lock: LockInput = None
+) -> UiResult:
     """Save to the folder for temporary files, to look at."""
     letters = hashlib.blake2b(images.cpu().contiguous().numpy().tobytes(), digest_size=5).digest()
     prefix = "ComfyUI_temp_" + "".join(chr(ord("a") + byte % 26) for byte in letters)
-    return _write(images, services.temp_dir, prefix, {"prompt": prompt, **(extra_pnginfo or {})}, "temp", 1)
+    text = {"prompt": prompt, **(extra_pnginfo or {})}
+    return _write(images, services.temp_dir, prefix, text, lock, "temp", 1)
 
 
 @node("EmptyImage", category="image", display_name="EmptyImage")
@@ -65,14 +70,16 @@ def empty_image(
     return channels.expand(batch_size, height, width, 3).contiguous()
 
 
-def _write(images: Tensor, root: Path, prefix: str, text: dict[str, Any], kind: str, compress_level: int) -> UiResult:
+def _write(
+    images: Tensor, root: Path, prefix: str, text: dict[str, Any], lock: Lock | None, kind: str, compress_level: int
+) -> UiResult:
     """Every image of the batch as one file; the user interface's record of each."""
     height, width = images.shape[1:3]
     files = series(root, prefix, width, height, datetime.now().astimezone())
     text = {key: value for key, value in text.items() if value is not None}
     shown = []
     for index, image in enumerate(images):
-        data = png_bytes(image, text, compress_level)
+        data = png_bytes(image, text | locked(lock, text.get("prompt"), index), compress_level)
         path = write_new(files.folder, files.names(index), data)
         shown.append({"filename": path.name, "subfolder": files.subfolder, "type": kind})
     return UiResult(ui={"images": shown})

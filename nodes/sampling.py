@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from engine.graph.node import Options, Output, Range, Tooltip, node
 from engine.sampling import Comfy, Silent, cut, find_schedule, find_solver, run_sigmas
 from nodes.denoising import Sampling, denoised_latent
+from nodes.resuming import Unfinished
 from nodes.types import Conditioning, Latent, Model, Seed
 from nodes.widgets import OLD_GRAPHS, Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
 
@@ -33,12 +34,14 @@ def ksampler(
     negative: Negative,
     latent_image: Start,
     denoise: Fraction = 1.0,
+    unfinished: Unfinished = None,
 ) -> Sampling:
     """Noise the latent, then remove the noise step by step."""
     solver, schedule = find_solver(sampler_name, OLD_GRAPHS), find_schedule(scheduler, OLD_GRAPHS)
     sigmas = run_sigmas(schedule, model.parameterisation.levels, steps, denoise, solver.drops_penultimate)
     denoiser = model.guided(positive, negative, cfg)
-    result, _ = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, Comfy(seed))
+    noise = Comfy(seed)
+    result, _ = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, noise, kept=unfinished)
     return result
 
 
@@ -58,6 +61,7 @@ def ksampler_advanced(
     start_at_step: StepNumber = 0,
     end_at_step: StepNumber = 10_000,
     return_with_leftover_noise: DisableFirst = "disable",
+    unfinished: Unfinished = None,
 ) -> Sampling:
     """A part of a run: from one step to another, with or without noise at its start and at its end."""
     solver, schedule = find_solver(sampler_name, OLD_GRAPHS), find_schedule(scheduler, OLD_GRAPHS)
@@ -65,7 +69,7 @@ def ksampler_advanced(
     sigmas = cut(whole, start_at_step, end_at_step, return_with_leftover_noise == "enable")
     noise = Comfy(noise_seed) if add_noise == "enable" else Silent(Comfy(noise_seed))
     denoiser = model.guided(positive, negative, cfg)
-    result, _ = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, noise)
+    result, _ = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, noise, kept=unfinished)
     return result
 
 

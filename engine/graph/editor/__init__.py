@@ -1,5 +1,6 @@
-"""Editor documents into API prompts: `convert(document, declarations)`. Knows declarations as data, no node code."""
+"""Editor documents into API prompts (`convert`) and back (`drawn`). Knows declarations as data, no node code."""
 
 from engine.graph.editor.convert import convert
+from engine.graph.editor.layout import drawn
 
-__all__ = ["convert"]
+__all__ = ["convert", "drawn"]
