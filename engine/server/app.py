@@ -17,6 +17,9 @@ from engine.server.comfy.routes import comfy_routes, mirrored
 from engine.server.comfy.socket import SOCKETS
 from engine.server.comfy.system import EXTENSIONS
 from engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, Places
+from engine.server.endpoints.context import Published
+from engine.server.endpoints.guard import own_door
+from engine.server.endpoints.routes import mount
 from engine.server.errors import answer_errors
 from engine.server.health import WARM, Warmth, health, ready, warm_up
 from engine.server.logs import RecentLines
@@ -41,6 +44,7 @@ class Parts:
     user_dir: Path
     workflows: Path
     frontend: Path | None = None
+    published: Published | None = None
     lines: RecentLines = field(default_factory=RecentLines)
     more_routes: Iterable[web.AbstractRouteDef] = ()
     warms_up: bool = True
@@ -48,7 +52,7 @@ class Parts:
 
 def make_app(parts: Parts) -> web.Application:
     """The application, complete; its start starts the hub, not the job service."""
-    middlewares = (count_requests, options, cache_rules, compress, origins, answer_errors, auth)
+    middlewares = (count_requests, options, cache_rules, compress, origins, own_door, answer_errors, auth)
     app = web.Application(middlewares=middlewares, client_max_size=parts.settings.max_upload_bytes)
     app[JOBS], app[FOLDERS], app[ACCOUNTS] = parts.jobs, parts.folders, parts.accounts
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
@@ -61,6 +65,7 @@ def make_app(parts: Parts) -> web.Application:
     app.on_shutdown.append(close_sockets)
     operating = (("GET", "/health", health), ("GET", "/ready", ready), ("GET", "/metrics", metrics))
     app.add_routes(parts.more_routes)
+    mount(app, parts.published)
     app.add_routes([*mirrored(operating), *login_routes(), *comfy_routes()])
     app.add_routes(frontend_routes(parts.frontend))
     return app

@@ -53,8 +53,8 @@ class Parameter(Strict):
     required: bool = False
     default: Scalar | None = None
     example: Scalar | None = None
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
     min_length: int | None = Field(None, ge=0)
     max_length: int | None = Field(None, ge=0)
     enum: list[Scalar] | None = Field(None, min_length=1)
@@ -80,8 +80,8 @@ class Reply(Strict):
 class Price(Strict):
     """Credits of one call: a fixed part, and one per megapixel and step."""
 
-    per_call: float = Field(0.0, ge=0)
-    per_megapixel_step: float = Field(0.0, ge=0)
+    per_call: float = Field(default=0.0, ge=0)
+    per_megapixel_step: float = Field(default=0.0, ge=0)
 
 
 class Demo(Strict):
@@ -145,8 +145,8 @@ def _line(error: Any) -> str:
 def _known(place: tuple[Any, ...]) -> list[str]:
     """The fields that could have been meant at a place."""
     table = place[0] if len(place) > 1 else ""
-    model = {"parameters": Parameter, "reply": Reply, "price": Price, "demo": Demo}.get(str(table), Manifest)
-    return list(model.model_fields)
+    models: dict[str, type[BaseModel]] = {"parameters": Parameter, "reply": Reply, "price": Price, "demo": Demo}
+    return list(models.get(str(table), Manifest).model_fields)
 
 
 def _roles(manifest: Manifest) -> list[str]:

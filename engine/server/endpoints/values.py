@@ -132,7 +132,7 @@ def _read(name: str, parameter: Parameter, value: Any, allowed: Sequence[Scalar]
     if fault is None and allowed is not None and converted not in allowed:
         fault = _choice_fault(name, parameter, converted, allowed)
     if fault is None and parameter.type in ("integer", "number"):
-        fault = _range_fault(name, parameter, float(converted))
+        fault = _range_fault(name, parameter, converted)
     if fault is not None:
         faults.append(fault)
     return converted
@@ -179,8 +179,9 @@ def _choice_fault(name: str, parameter: Parameter, value: Scalar, allowed: Seque
     return Fault("not_allowed", name, message, value, [*allowed], match)
 
 
-def _range_fault(name: str, parameter: Parameter, value: float) -> Fault | None:
+def _range_fault(name: str, parameter: Parameter, value: Scalar) -> Fault | None:
     low, high = parameter.minimum, parameter.maximum
+    assert not isinstance(value, str)  # converted to a number before
     if parameter.random is not None and value == parameter.random:
         return None
     if (low is None or value >= low) and (high is None or value <= high):

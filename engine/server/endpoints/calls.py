@@ -1,0 +1,182 @@
+"""The three ways to ask for pictures: `/v1` waits for them, `/v2` and `/workflows` say where to come back."""
+
+import json
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from engine.errors import EngineError, InvalidWorkflow
+from engine.graph.problems import Problem
+from engine.jobs.job import LOCAL, Idempotency, Job, State, Submission, Webhook
+from engine.server.context import FOLDERS, JOBS, reply
+from engine.server.endpoints import wire
+from engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
+from engine.server.endpoints.endpoint import Endpoint
+from engine.server.endpoints.guard import endpoint_of, take_token
+from engine.server.endpoints.refusal import Refused
+from engine.server.endpoints.replies import finished
+from engine.server.endpoints.values import Fault, InvalidValues, Values, read_values
+
+__all__ = ["call", "flow", "submit"]
+
+MOST_BYTES = 8 * 1024 * 1024
+LONGEST_KEY = 255
+
+
+async def call(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/{slug}`: one blocking call; past the deadline the job goes on and the body says where to find it."""
+    endpoint = endpoint_of(request)
+    job = await _accept(request, endpoint)
+    job = await request.app[JOBS].wait(job.id, job.owner, endpoint.manifest.deadline_s)
+    if job.state is State.SUCCEEDED:
+        return await finished(request, job)
+    if not job.state.is_end:
+        limit = endpoint.manifest.deadline_s
+        message = f"The request takes longer than {limit:g} s; it goes on, fetch it by its request_id"
+        raise Refused(
+            504, "deadline", message, headers={"x-request-id": job.id}, **wire.accepted(job, base_url(request))
+        )
+    failure = wire.error_of(job)
+    status = 504 if job.state is State.EXPIRED else 500
+    raise Refused(status, failure.code, failure.message, headers={"x-request-id": job.id}, request_id=job.id)
+
+
+async def submit(request: web.Request) -> web.Response:
+    """`POST /v2/{slug}`: accept one request; answer with where to watch it."""
+    job = await _accept(request, endpoint_of(request))
+    return reply(wire.accepted(job, base_url(request)))
+
+
+async def flow(request: web.Request) -> web.Response:
+    """`POST /workflows/{slug}`: the same in the words of workflow clients."""
+    job = await _accept(request, endpoint_of(request))
+    body = {"request_id": job.id, "poll_url": f"{base_url(request)}/workflows/request/{job.id}"}
+    return reply(body | {"status": wire.STATUSES[job.state]})
+
+
+async def _accept(request: web.Request, endpoint: Endpoint) -> Job:
+    """The request as a committed job; everything that can be refused is refused before."""
+    _require_json(request)
+    take_token(request)
+    raw = await _body(request)
+    jobs, owner = request.app[JOBS], request[CALLER].owner
+    allowed = endpoint.allowed(await jobs.nodes(), request.app[FOLDERS](owner))
+    values = read_values(endpoint, _parsed(raw), allowed)
+    request_id = str(uuid.uuid4())
+    submission = Submission(
+        workflow=endpoint.bind(values.all, request_id),
+        owner=owner,
+        job_id=request_id,
+        targets=[endpoint.reply_node],
+        meta=_meta(endpoint, values),
+        source=SOURCE,
+        cost=0 if owner == LOCAL else values.cost(),
+        expires_s=endpoint.manifest.expires_s,
+        keep_s=max(request.app[PUBLISHED].file_s, request.app[PUBLISHED].record_s),
+        idempotency=_idempotency(request, endpoint, raw),
+        webhook=_webhook(request),
+    )
+    try:
+        return (await jobs.submit(submission)).job
+    except InvalidWorkflow as invalid:
+        raise _translated(endpoint, invalid) from invalid
+
+
+def _meta(endpoint: Endpoint, values: Values) -> dict[str, Any]:
+    """All a later reply needs: it is made from this, also when the manifest has changed since."""
+    reply_form = endpoint.manifest.reply
+    base64_name = endpoint.manifest.role("base64")
+    return {
+        "endpoint": endpoint.slug,
+        "reply_node": endpoint.reply_node,
+        "default": reply_form.default,
+        "format": values.role("format") or reply_form.format,
+        "quality": values.whole("quality", reply_form.quality),
+        "base64": bool(values.role("base64")),
+        "base64_given": base64_name in values.given,
+        "seed": values.role("seed"),
+        "facts": values.facts(),
+        "ignored": list(values.ignored),
+    }
+
+
+def _require_json(request: web.Request) -> None:
+    kind = request.content_type if "Content-Type" in request.headers else ""
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise Refused(406, "invalid_content_type", "Invalid content type: send application/json", received=kind)
+
+
+async def _body(request: web.Request) -> bytes:
+    if (request.content_length or 0) > MOST_BYTES:
+        raise Refused(413, "too_large", f"The request body is larger than {MOST_BYTES} bytes")
+    raw = await request.read()
+    if len(raw) > MOST_BYTES:
+        raise Refused(413, "too_large", f"The request body is larger than {MOST_BYTES} bytes")
+    return raw
+
+
+def _parsed(raw: bytes) -> Any:
+    """The body as strict JSON."""
+    try:
+        return json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        message = f"The body is not JSON: {error}"
+        raise Refused(400, "malformed_json", message) from error
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _idempotency(request: web.Request, endpoint: Endpoint, raw: bytes) -> Idempotency | None:
+    """The client's key for this call; the same key for another endpoint is another request."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= LONGEST_KEY:
+        raise InvalidValues(
+            [Fault("bad_length", "", f"Idempotency-Key has {len(key)} characters; at most {LONGEST_KEY}")]
+        )
+    return Idempotency.of(key, endpoint.slug.encode() + b"\n" + raw)
+
+
+def _webhook(request: web.Request) -> Webhook | None:
+    """Where to tell about the end: a header, so that every body stays the original's."""
+    url = request.headers.get("X-Webhook-Url")
+    if url is None:
+        return None
+    if not url.startswith(("http://", "https://")):
+        raise InvalidValues([Fault("bad_webhook", "", f"X-Webhook-Url: {url!r} is no http(s) address", url)])
+    return Webhook(url, request.headers.get("X-Webhook-Secret", ""))
+
+
+def _translated(endpoint: Endpoint, invalid: InvalidWorkflow) -> EngineError:
+    """What the graph refuses, in the words of the request; weights that are not there name their command."""
+    problems = [each for each in invalid.problems if isinstance(each, Problem)]
+    missing = [str(each.received) for each in problems if str(each.received) in endpoint.manifest.weights]
+    if missing:
+        lines = [f"{name} is missing; `{endpoint.manifest.weights[name]}` brings it" for name in dict.fromkeys(missing)]
+        return Refused(502, "weights_missing", "; ".join(lines), missing=missing)
+    faults = [fault for each in problems if (fault := _fault(endpoint, each)) is not None]
+    if faults:
+        return InvalidValues(faults)
+    return Refused(500, "invalid_workflow", f"The published graph cannot run: {invalid}")
+
+
+def _fault(endpoint: Endpoint, problem: Problem) -> Fault | None:
+    name = endpoint.parameter_at(problem.node_id, problem.input)
+    if name is None:
+        return None
+    return Fault(
+        problem.code, name, f"{name}: {problem.message}", problem.received, _plain(problem.allowed), problem.nearest
+    )
+
+
+def _plain(allowed: Any) -> Any:
+    """Bounds as JSON can hold them."""
+    if isinstance(allowed, Sequence) and not isinstance(allowed, str):
+        return [None if isinstance(each, float) and not math.isfinite(each) else each for each in allowed]
+    return dict(allowed) if isinstance(allowed, Mapping) else allowed

@@ -1,0 +1,57 @@
+"""What the handlers of this adapter share: the endpoints, the accounts, the rules of time, and who is calling."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from engine.jobs.job import LOCAL
+from engine.server.endpoints.accounts import Accounts, Standing
+from engine.server.endpoints.endpoint import Endpoint
+from engine.server.endpoints.rates import Buckets, Taken
+
+__all__ = ["CALLER", "DAY_S", "PUBLISHED", "SOURCE", "Caller", "Published", "base_url"]
+
+DAY_S = 86_400.0
+SOURCE = "endpoint"
+"""The `source` of the jobs made here; another protocol's job is not found here."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the composition root hands over.
+
+    `secret` signs output URLs; `record_s` is how long an ended request can be asked for, `file_s` how long its
+    pictures stay. `per_minute` is the rate of keys without their own, `local_per_minute` that of a server without keys.
+    """
+
+    endpoints: Mapping[str, Endpoint]
+    accounts: Accounts
+    secret: bytes
+    base_url: str | None = None
+    record_s: float = 3600.0
+    file_s: float = 7 * DAY_S
+    per_minute: float = 600.0
+    local_per_minute: float = 60_000.0
+    clock: Callable[[], float] = time.time
+    buckets: Buckets = field(default_factory=lambda: Buckets(time.monotonic))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request. `standing` is None on a server without keys."""
+
+    owner: str = LOCAL
+    standing: Standing | None = None
+    taken: Taken | None = None
+
+
+PUBLISHED: web.AppKey[Published] = web.AppKey("published", Published)
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+
+
+def base_url(request: web.Request) -> str:
+    """Where the client reaches this server, without a slash at the end."""
+    own = request.app[PUBLISHED].base_url
+    return (own if own is not None else str(request.url.origin())).rstrip("/")

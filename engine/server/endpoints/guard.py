@@ -1,0 +1,120 @@
+"""The door of this adapter: verb, key, scope, permission and rate, each with its own refusal. JSON always."""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from engine.errors import nearest
+from engine.server.auth import SCOPES
+from engine.server.context import OWNER
+from engine.server.endpoints.accounts import Standing
+from engine.server.endpoints.context import CALLER, PUBLISHED, Caller
+from engine.server.endpoints.endpoint import Endpoint
+from engine.server.endpoints.rates import Taken
+from engine.server.endpoints.refusal import Refused, answer
+
+__all__ = ["GUARDED", "Door", "endpoint_of", "guarded", "own_door", "rate_headers", "take_token"]
+
+NO_KEY = "Missing Authorization or x-api-key in header"
+GUARDED: web.AppKey[frozenset[Handler]] = web.AppKey("guarded", frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One verb of a path: its handler, and the scope a key needs for it (None: no key at all)."""
+
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    scope: str | None = "read"
+
+
+@web.middleware
+async def own_door(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Leave the general rules for keys and errors out where a path has this adapter's own."""
+    own = request.match_info.handler
+    return await own(request) if own in request.app[GUARDED] else await handler(request)
+
+
+def guarded(doors: Mapping[str, Door]) -> Handler:
+    """A handler for every verb of a path that checks who comes and turns every failure into JSON."""
+    allow = ",".join(sorted({*doors, *(("HEAD",) if "GET" in doors else ())}))
+
+    async def dispatch(request: web.Request) -> web.StreamResponse:
+        try:
+            door = doors.get("GET" if request.method == "HEAD" else request.method)
+            if door is None:
+                message = f"{request.method} is not allowed here; allowed: {allow}"
+                raise Refused(405, "method_not_allowed", message, headers={"Allow": allow})
+            request[CALLER] = await _caller(request, door.scope)
+            request[OWNER] = request[CALLER].owner
+            standing = request[CALLER].standing
+            request[SCOPES] = standing.scopes if standing is not None else ("read", "submit", "admin")
+            return await door.handler(request)
+        except (ConnectionResetError, TimeoutError):
+            raise
+        except Exception as error:  # noqa: BLE001  # the last resort: logged by `answer`, answered as JSON
+            return answer(error, request)
+
+    return dispatch
+
+
+async def _caller(request: web.Request, scope: str | None) -> Caller:
+    """Who is calling; a server without keys takes everyone as its own."""
+    accounts = request.app[PUBLISHED].accounts
+    if scope is None or not await accounts.required():
+        return Caller()
+    key = request.headers.get("x-api-key", "")
+    if not key:
+        has_bearer = request.headers.get("Authorization", "").lower().startswith("bearer")
+        hint = "; a bearer token is not accepted" if has_bearer else ""
+        raise Refused(401, "missing_key", NO_KEY + hint)
+    standing = await accounts.identify(key)
+    if standing is None:
+        raise Refused(401, "unknown_key", "Invalid API key: it is unknown or was revoked")
+    if not {scope, "admin"} & set(standing.scopes):
+        raise Refused(403, "forbidden", f"This key lacks the scope {scope!r}", scope=scope)
+    return Caller(standing.id, standing)
+
+
+def endpoint_of(request: web.Request) -> Endpoint:
+    """The endpoint of the path, if the caller may call it: 404, 410 or 403 otherwise."""
+    endpoints, slug = request.app[PUBLISHED].endpoints, request.match_info["slug"]
+    if slug not in endpoints:
+        match = nearest(slug, endpoints)
+        hint = f"; did you mean {match!r}?" if match else ""
+        raise Refused(404, "unknown_endpoint", f"There is no endpoint {slug!r}{hint}", nearest=match)
+    endpoint, standing = endpoints[slug], request[CALLER].standing
+    if endpoint.manifest.retired:
+        raise Refused(410, "retired", f"{slug} was retired and is no longer served")
+    if standing is not None and not _may_call(standing, endpoint):
+        raise Refused(403, "forbidden", f"This key may not call {slug}")
+    return endpoint
+
+
+def _may_call(standing: Standing, endpoint: Endpoint) -> bool:
+    callers = endpoint.manifest.callers
+    is_listed = callers is None or standing.name in callers or standing.id in callers
+    return is_listed and (standing.endpoints is None or endpoint.slug in standing.endpoints)
+
+
+def take_token(request: web.Request) -> None:
+    """Count one call against the caller's rate; 429 where it is used up."""
+    published, caller = request.app[PUBLISHED], request[CALLER]
+    standing = caller.standing
+    own = standing.requests_per_minute if standing is not None else published.local_per_minute
+    taken = published.buckets.take(caller.owner, own if own is not None else published.per_minute)
+    request[CALLER] = Caller(caller.owner, standing, taken)
+    if not taken.is_allowed:
+        wait_s = math.ceil(taken.wait_s)
+        headers = rate_headers(taken, published.clock()) | {"Retry-After": str(wait_s)}
+        message = f"Rate limit reached: try again in {wait_s} s"
+        raise Refused(429, "rate_limited", message, headers=headers, retry_after=wait_s)
+
+
+def rate_headers(taken: Taken, now: float) -> dict[str, str]:
+    """What is left of the rate, and when all of it is there again."""
+    reset = datetime.fromtimestamp(now + taken.full_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"x-rate-limit-remaining": str(taken.remaining), "x-rate-limit-reset-at-utc": reset}

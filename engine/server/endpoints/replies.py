@@ -1,0 +1,83 @@
+"""The finished request as a reply: image bytes or JSON, as the client wished, with the accounting in headers."""
+
+import asyncio
+from typing import Any, Literal
+
+from aiohttp import web
+
+from engine.jobs.job import Job, State
+from engine.server.context import FOLDERS, compact
+from engine.server.endpoints import outputs, wire
+from engine.server.endpoints.accounts import Standing
+from engine.server.endpoints.context import CALLER, PUBLISHED, base_url
+from engine.server.endpoints.guard import rate_headers
+from engine.server.endpoints.negotiation import Wish, wish
+from engine.server.endpoints.refusal import Refused
+
+__all__ = ["finished", "output_of", "standing_of"]
+
+Form = Literal["image", "base64", "url"]
+GONE = "The pictures of this request are no longer kept"
+
+
+async def finished(request: web.Request, job: Job) -> web.Response:
+    """The 200 of the blocking call."""
+    paths = outputs.pictures_of(job, request.app[FOLDERS](job.owner))
+    if not paths:
+        raise Refused(500, "no_output", "The workflow ended without a picture", request_id=job.id)
+    wanted = wish(request.headers.get("Accept", "*/*"))
+    form = form_of(job, wanted, len(paths))
+    taken = request[CALLER].taken
+    rate = rate_headers(taken, request.app[PUBLISHED].clock()) if taken is not None else {}
+    headers = wire.headers_of(job, await standing_of(request), rate)
+    kind, quality = outputs.kind_of(job.meta)
+    if form == "image":
+        body = await asyncio.to_thread(outputs.encoded, paths[0], kind, quality)
+        return web.Response(body=body, content_type=f"image/{kind}", headers=headers)
+    images = await _images(request, job, form)
+    is_split = wanted == "image" and len(paths) > 1
+    note = f"{len(paths)} images: bytes can carry one, so these come as JSON" if is_split else ""
+    text = compact(wire.image_body(job, images, is_url=form == "url", note=note))
+    return web.Response(text=text, content_type="application/json", headers=headers)
+
+
+def form_of(job: Job, wanted: Wish, count: int) -> Form:
+    """How the pictures travel.
+
+    `base64: true` in the body is the strongest wish, then an image type in Accept, then JSON in Accept, then the
+    endpoint's own defaults. Several images never come as bytes.
+    """
+    meta = job.meta
+    in_json: Form = "base64" if meta.get("base64") else "url"
+    if (meta.get("base64") and meta.get("base64_given")) or wanted == "json":
+        return in_json
+    if wanted == "image" or (not meta.get("base64") and meta.get("default") == "image"):
+        return "image" if count == 1 else in_json
+    return in_json
+
+
+async def output_of(request: web.Request, job: Job) -> Any:
+    """The `output` of an ended request: a URL (base64 where the body asked for it), a list of them for a batch."""
+    is_text = job.meta.get("base64") and job.meta.get("base64_given")
+    images = await _images(request, job, "base64" if is_text else "url")
+    return images[0] if len(images) == 1 else images
+
+
+async def standing_of(request: web.Request) -> Standing | None:
+    """The caller's account after the charge; None on a server without keys."""
+    caller = request[CALLER]
+    if caller.standing is None:
+        return None
+    return await request.app[PUBLISHED].accounts.standing(caller.owner)
+
+
+async def _images(request: web.Request, job: Job, form: Form) -> list[str]:
+    paths = outputs.pictures_of(job, request.app[FOLDERS](job.owner))
+    if form == "base64":
+        kind, quality = outputs.kind_of(job.meta)
+        pictures = [await asyncio.to_thread(outputs.encoded, path, kind, quality) for path in paths]
+        return outputs.as_text(pictures)
+    published, base = request.app[PUBLISHED], base_url(request)
+    ends_at = (job.ended_at or job.created_at) + published.file_s
+    assert job.state is State.SUCCEEDED
+    return [base + outputs.output_path(published.secret, job, index, ends_at) for index in range(len(paths))]

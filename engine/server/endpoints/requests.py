@@ -1,0 +1,124 @@
+"""What became of a request: status, result, cancel, events, its pictures, and the caller's credits."""
+
+import asyncio
+import hmac
+
+from aiohttp import web
+
+from engine.errors import UnknownJob
+from engine.jobs.job import Job, State
+from engine.server.context import FOLDERS, JOBS, OWNER, reply
+from engine.server.endpoints import outputs, wire
+from engine.server.endpoints.accounts import MICRO
+from engine.server.endpoints.context import PUBLISHED, SOURCE, base_url
+from engine.server.endpoints.refusal import Refused
+from engine.server.endpoints.replies import output_of, standing_of
+from engine.server.sse import job_events
+
+__all__ = ["cancel", "credit", "events", "flow_state", "picture", "result", "status"]
+
+
+async def status(request: web.Request) -> web.Response:
+    """`GET /v2/requests/{id}/status`: where it stands; 422 where it failed."""
+    return await _state(request, await _request(request))
+
+
+async def result(request: web.Request) -> web.Response:
+    """`GET /v2/requests/{id}` and `/v1/requests/{id}`: the same, with the output once it is there."""
+    job = await _request(request)
+    return await _state(request, job, has_output=job.state is State.SUCCEEDED)
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Stop it: a waiting request ends now, a running one at its next step. One that has ended stays as it is."""
+    job = await _request(request)
+    job = await request.app[JOBS].cancel(job.id, job.owner)
+    body = {"request_id": job.id, "status": wire.STATUSES[job.state], "cancel_requested": not job.state.is_end}
+    return reply(body)
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """`GET /v2/requests/{id}/events`: its log as server-sent events; `Last-Event-ID` goes on where a reader was."""
+    await _request(request)
+    return await job_events(request)
+
+
+async def flow_state(request: web.Request) -> web.Response:
+    """`GET /workflows/request/{id}`: for workflow clients, whose failures are a 200 that says FAILED."""
+    job = await _request(request)
+    body = {"request_id": job.id, "status": wire.STATUSES[job.state]}
+    if job.state is State.SUCCEEDED:
+        body["output"] = await output_of(request, job)
+    elif body["status"] == "FAILED":
+        failure = wire.error_of(job)
+        body |= {"error": failure.message, "error_message": failure.message, "code": failure.code}
+    return reply(body)
+
+
+async def credit(request: web.Request) -> web.Response:
+    """`GET /v1/get-user-credits`: the balance that can be spent."""
+    standing = await standing_of(request)
+    left = wire.remaining(standing)
+    if standing is None or left is None:
+        raise Refused(404, "no_credits", "No credits found for the user")
+    return reply({"credits": left, "held": standing.held / MICRO, "account": standing.name})
+
+
+async def picture(request: web.Request) -> web.Response:
+    """`GET /outputs/{id}/{name}`: one picture, for whoever holds its signed URL, until the URL's end."""
+    published, job_id, name = request.app[PUBLISHED], request.match_info["id"], request.match_info["name"]
+    missing = Refused(404, "unknown_output", "There is no such output, or its URL has expired")
+    expires, proof = request.query.get("expires", ""), request.query.get("signature", "")
+    try:
+        job = await request.app[JOBS].get(job_id)
+    except UnknownJob:
+        raise missing from None
+    if not expires.isdecimal() or len(expires) > 12 or not proof.isascii():
+        raise missing
+    is_ours = hmac.compare_digest(proof, outputs.signature(published.secret, job, name, int(expires)))
+    if not is_ours or int(expires) < published.clock() or not await _belongs(request, job):
+        raise missing
+    kind, quality = outputs.kind_of(job.meta)
+    index = int(name.partition(".")[0])
+    paths = outputs.pictures_of(job, request.app[FOLDERS](job.owner))
+    if index >= len(paths):
+        raise missing
+    body = await asyncio.to_thread(outputs.encoded, paths[index], kind, quality)
+    headers = {"Cache-Control": f"private, max-age={max(0, int(expires) - int(published.clock()))}"}
+    return web.Response(
+        body=body, content_type=f"image/{kind}", headers=headers | {"X-Content-Type-Options": "nosniff"}
+    )
+
+
+async def _belongs(request: web.Request, job: Job) -> bool:
+    """A URL dies with its key, and is nothing to a caller who shows another one."""
+    accounts = request.app[PUBLISHED].accounts
+    if not await accounts.required():
+        return True
+    key = request.headers.get("x-api-key")
+    if key:
+        shown = await accounts.identify(key)
+        return shown is not None and shown.id == job.owner
+    return await accounts.standing(job.owner) is not None
+
+
+async def _state(request: web.Request, job: Job, *, has_output: bool = False) -> web.Response:
+    published = request.app[PUBLISHED]
+    body = wire.state_body(job, await standing_of(request), published.clock(), base_url(request))
+    if has_output:
+        body |= {"output": await output_of(request, job), "seed": job.meta.get("seed"), "metadata": job.meta["facts"]}
+    return reply(body, 422 if body["status"] == "FAILED" else 200)
+
+
+async def _request(request: web.Request) -> Job:
+    """The request of the path: 404 if it is another's, another protocol's, or was kept long enough."""
+    published, job_id = request.app[PUBLISHED], request.match_info["id"]
+    unknown = Refused(404, "unknown_request", f"There is no request {job_id[:100]!r}, or it has expired")
+    try:
+        job = await request.app[JOBS].get(job_id, request[OWNER])
+    except UnknownJob:
+        raise unknown from None
+    is_over = job.ended_at is not None and job.ended_at + published.record_s < published.clock()
+    if job.source != SOURCE or is_over:
+        raise unknown
+    return job
