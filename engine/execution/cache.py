@@ -37,8 +37,8 @@ class InnerUi:
 class _Held:
     entry: Entry
     blocks: dict[int, int]
+    worth: float
     rank: float = 0.0
-    turn: int = 0
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class MemoryCache:
                 self.stats.misses += 1
                 return None
             self.stats.hits += 1
-            self._rank(key, held)
+            held.rank = self._clock + held.worth
             return held.entry
 
     def put(self, key: str, entry: Entry) -> None:
@@ -92,15 +92,17 @@ class MemoryCache:
         if self.budget_bytes == 0:
             return
         parts = blocks(entry.outputs)
-        if self.budget_bytes is not None and sum(parts.values()) > self.budget_bytes:
+        size = sum(parts.values())
+        if self.budget_bytes is not None and size > self.budget_bytes:
             return
         with self._lock:
             self.drop(key)
-            held = self._held[key] = _Held(entry, parts)
+            held = self._held[key] = _Held(entry, parts, entry.milliseconds / max(1, size))
             for block, size in parts.items():
                 self._holders[block] += 1
                 self.used_bytes += size if self._holders[block] == 1 else 0
-            self._rank(key, held)
+            held.rank = self._clock + held.worth
+            self._push(key, held)
             self._shrink()
 
     def drop(self, key: str) -> None:
@@ -120,19 +122,22 @@ class MemoryCache:
                 self.drop(key)
             self._heap.clear()
 
-    def _rank(self, key: str, held: _Held) -> None:
-        size = max(1, sum(held.blocks.values()))
-        held.rank, held.turn = self._clock + held.entry.milliseconds / size, next(self._turns)
-        heapq.heappush(self._heap, (held.rank, held.turn, key))
-        if len(self._heap) > 4 * len(self._held) + 1024:
-            self._heap = [(each.rank, each.turn, name) for name, each in self._held.items()]
+    def _push(self, key: str, held: _Held) -> None:
+        heapq.heappush(self._heap, (held.rank, next(self._turns), key))
+        if len(self._heap) > 4 * len(self._held) + 1024:  # mostly entries that were dropped or replaced
+            self._heap = [(each.rank, next(self._turns), name) for name, each in self._held.items()]
             heapq.heapify(self._heap)
 
     def _shrink(self) -> None:
+        """Drop the lowest; an entry that was of use since it was put on the heap goes back with its new rank."""
         while self.budget_bytes is not None and self.used_bytes > self.budget_bytes and self._heap:
-            rank, turn, key = heapq.heappop(self._heap)
+            rank, _, key = heapq.heappop(self._heap)
             held = self._held.get(key)
-            if held is not None and held.turn == turn:
-                self._clock = max(self._clock, rank)
-                self.stats.evictions += 1
-                self.drop(key)
+            if held is None:
+                continue
+            if held.rank > rank:
+                self._push(key, held)
+                continue
+            self._clock = max(self._clock, rank)
+            self.stats.evictions += 1
+            self.drop(key)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Tier = Literal["memory", "disk"]
 Source = Literal["executed", "memory", "disk"]
 
 

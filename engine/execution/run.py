@@ -44,7 +44,8 @@ def execute(
     woken = Event()
     run = Run(plan, services, store, emit, extra_data or {}, woken.set)
     kept = instances if instances is not None else Instances()
-    kept.keep_only({(i, vertex.node.class_type) for i, vertex in plan.nodes.items()})
+    if len(kept):
+        kept.keep_only({(i, vertex.node.class_type) for i, vertex in plan.nodes.items()})
     driver = _Inline(run, cancelled, kept, around, woken)
     driver.free = free
     result = driver.to_the_end()

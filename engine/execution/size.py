@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 MOST_OBJECTS = 100_000
+SCALARS = frozenset((int, float, bool, str, bytes, type(None)))
 
 
 def blocks(value: Any) -> dict[int, int]:
@@ -18,6 +19,9 @@ def blocks(value: Any) -> dict[int, int]:
         if id(each) in seen:
             continue
         seen.add(id(each))
+        if type(each) in SCALARS:
+            found[id(each)] = sys.getsizeof(each)
+            continue
         size = getattr(each, "nbytes", None)
         if isinstance(size, int):
             found[id(each)] = size

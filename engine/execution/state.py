@@ -341,7 +341,7 @@ class Run:
         """All rows are there: make the entry, keep it, settle."""
         outputs = merge(vertex.node, [self._row_values(row) for row in vertex.rows])
         ui = merge_ui([row.ui for row in vertex.rows])
-        entry = Entry(outputs, ui, vertex.milliseconds, tuple(vertex.inner_ui))
+        entry = Entry(outputs, ui, vertex.milliseconds, vertex.inner_ui)
         vertex.rows = ()
         if vertex.is_claimed or vertex.id not in self.keys.volatile:
             vertex.is_claimed = False
@@ -404,17 +404,17 @@ class Run:
         shown = [InnerUi(suffix + each.suffix, each.class_type, each.ui) for each in entry.inner_ui]
         if vertex.node.output_node and entry.ui is not None:
             shown.append(InnerUi(suffix, vertex.node.class_type, entry.ui))
-        self.vertices[vertex.parent].inner_ui += shown
+        self.vertices[vertex.parent].inner_ui += tuple(shown)
 
     def _hold(self, vertex: Vertex, sources: Iterable[str]) -> None:
         """The vertex may read these; their values stay until it is done."""
-        for source in sources:
-            if source in self.vertices:
-                self.vertices[source].uses += 1
-                vertex.held.append(source)
+        known = tuple(source for source in sources if source in self.vertices)
+        for source in known:
+            self.vertices[source].uses += 1
+        vertex.held += known
 
     def _release(self, vertex: Vertex) -> None:
-        held, vertex.held = vertex.held, []
+        held, vertex.held = vertex.held, ()
         for source in (self.vertices[i] for i in held):
             source.uses -= 1
             if source.uses <= 0 and source.status is Status.DONE and source.id not in self._kept:

@@ -6,7 +6,7 @@ from threading import Lock
 
 from engine.execution.cache import Entry, MemoryCache
 from engine.execution.disk import DiskTier
-from engine.execution.events import Source
+from engine.execution.events import Source, Tier
 from engine.graph.copies import has_nan
 
 Wake = Callable[[], None]
@@ -32,7 +32,7 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return key in self.memory or (self.disk is not None and key in self.disk)
 
-    def where(self, key: str) -> Source | None:
+    def where(self, key: str) -> Tier | None:
         """The tier that has it, without reading it."""
         if key in self.memory:
             return "memory"

@@ -47,11 +47,11 @@ class Vertex:
     missing: int = 0
     consumers: list[str] = field(default_factory=list)
     uses: int = 0
-    held: list[str] = field(default_factory=list)
-    wanted: set[str] = field(default_factory=set)
+    held: tuple[str, ...] = ()
+    wanted: frozenset[str] = frozenset()
     twin: str | None = None
     rows: Sequence[Row] = ()
-    inner_ui: list[InnerUi] = field(default_factory=list)
+    inner_ui: tuple[InnerUi, ...] = ()
     entry: Entry | None = None
     source: Source | None = None
     milliseconds: float = 0.0

@@ -3,6 +3,8 @@
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+NEVER_NAN = frozenset((int, bool, str, bytes, type(None)))
+
 
 def copied(value: Any) -> Any:
     """Containers anew, tensors cloned, everything else as it is (models are immutable by contract)."""
@@ -56,6 +58,8 @@ def has_nan(value: Any) -> bool:
     waiting = [value]
     while waiting:
         each = waiting.pop()
+        if type(each) in NEVER_NAN:
+            continue
         if isinstance(each, dict):
             waiting += each.values()
         elif isinstance(each, list | tuple):

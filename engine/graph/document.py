@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import BadDocument, MissingFile
 from engine.graph.carriers import carried_texts, is_carrier
 from engine.graph.editor import convert
-from engine.graph.workflow import Workflow, WorkflowNode, as_link
+from engine.graph.workflow import NOTHING, Workflow, WorkflowNode, as_link
 
 MAX_BYTES = 256 * 1024 * 1024
 KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
@@ -94,7 +94,8 @@ def _node(node_id: str, node: Any) -> WorkflowNode:
     if not isinstance(inputs, dict):
         raise BadDocument(f"node {node_id} ({class_type}): inputs is {_kind(inputs)}; expected an object")
     read = {name: as_link(value) or value if type(value) is list else value for name, value in inputs.items()}
-    return WorkflowNode(class_type, read, _mapping(node.get("_meta")))
+    meta = node.get("_meta")
+    return WorkflowNode(class_type, read, meta if isinstance(meta, dict) else NOTHING)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

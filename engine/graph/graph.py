@@ -7,7 +7,7 @@ from typing import Any
 from engine.graph.literals import wrap
 from engine.graph.node import Node
 from engine.graph.problems import Problem
-from engine.graph.workflow import Link, Workflow, api_node
+from engine.graph.workflow import NOTHING, Link, Workflow, api_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class GraphNode:
     id: str
     node: Node
     inputs: Mapping[str, Any]
-    ignored: Mapping[str, Any] = field(default_factory=dict)
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    ignored: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    meta: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     @property
     def links(self) -> list[tuple[str, Link]]:

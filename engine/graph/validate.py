@@ -5,6 +5,7 @@ A bad root does not spoil the others: the graph holds what can run, and lists wh
 
 import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from engine.errors import InvalidWorkflow, nearest
@@ -16,7 +17,7 @@ from engine.graph.marks import INTERNAL
 from engine.graph.matching import fits, members
 from engine.graph.node import MISSING, Choice, Input, Node, Services
 from engine.graph.problems import Place, Problem
-from engine.graph.workflow import Link, Workflow, WorkflowNode
+from engine.graph.workflow import NOTHING, Link, Workflow, WorkflowNode
 
 
 def validate(
@@ -107,7 +108,7 @@ class Validator:
         self._fill_in(node_id, node, given)
         if node.validator is not None and len(self.problems) == before:
             self.problems += run_validator(node_id, node, given, received_types)
-        return GraphNode(node_id, node, given, ignored, written.meta)
+        return GraphNode(node_id, node, given, ignored or NOTHING, written.meta)
 
     def _fill_in(self, node_id: str, node: Node, given: dict[str, Any]) -> None:
         """Absent inputs: required ones are a problem, optional ones of our own nodes get their default."""
@@ -209,6 +210,7 @@ def validates_itself(node: Node, name: str) -> bool:
     return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
+@cache
 def takes_literals(wire: str) -> bool:
     """Whether a value may stand where the type is: widgets, `*`, and unions with one of these."""
     return not WITH_WIDGETS.isdisjoint(members(wire))

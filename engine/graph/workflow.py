@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Link(NamedTuple):
@@ -18,7 +21,7 @@ class WorkflowNode:
 
     class_type: str
     inputs: Mapping[str, Any]
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     @property
     def title(self) -> str:

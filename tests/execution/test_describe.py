@@ -1,0 +1,70 @@
+import json
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from engine.execution.cache import MemoryCache
+from engine.execution.describe import describe
+from engine.execution.run import execute
+from engine.execution.store import Store
+from engine.execution.trace import Trace
+from engine.graph.node import Node
+from engine.graph.plan import plan
+from tests.graph.small import NODES, checked, prompt
+
+SUM = prompt(a=("Add", {"a": 1, "b": 2}), b=("Add", {"a": ["a", 0], "b": 10}), s=("Show", {"value": ["b", 0]}))
+
+
+def fates(document: dict[str, Any], store: Store, nodes: dict[str, Node] = NODES) -> dict[str, str]:
+    return {line.node_id: line.fate for line in describe(plan(checked(document, nodes)), store)}
+
+
+def test_a_plan_says_what_would_run_and_what_is_cached() -> None:
+    store = Store()
+    assert fates(SUM, store) == {"a": "runs", "b": "runs", "s": "runs"}
+    execute(plan(checked(SUM)), None, store)
+    assert fates(SUM, store) == {"a": "memory", "b": "memory", "s": "runs"}
+    changed = {**SUM, "b": {"class_type": "Add", "inputs": {"a": ["a", 0], "b": 11}}}
+    assert fates(changed, store) == {"a": "memory", "b": "runs", "s": "runs"}
+
+
+def test_a_plan_says_what_each_node_needs_and_which_nodes_are_equal() -> None:
+    document = prompt(
+        a=("Add", {"a": 1, "b": 2}),
+        c=("Add", {"a": 1, "b": 2}),
+        d=("Add", {"a": ["a", 0], "b": ["c", 0]}),
+        s=("Show", {"value": ["d", 0]}),
+    )
+    lines = {line.node_id: line for line in describe(plan(checked(document)), Store())}
+    assert lines["d"].needs == {"a": "a.0", "b": "c.0"}
+    assert (lines["a"].same_as, lines["c"].same_as) == (None, "a")
+
+
+def test_what_only_a_lazy_input_may_ask_for_runs_perhaps(nodes: dict[str, Node]) -> None:
+    document = prompt(
+        y=("Add", {"a": 1, "b": 2}),
+        n=("Add", {"a": 1, "b": 3}),
+        w=("P.Switch", {"which": True, "yes": ["y", 0], "no": ["n", 0]}),
+        s=("Show", {"value": ["w", 0]}),
+    )
+    assert fates(document, Store(), nodes) == {"y": "perhaps", "n": "perhaps", "w": "runs", "s": "runs"}
+
+
+def test_nodes_behind_a_cached_one_are_not_needed() -> None:
+    store = Store(MemoryCache())
+    execute(plan(checked(SUM)), None, store)
+    store.memory.drop(plan(checked(SUM)).key("a"))
+    assert fates(SUM, store) == {"a": "unneeded", "b": "memory", "s": "runs"}
+
+
+def test_a_trace_holds_a_begin_and_an_end_for_each_node(tmp_path: Path) -> None:
+    trace = Trace(clock=count().__next__)
+    execute(plan(checked(SUM)), None, None, trace.listener("one"))
+    trace.write(tmp_path / "trace.json")
+    written = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+    assert written[0] == {"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "one"}}
+    for node_id in "abs":
+        phases = [record["ph"] for record in written if record.get("id") == f"1.{node_id}"]
+        assert phases == ["b", "e"]
+    times = [record["ts"] for record in written if "ts" in record]
+    assert times == sorted(times)
