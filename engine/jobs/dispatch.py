@@ -8,16 +8,16 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from engine.errors import IllegalMove, StoreFailed, UnknownJob
+from engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
 from engine.jobs import log, moves
 from engine.jobs.database import Tx
 from engine.jobs.events import Body, Preview
 from engine.jobs.feed import Feed
-from engine.jobs.job import Job, State
+from engine.jobs.job import Failure, Job, Outcome, State
 from engine.jobs.queue import Queue
 from engine.jobs.settings import JobSettings
 from engine.jobs.store import Store
@@ -27,6 +27,8 @@ __all__ = ["Dispatcher"]
 
 STOPPED = "the server was stopped while it ran"
 AGAIN_S = 0.5
+Archive = Callable[[str, Outcome], None]
+"""Keeps the files of an owner's run; called on a thread."""
 
 
 @dataclass(slots=True)
@@ -51,14 +53,17 @@ class Dispatcher:
         workers: Sequence[Worker],
         settings: JobSettings,
         told: Callable[[Sequence[Mapping[str, Any]]], None],
+        archive: Archive | None = None,
     ) -> None:
         self.queue = Queue()
         self.is_paused = self.is_stopping = False
         self._store, self._feed, self._workers, self._settings, self._told = store, feed, workers, settings, told
+        self._archive = archive
         self._running: dict[str, _Running] = {}
         self._open: set[str] = set()  # taken from the queue, and its end or return not in the store so far
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._keeping: set[asyncio.Task[None]] = set()
 
     # -- from outside --------------------------------------------------------------------------------------------
 
@@ -151,6 +156,22 @@ class Dispatcher:
         if finished.state is State.CANCELLED and running.cancel_at is None and self.is_stopping:
             self._lose(job_id, STOPPED, is_blamed=False)
             return
+        if self._archive is not None and finished.outcome is not None and finished.state is State.SUCCEEDED:
+            self._keeping.add(task := asyncio.create_task(self._keep_and_end(running.job, finished, self._archive)))
+            task.add_done_callback(self._keeping.discard)
+        else:
+            self._end(job_id, finished)
+
+    async def _keep_and_end(self, job: Job, finished: Finished, archive: Archive) -> None:
+        """The job has succeeded once its files are where they are kept."""
+        assert finished.outcome is not None
+        try:
+            await asyncio.to_thread(archive, job.owner, finished.outcome)
+        except EngineError as error:
+            finished = replace(finished, state=State.FAILED, failure=Failure(error.code, str(error)), tail=())
+        self._end(job.id, finished)
+
+    def _end(self, job_id: str, finished: Finished) -> None:
         end = partial(
             moves.end,
             job_id=job_id,

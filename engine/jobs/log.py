@@ -1,11 +1,12 @@
 """The log of a job in the store: appending numbered events, reading them again, and whose the files in them are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
 from engine.execution.events import NodeFinished
+from engine.jobs.artifacts import entries
 from engine.jobs.database import Tx
 from engine.jobs.events import Body, JobEvent
 from engine.jobs.records import decode, encode
@@ -65,20 +66,9 @@ def _row(event: JobEvent) -> dict[str, Any]:
 
 
 def _files(event: JobEvent) -> list[dict[str, Any]]:
-    """What a node says it wrote: entries with a file name, in any list of its user-interface record."""
+    """What a node says it wrote."""
     body = event.body
-    if not isinstance(body, NodeFinished) or not isinstance(body.ui, Mapping):
+    if not isinstance(body, NodeFinished):
         return []
-    entries = [entry for group in body.ui.values() if isinstance(group, list | tuple) for entry in group]
-    return [
-        {
-            "job_id": event.job_id,
-            "owner": event.owner,
-            "node_id": body.node_id,
-            "kind": str(entry.get("type", "output")),
-            "subfolder": str(entry.get("subfolder", "")),
-            "filename": str(entry["filename"]),
-        }
-        for entry in entries
-        if isinstance(entry, Mapping) and "filename" in entry
-    ]
+    made = {"job_id": event.job_id, "owner": event.owner, "at": event.at, "node_id": body.node_id}
+    return [made | file for file in entries(body.ui)]

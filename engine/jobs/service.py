@@ -4,21 +4,25 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from engine.errors import IllegalMove, NotAccepting, StoreFailed, WorkerLost
 from engine.graph.document import parse_workflow
 from engine.graph.node import Node, Services
 from engine.graph.workflow import Workflow
 from engine.jobs.accounts import Accounts
+from engine.jobs.artifacts import Artifacts, keep_outputs
 from engine.jobs.check import Checker
 from engine.jobs.dispatch import Dispatcher
 from engine.jobs.events import JobEvent, is_last
 from engine.jobs.feed import Feed
-from engine.jobs.job import LOCAL, Accepted, Job, JobQuery, Page, Request, State, Submission
+from engine.jobs.job import LOCAL, Accepted, Job, JobQuery, Outcome, Page, Request, State, Submission
 from engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
 from engine.jobs.recover import recover
 from engine.jobs.settings import JobSettings
 from engine.jobs.store import Clock, Store
+from engine.jobs.webhooks import Post, Webhooks
 from engine.jobs.worker import Worker
 
 __all__ = ["JobService"]
@@ -47,8 +51,11 @@ class JobService:
         self.accounts = Accounts(self.store)
         self._workers = workers
         self._checker = Checker(workers, services, settings.check_deadline_s)
-        self._dispatcher = Dispatcher(self.store, self._feed, workers, settings, self._checker.told)
+        self.artifacts = Artifacts(settings.artifacts_url) if settings.artifacts_url is not None else None
+        archive = partial(_keep, self.artifacts, services) if self.artifacts is not None else None
+        self._dispatcher = Dispatcher(self.store, self._feed, workers, settings, self._checker.told, archive)
         self._is_accepting = False
+        self._webhooks: Webhooks | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -72,6 +79,8 @@ class JobService:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await self._dispatcher.stop(deadline_s)
+        if self._webhooks is not None:
+            await self._webhooks.stop()
         await self.store.close()
 
     async def ready(self, timeout_s: float | None = None) -> bool:
@@ -218,6 +227,13 @@ class JobService:
     async def owner_of_file(self, kind: str, subfolder: str, filename: str) -> str | None:
         return await self.store.owner_of_file(kind, subfolder, filename)
 
+    def deliver(self, post: Post, body: Callable[[Job], Mapping[str, Any]]) -> Webhooks:
+        """Have webhooks told from now on, by this client and in these words; once, after `start`."""
+        webhooks = self._webhooks = Webhooks(self.store, post, body)
+        self._feed.listen(lambda what: webhooks.look() if isinstance(what, JobEvent) and is_last(what) else None)
+        webhooks.start()
+        return webhooks
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     async def _in(self, state: State, owner: str | None) -> Sequence[Job]:
@@ -238,6 +254,15 @@ class JobService:
             with suppress(StoreFailed):
                 for job_id in await self.store.expire():
                     self._dispatcher.remove(job_id)
+                if self.artifacts is not None and self.settings.keep_files_s is not None:
+                    await self.store.forget_files(self.settings.keep_files_s, self.artifacts.delete)
                 while await self.store.forget_old(self.settings.keep_s, self.settings.keep_jobs):
                     await asyncio.sleep(0)
             await asyncio.sleep(self.settings.sweep_every_s)
+
+
+def _keep(store: Artifacts, services: Callable[[str], Services | None], owner: str, outcome: Outcome) -> None:
+    """Copy a run's output files to where they are kept."""
+    folders = services(owner)
+    if folders is not None:
+        keep_outputs(store, owner, outcome.outputs, folders.output_dir)

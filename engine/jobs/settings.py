@@ -27,6 +27,9 @@ class StoreSettings:
 class JobSettings:
     """How jobs are queued, watched, kept and forgotten.
 
+    `artifacts_url` (a folder or any fsspec URL) gets a copy of every output file before its job ends, and deletes it
+    after `keep_files_s`; without it files stay where nodes wrote them, and are never deleted.
+
     `step_deadline_s`: a worker from which nothing is heard for so long during a job is killed. `max_deaths`: a job
     that has cost so many workers fails. `keep_s`: ended jobs are forgotten after that; the newest `keep_jobs` at most
     are kept.
@@ -42,6 +45,8 @@ class JobSettings:
     ready_wait_s: float = 60.0
     keep_s: float = 30 * DAY_S
     keep_jobs: int = 10_000
+    artifacts_url: str | None = None
+    keep_files_s: float | None = None
     idempotency_s: float = DAY_S
     sweep_every_s: float = 30.0
 

@@ -3,14 +3,17 @@
 The row is on disk when a method returns; events are published in the order of commits.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import insert, select
 
 from engine.jobs import lists, log, moves, sweep
+from engine.jobs.artifacts import Artifact
 from engine.jobs.database import Database, Tx
 from engine.jobs.events import Body, JobEvent
 from engine.jobs.job import Failure, Idempotency, Job, JobQuery, Outcome, Page, Request, State, Submission
@@ -142,6 +145,16 @@ class Store:
         at, idempotency_s = self.clock(), self._idempotency_s
         return await self.database.write(lambda tx: sweep.forget_old(tx, at, keep_s, keep_jobs, idempotency_s))
 
+    async def forget_files(self, keep_s: float, delete: Callable[[Artifact], None]) -> int:
+        """Delete files older than that, then their rows; says how many."""
+        before = self.clock() - keep_s
+        old = await self.database.read(lambda connection: sweep.old_files(connection, before))
+        for _, artifact in old:
+            await asyncio.to_thread(delete, artifact)
+        if old:
+            await self.database.write(lambda tx: sweep.forget_files(tx, [number for number, _ in old]))
+        return len(old)
+
     async def forget(self, job_id: str, owner: str | None = None) -> None:
         """Delete one ended job."""
         await self.database.write(partial(sweep.forget, job_id=job_id, owner=owner))
@@ -161,7 +174,7 @@ class Store:
         """Keep a value."""
 
         def work(tx: Tx) -> None:
-            tx.connection.execute(delete(facts).where(facts.c.name == name))
+            tx.connection.execute(delete_rows(facts).where(facts.c.name == name))
             tx.connection.execute(insert(facts).values(name=name, value=value))
 
         await self.database.write(work)

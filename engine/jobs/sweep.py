@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from engine.errors import IllegalMove
 from engine.jobs import moves
+from engine.jobs.artifacts import Artifact
 from engine.jobs.database import Tx
 from engine.jobs.job import ENDED, State
-from engine.jobs.tables import idempotency, jobs
+from engine.jobs.tables import artifacts, idempotency, jobs
 
-__all__ = ["MOST", "expire", "forget", "forget_ended", "forget_old"]
+__all__ = ["MOST", "expire", "forget", "forget_ended", "forget_files", "forget_old", "old_files"]
 
 MOST = 500
 """So many at a time: the writer serves others in between."""
@@ -55,6 +56,17 @@ def forget_ended(tx: Tx, owner: str | None) -> int:
     return tx.connection.execute(delete(jobs).where(*where)).rowcount
 
 
+def old_files(connection: Connection, before: float) -> Sequence[tuple[int, Artifact]]:
+    """Files made before a moment, with the numbers of their rows."""
+    query = select(artifacts).where(artifacts.c.at < before).order_by(artifacts.c.at).limit(MOST)
+    return [(row.seq, Artifact(row.owner, row.kind, row.subfolder, row.filename)) for row in connection.execute(query)]
+
+
+def forget_files(tx: Tx, numbers: Sequence[int]) -> None:
+    """Delete rows of files that are gone."""
+    tx.connection.execute(delete(artifacts).where(artifacts.c.seq.in_(numbers)))
+
+
 def _delete(tx: Tx, job_ids: Sequence[str]) -> int:
-    """Events, artifacts' rows and deliveries go with the job; the ledger keeps its entries."""
+    """Events and deliveries go with the job; the ledger keeps its entries, and files keep their owner."""
     return tx.connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids))).rowcount if job_ids else 0

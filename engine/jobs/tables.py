@@ -104,8 +104,9 @@ artifacts = Table(
     "artifacts",
     METADATA,
     Column("seq", Number, primary_key=True, autoincrement=True),
-    Column("job_id", Name, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("job_id", Name, nullable=False, index=True),  # no foreign key: files outlive the record of their job
     Column("owner", Name, nullable=False),
+    Column("at", Float(53), nullable=False, index=True),
     Column("node_id", Name, nullable=False),
     Column("kind", String(16), nullable=False),
     Column("subfolder", Text, nullable=False),

@@ -68,6 +68,12 @@ def hang(*, unless: Text = "") -> str:
     return "awake"
 
 
+@node("Wrote", category="test", output_node=True, outputs=("STRING",))
+def wrote(*, entry: Anything) -> UiResult:
+    """Says that it wrote a file."""
+    return UiResult("written", ui={"images": [entry]})
+
+
 class Picky:
     """A class of ComfyUI's convention that checks its own input."""
 
@@ -85,7 +91,7 @@ class Picky:
         return (number,)
 
 
-NODES: dict[str, Node] = {each.class_type: each for each in (show, steps, note, fail, die, hang)}
+NODES: dict[str, Node] = {each.class_type: each for each in (show, steps, note, fail, die, hang, wrote)}
 NODES["Picky"] = from_class(Picky, "Picky")
 
 

@@ -1,18 +1,25 @@
 """The service with a worker in this process: what adapters rely on."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import json
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.errors import IdempotencyConflict, IllegalMove, InvalidWorkflow, NotAccepting, UnknownJob
+from engine.errors import IdempotencyConflict, IllegalMove, InvalidWorkflow, MissingFile, NotAccepting, UnknownJob
 from engine.execution.events import NodeProgress, RunFailed, RunSucceeded
+from engine.execution.folders import Folders
+from engine.jobs.artifacts import Artifact
 from engine.jobs.events import Ended, JobEvent, Preview, Requeued, Started
-from engine.jobs.job import Idempotency, JobQuery, State, Submission
+from engine.jobs.job import Idempotency, JobQuery, State, Submission, Webhook
+from engine.jobs.service import JobService
+from engine.jobs.settings import JobSettings
 from tests.jobs import stubs
+from tests.jobs.conftest import sqlite
 from tests.jobs.serving import ends, here, log, sent, service, started
+from tests.jobs.test_store import Time
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -332,5 +339,60 @@ def test_without_a_worker_submissions_say_so(run: Runs, tmp_path: Path) -> None:
             assert not await jobs.ready(0.01)
             with pytest.raises(NotAccepting, match="no worker has told its nodes"):
                 await sent(jobs)
+
+    run(case())
+
+
+def test_outputs_are_kept_before_their_job_ends_and_for_as_long_as_asked(run: Runs, tmp_path: Path) -> None:
+    picture = {"filename": "x.png", "subfolder": "s", "type": "output"}
+
+    async def case() -> None:
+        clock = Time()
+        output = tmp_path / "output"
+        (output / "s").mkdir(parents=True)
+        (output / "s" / "x.png").write_bytes(b"picture")
+        folders = Folders(tmp_path, tmp_path, output, tmp_path)
+        settings = JobSettings(
+            sqlite(tmp_path), artifacts_url=str(tmp_path / "kept"), keep_files_s=100.0, keep_s=10.0, sweep_every_s=0.01
+        )
+        jobs = JobService(settings, [here()], lambda owner: folders, clock=clock)
+        await jobs.start()
+        assert jobs.artifacts is not None
+        job = await jobs.wait((await sent(jobs, "Wrote", entry=picture, asked={"owner": "me"})).id)
+        assert job.state is State.SUCCEEDED
+        kept = Artifact("me", "output", "s", "x.png")
+        assert jobs.artifacts.read(kept) == b"picture"
+        assert await jobs.owner_of_file("output", "s", "x.png") == "me"
+        lost = await jobs.wait((await sent(jobs, "Wrote", entry=picture | {"filename": "y.png"})).id)
+        assert lost.failure is not None
+        assert (lost.state, lost.failure.code) == (State.FAILED, "missing_file")
+        clock.now += 50
+        while (await jobs.find(JobQuery())).total:
+            await asyncio.sleep(0.01)
+        assert await jobs.owner_of_file("output", "s", "x.png") == "me"
+        clock.now += 60
+        while await jobs.owner_of_file("output", "s", "x.png"):
+            await asyncio.sleep(0.01)
+        with pytest.raises(MissingFile):
+            jobs.artifacts.read(kept)
+        assert (output / "s" / "x.png").exists()
+        await jobs.stop()
+
+    run(case())
+
+
+def test_a_webhook_is_told_when_its_job_ends(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        told: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+            told.put_nowait(body)
+            return 204
+
+        async with service(tmp_path) as jobs:
+            jobs.deliver(post, lambda job: {"job": job.id, "state": job.state})
+            job = await sent(jobs, asked={"webhook": Webhook("https://a.example")})
+            assert json.loads(await told.get())["state"] == "succeeded"
+            assert (await jobs.get(job.id)).state is State.SUCCEEDED
 
     run(case())

@@ -122,15 +122,16 @@ def _artifacts() -> None:
         sa.Column("seq", NUMBER, autoincrement=True, nullable=False),
         sa.Column("job_id", sa.String(length=255), nullable=False),
         sa.Column("owner", sa.String(length=255), nullable=False),
+        sa.Column("at", sa.Float(precision=53), nullable=False),
         sa.Column("node_id", sa.String(length=255), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("subfolder", sa.Text(), nullable=False),
         sa.Column("filename", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_artifacts_job_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_artifacts")),
     )
     op.create_index(op.f("ix_artifacts_filename_subfolder_kind"), "artifacts", ["filename", "subfolder", "kind"])
     op.create_index(op.f("ix_artifacts_job_id"), "artifacts", ["job_id"])
+    op.create_index(op.f("ix_artifacts_at"), "artifacts", ["at"])
 
 
 def _deliveries() -> None:

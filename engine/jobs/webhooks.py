@@ -1,0 +1,162 @@
+"""Telling a client's server about the end of a job: at least once, signed, again and again with longer pauses.
+
+What is owed is a row written together with the job's end, so a killed server still delivers. Who speaks HTTP is
+handed in (`Post`): this layer has no client, and where a request may go is decided there, at the time of connecting.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from sqlalchemy import func, select, update
+
+from engine.errors import StoreFailed, UnknownJob
+from engine.jobs.database import Tx
+from engine.jobs.job import Job
+from engine.jobs.store import Store
+from engine.jobs.tables import deliveries
+
+__all__ = ["Attempt", "Delivery", "Post", "Webhooks", "is_public", "signature"]
+
+Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[int]]
+"""POST a body with headers to a URL; the status. Raises where there is none."""
+Body = Callable[[Job], Mapping[str, Any]]
+
+WAITS_S = (1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0)
+AT_ONCE = 16
+LONGEST_SLEEP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try: when, and the status or the reason there was none."""
+
+    at: float
+    status: int | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What is owed for one job; `id` is the same in every try. `next_at` None: delivered, or given up."""
+
+    id: str
+    job_id: str
+    url: str
+    attempts: int
+    next_at: float | None
+    delivered_at: float | None
+    log: Sequence[Attempt]
+
+
+class Webhooks:
+    """Delivers what is owed. `body` says what is told about a job; each protocol may have its own words."""
+
+    def __init__(self, store: Store, post: Post, body: Body, waits_s: Sequence[float] = WAITS_S) -> None:
+        self._store, self._post, self._body, self._waits_s = store, post, body, waits_s
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin delivering, with what a killed server owed."""
+        self._task = asyncio.create_task(self._deliver_all())
+
+    async def stop(self) -> None:
+        """Stop; what is owed stays owed."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def look(self) -> None:
+        """Something may be owed."""
+        self._wake.set()
+
+    async def of(self, job_id: str) -> Sequence[Delivery]:
+        """The deliveries of one job, with their logs."""
+        query = select(deliveries).where(deliveries.c.job_id == job_id)
+        return await self._store.database.read(
+            lambda connection: [_delivery(dict(row)) for row in connection.execute(query).mappings()]
+        )
+
+    async def _deliver_all(self) -> None:
+        while True:
+            sleep_s = LONGEST_SLEEP_S
+            with suppress(StoreFailed):  # the next look finds it
+                due = await self._due()
+                await asyncio.gather(*(self._deliver(*each) for each in due))
+                sleep_s = 0.0 if due else min(LONGEST_SLEEP_S, await self._next_in_s())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(sleep_s, 0.01))
+            self._wake.clear()
+
+    async def _due(self) -> Sequence[tuple[str, str, str, str]]:
+        columns = deliveries.c.id, deliveries.c.job_id, deliveries.c.url, deliveries.c.secret
+        now = self._store.clock()
+        query = select(*columns).where(deliveries.c.next_at <= now).order_by(deliveries.c.next_at).limit(AT_ONCE)
+        return await self._store.database.read(
+            lambda connection: [(row.id, row.job_id, row.url, row.secret) for row in connection.execute(query)]
+        )
+
+    async def _next_in_s(self) -> float:
+        query = select(func.min(deliveries.c.next_at))
+        earliest = await self._store.database.read(lambda connection: connection.execute(query).scalar_one())
+        return LONGEST_SLEEP_S if earliest is None else max(0.0, earliest - self._store.clock())
+
+    async def _deliver(self, delivery_id: str, job_id: str, url: str, secret: str) -> None:
+        """One try, and what came of it."""
+        at = self._store.clock()
+        try:
+            job = await self._store.get(job_id)
+        except UnknownJob:  # deleted meanwhile, and what was owed with it
+            return
+        body = json.dumps({"id": delivery_id, **self._body(job)}, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/json", "Webhook-Id": delivery_id, "Webhook-Timestamp": f"{at:.0f}"}
+        if secret:
+            headers["Webhook-Signature"] = signature(secret, delivery_id, f"{at:.0f}", body)
+        try:
+            attempt = Attempt(at, await self._post(url, body, headers))
+        except Exception as error:  # noqa: BLE001  # whatever a client raises is what came of this try
+            attempt = Attempt(at, None, str(error) or type(error).__name__)
+        await self._store.database.write(lambda tx: self._note(tx, delivery_id, attempt), is_sure=True)
+
+    def _note(self, tx: Tx, delivery_id: str, attempt: Attempt) -> None:
+        row = tx.connection.execute(select(deliveries).where(deliveries.c.id == delivery_id)).one_or_none()
+        if row is None:  # the job was deleted meanwhile
+            return
+        is_done = attempt.status is not None and 200 <= attempt.status < 300
+        tries_left = row.attempts < len(self._waits_s)
+        next_at = attempt.at + self._waits_s[row.attempts] if tries_left and not is_done else None
+        values = {
+            "attempts": row.attempts + 1,
+            "next_at": next_at,
+            "delivered_at": attempt.at if is_done else None,
+            "log": [*row.log, [attempt.at, attempt.status, attempt.problem]],
+        }
+        tx.connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(values))
+
+
+def signature(secret: str, delivery_id: str, timestamp: str, body: bytes) -> str:
+    """HMAC-SHA256 over id, time and body, as `v1=<hex>`: an old body cannot be sent again under a new time."""
+    message = f"{delivery_id}.{timestamp}.".encode() + body
+    return "v1=" + hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the open internet; whoever connects asks for the address it connects to."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return is_public(str(mapped)) if mapped is not None else found.is_global and not found.is_multicast
+
+
+def _delivery(row: dict[str, Any]) -> Delivery:
+    log = [Attempt(*each) for each in row["log"]]
+    return Delivery(row["id"], row["job_id"], row["url"], row["attempts"], row["next_at"], row["delivered_at"], log)

@@ -1,0 +1,132 @@
+"""Webhooks: owed from the moment a job ends, told at least once, under one id, signed."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from engine.errors import WorkerLost
+from engine.jobs.job import Job, State, Webhook
+from engine.jobs.settings import StoreSettings
+from engine.jobs.store import Store
+from engine.jobs.webhooks import Webhooks, is_public, signature
+from tests.jobs.test_store import WORK, Time, opened, submission
+
+Runs = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+class Receiver:
+    """Answers with the statuses given, then 200; an exception is raised."""
+
+    def __init__(self, *answers: int | Exception) -> None:
+        self.answers = list(answers)
+        self.got: list[tuple[str, bytes, dict[str, str]]] = []
+
+    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        self.got.append((url, body, dict(headers)))
+        answer = self.answers.pop(0) if self.answers else 200
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def told(job: Job) -> dict[str, Any]:
+    return {"job_id": job.id, "state": job.state}
+
+
+async def ended(store: Store, state: State = State.SUCCEEDED, url: str = "https://a.example/x") -> None:
+    await store.submit(submission(job_id="x", webhook=Webhook(url, "s3cret")), WORK)
+    await store.begin("x", "w")
+    await store.end("x", state)
+
+
+async def until(store: Store, webhooks: Webhooks, attempts: int) -> None:
+    while (await webhooks.of("x"))[0].attempts < attempts:
+        await asyncio.sleep(0.01)
+
+
+def served(store: Store, receiver: Receiver, waits_s: Sequence[float] = (1.0, 10.0)) -> Webhooks:
+    webhooks = Webhooks(store, receiver, told, waits_s)
+    webhooks.start()
+    return webhooks
+
+
+def test_an_end_is_told_once_signed_and_with_its_id(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings, clock=Time()) as (store, _):
+            await ended(store, State.FAILED)
+            receiver = Receiver()
+            webhooks = served(store, receiver)
+            await until(store, webhooks, 1)
+            webhooks.look()
+            await asyncio.sleep(0.05)
+            delivery = (await webhooks.of("x"))[0]
+            await webhooks.stop()
+        [(url, body, headers)] = receiver.got
+        assert url == "https://a.example/x"
+        assert json.loads(body) == {"id": delivery.id, "job_id": "x", "state": "failed"}
+        assert headers["Webhook-Id"] == delivery.id
+        assert headers["Webhook-Signature"] == signature("s3cret", delivery.id, "1000", body)
+        assert (delivery.delivered_at, delivery.next_at) == (1000.0, None)
+
+    run(case())
+
+
+def test_what_fails_is_tried_again_later_under_the_same_id_then_given_up(
+    run: Runs, store_settings: StoreSettings
+) -> None:
+    async def case() -> None:
+        clock = Time()
+        async with opened(store_settings, clock=clock) as (store, _):
+            await ended(store)
+            receiver = Receiver(500, ConnectionError("refused"), WorkerLost("no"))
+            webhooks = served(store, receiver)
+            await until(store, webhooks, 1)
+            assert (await webhooks.of("x"))[0].next_at == 1001.0
+            for tries, later in ((2, 1), (3, 10)):
+                clock.now += later
+                webhooks.look()
+                await until(store, webhooks, tries)
+            delivery = (await webhooks.of("x"))[0]
+            await webhooks.stop()
+        assert [(each.status, each.problem) for each in delivery.log] == [(500, ""), (None, "refused"), (None, "no")]
+        assert (delivery.next_at, delivery.delivered_at) == (None, None)
+        assert len({headers["Webhook-Id"] for _, _, headers in receiver.got}) == 1
+
+    run(case())
+
+
+def test_what_a_killed_server_owed_is_delivered_by_the_next(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await ended(store)
+        async with opened(store_settings) as (store, _):
+            receiver = Receiver()
+            webhooks = served(store, receiver)
+            await until(store, webhooks, 1)
+            await webhooks.stop()
+        assert len(receiver.got) == 1
+
+    run(case())
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("fe80::1%eth0", False),
+        ("example.com", False),
+    ],
+)
+def test_private_addresses_are_told_apart(address: str, expected: bool) -> None:
+    assert is_public(address) is expected
