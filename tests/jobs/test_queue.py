@@ -1,6 +1,6 @@
 """The order of waiting jobs: laws of a pure thing."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.jobs.job import Job, State
@@ -23,6 +23,7 @@ def drained(queue: Queue) -> list[str]:
 JOBS = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2), st.sampled_from("abc")), max_size=30)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2)), max_size=30))
 def test_one_owners_jobs_come_by_priority_then_number_then_arrival(facts: list[tuple[int, int]]) -> None:
     queue, jobs = Queue(), [job(str(i), float(number), priority) for i, (number, priority) in enumerate(facts)]
@@ -32,6 +33,7 @@ def test_one_owners_jobs_come_by_priority_then_number_then_arrival(facts: list[t
     assert drained(queue) == [each.id for each in expected]
 
 
+@settings(deadline=None, max_examples=50)
 @given(JOBS)
 def test_every_job_comes_once_and_nothing_is_kept(facts: list[tuple[int, int, str]]) -> None:
     queue = Queue()
@@ -43,6 +45,7 @@ def test_every_job_comes_once_and_nothing_is_kept(facts: list[tuple[int, int, st
     assert (queue._owners, queue._arrivals, queue._waiting, queue._jobs) == ({}, {}, {}, {})
 
 
+@settings(deadline=None, max_examples=50)
 @given(JOBS, st.integers(1, 5))
 def test_no_owner_waits_for_more_than_one_job_of_each_other(facts: list[tuple[int, int, str]], slots: int) -> None:
     queue, waiting = Queue(), dict.fromkeys("abc", 0)

@@ -1,0 +1,153 @@
+"""States and legal moves, and records that travel as JSON."""
+
+import json
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import BadValue, IllegalMove
+from engine.execution import events as run_events
+from engine.graph.document import parse_workflow
+from engine.graph.node import Extra, FileIn, Hidden, Node, Options, Output, Range, Socket, Tooltip, node
+from engine.graph.validate import validate
+from engine.jobs.declare import declarations, declared
+from engine.jobs.events import Ended, Queued, Requeued, Started
+from engine.jobs.job import ENDED, Failure, Idempotency, State, move
+from engine.jobs.records import TYPES, decode, encode, plain
+from engine.jobs.worker import load_factory
+from tests.graph.small import NODES, chain
+from tests.jobs import stubs
+
+LEGAL = {
+    ("queued", "running"),
+    ("queued", "cancelled"),
+    ("queued", "expired"),
+    ("queued", "failed"),
+    ("running", "succeeded"),
+    ("running", "failed"),
+    ("running", "cancelled"),
+    ("running", "queued"),
+}
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("to", State)
+def test_only_the_legal_moves_are_possible(state: State, to: State) -> None:
+    if (state, to) in LEGAL:
+        assert move("x", state, to) is to
+    else:
+        with pytest.raises(IllegalMove, match=f"job 'x' is {state}; it cannot become {to}"):
+            move("x", state, to)
+
+
+def test_an_end_is_what_nothing_leaves() -> None:
+    assert {state for state in State if state.is_end} == set(ENDED) == set(State) - {start for start, _ in LEGAL}
+
+
+def test_equal_bodies_make_equal_keys() -> None:
+    assert Idempotency.of("k", b"a") == Idempotency.of("k", b"a") != Idempotency.of("k", b"b")
+
+
+EVENTS = [
+    Queued(-3.0),
+    Started(2, "w"),
+    Requeued(1, "died"),
+    Ended(State.SUCCEEDED),
+    Ended(State.FAILED, Failure("c", "m", "1", "K", "E")),
+    run_events.RunStarted(["1"]),
+    run_events.NodeStarted("1", "K", "2"),
+    run_events.NodeProgress("1", 1, 2.5),
+    run_events.NodeFinished("1", "K", "1", "memory", 0.5, {"images": [{"filename": "x"}], "text": ["y" * 9999]}),
+    run_events.NodeBlocked("1", "K", "m"),
+    run_events.NodeExpanded("1", ["1.0"]),
+    run_events.RunFailed("1", "K", "m", "ValueError", ["line"], {"a": [1]}, ["2"], "1.0"),
+    run_events.RunCancelled("1", "K", ["2"]),
+    run_events.RunSucceeded(),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_event_comes_back_from_json_as_it_was(event: Any) -> None:
+    name, values = encode(event)
+    assert decode(name, json.loads(json.dumps(values))) == event
+
+
+def test_every_kind_of_event_is_among_the_examples() -> None:
+    assert {encode(event)[0] for event in EVENTS} == set(TYPES)
+
+
+def test_an_event_of_a_later_version_is_read_without_what_is_new() -> None:
+    assert decode("queued", {"number": 1.0, "mood": "good"}) == Queued(1.0)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(JSON)
+def test_json_values_are_plain_already(value: Any) -> None:
+    assert plain(value) == value
+
+
+def test_what_is_opaque_is_named_and_what_is_deep_ends() -> None:
+    deep: list[Any] = []
+    deep.append(deep)
+    assert plain({1: object(), "t": (1, {2})}) == {"1": "<object>", "t": [1, [2]]}
+    assert json.dumps(plain(deep)).endswith("<list>" + '"' + "]" * 12)
+    assert plain("abc", 2) == "ab..."
+
+
+@node("Choosy", category="test", lane="device", revision=3, outputs=(Output("COMBO", choices=("a", 1)), "IMAGE"))
+def choosy(
+    *,
+    mode: Annotated[str, Options(lambda: ["one", "two"], named=True)] = "one",
+    picture: Annotated[str, FileIn("input", upload="image")],
+    amount: Annotated[float, Range(0.0, 1.0, step=0.1, strict=True), Tooltip("how much")] = 0.5,
+    later: Annotated[Any, Socket("*"), Extra({"lazy": True})] = None,
+    services: Annotated[Any, Hidden("SERVICES")],
+) -> Any:
+    """Takes everything a declaration can say."""
+
+
+ALL: dict[str, Node] = {**NODES, **stubs.NODES, "Choosy": choosy}
+
+
+def test_declarations_come_back_as_they_were() -> None:
+    sent = json.loads(json.dumps(declarations(ALL.values(), None)))
+    for name, back in declared(sent).items():
+        there = ALL[name]
+        assert back.object_info() == there.object_info()
+        assert (back.schema, back.lane, back.revision) == (there.schema, there.lane, there.revision)
+        assert [(each.group, each.default) for each in back.inputs] == [
+            (each.group, each.default) for each in there.inputs
+        ]
+        assert (back.validator is None) == (there.validator is None)
+
+
+def test_a_graph_of_declarations_validates_like_a_graph_of_nodes() -> None:
+    front = declared(json.loads(json.dumps(declarations(NODES.values(), None))))
+    here = validate(parse_workflow(chain(5)), NODES)
+    there = validate(parse_workflow(chain(5)), front)
+    assert (there.roots, there.prompt()) == (here.roots, here.prompt())
+    with pytest.raises(AssertionError, match="workers only"):
+        front["Add"](a=1)
+
+
+@pytest.mark.parametrize("path", ["nowhere.at:all", "tests.jobs.stubs:nothing", "tests.jobs.stubs", ""])
+def test_a_factory_that_is_not_there_is_named(path: str) -> None:
+    with pytest.raises(BadValue, match="an import path like"):
+        load_factory(path)
+
+
+def test_the_front_imports_no_torch() -> None:
+    code = "import sys, engine.jobs.service, engine.jobs.process; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded.isdisjoint({"torch", "numpy", "PIL", "transformers", "nodes", "aiohttp", "alembic"})
