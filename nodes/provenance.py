@@ -1,7 +1,8 @@
 """What made a picture, as far as the graph cannot know it: sampler revisions, library versions, device, precision."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -9,17 +10,17 @@ from typing import Annotated, Any
 import torch
 
 from engine.errors import UnknownName
-from engine.graph.lock import CHUNK, Lock
+from engine.graph.lock import CHUNK, Lock, named_samplers
 from engine.graph.node import Hidden
 from engine.models.memory.device import best_device, compute_dtype
-from engine.sampling import find_schedule, find_solver
+from engine.sampling import SCHEDULES, SOLVERS, find_schedule, find_solver
 from nodes.widgets import OLD_GRAPHS
 
-__all__ = ["LockInput", "environment", "locked", "sealed"]
+__all__ = ["LockInput", "environment", "known_revisions", "locked", "sealed"]
 
 LockInput = Annotated[Lock | None, Hidden("LOCK")]
 PACKAGES = ("sigmagraph", "torch", "transformers", "safetensors", "numpy", "pillow")
-FINDERS = {"sampler_name": find_solver, "scheduler": find_schedule}
+FINDERS: Mapping[str, Callable[..., Any]] = {"sampler_name": find_solver, "scheduler": find_schedule}
 
 
 def locked(lock: Lock | None, prompt: Mapping[str, Any] | None, image: int) -> dict[str, Any]:
@@ -29,26 +30,22 @@ def locked(lock: Lock | None, prompt: Mapping[str, Any] | None, image: int) -> d
 
 def sealed(lock: Lock, prompt: Mapping[str, Any]) -> Lock:
     """The lock with everything that is known here; `prompt` is in API form."""
-    nodes = [node for node_id, node in prompt.items() if node_id in lock.nodes]
-    return lock.completed(samplers(nodes), environment())
+    return lock.completed(revisions(named_samplers(prompt, lock)), environment())
 
 
-def samplers(nodes: list[Mapping[str, Any]]) -> dict[str, int]:
-    """The revision behind every sampler and schedule name the nodes use."""
+def revisions(names: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """The revision behind every sampler and schedule name; those of node packs have none."""
     found: dict[str, int] = {}
-    for node in nodes:
-        for name, find in FINDERS.items():
-            value = node.get("inputs", {}).get(name)
-            if isinstance(value, str) and (revision := _revision(find, value)) is not None:
-                found[value] = revision
+    for kind, name in names:
+        with suppress(UnknownName):
+            found[name] = FINDERS[kind](name, OLD_GRAPHS).revision
     return found
 
 
-def _revision(find: Any, name: str) -> int | None:
-    try:
-        return int(find(name, OLD_GRAPHS).revision)
-    except UnknownName:  # a node pack's own sampler or schedule
-        return None
+def known_revisions() -> dict[str, int]:
+    """All names there are, for a front that has no sampler to ask."""
+    names = [("sampler_name", name) for name in SOLVERS] + [("scheduler", name) for name in SCHEDULES]
+    return revisions(names)
 
 
 def environment() -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import check, fetch, models, nodes, run, serve
+from engine.cli import check, fetch, models, nodes, replay, run, serve
 from engine.errors import EngineError
 
 __all__ = ["app", "main"]
@@ -39,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
+app.command("replay")(replay.replay)
 app.command("serve")(serve.serve)
 app.command("check")(check.check)
 app.command("nodes")(nodes.nodes)

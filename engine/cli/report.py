@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -63,9 +62,4 @@ class Report:
             title = escape(self._titles.get(event.display_id, event.class_type))
             self._console.print(f"{event.milliseconds / 1000:8.2f} s  {title}{SOURCES[event.source]}")
         for record in (event.ui or {}).get("images", ()):
-            self._pictures.append(self._path(record))
-
-    def _path(self, record: Mapping[str, Any]) -> Path:
-        folders = self._space.folders
-        root = folders.temp_dir if record["type"] == "temp" else folders.output_dir
-        return Path(root, record["subfolder"], record["filename"])
+            self._pictures.append(self._space.picture(record))

@@ -55,7 +55,17 @@ class Workspace:
         """Read a workflow file of any kind."""
         from engine.graph.document import load_workflow
 
-        return load_workflow(path, _Declarations(self))
+        return load_workflow(path, self.declarations)
+
+    @property
+    def declarations(self) -> Mapping[str, Any]:
+        """The nodes in `/object_info` form, for documents of the editor."""
+        return _Declarations(self)
+
+    def picture(self, record: Mapping[str, Any]) -> Path:
+        """The file behind what an output node shows, `{filename, subfolder, type}`."""
+        root = self.folders.temp_dir if record["type"] == "temp" else self.folders.output_dir
+        return Path(root, record["subfolder"], record["filename"])
 
     def validated(self, workflow: "Workflow") -> "Graph":
         """The workflow with every input checked; raises `InvalidWorkflow` with all problems."""

@@ -18,11 +18,12 @@ from engine.graph.marks import Services
 from engine.graph.plan import depth_first
 from engine.graph.workflow import Link
 
-__all__ = ["CHUNK", "Difference", "Lock", "differences", "input_differences", "lock_of", "read_lock"]
+__all__ = ["CHUNK", "Difference", "Lock", "differences", "input_differences", "lock_of", "named_samplers", "read_lock"]
 
 CHUNK = "lock"  # the text chunk's keyword, beside `prompt` and `workflow`
 FORM = 1
 UNREADABLE = "unreadable"
+SAMPLER_INPUTS = ("sampler_name", "scheduler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,15 @@ def lock_of(graph: Graph, output: str, services: Services | None = None) -> Lock
         nodes={v.id: f"{v.node.class_type} {v.node.schema}.{v.node.revision}" for v in vertices},
         files=dict(file for vertex in vertices for file in _files(vertex, services)),
     )
+
+
+def named_samplers(prompt: Mapping[str, Any], lock: Lock) -> Iterator[tuple[str, str]]:
+    """Input and name of every sampler and schedule the locked nodes are given; `prompt` is in API form."""
+    for node_id in lock.nodes:
+        inputs = prompt.get(node_id, {}).get("inputs", {})
+        for name in SAMPLER_INPUTS:
+            if isinstance(inputs.get(name), str):
+                yield name, inputs[name]
 
 
 def read_lock(text: str) -> Lock:

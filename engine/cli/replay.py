@@ -1,0 +1,117 @@
+"""`sigmagraph replay`: run a recorded workflow again and say whether the picture is the same."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.workspace import Home, Workspace, workspace
+
+if TYPE_CHECKING:  # imported when the command runs: `--help` must not load torch
+    from engine.execution.replay import Comparison, Recorded, Verdict
+    from engine.graph.graph import Graph
+    from engine.graph.lock import Lock
+    from engine.graph.workflow import Workflow
+
+__all__ = ["replay"]
+
+DIFFERENT = 3
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="A picture that carries a workflow, or a workflow.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; NODE is an id or a title."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would differ; run nothing.")] = False,
+    psnr: Annotated[float, typer.Option(help="From this ratio in dB on, a picture is within tolerance.")] = 40.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Where pictures go.", show_default="./output")] = None,
+    home: Home = None,
+) -> None:
+    """Make a recorded picture again. Exit code 0: identical or within tolerance; 3: different."""
+    from engine.cli.console import warn
+    from engine.execution.replay import judged, output_of, what_differs
+    from engine.graph.lock import lock_of
+    from engine.graph.overrides import override
+    from nodes.provenance import sealed
+
+    space = workspace(home, output)
+    recorded = _read(space, file)
+    for warning in recorded.workflow.warnings:
+        warn(warning)
+    changed = override(recorded.workflow, settings or [], space.nodes)
+    graph = space.validated(changed)
+    target = output_of(recorded, graph)
+    now = sealed(lock_of(graph, target, space.folders), graph.prompt())
+    found = what_differs(recorded, changed, now)
+    if dry_run:
+        _say_dry([str(each) for each in found], as_json=as_json)
+        return
+    made = _run(space, graph, changed, target, recorded.lock)
+    verdict = judged(_comparison(recorded, made), found, psnr)
+    _say(verdict, made, as_json=as_json)
+    if verdict.kind == "different":
+        raise typer.Exit(DIFFERENT)
+
+
+def _read(space: Workspace, file: Path) -> "Recorded":
+    from engine.errors import MissingFile
+    from engine.execution.replay import read_recorded
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise MissingFile(file, error.strerror or "cannot be read") from error
+    return read_recorded(data, space.declarations)
+
+
+def _run(space: Workspace, graph: "Graph", changed: "Workflow", target: str, lock: "Lock | None") -> Path | None:
+    """Run it without any cached result; the picture that answers to the recorded one."""
+    from engine.cli.report import Report
+    from engine.execution.cache import MemoryCache
+    from engine.execution.run import execute
+    from engine.graph.plan import plan
+
+    space.require_output()
+    extra = {"extra_pnginfo": {"workflow": changed.editor}} if changed.editor is not None else {}
+    with Report({node_id: node.title for node_id, node in changed.nodes.items()}, space) as report:
+        prepared = plan(graph, space.folders, [target])
+        result = execute(prepared, space.folders, MemoryCache(), report, extra_data=extra).or_raise()
+    pictures = result.ui.get(target, {}).get("images", ())
+    place = lock.image if lock is not None else 0
+    return space.picture(pictures[place]) if place < len(pictures) else None
+
+
+def _comparison(recorded: "Recorded", made: Path | None) -> "Comparison | None":
+    from engine.server.compare import compare
+
+    if recorded.picture is None or made is None:
+        return None
+    return compare(recorded.picture, made.read_bytes())
+
+
+def _say_dry(differences: list[str], *, as_json: bool) -> None:
+    from engine.cli.console import out
+
+    if as_json:
+        out().print_json(json.dumps({"dry_run": True, "differences": differences}))
+        return
+    lines = differences or ["nothing recorded differs"]
+    for line in lines:
+        out().print(line, markup=False, soft_wrap=True)
+
+
+def _say(verdict: "Verdict", made: Path | None, *, as_json: bool) -> None:
+    from engine.cli.console import out
+
+    if as_json:
+        out().print_json(json.dumps(verdict.written() | {"picture": str(made) if made else None}))
+        return
+    lines = [str(verdict), *(f"  {each}" for each in verdict.differences)]
+    if verdict.kind == "different" and not verdict.differences:
+        lines.append("  nothing recorded differs: this graph does not repeat itself here")
+    for line in [*lines, *([str(made)] if made else [])]:
+        out().print(line, markup=False, soft_wrap=True)
