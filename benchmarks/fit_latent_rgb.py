@@ -3,7 +3,7 @@
     python -m benchmarks.fit_latent_rgb models/checkpoints/sigmagraph-demo.safetensors
 
 Random pictures (smooth colour fields, shapes) are encoded; each latent pixel is regressed by least squares onto the
-mean colour of the 8 x 8 pixels it stands for. Writes nodes/latent_rgb.json and prints how much of the colour it explains.
+mean colour of the 8 x 8 pixels it stands for. Writes nodes/latent_rgb.json, prints how much of the colour it explains.
 """
 
 import json

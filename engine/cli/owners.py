@@ -17,8 +17,8 @@ class OwnedFolders(Folders):
     """The folders of one owner; digests of weight files are remembered once for all."""
 
     def __init__(self, base: Folders, owner: str) -> None:
-        places = (base.input_dir, base.output_dir, base.temp_dir)
-        super().__init__(base.models, *(_own(place, owner) for place in places), base.extra)
+        inputs, outputs, temporary = (_own(each, owner) for each in (base.input_dir, base.output_dir, base.temp_dir))
+        super().__init__(base.models, inputs, outputs, temporary, base.extra)
         self._base = base
 
     def content_hash(self, path: Path) -> str:

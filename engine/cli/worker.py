@@ -19,15 +19,14 @@ from engine.models.memory.device import best_device, host_free_bytes
 from nodes import NODES
 from nodes.previews import Previewer
 
-__all__ = ["FACTORY", "build", "folders_from"]
-
-FACTORY = "engine.cli.worker:build"
+__all__ = ["build", "folders_from"]
 
 
 def folders_from(options: Mapping[str, Any]) -> Folders:
     """The folders as `serve` wrote them down."""
     extra = {name: [Path(path) for path in paths] for name, paths in options.get("extra", {}).items()}
-    return Folders(*(Path(options[name]) for name in ("models", "input", "output", "temp")), extra)
+    models, inputs, outputs, temporary = (Path(options[name]) for name in ("models", "input", "output", "temp"))
+    return Folders(models, inputs, outputs, temporary, extra)
 
 
 def build(options: Mapping[str, Any]) -> Setup:

@@ -1,13 +1,13 @@
 """API keys as the server asks for them: the accounts of the job layer, with a short memory."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from engine.errors import UnknownKey
 from engine.server.auth import Account
 
-__all__ = ["NoKeys", "StoredKeys"]
+__all__ = ["FixedAccount", "FixedKeys", "NoKeys", "StoredKeys"]
 
 REMEMBERED_S = 2.0
 
@@ -18,8 +18,8 @@ class Store(Protocol):
     async def authenticate(self, secret: str) -> Any:
         """The account of a key; raises `UnknownKey`."""
 
-    async def list(self) -> Sequence[Any]:
-        """Every account."""
+    async def are_any(self) -> bool:
+        """Whether any key is in use."""
 
 
 class StoredKeys:
@@ -41,7 +41,7 @@ class StoredKeys:
     async def required(self) -> bool:
         """Whether there is any account; once there was one, always."""
         if not self._is_required and time.monotonic() - self._asked_at > REMEMBERED_S:
-            self._is_required = bool(await self._store.list())
+            self._is_required = await self._store.are_any()
             self._asked_at = time.monotonic()
         return self._is_required
 

@@ -64,4 +64,5 @@ def configure(form: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # the metrics count requests
+    for chatty in ("aiohttp.access", "alembic"):  # the metrics count requests
+        logging.getLogger(chatty).setLevel(logging.WARNING)

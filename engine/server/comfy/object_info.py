@@ -13,12 +13,28 @@ from engine.server.context import JOBS, Places, folders, reply
 
 __all__ = ["all_info", "declarations", "one_info"]
 
+# Page 1.27.10 looks these up without asking whether they are there; one missing, and no loader can be drawn.
+PAGE_LOADERS = (
+    "CheckpointLoaderSimple",
+    "ControlNetLoader",
+    "GLIGENLoader",
+    "ImageOnlyCheckpointLoader",
+    "LoraLoader",
+    "LoraLoaderModelOnly",
+    "StyleModelLoader",
+    "UNETLoader",
+    "UpscaleModelLoader",
+    "VAELoader",
+)
 LOG = logging.getLogger("sigmagraph.comfy")
 
 
 async def all_info(request: web.Request) -> web.Response:
-    """Every class; one that cannot describe itself is left out."""
-    return reply(await declarations(request))
+    """Every class; one that cannot describe itself is left out. The page's own header tells it from other clients."""
+    found = await declarations(request)
+    if "Comfy-User" in request.headers:
+        found |= {name: _stand_in(name) for name in PAGE_LOADERS if name not in found}
+    return reply(found)
 
 
 async def one_info(request: web.Request) -> web.Response:
@@ -32,6 +48,24 @@ async def declarations(request: web.Request) -> dict[str, Any]:
     """Class -> declaration in the wire form."""
     nodes = await request.app[JOBS].nodes()
     return await asyncio.to_thread(_described, nodes, list(nodes), folders(request))
+
+
+def _stand_in(name: str) -> dict[str, Any]:
+    """A class the page must find and nobody should use: deprecated, so that the page hides it."""
+    return {
+        "input": {"required": {}},
+        "input_order": {"required": []},
+        "output": [],
+        "output_is_list": [],
+        "output_name": [],
+        "name": name,
+        "display_name": name,
+        "description": "Not available on this server.",
+        "python_module": "nodes",
+        "category": "unavailable",
+        "output_node": False,
+        "deprecated": True,
+    }
 
 
 def _described(nodes: Mapping[str, Node], names: Iterable[str], places: Places) -> dict[str, Any]:

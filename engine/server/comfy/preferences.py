@@ -24,7 +24,7 @@ async def users(request: web.Request) -> web.Response:
 
 async def add_user(request: web.Request) -> web.Response:
     """Users are API keys here; the page cannot make them."""
-    return reply({"error": "users are made with `sigmagraph keys add`"}, 400)
+    return reply({"error": "users are made with `sigmagraph keys create`"}, 400)
 
 
 async def all_settings(request: web.Request) -> web.Response:

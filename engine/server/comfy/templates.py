@@ -16,7 +16,7 @@ from engine.server.files import Outside, resolve
 
 __all__ = ["template_routes"]
 
-THUMBNAIL = (384, 288)
+THUMBNAIL = (384, 384)
 PAPER, BOX, HEAD, LINE = (32, 33, 36), (62, 64, 70), (94, 129, 172), (150, 152, 158)
 
 
@@ -79,6 +79,8 @@ def sketch(document: dict[str, Any]) -> bytes:
     bottom = max((y + height for _, y, _, height in boxes.values()), default=1) + 40
     scale = min(THUMBNAIL[0] / right, THUMBNAIL[1] / bottom)
     image = Image.new("RGB", THUMBNAIL, PAPER)
+    left, top = (THUMBNAIL[0] - right * scale) / 2, (THUMBNAIL[1] - bottom * scale) / 2
+    boxes = {i: (x + left / scale, y + top / scale, width, height) for i, (x, y, width, height) in boxes.items()}
     pen = ImageDraw.Draw(image)
     for link in document["links"]:
         start, end = boxes[link[1]], boxes[link[3]]
