@@ -8,7 +8,7 @@ from itertools import count
 from threading import RLock
 from typing import Any
 
-from engine.execution.size import blocks
+from engine.execution.size import Footprint, footprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class InnerUi:
 @dataclass(slots=True)
 class _Held:
     entry: Entry
-    blocks: dict[int, int]
+    footprint: Footprint
     worth: float
     rank: float = 0.0
 
@@ -91,16 +91,17 @@ class MemoryCache:
         """Keep an entry if it fits; an entry larger than the whole budget is not kept."""
         if self.budget_bytes == 0:
             return
-        parts = blocks(entry.outputs)
-        size = sum(parts.values())
+        behind = footprint(entry.outputs)
+        size = behind.total_bytes
         if self.budget_bytes is not None and size > self.budget_bytes:
             return
         with self._lock:
             self.drop(key)
-            held = self._held[key] = _Held(entry, parts, entry.milliseconds / max(1, size))
-            for block, size in parts.items():
+            held = self._held[key] = _Held(entry, behind, entry.milliseconds / max(1, size))
+            self.used_bytes += behind.own_bytes
+            for block, bytes_ in behind.blocks.items():
                 self._holders[block] += 1
-                self.used_bytes += size if self._holders[block] == 1 else 0
+                self.used_bytes += bytes_ if self._holders[block] == 1 else 0
             held.rank = self._clock + held.worth
             self._push(key, held)
             self._shrink()
@@ -109,7 +110,10 @@ class MemoryCache:
         """Forget an entry; nothing happens if there is none."""
         with self._lock:
             held = self._held.pop(key, None)
-            for block, size in held.blocks.items() if held else ():
+            if held is None:
+                return
+            self.used_bytes -= held.footprint.own_bytes
+            for block, size in held.footprint.blocks.items():
                 self._holders[block] -= 1
                 if not self._holders[block]:
                     del self._holders[block]

@@ -111,19 +111,24 @@ def _values(node: Node, returned: Any) -> tuple[Any, ...]:
 
 def merge(node: Node, rows: Sequence[Sequence[Any]]) -> tuple[list[Any], ...]:
     """Rows of values -> one list per slot; `Spread` values and list outputs are laid flat."""
+    if len(rows) == 1 and len(rows[0]) == len(node.outputs):
+        return tuple(_slot(value, output.is_list) for value, output in zip(rows[0], node.outputs, strict=True))
     width = max([len(node.outputs), *(len(row) for row in rows)])
     slots: tuple[list[Any], ...] = tuple([] for _ in range(width))
     for row in rows:
         for at, values in enumerate(slots):
             value = row[at] if at < len(row) else None
-            is_list = at < len(node.outputs) and node.outputs[at].is_list
-            if isinstance(value, Spread):
-                values.extend(value.values)
-            elif is_list and not isinstance(value, Blocker):
-                values.extend(value if value is not None else ())
-            else:
-                values.append(value)
+            values.extend(_slot(value, at < len(node.outputs) and node.outputs[at].is_list))
     return slots
+
+
+def _slot(value: Any, is_list: bool) -> list[Any]:
+    """What one call adds to a slot."""
+    if isinstance(value, Spread):
+        return list(value.values)
+    if is_list and not isinstance(value, Blocker):
+        return list(value) if value is not None else []
+    return [value]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,38 +2,51 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 MOST_OBJECTS = 100_000
 SCALARS = frozenset((int, float, bool, str, bytes, type(None)))
 
 
-def blocks(value: Any) -> dict[int, int]:
-    """Identity -> bytes of every separate block of memory behind `value`; shared blocks appear once."""
-    found: dict[int, int] = {}
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """`blocks`: identity -> bytes of each array, which other values may share; `own_bytes`: everything around them."""
+
+    blocks: dict[int, int]
+    own_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.own_bytes + sum(self.blocks.values())
+
+
+def footprint(value: Any) -> Footprint:
+    """What is behind a value, each array once."""
+    blocks: dict[int, int] = {}
+    own = 0
     seen: set[int] = set()
     waiting = [value]
     while waiting and len(seen) < MOST_OBJECTS:
         each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if type(each) in SCALARS:
-            found[id(each)] = sys.getsizeof(each)
-            continue
-        size = getattr(each, "nbytes", None)
-        if isinstance(size, int):
-            found[id(each)] = size
-            continue
-        found[id(each)] = sys.getsizeof(each, 64)
-        waiting.extend(_parts(each))
-    return found
+        kind = type(each)
+        if kind in SCALARS:
+            own += sys.getsizeof(each)
+        elif id(each) not in seen:
+            seen.add(id(each))
+            size = getattr(each, "nbytes", None)
+            if isinstance(size, int):
+                blocks[id(each)] = size
+            else:
+                own += sys.getsizeof(each, 64)
+                waiting.extend(each if kind is list or kind is tuple else _parts(each))
+    return Footprint(blocks, own)
 
 
 def size_of(value: Any) -> int:
-    """Bytes behind `value`, each block once."""
-    return sum(blocks(value).values())
+    """Bytes behind `value`, each array once."""
+    return footprint(value).total_bytes
 
 
 def _parts(value: Any) -> Iterator[Any]:

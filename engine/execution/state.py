@@ -24,6 +24,7 @@ from engine.execution.result import NodeReport, RunResult
 from engine.execution.store import Found, Store
 from engine.execution.vertex import Needs, Status, Vertex
 from engine.graph.node import Lane, Services
+from engine.graph.pause import no_collection
 from engine.graph.plan import Plan
 from engine.graph.results import Row
 from engine.graph.workflow import Link, as_link
@@ -45,9 +46,10 @@ class Run:
     ) -> None:
         self.plan, self.store, self.emit, self._on_wake = plan, store, emit, on_wake
         self.keys = plan.keys.fork()
-        self.vertices: dict[str, Vertex] = {
-            i: Vertex(plan.nodes[i], plan.keys.by_id[i], (rank,), i) for rank, i in enumerate(plan.order)
-        }
+        with no_collection():
+            self.vertices: dict[str, Vertex] = {
+                i: Vertex(plan.nodes[i], plan.keys.by_id[i], (rank,), i) for rank, i in enumerate(plan.order)
+            }
         self.hidden = HiddenValues(plan.graph, services, extra_data, self)
         self.error: EngineError | None = None
         self.ui: dict[str, Mapping[str, Any]] = {}
@@ -82,8 +84,9 @@ class Run:
     def start(self) -> None:
         """Find what is needed and what is there already."""
         self.emit(events.RunStarted(self._cached()))
-        for root in self.plan.roots:
-            self._need(root)
+        with no_collection():
+            for root in self.plan.roots:
+                self._need(root)
 
     def take(self, lane: Lane | None = None) -> Vertex | None:
         """The next node to work on, or None. With nothing ready, running or parked, the rest waits for itself."""

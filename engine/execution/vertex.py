@@ -55,20 +55,15 @@ class Vertex:
     entry: Entry | None = None
     source: Source | None = None
     milliseconds: float = 0.0
+    id: str = field(init=False)
+    node: Node = field(init=False)
     is_started: bool = False
     is_announced: bool = False
     is_claimed: bool = False
     attempts: int = 0
 
-    @property
-    def id(self) -> str:
-        """The node's id."""
-        return self.at.id
-
-    @property
-    def node(self) -> Node:
-        """The node's class."""
-        return self.at.node
+    def __post_init__(self) -> None:
+        self.id, self.node = self.at.id, self.at.node
 
     def sources(self) -> list[str]:
         """The nodes whose results must be there before this one can be called; each once, in the order written."""

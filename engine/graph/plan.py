@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from engine.graph.graph import Graph, GraphNode
 from engine.graph.keys import Keys
 from engine.graph.node import Services
+from engine.graph.pause import no_collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,11 @@ class Plan:
 def plan(graph: Graph, services: Services | None = None, targets: Collection[str] | None = None) -> Plan:
     """Order and key what the roots need; `targets` keeps only those roots."""
     roots = [root for root in graph.roots if targets is None or root in targets]
-    order = depth_first(graph.nodes, roots)
-    keys = Keys(services)
-    for node_id in order:
-        keys.add(graph.nodes[node_id])
+    with no_collection():
+        order = depth_first(graph.nodes, roots)
+        keys = Keys(services)
+        for node_id in order:
+            keys.add(graph.nodes[node_id])
     return Plan(graph, roots, order, keys)
 
 

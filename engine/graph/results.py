@@ -44,7 +44,7 @@ class Expansion:
     ui: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """What one call gave: values by slot, or nodes to run instead; `blocked` is the blocker that prevented the call."""
 

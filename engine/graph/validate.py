@@ -16,6 +16,7 @@ from engine.graph.graph import Graph, GraphNode
 from engine.graph.marks import INTERNAL
 from engine.graph.matching import fits, members
 from engine.graph.node import MISSING, Choice, Input, Node, Services
+from engine.graph.pause import no_collection
 from engine.graph.problems import Place, Problem
 from engine.graph.workflow import NOTHING, Link, Workflow, WorkflowNode
 
@@ -30,7 +31,8 @@ def validate(
 
     `targets` restricts the roots to those output nodes. An unknown class anywhere refuses the whole workflow.
     """
-    return Validator(workflow, nodes, services).graph(targets)
+    with no_collection():
+        return Validator(workflow, nodes, services).graph(targets)
 
 
 class Validator:
@@ -56,7 +58,7 @@ class Validator:
         good = [root for root in roots if root not in spoiled]
         if not is_known or not good:
             raise InvalidWorkflow(self.problems)
-        kept = reachable(self.workflow.nodes, good)
+        kept = reachable(self.workflow.nodes, good) if len(good) < len(roots) else reached
         vertices = {i: vertex for i, vertex in checked.items() if i in kept}
         return Graph(vertices, good, self.workflow, self._registry, self.problems)
 
