@@ -16,6 +16,7 @@ from aiohttp import web
 
 from engine.cli.model_paths import extra_folders
 from engine.cli.owners import folders_of
+from engine.cli.publishing import published
 from engine.errors import EngineError, MissingFile, WriteFailed
 from engine.execution.folders import Folders
 from engine.jobs.inprocess import InProcessWorker
@@ -24,7 +25,7 @@ from engine.jobs.service import JobService
 from engine.jobs.settings import JobSettings, ProcessSettings, StoreSettings
 from engine.jobs.worker import Worker, load_factory
 from engine.server.app import Parts, make_app
-from engine.server.keys import NoKeys
+from engine.server.keys import StoredKeys
 from engine.server.logs import RecentLines, configure
 from engine.server.settings import Settings
 from engine.server.static import find_frontend
@@ -34,7 +35,7 @@ __all__ = ["FACTORY", "BadBind", "compose", "run"]
 
 LOG = logging.getLogger("sigmagraph.server")
 FACTORY = "engine.cli.worker:build"
-KEY_COMMAND = "sigmagraph keys add NAME"
+KEY_COMMAND = "sigmagraph keys create NAME"
 
 
 class BadBind(EngineError):
@@ -101,12 +102,13 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
 async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines) -> None:
     jobs, folders = compose(settings)
     await jobs.start()
-    keys = NoKeys()
+    keys = StoredKeys(jobs.accounts)
     try:
         if not settings.is_loopback and not await keys.required():
             raise BadBind(f"{settings.host} can be reached from other machines, but there is no key: `{KEY_COMMAND}`")
         parts = Parts(jobs, folders, keys, settings, _home(settings) / "user", Path(str(settings.workflows)))
         parts.frontend, parts.lines = _frontend(settings), lines
+        parts.published = published(settings, jobs, keys)
         runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=5.0)
         await runner.setup()
         await web.SockSite(runner, listener).start()

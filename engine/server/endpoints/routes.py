@@ -1,15 +1,24 @@
 """Which path is whose, and how the application gets them: `mount`."""
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import web
 
+from engine.errors import EngineError
+from engine.jobs.protocol import Jobs
+from engine.server.context import JOBS
 from engine.server.endpoints import calls, requests
 from engine.server.endpoints.context import PUBLISHED, Published
+from engine.server.endpoints.endpoint import declaration_problems
 from engine.server.endpoints.guard import GUARDED, Door, guarded
 from engine.server.endpoints.refusal import Refused
 
 __all__ = ["PATHS", "mount"]
+
+LOG = logging.getLogger("sigmagraph.server")
 
 PATHS: Mapping[str, Mapping[str, Door]] = {
     "/v1/get-user-credits": {"GET": Door(requests.credit)},
@@ -38,6 +47,27 @@ def mount(app: web.Application, published: Published | None) -> None:
     app[PUBLISHED] = published
     app[GUARDED] = frozenset(route.handler for route in routes)
     app.add_routes(routes)
+    app.cleanup_ctx.append(check_graphs)
+
+
+async def check_graphs(app: web.Application) -> AsyncIterator[None]:
+    """Hold every endpoint against the worker's nodes once it is ready; what is wrong is logged, calls still answer."""
+    task = asyncio.create_task(_check(app[JOBS], app[PUBLISHED]))
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _check(jobs: Jobs, published: Published) -> None:
+    try:
+        nodes = await jobs.nodes()
+    except EngineError as error:
+        LOG.warning("published workflows are not checked", extra={"error": str(error)})
+        return
+    for endpoint in published.endpoints.values():
+        for problem in declaration_problems(endpoint, nodes):
+            LOG.error("published workflow", extra={"file": str(endpoint.path), "problem": problem})
 
 
 async def _nothing(request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@ __all__ = ["Fault", "InvalidValues", "Values", "read_values"]
 
 RANDOM_SEEDS = 1 << 32
 LONGEST_VALUE = 200
+WORDS = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
 LONGEST_LIST = 20
 
 
@@ -123,7 +124,7 @@ def _read(name: str, parameter: Parameter, value: Any, allowed: Sequence[Scalar]
     """One field, or a fault."""
     converted = _converted(parameter, value)
     if converted is None:
-        message = f"{name}: {_short(value)!r} is not a {parameter.type}"
+        message = f"{name}: {_short(value)!r} is not {WORDS[parameter.type]}"
         faults.append(Fault("wrong_type", name, message, value, parameter.type))
         return ""
     if isinstance(converted, str):
