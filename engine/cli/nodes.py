@@ -23,7 +23,11 @@ def nodes(
     from engine.cli.console import out
 
     space = workspace(home)
-    out().print(_one(space.nodes[name], space) if name is not None else _all(space))
+    if name is None:
+        out().print(_all(space))
+    else:
+        out().print(space.nodes[name].description, markup=False, soft_wrap=True)
+        out().print(_one(space.nodes[name], space))
 
 
 def _all(space: Workspace) -> "Table":
@@ -40,8 +44,7 @@ def _all(space: Workspace) -> "Table":
 def _one(node: "Node", space: Workspace) -> "Table":
     from rich.table import Table
 
-    table = Table("input", "type", "default", "allowed", "", box=None, pad_edge=False, title=node.description)
-    table.title_justify = "left"
+    table = Table("input", "type", "default", "allowed", "", box=None, pad_edge=False)
     for each in node.inputs:
         if each.group == "hidden":
             continue

@@ -1,0 +1,1 @@
+"""What `sigmagraph compare` is made of: cells that run, and the sheet, curves and table that show them."""

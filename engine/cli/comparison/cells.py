@@ -1,0 +1,141 @@
+"""One workflow under many samplers, schedules and step counts; everything before the sampler is computed once."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from torch import Tensor
+
+from engine.cli.workspace import Workspace
+from engine.errors import BadValue, EngineError
+from engine.execution.cache import MemoryCache
+from engine.execution.events import Event, NodeProgress
+from engine.execution.run import execute
+from engine.graph.node import Node, Socket, node
+from engine.graph.plan import Plan, plan
+from engine.graph.validate import validate
+from engine.graph.workflow import Link, Workflow, WorkflowNode
+from engine.models.value import Model
+from engine.sampling import find_schedule, find_solver, run_sigmas
+
+__all__ = ["Cell", "Outcome", "run_cells"]
+
+COLLECTOR = "CompareCollector"
+SWEPT = ("sampler_name", "scheduler", "steps")
+OLD_GRAPHS = 1  # a bare name means revision 1, in the command as in a graph
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination."""
+
+    sampler: str
+    schedule: str
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.sampler} / {self.schedule} / {self.steps}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a cell gave: the latent [B, C, h, w], the first picture [H, W, 3], its levels and cost; or the problem."""
+
+    cell: Cell
+    latent: Tensor | None = None
+    picture: Tensor | None = None
+    sigmas: tuple[float, ...] = ()
+    evaluations: int = 0
+    seconds: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Collected:
+    latent: Tensor
+    picture: Tensor
+    model: Model
+
+
+def run_cells(
+    space: Workspace, workflow: Workflow, cells: Sequence[Cell], began: Callable[[Cell], Emit]
+) -> list[Outcome]:
+    """Run every cell; one that fails is an outcome with a problem. All are validated before the first one runs."""
+    kept: list[_Collected] = []
+    nodes = {**space.nodes, COLLECTOR: _collector(kept)}
+    extended, sampler_id = _extended(workflow)
+    planned = [_planned(space, nodes, extended, sampler_id, cell) for cell in cells]
+    cache = MemoryCache()
+    outcomes = []
+    for cell, ready in zip(cells, planned, strict=True):
+        kept.clear()
+        outcomes.append(_outcome(cell, ready, kept, cache, space, began(cell), sampler_id))
+    return outcomes
+
+
+def _outcome(
+    cell: Cell, ready: Plan, kept: list[_Collected], cache: MemoryCache, space: Workspace, emit: Emit, sampler_id: str
+) -> Outcome:
+    evaluations = 0
+
+    def count(event: Event) -> None:
+        nonlocal evaluations
+        evaluations += isinstance(event, NodeProgress) and event.node_id == sampler_id
+        emit(event)
+
+    start = time.perf_counter()
+    try:
+        execute(ready, space.folders, cache, count).or_raise()
+    except EngineError as error:
+        return Outcome(cell, evaluations=evaluations, problem=str(error))
+    [found] = kept
+    blank = Outcome(cell, found.latent, found.picture, _sigmas(cell, found.model))
+    return replace(blank, evaluations=evaluations, seconds=time.perf_counter() - start)
+
+
+def _sigmas(cell: Cell, model: Model) -> tuple[float, ...]:
+    solver, schedule = find_solver(cell.sampler, OLD_GRAPHS), find_schedule(cell.schedule, OLD_GRAPHS)
+    levels = model.parameterisation.levels
+    return tuple(run_sigmas(schedule, levels, cell.steps, drops_penultimate=solver.drops_penultimate))
+
+
+def _planned(space: Workspace, nodes: dict[str, Node], workflow: Workflow, sampler_id: str, cell: Cell) -> Plan:
+    values = dict(zip(SWEPT, (cell.sampler, cell.schedule, cell.steps), strict=True))
+    graph = validate(workflow.with_inputs({sampler_id: values}), nodes, space.folders, targets={COLLECTOR})
+    return plan(graph, space.folders, {COLLECTOR})
+
+
+def _extended(workflow: Workflow) -> tuple[Workflow, str]:
+    """The workflow with a collector behind its sampler and decoder, and the sampler's id."""
+    samplers = [i for i, each in workflow.nodes.items() if set(SWEPT) <= set(each.inputs)]
+    if len(samplers) != 1:
+        found = f"{len(samplers)} of them" + (f": nodes {', '.join(samplers)}" if samplers else "")
+        raise BadValue("workflow", found, "one node with sampler_name, scheduler and steps, such as KSampler")
+    latent = Link(samplers[0], 0)
+    decoders = [i for i, each in workflow.nodes.items() if latent in each.inputs.values() and "vae" in each.inputs]
+    if not decoders:
+        raise BadValue("workflow", "no decoder", f"a VAEDecode behind node {samplers[0]}")
+    model = workflow.nodes[samplers[0]].inputs.get("model")
+    inputs = {"samples": latent, "images": Link(decoders[0], 0), "model": model}
+    extended = {**workflow.nodes, COLLECTOR: WorkflowNode(COLLECTOR, inputs)}
+    return replace(workflow, nodes=extended), samplers[0]
+
+
+def _collector(kept: list[_Collected]) -> Node:
+    """An output node that hands latent, picture and model over to us."""
+    from nodes.types import LatentValue
+
+    @node(COLLECTOR, category="", output_node=True, outputs=())
+    def collect(
+        *,
+        samples: Annotated[LatentValue, Socket("LATENT")],
+        images: Annotated[Tensor, Socket("IMAGE")],
+        model: Annotated[Model, Socket("MODEL")],
+    ) -> None:
+        """Keep what the cell made."""
+        kept.append(_Collected(samples.samples, images[0], model))
+
+    return collect

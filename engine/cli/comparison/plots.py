@@ -1,0 +1,61 @@
+"""Curves, drawn by matplotlib (the extra `plots`): work against precision, and the noise levels of each schedule."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from engine.cli.comparison.cells import Cell, Outcome
+
+__all__ = ["sigma_curves", "work_precision"]
+
+MARKERS = "osD^vP*Xhd<>p8"
+
+
+def work_precision(outcomes: Sequence[Outcome], away: Mapping[Cell, float], reference: Cell) -> bytes:
+    """Distance to the reference against model evaluations, both logarithmic, one line per sampler and schedule."""
+    figure, axes = _figure()
+    for number, name in enumerate(dict.fromkeys((each.cell.sampler, each.cell.schedule) for each in outcomes)):
+        line = [
+            each for each in outcomes if (each.cell.sampler, each.cell.schedule) == name and away.get(each.cell, 0) > 0
+        ]
+        points = sorted((each.evaluations, away[each.cell]) for each in line)
+        if points:
+            marker = MARKERS[number % len(MARKERS)]
+            axes.loglog(*zip(*points, strict=True), marker=marker, markersize=4, linewidth=1.2, label=" / ".join(name))
+    axes.set_xlabel("model evaluations")
+    axes.set_ylabel("distance to the reference (rms, relative)")
+    axes.set_title(f"reference: {reference} steps", fontsize=9)
+    return _png(figure, axes)
+
+
+def sigma_curves(outcomes: Sequence[Outcome]) -> bytes:
+    """The noise level at each step of the longest run of every schedule."""
+    figure, axes = _figure()
+    longest: dict[str, Outcome] = {}
+    for each in outcomes:
+        best = longest.get(each.cell.schedule)
+        if each.sigmas and (best is None or len(each.sigmas) > len(best.sigmas)):
+            longest[each.cell.schedule] = each
+    for name, each in longest.items():
+        axes.plot(range(len(each.sigmas)), each.sigmas, marker=".", linewidth=1.2, label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel("sigma")
+    return _png(figure, axes)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _png(figure: Figure, axes: Axes) -> bytes:
+    axes.grid(True, which="both", alpha=0.25)
+    if axes.has_data():
+        axes.legend(fontsize=7)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

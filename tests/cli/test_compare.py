@@ -1,0 +1,112 @@
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from engine.cli import compare as command
+from engine.cli.app import app
+from engine.cli.comparison.cells import Cell, Outcome
+from engine.cli.comparison.measures import distances
+from engine.cli.comparison.sheet import contact_sheet
+
+Graphs = Callable[..., dict[str, Any]]
+
+
+def compare(home: Path, document: Any, *more: str) -> Result:
+    path = home / "workflow.json"
+    path.write_text(json.dumps(document))
+    arguments = ["compare", str(path), "--home", str(home), "--output", str(home / "out"), *more]
+    return CliRunner().invoke(app, arguments)
+
+
+def cells(home: Path) -> list[dict[str, str]]:
+    with (home / "out/cells.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_combination_is_run_and_measured(home: Path, txt2img: Graphs) -> None:
+    options = [
+        "--samplers",
+        "euler,heun",
+        "--schedules",
+        "normal,karras",
+        "--steps",
+        "2,4",
+        "--reference",
+        "heun/normal/16",
+    ]
+    done = compare(home, txt2img(), *options)
+    assert done.exit_code == 0, done.output
+    found = cells(home)
+    assert len(found) == 8
+    assert [int(each["evaluations"]) for each in found if each["schedule"] == "normal"] == [2, 4, 3, 7]
+    distance = {(each["sampler"], each["schedule"], each["steps"]): float(each["distance"]) for each in found}
+    assert distance["euler", "normal", "4"] < distance["euler", "normal", "2"]
+    assert distance["heun", "normal", "4"] < distance["euler", "normal", "4"]
+    names = {path.name for path in (home / "out").iterdir()}
+    assert names == {"cells.csv", "contact_sheet.png", "work_precision.png", "sigmas.png"}
+    assert sorted(done.stdout.split()) == sorted(str(home / "out" / name) for name in names)
+
+
+def test_the_reference_itself_is_at_no_distance(home: Path, txt2img: Graphs) -> None:
+    done = compare(home, txt2img(), "--samplers", "euler", "--steps", "3", "--reference", "euler/sgm_uniform/3")
+    assert done.exit_code == 0, done.output
+    assert float(cells(home)[0]["distance"]) == 0.0
+
+
+def test_without_matplotlib_sheet_and_table_are_still_written(
+    home: Path, txt2img: Graphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    done = compare(home, txt2img(), "--samplers", "euler", "--steps", "2", "--reference", "euler/simple/2")
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in (home / "out").iterdir()} == {"cells.csv", "contact_sheet.png"}
+    assert "pip install 'sigmagraph[plots]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--steps", "4,many"], "whole numbers above 0"),
+        (["--steps", "0"], "whole numbers above 0"),
+        (["--reference", "heun"], "SAMPLER/SCHEDULE"),
+        (["--samplers", "eulr"], "did you mean 'euler'"),
+        (["--schedules", "normla"], "did you mean 'normal'"),
+    ],
+)
+def test_bad_options_are_told_before_anything_runs(home: Path, txt2img: Graphs, options: list[str], words: str) -> None:
+    done = compare(home, txt2img(), *options)
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert not list((home / "out").glob("*"))
+
+
+def test_a_workflow_without_one_sampler_is_refused(home: Path, txt2img: Graphs) -> None:
+    graph = txt2img()
+    graph["15"] = graph["5"]
+    assert "2 of them: nodes 5, 15" in compare(home, graph).stderr
+    del graph["15"], graph["6"]
+    assert "a VAEDecode behind node 5" in compare(home, graph).stderr
+
+
+def test_distance_is_relative_to_the_spread_of_the_reference() -> None:
+    reference = torch.randn(1, 16, 8, 8) * 3
+    cell = Cell("a", "b", 1)
+    [distance] = distances([Outcome(cell, latent=reference + 0.3)], reference).values()
+    assert distance == pytest.approx(0.3 / float(reference.std()))
+
+
+def test_a_failed_cell_has_its_place_on_the_sheet(tmp_path: Path) -> None:
+    red = torch.tensor([1.0, 0.0, 0.0]).expand(32, 48, 3)
+    outcomes = [Outcome(Cell("a", "b", 1), picture=red), Outcome(Cell("a", "b", 2), problem="NaN")]
+    (tmp_path / "a.png").write_bytes(contact_sheet(outcomes))
+    with Image.open(tmp_path / "a.png") as sheet:
+        colours = {colour for _, colour in sheet.getcolors(100_000) or []}
+    assert (255, 0, 0) in colours
+    assert (179, 38, 30) in colours

@@ -1,0 +1,38 @@
+from typer.testing import CliRunner
+
+from engine.cli.app import app
+from engine.sampling import SCHEDULES, SOLVERS
+
+
+def test_samplers_lists_every_sampler_with_its_facts() -> None:
+    done = CliRunner().invoke(app, ["samplers"])
+    assert done.exit_code == 0
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert set(SOLVERS) <= set(lines)
+    for fact in ("2", "none", "s_churn=0", "Karras 2022"):
+        assert fact in lines["heun"]
+
+
+def test_schedules_are_listed_on_request() -> None:
+    done = CliRunner().invoke(app, ["samplers", "--schedules"])
+    assert set(SCHEDULES) <= {line.split()[0] for line in done.stdout.splitlines()}
+
+
+def test_one_sampler_is_shown_with_its_options_limits_and_revisions() -> None:
+    shown = CliRunner().invoke(app, ["samplers", "euler_ancestral"]).stdout
+    assert "euler_ancestral@2" in shown
+    assert "float from 0 to 100" in shown
+    assert "@1" in shown
+    assert "euler_ancestral@1" in CliRunner().invoke(app, ["samplers", "euler_ancestral@1"]).stdout
+
+
+def test_one_schedule_is_shown_too() -> None:
+    shown = CliRunner().invoke(app, ["samplers", "karras"]).stdout
+    assert "arXiv:2206.00364" in shown
+    assert "rho" in shown
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    done = CliRunner().invoke(app, ["samplers", "eulr"])
+    assert done.exit_code == 1
+    assert "did you mean 'euler'" in done.stderr
