@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import reduce
 
+import torch
 from torch import Tensor
 
 from engine.sampling.precision import float32
@@ -22,7 +23,7 @@ WORD = 2**32
 
 
 class BrownianTree:
-    """One Brownian path over [low, high]; `draw(node)` gives the unit normal noise of a node (k, depth), or of the root.
+    """One Brownian path over [low, high]; `draw(node)` gives unit normal noise for a node (k, depth) or the root.
 
     The root's noise is asked for as None: it is the whole interval's increment, (0, 0) is where that is first split.
     """
@@ -35,8 +36,9 @@ class BrownianTree:
 
     def unit_noise(self, sigma: float, sigma_next: float) -> Tensor:
         """Unit-variance noise of the way from `sigma` down to `sigma_next`."""
-        high, low = float32(sigma), float32(sigma_next)  # as the recorded images have it
-        return -self.increment(low, high) / float32(math.sqrt(float32(high - low)))
+        high, low = float32(sigma), float32(sigma_next)
+        width = torch.tensor(high - low, dtype=torch.float32)
+        return -self.increment(low, high) / width.sqrt()  # torch's float32 root can be off by a bit, and images show it
 
     def increment(self, start: float, end: float) -> Tensor:
         """W(end) - W(start), start < end; both are clamped to the tree and rounded to six decimals."""

@@ -90,7 +90,7 @@ def normal_quantile(u: Tensor) -> Tensor:
 
 
 def natural_log(x: Tensor) -> Tensor:
-    """ln x for positive float64: the exponent, and a series in (m - 1) / (m + 1) for a mantissa near 1."""
+    """Natural logarithm for positive float64: the exponent, and a series in (m - 1) / (m + 1) for a mantissa near 1."""
     mantissa, exponent = torch.frexp(x)
     is_small = mantissa < math.sqrt(0.5)
     mantissa = torch.where(is_small, mantissa * 2.0, mantissa)

@@ -110,7 +110,7 @@ class FlowLevels(_Table):
 
 @dataclass(frozen=True)
 class FluxLevels(_Table):
-    """Rectified flow with Flux's exponential shift: sigma = e^mu / (e^mu + 1/u - 1); the network is fed sigma itself."""
+    """Rectified flow with Flux's exponential shift: sigma = e^mu / (e^mu + 1/u - 1); the network is fed sigma."""
 
     mu: float = 1.15
     count: int = 10_000
@@ -139,7 +139,7 @@ class FluxLevels(_Table):
 
 @dataclass(frozen=True)
 class DiscreteLevels(_Table):
-    """A thousand trained levels from a linear-in-sqrt(beta) table (SD1, SDXL); between them ln sigma is interpolated."""
+    """A thousand trained levels from a linear-in-sqrt(beta) table (SD1, SDXL); between them, ln sigma is linear."""
 
     beta_start: float = 0.00085
     beta_end: float = 0.012

@@ -58,7 +58,7 @@ class NoiseSource(Protocol):
 
 @dataclass(frozen=True)
 class Comfy:
-    """torch's generators, seeded as ComfyUI seeds them: the initial noise on the CPU, the rest on the state's device."""
+    """torch's generators, seeded as ComfyUI seeds them: initial noise on the CPU, the rest on the state's device."""
 
     seed: int
 

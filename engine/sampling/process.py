@@ -55,7 +55,7 @@ class VarianceExploding:
 
 @dataclass(frozen=True, slots=True)
 class RectifiedFlow:
-    """alpha = 1 - sigma (Liu 2022, arXiv:2209.03003); the probability-flow ODE in sigma is the same as for alpha = 1."""
+    """alpha = 1 - sigma (Liu 2022, arXiv:2209.03003); the ODE in sigma is the same as for alpha = 1."""
 
     def alpha(self, sigma: float) -> float:
         return 1.0 - sigma

@@ -131,7 +131,7 @@ def context_of(
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run before its first evaluation: the solver with its start state, the denoiser with its mask, the last words."""
+    """A run before its first evaluation: solver with start state, denoiser with mask, and the last words."""
 
     run: Run
     denoiser: Denoiser

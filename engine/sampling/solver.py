@@ -35,7 +35,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Please denoise `x` [B, ...] at `sigma`. Sent back: the estimate, or with `needs_uncond` both estimates as a pair."""
+    """Please denoise `x` [B, ...] at `sigma`. Sent back: the estimate, or with `needs_uncond` both as a pair."""
 
     x: Tensor
     sigma: float

@@ -1,4 +1,4 @@
-"""Laws over the registry: deterministic solvers converge at their declared order, stochastic ones to the right moments."""
+"""Laws over the registry: deterministic solvers converge at their order, stochastic ones to the right moments."""
 
 import math
 

@@ -34,7 +34,7 @@ def multistep(x: Tensor, sigmas: Sequence[float], order: int, weights: Weights) 
             x = denoised
         else:
             for slope, weight in zip(slopes, weights(levels, sigma_next), strict=True):
-                x = x + slope * weight
+                x = x.add(slope, alpha=weight)
         yield Step(x, denoised)
     return x
 
@@ -99,5 +99,5 @@ def ipndm(x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: Annota
     older={1: {"order": 1}},
 )
 def ipndm_v(x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: Annotated[int, Range(1, 4)] = 4) -> Steps:
-    """iPNDM for unequal steps."""
+    """The iPNDM rule for unequal steps."""
     return (yield from multistep(x, sigmas, max_order, as_recorded_v if ctx.as_recorded else exact))

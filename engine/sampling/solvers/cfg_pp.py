@@ -1,4 +1,4 @@
-"""CFG++ (Chung 2024, arXiv:2406.08070): the guided estimate is the clean part, the unconditional one sets the direction.
+"""CFG++ (Chung 2024, arXiv:2406.08070): the guided estimate is the clean part, the other sets the direction.
 
 Meant for guidance scales near 1. Where both estimates agree, each rule is its plain twin (revision 2: exactly so).
 """
@@ -17,7 +17,7 @@ SOURCE = "Chung 2024, arXiv:2406.08070"
 
 
 def moved(x: Tensor, sigma: float, sigma_next: float, guided: Tensor, uncond: Tensor, ctx: Context) -> Tensor:
-    """alpha' D + sigma' (x - alpha U) / sigma: the CFG++ step from `sigma` to `sigma_next`."""
+    """The CFG++ step from `sigma` to `sigma_next`: alpha' D + sigma' (x - alpha U) / sigma."""
     direction = (x - uncond * ctx.process.alpha(sigma)) / sigma
     return guided * ctx.process.alpha(sigma_next) + direction * sigma_next
 

@@ -38,7 +38,7 @@ class VpTime:
         return (math.sqrt(self.start**2 + 2 * self.slope * math.log(sigma**2 + 1)) - self.start) / self.slope
 
     def rate(self, times: Tensor) -> Tensor:
-        """d sigma / d time."""
+        """The derivative of sigma by time."""
         kept = torch.exp(-0.5 * times**2 * self.slope - times * self.start)
         return 0.5 * (times * self.slope + self.start) / (kept * (1 - kept)).sqrt()
 

@@ -39,9 +39,9 @@ def dpm_2(
             x = denoised
         else:
             middle = math.sqrt(sigma * sigma_next)
-            state = denoised + (x - denoised) * (middle / sigma)
+            state = denoised.lerp(x, middle / sigma)
             halfway: Tensor = yield Evaluate(state, middle)
-            x = x + (state - halfway) * ((sigma_next - sigma) / middle)
+            x = x.add(state - halfway, alpha=(sigma_next - sigma) / middle)
         yield Step(x, denoised)
     return x
 
@@ -67,9 +67,9 @@ def dpm_2_ancestral(
             x = denoised
         else:
             middle = math.sqrt(sigma * down)
-            state = denoised + (x - denoised) * (middle / sigma)
+            state = denoised.lerp(x, middle / sigma)
             halfway: Tensor = yield Evaluate(state, middle)
-            x = x + (state - halfway) * ((down - sigma) / middle)
+            x = x.add(state - halfway, alpha=(down - sigma) / middle)
             x = renoised(x, sigma, sigma_next, eta, s_noise, ctx)
         yield Step(x, denoised)
     return x

@@ -151,7 +151,7 @@ class Controller:
     source=SOURCE + ", Algorithm 3 (DPM-Solver-12 and -23)",
     revision=2,
     remark=NEVER_ZERO
-    + "; step sizes are the solver's own, so it reads one number per try back from the device; revision 1 steps a whole "
+    + "; step sizes are its own, so it reads one number per try back from the device; revision 1 steps a whole "
     "batch alike",
 )
 def dpm_adaptive(

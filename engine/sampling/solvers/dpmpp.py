@@ -34,8 +34,8 @@ def dpmpp_2m(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
         if last is not None and sigma_next > 0:
             lam_last, denoised_last = last
             half_step = (-math.log(sigma_next) - lam) / 2
-            target = denoised + (denoised - denoised_last) * min(half_step / (lam - lam_last), furthest)
-        x = target + (x - target) * (sigma_next / sigma)
+            target = denoised.add(denoised - denoised_last, alpha=min(half_step / (lam - lam_last), furthest))
+        x = target.lerp(x, sigma_next / sigma)
         last = lam, denoised
         yield Step(x, denoised)
     return x
@@ -60,9 +60,9 @@ def dpmpp_2s_ancestral(
             x = denoised
         else:
             middle = _middle(sigma, down, ctx)
-            state = denoised + (x - denoised) * (middle / sigma)
+            state = denoised.lerp(x, middle / sigma)
             halfway: Tensor = yield Evaluate(state, middle)
-            x = halfway + (x - halfway) * (down / sigma)
+            x = halfway.lerp(x, down / sigma)
             x = renoised(x, sigma, sigma_next, eta, s_noise, ctx)
         yield Step(x, denoised)
     return x

@@ -30,9 +30,8 @@ def churned(
 def renoised(x: Tensor, sigma: float, sigma_next: float, eta: float, s_noise: float, ctx: Context) -> Tensor:
     """The second half of an ancestral step: from `sigma_down` back up to `sigma_next` with fresh noise."""
     share = ctx.process.ancestral(sigma, sigma_next, eta)
-    if share.sigma_up * s_noise == 0:
-        return x * share.rescale
-    return x * share.rescale + ctx.draw() * (share.sigma_up * s_noise)
+    x = x * share.rescale if share.rescale != 1 else x
+    return x.add(ctx.draw(), alpha=share.sigma_up * s_noise) if share.sigma_up * s_noise != 0 else x
 
 
 @solver("euler", order=1, source="Karras 2022, arXiv:2206.00364, Alg. 2, first order", revision=2)
@@ -46,11 +45,14 @@ def euler(
     s_tmax: Level = math.inf,
     s_noise: Strength = 1.0,
 ) -> Steps:
-    """Explicit Euler on the probability-flow ODE; churn optional."""
+    """Explicit Euler on the probability-flow ODE; churn optional.
+
+    With slope (x - denoised) / sigma the step is a straight line to the estimate, of which sigma' / sigma is left.
+    """
     for sigma, sigma_next in pairwise(sigmas):
         x, sigma = churned(x, sigma, len(sigmas) - 1, ctx, s_churn, s_tmin, s_tmax, s_noise)
         denoised: Tensor = yield Evaluate(x, sigma)
-        x = denoised + (x - denoised) * (sigma_next / sigma)
+        x = denoised.lerp(x, sigma_next / sigma)
         yield Step(x, denoised)
     return x
 
@@ -65,7 +67,7 @@ def euler_ancestral(
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         down = ctx.process.ancestral(sigma, sigma_next, eta).sigma_down
-        x = denoised + (x - denoised) * (down / sigma)
+        x = denoised.lerp(x, down / sigma)
         if sigma_next > 0 and (down != 0 or not ctx.as_recorded):
             x = renoised(x, sigma, sigma_next, eta, s_noise, ctx)
         yield Step(x, denoised)

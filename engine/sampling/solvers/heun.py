@@ -27,10 +27,10 @@ def heun(
         x, sigma = churned(x, sigma, len(sigmas) - 1, ctx, s_churn, s_tmin, s_tmax, s_noise)
         denoised: Tensor = yield Evaluate(x, sigma)
         slope, width = (x - denoised) / sigma, sigma_next - sigma
-        ahead = x + slope * width
+        ahead = x.add(slope, alpha=width)
         if sigma_next > 0:
             corrected: Tensor = yield Evaluate(ahead, sigma_next)
-            ahead = x + (slope + (ahead - corrected) / sigma_next) * (width / 2)
+            ahead = x.add(slope + (ahead - corrected) / sigma_next, alpha=width / 2)
         x = ahead
         yield Step(x, denoised)
     return x
@@ -55,7 +55,7 @@ def heunpp2(
     s_tmax: Level = math.inf,
     s_noise: Strength = 1.0,
 ) -> Steps:
-    """Slopes here, at the next level and at the one after it, weighted; two at the last but one step, one at the last."""
+    """Slopes here, at the next level and at the one after it, weighted; fewer in the last two steps."""
     last = sigmas[-1]
     for place, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x, sigma = churned(x, sigma, len(sigmas) - 1, ctx, s_churn, s_tmin, s_tmax, s_noise)

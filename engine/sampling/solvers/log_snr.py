@@ -18,7 +18,7 @@ def started(sigmas: Sequence[float], ctx: Context) -> Sequence[float]:
 
 
 def rounded_middle(sigma: float, sigma_next: float, r: float, ctx: Context) -> float:
-    """The level at the fraction `r` of the step in log-SNR; revision 1 rounds on the way, as its noise depends on it."""
+    """The level at the fraction `r` of the step in log-SNR; revision 1 rounds on the way: its noise depends on it."""
     keep = ctx.rounded if ctx.as_recorded else float
     start = keep(ctx.process.log_snr(sigma))
     if math.isinf(start):
