@@ -41,7 +41,7 @@ def test_every_combination_is_run_and_measured(home: Path, txt2img: Graphs) -> N
         "--reference",
         "heun/normal/16",
     ]
-    done = compare(home, txt2img(), *options)
+    done = compare(home, txt2img(), *options, "--reference", "heun/normal/16")
     assert done.exit_code == 0, done.output
     found = cells(home)
     assert len(found) == 8
