@@ -8,9 +8,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from threading import Condition, Thread
 from typing import Any, Generic, TypeVar
 
@@ -44,35 +43,32 @@ class _Work(Generic[T]):
 
     function: Callable[[Tx], T]
     is_sure: bool
-    future: "Future[T]" = field(default_factory=Future)
-    answer: Callable[[], None] = lambda: None
+    future: "asyncio.Future[T]"
+    result: T | None = None
+    problem: Exception | None = None
 
     def run(self, tx: Tx) -> None:
         """Run inside a savepoint: a refusal takes back this work alone."""
         before, savepoint = len(tx.events), tx.connection.begin_nested()
         try:
-            result = self.function(tx)
+            self.result, self.problem = self.function(tx), None
         except SQLAlchemyError:  # the connection's trouble, not this work's; a full disk leaves no savepoint either
             raise
         except Exception as refusal:  # noqa: BLE001  # whatever it is, it is the caller's to see; the writer lives on
             savepoint.rollback()
             del tx.events[before:]
-            self.answer = partial(self._fail, refusal)
+            self.problem = refusal
         else:
             savepoint.commit()
-            self.answer = partial(self._finish, result)
 
-    def _finish(self, result: T) -> None:
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_result(result)
-
-    def _fail(self, error: BaseException) -> None:
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
-
-    def refuse(self, error: BaseException) -> None:
-        """It will not happen."""
-        self._fail(error)
+    def answer(self) -> None:
+        """Tell who waits, on the event loop."""
+        if self.future.done():  # nobody waits any more
+            return
+        if self.problem is not None:
+            self.future.set_exception(self.problem)
+        else:
+            self.future.set_result(self.result)  # type: ignore[arg-type]  # there is one where there is no problem
 
 
 class Database:
@@ -125,19 +121,19 @@ class Database:
             each.dispose()
         self._lock.release()
 
-    def post(self, function: Callable[[Tx], T], *, is_sure: bool = True) -> "Future[T]":
-        """Have a function run in a transaction; what is posted first is committed first."""
-        work = _Work(function, is_sure)
+    def post(self, function: Callable[[Tx], T], *, is_sure: bool = True) -> "asyncio.Future[T]":
+        """Have a function run in a transaction; what is posted first is committed first. Call it on the event loop."""
+        if not self._is_open or self._loop is None:
+            raise StoreFailed("the job store is closed")
+        work = _Work(function, is_sure, self._loop.create_future())
         with self._changed:
-            if not self._is_open:
-                raise StoreFailed("the job store is closed")
             self._waiting.append(work)
             self._changed.notify()
         return work.future
 
     async def write(self, function: Callable[[Tx], T], *, is_sure: bool = False) -> T:
         """Run a function in a transaction and commit; raises what it raised, or `StoreFailed`."""
-        return await asyncio.wrap_future(self.post(function, is_sure=is_sure))
+        return await self.post(function, is_sure=is_sure)
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run a function on a reading connection."""
@@ -194,12 +190,15 @@ class Database:
         self._tell(tx.events, batch)
 
     def _tell(self, events: Sequence[JobEvent], batch: Sequence[_Work[Any]]) -> None:
-        """Publish first, answer second: who gets the answer may rely on the event having been seen."""
+        """Have the loop know, in one go."""
         assert self._loop is not None
-        if self._loop.is_closed():
-            return
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._deliver, events, batch)
+
+    def _deliver(self, events: Sequence[JobEvent], batch: Sequence[_Work[Any]]) -> None:
+        """Publish first, answer second: who gets the answer may rely on the event having been seen."""
         if events:
-            self._loop.call_soon_threadsafe(self._publish, events)
+            self._publish(events)
         for work in batch:
             work.answer()
 
@@ -208,9 +207,10 @@ class Database:
         is_over = self._give_up_at is not None and time.monotonic() > self._give_up_at
         problem = _failed(self.settings.url, error)
         problem.__cause__ = error
-        for work in batch:
-            if is_over or not work.is_sure:
-                work.refuse(problem)
+        refused = [work for work in batch if is_over or not work.is_sure]
+        for work in refused:
+            work.problem = problem
+        self._tell([], refused)
         return [work for work in batch if work.is_sure and not is_over]
 
 

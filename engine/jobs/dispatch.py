@@ -6,7 +6,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -246,13 +245,14 @@ class Dispatcher:
         self._gone(job_id, is_back=True)
         self._post(lambda tx: moves.lose(tx, job_id, reason, at, max_deaths=deaths), partial(self._came_back, job_id))
 
-    def _came_back(self, job_id: str, done: "Future[Job]") -> None:
+    def _came_back(self, job_id: str, done: "asyncio.Future[Job]") -> None:
         if done.exception() is None and done.result().state is State.QUEUED:
             self.queue.put(done.result())
         self._settled(job_id, done)
 
-    def _settled(self, job_id: str, done: "Future[Job]") -> None:
+    def _settled(self, job_id: str, done: "asyncio.Future[Job]") -> None:
         """What became of the job is in the store."""
+        _written(done)
         self._open.discard(job_id)
         self.look()
 
@@ -270,13 +270,11 @@ class Dispatcher:
         if not self._open:
             self._idle.set()
 
-    def _post(self, work: Callable[[Tx], Any], then: "Callable[[Future[Any]], None] | None" = None) -> None:
+    def _post(self, work: Callable[[Tx], Any], then: "Callable[[asyncio.Future[Any]], None] | None" = None) -> None:
         """Have it written, however long that takes; a closed store means that the process ends, and recovery is due."""
-        loop = asyncio.get_running_loop()
         with suppress(StoreFailed):
             future = self._store.database.post(work)
-            if then is not None:
-                future.add_done_callback(lambda done: _soon(loop, then, done))
+            future.add_done_callback(then or _written)
 
     async def _watch(self) -> None:
         """Kill workers that say nothing for too long, or do not stop when told to."""
@@ -309,6 +307,7 @@ class _Said:
         log.append_all(tx, self._job_id, self._taken)  # all of them again if the commit has to be tried again
 
 
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *given: Any) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(call, *given)
+def _written(done: "asyncio.Future[Any]") -> None:
+    """What a run said is written, or was given up because the store closes: recovery runs the job again then."""
+    if not done.cancelled():
+        done.exception()

@@ -1,9 +1,11 @@
 """The log of a job in the store: appending numbered events, reading them again, and whose the files in them are."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from engine.execution.events import NodeFinished
 from engine.jobs.artifacts import entries
@@ -12,31 +14,45 @@ from engine.jobs.events import Body, JobEvent
 from engine.jobs.records import decode, encode
 from engine.jobs.tables import artifacts, events, jobs
 
-__all__ = ["append", "append_all", "owner_of_file", "read"]
+__all__ = ["append", "append_all", "keep", "owner_of_file", "read"]
+
+INSERT_EVENTS = insert(events)
+INSERT_FILES = insert(artifacts)
 
 
-def append(tx: Tx, job_id: str, bodies: Sequence[Body], at: float) -> None:
-    """Events of one moment."""
-    append_all(tx, job_id, [(at, body) for body in bodies])
+def append(tx: Tx, job_id: str, bodies: Sequence[Body], at: float, **changes: Any) -> int:
+    """Events of one moment, and changes of the job's row with them; the number of the last event."""
+    return append_all(tx, job_id, [(at, body) for body in bodies], **changes)
 
 
-def append_all(tx: Tx, job_id: str, said: Sequence[tuple[float, Body]]) -> None:
+def append_all(tx: Tx, job_id: str, said: Sequence[tuple[float, Body]], **changes: Any) -> int:
     """Number the events, store them, and have them published. A job that is no more is passed over."""
-    row = tx.connection.execute(
-        update(jobs)
-        .where(jobs.c.id == job_id)
-        .values(events=jobs.c.events + len(said))
-        .returning(jobs.c.events, jobs.c.owner)
-    ).one_or_none()
-    if row is None or not said:
-        return
+    given = {f"new_{name}": value for name, value in changes.items()}
+    row = tx.connection.execute(_step(tuple(changes)), {"job": job_id, "said": len(said), **given}).one_or_none()
+    if row is None:
+        return 0
     first = row.events - len(said) + 1
-    made = [JobEvent(job_id, row.owner, first + index, at, body) for index, (at, body) in enumerate(said)]
-    tx.connection.execute(insert(events), [_row(event) for event in made])
+    keep(tx, [JobEvent(job_id, row.owner, first + index, at, body) for index, (at, body) in enumerate(said)])
+    return int(row.events)
+
+
+def keep(tx: Tx, made: Sequence[JobEvent]) -> None:
+    """Store events that are numbered already."""
+    if not made:
+        return
+    tx.connection.execute(INSERT_EVENTS, [_row(event) for event in made])
     files = [file for event in made for file in _files(event)]
     if files:
-        tx.connection.execute(insert(artifacts), files)
+        tx.connection.execute(INSERT_FILES, files)
     tx.events.extend(made)
+
+
+@cache
+def _step(names: tuple[str, ...]) -> ReturningUpdate[Any]:
+    """The row's step to its next events; statements are built once, not per event."""
+    new = {name: bindparam(f"new_{name}", type_=jobs.c[name].type) for name in names}
+    step = update(jobs).where(jobs.c.id == bindparam("job")).values(events=jobs.c.events + bindparam("said"), **new)
+    return step.returning(jobs.c.events, jobs.c.owner)
 
 
 def read(connection: Connection, job_id: str, owner: str, after: int, limit: int) -> list[JobEvent]:

@@ -1,32 +1,41 @@
 """Every change of a job's state as one function of a transaction: row, events, credits and deliveries move together."""
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import Select, bindparam, delete, func, insert, select, update
 
 from engine.errors import DuplicateJob, IdempotencyConflict, UnknownJob
 from engine.jobs import credit, log
 from engine.jobs.database import Tx
-from engine.jobs.events import Body, Ended, Queued, Requeued, Started
+from engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
 from engine.jobs.job import Failure, Idempotency, Job, Outcome, Request, State, Submission, move
-from engine.jobs.rows import LIGHT, WHOLE, inserted, job_of
-from engine.jobs.tables import deliveries, facts, idempotency, jobs
+from engine.jobs.rows import LIGHT, UNTOUCHED, WHOLE, inserted, job_of
+from engine.jobs.tables import deliveries, idempotency, jobs
 
 __all__ = ["begin", "cancel", "create", "end", "find_repeat", "lose", "place", "the_job"]
 
-COUNTER = "counter"
+SELECT_LIGHT = select(*LIGHT).where(jobs.c.id == bindparam("job")).with_for_update()
+SELECT_WHOLE = select(*WHOLE).where(jobs.c.id == bindparam("job")).with_for_update()
+SELECT_DEBTS = select(*LIGHT, jobs.c.webhook, jobs.c.deaths).where(jobs.c.id == bindparam("job")).with_for_update()
+SELECT_TAKEN = select(jobs.c.seq).where(jobs.c.id == bindparam("job"))
+SELECT_LAST = select(func.max(jobs.c.seq))
+SELECT_FIRST = select(func.min(jobs.c.number)).where(jobs.c.state == State.QUEUED.value)
+INSERT_JOB = insert(jobs)
 
 
-def the_job(tx: Tx, job_id: str, owner: str | None = None, columns: Sequence[ColumnElement[Any]] = LIGHT) -> Job:
+def the_job(tx: Tx, job_id: str, owner: str | None = None) -> Job:
     """The job, held against every other transaction until this one is over; raises `UnknownJob`."""
-    query = select(*columns).where(jobs.c.id == job_id).with_for_update()
-    row = tx.connection.execute(query).mappings().one_or_none()
+    return job_of(_row(tx, SELECT_LIGHT, job_id, owner))
+
+
+def _row(tx: Tx, query: Select[Any], job_id: str, owner: str | None = None) -> Mapping[str, Any]:
+    row = tx.connection.execute(query, {"job": job_id}).mappings().one_or_none()
     if row is None or (owner is not None and row["owner"] != owner):
         raise UnknownJob(job_id)
-    return job_of(row)  # type: ignore[arg-type]  # RowMapping is a Mapping of str in all we select
+    return row  # type: ignore[return-value]  # RowMapping is a Mapping of str in all we select
 
 
 def find_repeat(tx: Tx, owner: str, key: Idempotency, since: float) -> Job | None:
@@ -45,26 +54,25 @@ def find_repeat(tx: Tx, owner: str, key: Idempotency, since: float) -> Job | Non
 
 def create(tx: Tx, submission: Submission, request: Request, at: float) -> Job:
     """Accept a job: refuse an id that is taken, hold the cost, write the row."""
-    is_taken = tx.connection.execute(select(jobs.c.seq).where(jobs.c.id == submission.job_id)).first()
-    if is_taken is not None:
+    if tx.connection.execute(SELECT_TAKEN, {"job": submission.job_id}).first() is not None:
         raise DuplicateJob(submission.job_id)
     credit.hold(tx, submission.owner, submission.cost)
-    number = submission.number if submission.number is not None else _count(tx) * (-1.0 if submission.front else 1.0)
-    tx.connection.execute(insert(jobs).values(inserted(submission, request, number, at)))
+    number = submission.number if submission.number is not None else _number(tx, submission.front)
+    row = inserted(submission, request, number, at)
+    tx.connection.execute(INSERT_JOB, row)
     if submission.idempotency is not None:
         _remember(tx, submission.owner, submission.idempotency, submission.job_id, at)
-    log.append(tx, submission.job_id, [Queued(number)], at)
-    return the_job(tx, submission.job_id)
+    log.keep(tx, [JobEvent(submission.job_id, submission.owner, 1, at, Queued(number))])
+    return job_of(UNTOUCHED | row | {"request": None})
 
 
 def begin(tx: Tx, job_id: str, worker: str, at: float) -> Job:
-    """The next attempt starts."""
-    job = the_job(tx, job_id)
-    state = move(job_id, job.state, State.RUNNING)
-    values = {"state": state.value, "attempt": job.attempt + 1, "started_at": at, "worker": worker}
-    _update(tx, job_id, values)
-    log.append(tx, job_id, [Started(job.attempt + 1, worker)], at)
-    return the_job(tx, job_id, columns=WHOLE)
+    """The next attempt starts; the job with its request."""
+    job = job_of(_row(tx, SELECT_WHOLE, job_id))
+    state, attempt = move(job_id, job.state, State.RUNNING), job.attempt + 1
+    values = {"state": state.value, "attempt": attempt, "started_at": at, "worker": worker}
+    last = log.append(tx, job_id, [Started(attempt, worker)], at, **values)
+    return replace(job, state=state, attempt=attempt, started_at=at, worker=worker, events=last)
 
 
 def end(
@@ -78,16 +86,17 @@ def end(
     tail: Sequence[Body] = (),
 ) -> Job:
     """The end: state, last events, charge and webhook in one."""
-    job = the_job(tx, job_id)
+    row = _row(tx, SELECT_DEBTS, job_id)
+    job = job_of(row)
     state = move(job_id, job.state, to)
+    credit.settle(tx, job.owner, job_id, job.cost, is_charged=state is State.SUCCEEDED, at=at)
     values: dict[str, Any] = {"state": state.value, "ended_at": at}
     values["failure"] = asdict(failure) if failure is not None else None
-    values["outcome"] = asdict(outcome) if outcome is not None else None
-    _update(tx, job_id, values)
-    credit.settle(tx, job.owner, job_id, job.cost, is_charged=state is State.SUCCEEDED, at=at)
-    log.append(tx, job_id, [*tail, Ended(state, failure)], at)
-    _owe_delivery(tx, job_id, at)
-    return the_job(tx, job_id)
+    values["outcome"] = {"outputs": outcome.outputs, "nodes": outcome.nodes} if outcome is not None else None
+    last = log.append(tx, job_id, [*tail, Ended(state, failure)], at, **values)
+    if row["webhook"] is not None:
+        _owe_delivery(tx, job_id, row["webhook"], at)
+    return replace(job, state=state, ended_at=at, failure=failure, outcome=outcome, events=last)
 
 
 def lose(tx: Tx, job_id: str, reason: str, at: float, *, max_deaths: int | None) -> Job:
@@ -95,19 +104,18 @@ def lose(tx: Tx, job_id: str, reason: str, at: float, *, max_deaths: int | None)
 
     `max_deaths` None: the worker is not to blame (the server stopped).
     """
-    job = the_job(tx, job_id)
+    row = _row(tx, SELECT_DEBTS, job_id)
+    job = job_of(row)
     if job.cancel_requested:
         return end(tx, job_id, State.CANCELLED, at)
-    deaths = tx.connection.execute(select(jobs.c.deaths).where(jobs.c.id == job_id)).scalar_one()
-    deaths += 1 if max_deaths is not None else 0
-    _update(tx, job_id, {"deaths": deaths})
+    deaths = row["deaths"] + (1 if max_deaths is not None else 0)
     if max_deaths is not None and deaths >= max_deaths:
         message = f"gave up after {job.attempt} attempts: {reason}"
         return end(tx, job_id, State.FAILED, at, failure=Failure("worker_lost", message))
     state = move(job_id, job.state, State.QUEUED)
-    _update(tx, job_id, {"state": state.value, "worker": ""})
-    log.append(tx, job_id, [Requeued(job.attempt, reason)], at)
-    return the_job(tx, job_id)
+    values = {"state": state.value, "worker": "", "deaths": deaths}
+    last = log.append(tx, job_id, [Requeued(job.attempt, reason)], at, **values)
+    return replace(job, state=state, worker="", events=last)
 
 
 def cancel(tx: Tx, job_id: str, owner: str | None, at: float) -> Job:
@@ -117,7 +125,7 @@ def cancel(tx: Tx, job_id: str, owner: str | None, at: float) -> Job:
         return end(tx, job_id, State.CANCELLED, at)
     if job.state is State.RUNNING:
         _update(tx, job_id, {"cancel_requested": True})
-        return the_job(tx, job_id)
+        return replace(job, cancel_requested=True)
     return job
 
 
@@ -125,29 +133,21 @@ def place(tx: Tx, job_id: str, owner: str | None, number: float | None, front: b
     """Another place in the queue."""
     job = the_job(tx, job_id, owner)
     move(job_id, job.state, State.RUNNING)  # only what could start can be moved
-    if front:
-        number = -_count(tx)
-    values = {"number": number, "priority": priority}
-    given = {name: value for name, value in values.items() if value is not None}
-    if given:
-        _update(tx, job_id, given)
-    return the_job(tx, job_id)
+    number = _number(tx, True) if front else job.number if number is None else number
+    priority = job.priority if priority is None else priority
+    _update(tx, job_id, {"number": number, "priority": priority})
+    return replace(job, number=number, priority=priority)
 
 
 def _update(tx: Tx, job_id: str, values: dict[str, Any]) -> None:
     tx.connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
 
 
-def _count(tx: Tx) -> float:
-    """The next counter number; counts on across restarts."""
-    now = tx.connection.execute(
-        select(facts.c.value).where(facts.c.name == COUNTER).with_for_update()
-    ).scalar_one_or_none()
-    if now is None:
-        tx.connection.execute(insert(facts).values(name=COUNTER, value=1))
-        return 1.0
-    tx.connection.execute(update(facts).where(facts.c.name == COUNTER).values(value=now + 1))
-    return float(now + 1)
+def _number(tx: Tx, front: bool) -> float:
+    """The running counter; negative, and before everything that waits, for the front."""
+    counter = float((tx.connection.execute(SELECT_LAST).scalar_one() or 0) + 1)
+    first = tx.connection.execute(SELECT_FIRST).scalar_one() if front else None
+    return min(-counter, (first or 0.0) - 1) if front else counter
 
 
 def _remember(tx: Tx, owner: str, key: Idempotency, job_id: str, at: float) -> None:
@@ -156,8 +156,6 @@ def _remember(tx: Tx, owner: str, key: Idempotency, job_id: str, at: float) -> N
     tx.connection.execute(insert(idempotency).values(row))
 
 
-def _owe_delivery(tx: Tx, job_id: str, at: float) -> None:
-    webhook = tx.connection.execute(select(jobs.c.webhook).where(jobs.c.id == job_id)).scalar_one()
-    if webhook is not None:
-        row = {"id": str(uuid.uuid4()), "job_id": job_id, "next_at": at, "log": [], **webhook}
-        tx.connection.execute(insert(deliveries).values(row))
+def _owe_delivery(tx: Tx, job_id: str, webhook: Mapping[str, Any], at: float) -> None:
+    row = {"id": str(uuid.uuid4()), "job_id": job_id, "next_at": at, "log": [], **webhook}
+    tx.connection.execute(insert(deliveries).values(row))

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement
 from engine.jobs.job import Failure, Job, Outcome, Request, State, Submission
 from engine.jobs.tables import jobs
 
-__all__ = ["LIGHT", "SAME", "WHOLE", "inserted", "job_of"]
+__all__ = ["LIGHT", "SAME", "UNTOUCHED", "WHOLE", "inserted", "job_of"]
 
 SAME = (
     "id",
@@ -31,6 +31,18 @@ SAME = (
 )
 LIGHT: Sequence[ColumnElement[Any]] = [jobs.c[name] for name in (*SAME, "state", "failure", "outcome")]
 WHOLE: Sequence[ColumnElement[Any]] = [*LIGHT, jobs.c.request]
+
+
+UNTOUCHED: dict[str, Any] = {
+    "attempt": 0,
+    "started_at": None,
+    "ended_at": None,
+    "cancel_requested": False,
+    "worker": "",
+    "failure": None,
+    "outcome": None,
+}
+"""What the database fills in for a new job."""
 
 
 def job_of(row: Mapping[str, Any]) -> Job:
@@ -61,5 +73,6 @@ def inserted(submission: Submission, request: Request, number: float, at: float)
         "retry_of": submission.retry_of,
         "webhook": asdict(submission.webhook) if submission.webhook is not None else None,
         "meta": dict(submission.meta),
-        "request": asdict(request),
+        "request": {"prompt": request.prompt, "targets": list(request.targets), "extra_data": request.extra_data},
+        "events": 1,
     }
