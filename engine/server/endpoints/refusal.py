@@ -37,9 +37,9 @@ class Refused(errors.EngineError):
     """A refusal with its status, code, headers and further facts."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None, **facts: Any
+        self, http_status: int, code: str, message: str, /, *, headers: Mapping[str, str] | None = None, **facts: Any
     ) -> None:
-        self.status, self.code, self.headers, self.facts = status, code, headers or {}, facts
+        self.status, self.code, self.headers, self.facts = http_status, code, headers or {}, facts
         super().__init__(message)
 
     def response(self) -> web.Response:
