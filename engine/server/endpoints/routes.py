@@ -15,6 +15,7 @@ from engine.server.endpoints.context import PUBLISHED, Published
 from engine.server.endpoints.endpoint import declaration_problems
 from engine.server.endpoints.guard import GUARDED, Door, guarded
 from engine.server.endpoints.refusal import Refused
+from engine.server.endpoints.viewer import make_doors
 
 __all__ = ["PATHS", "mount"]
 
@@ -40,7 +41,8 @@ def mount(app: web.Application, published: Published | None) -> None:
     if published is None:
         app[GUARDED] = frozenset()
         return
-    routes = [web.route("*", path, guarded(doors)) for path, doors in PATHS.items()]
+    every_path = {**make_doors(PATHS), **PATHS}
+    routes = [web.route("*", path, guarded(doors)) for path, doors in every_path.items()]
     nothing = Door(_nothing)
     every = dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), nothing)
     routes += [web.route("*", f"/{root}/{{rest:.*}}", guarded(every)) for root in ("v1", "v2", "workflows", "outputs")]

@@ -1,0 +1,171 @@
+"""The OpenAPI document: from the manifests, the table of paths and the handlers' own sentences. Pure."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.server.endpoints.endpoint import Endpoint
+from engine.server.endpoints.guard import Door
+from engine.server.endpoints.manifest import Parameter, Scalar
+from engine.server.endpoints.schemas import ERROR, HEADERS, SCHEMAS
+
+__all__ = ["document"]
+
+Json = dict[str, Any]
+SUBMITTING = (400, 401, 403, 404, 406, 409, 410, 413, 429, 500, 502)
+READING = (401, 403, 404)
+FAILING: Mapping[str, tuple[int, ...]] = {
+    "/v1/{slug}": (*SUBMITTING, 504),
+    "/v2/{slug}": SUBMITTING,
+    "/workflows/{slug}": SUBMITTING,
+    "/outputs/{id}/{name}": (404,),
+    "/openapi.json": (),
+}
+ANSWERS: Mapping[str, str] = {
+    "/v1/{slug}": "Images",
+    "/v2/{slug}": "Accepted",
+    "/workflows/{slug}": "AcceptedFlow",
+    "/v1/requests/{id}": "Request",
+    "/v2/requests/{id}": "Request",
+    "/v2/requests/{id}/status": "Request",
+    "/v2/requests/{id}/cancel": "Cancelled",
+    "/workflows/request/{id}": "Flow",
+    "/v1/get-user-credits": "Credits",
+}
+REASONS = {
+    400: "Fields that cannot be used, all of them",
+    401: "No key, or one that is not known",
+    403: "The key may not do this",
+    404: "Not there, expired, or another key's",
+    406: "Not JSON, or not enough credits",
+    409: "The idempotency key belongs to another request",
+    410: "The endpoint was retired",
+    413: "The body is too large",
+    422: "The request ran and failed",
+    429: "Too many calls; Retry-After says when to come back",
+    500: "The run failed; nothing was charged",
+    502: "No worker can take the request",
+    504: "Not done within the deadline; the request goes on",
+}
+IMAGES = ("image/jpeg", "image/png", "image/webp")
+
+
+def document(
+    paths: Mapping[str, Mapping[str, Door]],
+    endpoints: Mapping[str, Endpoint],
+    allowed: Mapping[str, Mapping[str, Sequence[Scalar]]],
+    server: str,
+    version: str,
+) -> Json:
+    """The document. `allowed` are the values of lists per endpoint and parameter, as far as they are known."""
+    served = {slug: each for slug, each in endpoints.items() if not each.manifest.retired}
+    inputs = {f"input.{slug}": body_schema(each, allowed.get(slug, {})) for slug, each in served.items()}
+    found: Json = {}
+    for path, doors in paths.items():
+        for slug, endpoint in served.items() if "{slug}" in path else ((None, None),):
+            place = path.replace("{slug}", slug) if slug is not None else path
+            found[place] = {verb.lower(): _operation(path, verb, door, endpoint) for verb, door in doors.items()}
+    return {
+        "openapi": "3.0.3",
+        "info": {"title": "Published workflows", "version": version, "description": DESCRIPTION},
+        "servers": [{"url": server}],
+        "security": [{"key": []}],
+        "paths": found,
+        "components": {
+            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}},
+            "schemas": SCHEMAS | inputs,
+        },
+    }
+
+
+DESCRIPTION = "Saved workflow graphs as an HTTP API. Nothing but a 200 with pictures is charged."
+
+
+def body_schema(endpoint: Endpoint, allowed: Mapping[str, Sequence[Scalar]]) -> Json:
+    """The body of an endpoint's calls."""
+    manifest = endpoint.manifest
+    fields = {name: _field(each, allowed.get(name)) for name, each in manifest.parameters.items()}
+    fields |= {other: fields[name] for name, each in manifest.parameters.items() for other in each.names}
+    required = [name for name, each in manifest.parameters.items() if each.required and not each.names]
+    schema: Json = {"type": "object", "title": manifest.title, "properties": fields}
+    schema["additionalProperties"] = manifest.unknown_fields == "ignore"
+    return schema | ({"required": required} if required else {})
+
+
+def _field(parameter: Parameter, allowed: Sequence[Scalar] | None) -> Json:
+    """One field; what is accepted and what is shown are the same."""
+    schema: Json = {"type": parameter.type}
+    if parameter.type == "boolean":
+        schema = {"oneOf": [{"type": "boolean"}, {"type": "integer", "enum": [0, 1]}]}
+    if allowed:
+        schema["enum"] = [*allowed, *(name for name in parameter.aliases if name not in allowed)]
+    elif parameter.type == "string":
+        limits = {"minLength": parameter.min_length, "maxLength": parameter.max_length}
+        schema |= {name: value for name, value in limits.items() if value is not None}
+        schema |= {"pattern": r"\S"} if parameter.min_length else {}
+    elif parameter.type in ("integer", "number"):
+        low, random = parameter.minimum, parameter.random
+        low = low if low is None or random is None else min(low, random)
+        schema |= {name: each for name, each in (("minimum", low), ("maximum", parameter.maximum)) if each is not None}
+    facts = {"description": parameter.description, "default": parameter.default, "example": parameter.example}
+    return schema | {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def _operation(path: str, verb: str, door: Door, endpoint: Endpoint | None) -> Json:
+    text = inspect.getdoc(door.handler) or ""
+    summary = text.partition("\n")[0].partition(": ")[2] or text.partition("\n")[0]
+    operation: Json = {"summary": summary[:1].upper() + summary[1:], "tags": [path.split("/")[1]]}
+    parameters = [_path_parameter(name) for name in ("id", "name") if f"{{{name}}}" in path]
+    if path.startswith("/outputs"):
+        parameters += [_query_parameter("expires", "integer"), _query_parameter("signature", "string")]
+    if endpoint is not None:
+        operation["summary"] = f"{endpoint.manifest.title}: {summary}"
+        operation["description"] = endpoint.manifest.description
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _ref(f"input.{endpoint.slug}")}},
+        }
+        parameters += [_header(*each) for each in HEADERS]
+    operation |= {"parameters": parameters} if parameters else {}
+    operation |= {"security": []} if door.scope is None else {}
+    return operation | {"responses": _responses(path, verb)}
+
+
+def _responses(path: str, verb: str) -> Json:
+    failing = FAILING.get(path, READING)
+    answer = "Cancelled" if verb == "DELETE" else ANSWERS.get(path)
+    responses: Json = {"200": {"description": "Done", "content": _content(path, answer)}}
+    if answer == "Request":
+        responses["422"] = {"description": REASONS[422], "content": {"application/json": {"schema": _ref("Request")}}}
+    for status in failing:
+        content = {"application/json": {"schema": _ref(ERROR)}}
+        responses[str(status)] = {"description": REASONS[status], "content": content}
+    return responses
+
+
+def _content(path: str, answer: str | None) -> Json:
+    binary = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGES}
+    if path.startswith("/outputs"):
+        return binary
+    if path.endswith("/events"):
+        return {"text/event-stream": {"schema": {"type": "string"}}}
+    content: Json = {"application/json": {"schema": _ref(answer) if answer else {"type": "object"}}}
+    return content | binary if path == "/v1/{slug}" else content
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _path_parameter(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _query_parameter(name: str, kind: str) -> Json:
+    return {"name": name, "in": "query", "required": True, "schema": {"type": kind}}
+
+
+def _header(name: str, description: str) -> Json:
+    limits = {"type": "string", "minLength": 1, "maxLength": 255}
+    pattern = {"pattern": r"^https?://[a-zA-Z0-9.-]+$"} if name == "X-Webhook-Url" else {"pattern": r"^[!-~]+$"}
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": limits | pattern}

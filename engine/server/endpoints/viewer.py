@@ -1,0 +1,83 @@
+"""`/openapi.json`, and `/api-docs`: a page that shows it and can try it, from files of this machine alone."""
+
+import asyncio
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from engine.errors import EngineError
+from engine.graph.node import Node
+from engine.jobs.job import LOCAL
+from engine.server.context import FOLDERS, JOBS, reply
+from engine.server.endpoints.context import PUBLISHED, base_url
+from engine.server.endpoints.guard import Door
+from engine.server.endpoints.openapi import document
+from engine.server.endpoints.refusal import Refused
+from engine.server.machine import version_of
+
+__all__ = ["make_doors"]
+
+WEB = Path(__file__).resolve().parents[3] / "web"
+PATIENCE_S = 2.0
+ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
+OWN = {"start.js": ("api-docs.js", "text/javascript")}
+POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src *"
+HOW = "The viewer is not installed: pip install 'sigmagraph[docs]'. /openapi.json needs none.\n"
+
+
+def make_doors(paths: Mapping[str, Mapping[str, Door]]) -> dict[str, Mapping[str, Door]]:
+    """The paths of the description itself, which needs no key."""
+
+    async def openapi(request: web.Request) -> web.Response:
+        """`GET /openapi.json`: this document."""
+        published = request.app[PUBLISHED]
+        nodes, places = await _nodes(request), request.app[FOLDERS](LOCAL)
+        allowed = {slug: each.allowed(nodes, places) for slug, each in published.endpoints.items()}
+        return reply(
+            document(described, published.endpoints, allowed, base_url(request), version_of("sigmagraph") or "0")
+        )
+
+    described = {**paths, "/openapi.json": {"GET": Door(openapi, None)}}
+    return {
+        "/openapi.json": {"GET": Door(openapi, None)},
+        "/api-docs": {"GET": Door(page, None)},
+        "/api-docs/{file}": {"GET": Door(asset, None)},
+    }
+
+
+async def page(request: web.Request) -> web.Response:
+    """`GET /api-docs`: the page."""
+    if _bundle() is None:
+        return web.Response(text=HOW, status=404)
+    text = (WEB / "api-docs.html").read_text("utf-8")
+    return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": POLICY})
+
+
+async def asset(request: web.Request) -> web.StreamResponse:
+    """`GET /api-docs/{file}`: the viewer's files."""
+    name, bundle = request.match_info["file"], _bundle()
+    if name in OWN:
+        own, kind = OWN[name]
+        return web.FileResponse(WEB / own, headers={"Content-Type": kind})
+    if bundle is None or name not in ASSETS:
+        raise Refused(404, "not_found", "The requested URL does not exist")
+    return web.FileResponse(bundle / name, headers={"Content-Type": ASSETS[name]})
+
+
+async def _nodes(request: web.Request) -> Mapping[str, Node]:
+    """The node declarations, if the worker is there; without it the lists of names are left out."""
+    try:
+        return await asyncio.wait_for(request.app[JOBS].nodes(), PATIENCE_S)
+    except (EngineError, TimeoutError):
+        return {}
+
+
+def _bundle() -> Path | None:
+    """The folder of the installed viewer."""
+    spec = importlib.util.find_spec("swagger_ui_bundle")
+    places: Any = spec.submodule_search_locations if spec is not None else None
+    found = [path for place in places or () for path in Path(place).glob("vendor/swagger-ui-*")]
+    return max(found, default=None)
