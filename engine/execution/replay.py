@@ -28,6 +28,7 @@ __all__ = [
 
 Kind = Literal["identical", "within tolerance", "different", "nothing to compare"]
 TOLERABLE_DB = 40.0
+TOLD = ("environment.", "samplers.")
 NO_LOCK = Difference("lock", None, "this program's")
 
 
@@ -116,7 +117,8 @@ def what_differs(recorded: Recorded, changed: Workflow, now: Lock) -> list[Diffe
     inputs = input_differences(before, after)
     if recorded.lock is None:
         return inputs + [NO_LOCK] * (recorded.picture is not None)
-    named = differences(recorded.lock, now)
+    is_told = bool(now.environment)  # a front that has not heard of its workers' cannot compare it
+    named = [each for each in differences(recorded.lock, now) if is_told or not each.field.startswith(TOLD)]
     return inputs + [each for each in named if not (inputs and each.field == "graph")]
 
 

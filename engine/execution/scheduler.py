@@ -80,9 +80,13 @@ class Scheduler:
         *,
         priority: int = 0,
         extra_data: Mapping[str, Any] | None = None,
+        services: Services | None = None,
     ) -> Ticket:
-        """Queue a run. `emit` is called from the lanes' threads, must return soon, and must not call back."""
-        run = Run(plan, self.services, self.store, partial(_tell, emit), extra_data or {}, self._notify)
+        """Queue a run. `emit` is called from the lanes' threads, must return soon, and must not call back.
+
+        `services` are the ones of this job's owner, where owners have folders of their own.
+        """
+        run = Run(plan, services or self.services, self.store, partial(_tell, emit), extra_data or {}, self._notify)
         with self._changed:
             ticket = Ticket(run, priority, next(self._arrivals), arrived_s=self._clock())
             heapq.heappush(self._queue, (ticket.order, ticket))

@@ -1,0 +1,37 @@
+"""The cache of a process: budgets from the option, and how tensors and records of the node library go to disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from engine.execution.cache import MemoryCache
+from engine.execution.disk import DiskTier
+from engine.execution.packing import Packer, Packing
+from engine.execution.settings import CacheSettings
+from engine.execution.store import Store
+from engine.models.conditioning import Conditioning
+from nodes.types import LatentValue
+
+__all__ = ["PACKING", "open_store"]
+
+NAME = "value"
+
+
+def _pack(tensor: Tensor) -> bytes:
+    return safetensors.torch.save({NAME: tensor.detach().cpu().contiguous()})
+
+
+def _unpack(data: bytes) -> Tensor:
+    return safetensors.torch.load(data)[NAME]
+
+
+# embeddings, latents and pictures; models are no records and have no packer, so weights never go to disk
+PACKING = Packing([Packer("tensor", lambda value: type(value) is Tensor, _pack, _unpack)], [LatentValue, Conditioning])
+
+
+def open_store(settings: CacheSettings, folder: Path, report: Callable[[str], None]) -> Store:
+    """The store with both tiers; `report` hears of damaged entries and of a disk that cannot be written."""
+    disk = DiskTier(folder, PACKING, settings.disk_bytes, report) if settings.disk_bytes else None
+    return Store(MemoryCache(settings.memory_bytes), disk)

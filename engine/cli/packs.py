@@ -1,0 +1,75 @@
+"""Custom node folders for a process: the names of ours that packs import, and the loader with our border."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.execution.folders import Folders
+from engine.execution.packs import Pack, load_packs, offered_modules
+from engine.graph.comfy_facade import as_class
+from engine.graph.node import Node
+from engine.models.files.read import open_weights
+from engine.models.load import load_checkpoint, load_diffusion_model
+from engine.models.memory.device import best_device, host_free_bytes
+from nodes import NODES
+from nodes.borders import border
+
+__all__ = ["load_custom_nodes"]
+
+
+def load_custom_nodes(
+    directories: Sequence[Path], folders: Folders, listed: Callable[[Pack], None], watches: bool = False
+) -> Mapping[str, Node]:
+    """The built-in nodes and those of the packs; a built-in name is never replaced. `listed` hears of each pack."""
+    if not directories:
+        return NODES
+    table = border(watches)
+    found: dict[str, Node] = {}
+    for pack in load_packs(directories, offered_modules(folders, _further(folders)), table):
+        listed(pack)
+        found |= {name: node for name, node in pack.nodes.items() if name not in NODES}
+    return {**NODES, **found}
+
+
+def _further(folders: Folders) -> dict[str, dict[str, Any]]:
+    """What needs torch, samplers or the node library."""
+    table = border()
+    classes = {name: as_class(node, folders, table) for name, node in NODES.items()}
+    names = NODES["KSampler"].declared
+    samplers, schedulers = (names[each].allowed(folders) for each in ("sampler_name", "scheduler"))
+    sampler = type("KSampler", (), {"SAMPLERS": samplers, "SCHEDULERS": schedulers})
+    return {
+        "comfy.samplers": {
+            "KSampler": sampler,
+            "SAMPLER_NAMES": samplers,
+            "SCHEDULER_NAMES": schedulers,
+        },
+        "comfy.model_management": {
+            "get_torch_device": best_device,
+            "intermediate_device": lambda: torch.device("cpu"),
+            "get_free_memory": lambda *_, **__: host_free_bytes(),
+            "soft_empty_cache": lambda *_: None,
+        },
+        "comfy.sd": {"load_checkpoint_guess_config": _load_checkpoint, "load_diffusion_model": _load_diffusion_model},
+        "comfy.utils": {"load_torch_file": _load},
+        "nodes": {"NODE_CLASS_MAPPINGS": classes, "MAX_RESOLUTION": 16384, **classes},
+    }
+
+
+def _load(path: str, safe_load: bool = True, device: torch.device | str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; pickles are refused whatever `safe_load` says."""
+    weights = open_weights(Path(path)).weights
+    return {name: stored.read().clone().to(device) for name, stored in weights.items()}
+
+
+def _load_checkpoint(path: str, *_: Any, **__: Any) -> tuple[Any, Any, Any, None]:
+    """Model, text encoders and autoencoder of a checkpoint; the fourth place, an image encoder, stays empty."""
+    parts = load_checkpoint(Path(path))
+    return parts.model, parts.clip, parts.vae, None
+
+
+def _load_diffusion_model(path: str, **_: Any) -> Any:
+    return load_diffusion_model(Path(path))

@@ -1,0 +1,64 @@
+"""How our values cross into node classes of ComfyUI's convention and back: dicts and lists there, records here."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.graph.comfy_class import Border, Translation
+from engine.models.conditioning import Conditioning
+from nodes.types import LatentValue
+
+__all__ = ["border"]
+
+
+def border(watches: bool = False) -> Border:
+    """The table for packs; `watches` fails a node that edits an input in place instead of shrugging it off."""
+    return Border(TRANSLATIONS, watches)
+
+
+def _latent_out(latent: LatentValue) -> dict[str, Any]:
+    parts = {"samples": latent.samples, "noise_mask": latent.noise_mask, "batch_index": latent.batch_index}
+    present = {name: part for name, part in parts.items() if part is not None}
+    return present | ({"batch_index": list(latent.batch_index)} if latent.batch_index is not None else {})
+
+
+def _latent_back(latent: Any) -> Any:
+    if not isinstance(latent, dict) or "samples" not in latent:
+        return latent
+    index, mask = latent.get("batch_index"), latent.get("noise_mask")
+    if mask is not None and mask.dim() == 4:  # [B, 1, H, W] is how some packs write it
+        mask = mask[:, 0]
+    return LatentValue(latent["samples"], mask, tuple(index) if index is not None else None)
+
+
+def _conditioning_out(conditioning: Conditioning) -> list[Any]:
+    return [[conditioning.context, {"pooled_output": conditioning.pooled}]]
+
+
+def _conditioning_back(entries: Any) -> Any:
+    """The first entry: several, with areas or times of their own, are more than our conditioning can say."""
+    if not isinstance(entries, list) or not entries:
+        return entries
+    if len(entries) > 1:
+        raise ValueError(f"a conditioning of {len(entries)} entries; this engine takes one per link")
+    context, extra = entries[0]
+    pooled = extra.get("pooled_output")
+    if not isinstance(pooled, Tensor):
+        raise ValueError("a conditioning without 'pooled_output'; expected the pooled vector of the text encoders")
+    return Conditioning(context, pooled)
+
+
+def _sigmas_out(sigmas: tuple[float, ...]) -> Tensor:
+    return torch.tensor(sigmas, dtype=torch.float32)
+
+
+def _sigmas_back(sigmas: Any) -> Any:
+    return tuple(float(sigma) for sigma in sigmas.tolist()) if isinstance(sigmas, Tensor) else sigmas
+
+
+TRANSLATIONS = {
+    "LATENT": Translation(_latent_out, _latent_back),
+    "CONDITIONING": Translation(_conditioning_out, _conditioning_back),
+    "SIGMAS": Translation(_sigmas_out, _sigmas_back),
+}

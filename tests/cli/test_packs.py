@@ -1,0 +1,101 @@
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.cli.caching import PACKING, open_store
+from engine.cli.packs import load_custom_nodes
+from engine.execution.cache import Entry
+from engine.execution.folders import Folders
+from engine.execution.packs import Pack
+from engine.execution.settings import CacheSettings
+from engine.models.conditioning import Conditioning
+from nodes import NODES
+from nodes.types import LatentValue
+
+PACK = """
+import comfy.samplers
+from comfy.model_management import get_torch_device
+from nodes import NODE_CLASS_MAPPINGS as BUILT_IN, MAX_RESOLUTION
+
+
+class Half:
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "go"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "sampler": (comfy.samplers.KSampler.SAMPLERS,)}}
+
+    def go(self, image, sampler):
+        return (image * 0.5,)
+
+
+class Empty(BUILT_IN["EmptyImage"]):
+    pass
+
+
+NODE_CLASS_MAPPINGS = {"Half": Half, "Empty": Empty, "SaveImage": Half}
+"""
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Iterator[Folders]:
+    (tmp_path / "packs").mkdir()
+    (tmp_path / "packs/half.py").write_text(PACK, encoding="utf-8")
+    (tmp_path / "packs/gone.py").write_text("import a_library_nobody_has\n", encoding="utf-8")
+    before = set(sys.modules)
+    yield Folders(tmp_path / "models", tmp_path / "input", tmp_path / "output", tmp_path / "temp")
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in ("comfy", "comfy_execution", "comfy_api", "folder_paths", "custom_nodes"):
+            del sys.modules[name]
+
+
+def test_a_pack_works_with_our_samplers_device_and_nodes(folders: Folders, tmp_path: Path) -> None:
+    listed: list[Pack] = []
+    made = load_custom_nodes([tmp_path / "packs"], folders, listed.append)
+    assert torch.equal(made["Half"](image=torch.ones(1, 2, 2, 3), sampler="euler")[0], torch.full((1, 2, 2, 3), 0.5))
+    assert "euler" in made["Half"].object_info(folders)["input"]["required"]["sampler"][0]
+    assert made["Empty"](width=8, height=8, batch_size=1, color=0)[0].shape == (1, 8, 8, 3)
+    assert made["SaveImage"] is NODES["SaveImage"]
+    assert [pack.name for pack in listed] == ["gone", "half"]
+    assert listed[0].problems[0].startswith("ModuleNotFoundError")
+
+
+def test_weights_are_read_by_our_reader_and_pickles_are_refused(folders: Folders, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from engine.errors import EngineError
+
+    load_custom_nodes([tmp_path / "packs"], folders, lambda pack: None)
+    load = importlib.import_module("comfy.utils").load_torch_file
+    save_file({"a": torch.arange(4.0)}, tmp_path / "w.safetensors")
+    assert torch.equal(load(str(tmp_path / "w.safetensors"))["a"], torch.arange(4.0))
+    torch.save({"a": torch.arange(4.0)}, tmp_path / "w.pt")
+    with pytest.raises(EngineError):
+        load(str(tmp_path / "w.pt"))
+
+
+def test_embeddings_latents_and_pictures_go_to_disk_and_come_back_bit_for_bit(tmp_path: Path) -> None:
+    values: list[Any] = [
+        torch.randn(2, 3, dtype=torch.bfloat16),
+        LatentValue(torch.randn(1, 16, 4, 4), None, (1,)),
+        Conditioning(torch.randn(1, 7, 8), torch.randn(1, 4)),
+    ]
+    back = PACKING.read("k" * 32, PACKING.write("k" * 32, Entry((values,), None, 5.0))).outputs[0]
+    assert torch.equal(back[0], values[0])
+    assert back[0].dtype == torch.bfloat16
+    assert torch.equal(back[1].samples, values[1].samples)
+    assert back[1].batch_index == (1,)
+    assert torch.equal(back[2].pooled, values[2].pooled)
+
+
+def test_a_store_has_a_disk_tier_only_where_it_has_a_budget(tmp_path: Path) -> None:
+    assert open_store(CacheSettings(1000, 0), tmp_path / "none", lambda message: None).disk is None
+    store = open_store(CacheSettings(1000, 1000), tmp_path / "cache", lambda message: None)
+    assert store.disk is not None
+    store.close()

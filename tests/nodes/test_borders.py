@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from engine.graph.comfy_class import from_class
+from engine.models.conditioning import Conditioning
+from nodes.borders import border
+from nodes.types import LatentValue
+
+CROSS = border().translations
+
+
+def test_a_latent_crosses_as_a_dict_and_comes_back_the_same() -> None:
+    latent = LatentValue(torch.randn(2, 16, 4, 4), torch.ones(2, 32, 32), (3, 5))
+    outside = CROSS["LATENT"].out(latent)
+    assert sorted(outside) == ["batch_index", "noise_mask", "samples"]
+    back = CROSS["LATENT"].back(outside)
+    assert torch.equal(back.samples, latent.samples)
+    assert torch.equal(back.noise_mask, latent.noise_mask)
+    assert back.batch_index == (3, 5)
+
+
+def test_a_mask_with_a_channel_loses_it_on_the_way_back() -> None:
+    back = CROSS["LATENT"].back({"samples": torch.zeros(1, 16, 4, 4), "noise_mask": torch.ones(1, 1, 32, 32)})
+    assert back.noise_mask.shape == (1, 32, 32)
+
+
+def test_a_conditioning_crosses_as_a_list_with_its_pooled_vector() -> None:
+    conditioning = Conditioning(torch.randn(1, 7, 8), torch.randn(1, 4))
+    back = CROSS["CONDITIONING"].back(CROSS["CONDITIONING"].out(conditioning))
+    assert torch.equal(back.context, conditioning.context)
+    assert torch.equal(back.pooled, conditioning.pooled)
+
+
+def test_what_our_conditioning_cannot_say_is_refused() -> None:
+    entry = [torch.zeros(1, 7, 8), {"pooled_output": torch.zeros(1, 4)}]
+    with pytest.raises(ValueError, match="a conditioning of 2 entries"):
+        CROSS["CONDITIONING"].back([entry, entry])
+    with pytest.raises(ValueError, match="without 'pooled_output'"):
+        CROSS["CONDITIONING"].back([[torch.zeros(1, 7, 8), {}]])
+
+
+def test_sigmas_cross_as_a_tensor() -> None:
+    assert CROSS["SIGMAS"].back(CROSS["SIGMAS"].out((1.0, 0.5, 0.0))) == (1.0, 0.5, 0.0)
+
+
+class Noisy:
+    """Edits the latent it is given in place."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "go"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, dict[str, tuple[str]]]:  # noqa: N802  # the convention's name
+        return {"required": {"latent": ("LATENT",)}}
+
+    def go(self, latent: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor]]:
+        latent["samples"].mul_(2)
+        return (latent,)
+
+
+def test_an_edit_in_place_does_not_reach_the_value_on_the_edge() -> None:
+    latent = LatentValue(torch.ones(1, 16, 2, 2))
+    made = from_class(Noisy, "Noisy", border=border())
+    assert made.reads is not None
+    row = made.reads(made(latent=latent))
+    assert torch.equal(row.values[0].samples, torch.full((1, 16, 2, 2), 2.0))
+    assert torch.equal(latent.samples, torch.ones(1, 16, 2, 2))
+
+
+def test_a_watching_border_names_the_input_that_was_edited() -> None:
+    made = from_class(Noisy, "Noisy", border=border(watches=True))
+    with pytest.raises(TypeError, match=r"changed its input 'latent' in place \(\['samples'\] its elements\)"):
+        made(latent=LatentValue(torch.ones(1, 16, 2, 2)))
