@@ -11,7 +11,7 @@ from pathlib import Path
 from models.demo import autoencoder, diffusion, export, measure, sheet
 from models.demo.budget import log
 
-MINUTES = {"vae": 18.0, "diffusion": 78.0, "decoder": 15.0}
+MINUTES = {"vae": 15.0, "diffusion": 36.0, "decoder": 15.0}
 SHEET = Path("docs/contact-sheet.png")
 
 
