@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from engine.graph.node import Multiline, Options, Output, Tooltip, node
+from engine.graph.node import Multiline, Options, Output, Range, Tooltip, node
 from nodes.types import Clip, Conditioning, present
 
 __all__ = ["NODES"]
@@ -39,4 +39,36 @@ def conditioning_zero_out(*, conditioning: Conditioning) -> Conditioning:
     return conditioning.zeroed()
 
 
-NODES = (clip_text_encode, clip_text_encode_sd3, conditioning_zero_out)
+@node("ConditioningConcat", category="conditioning", display_name="Conditioning (Concat)")
+def conditioning_concat(*, conditioning_to: Conditioning, conditioning_from: Conditioning) -> Conditioning:
+    """The tokens of both, one after the other; the pooled vector of the first."""
+    return conditioning_to.followed_by(conditioning_from)
+
+
+@node("ConditioningAverage", category="conditioning", display_name="ConditioningAverage")
+def conditioning_average(
+    *,
+    conditioning_to: Conditioning,
+    conditioning_from: Conditioning,
+    conditioning_to_strength: Annotated[float, Range(0.0, 1.0, step=0.01), Tooltip("1 is the first alone.")] = 1.0,
+) -> Conditioning:
+    """A mean of two, token by token; the second is cut or filled with zeros to the first one's length."""
+    return conditioning_to.mixed(conditioning_from, conditioning_to_strength)
+
+
+@node("CLIPSetLastLayer", category="conditioning", display_name="CLIP Set Last Layer")
+def clip_set_last_layer(
+    *, clip: Clip, stop_at_clip_layer: Annotated[int, Range(-24, -1, step=1), Tooltip("-1 is the last layer.")] = -1
+) -> Clip:
+    """The same text encoders, read at an earlier layer."""
+    return present(clip, "clip", NO_CLIP).with_last_layer(stop_at_clip_layer)
+
+
+NODES = (
+    clip_text_encode,
+    clip_text_encode_sd3,
+    conditioning_zero_out,
+    conditioning_concat,
+    conditioning_average,
+    clip_set_last_layer,
+)

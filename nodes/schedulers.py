@@ -1,12 +1,13 @@
 """Schedules with their settings on the node: each gives a list of noise levels."""
 
+import math
 from typing import Annotated
 
 from engine.errors import BadValue
 from engine.graph.node import Options, Range, Tooltip, node
 from engine.sampling import find_schedule, run_sigmas
 from engine.sampling.spacings import Span
-from nodes.types import Model, Sigmas
+from nodes.types import Latent, Model, Sigmas
 from nodes.widgets import OLD_GRAPHS, Fraction, ScheduleName, Steps
 
 __all__ = ["NODES"]
@@ -104,6 +105,27 @@ def align_your_steps(
     return tuple(find_schedule("align_your_steps", OLD_GRAPHS)(levels, steps, table=TABLES[model_type])[-(kept + 1) :])
 
 
+@node("LTXVScheduler", category=CATEGORY)
+def ltxv(
+    *,
+    steps: Steps = 20,
+    max_shift: Annotated[float, Range(0.0, 100.0, step=0.01)] = 2.05,
+    base_shift: Annotated[float, Range(0.0, 100.0, step=0.01)] = 0.95,
+    stretch: Annotated[bool, Tooltip("Stretch the levels so that the last above 0 is the terminal one.")] = True,
+    terminal: Annotated[float, Range(0.0, 0.99, step=0.01)] = 0.1,
+    latent: Latent | None = None,
+) -> Sigmas:
+    """Even steps with a shift that grows with the number of latent places: base at 1024, max at 4096."""
+    places = math.prod(latent.samples.shape[2:]) if latent is not None else 4096
+    grown = math.exp(base_shift + (max_shift - base_shift) * (places - 1024) / (4096 - 1024))
+    even = [1.0 - step / steps for step in range(steps)]
+    levels = [grown * u / (grown * u + 1.0 - u) for u in even]
+    if stretch and levels[-1] < 1.0:
+        scale = (1.0 - levels[-1]) / (1.0 - terminal)
+        levels = [1.0 - (1.0 - level) / scale for level in levels]
+    return (*levels, 0.0)
+
+
 def _spread(name: str, steps: int, sigma_min: float, sigma_max: float, **options: float) -> tuple[float, ...]:
     """A schedule between two given levels."""
     if not 0 < sigma_min < sigma_max:
@@ -121,4 +143,5 @@ NODES = (
     beta_sampling,
     sd_turbo,
     align_your_steps,
+    ltxv,
 )

@@ -106,3 +106,12 @@ def test_beta_sampling_with_the_usual_numbers_is_the_schedule_of_that_name() -> 
     assert NODES["BetaSamplingScheduler"](model=SD3, steps=9) == NODES["BasicScheduler"](
         model=SD3, scheduler="beta", steps=9
     )
+
+
+def test_the_video_schedule_ends_above_zero_at_its_terminal_level() -> None:
+    sigmas = NODES["LTXVScheduler"](steps=5, terminal=0.2)
+    assert sigmas[0] == 1.0
+    assert sigmas[-2:] == (pytest.approx(0.2), 0.0)
+    plain = NODES["LTXVScheduler"](steps=4, stretch=False, base_shift=0.0, max_shift=0.0)
+    assert plain == pytest.approx((1.0, 0.75, 0.5, 0.25, 0.0))
+    assert NODES["LTXVScheduler"](steps=1) == (1.0, 0.0)

@@ -18,12 +18,12 @@ from engine.graph.validate import validate
 from engine.graph.workflow import Link, Workflow, WorkflowNode
 from engine.models.value import Model
 from engine.sampling import find_schedule, find_solver, run_sigmas
+from nodes.widgets import OLD_GRAPHS
 
 __all__ = ["Cell", "Outcome", "run_cells"]
 
 COLLECTOR = "CompareCollector"
 SWEPT = ("sampler_name", "scheduler", "steps")
-OLD_GRAPHS = 1  # a bare name means revision 1, in the command as in a graph
 
 Emit = Callable[[Event], None]
 
