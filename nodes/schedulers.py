@@ -119,7 +119,7 @@ def ltxv(
     places = math.prod(latent.samples.shape[2:]) if latent is not None else 4096
     grown = math.exp(base_shift + (max_shift - base_shift) * (places - 1024) / (4096 - 1024))
     even = [1.0 - step / steps for step in range(steps)]
-    levels = [grown * u / (grown * u + 1.0 - u) for u in even]
+    levels = [grown * u / (grown * u + (1.0 - u)) for u in even]
     if stretch and levels[-1] < 1.0:
         scale = (1.0 - levels[-1]) / (1.0 - terminal)
         levels = [1.0 - (1.0 - level) / scale for level in levels]
