@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import check, compare, fetch, keys, models, nodes, replay, run, samplers, serve
+from engine.cli import check, compare, fetch, keys, models, nodes, plan, replay, run, samplers, serve
 from engine.errors import EngineError
 
 __all__ = ["app", "main"]
@@ -44,6 +44,7 @@ app.command("serve")(serve.serve)
 app.add_typer(keys.keys, name="keys")
 app.command("compare")(compare.compare)
 app.command("check")(check.check)
+app.command("plan")(plan.plan)
 app.command("nodes")(nodes.nodes)
 app.command("samplers")(samplers.samplers)
 app.command("models")(models.models)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.workspace import Home, workspace
+from engine.cli.workspace import CacheBudget, CustomNodes, Home, workspace
 
 __all__ = ["run"]
 
@@ -17,17 +17,22 @@ def run(
         typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; NODE is an id or a title."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where pictures go.", show_default="./output")] = None,
+    cache: CacheBudget = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a trace for Perfetto or chrome://tracing.")
+    ] = None,
+    custom_nodes: CustomNodes = None,
     home: Home = None,
 ) -> None:
     """Run a workflow and print the path of each picture."""
     from engine.cli.console import warn
     from engine.cli.overrides import override
     from engine.cli.report import Report
-    from engine.execution.cache import MemoryCache
     from engine.execution.run import execute
+    from engine.execution.trace import Trace
     from engine.graph.plan import plan
 
-    space = workspace(home, output)
+    space = workspace(home, output, custom_nodes)
     document = space.load(workflow)
     for warning in document.warnings:
         warn(warning)
@@ -36,6 +41,11 @@ def run(
     space.require_output()
     extra = {"extra_pnginfo": {"workflow": document.editor}} if document.editor is not None else {}
     with Report({node_id: node.title for node_id, node in changed.nodes.items()}, space) as report:
-        result = execute(plan(graph, space.folders), space.folders, MemoryCache(), report, extra_data=extra)
+        store, record = space.store(cache), Trace()
+        heard = record.listener(workflow.name, report)
+        result = execute(plan(graph, space.folders), space.folders, store, heard, extra_data=extra)
+        store.close()
+    if trace is not None:
+        record.write(trace)
     result.or_raise()
     report.finish()

@@ -1,7 +1,7 @@
 """Where a command finds models, pictures and nodes: the parts of the engine, put together for one process."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,12 @@ from engine.writing import make_folder
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must not load torch
     from engine.execution.folders import Folders
+    from engine.execution.store import Store
     from engine.graph.graph import Graph
     from engine.graph.node import Node
     from engine.graph.workflow import Workflow
 
-__all__ = ["Home", "Workspace", "workspace"]
+__all__ = ["CacheBudget", "CustomNodes", "Home", "Workspace", "workspace"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -29,13 +30,25 @@ Home = Annotated[
     ),
 ]
 
+CustomNodes = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--custom-nodes", metavar="DIR", help="A folder of node packs; their code runs here.", show_default=False
+    ),
+]
+CacheBudget = Annotated[
+    str | None,
+    typer.Option("--cache", metavar="BUDGET", help="memory=4GiB,disk=20GiB, or off.", show_default="memory, no disk"),
+]
+
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of one process, and the built-in nodes."""
+    """The folders of one process, and its nodes: the built-in ones, and those of the packs the operator named."""
 
     home: Path
     output: Path
+    custom_nodes: tuple[Path, ...] = ()
 
     @cached_property
     def folders(self) -> "Folders":
@@ -47,9 +60,18 @@ class Workspace:
     @cached_property
     def nodes(self) -> "Mapping[str, Node]":
         """Every node there is; loading them loads torch."""
-        from nodes import NODES
+        from engine.cli.console import remark
+        from engine.cli.packs import load_custom_nodes
 
-        return NODES
+        return load_custom_nodes(self.custom_nodes, self.folders, lambda pack: remark(f"nodes: {pack}"))
+
+    def store(self, budget: str | None) -> "Store":
+        """The cache, by the option; what is wrong with the disk tier is a warning."""
+        from engine.cli.caching import open_store
+        from engine.cli.console import warn
+        from engine.execution.settings import CacheSettings
+
+        return open_store(CacheSettings.parse(budget or "disk=0"), self.home / "cache", warn)
 
     def load(self, path: Path) -> "Workflow":
         """Read a workflow file of any kind."""
@@ -103,8 +125,10 @@ class _Declarations(Mapping[str, Any]):
         return len(self._space.nodes)
 
 
-def workspace(home: Path | None = None, output: Path | None = None) -> Workspace:
+def workspace(
+    home: Path | None = None, output: Path | None = None, custom_nodes: Sequence[Path] | None = None
+) -> Workspace:
     """The workspace at `home`: else here if there is a models folder, else the checkout this code lies in."""
     here = Path.cwd()
     found = next((place for place in (here, CHECKOUT) if (place / "models").is_dir()), here)
-    return Workspace(home or found, output or here / "output")
+    return Workspace(home or found, output or here / "output", tuple(custom_nodes or ()))

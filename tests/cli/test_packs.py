@@ -1,6 +1,4 @@
 import importlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +42,11 @@ NODE_CLASS_MAPPINGS = {"Half": Half, "Empty": Empty, "SaveImage": Half}
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> Iterator[Folders]:
+def folders(tmp_path: Path, offered_names: None) -> Folders:
     (tmp_path / "packs").mkdir()
     (tmp_path / "packs/half.py").write_text(PACK, encoding="utf-8")
     (tmp_path / "packs/gone.py").write_text("import a_library_nobody_has\n", encoding="utf-8")
-    before = set(sys.modules)
-    yield Folders(tmp_path / "models", tmp_path / "input", tmp_path / "output", tmp_path / "temp")
-    for name in set(sys.modules) - before:
-        if name.split(".")[0] in ("comfy", "comfy_execution", "comfy_api", "folder_paths", "custom_nodes"):
-            del sys.modules[name]
+    return Folders(tmp_path / "models", tmp_path / "input", tmp_path / "output", tmp_path / "temp")
 
 
 def test_a_pack_works_with_our_samplers_device_and_nodes(folders: Folders, tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""`sigmagraph plan`: what a run would do, node by node, without doing it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.workspace import CacheBudget, CustomNodes, Home, workspace
+
+if TYPE_CHECKING:  # imported when the command runs: `--help` must stay quick
+    from rich.table import Table
+
+    from engine.execution.describe import Line
+
+__all__ = ["plan"]
+
+
+def plan(
+    workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input first.")
+    ] = None,
+    cache: CacheBudget = None,
+    custom_nodes: CustomNodes = None,
+    home: Home = None,
+) -> None:
+    """Print what would run, what is cached, and what each node needs."""
+    from engine.cli.console import out, remark, warn
+    from engine.cli.overrides import override
+    from engine.execution.describe import describe
+    from engine.graph.plan import plan as planned
+
+    space = workspace(home, None, custom_nodes)
+    document = space.load(workflow)
+    for warning in document.warnings:
+        warn(warning)
+    graph = space.validated(override(document, settings or [], space.nodes))
+    store = space.store(cache)
+    lines = describe(planned(graph, space.folders), store)
+    store.close()
+    out().print(_table(lines))
+    runs = sum(line.fate == "runs" and line.same_as is None for line in lines)
+    remark(f"{runs} of {len(lines)} nodes would run")
+
+
+def _table(lines: "list[Line]") -> "Table":
+    from rich.table import Table
+
+    table = Table("node", "class", "title", "lane", "", "needs", box=None, pad_edge=False)
+    for line in lines:
+        fate = f"same as {line.same_as}" if line.same_as else line.fate
+        needs = ", ".join(f"{name} <- {source}" for name, source in line.needs.items())
+        table.add_row(line.node_id, line.class_type, line.title, line.lane, fate, needs)
+    return table
