@@ -1,94 +1,116 @@
-"""`sigmagraph keys`: the API keys of a server. A key is told once, when it is made; only its digest is kept."""
+"""`sigmagraph keys`: who may call the server, and with what credits. Works beside a running server or without one."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.cli.workspace import Home, workspace
 
 if TYPE_CHECKING:
-    from engine.jobs.accounts import Accounts
+    from engine.jobs.accounts import Account, Accounts
 
 __all__ = ["keys"]
 
-T = TypeVar("T")
-Database = Annotated[
-    str | None,
-    typer.Option(envvar="SIGMAGRAPH_DATABASE", help="SQLAlchemy URL.", show_default="SQLite in HOME/user"),
-]
-
-keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+keys = typer.Typer(help="Make, list and withdraw keys; give credits.", no_args_is_help=True)
+Database = Annotated[str | None, typer.Option(help="SQLAlchemy URL.", show_default="SQLite in HOME/user")]
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `sigmagraph keys list` shows it.")]
 
 
 @keys.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is; for people to read.")],
-    scopes: Annotated[str, typer.Option(help="Some of read, submit and admin.")] = "read,submit",
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    credits: Annotated[float, typer.Option(help="Credits to begin with.")] = 0.0,
+    scope: Annotated[list[str] | None, typer.Option(help="submit, read, admin.", show_default="submit, read")] = None,
+    endpoint: Annotated[list[str] | None, typer.Option(help="A slug it may call.", show_default="all")] = None,
+    spend_limit: Annotated[float | None, typer.Option(help="Credits it may spend in all.")] = None,
+    requests_per_minute: Annotated[float | None, typer.Option(help="Its own rate limit.")] = None,
     database: Database = None,
     home: Home = None,
 ) -> None:
-    """Make a key and print it. It is not shown again."""
+    """Make a key and print it: the only time that it is shown."""
     from engine.cli.console import out, remark
 
-    wanted = [each.strip() for each in scopes.split(",") if each.strip()]
-    secret, account = _with_accounts(database, home, lambda accounts: accounts.create(name, wanted))
-    remark(f"key of {account.name} ({account.id}), scopes {', '.join(sorted(account.scopes))}:")
-    out().print(secret, markup=False, soft_wrap=True)
+    async def work(accounts: "Accounts") -> "tuple[str, Account]":
+        return await accounts.create(
+            name,
+            scope or ("submit", "read"),
+            endpoints=endpoint or None,
+            credits=_micro(credits),
+            spend_limit=_micro(spend_limit) if spend_limit is not None else None,
+            requests_per_minute=requests_per_minute,
+        )
+
+    secret, account = _with_accounts(home, database, work)
+    out().print(secret, markup=False)
+    remark(f"key {account.id} of {account.name}; it is kept as a hash only, so note it now")
 
 
 @keys.command("list")
 def listing(database: Database = None, home: Home = None) -> None:
-    """List the keys by their first letters."""
+    """Every key with its credits."""
     from rich.table import Table
 
     from engine.cli.console import out
 
-    table = Table("id", "name", "key", "scopes", "made", "revoked", box=None, pad_edge=False)
-    for each in _with_accounts(database, home, lambda accounts: accounts.list()):
-        scopes = ", ".join(sorted(each.scopes))
-        table.add_row(each.id, each.name, f"{each.hint}...", scopes, _day(each.created_at), _day(each.revoked_at))
+    async def work(accounts: "Accounts") -> "list[Account]":
+        return list(await accounts.list())
+
+    table = Table("id", "name", "key", "scopes", "endpoints", "credits", "held", "spent", "state", box=None)
+    for each in _with_accounts(home, database, work):
+        amounts = (f"{amount / 1e6:g}" for amount in (each.credits, each.held, each.spent))
+        state = "revoked" if each.revoked_at is not None else "works"
+        called = ", ".join(sorted(each.endpoints)) if each.endpoints is not None else "all"
+        table.add_row(each.id, each.name, f"{each.hint}…", ", ".join(sorted(each.scopes)), called, *amounts, state)
     out().print(table)
 
 
 @keys.command("revoke")
-def revoke(
-    account_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `keys list` shows.")],
+def revoke(key: KeyId, database: Database = None, home: Home = None) -> None:
+    """Withdraw a key: it opens nothing any more."""
+    from engine.cli.console import remark
+
+    account = _with_accounts(home, database, lambda accounts: accounts.revoke(key))
+    remark(f"key {account.id} of {account.name} is revoked")
+
+
+@keys.command("credit")
+def credit(
+    key: KeyId,
+    amount: Annotated[float, typer.Argument(help="Credits to add; less than 0 takes some away.")],
+    reason: Annotated[str, typer.Option(help="For the ledger.")] = "grant",
     database: Database = None,
     home: Home = None,
 ) -> None:
-    """Withdraw a key for good."""
-    from engine.cli.console import remark
+    """Give credits, and print the balance."""
+    from engine.cli.console import out
 
-    account = _with_accounts(database, home, lambda accounts: accounts.revoke(account_id))
-    remark(f"the key of {account.name} opens nothing any more")
+    account = _with_accounts(home, database, lambda accounts: accounts.credit(key, _micro(amount), reason))
+    out().print(f"{account.credits / 1e6:g}", markup=False)
 
 
-def _with_accounts(database: str | None, home: Path | None, work: "Callable[[Accounts], Awaitable[T]]") -> T:
-    """Do something with the accounts of a server that is not running: each database has one user at a time."""
-    import asyncio
+def _micro(credits: float) -> int:
+    return round(credits * 1e6)
 
+
+def _with_accounts(home: Path | None, database: str | None, work: "Callable[[Accounts], Awaitable[Any]]") -> Any:
+    """What `work` gives, with the accounts of the server's database."""
     from engine.jobs.accounts import Accounts
     from engine.jobs.settings import StoreSettings
     from engine.jobs.store import Store
     from engine.writing import make_folder
 
-    folder = workspace(home).home.resolve() / "user"
-    if database is None:
-        make_folder(folder)
+    place = workspace(home).home.resolve()
+    url = database or f"sqlite:///{make_folder(place / 'user') / 'jobs.sqlite'}"
 
-    async def opened() -> T:
-        store = Store(StoreSettings(database or f"sqlite:///{folder / 'jobs.sqlite'}"))
+    async def run() -> Any:
+        store = Store(StoreSettings(url=url, is_shared=True))
         await store.open()
         try:
             return await work(Accounts(store))
         finally:
             await store.close()
 
-    return asyncio.run(opened())
-
-
-def _day(at: float | None) -> str:
-    return "" if at is None else datetime.fromtimestamp(at, UTC).date().isoformat()
+    return asyncio.run(run())

@@ -93,7 +93,8 @@ class Database:
 
     def _open(self) -> None:
         self._lock = Lock(self.settings.url)
-        self._lock.take()
+        if not self.settings.is_shared:
+            self._lock.take()
         try:
             self._writer, self._reader = engines(self.settings)
             migrate(self._writer)

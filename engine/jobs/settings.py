@@ -14,13 +14,15 @@ class StoreSettings:
     """Where jobs are kept: `sqlite:///path` or any SQLAlchemy URL of PostgreSQL.
 
     `lock_wait_s` is how long a locked database is waited for before a submission is refused. With `survives_power_cut`
-    SQLite waits for the disk at every commit; without it a killed process still loses nothing.
+    SQLite waits for the disk at every commit; without it a killed process still loses nothing. With `is_shared` the
+    database is not taken for oneself: for accounts beside a running server, never for jobs.
     """
 
     url: str = "sqlite:///jobs.sqlite"
     lock_wait_s: float = 15.0
     survives_power_cut: bool = True
     readers: int = 4
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
