@@ -27,6 +27,7 @@ from engine.jobs.worker import Worker, load_factory
 from engine.server.app import Parts, make_app
 from engine.server.keys import StoredKeys
 from engine.server.logs import RecentLines, configure
+from engine.server.posting import poster, told
 from engine.server.settings import Settings
 from engine.server.static import find_frontend
 from engine.writing import make_folder
@@ -112,7 +113,9 @@ async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines
         runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=5.0)
         await runner.setup()
         await web.SockSite(runner, listener).start()
-        await _until_stopped(settings, listener, jobs)
+        async with poster(allows_private=settings.private_webhooks) as post:
+            jobs.deliver(post, told)
+            await _until_stopped(settings, listener, jobs)
         await runner.cleanup()
     finally:
         await jobs.stop(0.0)

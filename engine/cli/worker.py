@@ -18,6 +18,7 @@ from engine.jobs.worker import Picture, Setup
 from engine.models.memory.device import best_device, host_free_bytes
 from nodes import NODES
 from nodes.previews import Previewer
+from nodes.provenance import environment, known_revisions
 
 __all__ = ["build", "folders_from"]
 
@@ -78,7 +79,12 @@ def _nodes(options: Mapping[str, Any], base: Folders) -> Mapping[str, Node]:
 
 
 def _stats() -> dict[str, Any]:
-    return {"devices": [_device(best_device())], "torch": importlib.metadata.version("torch")}
+    return {
+        "devices": [_device(best_device())],
+        "torch": importlib.metadata.version("torch"),
+        "environment": environment(),
+        "revisions": known_revisions(),
+    }
 
 
 def _device(device: torch.device) -> dict[str, Any]:

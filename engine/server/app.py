@@ -25,8 +25,10 @@ from engine.server.health import WARM, Warmth, health, ready, warm_up
 from engine.server.logs import RecentLines
 from engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from engine.server.origin import options, origins
+from engine.server.replay import REPLAY_ROWS
 from engine.server.settings import Settings
 from engine.server.static import cache_rules, frontend_routes
+from engine.server.workflows import WORKFLOW_ROWS
 
 __all__ = ["Parts", "make_app"]
 
@@ -66,7 +68,7 @@ def make_app(parts: Parts) -> web.Application:
     operating = (("GET", "/health", health), ("GET", "/ready", ready), ("GET", "/metrics", metrics))
     app.add_routes(parts.more_routes)
     mount(app, parts.published)
-    app.add_routes([*mirrored(operating), *login_routes(), *comfy_routes()])
+    app.add_routes([*mirrored((*operating, *REPLAY_ROWS, *WORKFLOW_ROWS)), *login_routes(), *comfy_routes()])
     app.add_routes(frontend_routes(parts.frontend))
     return app
 

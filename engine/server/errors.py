@@ -7,6 +7,7 @@ from aiohttp.typedefs import Handler
 
 from engine import errors
 from engine.server.context import reply
+from engine.server.files import Outside
 
 __all__ = ["answer_errors", "status_of"]
 
@@ -26,6 +27,7 @@ STATUSES: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that
     (errors.FileProblem, 400),
     (errors.WorkflowProblem, 400),
     (errors.OutOfMemory, 503),
+    (Outside, 403),
 )
 
 

@@ -43,6 +43,7 @@ class Settings(BaseModel):
     previews: bool = Field(True, description="show pictures while sampling")
     in_process: bool = Field(False, description="run nodes in the HTTP process: for debugging")
     cache_mb: int = Field(4096, ge=0, description="memory for cached results of nodes")
+    private_webhooks: bool = Field(False, description="let webhooks go to addresses of private networks")
     stop_deadline_s: float = Field(30.0, ge=0, description="how long a stop waits for the running job")
     log_format: Literal["json", "text"] = Field("json", description="form of the log on stderr")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")

@@ -1,0 +1,187 @@
+"""What a client hands over to be run: a document of any form, a picture, a stored name, an earlier output.
+
+The body is JSON with fields, a form with a file, or the bare bytes of a picture with fields in the query.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from engine.errors import BadDocument, BadValue, MissingFile
+from engine.execution.replay import Recorded, read_recorded
+from engine.graph.carriers import is_carrier
+from engine.graph.document import parse_workflow
+from engine.graph.node import Node, Services
+from engine.graph.overrides import override, override_values
+from engine.graph.workflow import Workflow
+from engine.jobs.job import Webhook
+from engine.server.context import JOBS, OWNER, SETTINGS, folders
+from engine.server.files import resolve
+
+__all__ = ["Incoming", "changed", "declarations", "read_incoming", "recorded_of", "webhook_of"]
+
+FLAGS = {"true": True, "1": True, "yes": True, "": True, "false": False, "0": False, "no": False}
+KINDS = ("output", "input", "temp")
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """The fields of a request, and the file that came with it."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    data: bytes | None = None
+
+    def flag(self, name: str) -> bool:
+        """A field that is true or false; absent is false."""
+        value = self.fields.get(name, False)
+        if isinstance(value, str) and value.lower() in FLAGS:
+            return FLAGS[value.lower()]
+        if not isinstance(value, bool):
+            raise BadValue(name, value, "true or false")
+        return value
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        """A field that is a number within bounds."""
+        value = self.fields.get(name, default)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if isinstance(value, bool) or not low <= number <= high:
+            raise BadValue(name, value, f"a number from {low:g} to {high:g}")
+        return number
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        """A field that is an object; absent is empty."""
+        value = self.fields.get(name) or {}
+        if isinstance(value, str):
+            value = _json(value, name)
+        if not isinstance(value, dict):
+            raise BadValue(name, value, "an object")
+        return value
+
+
+async def read_incoming(request: web.Request) -> Incoming:
+    """The request's fields and file."""
+    kind = request.content_type
+    if kind.startswith("multipart/"):
+        return await _form(request)
+    data = await request.read()
+    if is_carrier(data):
+        query = {name: request.query.getall(name) for name in request.query}
+        return Incoming({name: found if name == "set" else found[-1] for name, found in query.items()}, data)
+    body = _json(data, "the body") if data.strip() else {}
+    if not isinstance(body, dict):
+        raise BadValue("the body", type(body).__name__, "a JSON object, a form, or a picture")
+    return Incoming(body)
+
+
+async def _form(request: web.Request) -> Incoming:
+    """A multipart form: the part with a file name is the file; `set` may come several times."""
+    fields: dict[str, Any] = {}
+    data: bytes | None = None
+    try:
+        form = await request.post()
+    except ValueError as error:
+        raise BadValue("the body", str(error), "a multipart form") from error
+    for name, value in form.items():
+        if isinstance(value, web.FileField):
+            data = await asyncio.to_thread(value.file.read)
+        elif name == "set":
+            fields.setdefault("set", []).append(value)
+        else:
+            fields[name] = value
+    return Incoming(fields, data)
+
+
+async def declarations(request: web.Request) -> "Declarations":
+    """The nodes in `/object_info` form, as the converter wants them."""
+    return Declarations(await request.app[JOBS].nodes(), folders(request))
+
+
+class Declarations(Mapping[str, Any]):
+    """Made one by one, when asked for: a document names few of all classes."""
+
+    def __init__(self, nodes: Mapping[str, Node], services: Services) -> None:
+        self.nodes, self._services = nodes, services
+
+    def __getitem__(self, name: str) -> Any:
+        return self.nodes[name].object_info(self._services)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.nodes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+
+async def recorded_of(request: web.Request, incoming: Incoming) -> Recorded:
+    """The workflow that came in, whatever way: file, document, an output of ours, or the request of a job."""
+    known = await declarations(request)
+    if incoming.data is not None:
+        recorded = await asyncio.to_thread(read_recorded, incoming.data, known)
+    elif "image" in incoming.fields:
+        data = await asyncio.to_thread(_output, request, incoming.mapping("image"))
+        recorded = await asyncio.to_thread(read_recorded, data, known)
+    elif "job_id" in incoming.fields:
+        job = await request.app[JOBS].get(str(incoming.fields["job_id"]), request[OWNER])
+        recorded = Recorded(parse_workflow(dict(job.request.prompt) if job.request is not None else {}))
+    elif isinstance(incoming.fields.get("workflow"), dict):
+        recorded = Recorded(await asyncio.to_thread(parse_workflow, incoming.fields["workflow"], known))
+    else:
+        raise BadDocument("nothing to run: send a picture, or one of the fields workflow, name, image, job_id")
+    most = request.app[SETTINGS].max_nodes
+    if len(recorded.workflow.nodes) > most:
+        raise BadDocument(f"the workflow has {len(recorded.workflow.nodes)} nodes; this server takes at most {most}")
+    return recorded
+
+
+def changed(workflow: Workflow, settings: Any, nodes: Mapping[str, Node]) -> Workflow:
+    """The workflow with `set` applied: `{"NODE.INPUT": value}`, or texts `NODE.INPUT=VALUE`."""
+    if isinstance(settings, str) and settings.lstrip().startswith("{"):
+        settings = _json(settings, "set")
+    if isinstance(settings, Mapping):
+        return override_values(workflow, list(settings.items()), nodes)
+    texts = [settings] if isinstance(settings, str) else settings or ()
+    if not isinstance(texts, Sequence) or not all(isinstance(each, str) for each in texts):
+        raise BadValue("set", settings, "an object, or texts of the form NODE.INPUT=VALUE")
+    return override(workflow, texts, nodes)
+
+
+def webhook_of(incoming: Incoming) -> Webhook | None:
+    """Where the end of the job is to be told: `{"url": ..., "secret": ...}`."""
+    wanted = incoming.mapping("webhook")
+    if not wanted:
+        return None
+    url, secret = wanted.get("url"), wanted.get("secret", "")
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or len(url) > 2048:
+        raise BadValue("webhook.url", url, "an http or https address")
+    if not isinstance(secret, str):
+        raise BadValue("webhook.secret", secret, "a text")
+    return Webhook(url, secret)
+
+
+def _output(request: web.Request, record: Mapping[str, Any]) -> bytes:
+    kind, places = record.get("type", "output"), folders(request)
+    if kind not in KINDS:
+        raise BadValue("image.type", kind, "output, input or temp")
+    root = {"output": places.output_dir, "input": places.input_dir, "temp": places.temp_dir}[kind]
+    path = resolve(root, str(record.get("subfolder", "")), str(record.get("filename", "")))
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MissingFile(path.name, "there is no such picture") from error
+
+
+def _json(text: str | bytes, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadValue(place, f"{text[:40]!r}", "JSON") from error

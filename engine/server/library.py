@@ -1,0 +1,93 @@
+"""Stored workflows on disk: a folder per name, a file per version, never overwritten. Knows no HTTP."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from engine.errors import BadValue, CorruptFile, MissingFile
+from engine.writing import make_folder, write_new
+
+__all__ = ["Library", "Stored"]
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One version. `parameters`: name -> `NODE.INPUT`; `outputs`: name -> node id; `document`: as it was sent."""
+
+    name: str
+    version: int
+    saved_at: float
+    prompt: Mapping[str, Any]
+    document: Mapping[str, Any] | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The stored workflows of one owner."""
+
+    root: Path
+
+    def names(self) -> list[str]:
+        """Every name, sorted."""
+        if not self.root.is_dir():
+            return []
+        return sorted(each.name for each in self.root.iterdir() if each.is_dir() and NAME.fullmatch(each.name))
+
+    def versions(self, name: str) -> list[int]:
+        """The versions of a name, oldest first; raises `MissingFile` where there is none."""
+        folder = self._folder(name)
+        found = [int(each.stem) for each in folder.glob("*.json") if each.stem.isdecimal()] if folder.is_dir() else []
+        if not found:
+            raise MissingFile(name, "there is no stored workflow of that name")
+        return sorted(found)
+
+    def save(self, stored: Stored) -> Stored:
+        """Keep it as the next version of its name."""
+        folder = make_folder(self._folder(stored.name))
+        last = max((int(each.stem) for each in folder.glob("*.json") if each.stem.isdecimal()), default=0)
+        content = {**asdict(stored), "saved_at": time.time()}
+        del content["version"]
+        data = json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        path = write_new(folder, (f"{number}.json" for number in count(last + 1)), data)
+        return self.read(stored.name, int(path.stem))
+
+    def read(self, name: str, version: int | None = None) -> Stored:
+        """A version, the newest where none is named."""
+        known = self.versions(name)
+        wanted = known[-1] if version is None else version
+        if wanted not in known:
+            raise MissingFile(f"{name} version {wanted}", f"is not stored; there are {_listed(known)}")
+        path = self._folder(name) / f"{wanted}.json"
+        try:
+            return Stored(**json.loads(path.read_bytes()), version=wanted)
+        except (ValueError, TypeError) as error:
+            raise CorruptFile(path.name, f"no stored workflow: {error}") from error
+
+    def delete(self, name: str, version: int | None = None) -> None:
+        """Forget a version, or the name with all of them."""
+        if version is None:
+            self.versions(name)
+            shutil.rmtree(self._folder(name))
+            return
+        stored = self.read(name, version)
+        (self._folder(name) / f"{stored.version}.json").unlink()
+
+    def _folder(self, name: str) -> Path:
+        if not NAME.fullmatch(name) or name.endswith((".", " ")):
+            raise BadValue("name", name, "1 to 100 letters, digits, spaces, dots, hyphens and underscores")
+        return self.root / name
+
+
+def _listed(versions: Sequence[int]) -> str:
+    return ", ".join(map(str, versions[-10:]))

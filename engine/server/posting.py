@@ -1,0 +1,81 @@
+"""The client that delivers webhooks: no redirects, short times, and no way into private networks unless allowed.
+
+The address is checked when connecting, after the name was looked up: a name that points inside later is refused too.
+"""
+
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+from engine.errors import BadValue
+from engine.jobs.job import Job
+from engine.jobs.webhooks import Post, is_public
+
+__all__ = ["poster", "told"]
+
+TIMEOUT = ClientTimeout(total=15.0, connect=5.0)
+ALLOWED = "an address of the open internet; private ones are for the operator to allow (private_webhooks)"
+
+
+@asynccontextmanager
+async def poster(*, allows_private: bool = False) -> AsyncIterator[Post]:
+    """A function that posts, for as long as the context lasts."""
+    resolver = ThreadedResolver() if allows_private else PublicResolver()
+    connector = TCPConnector(resolver=resolver, limit=32)
+    async with ClientSession(connector=connector, timeout=TIMEOUT) as session:
+
+        async def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+            if not allows_private:
+                refuse_private(url)
+            async with session.post(url, data=body, headers=dict(headers), allow_redirects=False) as answer:
+                return answer.status
+
+        yield post
+
+
+def refuse_private(url: str) -> None:
+    """Addresses written as numbers never reach the resolver: they are judged here."""
+    host = urlsplit(url).hostname or ""
+    is_number = host.replace(".", "").isdecimal() or ":" in host or host.startswith("0x")
+    if host == "localhost" or (is_number and not is_public(host)):
+        raise BadValue("webhook", host, ALLOWED)
+
+
+class PublicResolver(AbstractResolver):
+    """Looks names up and keeps the public addresses only."""
+
+    def __init__(self, inner: AbstractResolver | None = None) -> None:
+        self._inner = inner or ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = [each for each in await self._inner.resolve(host, port, family) if is_public(each["host"])]
+        if not found:
+            raise OSError(f"{host} is not {ALLOWED}")
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def told(job: Job) -> dict[str, Any]:
+    """What a webhook says about a job."""
+    failure = job.failure
+    return {
+        "job_id": job.id,
+        "state": str(job.state),
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "ended_at": job.ended_at,
+        "attempt": job.attempt,
+        "meta": {name: value for name, value in job.meta.items() if name in ("workflow", "version", "client_id")},
+        "outputs": job.outcome.outputs if job.outcome is not None else {},
+        "error": None if failure is None else {"code": failure.code, "message": failure.message},
+    }

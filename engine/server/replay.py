@@ -1,0 +1,133 @@
+"""`POST /replay`: run a recorded workflow again over HTTP and answer whether it is the same, and if not, why."""
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from engine.errors import UnknownJob
+from engine.execution.replay import Recorded, Verdict, judged, output_of, what_differs, with_revisions
+from engine.graph.graph import Graph
+from engine.graph.lock import Difference, Lock, lock_of
+from engine.graph.node import Node
+from engine.graph.validate import validate
+from engine.graph.workflow import Workflow
+from engine.jobs.job import Job, State
+from engine.server.compare import compare
+from engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
+from engine.server.documents import Incoming, changed, read_incoming, recorded_of
+from engine.server.files import resolve
+from engine.server.workflows import bound, library, submitted
+from engine.writing import make_folder, write_file
+
+__all__ = ["REPLAY_ROWS"]
+
+LONGEST_WAIT_S = 3600.0
+USUAL_WAIT_S = 300.0
+KEPT = ".replays"  # recorded pictures of replays under way, with the temporary files
+
+
+async def replay(request: web.Request) -> web.Response:
+    """`POST /replay`: 200 with the verdict, 202 where it takes longer than `wait_s`; `dry_run` runs nothing."""
+    incoming = await read_incoming(request)
+    jobs, nodes = request.app[JOBS], await request.app[JOBS].nodes()
+    recorded, now = await _workflows(request, incoming, nodes)
+    await jobs.check(now, None, request[OWNER])
+    graph = await asyncio.to_thread(validate, now, _unchecked(nodes), folders(request))
+    target = output_of(recorded, graph)
+    found = what_differs(recorded, now, await asyncio.to_thread(_lock, request, graph, target))
+    if incoming.flag("dry_run"):
+        return reply({"dry_run": True, "differences": _written(found)})
+    wait_s = incoming.number("wait_s", USUAL_WAIT_S, 0, LONGEST_WAIT_S)
+    meta = {
+        "replay": {
+            "output": target,
+            "image": recorded.lock.image if recorded.lock is not None else 0,
+            "psnr": incoming.number("psnr", 40.0, 0, 1000),
+            "differences": _written(found),
+        }
+    }
+    job_id = await submitted(request, incoming, now, [target], meta, "replay")
+    if recorded.picture is not None:
+        folder = await asyncio.to_thread(make_folder, _kept(request, job_id).parent)
+        await asyncio.to_thread(write_file, folder / _kept(request, job_id).name, recorded.picture)
+    return await _answer(request, await jobs.wait(job_id, request[OWNER], wait_s))
+
+
+async def verdict(request: web.Request) -> web.Response:
+    """`GET /replay/{id}`: the verdict of a replay that was not waited for."""
+    job = await request.app[JOBS].get(request.match_info["id"], request[OWNER])
+    if "replay" not in job.meta:
+        raise UnknownJob(job.id)
+    return await _answer(request, job)
+
+
+async def _workflows(request: web.Request, incoming: Incoming, nodes: Mapping[str, Node]) -> tuple[Recorded, Workflow]:
+    """What was recorded, and what is to run now."""
+    if "name" in incoming.fields and incoming.data is None:
+        stored = await asyncio.to_thread(library(request).read, str(incoming.fields["name"]))
+        return Recorded(bound(stored, Incoming(), nodes)), bound(stored, incoming, nodes)
+    recorded = await recorded_of(request, incoming)
+    return recorded, changed(recorded.workflow, incoming.fields.get("set"), nodes)
+
+
+def _unchecked(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """The declarations without the checks that only a worker can do; it has done them."""
+    return {name: dataclasses.replace(node, validator=None) if node.validator else node for name, node in nodes.items()}
+
+
+def _lock(request: web.Request, graph: Graph, target: str) -> Lock:
+    """What a run would be locked to now, as far as the workers have told."""
+    stats = next((each.stats for each in request.app[JOBS].workers() if each.stats.get("environment")), {})
+    lock = lock_of(graph, target, folders(request))
+    return with_revisions(lock, graph.prompt(), stats.get("revisions", {}), stats.get("environment", {}))
+
+
+async def _answer(request: web.Request, job: Job) -> web.Response:
+    place = {"job_id": job.id, "state": str(job.state)}
+    if not job.state.is_end:
+        return reply(place | {"verdict": None, "status": f"/replay/{job.id}"}, 202)
+    if job.state is not State.SUCCEEDED:
+        reason = job.failure.message if job.failure is not None else str(job.state)
+        return reply(place | {"verdict": None, "error": reason})
+    found, record, sources = await asyncio.to_thread(_judged, request, job)
+    return reply(place | found.written() | {"image": record, "nodes": sources})
+
+
+def _judged(request: web.Request, job: Job) -> tuple[Verdict, Mapping[str, Any] | None, Mapping[str, Any]]:
+    """The verdict of an ended replay, the picture it is about, and where each node's result came from."""
+    asked, outcome = job.meta["replay"], job.outcome
+    shown = (outcome.outputs if outcome is not None else {}).get(asked["output"], {}).get("images", ())
+    record = shown[asked["image"]] if asked["image"] < len(shown) else None
+    found = [Difference(each["field"], each["recorded"], each["now"]) for each in asked["differences"]]
+    kept = _kept(request, job.id)
+    if record is None or not kept.is_file():
+        return judged(None, found), record, _sources(job)
+    path = _picture(request, record)
+    figures = compare(kept.read_bytes(), path.read_bytes(), request.app[SETTINGS].max_pixels)
+    return judged(figures, found, asked["psnr"]), record, _sources(job)
+
+
+def _sources(job: Job) -> dict[str, Any]:
+    nodes = job.outcome.nodes if job.outcome is not None else {}
+    return {node_id: {"outcome": n["outcome"], "milliseconds": n["milliseconds"]} for node_id, n in nodes.items()}
+
+
+def _picture(request: web.Request, record: Mapping[str, Any]) -> Path:
+    places = folders(request)
+    root = places.temp_dir if record["type"] == "temp" else places.output_dir
+    return resolve(root, record["subfolder"], record["filename"])
+
+
+def _kept(request: web.Request, job_id: str) -> Path:
+    return folders(request).temp_dir / KEPT / job_id
+
+
+def _written(found: list[Difference]) -> list[dict[str, Any]]:
+    return [{"field": each.field, "recorded": each.recorded, "now": each.now} for each in found]
+
+
+REPLAY_ROWS = (("POST", "/replay", replay), ("GET", "/replay/{id}", verdict))

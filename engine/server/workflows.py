@@ -1,0 +1,185 @@
+"""`/workflows`: save, list, fetch, delete, and run by name with parameters, so that callers never touch node ids."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from engine.errors import BadValue, UnknownName
+from engine.graph.document import parse_workflow
+from engine.graph.editor import drawn
+from engine.graph.node import Node
+from engine.graph.overrides import find_input, override_values
+from engine.graph.workflow import Workflow
+from engine.jobs.job import Idempotency, Submission
+from engine.server.comfy.userdata import user_root
+from engine.server.context import JOBS, OWNER, empty, reply
+from engine.server.documents import Incoming, changed, declarations, read_incoming, recorded_of, webhook_of
+from engine.server.library import Library, Stored
+
+__all__ = ["WORKFLOW_ROWS", "bound", "library", "submitted"]
+
+
+def library(request: web.Request) -> Library:
+    """The stored workflows of the request's owner."""
+    return Library(user_root(request) / "stored")
+
+
+async def listing(request: web.Request) -> web.Response:
+    """`GET /workflows`: the newest version of each name."""
+    shelf = library(request)
+    stored = await asyncio.to_thread(lambda: [shelf.read(name) for name in shelf.names()])
+    return reply({"workflows": [_summary(each) for each in stored]})
+
+
+async def save(request: web.Request) -> web.Response:
+    """`POST /workflows/{name}`: keep a document of any form as the next version."""
+    incoming = await read_incoming(request)
+    nodes = await request.app[JOBS].nodes()
+    recorded = await recorded_of(request, incoming)
+    workflow = recorded.workflow
+    await request.app[JOBS].check(workflow, None, request[OWNER])
+    given = incoming.mapping("parameters")
+    parameters = {name: str(target) for name, target in given.items()} or _titled(workflow, nodes)
+    for target in parameters.values():
+        find_input(workflow, target, nodes)
+    outputs = {name: _node(workflow, str(each)) for name, each in incoming.mapping("outputs").items()}
+    editor = dict(workflow.editor) if workflow.editor is not None else None
+    description = str(incoming.fields.get("description", ""))
+    name = request.match_info["name"]
+    draft = Stored(name, 0, 0.0, workflow.prompt(), editor, parameters, outputs, description)
+    stored = await asyncio.to_thread(library(request).save, draft)
+    return reply(_summary(stored) | {"warnings": list(workflow.warnings)}, 201)
+
+
+async def versions(request: web.Request) -> web.Response:
+    """`GET /workflows/{name}/versions`."""
+    return reply({"versions": await asyncio.to_thread(library(request).versions, request.match_info["name"])})
+
+
+async def fetch(request: web.Request) -> web.Response:
+    """`GET /workflows/{name}?version=&form=`: the whole; `form=api` or `form=editor` gives the document alone."""
+    stored = await _stored(request)
+    form = request.query.get("form")
+    if form == "api":
+        return reply(stored.prompt)
+    if form == "editor":
+        return reply(stored.document or drawn(stored.prompt, await declarations(request)))
+    if form is not None:
+        raise BadValue("form", form, "api or editor")
+    return reply(_summary(stored) | {"prompt": stored.prompt, "document": stored.document})
+
+
+async def delete(request: web.Request) -> web.Response:
+    """`DELETE /workflows/{name}?version=`."""
+    await asyncio.to_thread(library(request).delete, request.match_info["name"], _version(request.query.get("version")))
+    return empty(204)
+
+
+async def run(request: web.Request) -> web.Response:
+    """`POST /workflows/{name}/run`: a job from a stored workflow; 202 with where to watch it."""
+    incoming = await read_incoming(request)
+    stored = await _stored(request, incoming)
+    workflow = bound(stored, incoming, await request.app[JOBS].nodes())
+    targets = sorted(set(stored.outputs.values())) or None
+    meta = {"workflow": stored.name, "version": stored.version}
+    job_id = await submitted(request, incoming, workflow, targets, meta, "workflows")
+    where = {"status": f"/jobs/{job_id}", "events": f"/jobs/{job_id}/events", "history": f"/history/{job_id}"}
+    return reply({"job_id": job_id, "workflow": stored.name, "version": stored.version, **where}, 202)
+
+
+def bound(stored: Stored, incoming: Incoming, nodes: Mapping[str, Node]) -> Workflow:
+    """The stored workflow with the caller's parameters and settings in their places."""
+    workflow = parse_workflow(dict(stored.prompt))
+    values: list[tuple[str, Any]] = []
+    for name, value in incoming.mapping("parameters").items():
+        if name not in stored.parameters:
+            raise UnknownName(f"parameter of {stored.name}", name, stored.parameters)
+        values.append((stored.parameters[name], value))
+    named = override_values(workflow, values, nodes)
+    editor = stored.document if named is workflow or not values else None  # a drawing with other values would lie
+    return changed(Workflow(named.nodes, editor), incoming.fields.get("set"), nodes)
+
+
+async def submitted(
+    request: web.Request,
+    incoming: Incoming,
+    workflow: Workflow,
+    targets: list[str] | None,
+    meta: Mapping[str, Any],
+    source: str,
+) -> str:
+    """Have it run; the job's id."""
+    key = request.headers.get("Idempotency-Key")
+    extra = {"extra_pnginfo": {"workflow": workflow.editor}} if workflow.editor is not None else {}
+    submission = Submission(
+        workflow,
+        request[OWNER],
+        targets=targets,
+        extra_data=extra,
+        meta=meta,
+        source=source,
+        webhook=webhook_of(incoming),
+        idempotency=Idempotency.of(key, request.path.encode() + await request.read()) if key else None,
+    )
+    return (await request.app[JOBS].submit(submission)).job.id
+
+
+async def _stored(request: web.Request, incoming: Incoming | None = None) -> Stored:
+    wanted = request.query.get("version") or (incoming.fields.get("version") if incoming else None)
+    return await asyncio.to_thread(library(request).read, request.match_info["name"], _version(wanted))
+
+
+def _version(text: Any) -> int | None:
+    if text is None or text == "":
+        return None
+    if not str(text).isdecimal():
+        raise BadValue("version", text, "a whole number")
+    return int(text)
+
+
+def _titled(workflow: Workflow, nodes: Mapping[str, Node]) -> dict[str, str]:
+    """Parameters where none are named: the literal inputs of nodes whose title is their own, as `title.input`."""
+    titles: dict[str, int] = {}
+    for node in workflow.nodes.values():
+        titles[node.title] = titles.get(node.title, 0) + 1
+    return {
+        f"{node.title}.{name}": f"{node_id}.{name}"
+        for node_id, node in workflow.nodes.items()
+        if titles[node.title] == 1 and node.class_type in nodes
+        for name, value in node.inputs.items()
+        if not isinstance(value, tuple) and name in nodes[node.class_type].declared
+    }
+
+
+def _node(workflow: Workflow, name: str) -> str:
+    """A node's id, from its id or its title."""
+    if name in workflow.nodes:
+        return name
+    found = [node_id for node_id, node in workflow.nodes.items() if node.title == name]
+    if len(found) != 1:
+        raise UnknownName("node of this workflow", name, {*workflow.nodes, *(n.title for n in workflow.nodes.values())})
+    return found[0]
+
+
+def _summary(stored: Stored) -> dict[str, Any]:
+    return {
+        "name": stored.name,
+        "version": stored.version,
+        "saved_at": stored.saved_at,
+        "description": stored.description,
+        "parameters": stored.parameters,
+        "outputs": stored.outputs,
+        "nodes": len(stored.prompt),
+    }
+
+
+WORKFLOW_ROWS = (
+    ("GET", "/workflows", listing),
+    ("GET", "/workflows/{name}", fetch),
+    ("POST", "/workflows/{name}", save),
+    ("DELETE", "/workflows/{name}", delete),
+    ("GET", "/workflows/{name}/versions", versions),
+    ("POST", "/workflows/{name}/run", run),
+)
