@@ -15,11 +15,11 @@ __all__ = ["alpha_of", "opened", "reencoded", "with_alpha", "without_alpha"]
 def opened(path: Path | BinaryIO, max_pixels: int) -> Image.Image:
     """The picture, its size checked before a pixel is decoded."""
     try:
-        image = Image.open(path)
-        width, height = image.size
-        if width * height > max_pixels:
-            raise UnreadableImage(path, f"{width} x {height} is more than {max_pixels} pixels")
-        image.load()
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise UnreadableImage(path, f"{width} x {height} is more than {max_pixels} pixels")
+            image.load()
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableImage(path, f"no picture that can be shown: {error}") from error
     return image

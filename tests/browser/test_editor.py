@@ -1,0 +1,101 @@
+"""One person's afternoon with the unmodified editor: make, watch, stop, upload, save, come back."""
+
+import io
+import time
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.browser.editor import Editor
+from tests.serving import Server
+
+pytestmark = pytest.mark.browser
+
+
+def entries(server: Server, status: str) -> list[Any]:
+    return list(server.json(f"/api/jobs?status={status}")["jobs"])
+
+
+def settled(server: Server) -> None:
+    deadline = time.monotonic() + 60
+    while server.json("/prompt")["exec_info"]["queue_remaining"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def make_a_picture(editor: Editor, color: int) -> None:
+    editor.widget("EmptyImage", "color", color)
+    prompt_id = editor.run()
+    editor.progress()
+    editor.shot("progress")
+    source = editor.picture("SaveImage")
+    entry = editor.server.ended(prompt_id)
+    assert entry["prompt"][2]["1"]["inputs"]["color"] == color
+    data = editor.page.request.get(source.split("&rand")[0]).body()
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == (color >> 16, color >> 8 & 255, color & 255)
+    editor.page.wait_for_timeout(1000)
+    editor.shot("picture")
+
+
+def test_a_template_is_changed_run_watched_and_its_picture_seen(editor: Editor) -> None:
+    editor.template("flat")
+    make_a_picture(editor, 0x3D405B)
+
+
+def test_a_running_job_is_cancelled_and_a_waiting_one_deleted(editor: Editor) -> None:
+    editor.template("flat")
+    editor.widget("WaitAndPass", "seconds", 300)
+    running = editor.run()
+    editor.progress()
+    editor.widget("WaitAndPass", "turn", 1)
+    waiting = editor.run()
+    assert [each["id"] for each in entries(editor.server, "pending")] == [waiting]
+    editor.page.evaluate("(id) => app.api.deleteItem('queue', id)", waiting)
+    editor.page.wait_for_timeout(500)
+    assert entries(editor.server, "pending") == []
+    editor.shot("running")
+    editor.cancel()
+    settled(editor.server)
+    assert editor.server.ended(running)["status"]["status_str"] == "error"
+
+
+def test_a_picture_is_uploaded_and_shown(editor: Editor, tmp_path: Any) -> None:
+    Image.new("RGB", (32, 32), (129, 178, 154)).save(tmp_path / "mine.png")
+    editor.template("load")
+    with editor.page.expect_file_chooser() as chooser:
+        editor.page.evaluate(
+            """() => {
+                const node = app.graph._nodes.find((each) => each.type === 'LoadImage');
+                node.widgets.find((each) => each.name === 'upload').callback();
+            }"""
+        )
+    with editor.page.expect_response(lambda r: "/upload/image" in r.url) as sent:
+        chooser.value.set_files(str(tmp_path / "mine.png"))
+    assert sent.value.json() == {"name": "mine.png", "subfolder": "", "type": "input"}
+    editor.page.wait_for_timeout(500)
+    editor.run()
+    editor.picture("PreviewImage")
+    editor.shot("upload")
+
+
+def test_what_was_saved_is_there_after_a_reload_and_after_a_restart(editor: Editor) -> None:
+    editor.template("flat")
+    editor.widget("EmptyImage", "color", 0x81B29A)
+    editor.save("mine")
+    editor.page.reload(wait_until="domcontentloaded")
+    editor.up()
+    assert editor.reopen("mine") == {"nodes": 3, "color": 0x81B29A}
+    before = editor.run()
+    editor.picture("SaveImage")
+    editor.server.ended(before)
+    editor.server.stop()
+    editor.server.start()
+    editor.page.wait_for_function("() => app.api?.socket?.readyState === 1", timeout=60_000)
+    assert before in editor.server.json("/history")
+    editor.page.reload(wait_until="domcontentloaded")
+    editor.up()
+    assert editor.reopen("mine")["nodes"] == 3
+    make_a_picture(editor, 0xF2CC8F)
+    editor.shot("again")

@@ -1,0 +1,203 @@
+"""What the page asks at boot and for its panels, with and without the prefix."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.server.conftest import Serving
+from tests.server.stubs import NODES, png
+
+NO_PREFIX = ("/internal", "/templates", "/user.css", "/extensions")
+
+
+@pytest.mark.parametrize("prefix", ["", "/api"])
+async def test_every_route_of_the_boot_answers(serving: Serving, prefix: str) -> None:
+    async with serving() as api:
+        for path in (
+            *("users", "settings", "extensions", "object_info", "system_stats", "i18n", "queue", "history", "prompt"),
+            *("jobs", "features", "global_subgraphs", "node_replacements", "experiment/models", "embeddings", "models"),
+            *("workflow_templates", "v2/userdata", "health"),
+        ):
+            (api.root / "user/default").mkdir(parents=True, exist_ok=True)
+            response = await api.get(f"{prefix}/{path}")
+            assert response.status == 200, path
+            assert response.headers["Content-Type"] == "application/json; charset=utf-8"
+            head = await api.client.head(f"{prefix}/{path}")
+            assert (head.status, await head.read()) == (200, b"")
+
+
+async def test_any_path_answers_options_and_wrong_methods_are_405(serving: Serving) -> None:
+    async with serving() as api:
+        for path in ("/prompt", "/nothing/at/all"):
+            response = await api.client.options(path)
+            assert (response.status, await response.read()) == (200, b"")
+        assert (await api.client.put("/queue")).status == 405
+        assert (await api.get("/interrupt")).status in (404, 405)
+
+
+async def test_object_info_has_the_declared_form(serving: Serving) -> None:
+    async with serving() as api:
+        (api.root / "input/a.png").write_bytes(b"")
+        found = await api.json("/api/object_info")
+        assert set(found) == set(NODES)
+        info = found["EmptyImage"]
+        assert info["input"]["required"]["color"] == [
+            "INT",
+            {"default": 0, "min": 0, "max": 16777215, "tooltip": "a colour"},
+        ]
+        assert info["input_order"] == {"required": ["width", "height", "color"]}
+        assert (info["name"], info["category"], info["output_node"]) == ("EmptyImage", "image", False)
+        assert found["LoadImage"]["input"]["required"]["image"] == [["a.png"], {"image_upload": True}]
+        assert "SERVICES" not in json.dumps(found)
+        assert await api.json("/object_info/EmptyImage") == {"EmptyImage": info}
+        assert await api.json("/object_info/Nothing") == {}
+
+
+async def test_the_page_finds_the_loaders_it_looks_up_unasked(serving: Serving) -> None:
+    async with serving() as api:
+        found = await api.json("/api/object_info", headers={"Comfy-User": ""})
+        assert found["StyleModelLoader"]["deprecated"] is True
+        assert {"name", "category", "python_module"} <= set(found["StyleModelLoader"])
+
+
+async def test_system_stats_keep_the_page_at_home(serving: Serving) -> None:
+    async with serving() as api:
+        stats = await api.json("/system_stats")
+        assert "--disable-api-nodes" in stats["system"]["argv"]
+        assert stats["system"]["comfyui_version"].count(".") == 2
+        assert stats["system"]["ram_total"] > 0
+        assert stats["devices"][0]["type"] == "cpu"
+
+
+async def test_features_say_how_much_may_be_uploaded(serving: Serving) -> None:
+    async with serving(max_upload_mb=2) as api:
+        assert await api.json("/features") == {"supports_preview_metadata": True, "max_upload_size": 2 * 1024 * 1024}
+
+
+def weights(path: Path, **metadata: str) -> None:
+    header = json.dumps({"__metadata__": metadata} if metadata else {}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+async def test_models_are_listed_and_described(serving: Serving) -> None:
+    async with serving() as api:
+        weights(api.root / "models/checkpoints/sub/m.safetensors", **{"modelspec.title": "M"})
+        weights(api.root / "models/checkpoints/plain.safetensors")
+        weights(api.root / "models/embeddings/emb.safetensors")
+        (api.root / "models/checkpoints/bad.safetensors").write_bytes(struct.pack("<Q", 1 << 40))
+        (api.root / "models/checkpoints/sub/m.preview.png").write_bytes(png(Image.new("RGB", (4, 4))))
+        assert "checkpoints" in await api.json("/models")
+        names = ["bad.safetensors", "plain.safetensors", "sub/m.safetensors"]
+        assert await api.json("/models/checkpoints") == names
+        assert (await api.get("/models/secrets")).status == 404
+        assert await api.json("/embeddings") == ["emb"]
+        assert {"name": "checkpoints", "folders": ["checkpoints"]} in await api.json("/experiment/models")
+        listed = await api.json("/experiment/models/checkpoints")
+        assert [each["name"] for each in listed] == names
+        assert listed[2]["size"] > 0
+        described = "/view_metadata/checkpoints?filename="
+        assert await api.json(described + "sub/m.safetensors") == {"modelspec.title": "M"}
+        for name in ("plain.safetensors", "bad.safetensors", "none.safetensors", "../../jobs.sqlite", ""):
+            assert (await api.get(described + name)).status == 404
+        shown = await api.get("/api/experiment/models/preview/checkpoints/0/sub%2Fm.safetensors")
+        assert (shown.status, shown.content_type) == (200, "image/webp")
+        assert (await api.get("/experiment/models/preview/checkpoints/0/plain.safetensors")).status == 404
+
+
+async def test_the_console_shows_recent_lines(serving: Serving) -> None:
+    async with serving() as api:
+        assert isinstance(await api.json("/internal/logs"), str)
+        raw = await api.json("/internal/logs/raw")
+        assert set(raw["size"]) == {"cols", "rows"}
+        assert raw["entries"] == []
+        response = await api.client.patch("/internal/logs/subscribe", json={"clientId": "c", "enabled": True})
+        assert (response.status, await response.read()) == (200, b"")
+        (api.root / "output/a.png").write_bytes(b"")
+        assert await api.json("/internal/files/output") == ["a.png"]
+        assert (await api.get("/internal/files/secrets")).status == 400
+        assert "checkpoints" in await api.json("/internal/folder_paths")
+        assert (await api.get("/api/internal/logs")).status == 404
+
+
+async def test_templates_are_the_workflows_folder_drawn_for_the_editor(serving: Serving) -> None:
+    from tests.server.stubs import picture_graph
+
+    async with serving() as api:
+        (api.root / "workflows/flat.json").write_text(json.dumps(picture_graph()))
+        index = await api.get("/templates/index.json")
+        assert index.headers["Cache-Control"] == "no-cache"
+        [group] = await index.json()
+        assert group["moduleName"] == "default"
+        assert [each["name"] for each in group["templates"]] == ["flat"]
+        document = await api.json("/templates/flat.json")
+        nodes = {each["id"]: each for each in document["nodes"]}
+        assert nodes[5]["widgets_values"] == [8, 8, 0xFF0000]
+        assert document["links"] == [[1, 5, 0, 9, 0, "IMAGE"]]
+        assert nodes[9]["inputs"][0]["link"] == 1
+        assert nodes[5]["outputs"][0]["links"] == [1]
+        assert nodes[5]["pos"][0] < nodes[9]["pos"][0]
+        thumbnail = await api.get("/templates/flat-1.webp")
+        assert (await thumbnail.read())[8:12] == b"WEBP"
+        for path in ("/templates/none.json", "/templates/none-1.webp", "/templates/..%2Fjobs.json"):
+            assert (await api.get(path)).status == 404
+
+
+async def test_a_drawn_template_converts_back_to_the_prompt_it_was(serving: Serving) -> None:
+    from engine.graph.document import parse_workflow
+    from tests.server.stubs import picture_graph
+
+    async with serving() as api:
+        (api.root / "workflows/flat.json").write_text(json.dumps(picture_graph()))
+        document = await api.json("/templates/flat.json")
+        workflow = parse_workflow(document, await api.json("/object_info"))
+        assert {i: node["inputs"] for i, node in workflow.prompt().items()} == {
+            i: node["inputs"] for i, node in picture_graph().items()
+        }
+
+
+@pytest.fixture
+def frontend(tmp_path: Path) -> Path:
+    root = tmp_path / "page"
+    for name in ("index.html", "app.js", "lib.mjs", "style.css", "logo.svg", "font.woff2", "extensions/core/a.js"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    return root
+
+
+async def test_the_page_comes_with_the_types_and_cache_rules_it_needs(serving: Serving, frontend: Path) -> None:
+    async with serving(frontend_root=frontend) as api:
+        for path in ("/", "/api/"):
+            page = await api.get(path)
+            assert page.content_type == "text/html"
+            assert page.headers["Cache-Control"] == "no-store, must-revalidate"
+        for path, kind in (("/app.js", "text/javascript"), ("/lib.mjs", "text/javascript"), ("/style.css", "text/css")):
+            file = await api.get(path)
+            assert (file.content_type, file.headers["Cache-Control"]) == (kind, "no-cache")
+        logo = await api.get("/logo.svg")
+        assert (logo.content_type, logo.headers["Cache-Control"]) == ("image/svg+xml", "public, max-age=86400")
+        assert (await api.get("/missing.png")).headers["Cache-Control"] == "public, max-age=3600"
+        assert (await api.get("/missing")).status == 404
+        assert (await api.get("/extensions")).status == 200
+        assert (await api.get("/extensions/core")).status == 403
+        assert await api.json("/api/extensions") == ["/extensions/core/a.js"]
+        assert (await api.client.get("/..%2f..%2fetc/passwd")).status == 404
+
+
+async def test_without_the_editor_the_page_says_how_to_get_it(serving: Serving) -> None:
+    async with serving() as api:
+        text = await (await api.get("/")).text()
+        assert "pip install 'sigmagraph[editor]'" in text
+        assert (await api.get("/user.css")).status == 404
+
+
+async def test_json_is_compressed_only_when_asked_for(serving: Serving) -> None:
+    async with serving(compress=True) as api:
+        plain: Any = await api.get("/object_info", headers={"Accept-Encoding": "identity"})
+        assert "Content-Encoding" not in plain.headers
+        packed = await api.get("/object_info", headers={"Accept-Encoding": "gzip"})
+        assert packed.headers["Content-Encoding"] == "gzip"

@@ -1,0 +1,74 @@
+"""Health, readiness, metrics, server-sent events."""
+
+import json
+
+from tests.server.conftest import Serving
+from tests.server.stubs import picture_graph, slow_graph
+
+
+async def test_health_answers_and_ready_waits_for_the_warm_up(serving: Serving) -> None:
+    async with serving() as api:
+        assert (await api.json("/health"))["status"] == "ok"
+        cold = await api.get("/ready")
+        assert cold.status == 503
+        assert (await cold.json())["reason"]
+
+
+async def test_the_warm_up_graph_leaves_no_trace(serving: Serving) -> None:
+    async with serving(warms_up=True) as api:
+        for _ in range(500):
+            if (await api.get("/ready")).status == 200:
+                break
+        assert (await api.json("/ready")) == {"status": "ready"}
+        assert await api.json("/history") == {}
+        assert (await api.json("/jobs"))["jobs"] == []
+
+
+async def test_metrics_count_jobs_nodes_and_requests_by_route(serving: Serving) -> None:
+    async with serving() as api:
+        done = await api.queue(picture_graph())
+        await api.ended(done)
+        await api.get("/nothing/at/all/1")
+        response = await api.get("/metrics")
+        text = await response.text()
+        assert response.content_type == "text/plain"
+        assert 'sigmagraph_jobs_ended_total{state="succeeded"} 1.0' in text
+        assert 'sigmagraph_nodes_total{source="executed"} 2.0' in text
+        assert 'sigmagraph_http_requests_total{method="GET",route="/history/{id}",status="200"} 1.0' in text
+        assert "nothing" not in text
+        assert 'sigmagraph_jobs{state="queued"} 0.0' in text
+
+
+def parsed(text: str) -> list[tuple[int, str, dict[str, object]]]:
+    found = []
+    for block in text.strip().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.split("\n"))
+        found.append((int(lines["id"]), lines["event"], json.loads(lines["data"])))
+    return found
+
+
+async def test_a_job_can_be_followed_as_server_sent_events(serving: Serving) -> None:
+    async with serving() as api:
+        done = await api.queue(picture_graph())
+        response = await api.get(f"/api/jobs/{done}/events")
+        assert response.content_type == "text/event-stream"
+        events = parsed(await response.text())
+        assert [number for number, _, _ in events] == list(range(1, len(events) + 1))
+        names = [name for _, name, _ in events]
+        assert (names[0], names[-1]) == ("Queued", "Ended")
+        assert {"Started", "RunStarted", "NodeStarted", "NodeFinished", "RunSucceeded"} < set(names)
+        assert events[-1][2]["state"] == "succeeded"
+        half = len(events) // 2
+        rest = await api.get(f"/jobs/{done}/events", headers={"Last-Event-ID": str(half)})
+        assert parsed(await rest.text()) == events[half:]
+        assert (await api.get(f"/jobs/{done}/events?after=x")).status == 400
+        assert (await api.get("/jobs/unknown/events")).status == 404
+
+
+async def test_a_reader_of_events_that_goes_away_leaves_the_job_alone(serving: Serving) -> None:
+    async with serving() as api:
+        running = await api.queue(slow_graph())
+        response = await api.get(f"/jobs/{running}/events")
+        await response.content.readuntil(b"NodeProgress")
+        response.close()
+        assert str((await api.jobs.get(running)).state) == "running"

@@ -1,0 +1,191 @@
+"""Keys, origins, hosts: who may ask, and that nobody sees what is another's."""
+
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from engine.server.keys import FixedAccount, FixedKeys
+from tests.server.conftest import Api, Serving, is_end
+from tests.server.stubs import picture_graph, slow_graph
+
+KEYS = FixedKeys(
+    {
+        "key-a": FixedAccount("ann"),
+        "key-b": FixedAccount("bob"),
+        "key-r": FixedAccount("reader", frozenset({"read"})),
+        "key-x": FixedAccount("root", frozenset({"admin"})),
+    }
+)
+
+
+def key(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer key-{name}"}
+
+
+async def ann_works(api: Api) -> tuple[str, str]:
+    """Ann has an ended job with a picture, a running one, an upload, a file and a setting."""
+    done = await api.queue(picture_graph(0x123456), headers=key("a"), client_id="secret-client")
+    await api.jobs.wait(done, timeout_s=20)
+    form = aiohttp.FormData()
+    form.add_field("image", b"secret picture", filename="secret.png")
+    await api.client.post("/upload/image", data=form, headers=key("a"))
+    await api.post("/userdata/workflows%2Fsecret.json", {"secret": 1}, headers=key("a"))
+    await api.post("/settings/secret", "secret", headers=key("a"))
+    running = await api.queue(slow_graph(7), headers=key("a"), client_id="secret-client")
+    await api.running(running)
+    return done, running
+
+
+async def test_nothing_of_one_key_is_visible_to_another_on_any_route(serving: Serving) -> None:
+    async with serving(keys=KEYS) as api:
+        done, running = await ann_works(api)
+        paths = [
+            *("/queue", "/history", "/prompt", "/jobs", "/settings", "/v2/userdata", "/object_info", "/system_stats"),
+            *(f"/history/{done}", f"/jobs/{done}", f"/jobs/{running}", f"/jobs/{done}/events", "/settings/secret"),
+            *("/view?filename=x_00001_.png", "/view?filename=secret.png&type=input"),
+            *("/view?filename=x_00001_.png&subfolder=.owners/ann", "/view?filename=x_00001_.png&subfolder=../ann"),
+            *(
+                "/userdata?dir=workflows&recurse=true",
+                "/userdata/workflows%2Fsecret.json",
+                "/userdata/..%2Fann%2Fsecret",
+            ),
+            *("/users", "/models", "/embeddings", "/extensions", "/features", "/i18n"),
+        ]
+        plain = ["/internal/logs", "/internal/logs/raw", "/internal/files/output", "/internal/files/input"]
+        for path in [prefix + path for path in paths for prefix in ("", "/api")] + plain:
+            response = await api.get(path, headers=key("b"))
+            text = (await response.read()).decode("utf-8", "replace")
+            for trace in ("secret picture", "x_00001_", "secret.png", done, running, "secret-client", '"secret"'):
+                is_echo = path.startswith(("/jobs/", "/api/jobs/")) and response.status == 404
+                assert trace not in text or is_echo, (path, trace)
+            if done in path or running in path:
+                assert response.status == 404 or text == "{}", path
+        assert (await api.json("/prompt", headers=key("b")))["exec_info"]["queue_remaining"] == 0
+
+
+async def test_nothing_of_one_key_can_be_changed_by_another(serving: Serving) -> None:
+    async with serving(keys=KEYS) as api:
+        done, running = await ann_works(api)
+        waiting = await api.queue(slow_graph(8), headers=key("a"))
+        for path, body in (
+            ("/interrupt", None),
+            ("/interrupt", {"prompt_id": running}),
+            ("/queue", {"clear": True}),
+            ("/queue", {"delete": [waiting]}),
+            ("/history", {"clear": True}),
+            ("/history", {"delete": [done]}),
+            (f"/jobs/{running}/cancel", None),
+            ("/jobs/cancel", {"job_ids": [running, waiting]}),
+        ):
+            assert (await api.post(path, body, headers=key("b"))).status == 200, path
+        assert (await api.client.delete("/userdata/workflows%2Fsecret.json", headers=key("b"))).status == 404
+        assert (await api.post("/free", {"unload_models": True}, headers=key("b"))).status == 403
+        states = {job.id: str(job.state) for job in [await api.jobs.get(i) for i in (done, running, waiting)]}
+        assert states == {done: "succeeded", running: "running", waiting: "queued"}
+        same = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": done}, headers=key("b"))
+        assert same.status == 400
+
+
+async def test_a_socket_hears_its_own_key_only_even_with_the_same_client_id(serving: Serving) -> None:
+    async with serving(keys=KEYS) as api:
+        async with api.socket("c", headers=key("a")) as ann, api.socket("c", headers=key("b")) as bob:
+            await api.queue(picture_graph(), headers=key("a"), client_id="c")
+            await ann.until(is_end)
+            mine = await api.queue(picture_graph(1), headers=key("b"), client_id="c")
+            heard = await bob.until(is_end)
+            ids = {m["data"]["prompt_id"] for m in heard if m["type"] != "status"}
+            assert ids == {mine}
+
+
+async def test_without_a_key_only_health_and_login_answer(serving: Serving) -> None:
+    async with serving(keys=KEYS) as api:
+        for path in ("/", "/queue", "/api/history", "/view?filename=x", "/ws", "/metrics", "/ready", "/internal/logs"):
+            response = await api.get(path)
+            assert response.status == 401, path
+        assert (await api.get("/health")).status == 200
+        assert (await api.get("/queue", headers={"Authorization": "Bearer key-q"})).status == 401
+        page = await api.get("/", headers={"Accept": "text/html"})
+        assert (page.status, str(page.url.path)) == (200, "/login")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Authorization": "Bearer key-a"}, {"X-API-Key": "key-a"}, {"Authorization": "Basic dTprZXktYQ=="}],
+)
+async def test_a_key_may_come_in_the_ways_clients_have(serving: Serving, headers: dict[str, str]) -> None:
+    async with serving(keys=KEYS) as api:
+        assert (await api.get("/queue", headers=headers)).status == 200
+
+
+async def test_logging_in_keeps_the_key_where_no_script_reads_it(serving: Serving) -> None:
+    async with serving(keys=KEYS) as api:
+        wrong = await api.client.post("/login", data={"key": "nope"})
+        assert wrong.status == 401
+        right = await api.client.post("/login", data={"key": "key-a"}, allow_redirects=False)
+        assert right.status == 303
+        cookie = right.cookies["sigmagraph_key"]
+        assert (bool(cookie["httponly"]), cookie["samesite"]) == (True, "Strict")
+
+
+async def test_a_reading_key_submits_nothing(serving: Serving) -> None:
+    async with serving(keys=KEYS) as api:
+        assert (await api.get("/history", headers=key("r"))).status == 200
+        assert (await api.post("/prompt", {"prompt": picture_graph()}, headers=key("r"))).status == 403
+        assert (await api.get("/metrics", headers=key("a"))).status == 403
+        assert (await api.get("/metrics", headers=key("x"))).status == 200
+
+
+async def origin(api: Api, **headers: str) -> int:
+    return (await api.get("/queue", headers={name.replace("_", "-"): value for name, value in headers.items()})).status
+
+
+async def test_pages_of_other_sites_may_not_call(serving: Serving) -> None:
+    async with serving() as api:
+        here = f"127.0.0.1:{api.client.port}"
+        assert await origin(api, Origin=f"http://{here}") == 200
+        assert await origin(api, Origin="http://127.0.0.1") == 200
+        assert await origin(api, Origin="null") == 200
+        assert await origin(api) == 200
+        assert await origin(api, Origin="null", Sec_Fetch_Site="cross-site") == 403
+        assert await origin(api, Origin=f"http://localhost:{api.client.port}") == 403
+        assert await origin(api, Origin="http://127.0.0.1:1") == 403
+        assert await origin(api, Origin="https://evil.example") == 403
+        assert await origin(api, Origin="http://[") == 403
+        for path in ("/ws", "/api/ws", "/prompt"):
+            assert (await api.get(path, headers={"Origin": "https://evil.example"})).status == 403
+
+
+async def test_a_name_that_was_re_pointed_at_this_machine_is_refused(serving: Serving) -> None:
+    async with serving(hosts=["studio.lan"]) as api:
+        assert await origin(api, Host="evil.example:80", Origin="http://evil.example:80") == 403
+        assert await origin(api, Host="studio.lan", Origin="http://studio.lan") == 200
+        assert await origin(api, Host="localhost:8188") == 200
+
+
+async def test_an_allowed_origin_is_marked_on_every_answer(serving: Serving) -> None:
+    async with serving(cors_origin="https://app.example") as api:
+        for path in ("/queue", "/nothing"):
+            response = await api.get(path, headers={"Origin": "https://app.example"})
+            assert response.headers["Access-Control-Allow-Origin"] == "https://app.example"
+            assert response.headers["Access-Control-Allow-Credentials"] == "true"
+
+
+async def test_bodies_beyond_the_limit_are_refused(serving: Serving) -> None:
+    async with serving(max_upload_mb=0.01) as api:
+        large = json.dumps({"prompt": {}, "x": "y" * 20_000}).encode()
+        for path in ("/prompt", "/settings", "/userdata/x.json"):
+            assert (await api.post(path, data=large)).status == 413
+
+
+async def test_an_error_of_ours_reaches_the_client_without_a_traceback(serving: Serving, monkeypatch: Any) -> None:
+    async with serving() as api:
+
+        async def broken(*_: Any) -> Any:
+            raise RuntimeError("with a secret")
+
+        monkeypatch.setattr(api.jobs, "counts", broken)
+        response = await api.get("/prompt")
+        assert response.status == 500
+        assert "secret" not in await response.text()
