@@ -34,7 +34,6 @@ class Child:
         self._channel, self._runner = channel, runner
         self._tasks = ThreadPoolExecutor(slots, "job")
         self._questions = ThreadPoolExecutor(1, "question")
-        self._cancelled: set[str] = set()
 
     def serve(self) -> None:
         """Do what the front says until it is gone."""
@@ -44,7 +43,7 @@ class Child:
                 case "run":
                     self._tasks.submit(self._run, Task(**message["task"]))
                 case "cancel":
-                    self._cancelled.add(message["job_id"])
+                    self._runner.cancel(message["job_id"])
                 case "ask":
                     self._questions.submit(self._answer, message)
                 case "stop":
@@ -58,12 +57,11 @@ class Child:
             self._channel.send(message, picture.data if picture else b"")
 
         try:
-            finished = self._runner.run(task, tell, lambda: task.job_id in self._cancelled)
+            finished = self._runner.run(task, tell)
         except Exception as error:  # noqa: BLE001  # a fault of ours fails this job, not the worker
             traceback.print_exc()
             kind = type(error).__name__
             finished = Finished(State.FAILED, Failure("internal_error", f"{kind}: {error}", exception_type=kind))
-        self._cancelled.discard(task.job_id)
         self._channel.send({"say": "finished", "job_id": task.job_id, **_record(finished)})
 
     def _answer(self, message: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ of commits, so nobody hears of what is not on disk. Knows nothing about what the
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from engine.jobs.settings import StoreSettings
 __all__ = ["Database", "Tx"]
 
 T = TypeVar("T")
+LOG = logging.getLogger("sigmagraph.jobs")
 RETRY_S = 0.05
 LONGEST_RETRY_S = 1.0
 BATCH = 256
@@ -157,6 +159,7 @@ class Database:
             if not again:
                 wait_s = RETRY_S
                 continue
+            LOG.warning("the job store is in trouble; %d changes wait", len(again), extra={"waiting": len(again)})
             with self._changed:
                 self._waiting.extendleft(reversed(again))
             time.sleep(wait_s)

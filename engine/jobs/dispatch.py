@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from engine.jobs.worker import Finished, Picture, Task, Worker
 
 __all__ = ["Dispatcher"]
 
+LOG = logging.getLogger("sigmagraph.jobs")
 STOPPED = "the server was stopped while it ran"
 AGAIN_S = 0.5
 Archive = Callable[[str, Outcome], None]
@@ -235,8 +237,8 @@ class Dispatcher:
         if worker.free_slots <= 0:  # it died while the row was written
             self._lose(job.id, f"{worker.name} was gone before it began", is_blamed=False)
             return
-        request = job.request
-        worker.run(Task(job.id, job.owner, job.attempt, request.prompt, request.targets, request.extra_data))
+        asked = job.request
+        worker.run(Task(job.id, job.owner, job.attempt, asked.prompt, asked.targets, asked.extra_data, job.priority))
 
     def _lose(self, job_id: str, reason: str, *, is_blamed: bool) -> None:
         """The attempt is lost; the job waits again once the store says so."""
@@ -309,5 +311,6 @@ class _Said:
 
 def _written(done: "asyncio.Future[Any]") -> None:
     """What a run said is written, or was given up because the store closes: recovery runs the job again then."""
-    if not done.cancelled():
-        done.exception()
+    problem = None if done.cancelled() else done.exception()
+    if problem is not None:
+        LOG.error("not written: %s", problem, exc_info=None if isinstance(problem, EngineError) else problem)

@@ -21,7 +21,7 @@ class InProcessWorker:
 
     def __init__(self, setup: Setup, name: str = "here", slots: int = 1) -> None:
         self._runner, self._name, self._slots = Runner(setup), name, slots
-        self._jobs: dict[str, bool] = {}
+        self._jobs: dict[str, None] = {}
         self._threads = ThreadPoolExecutor(slots + 1, f"worker {name}")
         self._is_ready = False
 
@@ -40,12 +40,12 @@ class InProcessWorker:
         self._loop.call_soon(listener.is_ready, self, nodes)
 
     def run(self, task: Task) -> None:
-        self._jobs[task.job_id] = False
+        self._jobs[task.job_id] = None
         self._threads.submit(self._run, task)
 
     def cancel(self, job_id: str) -> None:
         if job_id in self._jobs:
-            self._jobs[job_id] = True
+            self._runner.cancel(job_id)
 
     async def ask(self, question: str, values: Mapping[str, Any], timeout_s: float) -> Any:
         answer = self._loop.run_in_executor(self._threads, self._runner.answer, question, values)
@@ -57,12 +57,13 @@ class InProcessWorker:
     def kill(self, reason: str) -> None:
         """There is nothing to kill: stop every task at its next step instead."""
         for job_id in self._jobs:
-            self._jobs[job_id] = True
+            self._runner.cancel(job_id)
 
     async def stop(self) -> None:
         self._is_ready = False
         self.kill("stopped")
         await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._runner.close)
 
     def status(self) -> WorkerStatus:
         return WorkerStatus(self.name, self._is_ready, 1, tuple(self._jobs), None, {})
@@ -72,7 +73,7 @@ class InProcessWorker:
             self._later(partial(self._listener.happened, self, task.job_id, body, picture))
 
         try:
-            finished = self._runner.run(task, tell, lambda: self._jobs.get(task.job_id, True))
+            finished = self._runner.run(task, tell)
         except Exception as error:  # noqa: BLE001  # a fault of ours fails this job, not the thread
             kind = type(error).__name__
             finished = Finished(State.FAILED, Failure("internal_error", f"{kind}: {error}", exception_type=kind))

@@ -1,6 +1,7 @@
 """`ProcessWorker`: the front's side of a worker process. Starts it, speaks with it, starts it again when it dies."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from engine.jobs.worker import Finished, Listener, Picture, Task
 
 __all__ = ["ProcessWorker"]
 
+LOG = logging.getLogger("sigmagraph.jobs")
 FIRST_WAIT_S = 0.2
 STEADY_S = 60.0
 """A process that lived so long starts again at once; one that dies sooner waits longer each time."""
@@ -113,6 +115,9 @@ class ProcessWorker:
                 await self._one_life()
             except OSError as error:
                 self._reason = f"cannot be started: {error}"
+            except Exception as error:  # it speaks another language, of another version say
+                LOG.exception("worker %s said something that cannot be read", self.name)
+                self._reason = f"said something that cannot be read: {type(error).__name__}: {error}"
             if self._is_stopping:
                 return
             self._mourn()
@@ -164,6 +169,7 @@ class ProcessWorker:
     def _mourn(self) -> None:
         """Tell who waits for it."""
         jobs, self._jobs, self._last_error = tuple(self._jobs), {}, self._reason
+        LOG.warning("worker %s %s", self.name, self._reason, extra={"worker": self.name, "jobs": list(jobs)})
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(WorkerLost(f"{self.name} {self._reason}"))

@@ -146,7 +146,7 @@ class Jobs(Protocol):
         """Begin no more jobs, also after a restart; running ones go on."""
 
     async def resume(self) -> None:
-        """Begin jobs again."""
+        """Begin jobs again, and take new ones after draining."""
 
     async def drain(self, timeout_s: float | None = None) -> bool:
         """Take no new jobs and wait until none is left; whether that was reached."""

@@ -1,13 +1,16 @@
 """One task from prompt to end, where the nodes are. The same in every kind of worker."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
 from typing import Any
 
 from engine.errors import Cancelled, EngineError, InvalidWorkflow
 from engine.execution import events as run_events
-from engine.execution.instances import Instances
 from engine.execution.result import RunResult
-from engine.execution.run import execute
+from engine.execution.scheduler import Scheduler
+from engine.execution.ticket import Ticket
 from engine.graph.document import parse_workflow
 from engine.graph.plan import plan
 from engine.graph.problems import Problem
@@ -20,25 +23,62 @@ from engine.jobs.worker import Finished, Picture, Setup, Task
 
 __all__ = ["Runner"]
 
+LOG = logging.getLogger("sigmagraph.jobs")
+MOST_JOBS = 256
+"""More than any front hands over: how many run at once is its `slots`."""
 Tell = Callable[[Body, Picture | None], None]
-LAST = run_events.RunSucceeded | run_events.RunFailed | run_events.RunCancelled
 
 
 class Runner:
-    """The nodes of one setup, ready to run tasks and to answer questions."""
+    """The nodes of one setup, ready to run tasks and to answer questions.
+
+    All tasks share one scheduler. What runs say goes out on a thread of its own: pictures are encoded there, and a
+    front that reads slowly does not stop the lanes.
+    """
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self._instances = Instances()
+        self._scheduler = Scheduler(
+            cache=setup.cache,
+            host_threads=setup.host_threads,
+            most_jobs=MOST_JOBS,
+            around=setup.around,
+            free=lambda: setup.free(True, True),
+        )
+        self._lock = Lock()
+        self._tickets: dict[str, Ticket] = {}
+        self._cancelled: set[str] = set()
+        self._outbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._sender = Thread(target=self._send_all, name="sender", daemon=True)
+        self._sender.start()
 
-    def run(self, task: Task, tell: Tell, is_cancelled: Callable[[], bool]) -> Finished:
-        """Run a task; `tell` hears of everything but the last event, which is part of the result."""
-        run = _Run(self.setup, tell)
+    def run(self, task: Task, tell: Tell) -> Finished:
+        """Run a task to its end; `tell` hears of everything but the last event, which is part of the result."""
+        run = _Run(self.setup, tell, self._outbox)
         try:
-            result = self._execute(task, run, is_cancelled)
+            result = self._execute(task, run)
         except EngineError as error:  # not a node's failure: the workflow no longer fits the nodes, say
             return run.finished(State.FAILED, Failure(error.code, str(error)))
+        finally:
+            with self._lock:
+                self._tickets.pop(task.job_id, None)
+                self._cancelled.discard(task.job_id)
+            run.until_told()
         return run.ended(result)
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a task at its next step, or before its first if it was only announced."""
+        with self._lock:
+            self._cancelled.add(job_id)
+            ticket = self._tickets.get(job_id)
+        if ticket is not None:
+            self._scheduler.cancel(ticket)
+
+    def close(self) -> None:
+        """Cancel what runs, stop the threads, write the cache."""
+        self._scheduler.close()
+        self._outbox.put(None)
+        self._sender.join()
 
     def answer(self, question: str, values: Mapping[str, Any]) -> Any:
         """What only node code knows, as JSON values."""
@@ -53,19 +93,26 @@ class Runner:
                 return plain(self.setup.stats())
         raise AssertionError(f"no such question: {question!r}")
 
-    def _execute(self, task: Task, run: "_Run", is_cancelled: Callable[[], bool]) -> RunResult:
+    def _execute(self, task: Task, run: "_Run") -> RunResult:
         services = self.setup.services(task.owner)
         graph = validate(parse_workflow(dict(task.prompt)), self.setup.nodes, services, task.targets or None)
-        return execute(
-            plan(graph, services),
-            services,
-            self.setup.cache,
-            run.hear,
-            cancelled=is_cancelled,
-            extra_data=task.extra_data,
-            instances=self._instances,
-            around=self.setup.around,
+        made = plan(graph, services)
+        ticket = self._scheduler.submit(
+            made, run.hear, priority=task.priority, extra_data=task.extra_data, services=services
         )
+        with self._lock:
+            self._tickets[task.job_id] = ticket
+            is_cancelled = task.job_id in self._cancelled
+        if is_cancelled:
+            self._scheduler.cancel(ticket)
+        return ticket.wait()
+
+    def _send_all(self) -> None:
+        while (call := self._outbox.get()) is not None:
+            try:
+                call()
+            except Exception:
+                LOG.exception("what a run said could not be sent")
 
     def _check(self, prompt: Mapping[str, Any], targets: Sequence[str] | None, owner: str) -> dict[str, Any]:
         try:
@@ -79,14 +126,14 @@ class Runner:
 class _Run:
     """What one run said so far."""
 
-    def __init__(self, setup: Setup, tell: Tell) -> None:
-        self._setup, self._tell = setup, tell
+    def __init__(self, setup: Setup, tell: Tell, outbox: "SimpleQueue[Callable[[], None] | None]") -> None:
+        self._setup, self._tell, self._outbox = setup, tell, outbox
         self._tail: list[Body] = []
         self._shown: dict[str, str] = {}
         self._parents: dict[str, str] = {}
 
     def hear(self, event: run_events.Event) -> None:
-        """Pass an event on; keep the last one back."""
+        """Pass an event on, later and elsewhere; keep the last one back."""
         match event:
             case run_events.RunSucceeded() | run_events.RunFailed() | run_events.RunCancelled():
                 self._tail.append(event)
@@ -97,7 +144,13 @@ class _Run:
                 self._parents.update(dict.fromkeys(event.new_ids, event.node_id))
             case _:
                 pass
-        self._tell(event, self._picture(event))
+        self._outbox.put(lambda: self._tell(event, self._picture(event)))
+
+    def until_told(self) -> None:
+        """Wait until everything said so far has gone out."""
+        told = Event()
+        self._outbox.put(told.set)
+        told.wait()
 
     def ended(self, result: RunResult) -> Finished:
         """The end as the run gave it."""

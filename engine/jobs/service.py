@@ -209,7 +209,7 @@ class JobService:
 
     async def resume(self) -> None:
         await self.store.remember(PAUSED, False)
-        self._dispatcher.is_paused = False
+        self._dispatcher.is_paused, self._is_accepting = False, self._sweeper is not None
         self._dispatcher.look()
 
     async def drain(self, timeout_s: float | None = None) -> bool:

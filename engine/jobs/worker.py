@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from engine.errors import BadValue
 from engine.execution.cache import MemoryCache
+from engine.execution.store import Store
 from engine.graph.node import Node, Services
 from engine.jobs.events import Body
 from engine.jobs.job import Failure, Outcome, State
@@ -33,14 +34,16 @@ class Setup:
     """What a factory makes, in the worker: the nodes, and what runs of them use.
 
     `services` gives each owner's folders. `encode_preview` turns what a node reports into a picture, or None.
-    `around` is entered round every step of a node. `free(unload_models, free_memory)` lets go of weights and caches.
+    `around` is entered round every step of a node; `host_threads` nodes of the host lane run beside it.
+    `free(unload_models, free_memory)` lets go of weights and caches.
     """
 
     nodes: Mapping[str, Node]
     services: Callable[[str], Services | None] = lambda owner: None
-    cache: MemoryCache = field(default_factory=MemoryCache)
+    cache: MemoryCache | Store = field(default_factory=MemoryCache)
     encode_preview: Callable[[Any], Picture | None] = lambda value: None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
+    host_threads: int = 4
     free: Callable[[bool, bool], None] = lambda unload_models, free_memory: None
     stats: Callable[[], Mapping[str, Any]] = dict
 
@@ -55,6 +58,7 @@ class Task:
     prompt: Mapping[str, Any]
     targets: Sequence[str]
     extra_data: Mapping[str, Any]
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

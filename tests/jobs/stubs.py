@@ -2,8 +2,10 @@
 
 import os
 import signal
+import stat
 import time
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,6 +70,19 @@ def hang(*, unless: Text = "") -> str:
     return "awake"
 
 
+@node("Babble", category="test")
+def babble(*, unless: Text = "") -> str:
+    """Writes rubbish into whatever sockets the process has, unless there is a file of that name; it is made first."""
+    if not Path(unless).exists():
+        Path(unless).touch()
+        for descriptor in range(3, 32):
+            with suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                    os.write(descriptor, b"\0\0\0\2\0\0\0\0{}")
+        time.sleep(1000)
+    return "quiet"
+
+
 @node("Wrote", category="test", output_node=True, outputs=("STRING",))
 def wrote(*, entry: Anything) -> UiResult:
     """Says that it wrote a file."""
@@ -91,7 +106,7 @@ class Picky:
         return (number,)
 
 
-NODES: dict[str, Node] = {each.class_type: each for each in (show, steps, note, fail, die, hang, wrote)}
+NODES: dict[str, Node] = {each.class_type: each for each in (show, steps, note, fail, die, hang, babble, wrote)}
 NODES["Picky"] = from_class(Picky, "Picky")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from engine.errors import BadValue, InsufficientCredits, SpendLimitReached, Unkn
 from engine.jobs.accounts import CREDIT, Accounts
 from engine.jobs.job import State
 from engine.jobs.settings import StoreSettings
+from engine.jobs.store import Store
 from tests.jobs.serving import here, sent, service, started
 from tests.jobs.test_store import WORK, opened, submission
 
@@ -107,6 +109,19 @@ def test_whatever_does_not_succeed_costs_nothing(run: Runs, store_settings: Stor
             after = await keys.get(account.id)
             assert (after.credits, after.held, after.spent) == (CREDIT, 0, 0)
             assert len(await keys.ledger(account.id)) == 1
+
+    run(case())
+
+
+def test_keys_are_made_and_credited_beside_a_running_server(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (server, _):
+            operator = Store(replace(store_settings, is_shared=True))
+            await operator.open()
+            secret, account = await Accounts(operator).create("me")
+            await Accounts(operator).credit(account.id, CREDIT)
+            await operator.close()
+            assert (await Accounts(server).authenticate(secret)).credits == CREDIT
 
     run(case())
 

@@ -151,3 +151,13 @@ def test_a_worker_that_cannot_start_is_named_with_its_reason(run: Runs, tmp_path
             assert not await jobs.ready(0.01)
 
     run(case())
+
+
+def test_a_worker_that_speaks_nonsense_is_replaced(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child()]) as jobs:
+            job = await sent(jobs, "Babble", unless=str(tmp_path / "babbled"))
+            assert (await jobs.wait(job.id)).state is State.SUCCEEDED
+            assert "said something that cannot be read" in await_reasons(await log(jobs, job))[0]
+
+    run(case())

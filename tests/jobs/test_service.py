@@ -172,6 +172,8 @@ def test_draining_takes_nothing_new_and_ends_what_waits(run: Runs, tmp_path: Pat
             assert [(await jobs.get(job.id)).state for job in made] == [State.SUCCEEDED] * 3
             with pytest.raises(NotAccepting, match="draining"):
                 await sent(jobs)
+            await jobs.resume()
+            assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
 
     run(case())
 
