@@ -63,6 +63,8 @@ def parse_json(data: bytes | str) -> Any:
         raise BadDocument(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except UnicodeDecodeError as error:
         raise BadDocument(f"not JSON and not a picture we read: byte {error.start} is no text") from error
+    except ValueError as error:
+        raise BadDocument(f"not a workflow: {error}") from error  # a number of more digits than Python reads
     except RecursionError as error:
         raise BadDocument("not a workflow: the JSON is nested too deeply") from error
 

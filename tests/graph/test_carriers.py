@@ -1,0 +1,117 @@
+import contextlib
+import json
+import struct
+from io import BytesIO
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from engine.errors import BadDocument
+from engine.graph.carriers import carried_texts, kind_of
+from engine.graph.document import read_workflow
+
+PROMPT = {"1": {"class_type": "Any", "inputs": {"text": "größe 図 \u2028"}}}
+MAKE, MODEL, COMMENT = 0x010F, 0x0110, 0x9286
+
+
+def picture(kind: str, texts: dict[int, str]) -> bytes:
+    image = Image.new("RGB", (3, 2))
+    exif = image.getexif()
+    for tag, text in texts.items():
+        exif[tag] = text
+    buffer = BytesIO()
+    image.save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+def png(**texts: str) -> bytes:
+    chunks = PngInfo()
+    for name, text in texts.items():
+        chunks.add_itxt(name, text)
+    buffer = BytesIO()
+    Image.new("RGB", (3, 2)).save(buffer, "PNG", pnginfo=chunks)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG"])
+def test_workflows_are_read_from_exif_texts(kind: str) -> None:
+    data = picture(kind, {MAKE: "workflow:" + json.dumps({"nodes": []}), MODEL: "prompt:" + json.dumps(PROMPT)})
+    assert kind_of(data) == kind.lower()
+    assert set(carried_texts(data)) == {"workflow", "prompt"}
+    workflow = read_workflow(data)
+    assert workflow.prompt() == PROMPT
+    assert workflow.editor == {"nodes": []}
+
+
+def test_keywords_may_be_capitalised() -> None:
+    assert "prompt" in carried_texts(picture("WEBP", {MODEL: "Prompt: {}"}))
+
+
+def test_both_byte_orders_and_user_comments_are_read() -> None:
+    for order in "<>":
+        text = 'prompt:{"1": {}}'
+        comment = b"UNICODE\0" + text.encode("utf-16-le" if order == "<" else "utf-16-be")
+        head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
+        inner = struct.pack(f"{order}HHHII", 1, COMMENT, 7, len(comment), 44) + bytes(4)
+        outer = struct.pack(f"{order}HHHII", 1, 0x8769, 4, 1, 26) + bytes(4)
+        tiff = head + outer + inner + comment
+        webp = b"RIFF" + struct.pack("<I", 12 + len(tiff)) + b"WEBPEXIF" + struct.pack("<I", len(tiff)) + tiff
+        assert carried_texts(webp) == {"prompt": '{"1": {}}'}
+
+
+def test_a_picture_without_texts_is_refused_by_name() -> None:
+    for data in (picture("WEBP", {}), picture("JPEG", {}), png(other="x")):
+        with pytest.raises(BadDocument, match="carries no workflow"):
+            read_workflow(data)
+
+
+def test_a_ring_of_directories_ends() -> None:
+    tiff = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 1) + struct.pack("<HHII", 0x8769, 4, 1, 8) + bytes(4)
+    webp = b"RIFF" + struct.pack("<I", 12 + len(tiff)) + b"WEBPEXIF" + struct.pack("<I", len(tiff)) + tiff
+    assert carried_texts(webp) == {}
+
+
+@pytest.mark.parametrize(
+    ("tiff", "message"),
+    [
+        (b"nothing like it", "begins as no TIFF"),
+        (b"II*\0" + struct.pack("<I", 2**31), "leads out"),
+        (b"II*\0" + struct.pack("<IH", 8, 60_000), "60000 entries"),
+        (b"II*\0" + struct.pack("<IHHHII", 8, 1, MAKE, 2, 2**31, 8), "leads out"),
+    ],
+)
+def test_lying_exif_is_refused_in_words(tiff: bytes, message: str) -> None:
+    webp = b"RIFF" + struct.pack("<I", 12 + len(tiff)) + b"WEBPEXIF" + struct.pack("<I", len(tiff)) + tiff
+    with pytest.raises(BadDocument, match=message):
+        carried_texts(webp)
+
+
+SEEDS = [
+    picture("WEBP", {MAKE: 'workflow:{"nodes":[]}', MODEL: 'prompt:{"1":{}}'}),
+    picture("JPEG", {MAKE: 'workflow:{"nodes":[]}', MODEL: 'prompt:{"1":{}}'}),
+    png(prompt='{"1": {"class_type": "A", "inputs": {}}}', workflow='{"nodes": []}'),
+]
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.data(), seed=st.sampled_from(SEEDS))
+def test_a_damaged_picture_is_read_or_refused_and_never_anything_else(data: st.DataObject, seed: bytes) -> None:
+    damaged = bytearray(seed)
+    for _ in range(data.draw(st.integers(1, 6))):
+        damaged[data.draw(st.integers(8, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(8, len(damaged)))
+    with contextlib.suppress(BadDocument):
+        read_workflow(bytes(damaged[:cut]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    head=st.sampled_from([b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"\x89PNG\r\n\x1a\n", b""]),
+    rest=st.binary(max_size=400),
+)
+def test_any_bytes_are_read_or_refused(head: bytes, rest: bytes) -> None:
+    with contextlib.suppress(BadDocument):
+        read_workflow(head + rest)
