@@ -43,6 +43,9 @@ import difflib
 from collections.abc import Iterable
 
 
+LONGEST_NAME = 1000  # nobody mistyped more than that, and comparing takes time by the square
+
+
 class EngineError(Exception):
     """The root: anything a user can cause. Programming mistakes are `AssertionError` and friends instead."""
 
@@ -51,6 +54,8 @@ class EngineError(Exception):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None where nothing comes close."""
+    if len(name) > LONGEST_NAME:
+        return None
     folded = {candidate.lower(): candidate for candidate in sorted(known)}
     matches = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
     return folded[matches[0]] if matches else None
