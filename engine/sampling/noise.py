@@ -5,6 +5,7 @@ A source is a value; `streams` opens what one run draws from. Nothing here knows
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 from typing import Protocol
 
@@ -75,16 +76,27 @@ class Comfy:
         return torch.cat([draws[index] for index in batch_index]).to(like.device)
 
     def streams(self, like: Tensor, wanted: Wanted) -> Streams:
-        own = _generator(self.seed if wanted.restarts_seed else derived(self.seed), like.device)
-        churn = _generator(self.seed, like.device)
-        if like.device.type == "cpu":
-            _normal(like.shape, like.dtype, churn)  # churn goes on behind the initial noise, in one stream with it
         device = like.device if wanted.on_device else torch.device("cpu")
-        words = SeedWords(self.seed)
-        brownian = Tree(wanted, lambda node: _word_noise(words.of_node(node), like, device))
+
+        @cache  # what a run never draws from is never opened
+        def own() -> torch.Generator:
+            return _generator(self.seed if wanted.restarts_seed else derived(self.seed), like.device)
+
+        @cache
+        def churn() -> torch.Generator:
+            generator = _generator(self.seed, like.device)
+            if like.device.type == "cpu":
+                _normal(like.shape, like.dtype, generator)  # it goes on behind the initial noise, in one stream with it
+            return generator
+
+        @cache
+        def words() -> SeedWords:
+            return SeedWords(self.seed)
+
+        brownian = Tree(wanted, lambda node: _word_noise(words().of_node(node), like, device))
         return Streams(
-            lambda: _normal(like.shape, like.dtype, own),
-            lambda: _normal(like.shape, like.dtype, churn),
+            lambda: _normal(like.shape, like.dtype, own()),
+            lambda: _normal(like.shape, like.dtype, churn()),
             lambda sigma, sigma_next: brownian(sigma, sigma_next).to(like.device),
         )
 

@@ -35,7 +35,10 @@ class Tick:
 
 
 class Run:
-    """One solver under way: `request` is what it wants evaluated next, None once `result` is there."""
+    """One solver under way: `request` is what it wants evaluated next, None once `result` is there.
+
+    Whoever drives it says whether gradients are tracked; `drive` runs it in inference mode.
+    """
 
     def __init__(
         self, solver: Solver, x: Tensor, sigmas: Sequence[float], ctx: Context, options: Mapping[str, object]
@@ -63,12 +66,11 @@ class Run:
     def _advance(self, value: tuple[Tensor, Tensor | None] | Tensor | None) -> None:
         self.request, self.done = None, []
         try:
-            with torch.inference_mode():
-                said = self._coroutine.send(value)
-                while isinstance(said, Step):
-                    self.step += 1
-                    self.done.append(said)
-                    said = self._coroutine.send(None)
+            said = self._coroutine.send(value)
+            while isinstance(said, Step):
+                self.step += 1
+                self.done.append(said)
+                said = self._coroutine.send(None)
             self.request = said
         except StopIteration as end:
             self.result = end.value
@@ -81,7 +83,7 @@ def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> G
         run.answer(known)
         if known.memory is not None and isinstance(denoiser, Remembering):
             denoiser.remember(known.memory)
-    watch: FiniteWatch | None = None
+    watch = FiniteWatch()
     try:
         while (request := run.request) is not None:
             with torch.inference_mode():
@@ -91,17 +93,15 @@ def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> G
                         f"step {run.step + 1}, sigma {request.sigma:.6g}: the model returned shape "
                         f"{tuple(prediction.denoised.shape)} for a state of shape {tuple(request.x.shape)}"
                     )
-                watch = watch or FiniteWatch(request.x.device)
                 watch.add(prediction.denoised, run.step + 1, request.sigma)
-            if recording is not None:
-                recording.add(prediction)
-            run.answer(prediction)
+                if recording is not None:
+                    recording.add(prediction)
+                run.answer(prediction)
             x, denoised = (run.done[-1].x, run.done[-1].denoised) if run.done else (request.x, prediction.denoised)
             yield Tick(min(run.step, run.steps), run.steps, request.sigma, run.evaluations, x, denoised)
     finally:
         run.close()
-    if watch is not None:
-        watch.finish()
+    watch.finish()
     assert run.result is not None
     return run.result
 

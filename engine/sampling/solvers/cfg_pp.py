@@ -50,8 +50,8 @@ def euler_ancestral_cfg_pp(
         if sigma_next == 0:
             x = guided
         elif not ctx.as_recorded:
-            down = ctx.process.ancestral(sigma, sigma_next, eta).sigma_down
-            x = renoised(moved(x, sigma, down, guided, uncond, ctx), sigma, sigma_next, eta, s_noise, ctx)
+            share = ctx.process.ancestral(sigma, sigma_next, eta)
+            x = renoised(moved(x, sigma, share.sigma_down, guided, uncond, ctx), share, s_noise, ctx)
         else:
             alpha, alpha_next = ctx.process.alpha(sigma), ctx.process.alpha(sigma_next)
             relative = sigma_next / alpha_next
@@ -118,9 +118,8 @@ def dpmpp_2s_ancestral_cfg_pp(
     """A CFG++ step to the middle, another from the start with the middle's estimates, then fresh noise."""
     for sigma, sigma_next in pairwise(sigmas):
         guided, uncond = yield Evaluate(x, sigma, needs_uncond=True)
-        down, up = split(sigma, sigma_next, eta)
-        if not ctx.as_recorded:
-            down = ctx.process.ancestral(sigma, sigma_next, eta).sigma_down
+        share = ctx.process.ancestral(sigma, sigma_next, eta)
+        down, up = split(sigma, sigma_next, eta) if ctx.as_recorded else (share.sigma_down, share.sigma_up)
         if down == 0:
             x = guided
         else:
@@ -134,6 +133,6 @@ def dpmpp_2s_ancestral_cfg_pp(
                 x = x + ctx.draw() * (up * s_noise) if up * s_noise > 0 else x
             else:
                 x = moved(x, sigma, down, guided_middle, uncond_middle, ctx)
-                x = renoised(x, sigma, sigma_next, eta, s_noise, ctx) if sigma_next > 0 else x
+                x = renoised(x, share, s_noise, ctx) if sigma_next > 0 else x
         yield Step(x, guided)
     return x

@@ -62,7 +62,8 @@ def dpm_2_ancestral(
     """dpm_2 down to `sigma_down`, then fresh noise back up."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
-        down = ctx.process.ancestral(sigma, sigma_next, eta).sigma_down
+        share = ctx.process.ancestral(sigma, sigma_next, eta)
+        down = share.sigma_down
         if down == 0:
             x = denoised
         else:
@@ -70,6 +71,6 @@ def dpm_2_ancestral(
             state = denoised.lerp(x, middle / sigma)
             halfway: Tensor = yield Evaluate(state, middle)
             x = x.add(state - halfway, alpha=(down - sigma) / middle)
-            x = renoised(x, sigma, sigma_next, eta, s_noise, ctx)
+            x = renoised(x, share, s_noise, ctx)
         yield Step(x, denoised)
     return x

@@ -83,7 +83,7 @@ def raised(x: Tensor, tau: float, target: float, tau_next: float, eta: float, s_
     if eta == 0:
         return x
     if not ctx.as_recorded:
-        return renoised(x, math.exp(-tau), math.exp(-tau_next), eta, s_noise, ctx)
+        return renoised(x, ctx.process.ancestral(math.exp(-tau), math.exp(-tau_next), eta), s_noise, ctx)
     up = math.sqrt(max(math.exp(-2 * tau_next) - math.exp(-2 * target), 0.0))
     return x + ctx.draw() * (up * s_noise) if up * s_noise > 0 else x
 

@@ -55,7 +55,8 @@ def dpmpp_2s_ancestral(
     """DPM-Solver++(2S) down to `sigma_down`, the middle taken in log-SNR; then fresh noise."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
-        down = ctx.process.ancestral(sigma, sigma_next, eta).sigma_down
+        share = ctx.process.ancestral(sigma, sigma_next, eta)
+        down = share.sigma_down
         if down == 0:
             x = denoised
         else:
@@ -63,7 +64,7 @@ def dpmpp_2s_ancestral(
             state = denoised.lerp(x, middle / sigma)
             halfway: Tensor = yield Evaluate(state, middle)
             x = halfway.lerp(x, down / sigma)
-            x = renoised(x, sigma, sigma_next, eta, s_noise, ctx)
+            x = renoised(x, share, s_noise, ctx)
         yield Step(x, denoised)
     return x
 

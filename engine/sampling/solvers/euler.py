@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
+from engine.sampling.process import Ancestral
 from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, alias, solver
 
 Strength: TypeAlias = Annotated[float, Range(0.0, 100.0)]
@@ -27,9 +28,8 @@ def churned(
     return x * fade + ctx.churn() * (s_noise * math.sqrt(max(raised**2 - (fade * sigma) ** 2, 0.0))), raised
 
 
-def renoised(x: Tensor, sigma: float, sigma_next: float, eta: float, s_noise: float, ctx: Context) -> Tensor:
-    """The second half of an ancestral step: from `sigma_down` back up to `sigma_next` with fresh noise."""
-    share = ctx.process.ancestral(sigma, sigma_next, eta)
+def renoised(x: Tensor, share: Ancestral, s_noise: float, ctx: Context) -> Tensor:
+    """The second half of an ancestral step: from `sigma_down` back up to the next level with fresh noise."""
     x = x * share.rescale if share.rescale != 1 else x
     return x.add(ctx.draw(), alpha=share.sigma_up * s_noise) if share.sigma_up * s_noise != 0 else x
 
@@ -66,10 +66,10 @@ def euler_ancestral(
     """Euler down to `sigma_down`, then fresh noise back up to the next level."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
-        down = ctx.process.ancestral(sigma, sigma_next, eta).sigma_down
-        x = denoised.lerp(x, down / sigma)
-        if sigma_next > 0 and (down != 0 or not ctx.as_recorded):
-            x = renoised(x, sigma, sigma_next, eta, s_noise, ctx)
+        share = ctx.process.ancestral(sigma, sigma_next, eta)
+        x = denoised.lerp(x, share.sigma_down / sigma)
+        if sigma_next > 0 and (share.sigma_down != 0 or not ctx.as_recorded):
+            x = renoised(x, share, s_noise, ctx)
         yield Step(x, denoised)
     return x
 

@@ -23,9 +23,8 @@ def res_rule(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noi
             denoised, uncond = yield Evaluate(x, sigma, needs_uncond=True)
         else:
             denoised = uncond = yield Evaluate(x, sigma)
-        down, up = split(sigma, sigma_next, eta)
-        if not ctx.as_recorded:
-            down = ctx.process.ancestral(sigma, sigma_next, eta).sigma_down
+        share = ctx.process.ancestral(sigma, sigma_next, eta)
+        down, up = split(sigma, sigma_next, eta) if ctx.as_recorded else (share.sigma_down, share.sigma_up)
         if down == 0:
             x = denoised
         else:
@@ -40,7 +39,7 @@ def res_rule(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noi
                 if ctx.as_recorded:
                     x = x + ctx.draw() * (up * s_noise) if up * s_noise > 0 else x
                 else:
-                    x = renoised(x, sigma, sigma_next, eta, s_noise, ctx)
+                    x = renoised(x, share, s_noise, ctx)
         last = sigma, down, uncond
         yield Step(x, denoised)
     return x
