@@ -19,11 +19,10 @@ from engine.jobs.job import JobQuery, State
 from tests.jobs.serving import log, service
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
-JOBS = 20
 
 
-def front(folder: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.jobs.front", str(folder), str(JOBS)]
+def front(folder: Path, count: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.jobs.front", str(folder), str(count)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -42,11 +41,14 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_every_accepted_job_ends_once_however_often_server_and_worker_are_killed(run: Runs, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "kills"), [(20, 5), pytest.param(200, 30, marks=pytest.mark.slow)])
+def test_every_accepted_job_ends_once_however_often_server_and_worker_are_killed(
+    run: Runs, tmp_path: Path, count: int, kills: int
+) -> None:
     dice = random.Random(4)
     accepted: set[str] = set()
-    for round_ in range(5):
-        process = front(tmp_path)
+    for round_ in range(kills):
+        process = front(tmp_path, count)
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         time.sleep(dice.uniform(0.3, 0.9))
@@ -61,8 +63,8 @@ def test_every_accepted_job_ends_once_however_often_server_and_worker_are_killed
         while worker is not None and not is_gone(worker):  # no orphan goes on
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    last = front(tmp_path)
-    said = last.communicate(timeout=60)[0]
+    last = front(tmp_path, count)
+    said = last.communicate(timeout=120)[0]
     assert last.returncode == 0
     accepted |= {line.split()[1] for line in said.splitlines() if line.startswith("accepted")}
     assert said.endswith("done\n")
@@ -70,8 +72,8 @@ def test_every_accepted_job_ends_once_however_often_server_and_worker_are_killed
     async def look() -> None:
         async with service(tmp_path, []) as jobs:
             page = await jobs.find(JobQuery(limit=1000))
-            assert {job.id for job in page.jobs} == {str(index) for index in range(JOBS)} >= accepted
-            assert Counter(job.state for job in page.jobs) == {State.SUCCEEDED: JOBS}
+            assert {job.id for job in page.jobs} == {str(index) for index in range(count)} >= accepted
+            assert Counter(job.state for job in page.jobs) == {State.SUCCEEDED: count}
             for job in page.jobs:
                 events = await log(jobs, job)
                 assert [event.number for event in events] == list(range(1, job.events + 1))
@@ -82,7 +84,7 @@ def test_every_accepted_job_ends_once_however_often_server_and_worker_are_killed
 
     run(look())
     ran = Counter((tmp_path / "notes").read_text().split())
-    assert set(ran) == {str(index) for index in range(JOBS)}
+    assert set(ran) == {str(index) for index in range(count)}
 
 
 def test_a_job_cancelled_just_before_the_kill_does_not_come_back(run: Runs, tmp_path: Path) -> None:

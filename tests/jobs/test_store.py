@@ -10,10 +10,12 @@ import pytest
 from engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, StoreInUse, UnknownJob
 from engine.execution.events import NodeFinished, NodeProgress, RunSucceeded
 from engine.graph.workflow import Workflow
+from engine.jobs.engines import engines, migrate
 from engine.jobs.events import Ended, JobEvent, Queued, Requeued, Started
 from engine.jobs.job import ENDED, Failure, Idempotency, JobQuery, Outcome, Request, State, Submission, Webhook
 from engine.jobs.settings import StoreSettings
 from engine.jobs.store import Store
+from engine.jobs.tables import METADATA
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 WORK = Request({"1": {"class_type": "Show", "inputs": {"value": "\0 ü \ud800", "x": float("inf")}}}, ["1"], {"a": [1]})
@@ -359,3 +361,16 @@ def test_facts_are_kept(run: Runs, store_settings: StoreSettings) -> None:
             assert await store.fact("paused") is False
 
     run(case())
+
+
+def test_migrations_make_exactly_the_tables_that_are_declared(store_settings: StoreSettings) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    writer, reader = engines(store_settings)
+    migrate(writer)
+    migrate(writer)
+    with reader.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    for each in (writer, reader):
+        each.dispose()
