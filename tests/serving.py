@@ -1,4 +1,4 @@
-"""A real server process for suites that drive it from outside: `sigmagraph serve` on a free port and a home of its own."""
+"""A real server for suites that drive it from outside: `sigmagraph serve` on a free port, with a home of its own."""
 
 import json
 import os

@@ -1,6 +1,7 @@
 """Keys, origins, hosts: who may ask, and that nobody sees what is another's."""
 
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -89,14 +90,15 @@ async def test_nothing_of_one_key_can_be_changed_by_another(serving: Serving) ->
 
 
 async def test_a_socket_hears_its_own_key_only_even_with_the_same_client_id(serving: Serving) -> None:
-    async with serving(keys=KEYS) as api:
-        async with api.socket("c", headers=key("a")) as ann, api.socket("c", headers=key("b")) as bob:
-            await api.queue(picture_graph(), headers=key("a"), client_id="c")
-            await ann.until(is_end)
-            mine = await api.queue(picture_graph(1), headers=key("b"), client_id="c")
-            heard = await bob.until(is_end)
-            ids = {m["data"]["prompt_id"] for m in heard if m["type"] != "status"}
-            assert ids == {mine}
+    async with serving(keys=KEYS) as api, AsyncExitStack() as sockets:
+        ann = await sockets.enter_async_context(api.socket("c", headers=key("a")))
+        bob = await sockets.enter_async_context(api.socket("c", headers=key("b")))
+        await api.queue(picture_graph(), headers=key("a"), client_id="c")
+        await ann.until(is_end)
+        mine = await api.queue(picture_graph(1), headers=key("b"), client_id="c")
+        heard = await bob.until(is_end)
+        ids = {m["data"]["prompt_id"] for m in heard if m["type"] != "status"}
+        assert ids == {mine}
 
 
 async def test_without_a_key_only_health_and_login_answer(serving: Serving) -> None:

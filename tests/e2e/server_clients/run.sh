@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Run other projects' API clients against a server of ours, with the demo workflow. Needs Python 3.11, Node 20 and npm.
+#   tests/e2e/server_clients/run.sh [python] [more options of pytest]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
+python=${1:-python3}
+shift || true
+export SIGMAGRAPH_TEST_CLIENTS=${SIGMAGRAPH_TEST_CLIENTS:-$PWD/.ci/clients}
+folder=$SIGMAGRAPH_TEST_CLIENTS
+if [ ! -d "$folder/venv" ]; then
+  python3 -m venv "$folder/venv"
+  "$folder/venv/bin/pip" install -q comfy-api-simplified==1.6.0 comfy-cli==1.23.0 "comfy-script[default]==0.6.1"
+fi
+if [ ! -d "$folder/npm/node_modules" ]; then
+  mkdir -p "$folder/npm"
+  (cd "$folder/npm" && npm init -y >/dev/null &&
+    npm install --no-audit --no-fund @saintno/comfyui-sdk@0.3.1 @stable-canvas/comfyui-client@1.5.9 ws@8)
+fi
+exec "$python" -m pytest tests/e2e/test_server_clients.py -m clients "$@"
