@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from engine.cli import fetch
 from engine.cli.app import app
 
-HEAVY = {"torch", "transformers", "numpy", "pydantic", "PIL", "huggingface_hub", "nodes"}
+HEAVY = {"torch", "transformers", "numpy", "pydantic", "PIL", "huggingface_hub", "sqlalchemy", "aiohttp", "nodes"}
 
 
 def test_help_loads_nothing_heavy() -> None:
