@@ -4,6 +4,7 @@ It ends as soon as the socket does: a front that was killed leaves no orphan beh
 """
 
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -75,6 +76,8 @@ class Child:
 
 def main(descriptor: int) -> int:
     """Serve the socket; the exit status says whether it ever started."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the front, which lets jobs finish and then says stop
+        signal.signal(number, _leave_it_to_the_front)
     channel = Channel(socket.socket(fileno=descriptor))
     frame = channel.receive()
     if frame is None:
@@ -95,6 +98,10 @@ def main(descriptor: int) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(QUIET_END)  # a node that hangs must not keep the process alive
+
+
+def _leave_it_to_the_front(number: int, frame: object) -> None:
+    """A terminal and systemd signal every process of a group; a handler, unlike ignoring, ends with an exec."""
 
 
 def _record(finished: Finished) -> dict[str, Any]:

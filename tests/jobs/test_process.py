@@ -82,14 +82,29 @@ def test_a_killed_worker_starts_again_and_its_job_ends_once(run: Runs, tmp_path:
             assert (await jobs.wait(job.id)).state is State.SUCCEEDED
             assert (await jobs.wait(other.id)).state is State.SUCCEEDED
             events = await log(jobs, job)
-        assert await_reasons(events) == ["worker died of SIGKILL"]
+        assert reasons(events) == ["worker died of SIGKILL"]
         assert ends(events) == 1
         assert [event.body.attempt for event in events if isinstance(event.body, Started)] == [1, 2]
 
     run(case())
 
 
-def await_reasons(events: Any) -> list[str]:
+def test_a_worker_leaves_interrupts_to_the_front(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child()]) as jobs:
+            job = await sent(jobs, count=20, seconds=0.02)
+            await started(jobs, job)
+            pid = jobs.workers()[0].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+            done = await jobs.wait(job.id)
+            assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
+
+    run(case())
+
+
+def reasons(events: Any) -> list[str]:
     return [event.body.reason for event in events if isinstance(event.body, Requeued)]
 
 
@@ -109,12 +124,12 @@ def test_a_job_that_kills_every_worker_fails_and_the_next_one_runs(run: Runs, tm
 
 def test_a_missed_step_deadline_costs_the_worker_its_life_not_the_job(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
-        async with service(tmp_path, [child()], step_deadline_s=0.4) as jobs:
+        async with service(tmp_path, [child()], step_deadline_s=1.0) as jobs:
             assert await jobs.ready(20)
             job = await sent(jobs, "Hang", unless=str(tmp_path / "hung"))
             assert (await jobs.wait(job.id)).state is State.SUCCEEDED
             assert await attempts(jobs, job.id) == [1, 2]
-            assert "missed its step deadline" in await_reasons(await log(jobs, job))[0]
+            assert "missed its step deadline" in reasons(await log(jobs, job))[0]
 
     run(case())
 
@@ -145,7 +160,9 @@ def test_two_workers_share_the_jobs(run: Runs, tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_start_is_named_with_its_reason(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
-        async with service(tmp_path, [child("broken")], ready_wait_s=1.5) as jobs:
+        async with service(tmp_path, [child("broken")], ready_wait_s=0.05) as jobs:
+            while not jobs.workers()[0].last_error:
+                await asyncio.sleep(0.02)
             with pytest.raises(NotAccepting, match="cannot start: ValueError: no such device"):
                 await sent(jobs)
             assert not await jobs.ready(0.01)
@@ -158,6 +175,6 @@ def test_a_worker_that_speaks_nonsense_is_replaced(run: Runs, tmp_path: Path) ->
         async with service(tmp_path, [child()]) as jobs:
             job = await sent(jobs, "Babble", unless=str(tmp_path / "babbled"))
             assert (await jobs.wait(job.id)).state is State.SUCCEEDED
-            assert "said something that cannot be read" in await_reasons(await log(jobs, job))[0]
+            assert "said something that cannot be read" in reasons(await log(jobs, job))[0]
 
     run(case())
