@@ -1,6 +1,6 @@
 """A mapping from name to part. Duplicates raise, unknown names suggest; nothing here knows what a part is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from engine.errors import DuplicateName, UnknownName
@@ -24,6 +24,10 @@ class Registry(Mapping[str, T], Generic[T]):
             raise DuplicateName(f"{self.kind} {name!r} is registered already")
         self._parts[name] = part
         return part
+
+    def arrange(self, first: Iterable[str]) -> None:
+        """Put these names first, in this order; the others follow as they were added."""
+        self._parts = {name: self[name] for name in first} | self._parts
 
     def copy(self) -> "Registry[T]":
         """An independent registry with the same parts, for tests and plugins."""

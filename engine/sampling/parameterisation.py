@@ -73,8 +73,8 @@ class Parameterisation:
         return noise * math.sqrt(1.0 + sigma**2) + latent
 
     def released(self, sigma: float, x: Tensor) -> Tensor:
-        """Undo the signal's scale in a state left at level `sigma` (0 after a whole run)."""
-        return x / (1.0 - sigma) if self.target == "flow" else x
+        """Undo the signal's scale in a state left at level `sigma` (0 after a whole run; at 1 there is no signal)."""
+        return x / (1.0 - sigma) if self.target == "flow" and sigma < 1 else x
 
     def is_maximum(self, sigma: float) -> bool:
         """Whether this level counts as the top of the trained range, or lies above it."""

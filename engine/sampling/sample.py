@@ -150,7 +150,7 @@ def prepare(
     batch_index: Sequence[int] | None,
 ) -> Prepared:
     """Everything a run needs, from the latent as it is: noise, start state, context, mask."""
-    levels = checked_sigmas(sigmas)
+    levels = checked_sigmas(sigmas, solver)
     initial = noise.initial(latent, batch_index)
     latent, initial = (one.float() if one.dtype in HALF else one for one in (latent, initial))
     x = parameterisation.start(levels[0], initial, latent)
@@ -276,14 +276,21 @@ def sample(
             raise Cancelled(f"cancelled after {tick.evaluations} evaluations, step {tick.step} of {tick.steps}")
 
 
-def checked_sigmas(sigmas: Sequence[float]) -> list[float]:
-    """The sigmas, finite, not negative and never rising; a repeated one is a step of length zero and is left out."""
+def checked_sigmas(sigmas: Sequence[float], solver: Solver) -> list[float]:
+    """The sigmas: finite, not negative, falling all the way; or rising all the way, for a sampler that can invert.
+
+    A repeated sigma is a step of length zero and is left out.
+    """
     kept = [float(sigmas[0])]
+    rises = solver.inverts and sigmas[-1] > sigmas[0]
     for place, sigma in enumerate(sigmas):
-        if not 0 <= sigma < float("inf"):
-            raise BadValue(f"sigmas[{place}]", sigma, "a finite number that is not negative")
-        if sigma > kept[-1]:
-            raise BadValue(f"sigmas[{place}]", sigma, f"at most the sigma before it, {kept[-1]:.6g}")
-        if sigma < kept[-1]:
+        if not (sigma > 0 if rises else sigma >= 0) or sigma == float("inf"):
+            raise BadValue(
+                f"sigmas[{place}]", sigma, "a finite number above 0" if rises else "a finite number, 0 or more"
+            )
+        if (sigma < kept[-1]) if rises else (sigma > kept[-1]):
+            bound = "at least" if rises else "at most"
+            raise BadValue(f"sigmas[{place}]", sigma, f"{bound} the sigma before it, {kept[-1]:.6g}")
+        if sigma != kept[-1]:
             kept.append(float(sigma))
     return kept

@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.errors import BadValue
 from engine.sampling.beta_quantile import beta_quantile
 from engine.sampling.levels import ContinuousLevels, Levels
-from engine.sampling.schedules import resampled, schedule
+from engine.sampling.schedules import SCHEDULES, resampled, schedule
 from engine.sampling.solver import Choices, Range
 
 Positive: TypeAlias = Annotated[float, Range(1e-3, 100.0)]
@@ -257,3 +257,18 @@ def sd_turbo(levels: Levels, steps: int, *, denoise: Annotated[float, Range(0.0,
     if not picked:
         raise BadValue("schedule sd_turbo.denoise", denoise, "at least 0.1")
     return ended(picked)
+
+
+SCHEDULES.arrange(
+    (
+        "simple",
+        "sgm_uniform",
+        "karras",
+        "exponential",
+        "ddim_uniform",
+        "beta",
+        "normal",
+        "linear_quadratic",
+        "kl_optimal",
+    )
+)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy
 import pytest
 import torch
 
@@ -52,7 +53,6 @@ def test_brownian_noise_is_the_recorded_one_bit_for_bit_in_any_order() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**40 + 3, 2**64 - 1])
 def test_seed_words_are_numpys(seed: int) -> None:
-    numpy = pytest.importorskip("numpy")
     words = SeedWords(seed)
     for key in ((), (0, 0), (5, 3), (2**33 + 1, 20)):
         theirs = numpy.random.SeedSequence(entropy=seed, spawn_key=key, pool_size=24).generate_state(4)

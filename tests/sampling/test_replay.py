@@ -15,6 +15,7 @@ from engine.sampling import (
     Counter,
     Prediction,
     Recording,
+    Silent,
     find_schedule,
     find_solver,
     run_sigmas,
@@ -217,3 +218,25 @@ def test_an_empty_schedule_returns_the_latent_untouched() -> None:
 def test_results_can_be_used_outside_inference_mode() -> None:
     result = run("euler@1")
     assert not result.is_inference()
+
+
+@pytest.mark.parametrize("name", [name for name, one in SOLVERS.items() if one.inverts])
+def test_a_rising_schedule_turns_an_image_into_the_noise_it_came_from(name: str) -> None:
+    latent = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
+    down = [0.98 * (1 - i / 200) + 0.005 * i / 200 for i in range(201)]
+    noise = sample(bumps, latent, down[::-1], sd3(), name, noise=Silent(Comfy(1)))
+    back = sample(bumps, noise, down, sd3(), name, noise=Silent(Comfy(1)))
+    assert (back - latent).abs().max() < 0.05
+
+
+def test_a_rising_schedule_is_refused_where_the_sampler_cannot_invert() -> None:
+    with pytest.raises(BadValue, match="at most the sigma before it"):
+        run("euler_ancestral@2", sigmas=[0.1, 0.5, 0.9])
+    with pytest.raises(BadValue, match="above 0"):
+        run("euler@2", sigmas=[0.0, 0.5, 0.9])
+
+
+def test_menus_show_existing_names_first_and_in_their_order() -> None:
+    assert list(SOLVERS)[:3] == ["euler", "euler_cfg_pp", "euler_ancestral"]
+    assert list(SCHEDULES)[:3] == ["simple", "sgm_uniform", "karras"]
+    assert list(SOLVERS).index("uni_pc_bh2") < list(SOLVERS).index("res_2s")

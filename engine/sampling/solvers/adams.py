@@ -71,7 +71,7 @@ def as_recorded_v(levels: Sequence[float], sigma_next: float) -> list[float]:
     return [h * share for share in shares]
 
 
-@solver("lms", order=4, source="Adams-Bashforth in sigma; k-diffusion (Crowson 2022)", revision=2)
+@solver("lms", order=4, inverts=True, source="Adams-Bashforth in sigma; k-diffusion (Crowson 2022)", revision=2)
 def lms(x: Tensor, sigmas: Sequence[float], ctx: Context, *, order: Annotated[int, Range(1, 100)] = 4) -> Steps:
     """Linear multistep in sigma with exact weights."""
     return (yield from multistep(x, sigmas, order, exact))

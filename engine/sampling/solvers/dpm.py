@@ -16,6 +16,7 @@ DROPPED = "revision 1 drops the last sigma above 0, which makes the final jump l
     "dpm_2",
     order=2,
     evaluations=2,
+    inverts=True,
     source="Lu 2022, arXiv:2206.00927, DPM-Solver-2; Karras 2022",
     revision=2,
     remark=DROPPED,

@@ -16,6 +16,7 @@ FURTHEST = 1.0  # a line through two estimates is followed at most this many tim
 @solver(
     "dpmpp_2m",
     order=2,
+    inverts=True,
     source=SOURCE + ", Alg. 2",
     revision=2,
     remark="revision 2 bounds the extrapolation where a step is more than twice the one before",

@@ -34,7 +34,7 @@ def renoised(x: Tensor, share: Ancestral, s_noise: float, ctx: Context) -> Tenso
     return x.add(ctx.draw(), alpha=share.sigma_up * s_noise) if share.sigma_up * s_noise != 0 else x
 
 
-@solver("euler", order=1, source="Karras 2022, arXiv:2206.00364, Alg. 2, first order", revision=2)
+@solver("euler", order=1, inverts=True, source="Karras 2022, arXiv:2206.00364, Alg. 2, first order", revision=2)
 def euler(
     x: Tensor,
     sigmas: Sequence[float],

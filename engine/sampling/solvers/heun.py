@@ -11,7 +11,7 @@ from engine.sampling.solvers.euler import Level, Strength, churned
 from engine.sampling.solvers.lagrange import integrals
 
 
-@solver("heun", order=2, evaluations=2, source="Karras 2022, arXiv:2206.00364, Alg. 2", revision=2)
+@solver("heun", order=2, evaluations=2, inverts=True, source="Karras 2022, arXiv:2206.00364, Alg. 2", revision=2)
 def heun(
     x: Tensor,
     sigmas: Sequence[float],
