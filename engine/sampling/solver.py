@@ -144,8 +144,8 @@ class Solver:
     `evaluations` counts model evaluations per step;
     `restarts_seed` says that its noise sequence begins with the run's initial noise (existing seeds, CPU);
     `composes_mask` that a masked run ends by putting the kept region back; `masks_with_next_seed` that the kept
-    region's noise is not the initial one; `splits_batch` that its steps depend on the image, so each runs alone; `inverts` that
-    it can run up a rising schedule, from image to noise;
+    region's noise is not the initial one; `splits_batch` that its steps depend on the image, so each runs alone;
+    `inverts` that it can run up a rising schedule, from image to noise;
     `fixed` are options this name settles; `older` are its earlier revisions.
     """
 
