@@ -30,20 +30,24 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> "Server":
-        """Start, and wait until it is ready."""
+    def start(self, path: str = "/ready") -> "Server":
+        """Start, and wait until it answers this path."""
         arguments = ["--home", str(self.home), "--port", str(self.port), *self.options]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with (self.home / "server.log").open("ab") as log:
             command = [*COMMAND, *arguments]
             self.process = subprocess.Popen(command, cwd=CHECKOUT, stderr=log, stdout=log, env=environment)
+        return self.until(path)
+
+    def until(self, path: str) -> "Server":
+        """Wait until a path answers with 200."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             with suppress(urllib.error.URLError, ConnectionError):
-                if self.json("/ready")["status"] == "ready":
-                    return self
-            assert self.process.poll() is None, (self.home / "server.log").read_text()
-            time.sleep(0.2)
+                self.json(path)
+                return self
+            assert self.process is None or self.process.poll() is None, (self.home / "server.log").read_text()
+            time.sleep(0.02)
         raise AssertionError((self.home / "server.log").read_text())
 
     def stop(self) -> None:

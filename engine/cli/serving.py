@@ -59,9 +59,11 @@ def bound(host: str, port: int) -> socket.socket:
     """A socket that has its port, before anything else is started."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, proto)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        with contextlib.ExitStack() as undo:
+            listener = undo.enter_context(socket.socket(family, kind, proto))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            undo.pop_all()
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         reason = "is in use; choose another with --port" if taken else f"cannot be used: {error.strerror or error}"
