@@ -77,7 +77,9 @@ def test_comfy_cli_checks_runs_and_waits(server: Server, clients: Path, graph: P
     place = ["--host", "127.0.0.1", "--port", str(server.port)]
     command = [*comfy, "run", "--workflow", str(graph), "--wait", *place]
     environment = os.environ | {"HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, env=environment, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=180, env=environment, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "completed" in done.stdout.lower()
 
