@@ -110,16 +110,17 @@ async def submissions(jobs: JobService, clients: int, each: int) -> float:
     return clients * each / (time.perf_counter() - began)
 
 
-def resident_mb() -> float:
-    """What this process holds in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
+def resident_mb(pid: int | str = "self") -> float:
+    """What a process holds in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / 1e6
 
 
 async def memory(count: int) -> None:
     """Resident memory of the front while jobs come and go; ended jobs beyond 1,000 are forgotten."""
     async with serving("own process", syncs=False, keep=1000) as jobs:
         for done in range(0, count + 1, max(1, count // 10)):
-            print(f"  {done:>6} jobs  {resident_mb():7.1f} MB resident in the front")
+            worker_mb = resident_mb(jobs.workers()[0].pid or "self")
+            print(f"  {done:>6} jobs  resident: front {resident_mb():6.1f} MB, worker {worker_mb:6.1f} MB", flush=True)
             if done < count:
                 await asyncio.gather(*(jobs.submit(Submission(chain())) for _ in range(max(1, count // 10))))
                 while (await jobs.counts()).remaining:

@@ -53,7 +53,8 @@ class Checker:
         written = (node.class_type for node in workflow.nodes.values())
         if any(name in nodes and nodes[name].validator is not None for name in written):
             return await self._ask(workflow, targets, owner)
-        graph = validate(workflow, nodes, self._services(owner), targets)
+        # on a thread: large graphs take their time, and lists of files are read from disk
+        graph = await asyncio.to_thread(validate, workflow, nodes, self._services(owner), targets)
         return Checked(tuple(graph.roots), tuple(graph.problems))
 
     async def _ask(self, workflow: Workflow, targets: Collection[str] | None, owner: str) -> Checked:

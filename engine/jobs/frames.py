@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 from asyncio import IncompleteReadError, StreamReader
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -43,9 +44,9 @@ class Channel:
         self._file = end.makefile("rb")
 
     def send(self, header: dict[str, Any], data: bytes = b"") -> None:
-        """Send one frame whole."""
+        """Send one frame whole; to a front that is gone it makes no difference: whoever receives finds out."""
         frame = pack(header, data)
-        with self._lock:
+        with self._lock, suppress(OSError):
             self._socket.sendall(frame)
 
     def receive(self) -> tuple[dict[str, Any], bytes] | None:

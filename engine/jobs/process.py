@@ -169,7 +169,7 @@ class ProcessWorker:
     def _mourn(self) -> None:
         """Tell who waits for it."""
         jobs, self._jobs, self._last_error = tuple(self._jobs), {}, self._reason
-        LOG.warning("worker %s %s", self.name, self._reason, extra={"worker": self.name, "jobs": list(jobs)})
+        LOG.warning("%s %s", self.name, self._reason, extra={"worker": self.name, "jobs": list(jobs)})
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(WorkerLost(f"{self.name} {self._reason}"))

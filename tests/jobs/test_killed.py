@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from engine.jobs.accounts import CREDIT
 from engine.jobs.events import Ended, Started
 from engine.jobs.job import JobQuery, State
 from tests.jobs.serving import log, service
@@ -81,6 +82,11 @@ def test_every_accepted_job_ends_once_however_often_server_and_worker_are_killed
                 assert isinstance(events[-1].body, Ended)
                 starts = [event.body.attempt for event in events if isinstance(event.body, Started)]
                 assert starts == list(range(1, job.attempt + 1))
+            [account] = await jobs.accounts.list()
+            assert (account.credits, account.held, account.spent) == (CREDIT, 0, count * CREDIT)
+            entries = await jobs.accounts.ledger(account.id, limit=1000)
+            assert sum(entry.amount for entry in entries) == account.credits
+            assert len({entry.job_id for entry in entries}) == len(entries) == count + 1
 
     run(look())
     ran = Counter((tmp_path / "notes").read_text().split())
