@@ -1,14 +1,15 @@
 """Who goes next on the device: much shorter remaining work goes first, else first come, first served.
 
-Remaining work shrinks in our eyes with the time since a job arrived (to half once that is as long as it still needs),
-so nothing starves. A job of which nothing is known yet counts as nearly done: one step is enough to learn its pace.
-Only less than half overtakes: paces are measured, and equal jobs must not swap places over noise.
+Remaining work shrinks in our eyes with the time since a job arrived (to half once that is twenty times what it still
+needs), so nothing starves. A job of which nothing is known yet counts as nearly done: one step is enough to learn its
+pace. Only less than half overtakes: paces are measured, and equal jobs must not swap places over noise.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 OVERTAKES_AT = 0.5
+PATIENCE = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Claimant:
         """Remaining work as it counts: less, the longer ago the job arrived."""
         if self.remaining_s <= 0:
             return 0.0
-        return self.remaining_s / (1 + self.age_s / self.remaining_s)
+        return self.remaining_s / (1 + self.age_s / (PATIENCE * self.remaining_s))
 
 
 def first(claimants: Iterable[Claimant]) -> Claimant:

@@ -32,6 +32,7 @@ class Task:
         self.arguments = run.arguments(vertex)
         self.seconds = 0.0
         self.pace_s = float("inf")
+        self._paced_at = (0.0, 0.0)
         self.progress: Progress | None = None
         self.pending: Pending | None = None
         self.outcome: list[Row] | Needs | BaseException | None = None
@@ -57,8 +58,8 @@ class Task:
         except (Exception, SystemExit) as error:  # noqa: BLE001  # what node code raises fails its run, never the lane
             self.outcome = error
         finally:
-            spent = self._clock() - began
-            self.seconds, self.pace_s = self.seconds + spent, min(self.pace_s, spent)
+            self.seconds += self._clock() - began
+            self._measure()
 
     def _advance(self) -> Progress | Pending:
         """Cancels are thrown in where the node reported progress; before its first step there is nothing to stop."""
@@ -84,10 +85,17 @@ class Task:
         return isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError"
 
     def remaining_seconds(self) -> float:
-        """A guess: the steps left, each as long as the fastest so far; 0 while nothing is known."""
-        if self.progress is None:
+        """A guess: what is left of the progress, at the fastest pace so far; 0 while no pace is known."""
+        if self.progress is None or self.pace_s == float("inf"):
             return 0.0
         return self.pace_s * max(0.0, self.progress.maximum - self.progress.value)
+
+    def _measure(self) -> None:
+        """Seconds per unit of progress; a report that advances nothing says nothing about pace."""
+        seconds, value = self._paced_at
+        if self.progress is not None and self.progress.value > value:
+            self.pace_s = min(self.pace_s, (self.seconds - seconds) / (self.progress.value - value))
+            self._paced_at = self.seconds, self.progress.value
 
     def resume(self, results: list[Any]) -> None:
         """What it waited for is there."""
