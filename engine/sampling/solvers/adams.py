@@ -83,7 +83,7 @@ def lms(x: Tensor, sigmas: Sequence[float], ctx: Context, *, order: Annotated[in
     source="Liu 2022, arXiv:2202.09778; Zhang & Chen 2022, arXiv:2204.13902",
     revision=2,
     remark="revision 1 weights as if steps were equal; " + EXACT,
-    older={1: {"order": 1}},
+    older={1: {"order": 2}},
 )
 def ipndm(x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: Annotated[int, Range(1, 4)] = 4) -> Steps:
     """Improved pseudo numerical method: Adams-Bashforth, order raised step by step."""

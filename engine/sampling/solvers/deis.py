@@ -49,7 +49,6 @@ class VpTime:
     source="Zhang & Chen 2022, arXiv:2204.13902, tAB and rhoAB",
     revision=2,
     remark="revision 1 defaults to tab, a 10,000-point sum over the time of one fixed VP process; revision 2 to rhoab",
-    older={1: {"order": 1}},
 )
 def deis(
     x: Tensor,

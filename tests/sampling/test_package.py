@@ -1,0 +1,19 @@
+"""The package as seen from outside: its public names, and what importing it brings in."""
+
+import subprocess
+import sys
+
+import engine.sampling as package
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert sorted(package.__all__) == sorted(set(package.__all__))
+    assert all(hasattr(package, name) for name in package.__all__)
+
+
+def test_importing_sampling_brings_in_nothing_of_ours_beyond_it() -> None:
+    listed = "sorted(name for name in sys.modules if name.split('.')[0] in ('engine', 'nodes'))"
+    code = f"import sys, engine.sampling; print(*{listed})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    beyond = [name for name in found if not name.startswith("engine.sampling")]
+    assert beyond == ["engine", "engine.errors", "engine.registry", "engine.writing"]
