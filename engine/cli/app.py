@@ -6,7 +6,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import check, compare, fetch, keys, models, nodes, plan, replay, run, samplers, serve
+from engine.cli import (
+    check,
+    compare,
+    endpoints,
+    fetch,
+    keys,
+    models,
+    nodes,
+    plan,
+    publish,
+    replay,
+    run,
+    samplers,
+    serve,
+)
 from engine.errors import EngineError
 
 __all__ = ["app", "main"]
@@ -42,6 +56,8 @@ app.command("run")(run.run)
 app.command("replay")(replay.replay)
 app.command("serve")(serve.serve)
 app.add_typer(keys.keys, name="keys")
+app.add_typer(endpoints.endpoints, name="endpoints")
+app.command("publish")(publish.publish)
 app.command("compare")(compare.compare)
 app.command("check")(check.check)
 app.command("plan")(plan.plan)

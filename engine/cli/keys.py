@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["keys"]
 
 keys = typer.Typer(help="Make, list and withdraw keys; give credits.", no_args_is_help=True)
-Database = Annotated[str | None, typer.Option(help="SQLAlchemy URL.", show_default="SQLite in HOME/user")]
+Database = Annotated[
+    str | None,
+    typer.Option(envvar="SIGMAGRAPH_DATABASE", help="SQLAlchemy URL.", show_default="SQLite in HOME/user"),
+]
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `sigmagraph keys list` shows it.")]
 
 
@@ -23,7 +26,7 @@ KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `sigmagraph keys li
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     credits: Annotated[float, typer.Option(help="Credits to begin with.")] = 0.0,
-    scope: Annotated[list[str] | None, typer.Option(help="submit, read, admin.", show_default="submit, read")] = None,
+    scopes: Annotated[str, typer.Option(help="Some of read, submit and admin.")] = "read,submit",
     endpoint: Annotated[list[str] | None, typer.Option(help="A slug it may call.", show_default="all")] = None,
     spend_limit: Annotated[float | None, typer.Option(help="Credits it may spend in all.")] = None,
     requests_per_minute: Annotated[float | None, typer.Option(help="Its own rate limit.")] = None,
@@ -36,7 +39,7 @@ def create(
     async def work(accounts: "Accounts") -> "tuple[str, Account]":
         return await accounts.create(
             name,
-            scope or ("submit", "read"),
+            [each.strip() for each in scopes.split(",") if each.strip()],
             endpoints=endpoint or None,
             credits=_micro(credits),
             spend_limit=_micro(spend_limit) if spend_limit is not None else None,

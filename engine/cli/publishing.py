@@ -3,7 +3,7 @@
 import secrets
 from pathlib import Path
 
-from engine.cli.workspace import CHECKOUT
+from engine.cli.endpoints import ENDPOINTS
 from engine.errors import MissingFile, WriteFailed
 from engine.jobs.service import JobService
 from engine.server.endpoints.accounts import StoredAccounts
@@ -12,9 +12,8 @@ from engine.server.endpoints.endpoint import load_endpoints
 from engine.server.keys import StoredKeys
 from engine.server.settings import Settings
 
-__all__ = ["ENDPOINTS", "published"]
+__all__ = ["published"]
 
-ENDPOINTS = CHECKOUT / "workflows" / "endpoints"
 DEMO = "checkpoints/sigmagraph-demo.safetensors"
 SECRET = "output-urls.key"
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import web
@@ -19,6 +20,8 @@ from engine.server.endpoints.viewer import make_doors
 
 __all__ = ["PATHS", "mount"]
 
+FLOWS = "/workflows/{slug}"
+"""Only the published slugs are ours there: other names are stored workflows, which have their own adapter."""
 LOG = logging.getLogger("sigmagraph.server")
 
 PATHS: Mapping[str, Mapping[str, Door]] = {
@@ -41,11 +44,14 @@ def mount(app: web.Application, published: Published | None) -> None:
     if published is None:
         app[GUARDED] = frozenset()
         return
+    slugs = "|".join(re.escape(slug) for slug in published.endpoints)
     every_path = {**make_doors(PATHS), **PATHS}
+    flows = every_path.pop(FLOWS)
     routes = [web.route("*", path, guarded(doors)) for path, doors in every_path.items()]
+    routes += [web.route("*", FLOWS.replace("{slug}", f"{{slug:{slugs}}}"), guarded(flows))] if slugs else []
     nothing = Door(_nothing)
     every = dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), nothing)
-    routes += [web.route("*", f"/{root}/{{rest:.*}}", guarded(every)) for root in ("v1", "v2", "workflows", "outputs")]
+    routes += [web.route("*", f"/{root}/{{rest:.*}}", guarded(every)) for root in ("v1", "v2", "outputs")]
     app[PUBLISHED] = published
     app[GUARDED] = frozenset(route.handler for route in routes)
     app.add_routes(routes)

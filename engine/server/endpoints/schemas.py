@@ -12,10 +12,12 @@ MAYBE_NUMBER: Json = {"type": "number", "nullable": True}
 URL: Json = {"type": "string", "format": "uri"}
 STATUS: Json = {"type": "string", "enum": ["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]}
 OUTPUT: Json = {"oneOf": [TEXT, {"type": "array", "items": TEXT}], "description": "one picture, or a list of them"}
+WORD: Json = {"type": "string", "pattern": r"^[!-~]{1,255}$"}
+WEB: Json = {"type": "string", "pattern": r"^https?://[a-zA-Z0-9.-]{1,200}(:[0-9]{1,5})?(/[!-~]{0,1000})?$"}
 HEADERS = (
-    ("Idempotency-Key", "the same key with the same body makes one request, however often it is sent"),
-    ("X-Webhook-Url", "told when the request has ended"),
-    ("X-Webhook-Secret", "signs what is sent there (HMAC-SHA256)"),
+    ("Idempotency-Key", "the same key with the same body makes one request, however often it is sent", WORD),
+    ("X-Webhook-Url", "told when the request has ended", WEB),
+    ("X-Webhook-Secret", "signs what is sent there (HMAC-SHA256)", WORD),
 )
 
 

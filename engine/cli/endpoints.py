@@ -1,0 +1,100 @@
+"""`sigmagraph endpoints`: the published workflows: list them, check them, try one here without a server."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.cli.workspace import CHECKOUT, Home, workspace
+
+__all__ = ["ENDPOINTS", "endpoints"]
+
+ENDPOINTS = CHECKOUT / "workflows" / "endpoints"
+
+endpoints = typer.Typer(help="List, check and try the published workflows.", invoke_without_command=True)
+Folder = Annotated[Path | None, typer.Option("--folder", help="The folder.", show_default="workflows/endpoints")]
+Demo = Annotated[bool, typer.Option("--demo", help="Bound to the demo checkpoint.")]
+
+
+@endpoints.callback()
+def listing(context: typer.Context, folder: Folder = None) -> None:
+    """List the published workflows (without a further word)."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.table import Table
+
+    from engine.cli.console import out
+    from engine.server.endpoints.endpoint import load_endpoints
+
+    table = Table("slug", "title", "graph", "parameters", "price", box=None, pad_edge=False)
+    for slug, each in load_endpoints(folder or ENDPOINTS).items():
+        price = each.manifest.price
+        shown = f"{price.per_call:g} + {price.per_megapixel_step:g} per megapixel and step"
+        table.add_row(slug, each.manifest.title, each.manifest.graph, str(len(each.manifest.parameters)), shown)
+    out().print(table)
+
+
+@endpoints.command("check")
+def check(folder: Folder = None, demo: Demo = False) -> None:
+    """Hold every manifest against its graph and the nodes; exit code 1 where something is wrong."""
+    from engine.cli.console import out, remark
+    from engine.server.endpoints.endpoint import declaration_problems, load_endpoints
+
+    found = load_endpoints(folder or ENDPOINTS, is_demo=demo)
+    nodes = workspace().nodes
+    lines = [f"{each.path}: {problem}" for each in found.values() for problem in declaration_problems(each, nodes)]
+    for line in lines:
+        out().print(line, markup=False, soft_wrap=True)
+    if lines:
+        raise typer.Exit(1)
+    remark(f"{len(found)} endpoints: nothing wrong")
+
+
+@endpoints.command("try")
+def attempt(
+    slug: Annotated[str, typer.Argument(help="As the list shows it.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where pictures go.", show_default="./output")] = None,
+    folder: Folder = None,
+    demo: Demo = False,
+    home: Home = None,
+) -> None:
+    """Run one call here, without a server, and print the paths of its pictures."""
+    from engine.cli.report import Report
+    from engine.errors import UnknownName
+    from engine.execution.cache import MemoryCache
+    from engine.execution.run import execute
+    from engine.graph.plan import plan
+    from engine.server.endpoints.endpoint import load_endpoints
+    from engine.server.endpoints.values import read_values
+
+    found = load_endpoints(folder or ENDPOINTS, is_demo=demo)
+    if slug not in found:
+        raise UnknownName("endpoint", slug, found)
+    space, endpoint = workspace(home, output), found[slug]
+    allowed = endpoint.allowed(space.nodes, space.folders)
+    values = read_values(endpoint, _read(settings or []), allowed)
+    bound = endpoint.bind(values.all, slug)
+    graph = space.validated(bound)
+    space.require_output()
+    with Report({node_id: node.title for node_id, node in bound.nodes.items()}, space) as report:
+        result = execute(plan(graph, space.folders), space.folders, MemoryCache(), report)
+    result.or_raise()
+    report.finish()
+
+
+def _read(settings: list[str]) -> dict[str, Any]:
+    """`steps=4` is a number, `prompt=a cat` a text; what is no JSON is taken as it stands."""
+    from engine.errors import BadValue
+
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise BadValue("--set", setting, "NAME=VALUE")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values

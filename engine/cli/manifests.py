@@ -1,0 +1,125 @@
+"""A first manifest from a graph: which inputs become parameters, their names, ranges and roles, written as TOML."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from engine.errors import BadValue
+from engine.graph.node import Input, Node
+from engine.graph.workflow import Link, Workflow, WorkflowNode
+
+__all__ = ["first_manifest", "slug_of"]
+
+TYPES = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BOOLEAN": "boolean", "COMBO": "string"}
+ROLES = {"seed": "seed", "noise_seed": "seed", "width": "width", "height": "height", "steps": "steps"}
+ROLES |= {"batch_size": "batch"}
+KEPT = frozenset({"filename_prefix"})
+FORMATS = """
+[parameters.image_format]
+type = "string"
+description = "Format of the pictures"
+default = "png"
+enum = ["jpeg", "png", "webp"]
+role = "format"
+
+[parameters.base64]
+type = "boolean"
+description = "Pictures as base64 instead of URLs"
+default = false
+role = "base64"
+"""
+
+
+def slug_of(name: str) -> str:
+    """A name as paths carry it."""
+    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._") or "workflow"
+
+
+def first_manifest(workflow: Workflow, nodes: Mapping[str, Node], slug: str, title: str) -> tuple[str, str]:
+    """The manifest's text and the graph's: titles in the graph are made unique, because bindings go by title."""
+    titles = _titles(workflow)
+    outputs = [
+        i for i, each in workflow.nodes.items() if each.class_type in nodes and nodes[each.class_type].output_node
+    ]
+    if not outputs:
+        raise BadValue("workflow", slug, "a graph with an output node such as SaveImage")
+    prompt = workflow.prompt()
+    for node_id, name in titles.items():
+        prompt[node_id].setdefault("_meta", {})["title"] = name
+    lines = [f"slug = {_text(slug)}", f"title = {_text(title)}", f"graph = {_text(slug + '.json')}"]
+    lines += ["deadline_s = 300.0", "", "[reply]", f"images = {_text(titles[outputs[0]])}", "", "[price]"]
+    lines += ["per_call = 0.0"]
+    seen: Counter[str] = Counter()
+    played: set[str] = set()
+    for node_id, declared, value in _settable(workflow, nodes):
+        name = _name(declared.name, titles[node_id], seen)
+        lines += ["", f"[parameters.{name}]", *_parameter(declared, value, titles[node_id], played)]
+    return "\n".join(lines) + "\n" + FORMATS, json.dumps(prompt, indent=2) + "\n"
+
+
+def _titles(workflow: Workflow) -> dict[str, str]:
+    """A title per node, each once."""
+    counts: Counter[str] = Counter()
+    titles = {}
+    for node_id, node in workflow.nodes.items():
+        counts[node.title] += 1
+        titles[node_id] = node.title if counts[node.title] == 1 else f"{node.title} {counts[node.title]}"
+    return titles
+
+
+def _settable(workflow: Workflow, nodes: Mapping[str, Node]) -> Iterator[tuple[str, Input, Any]]:
+    """Inputs a caller may set: values in the graph that are no link, no file and no file name."""
+    for node_id, node in workflow.nodes.items():
+        for name, value in node.inputs.items():
+            declared = nodes[node.class_type].declared.get(name) if node.class_type in nodes else None
+            if declared is not None and _is_settable(declared, value, node):
+                yield node_id, declared, value
+
+
+def _is_settable(declared: Input, value: Any, node: WorkflowNode) -> bool:
+    is_plain = isinstance(value, bool | int | float | str) and not isinstance(value, Link)
+    return is_plain and declared.type in TYPES and declared.file is None and declared.name not in KEPT
+
+
+def _name(name: str, title: str, seen: Counter[str]) -> str:
+    """`text` of a node called Prompt is `prompt`; a name that is taken gets its node before it."""
+    wanted = _word(title) if name == "text" else name
+    if seen[wanted]:
+        wanted = f"{_word(title)}_{name}"
+    seen[wanted] += 1
+    return wanted if seen[wanted] == 1 else f"{wanted}_{seen[wanted]}"
+
+
+def _parameter(declared: Input, value: Any, title: str, played: set[str]) -> list[str]:
+    kind = TYPES[declared.type]
+    number = float(value) if kind == "number" else value
+    lines = [f"type = {_text(kind)}", f"default = {_toml(number)}"]
+    limits = (("minimum", declared.options.get("min")), ("maximum", declared.options.get("max")))
+    lines += [
+        f"{name} = {_toml(limit)}" for name, limit in limits if limit is not None and kind in ("integer", "number")
+    ]
+    role = ROLES.get(declared.name)
+    if role is not None and role not in played:
+        played.add(role)
+        lines += [f"role = {_text(role)}"] + (["random = -1"] if role == "seed" else [])
+        lines += ["round_to = 16"] if role in ("width", "height") else []
+    place = _text(f"{title}.{declared.name}")
+    lines += [f"choices_of = {place}"] if declared.type == "COMBO" else []
+    tip = declared.options.get("tooltip")
+    lines += [f"description = {_text(str(tip))}"] if tip else []
+    return [*lines, f"binds = [{place}]"]
+
+
+def _word(title: str) -> str:
+    return re.sub(r"\W+", "_", title.lower()).strip("_") or "value"
+
+
+def _toml(value: Any) -> str:
+    return _text(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _text(value: str) -> str:
+    """A TOML text: JSON's escapes are among TOML's, surrogate pairs apart."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

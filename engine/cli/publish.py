@@ -1,0 +1,42 @@
+"""`sigmagraph publish`: a saved workflow becomes an endpoint: its graph, and a first manifest to edit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.endpoints import ENDPOINTS
+from engine.cli.workspace import Home, workspace
+
+__all__ = ["publish"]
+
+
+def publish(
+    workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
+    slug: Annotated[str | None, typer.Option(help="Its name in paths.", show_default="the file's name")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The folder of endpoints.", show_default="workflows/endpoints")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an endpoint of that name.")] = False,
+    home: Home = None,
+) -> None:
+    """Write a first manifest from a graph: every number, choice and text that the graph sets becomes a parameter."""
+    from engine.cli.console import out, remark
+    from engine.cli.manifests import first_manifest, slug_of
+    from engine.errors import WriteFailed
+    from engine.server.endpoints.endpoint import load_endpoint
+    from engine.writing import make_folder
+
+    space = workspace(home)
+    document = space.load(workflow)
+    name, folder = slug or slug_of(workflow.stem), make_folder(to or ENDPOINTS)
+    manifest, graph = folder / f"{name}.toml", folder / f"{name}.json"
+    taken = next((path for path in (manifest, graph) if path.exists()), None)
+    if taken is not None and not force:
+        raise WriteFailed(taken, "is there already; --force replaces it, --slug takes another name")
+    text, prompt = first_manifest(document, space.nodes, name, workflow.stem)
+    graph.write_text(prompt, "utf-8")
+    manifest.write_text(text, "utf-8")
+    endpoint = load_endpoint(manifest)
+    out().print(str(manifest), markup=False, soft_wrap=True)
+    remark(f"{len(endpoint.manifest.parameters)} parameters; served as /v1/{name}, /v2/{name} and /workflows/{name}")
