@@ -152,8 +152,6 @@ def test_a_database_in_a_place_that_cannot_be_is_named(run: Runs, tmp_path: Path
 
 
 def test_a_password_is_not_part_of_any_message(run: Runs) -> None:
-    pytest.importorskip("psycopg")
-
     async def case() -> str:
         with pytest.raises(StoreFailed) as caught:
             await Store(StoreSettings("postgresql+psycopg://me:secret@127.0.0.1:1/none")).open()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,3 +131,25 @@ def test_what_a_killed_server_owed_is_delivered_by_the_next(run: Runs, store_set
 )
 def test_private_addresses_are_told_apart(address: str, expected: bool) -> None:
     assert is_public(address) is expected
+
+
+def test_the_documented_check_accepts_what_was_sent_and_nothing_else(run: Runs, store_settings: StoreSettings) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()
+    names: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    is_genuine = names["is_genuine"]
+
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await ended(store)
+            receiver = Receiver()
+            webhooks = served(store, receiver)
+            await until(store, webhooks, 1)
+            await webhooks.stop()
+        [(_, body, headers)] = receiver.got
+        assert is_genuine("s3cret", headers, body)
+        assert not is_genuine("other", headers, body)
+        assert not is_genuine("s3cret", headers, body + b" ")
+        assert not is_genuine("s3cret", {**headers, "Webhook-Timestamp": "1"}, body)
+
+    run(case())
