@@ -3,10 +3,11 @@
     python -m benchmarks.interleaving [--long 4] [--short 12] [--rounds 3]
 
 Long jobs sample 70 steps, short ones 4, all with seeds of their own. The long ones are submitted first, the short ones
-at even intervals while those run. Times are processor time of the process, because other programs may run: from a short
-job's submission to its end, all that the process did meanwhile. Printed: the short jobs' 95th percentile beside their
-median alone, throughput beside one job after the other, and whether every result is that of the job alone, bit for bit. Exit code 1 where p95 is above twice the time alone, throughput more than 3 % below serial,
-or a result differs.
+at even intervals while those run. Times are processor time of the process, because other programs may run: from a
+short job's submission to its end, all that the process did meanwhile. Printed: the short jobs' 95th percentile beside
+their median alone, throughput beside one job after the other, and whether every result is that of the job alone, bit
+for bit. Exit code 1 where p95 is above twice the time alone, throughput more than 3 % below serial, or a result
+differs.
 """
 
 import argparse
