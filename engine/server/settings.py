@@ -41,6 +41,9 @@ class Settings(BaseModel):
     max_pixels: int = Field(128 * 1024 * 1024, gt=0, description="largest picture that is decoded")
     max_nodes: int = Field(20_000, gt=0, description="largest graph that is accepted")
     previews: bool = Field(True, description="show pictures while sampling")
+    bare_previews: bool = Field(
+        False, description="previews also for clients that read no metadata; some of those take each for a result"
+    )
     in_process: bool = Field(False, description="run nodes in the HTTP process: for debugging")
     cache_mb: int = Field(4096, ge=0, description="memory for cached results of nodes")
     private_webhooks: bool = Field(False, description="let webhooks go to addresses of private networks")

@@ -1,5 +1,6 @@
 """The editor as a person uses it, for both generations of the page."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,8 @@ class Editor:
 
     def reopen(self, name: str) -> dict[str, Any]:
         """Open a saved workflow from the side bar; its colour and the number of nodes."""
-        item = self.page.locator(".comfyui-workflows-browse").get_by_text(name, exact=True)
+        title = re.compile(rf"^\s*{name}(\.json)?\s*$")
+        item = self.page.locator(".comfyui-workflows-browse").get_by_text(title)
         if not item.count():
             self.page.get_by_role("button", name="Workflows (w)").first.click()
         item.first.wait_for()

@@ -35,9 +35,14 @@ def demo(seed: int) -> dict[str, Any]:
     return graph
 
 
-async def until_over(server: Server, graph: Any, client_id: str) -> tuple[str, list[Any]]:
+FLAGS = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
+
+
+async def until_over(server: Server, graph: Any, client_id: str, *, takes: bool = False) -> tuple[str, list[Any]]:
     """Connect, submit, and read until nothing is executing any more; (id, messages)."""
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{server.url}/ws?clientId={client_id}") as ws:
+        if takes:
+            await ws.send_json(FLAGS)
         body = json.dumps({"prompt": graph, "client_id": client_id}).encode()
         prompt_id = await asyncio.to_thread(lambda: _posted(server, body))
         seen: list[Any] = []
@@ -69,7 +74,16 @@ def test_the_socket_flow_fetches_history_and_pictures_when_it_is_over(server: Se
         assert Image.open(io.BytesIO(response.read())).size == (128, 128)
     kinds = [message["type"] for message in messages if isinstance(message, dict)]
     assert kinds.count("progress") >= 4
-    assert any(isinstance(message, bytes) for message in messages), "previews while sampling"
+    assert not any(isinstance(message, bytes) for message in messages), "previews are for clients that announced them"
+
+
+def test_a_client_that_announced_it_sees_pictures_while_sampling(server: Server) -> None:
+    _, messages = asyncio.run(until_over(server, demo(4), uuid.uuid4().hex, takes=True))
+    frames = [message for message in messages if isinstance(message, bytes)]
+    assert frames
+    length = int.from_bytes(frames[0][4:8], "big")
+    assert json.loads(frames[0][8 : 8 + length])["node_id"] == "5"
+    assert max(Image.open(io.BytesIO(frames[0][8 + length :])).size) <= 512
 
 
 def test_the_image_flow_gets_its_picture_over_the_socket(server: Server) -> None:

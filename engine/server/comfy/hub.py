@@ -29,13 +29,14 @@ class Client:
     sid: str
     takes_metadata: bool = False
     reads_logs: bool = False
+    takes_bare_previews: bool = False
     outbox: Outbox = field(default_factory=Outbox)
 
     def send(self, sent: wire.Sent) -> None:
         """Queue a message in the form this client reads."""
         if isinstance(sent, wire.Message):
             self.outbox.put(sent.text, sent.replaces)
-        else:
+        elif sent.is_result or self.takes_metadata or self.takes_bare_previews:
             key = None if sent.is_result else f"preview {sent.meta['prompt_id']}"
             self.outbox.put(sent.frame(takes_metadata=self.takes_metadata), key)
 

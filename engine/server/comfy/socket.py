@@ -24,6 +24,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     ws = web.WebSocketResponse(heartbeat=30.0, max_msg_size=4 * 1024 * 1024, compress=False, timeout=CLOSE_S)
     await ws.prepare(request)
     client = Client(request[OWNER], request.query.get("clientId") or secrets.token_hex(16))
+    client.takes_bare_previews = request.app[SETTINGS].bare_previews
     hub, sockets = request.app[HUB], request.app[SOCKETS]
     sockets.add(ws)
     await hub.join(client)

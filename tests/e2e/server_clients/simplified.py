@@ -14,5 +14,8 @@ images = api.queue_and_wait_images(workflow, "Save")
 uploaded = api.upload_image(picture)
 first = next(iter(images.values()))
 queue = api.get_queue()
-print(json.dumps({"images": len(images), "png": first[:4] == b"\x89PNG", "uploaded": uploaded["name"], "queue": queue}))
+sys.stdout.write(
+    json.dumps({"images": len(images), "png": first[:4] == b"\x89PNG", "uploaded": uploaded["name"], "queue": queue})
+    + "\n"
+)
 assert Path(picture).is_file()

@@ -138,8 +138,17 @@ async def test_flags_count_as_the_first_message_and_invalid_json_before_does_not
             assert "feature_flags" not in kinds(await socket.until(is_end))
 
 
+async def test_a_client_that_reads_no_metadata_is_spared_previews_but_gets_results(serving: Serving) -> None:
+    async with serving() as api, api.socket("c") as socket:
+        graph = SEND_GRAPH | {"1": {"class_type": "Slow", "inputs": {"seconds": 0.1, "steps": 20, "turn": 0}}}
+        graph["10"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
+        await api.queue(graph, client_id="c")
+        frames = [m for m in await socket.until(is_end) if isinstance(m, bytes)]
+        assert [frame[8:12] for frame in frames] == [b"\x89PNG"]
+
+
 async def test_previews_carry_metadata_for_those_who_said_so_and_are_bare_for_others(serving: Serving) -> None:
-    async with serving() as api, api.socket("new") as new, api.socket("old") as old:
+    async with serving(bare_previews=True) as api, api.socket("new") as new, api.socket("old") as old:
         await new.ws.send_str(FLAGS)
         await new.until(lambda m: m["type"] == "feature_flags")
         prompt_id = await api.queue(slow_graph())
