@@ -1,5 +1,6 @@
 """k-diffusion's own functions: as an independent oracle, and as samplers through the adapter; ours as its functions."""
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor
 
 from engine.registry import Registry
-from engine.sampling import SOLVERS, Comfy, Prediction, Run, drive, edm, sample
+from engine.sampling import SCHEDULES, SOLVERS, Comfy, Prediction, Run, Wanted, drive, edm, sample
 from engine.sampling.k_diffusion import as_k_diffusion, from_k_diffusion
 from engine.sampling.sample import context_of
 from engine.sampling.solver import Noise, Solver
+from engine.sampling.spacings import Span
 from tests.oracles import k_diffusion_sampling
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD
 
@@ -151,3 +153,26 @@ def test_our_samplers_can_be_called_as_k_diffusions_functions() -> None:
     assert (result - theirs).abs().max() < 1e-11
     assert len(calls) == 15
     assert set(calls[0]) >= {"x", "i", "sigma", "denoised"}
+
+
+def test_schedules_it_has_are_the_same() -> None:
+    module, span = k_diffusion_sampling(), Span(0.03, 14.6)
+    pairs = {
+        "karras": module.get_sigmas_karras(12, 0.03, 14.6),
+        "exponential": module.get_sigmas_exponential(12, 0.03, 14.6),
+        "polyexponential": module.get_sigmas_polyexponential(12, 0.03, 14.6, rho=1.0),
+        "vp": module.get_sigmas_vp(12),
+    }
+    for name, theirs in pairs.items():
+        assert SCHEDULES[name](span, 12) == pytest.approx(theirs.tolist(), rel=5e-4)  # exp(x) - 1 without expm1
+
+
+def test_the_brownian_tree_is_torchsdes() -> None:
+    torchsde = importlib.import_module("torchsde")
+    start = torch.zeros(3, 5)
+    tree = torchsde.BrownianTree(0.03125, start, 1.0, entropy=77, tol=1e-6, pool_size=24)
+    ours = Comfy(77).streams(start, Wanted(0.03125, 1.0))
+    for sigma, sigma_next in ((1.0, 0.7), (0.7, 0.31), (0.31, 0.3), (0.9, 0.123456), (0.123456, 0.03125)):
+        high, low = torch.tensor([sigma, sigma_next])
+        theirs = -tree(low, high) / (high - low).sqrt()
+        assert (ours.brownian(sigma, sigma_next) - theirs).abs().max() < 1e-5

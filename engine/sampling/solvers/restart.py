@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Annotated
 
 from torch import Tensor
 
-from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
+from engine.sampling.solver import Context, Noise, Range, Steps, solver
+from engine.sampling.solvers.heun import heun
 
 Percent = Annotated[float, Range(0.0, 1.0)]
 
@@ -33,25 +33,12 @@ def restart(
     """Heun's rule; on reaching `to_percent` of the way, noise back to `from_percent` and solve that part again."""
     high, low = ctx.levels.percent_to_sigma(from_percent), ctx.levels.percent_to_sigma(to_percent)
     inside = [sigma for sigma in sigmas if high >= sigma >= low and 0 < sigma < sigmas[0]]
-    x = yield from _heun(x, [sigma for sigma in sigmas if not inside or sigma >= inside[-1]])
+    x = yield from heun(x, [sigma for sigma in sigmas if not inside or sigma >= inside[-1]], ctx)
     if inside:
         for _ in range(times if len(inside) > 1 else 0):
             x = _noised_back(x, inside[-1], inside[0], ctx)
-            x = yield from _heun(x, inside)
-        x = yield from _heun(x, [sigma for sigma in sigmas if sigma <= inside[-1]])
-    return x
-
-
-def _heun(x: Tensor, sigmas: Sequence[float]) -> Steps:
-    for sigma, sigma_next in pairwise(sigmas):
-        denoised: Tensor = yield Evaluate(x, sigma)
-        slope, width = (x - denoised) / sigma, sigma_next - sigma
-        ahead = x + slope * width
-        if sigma_next > 0:
-            corrected: Tensor = yield Evaluate(ahead, sigma_next)
-            ahead = x + (slope + (ahead - corrected) / sigma_next) * (width / 2)
-        x = ahead
-        yield Step(x, denoised)
+            x = yield from heun(x, inside, ctx)
+        x = yield from heun(x, [sigma for sigma in sigmas if sigma <= inside[-1]], ctx)
     return x
 
 
