@@ -54,10 +54,10 @@ def picture(tmp_path: Path) -> Path:
 
 
 def said(command: list[str], folder: Path) -> Any:
-    """The JSON of the last line a client printed."""
+    """The JSON a script printed; clients print lines of their own around it."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{")))
 
 
 def test_comfy_api_simplified(server: Server, clients: Path, graph: Path, picture: Path, tmp_path: Path) -> None:
