@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.plugins import Plugins
 from engine.cli.workspace import Home, workspace
 
 __all__ = ["check"]
@@ -16,6 +17,7 @@ def check(
         list[str] | None, typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input first.")
     ] = None,
     home: Home = None,
+    plugins: Plugins = None,
 ) -> None:
     """Validate a workflow without running it."""
     from engine.cli.console import remark, warn

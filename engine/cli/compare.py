@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.plugins import Plugins
 from engine.cli.workspace import Home, workspace
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def compare(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the results go.", show_default="./output/compare")] = None,
     home: Home = None,
+    plugins: Plugins = None,
 ) -> None:
     """Run every combination; write a contact sheet, a work-precision plot, the sigma curves and a CSV."""
     from engine.cli.comparison.cells import Cell, run_cells

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.plugins import Plugins
 from engine.cli.workspace import Home, Workspace, workspace
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ SHOWN_CHOICES = 8
 
 
 def nodes(
-    name: Annotated[str | None, typer.Argument(help="A node class, to see its inputs.")] = None, home: Home = None
+    name: Annotated[str | None, typer.Argument(help="A node class, to see its inputs.")] = None,
+    home: Home = None,
+    plugins: Plugins = None,
 ) -> None:
     """List the nodes, or show one."""
     from engine.cli.console import out

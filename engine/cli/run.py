@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.plugins import Plugins
 from engine.cli.workspace import CacheBudget, CustomNodes, Home, workspace
 
 __all__ = ["run"]
@@ -23,6 +24,7 @@ def run(
     ] = None,
     custom_nodes: CustomNodes = None,
     home: Home = None,
+    plugins: Plugins = None,
 ) -> None:
     """Run a workflow and print the path of each picture."""
     from engine.cli.console import warn

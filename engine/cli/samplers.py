@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.plugins import Plugins
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,6 +18,7 @@ __all__ = ["samplers"]
 def samplers(
     name: Annotated[str | None, typer.Argument(help="A sampler or schedule, to see its options.")] = None,
     schedules: Annotated[bool, typer.Option("--schedules", help="List the schedules instead.")] = False,
+    plugins: Plugins = None,
 ) -> None:
     """List the samplers: order, evaluations per step, noise, options, revision, source."""
     from engine.cli.console import out
