@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from engine.errors import BadValue, UnknownKey
 from engine.jobs.database import Tx
-from engine.jobs.job import LOCAL
+from engine.jobs.job import LARGEST_COST, LOCAL, is_name
 from engine.jobs.store import Store
 from engine.jobs.tables import accounts, ledger
 
@@ -87,6 +87,9 @@ class Accounts:
         unknown = set(scopes) - SCOPES
         if unknown or not scopes:
             raise BadValue("scopes", sorted(scopes), f"some of {', '.join(sorted(SCOPES))}")
+        if not is_name(name):
+            raise BadValue("name", name, "a short printable text")
+        _check_amount(credits)
         secret = PREFIX + secrets.token_hex(BYTES)
         account_id, at = secrets.token_hex(8), self._store.clock()
         row = {
@@ -148,6 +151,7 @@ class Accounts:
 
     async def credit(self, account_id: str, amount: int, reason: str = "grant") -> Account:
         """Add credits, or take some away (never below what jobs hold)."""
+        _check_amount(amount)
         at = self._store.clock()
 
         def work(tx: Tx) -> Account:
@@ -170,7 +174,12 @@ class Accounts:
 
 def _hash(secret: str) -> str:
     """One round is enough: the key is 128 random bits, not a password."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _check_amount(amount: int) -> None:
+    if abs(amount) > LARGEST_COST:
+        raise BadValue("amount", amount, f"at most {LARGEST_COST}")
 
 
 def _grant(tx: Tx, account_id: str, amount: int, reason: str, at: float) -> None:
@@ -183,7 +192,7 @@ def _grant(tx: Tx, account_id: str, amount: int, reason: str, at: float) -> None
 
 def _one(connection: Connection, account_id: str) -> Account:
     query = select(accounts).where(accounts.c.id == account_id)
-    row = connection.execute(query).mappings().one_or_none()
+    row = connection.execute(query).mappings().one_or_none() if is_name(account_id) else None
     if row is None or account_id == LOCAL:
         raise UnknownKey(f"there is no account {account_id!r}")
     return _account(dict(row))

@@ -120,7 +120,7 @@ def entries(ui: Any) -> list[dict[str, str]]:
     found = [entry for group in groups if isinstance(group, list | tuple) for entry in group]
     return [
         {
-            "kind": str(entry.get("type", "output")),
+            "kind": str(entry.get("type", "output"))[:16],
             "subfolder": str(entry.get("subfolder", "")),
             "filename": str(entry["filename"]),
         }

@@ -15,7 +15,14 @@ from threading import Condition, Thread
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from engine.errors import StoreFailed
 from engine.jobs.engines import Lock, engines, migrate
@@ -208,7 +215,7 @@ class Database:
 
     def _sort_out(self, batch: Sequence[_Work[Any]], error: SQLAlchemyError) -> Sequence[_Work[Any]]:
         """Nothing of the batch happened. Sure work waits for another try, the rest is refused."""
-        is_over = self._give_up_at is not None and time.monotonic() > self._give_up_at
+        is_over = _is_final(error) or (self._give_up_at is not None and time.monotonic() > self._give_up_at)
         problem = _failed(self.settings.url, error)
         problem.__cause__ = error
         refused = [work for work in batch if is_over or not work.is_sure]
@@ -216,6 +223,12 @@ class Database:
             work.problem = problem
         self._tell([], refused)
         return [work for work in batch if work.is_sure and not is_over]
+
+
+def _is_final(error: SQLAlchemyError) -> bool:
+    """Whether another try would fail the same way: the database refuses what it was given, not to be there."""
+    is_refused = isinstance(error, DataError | IntegrityError | ProgrammingError | NotSupportedError)
+    return is_refused or not isinstance(error, DBAPIError)
 
 
 def _failed(url: str, error: SQLAlchemyError) -> StoreFailed:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from engine.errors import IllegalMove
+from engine.errors import BadValue, IllegalMove
 from engine.graph.problems import Problem
 from engine.graph.workflow import Workflow
 
 __all__ = [
     "ENDED",
+    "LARGEST",
+    "LARGEST_COST",
     "LOCAL",
     "Accepted",
     "Failure",
@@ -25,6 +27,7 @@ __all__ = [
     "State",
     "Submission",
     "Webhook",
+    "is_name",
     "move",
 ]
 
@@ -63,12 +66,35 @@ def move(job_id: str, state: State, to: State) -> State:
     return to
 
 
+LONGEST_NAME = 255
+LARGEST = 2**31 - 1
+LARGEST_COST = 10**15
+
+
+def is_name(text: str) -> bool:
+    """Whether both databases can hold it as an id or key: not empty, not long, no control characters, real text."""
+    return 0 < len(text) <= LONGEST_NAME and text.isprintable()
+
+
+def _named(place: str, text: str) -> None:
+    if not is_name(text):
+        raise BadValue(place, text[: LONGEST_NAME + 1], f"1 to {LONGEST_NAME} printable characters")
+
+
+def _within(place: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:  # NaN is not within anything
+        raise BadValue(place, value, f"{low:g} to {high:g}")
+
+
 @dataclass(frozen=True, slots=True)
 class Idempotency:
     """A client's key for one submission; the same key with another body is refused. Remembered for 24 hours."""
 
     key: str
     digest: str
+
+    def __post_init__(self) -> None:
+        _named("idempotency key", self.key)
 
     @classmethod
     def of(cls, key: str, body: bytes) -> "Idempotency":
@@ -109,6 +135,15 @@ class Submission:
     idempotency: Idempotency | None = None
     webhook: Webhook | None = None
     retry_of: str | None = None
+
+    def __post_init__(self) -> None:
+        _named("job id", self.job_id)
+        _named("owner", self.owner)
+        _within("number", self.number, -1e300, 1e300)
+        _within("priority", self.priority, -LARGEST, LARGEST)
+        _within("cost", self.cost, 0, LARGEST_COST)
+        _within("expires_s", self.expires_s, 0, 1e9)
+        _within("keep_s", self.keep_s, 0, 1e10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +229,10 @@ class JobQuery:
     limit: int = 64
     offset: int = 0
     with_request: bool = False
+
+    def __post_init__(self) -> None:
+        _within("limit", self.limit, 0, LARGEST)
+        _within("offset", self.offset, 0, LARGEST)
 
 
 @dataclass(frozen=True, slots=True)

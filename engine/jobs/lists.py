@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from engine.errors import BadValue, UnknownJob
-from engine.jobs.job import ENDED, Job, JobQuery, Page, State
+from engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
 from engine.jobs.protocol import Counts
 from engine.jobs.rows import LIGHT, WHOLE, job_of
 from engine.jobs.tables import jobs
@@ -25,7 +25,8 @@ LARGEST_PAGE = 10_000
 
 def get(connection: Connection, job_id: str, owner: str | None) -> Job:
     """One job, whole; raises `UnknownJob`."""
-    row = connection.execute(select(*WHOLE).where(jobs.c.id == job_id)).mappings().one_or_none()
+    query = select(*WHOLE).where(jobs.c.id == job_id)
+    row = connection.execute(query).mappings().one_or_none() if is_name(job_id) else None
     if row is None or (owner is not None and row["owner"] != owner):
         raise UnknownJob(job_id)
     return job_of(row)  # type: ignore[arg-type]  # RowMapping is a Mapping of str in all we select
@@ -39,9 +40,9 @@ def page(connection: Connection, query: JobQuery) -> Page:
     total = connection.execute(select(func.count()).select_from(jobs).where(*where)).scalar_one()
     column = ORDERS[query.by]
     order = (column.desc(), jobs.c.seq.desc()) if query.newest_first else (column, jobs.c.seq)
-    limit = max(0, min(query.limit, LARGEST_PAGE))
+    limit = min(query.limit, LARGEST_PAGE)
     columns = WHOLE if query.with_request else LIGHT
-    rows = select(*columns).where(*where).order_by(*order).limit(limit).offset(max(0, query.offset))
+    rows = select(*columns).where(*where).order_by(*order).limit(limit).offset(query.offset)
     return Page([job_of(row) for row in connection.execute(rows).mappings()], total)  # type: ignore[arg-type]
 
 

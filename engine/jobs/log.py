@@ -11,6 +11,7 @@ from engine.execution.events import NodeFinished
 from engine.jobs.artifacts import entries
 from engine.jobs.database import Tx
 from engine.jobs.events import Body, JobEvent
+from engine.jobs.job import LARGEST
 from engine.jobs.records import decode, encode
 from engine.jobs.tables import artifacts, events, jobs
 
@@ -58,7 +59,10 @@ def _step(names: tuple[str, ...]) -> ReturningUpdate[Any]:
 def read(connection: Connection, job_id: str, owner: str, after: int, limit: int) -> list[JobEvent]:
     """Events above `after`, in order."""
     query = (
-        select(events).where(events.c.job_id == job_id, events.c.number > after).order_by(events.c.number).limit(limit)
+        select(events)
+        .where(events.c.job_id == job_id, events.c.number > max(0, min(after, LARGEST)))
+        .order_by(events.c.number)
+        .limit(max(0, min(limit, LARGEST)))
     )
     return [
         JobEvent(job_id, owner, row.number, row.at, decode(row.type, row.body)) for row in connection.execute(query)
@@ -69,7 +73,11 @@ def owner_of_file(connection: Connection, kind: str, subfolder: str, filename: s
     """Who made a file last."""
     query = (
         select(artifacts.c.owner)
-        .where(artifacts.c.filename == filename, artifacts.c.subfolder == subfolder, artifacts.c.kind == kind)
+        .where(
+            artifacts.c.filename == _text(filename),
+            artifacts.c.subfolder == _text(subfolder),
+            artifacts.c.kind == _text(kind),
+        )
         .order_by(artifacts.c.seq.desc())
         .limit(1)
     )
@@ -87,4 +95,9 @@ def _files(event: JobEvent) -> list[dict[str, Any]]:
     if not isinstance(body, NodeFinished):
         return []
     made = {"job_id": event.job_id, "owner": event.owner, "at": event.at, "node_id": body.node_id}
-    return [made | file for file in entries(body.ui)]
+    return [made | {name: _text(value) for name, value in file.items()} for file in entries(body.ui)]
+
+
+def _text(name: str) -> str:
+    """A file name as both databases can hold it: one that is no text, or has a NUL, is written in escapes."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

@@ -11,7 +11,7 @@ from engine.errors import DuplicateJob, IdempotencyConflict, UnknownJob
 from engine.jobs import credit, log
 from engine.jobs.database import Tx
 from engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
-from engine.jobs.job import Failure, Idempotency, Job, Outcome, Request, State, Submission, move
+from engine.jobs.job import Failure, Idempotency, Job, Outcome, Request, State, Submission, is_name, move
 from engine.jobs.rows import LIGHT, UNTOUCHED, WHOLE, inserted, job_of
 from engine.jobs.tables import deliveries, idempotency, jobs
 
@@ -32,7 +32,7 @@ def the_job(tx: Tx, job_id: str, owner: str | None = None) -> Job:
 
 
 def _row(tx: Tx, query: Select[Any], job_id: str, owner: str | None = None) -> Mapping[str, Any]:
-    row = tx.connection.execute(query, {"job": job_id}).mappings().one_or_none()
+    row = tx.connection.execute(query, {"job": job_id}).mappings().one_or_none() if is_name(job_id) else None
     if row is None or (owner is not None and row["owner"] != owner):
         raise UnknownJob(job_id)
     return row  # type: ignore[return-value]  # RowMapping is a Mapping of str in all we select

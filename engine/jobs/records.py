@@ -12,7 +12,7 @@ from engine.jobs.job import Failure, State
 __all__ = ["decode", "encode", "plain"]
 
 LONGEST_TEXT = 4096
-DEEPEST = 12
+DEEPEST = 32
 
 
 def _members(union: Any) -> list[type[Any]]:

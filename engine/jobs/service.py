@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from engine.errors import IllegalMove, NotAccepting, StoreFailed, WorkerLost
+from engine.errors import BadValue, IllegalMove, NotAccepting, StoreFailed, WorkerLost
 from engine.graph.document import parse_workflow
 from engine.graph.node import Node, Services
 from engine.graph.workflow import Workflow
@@ -17,7 +17,7 @@ from engine.jobs.check import Checker
 from engine.jobs.dispatch import Dispatcher
 from engine.jobs.events import JobEvent, is_last
 from engine.jobs.feed import Feed
-from engine.jobs.job import LOCAL, Accepted, Job, JobQuery, Outcome, Page, Request, State, Submission
+from engine.jobs.job import LARGEST, LOCAL, Accepted, Job, JobQuery, Outcome, Page, Request, State, Submission
 from engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
 from engine.jobs.recover import recover
 from engine.jobs.settings import JobSettings
@@ -145,6 +145,8 @@ class JobService:
         front: bool = False,
         priority: int | None = None,
     ) -> Job:
+        if (number is not None and not abs(number) < 1e300) or (priority is not None and abs(priority) > LARGEST):
+            raise BadValue("place in the queue", number if priority is None else priority, "a finite number")
         job = await self.store.place(job_id, owner, number, front, priority)
         if job_id in self._dispatcher.queue:
             self._dispatcher.add(job)

@@ -14,9 +14,10 @@ from engine.execution import events as run_events
 from engine.graph.document import parse_workflow
 from engine.graph.node import Extra, FileIn, Hidden, Node, Options, Output, Range, Socket, Tooltip, node
 from engine.graph.validate import validate
+from engine.graph.workflow import Workflow
 from engine.jobs.declare import declarations, declared
 from engine.jobs.events import Ended, Queued, Requeued, Started
-from engine.jobs.job import ENDED, Failure, Idempotency, State, move
+from engine.jobs.job import ENDED, Failure, Idempotency, JobQuery, State, Submission, move
 from engine.jobs.records import TYPES, decode, encode, plain
 from engine.jobs.worker import load_factory
 from tests.graph.small import NODES, chain
@@ -50,6 +51,35 @@ def test_an_end_is_what_nothing_leaves() -> None:
 
 def test_equal_bodies_make_equal_keys() -> None:
     assert Idempotency.of("k", b"a") == Idempotency.of("k", b"a") != Idempotency.of("k", b"b")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"job_id": ""},
+        {"job_id": "x" * 256},
+        {"job_id": "a\0b"},
+        {"job_id": "\ud800"},
+        {"owner": "a\nb"},
+        {"number": float("nan")},
+        {"number": float("inf")},
+        {"priority": 2**40},
+        {"cost": -1},
+        {"cost": 2**63},
+        {"expires_s": float("nan")},
+        {"keep_s": -1.0},
+    ],
+    ids=str,
+)
+def test_what_no_database_can_hold_is_refused_by_name(bad: dict[str, Any]) -> None:
+    with pytest.raises(BadValue, match=next(iter(bad)).replace("_id", " id")):
+        Submission(Workflow({}), **bad)
+
+
+def test_lists_and_keys_have_limits_too() -> None:
+    for make in (lambda: JobQuery(offset=2**70), lambda: JobQuery(limit=-1), lambda: Idempotency.of("a\0", b"")):
+        with pytest.raises(BadValue):
+            make()
 
 
 EVENTS = [
@@ -100,7 +130,7 @@ def test_what_is_opaque_is_named_and_what_is_deep_ends() -> None:
     deep: list[Any] = []
     deep.append(deep)
     assert plain({1: object(), "t": (1, {2})}) == {"1": "<object>", "t": [1, [2]]}
-    assert json.dumps(plain(deep)).endswith("<list>" + '"' + "]" * 12)
+    assert json.dumps(plain(deep)).endswith("<list>" + '"' + "]" * 32)
     assert plain("abc", 2) == "ab..."
 
 

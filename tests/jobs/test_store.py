@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, StoreInUse, UnknownJob
+from engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, StoreInUse, UnknownJob, UnknownKey
 from engine.execution.events import NodeFinished, NodeProgress, RunSucceeded
 from engine.graph.workflow import Workflow
+from engine.jobs.accounts import Accounts
 from engine.jobs.engines import engines, migrate
 from engine.jobs.events import Ended, JobEvent, Queued, Requeued, Started
 from engine.jobs.job import ENDED, Failure, Idempotency, JobQuery, Outcome, Request, State, Submission, Webhook
@@ -336,6 +337,40 @@ def test_files_belong_to_who_made_them(run: Runs, store_settings: StoreSettings)
             await store.append("x", [NodeFinished("9", "SaveImage", "9", "executed", 1.0, {"images": [picture]})])
             assert await store.owner_of_file("output", "s", "x_00001_.png") == "a"
             assert await store.owner_of_file("temp", "s", "x_00001_.png") is None
+
+    run(case())
+
+
+@pytest.mark.parametrize("odd", ["", "\0", "\ud800", "x" * 10_000, "'; --", "ü"])
+def test_ids_that_cannot_be_are_not_there(run: Runs, store_settings: StoreSettings, odd: str) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            for attempt in (store.get(odd), store.cancel(odd), store.forget(odd), store.begin(odd, "w")):
+                with pytest.raises(UnknownJob):
+                    await attempt
+            with pytest.raises(UnknownKey):
+                await Accounts(store).authenticate(odd)
+            with pytest.raises(UnknownKey):
+                await Accounts(store).get(odd)
+
+    run(case())
+
+
+def test_file_names_that_are_no_text_are_kept_and_found(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        names = ["a\0b", "\udcff", "ü ☃", "x" * 5000]
+        files = [{"filename": name, "type": "a kind that is too long for its column"} for name in names]
+        async with opened(store_settings) as (store, _):
+            job, _ = await store.submit(submission(job_id="x", owner="a"), WORK)
+            await store.begin("x", "w")
+            ui = {"images": files, "text": ["\0\ud800"]}
+            await store.append("x", [NodeFinished("9", "S", "9", "executed", 1.0, ui)])
+            for file in files:
+                assert await store.owner_of_file(file["type"][:16], "", file["filename"]) == "a"
+            stored = (await store.events(job, after=-5))[-1].body
+            assert isinstance(stored, NodeFinished)
+            assert stored.ui == ui
+            assert await store.events(job, after=10**30) == []
 
     run(case())
 
