@@ -7,7 +7,8 @@ from engine.sampling.noise import Comfy, Counter, NoiseSource, Silent, Streams, 
 from engine.sampling.parameterisation import Parameterisation, continuous_v, edm, flux, sd3, sdxl
 from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
 from engine.sampling.record import Recording, Trajectory
-from engine.sampling.sample import Run, Tick, drive, sample, sample_steps
+from engine.sampling.run import Run, Tick, drive
+from engine.sampling.sample import sample, sample_steps
 from engine.sampling.schedules import SCHEDULES, Schedule, cut, find_schedule, parsed, resampled, run_sigmas, schedule
 from engine.sampling.solver import (
     SOLVERS,

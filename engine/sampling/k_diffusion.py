@@ -17,7 +17,7 @@ from engine.registry import Registry
 from engine.sampling.guidance import Denoiser
 from engine.sampling.noise import Comfy, NoiseSource
 from engine.sampling.parameterisation import Parameterisation
-from engine.sampling.sample import Run, context_of, drive
+from engine.sampling.run import Run, context_of, drive
 from engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Solver, Step, Steps
 
 

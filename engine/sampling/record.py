@@ -18,7 +18,7 @@ from engine.sampling.solver import Prediction
 from engine.writing import write_file
 
 if TYPE_CHECKING:
-    from engine.sampling.sample import Tick
+    from engine.sampling.run import Tick
 
 DTYPES = {
     "F64": torch.float64,

@@ -1,132 +1,24 @@
-"""The one loop: start state, inference mode, ticks, cancelling, NaN check, counts, recording, resuming.
+"""From a latent to a latent: start state, mask, the run itself, and the way back.
 
-`sample_steps` is a generator, so whoever drives it may stop, interleave or report between evaluations. Nothing here
-waits for the device inside a step.
+`sample_steps` is a generator of ticks; `sample` runs it to its end.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from engine.errors import BadPrediction, BadValue, Cancelled
-from engine.sampling.finite import FiniteWatch
-from engine.sampling.guidance import Denoiser, Remembering
+from engine.errors import BadValue, Cancelled
+from engine.sampling.guidance import Denoiser
 from engine.sampling.mask import Masked, fitted
-from engine.sampling.noise import NoiseSource, OneImage, Wanted
+from engine.sampling.noise import NoiseSource, OneImage
 from engine.sampling.parameterisation import Parameterisation
 from engine.sampling.record import Recording
-from engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step, find_solver
+from engine.sampling.run import Run, Tick, context_of, drive
+from engine.sampling.solver import Solver, find_solver
 
 HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """One evaluation is done: `step` steps of `steps` are complete; `x` and `denoised` are the newest."""
-
-    step: int
-    steps: int
-    sigma: float
-    evaluations: int
-    x: Tensor
-    denoised: Tensor
-
-
-class Run:
-    """One solver under way: `request` is what it wants evaluated next, None once `result` is there.
-
-    Whoever drives it says whether gradients are tracked; `drive` runs it in inference mode.
-    """
-
-    def __init__(
-        self, solver: Solver, x: Tensor, sigmas: Sequence[float], ctx: Context, options: Mapping[str, object]
-    ) -> None:
-        self._coroutine = solver.start(x, sigmas, ctx, options)
-        self.steps = len(sigmas) - 1
-        self.step = self.evaluations = 0
-        self.request: Evaluate | None = None
-        self.result: Tensor | None = None
-        self.done: list[Step] = []
-        self._advance(None)
-
-    def answer(self, prediction: Prediction) -> None:
-        """Hand over what `request` asked for; the solver runs on to its next request or to its end."""
-        assert self.request is not None
-        if self.request.needs_uncond and prediction.uncond is None:
-            raise BadPrediction("this sampler needs the unconditional estimate, and the guidance gave none")
-        self.evaluations += 1
-        self._advance(prediction[:2] if self.request.needs_uncond else prediction.denoised)
-
-    def close(self) -> None:
-        """Stop the solver where it stands."""
-        self._coroutine.close()
-
-    def _advance(self, value: tuple[Tensor, Tensor | None] | Tensor | None) -> None:
-        self.request, self.done = None, []
-        try:
-            said = self._coroutine.send(value)
-            while isinstance(said, Step):
-                self.step += 1
-                self.done.append(said)
-                said = self._coroutine.send(None)
-            self.request = said
-        except StopIteration as end:
-            self.result = end.value
-
-
-def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
-    """Answer a run's requests until it ends; predictions already in `recording` are replayed, not made again."""
-    replay = recording.rest() if recording is not None else iter(())
-    while run.request is not None and (known := next(replay, None)) is not None:
-        run.answer(known)
-        if known.memory is not None and isinstance(denoiser, Remembering):
-            denoiser.remember(known.memory)
-    watch = FiniteWatch()
-    try:
-        while (request := run.request) is not None:
-            with torch.inference_mode():
-                prediction = denoiser(request.x, request.sigma, request.needs_uncond)
-                if prediction.denoised.shape != request.x.shape:
-                    raise BadPrediction(
-                        f"step {run.step + 1}, sigma {request.sigma:.6g}: the model returned shape "
-                        f"{tuple(prediction.denoised.shape)} for a state of shape {tuple(request.x.shape)}"
-                    )
-                watch.add(prediction.denoised, run.step + 1, request.sigma)
-                if recording is not None:
-                    recording.add(prediction)
-                run.answer(prediction)
-            x, denoised = (run.done[-1].x, run.done[-1].denoised) if run.done else (request.x, prediction.denoised)
-            yield Tick(min(run.step, run.steps), run.steps, request.sigma, run.evaluations, x, denoised)
-    finally:
-        run.close()
-    watch.finish()
-    assert run.result is not None
-    return run.result
-
-
-def context_of(
-    solver: Solver,
-    x: Tensor,
-    sigmas: Sequence[float],
-    parameterisation: Parameterisation,
-    noise: NoiseSource,
-    batch_index: Sequence[int] | None = None,
-) -> Context:
-    """What a solver may know about a run that starts from `x`."""
-    lowest = min((sigma for sigma in sigmas if sigma > 0), default=0.0)
-    wanted = Wanted(lowest, max(sigmas), solver.restarts_seed, solver.on_device, batch_index)
-    streams = noise.streams(x, wanted)
-    return Context(
-        parameterisation.process,
-        parameterisation.levels,
-        x.dtype,
-        solver.revision,
-        streams.draw,
-        streams.churn,
-        streams.brownian,
-    )
 
 
 @dataclass(frozen=True)
@@ -138,36 +30,76 @@ class Prepared:
     finish: Callable[[Tensor], Tensor]
 
 
-def prepare(
-    denoiser: Denoiser,
-    latent: Tensor,
-    sigmas: Sequence[float],
-    parameterisation: Parameterisation,
-    solver: Solver,
-    noise: NoiseSource,
-    options: Mapping[str, object],
-    mask: Tensor | None,
-    batch_index: Sequence[int] | None,
-) -> Prepared:
-    """Everything a run needs, from the latent as it is: noise, start state, context, mask."""
-    levels = checked_sigmas(sigmas, solver)
-    initial = noise.initial(latent, batch_index)
-    latent, initial = (one.float() if one.dtype in HALF else one for one in (latent, initial))
-    x = parameterisation.start(levels[0], initial, latent)
-    context = context_of(solver, x, levels, parameterisation, noise, batch_index)
-    run = Run(solver, x, levels, context, options)
-    if mask is None:
-        return Prepared(run, denoiser, lambda x: parameterisation.released(levels[-1], x))
-    kept_noise = noise.mask_noise(x) if solver.masks_with_next_seed else initial
-    masked = Masked(
-        denoiser, fitted(mask, latent), latent, lambda sigma: parameterisation.noised(sigma, kept_noise, latent)
-    )
+@dataclass(frozen=True)
+class Task:
+    """Everything one run is made of. `latent` [B, C, H, W] is clean and in model units."""
 
-    def finish(x: Tensor) -> Tensor:
-        composed = masked.blended(x, levels[-1]) if solver.composes_mask else x
-        return parameterisation.released(levels[-1], composed)
+    denoiser: Denoiser
+    latent: Tensor
+    sigmas: Sequence[float]
+    parameterisation: Parameterisation
+    solver: Solver
+    noise: NoiseSource
+    options: Mapping[str, object] = field(default_factory=dict)
+    mask: Tensor | None = None
+    batch_index: Sequence[int] | None = None
 
-    return Prepared(run, masked, finish)
+    @property
+    def about(self) -> str:
+        """What a recording of this run belongs to."""
+        name = f"{self.solver.name}@{self.solver.revision}"
+        return f"{name} {dict(self.options)} over {[*self.sigmas]} by {self.noise}"
+
+    def images(self) -> list["Task"]:
+        """The same for each image alone: for a batch whose images must not share their steps."""
+        masks = None if self.mask is None else fitted(self.mask, self.latent)
+        return [
+            replace(
+                self,
+                latent=self.latent[place : place + 1],
+                noise=OneImage(self.noise, self.latent, place, self.batch_index),
+                mask=None if masks is None else masks[place : place + 1, :1],
+                batch_index=None,
+            )
+            for place in range(self.latent.shape[0])
+        ]
+
+    def prepared(self) -> Prepared:
+        """Noise, start state, context and mask."""
+        levels, parameterisation = checked_sigmas(self.sigmas, self.solver), self.parameterisation
+        noise = self.noise.initial(self.latent, self.batch_index)
+        latent, noise = (one.float() if one.dtype in HALF else one for one in (self.latent, noise))
+        x = parameterisation.start(levels[0], noise, latent)
+        context = context_of(self.solver, x, levels, parameterisation, self.noise, self.batch_index)
+        run = Run(self.solver, x, levels, context, self.options)
+        if self.mask is None:
+            return Prepared(run, self.denoiser, lambda x: parameterisation.released(levels[-1], x))
+        kept_noise = self.noise.mask_noise(x) if self.solver.masks_with_next_seed else noise
+        masked = Masked(
+            self.denoiser,
+            fitted(self.mask, latent),
+            latent,
+            lambda sigma: parameterisation.noised(sigma, kept_noise, latent),
+        )
+
+        def finish(x: Tensor) -> Tensor:
+            composed = masked.blended(x, levels[-1]) if self.solver.composes_mask else x
+            return parameterisation.released(levels[-1], composed)
+
+        return Prepared(run, masked, finish)
+
+    def steps(self, recording: Recording | None) -> Generator[Tick, None, Tensor]:
+        """Run it; the return value is the final latent."""
+        if self.solver.splits_batch and self.latent.shape[0] > 1:
+            images = []
+            for task in self.images():
+                image = yield from task.steps(recording)
+                images.append(image)
+            return torch.cat(images)
+        with torch.inference_mode():
+            ready = self.prepared()
+        x = yield from drive(ready.run, ready.denoiser, recording)
+        return ready.finish(x).clone()  # a clone made here is no inference tensor
 
 
 def sample_steps(
@@ -191,48 +123,10 @@ def sample_steps(
     if len(sigmas) < 2:
         return latent.clone()
     chosen = find_solver(solver) if isinstance(solver, str) else solver
-    if recording is not None and not isinstance(noise, OneImage):
-        recording.belongs_to(f"{chosen.name}@{chosen.revision} {dict(options or {})} over {[*sigmas]} by {noise}")
-    if chosen.splits_batch and latent.shape[0] > 1:
-        return (
-            yield from one_by_one(
-                denoiser, latent, sigmas, parameterisation, chosen, noise, options, mask, batch_index, recording
-            )
-        )
-    with torch.inference_mode():
-        ready = prepare(denoiser, latent, sigmas, parameterisation, chosen, noise, options or {}, mask, batch_index)
-    x = yield from drive(ready.run, ready.denoiser, recording)
-    return ready.finish(x).clone()  # a clone made here is no inference tensor
-
-
-def one_by_one(
-    denoiser: Denoiser,
-    latent: Tensor,
-    sigmas: Sequence[float],
-    parameterisation: Parameterisation,
-    solver: Solver,
-    noise: NoiseSource,
-    options: Mapping[str, object] | None,
-    mask: Tensor | None,
-    batch_index: Sequence[int] | None,
-    recording: Recording | None,
-) -> Generator[Tick, None, Tensor]:
-    """A batch whose images must not share their steps: each is a run of its own."""
-    images, masks = [], None if mask is None else fitted(mask, latent)
-    for place in range(latent.shape[0]):
-        image = yield from sample_steps(
-            denoiser,
-            latent[place : place + 1],
-            sigmas,
-            parameterisation,
-            solver,
-            noise=OneImage(noise, latent, place, batch_index),
-            options=options,
-            mask=None if masks is None else masks[place : place + 1, :1],
-            recording=recording,
-        )
-        images.append(image)
-    return torch.cat(images)
+    task = Task(denoiser, latent, sigmas, parameterisation, chosen, noise, options or {}, mask, batch_index)
+    if recording is not None:
+        recording.belongs_to(task.about)
+    return (yield from task.steps(recording))
 
 
 def sample(

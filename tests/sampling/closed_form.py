@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.sampling import Comfy, Prediction, Run, drive, sd3
 from engine.sampling.noise import NoiseSource
-from engine.sampling.sample import context_of
+from engine.sampling.run import context_of
 from engine.sampling.solver import Solver
 
 WEIGHTS, MEANS, STDS = (0.35, 0.65), (-1.2, 0.7), (0.35, 0.5)

@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.registry import Registry
 from engine.sampling import SCHEDULES, SOLVERS, Comfy, Prediction, Run, Wanted, drive, edm, sample
 from engine.sampling.k_diffusion import as_k_diffusion, from_k_diffusion
-from engine.sampling.sample import context_of
+from engine.sampling.run import context_of
 from engine.sampling.solver import Noise, Solver
 from engine.sampling.spacings import Span
 from tests.oracles import k_diffusion_sampling

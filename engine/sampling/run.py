@@ -1,0 +1,125 @@
+"""One solver under way: it is driven request by request, so whoever drives it may stop, interleave or report.
+
+Inference mode, ticks, the NaN check, counts, recording and replaying are here; nothing waits for the device in a step.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.errors import BadPrediction
+from engine.sampling.finite import FiniteWatch
+from engine.sampling.guidance import Denoiser, Remembering
+from engine.sampling.noise import NoiseSource, Wanted
+from engine.sampling.parameterisation import Parameterisation
+from engine.sampling.record import Recording
+from engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One evaluation is done: `step` steps of `steps` are complete; `x` and `denoised` are the newest."""
+
+    step: int
+    steps: int
+    sigma: float
+    evaluations: int
+    x: Tensor
+    denoised: Tensor
+
+
+class Run:
+    """One solver under way: `request` is what it wants evaluated next, None once `result` is there.
+
+    Whoever drives it says whether gradients are tracked; `drive` runs it in inference mode.
+    """
+
+    def __init__(
+        self, solver: Solver, x: Tensor, sigmas: Sequence[float], ctx: Context, options: Mapping[str, object]
+    ) -> None:
+        self._coroutine = solver.start(x, sigmas, ctx, options)
+        self.steps = len(sigmas) - 1
+        self.step = self.evaluations = 0
+        self.request: Evaluate | None = None
+        self.result: Tensor | None = None
+        self.done: list[Step] = []
+        self._advance(None)
+
+    def answer(self, prediction: Prediction) -> None:
+        """Hand over what `request` asked for; the solver runs on to its next request or to its end."""
+        assert self.request is not None
+        if self.request.needs_uncond and prediction.uncond is None:
+            raise BadPrediction("this sampler needs the unconditional estimate, and the guidance gave none")
+        self.evaluations += 1
+        self._advance(prediction[:2] if self.request.needs_uncond else prediction.denoised)
+
+    def close(self) -> None:
+        """Stop the solver where it stands."""
+        self._coroutine.close()
+
+    def _advance(self, value: tuple[Tensor, Tensor | None] | Tensor | None) -> None:
+        self.request, self.done = None, []
+        try:
+            said = self._coroutine.send(value)
+            while isinstance(said, Step):
+                self.step += 1
+                self.done.append(said)
+                said = self._coroutine.send(None)
+            self.request = said
+        except StopIteration as end:
+            self.result = end.value
+
+
+def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
+    """Answer a run's requests until it ends; predictions already in `recording` are replayed, not made again."""
+    replay = recording.rest() if recording is not None else iter(())
+    while run.request is not None and (known := next(replay, None)) is not None:
+        run.answer(known)
+        if known.memory is not None and isinstance(denoiser, Remembering):
+            denoiser.remember(known.memory)
+    watch = FiniteWatch()
+    try:
+        while (request := run.request) is not None:
+            with torch.inference_mode():
+                prediction = denoiser(request.x, request.sigma, request.needs_uncond)
+                if prediction.denoised.shape != request.x.shape:
+                    raise BadPrediction(
+                        f"step {run.step + 1}, sigma {request.sigma:.6g}: the model returned shape "
+                        f"{tuple(prediction.denoised.shape)} for a state of shape {tuple(request.x.shape)}"
+                    )
+                watch.add(prediction.denoised, run.step + 1, request.sigma)
+                if recording is not None:
+                    recording.add(prediction)
+                run.answer(prediction)
+            x, denoised = (run.done[-1].x, run.done[-1].denoised) if run.done else (request.x, prediction.denoised)
+            yield Tick(min(run.step, run.steps), run.steps, request.sigma, run.evaluations, x, denoised)
+    finally:
+        run.close()
+    watch.finish()
+    assert run.result is not None
+    return run.result
+
+
+def context_of(
+    solver: Solver,
+    x: Tensor,
+    sigmas: Sequence[float],
+    parameterisation: Parameterisation,
+    noise: NoiseSource,
+    batch_index: Sequence[int] | None = None,
+) -> Context:
+    """What a solver may know about a run that starts from `x`."""
+    lowest = min((sigma for sigma in sigmas if sigma > 0), default=0.0)
+    wanted = Wanted(lowest, max(sigmas), solver.restarts_seed, solver.on_device, batch_index)
+    streams = noise.streams(x, wanted)
+    return Context(
+        parameterisation.process,
+        parameterisation.levels,
+        x.dtype,
+        solver.revision,
+        streams.draw,
+        streams.churn,
+        streams.brownian,
+    )
