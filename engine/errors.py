@@ -42,7 +42,6 @@ A `code` never changes once released: clients match on it. Messages name the pla
 import difflib
 from collections.abc import Iterable
 
-
 LONGEST_NAME = 1000  # nobody mistyped more than that, and comparing takes time by the square
 
 

@@ -2,8 +2,9 @@
 
     python make_clip_subset.py bpe_simple_vocab_16e6.txt.gz
 
-(The CLIP texts of conditioning.json are covered too.) The vocabulary is the one of OpenAI's CLIP (MIT licence), as shipped in the PyPI package open_clip_torch. Ids and the order
-of merges are the original's; merges that no stretch of these prompts spells are left out, which changes no result.
+(The CLIP texts of conditioning.json are covered too.) The vocabulary is the one of OpenAI's CLIP (MIT licence), as
+shipped in the PyPI package open_clip_torch. Ids and the order of merges are the original's; merges that no stretch of
+these prompts spells are left out, which changes no result.
 """
 
 import gzip
