@@ -11,18 +11,18 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import BadDocument, BadValue, MissingFile
+from engine.errors import BadDocument, BadValue, MissingFile, suggestion
 from engine.execution.replay import Recorded, read_recorded
 from engine.graph.carriers import is_carrier
-from engine.graph.document import parse_workflow
+from engine.graph.document import parse_workflow, read_workflow
 from engine.graph.node import Node, Services
 from engine.graph.overrides import override, override_values
 from engine.graph.workflow import Workflow
 from engine.jobs.job import Webhook
-from engine.server.context import JOBS, OWNER, SETTINGS, folders
+from engine.server.context import JOBS, OWNER, SETTINGS, folders, json_body
 from engine.server.files import resolve
 
-__all__ = ["Incoming", "changed", "declarations", "read_incoming", "recorded_of", "webhook_of"]
+__all__ = ["Incoming", "changed", "declarations", "prompt_body", "read_incoming", "recorded_of", "webhook_of"]
 
 FLAGS = {"true": True, "1": True, "yes": True, "": True, "false": False, "0": False, "no": False}
 KINDS = ("output", "input", "temp")
@@ -153,6 +153,36 @@ def changed(workflow: Workflow, settings: Any, nodes: Mapping[str, Node]) -> Wor
     if not isinstance(texts, Sequence) or not all(isinstance(each, str) for each in texts):
         raise BadValue("set", settings, "an object, or texts of the form NODE.INPUT=VALUE")
     return override(workflow, texts, nodes)
+
+
+async def prompt_body(request: web.Request) -> Any:
+    """The body of `POST /prompt`; an editor document or a picture in place of the prompt is converted first."""
+    data = await request.read()
+    is_picture = is_carrier(data)
+    body = {} if is_picture else await json_body(request)
+    document = body if _is_drawing(body) else body.get("prompt") if isinstance(body, dict) else None
+    if not is_picture and not _is_drawing(document):
+        return body
+    known = await declarations(request)
+    source: Any = data if is_picture else document
+    workflow = await asyncio.to_thread(read_workflow if is_picture else parse_workflow, source, known)
+    _refuse_unknown(workflow, known)
+    rest = {} if _is_drawing(body) else body
+    extra = rest.get("extra_data") if isinstance(rest.get("extra_data"), dict) else {}
+    picture_info = {"workflow": workflow.editor} | (extra.get("extra_pnginfo") or {})
+    return {**rest, "prompt": workflow.prompt(), "extra_data": extra | {"extra_pnginfo": picture_info}}
+
+
+def _refuse_unknown(workflow: Workflow, known: Mapping[str, Any]) -> None:
+    """Every unknown class at once: ComfyUI's own answer names only the first."""
+    unknown = sorted({node.class_type for node in workflow.nodes.values()} - set(known))
+    if unknown:
+        listed = ", ".join(f"{name!r}{suggestion(name, known)}" for name in unknown)
+        raise BadDocument(f"there are no node classes {listed}")
+
+
+def _is_drawing(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("nodes"), list)
 
 
 def webhook_of(incoming: Incoming) -> Webhook | None:

@@ -119,7 +119,8 @@ class _Node:
         class_type = _class(self.written)
         converted = {widget.name for widget in self.widgets if widget.in_prompt}
         names = self.declaration.get("output_name") or self.declaration.get("output") or ()
-        title = (self.written.get("_meta") or {}).get("title")
+        meta = self.written.get("_meta")
+        title = meta.get("title") if isinstance(meta, Mapping) else None
         node: dict[str, Any] = {
             "id": _id(self.id),
             "type": class_type,

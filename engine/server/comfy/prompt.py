@@ -15,7 +15,8 @@ from engine.graph.workflow import Workflow
 from engine.jobs.job import Accepted, Idempotency, Submission
 from engine.server.comfy.hub import HUB
 from engine.server.comfy.refusals import node_errors, refusal, whole_error
-from engine.server.context import JOBS, OWNER, SETTINGS, json_body, reply
+from engine.server.context import JOBS, OWNER, SETTINGS, reply
+from engine.server.documents import prompt_body
 
 __all__ = ["count", "shown_number", "submit"]
 
@@ -41,7 +42,7 @@ async def submit(request: web.Request) -> web.Response:
     """`POST /prompt`: 200 once the job is on disk, 400 with every reason otherwise."""
     jobs, hub = request.app[JOBS], request.app[HUB]
     try:
-        body = await json_body(request)
+        body = await prompt_body(request)
         submission = _submission(body, request, await request.read())
     except Refused as refused:
         return reply(refused.body, 400)
