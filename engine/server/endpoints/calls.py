@@ -40,7 +40,7 @@ async def call(request: web.Request) -> web.StreamResponse:
             504, "deadline", message, headers={"x-request-id": job.id}, **wire.accepted(job, base_url(request))
         )
     failure = wire.error_of(job)
-    status = 504 if job.state is State.EXPIRED else 500
+    status = {State.EXPIRED: 504, State.CANCELLED: 422}.get(job.state, 500)
     raise Refused(status, failure.code, failure.message, headers={"x-request-id": job.id}, request_id=job.id)
 
 

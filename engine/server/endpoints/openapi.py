@@ -7,7 +7,7 @@ from typing import Any
 from engine.server.endpoints.endpoint import Endpoint
 from engine.server.endpoints.guard import Door
 from engine.server.endpoints.manifest import Parameter, Scalar
-from engine.server.endpoints.schemas import ERROR, HEADERS, SCHEMAS
+from engine.server.endpoints.schemas import ERROR, IDEMPOTENCY, SCHEMAS
 
 __all__ = ["document"]
 
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 SUBMITTING = (400, 401, 403, 404, 406, 409, 410, 413, 429, 500, 502)
 READING = (401, 403, 404)
 FAILING: Mapping[str, tuple[int, ...]] = {
-    "/v1/{slug}": (*SUBMITTING, 504),
+    "/v1/{slug}": (*SUBMITTING, 422, 504),
     "/v2/{slug}": SUBMITTING,
     "/workflows/{slug}": SUBMITTING,
     "/outputs/{id}/{name}": (404,),
@@ -41,7 +41,7 @@ REASONS = {
     409: "The idempotency key belongs to another request",
     410: "The endpoint was retired",
     413: "The body is too large",
-    422: "The request ran and failed",
+    422: "The request ran and failed, or was cancelled",
     429: "Too many calls; Retry-After says when to come back",
     500: "The run failed; nothing was charged",
     502: "No worker can take the request",
@@ -64,7 +64,7 @@ def document(
     for path, doors in paths.items():
         for slug, endpoint in served.items() if "{slug}" in path else ((None, None),):
             place = path.replace("{slug}", slug) if slug is not None else path
-            found[place] = {verb.lower(): _operation(path, verb, door, endpoint) for verb, door in doors.items()}
+            found[place] = {verb.lower(): _operation(path, door, endpoint) for verb, door in doors.items()}
     return {
         "openapi": "3.0.3",
         "info": {"title": "Published workflows", "version": version, "description": DESCRIPTION},
@@ -79,6 +79,7 @@ def document(
 
 
 DESCRIPTION = "Saved workflow graphs as an HTTP API. Nothing but a 200 with pictures is charged."
+WEBHOOKS = "With the header `X-Webhook-Url` the end is told there, signed with `X-Webhook-Secret` (HMAC-SHA256)."
 
 
 def body_schema(endpoint: Endpoint, allowed: Mapping[str, Sequence[Scalar]]) -> Json:
@@ -111,7 +112,7 @@ def _field(parameter: Parameter, allowed: Sequence[Scalar] | None) -> Json:
     return schema | {name: value for name, value in facts.items() if value not in (None, "")}
 
 
-def _operation(path: str, verb: str, door: Door, endpoint: Endpoint | None) -> Json:
+def _operation(path: str, door: Door, endpoint: Endpoint | None) -> Json:
     text = inspect.getdoc(door.handler) or ""
     summary = text.partition("\n")[0].partition(": ")[2] or text.partition("\n")[0]
     operation: Json = {"summary": summary[:1].upper() + summary[1:], "tags": [path.split("/")[1]]}
@@ -120,20 +121,20 @@ def _operation(path: str, verb: str, door: Door, endpoint: Endpoint | None) -> J
         parameters += [_query_parameter("expires", "integer"), _query_parameter("signature", "string")]
     if endpoint is not None:
         operation["summary"] = f"{endpoint.manifest.title}: {summary}"
-        operation["description"] = endpoint.manifest.description
+        operation["description"] = f"{endpoint.manifest.description} {WEBHOOKS}".strip()
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _ref(f"input.{endpoint.slug}")}},
         }
-        parameters += [_header(*each) for each in HEADERS]
+        parameters.append(IDEMPOTENCY)
     operation |= {"parameters": parameters} if parameters else {}
     operation |= {"security": []} if door.scope is None else {}
-    return operation | {"responses": _responses(path, verb)}
+    return operation | {"responses": _responses(path)}
 
 
-def _responses(path: str, verb: str) -> Json:
+def _responses(path: str) -> Json:
     failing = FAILING.get(path, READING)
-    answer = "Cancelled" if verb == "DELETE" else ANSWERS.get(path)
+    answer = ANSWERS.get(path)
     responses: Json = {"200": {"description": "Done", "content": _content(path, answer)}}
     if answer == "Request":
         responses["422"] = {"description": REASONS[422], "content": {"application/json": {"schema": _ref("Request")}}}
@@ -163,7 +164,3 @@ def _path_parameter(name: str) -> Json:
 
 def _query_parameter(name: str, kind: str) -> Json:
     return {"name": name, "in": "query", "required": True, "schema": {"type": kind}}
-
-
-def _header(name: str, description: str, schema: Json) -> Json:
-    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}

@@ -28,7 +28,7 @@ PATHS: Mapping[str, Mapping[str, Door]] = {
     "/v1/get-user-credits": {"GET": Door(requests.credit)},
     "/v1/requests/{id}": {"GET": Door(requests.result)},
     "/v1/{slug}": {"POST": Door(calls.call, "submit")},
-    "/v2/requests/{id}": {"GET": Door(requests.result), "DELETE": Door(requests.cancel, "submit")},
+    "/v2/requests/{id}": {"GET": Door(requests.result)},
     "/v2/requests/{id}/status": {"GET": Door(requests.status)},
     "/v2/requests/{id}/cancel": {"POST": Door(requests.cancel, "submit"), "PUT": Door(requests.cancel, "submit")},
     "/v2/requests/{id}/events": {"GET": Door(requests.events)},

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["ERROR", "HEADERS", "SCHEMAS"]
+__all__ = ["ERROR", "IDEMPOTENCY", "SCHEMAS"]
 
 Json = dict[str, Any]
 ERROR = "Error"
@@ -12,13 +12,13 @@ MAYBE_NUMBER: Json = {"type": "number", "nullable": True}
 URL: Json = {"type": "string", "format": "uri"}
 STATUS: Json = {"type": "string", "enum": ["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]}
 OUTPUT: Json = {"oneOf": [TEXT, {"type": "array", "items": TEXT}], "description": "one picture, or a list of them"}
-WORD: Json = {"type": "string", "pattern": r"^[!-~]{1,255}$"}
-WEB: Json = {"type": "string", "pattern": r"^https?://[a-zA-Z0-9.-]{1,200}(:[0-9]{1,5})?(/[!-~]{0,1000})?$"}
-HEADERS = (
-    ("Idempotency-Key", "the same key with the same body makes one request, however often it is sent", WORD),
-    ("X-Webhook-Url", "told when the request has ended", WEB),
-    ("X-Webhook-Secret", "signs what is sent there (HMAC-SHA256)", WORD),
-)
+IDEMPOTENCY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "the same key with the same body makes one request, however often it is sent",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
 
 
 def _record(required: tuple[str, ...], **fields: Json) -> Json:
