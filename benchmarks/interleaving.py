@@ -62,24 +62,25 @@ def image_of(ui: Any) -> Tensor:
     return image
 
 
-def alone(plans: Sequence[Plan], cache: MemoryCache, folders: Folders) -> tuple[list[Tensor], list[float], float]:
-    """Each job after the other: pictures, processor seconds of each, and seconds by the clock in all."""
+def alone(plans: Sequence[Plan], cache: MemoryCache, folders: Folders) -> tuple[list[Tensor], list[float]]:
+    """Each job after the other: pictures, and seconds of each."""
     images, seconds = [], []
-    began_all = time.perf_counter()
     for each in plans:
         began = time.process_time()
         result = execute(each, folders, cache, around=torch.inference_mode).or_raise()
         seconds.append(time.process_time() - began)
         images.append(image_of(result.ui))
-    return images, seconds, time.perf_counter() - began_all
+    return images, seconds
 
 
 def together(
     long: Sequence[Plan], short: Sequence[Plan], cache: MemoryCache, folders: Folders, pause_s: float
 ) -> tuple[list[Tensor], list[float], float]:
     """All at once, the short ones arriving one by one: pictures, the short jobs' seconds, seconds in all."""
-    scheduler = Scheduler(folders, cache, host_threads=1, most_jobs=64, around=torch.inference_mode)
-    began, busy = time.perf_counter(), time.process_time()
+    scheduler = Scheduler(
+        folders, cache, host_threads=1, most_jobs=64, around=torch.inference_mode, clock=time.process_time
+    )
+    busy = time.process_time()
     tickets = [scheduler.submit(each) for each in long]
     starts: list[float] = []
     ends: dict[int, float] = {}
@@ -88,7 +89,8 @@ def together(
         ends[at] = time.process_time()
 
     for at, each in enumerate(short):
-        time.sleep(max(0.0, began + pause_s * (at + 1) - time.perf_counter()))
+        while time.process_time() - busy < pause_s * (at + 1) and not all(ticket.is_done for ticket in tickets):
+            time.sleep(0.001)
         starts.append(time.process_time())
         tickets.append(scheduler.submit(each))
         tickets[-1].future.add_done_callback(partial(note, at))
@@ -118,8 +120,8 @@ def main() -> int:
         seeds = range(1000 * at, 1000 * at + options.long + options.short)
         long = [planned(folders, LONG_STEPS, seed) for seed in seeds[: options.long]]
         short = [planned(folders, SHORT_STEPS, seed) for seed in seeds[options.long :]]
-        images, seconds, elapsed = alone([*long, *short], warm_cache(folders), folders)
-        pause_s = elapsed / (options.short + 1)  # the short ones arrive as long as there is work
+        images, seconds = alone([*long, *short], warm_cache(folders), folders)
+        pause_s = sum(seconds) / (options.short + 1)  # the short ones arrive as long as there is work
         mixed, waited, busy = together(long, short, warm_cache(folders), folders, pause_s)
         one = statistics.median(seconds[options.long :])
         worst = sorted(waited)[min(len(waited) - 1, int(0.95 * len(waited)))]

@@ -35,6 +35,7 @@ from engine.graph.plan import Plan
 from engine.graph.results import Progress
 
 IDLE_S = 1.0
+FORGETTING = 1.01
 log = logging.getLogger(__name__)
 
 
@@ -64,6 +65,7 @@ class Scheduler:
         self._arrivals = count()
         self._loop = AsyncLoop()
         self._is_closing = False
+        self._paces: dict[str, float] = {}
         self._over: SimpleQueue[Ticket | None] = SimpleQueue()
         lanes: list[Lane] = ["device", *(["host"] * host_threads)]  # type: ignore[list-item]  # a literal, repeated
         self._lanes = [Thread(target=self._work, args=(lane,), name=f"{lane} lane", daemon=True) for lane in lanes]
@@ -164,6 +166,7 @@ class Scheduler:
     def _task(self, ticket: Ticket, vertex: Vertex) -> Task:
         report = partial(self._report, ticket.run, vertex)
         task = Task(ticket.run, vertex, self.instances, lambda: ticket.is_stopping, report, self._clock)
+        task.usual_pace_s = self._paces.get(vertex.node.class_type, float("inf"))
         ticket.active.add(task)
         return task
 
@@ -181,6 +184,7 @@ class Scheduler:
             self.store.clear()
             self._free()
         with self._changed:
+            self._learn_pace(task)
             if task.pending is not None:
                 self._park(ticket, task)
             elif is_retry and not ticket.run.is_over:
@@ -189,6 +193,12 @@ class Scheduler:
             elif task.outcome is not None:
                 self._finish(ticket, task)
             self._changed.notify_all()
+
+    def _learn_pace(self, task: Task) -> None:
+        """The usual pace of a class: the fastest seen, forgotten slowly."""
+        kind = task.vertex.node.class_type
+        if task.pace_s < float("inf"):
+            self._paces[kind] = min(task.pace_s, FORGETTING * self._paces.get(kind, float("inf")))
 
     def _park(self, ticket: Ticket, task: Task) -> None:
         """Wait for async work off the lane."""

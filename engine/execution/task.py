@@ -13,6 +13,7 @@ from engine.execution.state import Run
 from engine.execution.vertex import Needs, Vertex, Work, work
 from engine.graph.results import Progress, Row
 
+ENOUGH_SAMPLES = 3
 Around = Callable[[], AbstractContextManager[Any]]
 
 
@@ -32,6 +33,8 @@ class Task:
         self.arguments = run.arguments(vertex)
         self.seconds = 0.0
         self.pace_s = float("inf")
+        self.usual_pace_s = float("inf")
+        self._samples = 0
         self._paced_at = (0.0, 0.0)
         self.progress: Progress | None = None
         self.pending: Pending | None = None
@@ -85,10 +88,14 @@ class Task:
         return isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError"
 
     def remaining_seconds(self) -> float:
-        """A guess: what is left of the progress, at the fastest pace so far; 0 while no pace is known."""
+        """A guess: what is left of the progress, at the fastest pace so far; 0 while no pace is known.
+
+        One measurement may be off by much on a busy machine, so the first few do not count as slower than usual.
+        """
         if self.progress is None or self.pace_s == float("inf"):
             return 0.0
-        return self.pace_s * max(0.0, self.progress.maximum - self.progress.value)
+        pace = self.pace_s if self._samples >= ENOUGH_SAMPLES else min(self.pace_s, self.usual_pace_s)
+        return pace * max(0.0, self.progress.maximum - self.progress.value)
 
     def _measure(self) -> None:
         """Seconds per unit of progress; a report that advances nothing says nothing about pace."""
@@ -96,6 +103,7 @@ class Task:
         if self.progress is not None and self.progress.value > value:
             self.pace_s = min(self.pace_s, (self.seconds - seconds) / (self.progress.value - value))
             self._paced_at = self.seconds, self.progress.value
+            self._samples += 1
 
     def resume(self, results: list[Any]) -> None:
         """What it waited for is there."""
