@@ -12,7 +12,7 @@ from engine.graph.editor.primitives import primitive_values
 from engine.graph.editor.scope import Scope, every_scope, unfold
 from engine.graph.editor.shapes import EditorNode, read_drawing
 from engine.graph.editor.texts import SAVERS, Choose, dynamic_prompt, file_prefix
-from engine.graph.editor.widgets import Declaration, Widget, stored_values, widgets_of
+from engine.graph.editor.widgets import Declaration, Widget, assumption, stored_values, widgets_of
 from engine.graph.literals import wrap
 from engine.graph.workflow import Link
 
@@ -98,6 +98,9 @@ class Conversion:
     def _widget_values(self, scope: Scope, node: EditorNode, declaration: Declaration) -> dict[str, Any]:
         stored = stored_values(node, declaration)
         node_id = scope.id_of(node)
+        doubt = assumption(node, declaration)
+        if doubt is not None:
+            self.warnings.append(f"node {node_id} ({node.type}): {doubt}")
         inputs: dict[str, Any] = {}
         for widget in widgets_of(declaration):
             if not widget.in_prompt:

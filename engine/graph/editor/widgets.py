@@ -101,6 +101,27 @@ def stored_values(node: EditorNode, declaration: Declaration) -> dict[str, Any]:
     return values | _repaired(node, {widget.name: value for widget, value in zip(kept, listed, strict=False)})
 
 
+def assumption(node: EditorNode, declaration: Declaration) -> str | None:
+    """What was assumed where a list of values does not fit the widgets of today, or None where it fits.
+
+    Trailing buttons and controls may be left out of a list without any doubt about the others.
+    """
+    if not isinstance(node.values, list) or (node.named_values and len(node.named_values) == len(node.values)):
+        return None
+    widgets, listed = widgets_of(declaration), _without_placeholders(list(node.values), declaration)
+    kept = _without_lost_controls(widgets, listed)
+    unset = [widget.name for widget in kept[len(listed) :] if widget.in_prompt]
+    if kept is not widgets:
+        lost = ", ".join(widget.name for widget in widgets if widget.is_control)
+        return f"the file has {len(listed)} values for {len(widgets)} widgets; assumed that it lacks {lost}"
+    if len(listed) > len(kept):
+        surplus = ", ".join(repr(value)[:40] for value in listed[len(kept) :][:4])
+        return f"the file has {len(listed)} values for {len(kept)} widgets; assumed that the last are old: {surplus}"
+    if unset and listed:
+        return f"the file has {len(listed)} values for {len(kept)} widgets; assumed defaults for {', '.join(unset)}"
+    return None
+
+
 def _without_placeholders(listed: list[Any], declaration: Declaration) -> list[Any]:
     """Old files also stored a value for inputs that were forced to be sockets: drop those, if the count says so."""
     is_forced: list[bool] = []
