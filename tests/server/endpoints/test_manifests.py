@@ -1,0 +1,113 @@
+"""Manifests: what is wrong with one is told with file, field and node; a graph becomes one that works."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.cli.manifests import first_manifest, slug_of
+from engine.graph.document import load_workflow
+from engine.server.endpoints.endpoint import declaration_problems, load_endpoint, load_endpoints
+from engine.server.endpoints.manifest import BadEndpoint
+from engine.server.endpoints.values import InvalidValues, read_values
+from tests.server.endpoints.conftest import ENDPOINTS, ROOT
+from tests.server.endpoints.stub import NODES
+
+NAME = "stable-diffusion-3.5-turbo-txt2img"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ENDPOINTS, tmp_path / "endpoints"))
+
+
+def edited(folder: Path, old: str, new: str) -> Path:
+    path = folder / f"{NAME}.toml"
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("is_demo", [False, True])
+def test_the_shipped_manifests_fit_their_graphs(is_demo: bool) -> None:
+    found = load_endpoints(ENDPOINTS, is_demo=is_demo)
+    assert len(found) == 2
+    assert [problem for each in found.values() for problem in declaration_problems(each, NODES)] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"Prompt.text"', '"Promt.text"', "parameters.prompt.binds: no node is called 'Promt'; did you mean 'Prompt'?"),
+        ('"KSampler.cfg"', '"KSampler.cgf"', "guidance_scale.binds: node 5 (KSampler) has no input 'cgf' in the graph"),
+        ('"KSampler.cfg"', '"KSampler.model"', "node 5 (KSampler).model is a link; bind what it leads to"),
+        ('"KSampler.cfg"', '"cfg"', "parameters.guidance_scale.binds: 'cfg'; expected 'TITLE.INPUT'"),
+        ('images = "Save"', 'images = "Sav"', "reply.images: no node is called 'Sav'"),
+        ("maximum = 70", "maximun = 70", "parameters.steps.maximun: there is no such field; did you mean 'maximum'?"),
+        ("default = 4\n", "default = 71\n", "parameters.steps.default: 71 is outside 1 to 70"),
+        ("default = 4\n", 'default = "4"\n', "parameters.steps.default: '4' is no integer"),
+        ('type = "integer"', 'type = "int"', "parameters.steps.type: 'int'"),
+        ("{ width = 1024", "{ wdth = 1024", "'wdth' is no parameter; did you mean 'width'?"),
+        ('title = "', 'titel = "', "title: is missing"),
+        (
+            'role = "quality"',
+            'role = "batch"',
+            "parameters.image_quality.role: 'batch' is played by 'batch_size' already",
+        ),
+        ('slug = "stable', 'slug = "Stable', "slug: 'Stable"),
+        (f'graph = "{NAME}.json"', 'graph = "nothing.json"', "graph: "),
+        ("[reply]", "[reply", "is not TOML"),
+    ],
+)
+def test_a_fault_names_file_field_and_node(folder: Path, old: str, new: str, message: str) -> None:
+    path = edited(folder, old, new)
+    with pytest.raises(BadEndpoint) as caught:
+        load_endpoint(path)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_binding_of_the_wrong_type_is_found_against_the_nodes(folder: Path) -> None:
+    endpoint = load_endpoint(edited(folder, '"KSampler.cfg"', '"KSampler.steps"'))
+    assert declaration_problems(endpoint, NODES) == [
+        "parameters.guidance_scale.binds: node 5 (KSampler).steps: takes INT, the parameter is a number"
+    ]
+
+
+def test_two_manifests_of_one_slug_are_refused(folder: Path) -> None:
+    shutil.copy(folder / f"{NAME}.toml", folder / "zz.toml")
+    with pytest.raises(BadEndpoint, match="belongs to .* already"):
+        load_endpoints(folder)
+
+
+def test_further_names_of_a_field_are_the_field(folder: Path) -> None:
+    endpoint = load_endpoint(edited(folder, 'role = "batch"', 'role = "batch"\nnames = ["samples"]'))
+    body = {"prompt": "x", "sampler": "euler", "scheduler": "normal"}
+    assert read_values(endpoint, body | {"samples": 3}, {}).all["batch_size"] == 3
+    with pytest.raises(InvalidValues, match="is there already"):
+        read_values(endpoint, body | {"samples": 3, "batch_size": 2}, {})
+
+
+def test_the_demo_draws_an_eighth_and_says_so() -> None:
+    endpoint = load_endpoints(ENDPOINTS, is_demo=True)[NAME]
+    body = {"prompt": "x", "sampler": "euler", "scheduler": "normal", "aspect_ratio": "16:9 landscape 1344x768"}
+    values = read_values(endpoint, body, {})
+    assert (values.all["width"], values.all["height"]) == (176, 96)
+    assert endpoint.bind(values.all, "r").nodes["4"].inputs["width"] == 176
+
+
+def test_a_graph_becomes_an_endpoint_that_works(tmp_path: Path) -> None:
+    workflow = load_workflow(ROOT / "workflows" / "txt2img.json")
+    text, graph = first_manifest(workflow, NODES, slug_of("My Graph!"), "My graph")
+    (tmp_path / "my-graph.toml").write_text(text, "utf-8")
+    (tmp_path / "my-graph.json").write_text(graph, "utf-8")
+    endpoint = load_endpoints(tmp_path)["my-graph"]
+    assert declaration_problems(endpoint, NODES) == []
+    values = read_values(endpoint, {"prompt": "a cat", "steps": 3}, endpoint.allowed(NODES, None))
+    bound = endpoint.bind(values.all, "id")
+    assert bound.nodes["2"].inputs["text"] == "a cat"
+    assert bound.nodes["5"].inputs["steps"] == 3
+    assert values.manifest.role("seed") == "seed"
+    assert json.loads(graph)["7"]["_meta"]["title"] == "Save"
