@@ -50,17 +50,22 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def server(version: str, tmp_path: Path) -> Iterator[Server]:
+def frontend(version: str) -> Path:
+    """That build of the editor."""
+    root = Path(os.environ.get(FRONTENDS, ".ci/frontends")) / version / "comfyui_frontend_package" / "static"
+    if not root.is_dir():
+        pytest.fail(f"{root} is not there; run tests/browser/run.sh")
+    return root.resolve()
+
+
+@pytest.fixture
+def server(frontend: Path, tmp_path: Path) -> Iterator[Server]:
     """A server with that editor, two templates and a slow node."""
-    builds = Path(os.environ.get(FRONTENDS, ".ci/frontends"))
-    frontend = builds / version / "comfyui_frontend_package" / "static"
-    if not frontend.is_dir():
-        pytest.fail(f"{frontend} is not there; run tests/browser/run.sh")
     workflows = tmp_path / "workflows"
     workflows.mkdir()
     (workflows / "flat.json").write_text(json.dumps(FLAT))
     (workflows / "load.json").write_text(json.dumps(LOAD))
-    options = ("--frontend", str(frontend.resolve()), "--workflows", str(workflows), "--custom-nodes", str(PACKS))
+    options = ("--frontend", str(frontend), "--workflows", str(workflows), "--custom-nodes", str(PACKS))
     running = Server(tmp_path / "home", *options).start()
     yield running
     running.stop()

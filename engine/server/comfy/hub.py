@@ -5,6 +5,7 @@ An owner's events reach that owner's sockets only. Nothing here waits for a clie
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,6 +20,8 @@ from engine.server.comfy.outbox import Outbox
 from engine.server.context import JOBS
 
 __all__ = ["HUB", "Client", "Hub", "run_hub"]
+
+LOG = logging.getLogger("sigmagraph.comfy")
 
 
 @dataclass(eq=False)
@@ -101,12 +104,18 @@ class Hub:
         """Tell clients what happens, for as long as the server runs."""
         for turn in count():
             event = await self._incoming.get()
-            if isinstance(event, Preview):
-                self._preview(event)
-            else:
-                await self._event(event)
+            try:
+                await self._tell(event)
+            except Exception:  # one event that cannot be told must not silence every page for good
+                LOG.exception("an event was not told", extra={"job": event.job_id})
             if turn % 16 == 0:  # a full queue must not keep the writers from writing
                 await asyncio.sleep(0)
+
+    async def _tell(self, event: JobEvent | Preview) -> None:
+        if isinstance(event, Preview):
+            self._preview(event)
+        else:
+            await self._event(event)
 
     def _preview(self, preview: Preview) -> None:
         """A picture overtakes the events that wait for their commit: a result is kept until its node has begun."""

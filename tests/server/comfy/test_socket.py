@@ -5,6 +5,7 @@ import json
 import struct
 from typing import Any
 
+from engine.errors import StoreFailed
 from tests.server.conftest import Serving, is_end
 from tests.server.stubs import PREVIEW, picture_graph, slow_graph
 
@@ -219,3 +220,18 @@ async def test_a_large_graph_costs_little_on_the_socket(serving: Serving) -> Non
         await api.queue(graph, client_id="c")
         size = sum(len(json.dumps(m)) for m in await socket.until(is_end))
         assert size < 300_000
+
+
+async def test_an_event_that_cannot_be_told_silences_nobody(serving: Serving, monkeypatch: Any) -> None:
+    async with serving() as api, api.socket("c") as socket:
+        await socket.next()
+
+        async def broken(*_: Any) -> Any:
+            raise StoreFailed("the job store is closed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(api.jobs, "counts", broken)
+            await api.jobs.wait(await api.queue(picture_graph(), client_id="c"))
+        prompt_id = await api.queue(picture_graph(1), client_id="c")
+        last = (await socket.until(lambda m: is_end(m) and m["data"]["prompt_id"] == prompt_id))[-1]
+        assert is_end(last)
