@@ -37,6 +37,8 @@ class FiniteWatch:
             total = torch.empty((), dtype=torch.float32, pin_memory=True).copy_(total, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
+        elif total.device.type != "cpu":
+            total = total.cpu()  # devices without events of this kind: wait for the number
         self._marks.append(_Mark(total, arrived, step, sigma))
         while self._marks and ((event := self._marks[0].arrived) is None or event.query()):
             self._check(self._marks.popleft())
