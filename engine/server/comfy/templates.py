@@ -37,7 +37,9 @@ async def _index(request: web.Request) -> web.Response:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    title = path.stem.replace("_", " ").replace("txt2img", "text to image").replace("img2img", "image to image")
+    title = path.stem.replace("_", " ")
+    for short, long in (("sd3", "SD3"), ("txt2img", "text to image"), ("img2img", "image to image")):
+        title = title.replace(short, long)
     return {
         "name": path.stem,
         "title": title[:1].upper() + title[1:],
