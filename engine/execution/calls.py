@@ -44,7 +44,7 @@ def calls(
         returned = function(**keywords)
         if inspect.isgenerator(returned):
             returned = yield from returned
-        if inspect.isawaitable(returned):
+        if hasattr(type(returned), "__await__"):
             waiting.append((len(rows), context.carry(returned)))
             rows.append(None)
         else:

@@ -9,7 +9,7 @@ MOST_OBJECTS = 100_000
 SCALARS = frozenset((int, float, bool, str, bytes, type(None)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Footprint:
     """`blocks`: identity -> bytes of each array, which other values may share; `own_bytes`: everything around them."""
 

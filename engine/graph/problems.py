@@ -36,7 +36,7 @@ class Problem:
         return f"{place}{socket}: {self.message}{hint}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """Where a check looks: node and input, so that each check names only what it found."""
 

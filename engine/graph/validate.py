@@ -140,7 +140,7 @@ class Validator:
         received_types[name] = output.type if output.choices is None else list(output.choices)
         if declared is not None and not takes_types(node) and not fits(output, declared):
             self.problems.append(mismatch(place, link, source, str(output.type)))
-        return Link(link.source, slot)
+        return link if slot == link.slot else Link(link.source, slot)
 
     def _check_literal(self, place: Place, value: Any) -> Any:
         if type(value) is list:
