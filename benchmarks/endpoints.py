@@ -1,0 +1,105 @@
+"""Published workflows with a stub graph: requests per second and latencies of v1 and v2, and v1 over the bare graph.
+
+    python -m benchmarks.endpoints [--calls 200]
+
+Server, worker (a thread of it) and clients share one process and its event loop, so the figures are upper bounds.
+"""
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from engine.execution.cache import MemoryCache
+from engine.execution.run import execute
+from engine.graph.plan import plan
+from engine.graph.validate import validate
+from engine.server.context import FOLDERS
+from engine.server.endpoints.endpoint import Endpoint
+from engine.server.endpoints.values import read_values
+from tests.server.endpoints.conftest import LARGE, SMALL, Served, serving
+from tests.server.endpoints.stub import NODES
+
+Call = Callable[[int], Awaitable[None]]
+V2 = LARGE.replace("/v1/", "/v2/")
+
+
+async def rates(name: str, call: Call, calls: int) -> None:
+    """One line per number of clients."""
+    for clients in (1, 8, 64):
+        seconds: list[float] = []
+        waiting = iter(range(calls))
+
+        async def client(rest: "list[float]", numbers: "object" = waiting) -> None:
+            for number in numbers:  # type: ignore[attr-defined]  # one iterator, shared
+                begun = time.perf_counter()
+                await call(number)
+                rest.append(time.perf_counter() - begun)
+
+        begun = time.perf_counter()
+        await asyncio.gather(*(client(seconds) for _ in range(clients)))
+        total = time.perf_counter() - begun
+        print(f"{name:>4} {clients:>3} clients {calls / total:8.1f}/s  {quantiles(seconds)}")
+
+
+def quantiles(seconds: list[float]) -> str:
+    """Median and 99th percentile in milliseconds."""
+    cuts = statistics.quantiles(seconds, n=100)
+    return f"p50 {statistics.median(seconds) * 1e3:7.2f} ms  p99 {cuts[98] * 1e3:7.2f} ms"
+
+
+def bare(endpoint: Endpoint, served: Served, calls: int) -> tuple[float, float]:
+    """The same graph in process, without jobs and HTTP; the median in seconds, and processor seconds of one call."""
+    services, cache, seconds = served.client.app[FOLDERS]("local"), MemoryCache(1 << 20), []  # type: ignore[index]
+    worked = time.process_time()
+    for number in range(calls):
+        begun = time.perf_counter()
+        values = read_values(endpoint, {**SMALL, "seed": 1_000_000 + number}, {})
+        graph = validate(endpoint.bind(values.all, f"bare-{number}"), NODES, services)
+        execute(plan(graph, services), services, cache, lambda event: None).or_raise()
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds), (time.process_time() - worked) / calls
+
+
+async def main(calls: int) -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with serving(Path(folder), local_per_minute=1e9) as served:
+
+            async def v1(number: int) -> None:
+                async with served.client.post(LARGE, json={**SMALL, "seed": number}) as response:
+                    assert response.status == 200
+                    await response.read()
+
+            async def v2(number: int) -> None:
+                async with served.client.post(V2, json={**SMALL, "seed": 10_000 + number}) as response:
+                    body = await response.json()
+                await served.jobs.wait(body["request_id"])
+                async with served.client.get(f"/v2/requests/{body['request_id']}") as response:
+                    assert (await response.json())["status"] == "COMPLETED"
+
+            await v1(-1 + 2**32)
+            alone: list[float] = []
+            worked = time.process_time()
+            for number in range(calls):
+                begun = time.perf_counter()
+                await v1(2_000_000 + number)
+                alone.append(time.perf_counter() - begun)
+            busy_s = (time.process_time() - worked) / calls
+            graph_s, graph_busy_s = await asyncio.to_thread(
+                bare, next(iter(served.published.endpoints.values())), served, calls
+            )
+            over = (statistics.median(alone) - graph_s) * 1e3
+            print(f"bare graph p50 {graph_s * 1e3:.2f} ms; v1 adds {over:.2f} ms at p50 (budget 10 ms)")
+            print(f"processor time a call: graph {graph_busy_s * 1e3:.2f} ms, v1 with its client {busy_s * 1e3:.2f} ms")
+            await rates("v1", v1, calls)
+            await rates("v2", v2, calls)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=200)
+    asyncio.run(main(parser.parse_args().calls))
