@@ -168,8 +168,8 @@ async def prompt_body(request: web.Request) -> Any:
     workflow = await asyncio.to_thread(read_workflow if is_picture else parse_workflow, source, known)
     _refuse_unknown(workflow, known)
     rest = {} if _is_drawing(body) else body
-    extra = rest.get("extra_data") if isinstance(rest.get("extra_data"), dict) else {}
-    picture_info = {"workflow": workflow.editor} | (extra.get("extra_pnginfo") or {})
+    extra = _object(rest.get("extra_data"))
+    picture_info = {"workflow": workflow.editor} | _object(extra.get("extra_pnginfo"))
     return {**rest, "prompt": workflow.prompt(), "extra_data": extra | {"extra_pnginfo": picture_info}}
 
 
@@ -179,6 +179,10 @@ def _refuse_unknown(workflow: Workflow, known: Mapping[str, Any]) -> None:
     if unknown:
         listed = ", ".join(f"{name!r}{suggestion(name, known)}" for name in unknown)
         raise BadDocument(f"there are no node classes {listed}")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _is_drawing(value: Any) -> bool:
