@@ -1,6 +1,6 @@
 """Short and long jobs at once on the demo checkpoint: what a short one waits, and what taking turns costs.
 
-    python -m benchmarks.interleaving [--long 4] [--short 12] [--rounds 3]
+    python -m benchmarks.interleaving [--long 3] [--short 24] [--rounds 3]
 
 Long jobs sample 70 steps, short ones 4, all with seeds of their own. The long ones are submitted first, the short ones
 at even intervals while those run. Times are processor time of the process, because other programs may run: from a
@@ -90,7 +90,7 @@ def together(
 
     for at, each in enumerate(short):
         while time.process_time() - busy < pause_s * (at + 1) and not all(ticket.is_done for ticket in tickets):
-            time.sleep(0.001)
+            time.sleep(0.005)
         starts.append(time.process_time())
         tickets.append(scheduler.submit(each))
         tickets[-1].future.add_done_callback(partial(note, at))
@@ -110,8 +110,8 @@ def warm_cache(folders: Folders) -> MemoryCache:
 def main() -> int:
     """Print the figures; 1 where one misses its budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--long", type=int, default=4)
-    parser.add_argument("--short", type=int, default=12)
+    parser.add_argument("--long", type=int, default=3)
+    parser.add_argument("--short", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     folders = Folders(ROOT / "models", ROOT / "input", ROOT / "output", ROOT / "temp")
