@@ -74,11 +74,13 @@ def server(frontend: Path, tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def editor(browser: Any, server: Server, version: str) -> Iterator[Editor]:
     """The editor, open in a fresh profile; the test fails if the page threw anything."""
+    from playwright.sync_api import TimeoutError as timeouts  # noqa: N813  # it is a class for `except`
+
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.set_default_timeout(60_000)
     shots = os.environ.get(SHOTS)
-    editor = Editor(page, server, version, Path(shots) if shots else None)
+    editor = Editor(page, server, version, Path(shots) if shots else None, timeouts)
     editor.open()
     yield editor
     context.close()

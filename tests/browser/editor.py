@@ -18,6 +18,7 @@ class Editor:
     server: Server
     version: str
     shots: Path | None
+    timeouts: type[Exception]
     errors: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -49,9 +50,11 @@ class Editor:
     def template(self, name: str) -> None:
         """Open a template from the dialog; it opens by itself on the first visit."""
         card = self.page.locator(f'[data-testid="template-workflow-{name}"]')
-        if not card.count():
+        try:
+            card.first.wait_for(timeout=20_000)
+        except self.timeouts:
             self.page.get_by_role("button", name="Templates").first.click()
-        card.first.wait_for()
+            card.first.wait_for()
         self.shot("templates")
         card.first.click()
         self.page.wait_for_function(f"() => app.extensionManager.workflow.activeWorkflow?.path?.includes('{name}')")

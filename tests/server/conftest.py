@@ -136,8 +136,7 @@ def serving(tmp_path: Path) -> Serving:
             async with TestClient(TestServer(make_app(parts))) as client:
                 yield Api(client, jobs, tmp_path)
         finally:
-            await jobs.pause()
             await jobs.cancel_all(queued=False)
-            await jobs.stop(5.0)
+            await jobs.stop(1.0)
 
     return serve
