@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -168,6 +170,25 @@ def test_after_a_restart_nothing_but_the_output_runs_and_the_bytes_are_the_same(
     assert second.executed == ["s"]
     assert {report.outcome for node_id, report in second.nodes.items() if node_id != "s"} == {"disk"}
     assert second.ui == first.ui
+
+
+def test_a_killed_process_leaves_its_results_behind(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from tests.execution.test_store import DiskTier, MemoryCache, PACKING, Store, run_with\n"
+        "tier = DiskTier(Path(sys.argv[1]), PACKING, 10_000_000, cheapest_ms=0.0)\n"
+        "print(run_with(Store(MemoryCache(), tier)).ui, flush=True)\ntime.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as child:
+        assert child.stdout is not None
+        told = child.stdout.readline().strip()
+        child.kill()
+    CALLS.clear()
+    again = run_with(Store(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
+    assert CALLS == []
+    assert str(again.ui) == told
+    assert {report.outcome for node_id, report in again.nodes.items() if node_id != "s"} == {"disk"}
 
 
 def test_a_damaged_entry_is_computed_again_with_the_same_result(tmp_path: Path) -> None:
