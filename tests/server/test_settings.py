@@ -1,0 +1,135 @@
+"""Settings from file, environment and flags; the log; weight folders of others; what makes a start fail."""
+
+import inspect
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cli.model_paths import extra_folders
+from engine.cli.owners import folders_of
+from engine.cli.serve import serve
+from engine.cli.serving import BadBind, address, bound, compose
+from engine.errors import BadValue, MissingFile, WriteFailed
+from engine.execution.folders import Folders
+from engine.server.logs import JsonFormatter, RecentLines
+from engine.server.settings import BadSettings, Settings, as_toml, load_settings
+
+
+def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('port = 1\nhost = "::1"\ncache_mb = 7\n')
+    environment = {"SIGMAGRAPH_PORT": "2", "SIGMAGRAPH_HOST": "localhost", "OTHER": "x"}
+    settings = load_settings(file, environment, {"port": 3, "host": None})
+    assert (settings.port, settings.host, settings.cache_mb) == (3, "localhost", 7)
+
+
+def test_every_setting_is_a_flag_too() -> None:
+    flags = {"open" if name == "open_browser" else name for name in inspect.signature(serve).parameters}
+    assert flags - {"config", "print_config"} == set(Settings.model_fields)
+
+
+def test_printed_settings_read_back_as_they_were(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    before = load_settings(None, {}, {"hosts": ["a", 'b"'], "compress": True, "output": "/x", "max_upload_mb": 1.5})
+    file.write_text(as_toml(before))
+    assert load_settings(file, {}, {}) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"prot": 1}, "setting 'prot' (flag): there is no such setting; did you mean 'port'?"),
+        ({"port": 70000}, "setting 'port' (flag): 70000"),
+        ({"cors_origin": "app.example"}, "must be * or start with http"),
+        ({"log_format": "xml"}, "'json' or 'text'"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_place(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadSettings) as caught:
+        load_settings(None, {}, flags)
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_no_toml_or_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("port 1")
+    with pytest.raises(BadValue, match="bad.toml"):
+        load_settings(tmp_path / "bad.toml", {}, {})
+    with pytest.raises(MissingFile, match="none.toml"):
+        load_settings(tmp_path / "none.toml", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
+)
+def test_what_counts_as_this_machine_alone(host: str, is_local: bool) -> None:
+    assert Settings(host=host).is_loopback is is_local
+
+
+def test_a_port_in_use_is_named() -> None:
+    with bound("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(BadBind, match=f"port {taken.getsockname()[1]} on 127.0.0.1 is in use"):
+            bound("127.0.0.1", taken.getsockname()[1])
+    assert address("0.0.0.0", 1) == "http://127.0.0.1:1/"
+
+
+def test_missing_models_and_an_unwritable_output_folder_end_the_start(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="--home"):
+        compose(Settings(home=tmp_path, output=tmp_path / "out"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(WriteFailed):
+        compose(Settings(home=tmp_path, output=tmp_path / "out"))
+
+
+def test_weight_folders_of_a_comfyui_installation_are_found(tmp_path: Path) -> None:
+    (tmp_path / "comfy").mkdir()
+    file = tmp_path / "extra_model_paths.yaml"
+    file.write_text(
+        "a:\n  base_path: comfy\n  checkpoints: models/checkpoints/\n  clip: |\n    models/clip/\n    more\n"
+        "  custom_nodes: custom_nodes/\n"
+        "b:\n  base_path: comfy\n  is_default: true\n  checkpoints: first\n"
+    )
+    base = tmp_path / "comfy"
+    assert extra_folders([file]) == {
+        "checkpoints": [base / "first", base / "models/checkpoints"],
+        "clip": [base / "models/clip", base / "more"],
+    }
+
+
+def test_a_damaged_paths_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "paths.yaml"
+    for text in ("a: [", "just text", "a:\n  base_path: /nowhere\n  vae: x\n"):
+        file.write_text(text)
+        with pytest.raises((BadValue, MissingFile)):
+            extra_folders([file])
+
+
+def test_each_owner_has_folders_of_its_own_and_weights_are_shared(tmp_path: Path) -> None:
+    base = Folders(tmp_path / "models", tmp_path / "in", tmp_path / "out", tmp_path / "temp")
+    owned = folders_of(base)
+    ann, odd = owned("ann"), owned("../../etc")
+    assert owned("local") is base
+    assert ann.output_dir == tmp_path / "out/.owners/ann"
+    assert odd.output_dir.parent == tmp_path / "out/.owners"
+    assert ann.models == base.models
+    (ann.input_dir / "a.png").write_bytes(b"")
+    assert (ann.files("input"), base.files("input"), owned("bob").files("input")) == (["a.png"], [], [])
+
+
+def test_log_lines_are_json_with_their_fields_and_the_last_are_kept() -> None:
+    lines, formatter = RecentLines(kept=2), JsonFormatter()
+    record = logging.LogRecord("sigmagraph", logging.INFO, "f", 1, "job %s", ("ended",), None)
+    record.job = "j1"
+    line = json.loads(formatter.format(record))
+    assert (line["message"], line["level"], line["job"]) == ("job ended", "info", "j1")
+    heard: list[dict[str, str]] = []
+    lines.listeners.append(heard.append)
+    for _ in range(3):
+        lines.emit(record)
+    assert (len(lines.entries), len(heard)) == (2, 3)
+    assert "job ended job=j1" in heard[0]["m"]
