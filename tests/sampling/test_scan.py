@@ -34,8 +34,8 @@ def test_revision_2_is_finite_on_every_pair_at_every_length(family: str, name: s
     solver, levels = find_solver(name, 2), FAMILIES[family].levels
     for schedule in sorted({key.split("/")[2] for key in SCAN}):
         for steps in (1, 2, 3, 5, 30):
-            sigmas = run_sigmas(find_schedule(schedule, 2), levels, steps)
+            sigmas = run_sigmas(find_schedule(schedule), levels, steps)
             result, _ = run(solver, sigmas, family=family, guidance_scale=1.0)
             assert result.isfinite().all(), (schedule, steps)
-            if solver.order > 0 and steps == 30:
+            if solver.order > 0 and not solver.needs_uncond and steps == 30:  # CFG++ adds C - U at every step
                 assert float(result.square().mean().sqrt()) < 2.5, (schedule, steps)  # the data's own is about 1
