@@ -1,6 +1,7 @@
 """The composition of a worker: the node library, torch, the cache. Named by `serve`, called in the worker process."""
 
 import importlib.metadata
+import logging
 import math
 import platform
 from collections.abc import Callable, Mapping
@@ -10,17 +11,18 @@ from typing import Any
 import torch
 
 from engine.cli.owners import folders_of
-from engine.errors import EngineError
+from engine.cli.packs import load_custom_nodes
 from engine.execution.cache import MemoryCache
 from engine.execution.folders import Folders
 from engine.graph.node import Node
 from engine.jobs.worker import Picture, Setup
 from engine.models.memory.device import best_device, host_free_bytes
-from nodes import NODES
 from nodes.previews import Previewer
 from nodes.provenance import environment, known_revisions
 
 __all__ = ["build", "folders_from"]
+
+log = logging.getLogger(__name__)
 
 
 def folders_from(options: Mapping[str, Any]) -> Folders:
@@ -64,18 +66,9 @@ def _encoder(shows_latents: bool) -> Callable[[Any], Picture | None]:
 
 
 def _nodes(options: Mapping[str, Any], base: Folders) -> Mapping[str, Node]:
-    """The built-in nodes and those of the packs the operator named; a built-in name is never replaced."""
+    """The built-in nodes and those of the packs the operator named; what does not load is logged and left out."""
     directories = [Path(path) for path in options.get("custom_nodes", ())]
-    if not directories:
-        return NODES
-    from engine.execution.packs import load_packs, offered_modules
-
-    found: dict[str, Node] = {}
-    for pack in load_packs(directories, offered_modules(base, {})):
-        if pack.problems and not pack.nodes:
-            raise EngineError(str(pack))
-        found |= pack.nodes
-    return found | dict(NODES)
+    return load_custom_nodes(directories, base, lambda pack: log.warning("node pack %s", pack))
 
 
 def _stats() -> dict[str, Any]:
