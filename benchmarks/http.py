@@ -1,4 +1,4 @@
-"""What HTTP costs: a trivial prompt, a cached 12-node prompt, submissions per second, event latency, bytes, start, memory.
+"""What HTTP costs: prompts trivial and cached, submissions per second, event latency, bytes, start, memory.
 
     python -m benchmarks.http [jobs]
 

@@ -65,7 +65,8 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def require(request: web.Request, scope: str) -> None:
     """403 unless the key has the scope."""
-    if not {scope, "admin"} & set(request[SCOPES]):
+    scopes: Collection[str] = request[SCOPES]
+    if not {scope, "admin"} & set(scopes):
         raise web.HTTPForbidden(text=f"this key lacks the scope {scope!r}")
 
 
