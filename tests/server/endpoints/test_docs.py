@@ -65,7 +65,6 @@ async def test_a_retired_endpoint_is_not_described(tmp_path: Path) -> None:
 
 
 async def test_the_viewer_asks_nothing_of_another_host(tmp_path: Path) -> None:
-    pytest.importorskip("swagger_ui_bundle")
     async with serving(tmp_path) as served:
         page = await (await served.client.get("/api-docs")).text()
         sources = re.findall(r'(?:src|href)="([^"]*)"', page)
