@@ -75,6 +75,7 @@ def babble(*, unless: Text = "") -> str:
     """Writes rubbish into whatever sockets the process has, unless there is a file of that name; it is made first."""
     if not Path(unless).exists():
         Path(unless).touch()
+        time.sleep(0.3)  # what is on its way goes out first: rubbish inside a frame would only make it a longer one
         for descriptor in range(3, 32):
             with suppress(OSError):
                 if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
