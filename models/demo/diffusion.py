@@ -204,17 +204,3 @@ def load(folder: Path) -> Network:
     network = Network(make_tokenizers())
     network.load_state_dict(torch.load(folder / "diffusion.pt", weights_only=True)["average"])
     return network.eval()
-
-
-def sample(network: Network, captions: list[str], *, steps: int = 20, scale: float = 4.0, seed: int = 0) -> Tensor:
-    """Latents [B, 16, 16, 16] in model space: euler with shift 3 and guidance, for watching the training."""
-    tokens, empty = make_tokenizers()(captions), make_tokenizers()([""] * len(captions))
-    u = torch.linspace(1, 0, steps + 1)
-    sigmas = 3 * u / (1 + 2 * u)
-    x = torch.randn(len(captions), 16, 16, 16, generator=torch.Generator().manual_seed(seed))
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for sigma, sigma_next in zip(sigmas, sigmas[1:], strict=False):
-            timestep = (1000 * sigma).expand(len(captions))
-            guided, plain = network(x, timestep, tokens).float(), network(x, timestep, empty).float()
-            x = x + (plain + scale * (guided - plain)) * (sigma_next - sigma)
-    return x
