@@ -24,7 +24,7 @@ def test_the_demo_command_ends_with_a_picture_of_what_its_prompt_says(tmp_path: 
     done = CliRunner().invoke(app, ["run", str(WORKFLOW), "--home", str(ROOT), "--output", str(tmp_path)])
     assert done.exit_code == 0, done.output
     image, _ = read_picture(Path(done.stdout.strip()))
-    scene = single("circle", "red", "large", "on the left", "white")
+    scene = single("heart", "red", "large", "in the centre", "white")
     assert load_workflow(WORKFLOW).nodes["2"].inputs["text"] == scene.caption
     assert check(image[0].movedim(-1, 0), scene).is_right
 
