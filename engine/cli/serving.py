@@ -32,7 +32,7 @@ from engine.server.settings import Settings
 from engine.server.static import find_frontend
 from engine.writing import make_folder
 
-__all__ = ["FACTORY", "BadBind", "compose", "run"]
+__all__ = ["FACTORY", "BadBind", "check_keys", "compose", "run"]
 
 LOG = logging.getLogger("sigmagraph.server")
 FACTORY = "engine.cli.worker:build"
@@ -105,10 +105,9 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
 async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines) -> None:
     jobs, folders = compose(settings)
     await jobs.start()
-    keys = StoredKeys(jobs.accounts)
+    keys = StoredKeys(jobs.accounts, is_open=settings.no_keys)
     try:
-        if not settings.is_loopback and not await keys.required():
-            raise BadBind(f"{settings.host} can be reached from other machines, but there is no key: `{KEY_COMMAND}`")
+        await check_keys(settings, jobs, keys)
         parts = Parts(jobs, folders, keys, settings, _home(settings) / "user", Path(str(settings.workflows)))
         parts.frontend, parts.lines = _frontend(settings), lines
         parts.published = published(settings, jobs, keys)
@@ -121,6 +120,16 @@ async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines
         await runner.cleanup()
     finally:
         await jobs.stop(0.0)
+
+
+async def check_keys(settings: Settings, jobs: JobService, keys: StoredKeys) -> None:
+    """Refuse a server that anybody could use; say so where nobody could."""
+    has_key = await jobs.accounts.are_any()
+    if not settings.is_loopback and (settings.no_keys or not has_key):
+        reason = "no_keys is set" if settings.no_keys else f"there is no key: `{KEY_COMMAND}`"
+        raise BadBind(f"{settings.host} can be reached from other machines, but {reason}")
+    if await keys.required() and not has_key:
+        LOG.warning("every key is revoked, so nobody can call: `%s`, or start with --no-keys", KEY_COMMAND)
 
 
 async def _until_stopped(settings: Settings, listener: socket.socket, jobs: JobService) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from engine.errors import BadValue, UnknownKey
 from engine.jobs.database import Tx
@@ -133,9 +133,15 @@ class Accounts:
             lambda connection: [_account(dict(row)) for row in connection.execute(query).mappings()]
         )
 
+    async def were_any(self) -> bool:
+        """Whether a key was ever made, revoked ones too: withdrawing the last must not open the server to everyone."""
+        return await self._counts(select(func.count()).select_from(accounts))
+
     async def are_any(self) -> bool:
-        """Whether any key is in use: a server that others can reach wants one."""
-        query = select(func.count()).select_from(accounts).where(accounts.c.revoked_at.is_(None))
+        """Whether any key works: a server that others can reach wants one."""
+        return await self._counts(select(func.count()).select_from(accounts).where(accounts.c.revoked_at.is_(None)))
+
+    async def _counts(self, query: Select[tuple[int]]) -> bool:
         return bool(await self._store.database.read(lambda connection: connection.execute(query).scalar_one()))
 
     async def revoke(self, account_id: str) -> Account:

@@ -18,15 +18,18 @@ class Store(Protocol):
     async def authenticate(self, secret: str) -> Any:
         """The account of a key; raises `UnknownKey`."""
 
-    async def are_any(self) -> bool:
-        """Whether any key is in use."""
+    async def were_any(self) -> bool:
+        """Whether a key was ever made."""
 
 
 class StoredKeys:
-    """Keys are needed as soon as there is one; a new or withdrawn key counts within seconds."""
+    """Keys are needed from the first one on, also when all were withdrawn; a new one counts within seconds.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    `is_open`: the operator says that none is needed although there are some.
+    """
+
+    def __init__(self, store: Store, *, is_open: bool = False) -> None:
+        self._store, self._is_open = store, is_open
         self._is_required = False
         self._asked_at = float("-inf")
 
@@ -39,9 +42,11 @@ class StoredKeys:
         return account
 
     async def required(self) -> bool:
-        """Whether there is any account; once there was one, always."""
+        """Whether a key was ever made; from then on, always."""
+        if self._is_open:
+            return False
         if not self._is_required and time.monotonic() - self._asked_at > REMEMBERED_S:
-            self._is_required = await self._store.are_any()
+            self._is_required = await self._store.were_any()
             self._asked_at = time.monotonic()
         return self._is_required
 

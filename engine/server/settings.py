@@ -23,6 +23,7 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs keys")
     port: int = Field(8188, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    no_keys: bool = Field(False, description="ask for no key although keys were made; on loopback only")
     hosts: tuple[str, ...] = Field((), description="further names under which a browser may reach a loopback server")
     home: Path | None = Field(None, description="folder that holds models/ and input/")
     output: Path | None = Field(None, description="where pictures go; default: <home>/output")

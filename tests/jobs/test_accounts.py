@@ -43,13 +43,14 @@ def test_wrong_and_revoked_keys_open_nothing_and_say_which_they_are(run: Runs, s
     async def case() -> None:
         async with opened(store_settings) as (store, _):
             keys = Accounts(store)
-            assert not await keys.are_any()
+            assert (await keys.are_any(), await keys.were_any()) == (False, False)
             secret, account = await keys.create("me")
             assert await keys.are_any()
             with pytest.raises(UnknownKey, match="not known"):
                 await keys.authenticate(secret + "x")
             revoked = await keys.revoke(account.id)
             assert revoked.revoked_at is not None
+            assert (await keys.are_any(), await keys.were_any()) == (False, True)
             with pytest.raises(UnknownKey, match="revoked"):
                 await keys.authenticate(secret)
             with pytest.raises(UnknownKey):

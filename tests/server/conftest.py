@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aiohttp import ClientResponse, ClientWebSocketResponse, WSMsgType
@@ -20,7 +20,7 @@ from engine.jobs.service import JobService
 from engine.jobs.settings import JobSettings, StoreSettings
 from engine.server.app import Parts, make_app
 from engine.server.auth import Accounts
-from engine.server.keys import NoKeys
+from engine.server.keys import NoKeys, StoredKeys
 from engine.server.settings import Settings
 from tests.server.stubs import setup
 
@@ -118,10 +118,15 @@ Serving = Callable[..., AbstractAsyncContextManager[Api]]
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Serving:
-    """Starts servers on one home folder: `async with serving() as api`; options are settings, `keys` accounts."""
+    """Starts servers on one home folder: `async with serving() as api`; options are settings.
+
+    `keys` are accounts, or "stored" for those of the job service.
+    """
 
     @asynccontextmanager
-    async def serve(*, keys: Accounts | None = None, warms_up: bool = False, **settings: Any) -> AsyncIterator[Api]:
+    async def serve(
+        *, keys: Accounts | Literal["stored"] | None = None, warms_up: bool = False, **settings: Any
+    ) -> AsyncIterator[Api]:
         for name in ("models/checkpoints", "models/embeddings", "input", "output", "temp", "user", "workflows"):
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
         places = Folders(tmp_path / "models", tmp_path / "input", tmp_path / "output", tmp_path / "temp")
@@ -129,7 +134,9 @@ def serving(tmp_path: Path) -> Serving:
         store = StoreSettings(f"sqlite:///{tmp_path}/jobs.sqlite", survives_power_cut=False)
         jobs = JobService(JobSettings(store=store), [InProcessWorker(setup(folders))], folders)
         frontend = settings.pop("frontend_root", None)
-        parts = Parts(jobs, folders, keys or NoKeys(), Settings(**settings), tmp_path / "user", tmp_path / "workflows")
+        known = Settings(**settings)
+        accounts = StoredKeys(jobs.accounts, is_open=known.no_keys) if keys == "stored" else keys or NoKeys()
+        parts = Parts(jobs, folders, accounts, known, tmp_path / "user", tmp_path / "workflows")
         parts.frontend, parts.warms_up = frontend, warms_up
         await jobs.start()
         try:
