@@ -5,7 +5,8 @@ State, all of it under one lock:
     _tickets     jobs that are admitted and not over
 Threads take work (`_next`), step it without the lock, and report back with it (`_stepped`). The device lane picks anew
 after each step, so samplers of several jobs take turns between evaluations. A job has at most one node in the device
-lane at a time, in the order its run gives, so its result is the same as if it ran alone.
+lane at a time, in the order its run gives, so its result is the same as if it ran alone. One that runs out of memory
+there is tried once more with the device to itself.
 """
 
 import heapq
@@ -22,6 +23,7 @@ from typing import Any
 
 from engine.execution import events
 from engine.execution.cache import MemoryCache
+from engine.execution.forecast import Forecast
 from engine.execution.instances import Instances
 from engine.execution.loop import AsyncLoop
 from engine.execution.policy import first
@@ -35,7 +37,6 @@ from engine.graph.plan import Plan
 from engine.graph.results import Progress
 
 IDLE_S = 1.0
-FORGETTING = 1.01
 log = logging.getLogger(__name__)
 
 
@@ -65,7 +66,7 @@ class Scheduler:
         self._arrivals = count()
         self._loop = AsyncLoop()
         self._is_closing = False
-        self._paces: dict[str, float] = {}
+        self._forecast = Forecast()
         self._over: SimpleQueue[Ticket | None] = SimpleQueue()
         lanes: list[Lane] = ["device", *(["host"] * host_threads)]  # type: ignore[list-item]  # a literal, repeated
         self._lanes = [Thread(target=self._work, args=(lane,), name=f"{lane} lane", daemon=True) for lane in lanes]
@@ -126,10 +127,16 @@ class Scheduler:
         """What each thread does until the end."""
         while (taken := self._take(lane)) is not None:
             ticket, task = taken
+            if ticket.needs_alone and lane == "device" and not task.is_begun:
+                self._make_room()
             task.step(self._around)
             while lane == "host" and task.outcome is None and task.pending is None:
                 task.step(self._around)
             self._stepped(ticket, task)
+
+    def _make_room(self) -> None:
+        self.store.clear()
+        self._free()
 
     def _take(self, lane: Lane) -> tuple[Ticket, Task] | None:
         """Wait for work; None at the very end."""
@@ -153,20 +160,29 @@ class Scheduler:
     def _next_on_device(self) -> tuple[Ticket, Task] | None:
         """The claimant that is first by policy; taking may show that its work is done or somebody's already."""
         while wanting := [ticket for ticket in self._tickets if ticket.wants_device()]:
-            now = self._clock()
-            claims = {each.claim(now): each for each in wanting}
-            ticket = claims[first(claims)]
+            ticket = self._first(wanting)
             if ticket.device_task is None and (vertex := ticket.run.take("device")) is not None:
-                ticket.device_task = self._task(ticket, vertex)
+                ticket.begun(self._task(ticket, vertex))
             if ticket.device_task is not None:
                 return ticket, ticket.device_task
             self._end_if_over(ticket)
         return None
 
+    def _first(self, wanting: list[Ticket]) -> Ticket:
+        """One that ran out of memory waits until nobody else is half-way through a node, then has the device alone."""
+        if any(each.needs_alone for each in wanting):
+            begun = [each for each in wanting if each.device_task is not None]
+            wanting = begun or [each for each in wanting if each.needs_alone]
+        if len(wanting) == 1:
+            return wanting[0]
+        now = self._clock()
+        claims = {each.claim(now, self._forecast): each for each in wanting}
+        return claims[first(claims)]
+
     def _task(self, ticket: Ticket, vertex: Vertex) -> Task:
         report = partial(self._report, ticket.run, vertex)
         task = Task(ticket.run, vertex, self.instances, lambda: ticket.is_stopping, report, self._clock)
-        task.usual_pace_s = self._paces.get(vertex.node.class_type, float("inf"))
+        task.usual_pace_s = self._forecast.pace_s(vertex.node.class_type)
         ticket.active.add(task)
         return task
 
@@ -178,27 +194,26 @@ class Scheduler:
     # -- after a step --------------------------------------------------------------------------------------------
 
     def _stepped(self, ticket: Ticket, task: Task) -> None:
-        """Put the task where it belongs now."""
-        is_retry = task.is_out_of_memory and task.vertex.attempts == 0
-        if is_retry:
-            self.store.clear()
-            self._free()
+        """Put the task where it belongs now. Nobody needs to wake up for a step that leaves it where it was."""
+        on_device, is_retry = ticket.device_task is task, task.is_out_of_memory and task.vertex.attempts == 0
+        if is_retry and not on_device:
+            self._make_room()
         with self._changed:
-            self._learn_pace(task)
+            self._forecast.learn_pace(task)
             if task.pending is not None:
                 self._park(ticket, task)
             elif is_retry and not ticket.run.is_over:
-                self._drop(ticket, task)
+                ticket.ended(task)
+                ticket.needs_alone = on_device
                 ticket.run.again(task.vertex)
             elif task.outcome is not None:
+                if on_device:
+                    ticket.needs_alone = False
+                    self._forecast.learn_whole(task)
                 self._finish(ticket, task)
+            else:
+                return
             self._changed.notify_all()
-
-    def _learn_pace(self, task: Task) -> None:
-        """The usual pace of a class: the fastest seen, forgotten slowly."""
-        kind = task.vertex.node.class_type
-        if task.pace_s < float("inf"):
-            self._paces[kind] = min(task.pace_s, FORGETTING * self._paces.get(kind, float("inf")))
 
     def _park(self, ticket: Ticket, task: Task) -> None:
         """Wait for async work off the lane."""
@@ -229,14 +244,9 @@ class Scheduler:
             self._changed.notify_all()
 
     def _finish(self, ticket: Ticket, task: Task) -> None:
-        self._drop(ticket, task)
+        ticket.ended(task)
         task.report_end()
         self._end_if_over(ticket)
-
-    def _drop(self, ticket: Ticket, task: Task) -> None:
-        if ticket.device_task is task:
-            ticket.device_task = None
-        ticket.active.discard(task)
 
     # -- beginning and end ---------------------------------------------------------------------------------------
 
@@ -249,6 +259,7 @@ class Scheduler:
                 places = ((i, v.node.class_type) for each in self._tickets for i, v in each.run.plan.nodes.items())
                 self.instances.keep_only(set(places))
             ticket.run.start()
+            ticket.look_ahead()
             self._remove_if_over(ticket)
         self._changed.notify_all()
 

@@ -108,6 +108,11 @@ class Run:
         heap = None if self.is_over else self._heap(lane)
         return self.vertices[heap[0][2]] if heap else None
 
+    def needed(self, lane: Lane) -> list[str]:
+        """The classes of the nodes in a lane that wait or are ready, one entry per node."""
+        waiting = (Status.WAITING, Status.READY)
+        return [v.node.class_type for v in self.vertices.values() if v.status in waiting and v.node.lane == lane]
+
     def again(self, vertex: Vertex) -> None:
         """Put a node back whose work was given up half-way; it will be called anew."""
         self._running.discard(vertex.id)

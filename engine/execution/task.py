@@ -82,6 +82,11 @@ class Task:
             self._steps.close()
 
     @property
+    def is_begun(self) -> bool:
+        """Whether the node was called."""
+        return self._steps is not None
+
+    @property
     def is_out_of_memory(self) -> bool:
         """Whether it ended because the device or the host had no memory left."""
         error = self.outcome

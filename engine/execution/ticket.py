@@ -1,9 +1,11 @@
 """A submitted plan: the caller's side (`wait`, `is_done`) and what the scheduler knows of it."""
 
+from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.execution.forecast import Forecast
 from engine.execution.policy import Claimant
 from engine.execution.result import RunResult
 from engine.execution.state import Run
@@ -15,7 +17,8 @@ class Ticket:
     """One job in a scheduler.
 
     `active` are its tasks not yet ended; `device_task` is the one in the device lane, between two steps or in one;
-    `waiting` are those that wait for async work.
+    `waiting` are those that wait for async work. `ahead` counts the classes of its device nodes that have not begun,
+    `spent_s` is the device time of those that have ended. With `needs_alone` it ran out of memory beside others.
     """
 
     run: Run
@@ -26,6 +29,9 @@ class Ticket:
     active: set[Task] = field(default_factory=set)
     waiting: dict["Future[list[Any]]", Task] = field(default_factory=dict)
     arrived_s: float = 0.0
+    ahead: Counter[str] = field(default_factory=Counter)
+    spent_s: float = 0.0
+    needs_alone: bool = False
     future: "Future[RunResult]" = field(default_factory=Future)
 
     @property
@@ -51,7 +57,27 @@ class Ticket:
         """Whether it has work for the device lane, begun or ready."""
         return self.device_task is not None or self.run.peek("device") is not None
 
-    def claim(self, now: float) -> Claimant:
+    def claim(self, now: float, forecast: Forecast) -> Claimant:
         """What it brings forward to be next on the device."""
-        remaining = self.device_task.remaining_seconds() if self.device_task is not None else 0.0
-        return Claimant(self.priority, remaining, now - self.arrived_s, self.arrival, self.run.is_over)
+        task, remaining, spent = self.device_task, forecast.whole_s(self.ahead), self.spent_s
+        if task is not None:
+            remaining, spent = remaining + task.remaining_seconds(), spent + task.seconds
+        return Claimant(self.priority, remaining, spent, now - self.arrived_s, self.arrival, self.run.is_over)
+
+    def look_ahead(self) -> None:
+        """Count the device nodes that are needed; the run has just begun."""
+        self.ahead = Counter(self.run.needed("device"))
+
+    def begun(self, task: Task) -> None:
+        """A device node begins: it is no longer ahead. Those that an expansion added were never counted."""
+        self.device_task, kind = task, task.vertex.node.class_type
+        self.ahead[kind] -= 1
+        if self.ahead[kind] <= 0:
+            del self.ahead[kind]
+
+    def ended(self, task: Task) -> None:
+        """A task is over, or was given up."""
+        self.active.discard(task)
+        if self.device_task is task:
+            self.device_task = None
+            self.spent_s += task.seconds

@@ -142,14 +142,16 @@ def test_a_higher_priority_goes_first(scheduler: Scheduler, gate: Any) -> None:
 @pytest.mark.parametrize(
     ("claimants", "expected"),
     [
-        ([Claimant(0, 30, 0, 1), Claimant(0, 2, 0, 2)], 2),
-        ([Claimant(0, 30, 0, 1), Claimant(0, 20, 0, 2)], 1),
-        ([Claimant(0, 30, 0, 1), Claimant(0, 0, 0, 2)], 2),
-        ([Claimant(0, 30, 600, 1), Claimant(0, 2, 0, 2)], 2),
-        ([Claimant(0, 30, 10_000, 1), Claimant(0, 2, 0, 2)], 1),
-        ([Claimant(0, 2, 0, 1), Claimant(1, 900, 0, 2)], 2),
-        ([Claimant(9, 1, 0, 1), Claimant(0, 5, 0, 2, is_ending=True)], 2),
-        ([Claimant(0, 4, 0, 1), Claimant(0, 4, 0, 2), Claimant(0, 4, 0, 3)], 1),
+        ([Claimant(0, 30, 0, 0, 1), Claimant(0, 2, 0, 0, 2)], 2),
+        ([Claimant(0, 30, 0, 0, 1), Claimant(0, 25, 0, 0, 2)], 1),
+        ([Claimant(0, 30, 0, 0, 1), Claimant(0, 0, 0, 0, 2)], 2),
+        ([Claimant(0, 0.3, 29.7, 40, 1), Claimant(0, 1, 0, 0, 2)], 2),
+        ([Claimant(0, 0.01, 29.99, 40, 1), Claimant(0, 1, 0, 0, 2)], 1),
+        ([Claimant(0, 30, 0, 600, 1), Claimant(0, 2, 0, 0, 2)], 2),
+        ([Claimant(0, 30, 0, 10_000, 1), Claimant(0, 2, 0, 0, 2)], 1),
+        ([Claimant(0, 2, 0, 0, 1), Claimant(1, 900, 0, 0, 2)], 2),
+        ([Claimant(9, 1, 0, 0, 1), Claimant(0, 5, 0, 0, 2, is_ending=True)], 2),
+        ([Claimant(0, 4, 0, 0, 1), Claimant(0, 4, 0, 0, 2), Claimant(0, 4, 0, 0, 3)], 1),
     ],
 )
 def test_who_goes_first(claimants: list[Claimant], expected: int) -> None:
@@ -264,6 +266,77 @@ def test_out_of_memory_twice_fails_that_job_alone() -> None:
     assert "not enough memory" in str(error)
     assert good.wait(20).error is None
     assert len(tries) == 2
+    scheduler.close()
+
+
+def test_the_second_try_has_the_device_to_itself() -> None:
+    """Another job's sampler is half-way when memory runs out: it ends first, and a third one begins only afterwards."""
+    ORDER.clear()
+    tries: list[int] = []
+
+    @node("Greedy", category="test", lane="device")
+    def greedy(*, value: int = 0) -> int:
+        """Runs out of memory while others are under way."""
+        tries.append(len(ORDER))
+        ORDER.append(("greedy", len(tries)))
+        if len(tries) == 1:
+            raise MemoryError("beside another")
+        return value
+
+    made = plan(checked(prompt(h=("Greedy", {"value": 1}), s=("Show", {"value": ["h", 0]})), with_nodes(greedy)))
+    scheduler = Scheduler()
+    long = scheduler.submit(job("long", 60, pause_ms=2))
+    while ("long", 3) not in ORDER:
+        time.sleep(0.001)
+    hungry = scheduler.submit(made)
+    while not tries:
+        time.sleep(0.001)
+    late = scheduler.submit(job("late", 3, seed=9, pause_ms=2))
+    assert [each.wait(20).error for each in (long, hungry, late)] == [None] * 3
+    assert ORDER.index(("long", 59)) < ORDER.index(("greedy", 2)) < ORDER.index(("late", 0))
+    scheduler.close()
+
+
+def test_a_short_job_goes_before_the_last_steps_and_the_decoding_of_a_long_one() -> None:
+    """Time is counted in steps of the device; decoding takes eight of them."""
+    ORDER.clear()
+    now = 0.0
+
+    @node("Decode", category="test", lane="device")
+    def decode(*, value: int = 0, name: str = "") -> int:
+        """A node without progress."""
+        nonlocal now
+        now += 8
+        ORDER.append((name, -1))
+        return value
+
+    @node("Counted", category="test", lane="device")
+    def sample(*, steps: int, seed: int = 0, name: str = "") -> Generator[Progress, None, int]:
+        """A sampler that moves the clock, and lets a short job in before the last two steps of the long one."""
+        nonlocal now
+        for step in range(steps):
+            now += 1
+            ORDER.append((name, step))
+            if (name, step) == ("long", 67):
+                tickets.append(scheduler.submit(made("short", 4)))
+            yield Progress(step + 1, steps)
+        return seed
+
+    def made(name: str, steps: int) -> Any:
+        document = prompt(
+            k=("Counted", {"steps": steps, "name": name, "seed": steps}),
+            d=("Decode", {"value": ["k", 0], "name": name}),
+            s=("Show", {"value": ["d", 0]}),
+        )
+        return plan(checked(document, with_nodes(decode, sample)))
+
+    scheduler = Scheduler(cache=MemoryCache(0), clock=lambda: now)
+    tickets = [scheduler.submit(made("first", 2))]
+    tickets[0].wait(20).or_raise()
+    tickets.append(scheduler.submit(made("long", 70)))
+    tickets[1].wait(20).or_raise()
+    tickets[2].wait(20).or_raise()
+    assert ORDER.index(("short", -1)) < ORDER.index(("long", 69))
     scheduler.close()
 
 
