@@ -1,5 +1,6 @@
 """How our values cross into node classes of ComfyUI's convention and back: dicts and lists there, records here."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from engine.models.conditioning import Conditioning
 from nodes.types import LatentValue
 
 __all__ = ["border"]
+
+REGIONS = {"area", "mask", "strength", "control", "gligen"}  # parts of an entry that say where or how strongly
 
 
 def border(watches: bool = False) -> Border:
@@ -33,20 +36,30 @@ def _latent_back(latent: Any) -> Any:
 
 
 def _conditioning_out(conditioning: Conditioning) -> list[Any]:
-    return [[conditioning.context, {"pooled_output": conditioning.pooled}]]
+    return [[one.context, {"pooled_output": one.pooled} | _times_out(one)] for one in conditioning.entries]
+
+
+def _times_out(conditioning: Conditioning) -> dict[str, float]:
+    times = {"start_percent": conditioning.start, "end_percent": conditioning.end}
+    return times if (conditioning.start, conditioning.end) != (0.0, 1.0) else {}
 
 
 def _conditioning_back(entries: Any) -> Any:
-    """The first entry: several, with areas or times of their own, are more than our conditioning can say."""
+    """The entries with their times; what else an entry may carry is refused where it would change the picture."""
     if not isinstance(entries, list) or not entries:
         return entries
-    if len(entries) > 1:
-        raise ValueError(f"a conditioning of {len(entries)} entries; this engine takes one per link")
-    context, extra = entries[0]
+    first, *rest = (_entry_back(context, extra) for context, extra in entries)
+    return replace(first, further=tuple(rest))
+
+
+def _entry_back(context: Tensor, extra: dict[str, Any]) -> Conditioning:
     pooled = extra.get("pooled_output")
     if not isinstance(pooled, Tensor):
         raise ValueError("a conditioning without 'pooled_output'; expected the pooled vector of the text encoders")
-    return Conditioning(context, pooled)
+    beyond = sorted(REGIONS & {name for name, value in extra.items() if value is not None})
+    if beyond:
+        raise ValueError(f"a conditioning with {', '.join(beyond)}; expected entries that differ in text and time only")
+    return Conditioning(context, pooled, extra.get("start_percent", 0.0), extra.get("end_percent", 1.0))
 
 
 def _sigmas_out(sigmas: tuple[float, ...]) -> Tensor:

@@ -8,6 +8,7 @@ from nodes.types import Clip, Conditioning, present
 __all__ = ["NODES"]
 
 Prompt = Annotated[str, Multiline(dynamic_prompts=True), Tooltip("(words:1.2) weighs words, relative to 1.")]
+Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
 EmptyPadding = Annotated[Literal["none", "empty_prompt"], Options(["none", "empty_prompt"], named=True)]
 NO_CLIP = "text encoders, which this checkpoint does not hold; add a TripleCLIPLoader"
 
@@ -45,6 +46,20 @@ def conditioning_concat(*, conditioning_to: Conditioning, conditioning_from: Con
     return conditioning_to.followed_by(conditioning_from)
 
 
+@node("ConditioningCombine", category="conditioning", display_name="Conditioning (Combine)")
+def conditioning_combine(*, conditioning_1: Conditioning, conditioning_2: Conditioning) -> Conditioning:
+    """Both side by side: the model is asked about each, and its answers are averaged."""
+    return conditioning_1.beside(conditioning_2)
+
+
+@node("ConditioningSetTimestepRange", category="advanced/conditioning")
+def conditioning_set_timestep_range(
+    *, conditioning: Conditioning, start: Percent = 0.0, end: Percent = 1.0
+) -> Conditioning:
+    """Lets a conditioning act for a part of the way only: 0 is pure noise, 1 the finished image."""
+    return conditioning.within(start, end)
+
+
 @node("ConditioningAverage", category="conditioning", display_name="ConditioningAverage")
 def conditioning_average(
     *,
@@ -68,7 +83,9 @@ NODES = (
     clip_text_encode,
     clip_text_encode_sd3,
     conditioning_zero_out,
+    conditioning_combine,
     conditioning_concat,
     conditioning_average,
+    conditioning_set_timestep_range,
     clip_set_last_layer,
 )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -80,10 +81,12 @@ class Model:
     def predict(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[Tensor]:
         """The denoised estimate per conditioning: x [B, 16, h, w] float32 in model space at noise level `sigma`.
 
-        Conditionings of the same length share one forward, stacked in the order given; others get their own.
+        That of a conditioning of several entries is the mean over those that act at this level; zeros where none does.
+        Entries of the same length share one forward, stacked in the order given; others get their own.
         """
-        state = x.to(self.placement.device)
-        entries = [conditioning.for_batch(x.shape[0], state.device) for conditioning in conditionings]
+        state, level = x.to(self.placement.device), self.parameterisation.levels.percent_to_sigma
+        acting = [[one for one in each.entries if one.acts(sigma, level)] for each in conditionings]
+        entries = [one.for_batch(x.shape[0], state.device) for each in acting for one in each]
         self._check(entries)
         together: dict[int, list[int]] = {}
         for index, entry in enumerate(entries):
@@ -92,7 +95,10 @@ class Model:
         for indices in together.values():
             velocities = self._forward(state, sigma, [entries[index] for index in indices])
             outputs |= dict(zip(indices, velocities, strict=True))
-        return [self.parameterisation.denoised(x, sigma, outputs[i].to(x.device)) for i in range(len(entries))]
+        estimates = iter(
+            [self.parameterisation.denoised(x, sigma, outputs[i].to(x.device)) for i in range(len(entries))]
+        )
+        return [_mean(x, list(islice(estimates, len(each)))) for each in acting]
 
     @torch.no_grad()
     def _forward(self, state: Tensor, sigma: float, entries: Sequence[Conditioning]) -> tuple[Tensor, ...]:
@@ -117,6 +123,16 @@ class Model:
 
 
 GuidanceChange = Callable[[Model, Cfg], Cfg]
+
+
+def _mean(x: Tensor, estimates: Sequence[Tensor]) -> Tensor:
+    """The mean of estimates shaped like `x`; zeros where there are none."""
+    if not estimates:
+        return torch.zeros_like(x)
+    total = estimates[0]
+    for estimate in estimates[1:]:
+        total = total + estimate
+    return total / len(estimates) if len(estimates) > 1 else total
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,10 +31,21 @@ def test_a_conditioning_crosses_as_a_list_with_its_pooled_vector() -> None:
     assert torch.equal(back.pooled, conditioning.pooled)
 
 
+def test_entries_with_times_of_their_own_cross_and_come_back_the_same() -> None:
+    first = Conditioning(torch.randn(1, 7, 8), torch.randn(1, 4)).within(0.25, 0.75)
+    both = first.beside(Conditioning(torch.randn(1, 5, 8), torch.randn(1, 4)))
+    outside = CROSS["CONDITIONING"].out(both)
+    assert [extra.get("start_percent") for _, extra in outside] == [0.25, None]
+    back = CROSS["CONDITIONING"].back(outside)
+    for one, other in zip(back.entries, both.entries, strict=True):
+        assert torch.equal(one.context, other.context)
+        assert (one.start, one.end) == (other.start, other.end)
+
+
 def test_what_our_conditioning_cannot_say_is_refused() -> None:
-    entry = [torch.zeros(1, 7, 8), {"pooled_output": torch.zeros(1, 4)}]
-    with pytest.raises(ValueError, match="a conditioning of 2 entries"):
-        CROSS["CONDITIONING"].back([entry, entry])
+    extra = {"pooled_output": torch.zeros(1, 4), "area": (1, 1, 0, 0), "strength": 0.5, "mask": None}
+    with pytest.raises(ValueError, match="a conditioning with area, strength"):
+        CROSS["CONDITIONING"].back([[torch.zeros(1, 7, 8), extra]])
     with pytest.raises(ValueError, match="without 'pooled_output'"):
         CROSS["CONDITIONING"].back([[torch.zeros(1, 7, 8), {}]])
 
