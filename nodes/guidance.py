@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from engine.graph.node import Extra, Output, Range, Tooltip, node
+from engine.models.conditioning import Conditioning as ConditioningValue
 from engine.models.value import Model as ModelValue
 from engine.sampling.guidance import Cfg
-from engine.sampling.guidance_rules import Apg, CfgZeroStar, Rescale, SkipLayer
-from nodes.types import Model
+from engine.sampling.guidance_rules import Apg, CfgZeroStar, PerpNegCombination, Rescale, SkipLayer
+from nodes.types import Conditioning, Model
 
 __all__ = ["NODES"]
 
@@ -61,6 +62,18 @@ class ZeroStar:
         return replace(guided, combine=CfgZeroStar(guided.scale))
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Perpendicular:
+    """Replaces the formula by Perp-Neg's."""
+
+    empty: ConditioningValue
+    negative_scale: float
+
+    def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
+        rule = PerpNegCombination(model.predict, self.empty, guided.scale, self.negative_scale)
+        return replace(guided, combine=rule)
+
+
 @node("RescaleCFG", category="advanced/model")
 def rescale_cfg(
     *,
@@ -104,4 +117,21 @@ def cfg_zero_star(*, model: Model) -> Model:
     return model.with_guidance(ZeroStar())
 
 
-NODES = (rescale_cfg, skip_layer_guidance_sd3, apg, cfg_zero_star)
+@node(
+    "PerpNeg",
+    category="_for_testing",
+    display_name="Perp-Neg (DEPRECATED by PerpNegGuider)",
+    deprecated=True,
+    experimental=True,
+)
+def perp_neg(
+    *,
+    model: Model,
+    empty_conditioning: Annotated[Conditioning, Tooltip("The empty prompt, encoded.")],
+    neg_scale: Annotated[float, Range(0.0, 100.0, step=0.01)] = 1.0,
+) -> Model:
+    """Keep of the negative only what is perpendicular to the positive (Armandpour 2023, arXiv:2304.04968)."""
+    return model.with_guidance(Perpendicular(empty_conditioning, neg_scale))
+
+
+NODES = (rescale_cfg, skip_layer_guidance_sd3, apg, cfg_zero_star, perp_neg)

@@ -1,6 +1,5 @@
 """Latents changed without sampling: batches, sizes, places, sums and masks."""
 
-import math
 from dataclasses import replace
 from typing import Annotated
 
@@ -10,7 +9,8 @@ from torch import Tensor
 
 from engine.errors import BadValue
 from engine.graph.node import Options, Range, node
-from nodes.resize import METHODS, resized
+from engine.sampling.resize import METHODS, resized
+from nodes.latent_places import cycled
 from nodes.types import NO_VAE, Image, Latent, LatentValue, Mask, Vae, present
 
 __all__ = ["NODES"]
@@ -56,7 +56,7 @@ def latent_from_batch(
     places = samples.batch_index or tuple(range(batch))
     mask = samples.noise_mask
     if mask is not None and len(mask) > 1:
-        mask = _cycled(mask, batch)[chosen]
+        mask = cycled(mask, batch)[chosen]
     return LatentValue(samples.samples[chosen], mask, places[chosen])
 
 
@@ -65,7 +65,7 @@ def repeat_latent_batch(*, samples: Latent, amount: Annotated[int, Range(1, 64)]
     """The batch several times over; places, where they are known, go on behind the last."""
     mask = samples.noise_mask
     if mask is not None and len(mask) > 1:
-        mask = _cycled(mask, len(samples.samples)).repeat(amount, 1, 1)
+        mask = cycled(mask, len(samples.samples)).repeat(amount, 1, 1)
     places = samples.batch_index
     if places is not None:
         span = max(places) - min(places) + 1
@@ -193,12 +193,7 @@ def _alike(first: LatentValue, second: LatentValue) -> Tensor:
         raise BadValue("samples2", f"{samples.shape[1]} channels", f"{shape[1]} channels, as samples1 has")
     if samples.shape[1:] != shape[1:]:
         samples = resized(samples, shape[-1], shape[-2], "bilinear", crop=True)
-    return _cycled(samples, shape[0])
-
-
-def _cycled(rows: Tensor, count: int) -> Tensor:
-    """The rows in turn, until there are `count`."""
-    return rows.repeat(math.ceil(count / len(rows)), *[1] * (rows.ndim - 1))[:count]
+    return cycled(samples, shape[0])
 
 
 NODES = (

@@ -6,12 +6,18 @@ from engine.errors import BadValue
 from engine.graph.node import Options, Range, Tooltip, node
 from engine.sampling import Parameterisation, continuous_v, edm, flux, sd3, sdxl
 from engine.sampling.levels import ContinuousLevels, FlowLevels
-from engine.sampling.parameterisation import Target
+from engine.sampling.parameterisation import Target, lcm
 from nodes.types import Model
 
 __all__ = ["NODES"]
 
-DISCRETE: dict[str, Target] = {"eps": "eps", "v_prediction": "v", "x0": "x0", "img_to_img": "image_to_image"}
+DISCRETE: dict[str, Target] = {
+    "eps": "eps",
+    "v_prediction": "v",
+    "lcm": "lcm",
+    "x0": "x0",
+    "img_to_img": "image_to_image",
+}
 DiscreteKind = Annotated[str, Options(list(DISCRETE))]
 EdmKind = Annotated[str, Options(["v_prediction", "edm", "edm_playground_v2.5", "eps", "cosmos_rflow"])]
 Sigma = Annotated[float, Range(0.0, 1000.0, step=0.001, round=False)]
@@ -70,8 +76,9 @@ def model_sampling_v(
 
 @node("ModelSamplingDiscrete", category="advanced/model")
 def model_sampling_discrete(*, model: Model, sampling: DiscreteKind = "eps", zsnr: bool = False) -> Model:
-    """The same model on the thousand levels of SD1 and SDXL, predicting noise, v or the picture itself."""
-    return model.with_parameterisation(sdxl(DISCRETE[sampling], zsnr))
+    """The same model on the thousand levels of SD1 and SDXL, predicting noise, v or the picture; `lcm` on fifty."""
+    target = DISCRETE[sampling]
+    return model.with_parameterisation(lcm(zsnr) if target == "lcm" else sdxl(target, zsnr))
 
 
 def _positive(value: float, name: str) -> float:

@@ -11,6 +11,7 @@ from nodes.widgets import OLD_GRAPHS, SamplerName
 __all__ = ["NODES"]
 
 CATEGORY = "sampling/custom_sampling/samplers"
+UPSCALE_METHODS = ["bislerp", "nearest-exact", "bilinear", "area", "bicubic"]
 Amount = Annotated[float, Range(0.0, 100.0, step=0.01, round=False)]
 Eta = Annotated[Amount, Tooltip("How much noise is renewed in a step; 0 is none.")]
 NoiseScale = Annotated[Amount, Tooltip("Multiplies the noise that is drawn.")]
@@ -39,6 +40,14 @@ def euler_ancestral_cfg_pp(
 ) -> Sampler:
     """Euler's method with renewed noise, in CFG++ (Chung 2024, arXiv:2406.08070)."""
     return _sampler("euler_ancestral_cfg_pp", eta=eta, s_noise=s_noise)
+
+
+@node("SamplerEulerCFGpp", category="_for_testing", display_name="SamplerEulerCFG++")
+def euler_cfg_pp(
+    *, version: Annotated[Literal["regular", "alternative"], Options(["regular", "alternative"])] = "regular"
+) -> Sampler:
+    """Euler's method in CFG++ (Chung 2024, arXiv:2406.08070), or along another direction."""
+    return _sampler("euler_cfg_pp", version=version)
 
 
 @node("SamplerLMS", category=CATEGORY)
@@ -143,6 +152,18 @@ def sa_solver(
     )
 
 
+@node("SamplerLCMUpscale", category=CATEGORY)
+def lcm_upscale(
+    *,
+    scale_ratio: Annotated[float, Range(0.1, 20.0, step=0.01)] = 1.0,
+    scale_steps: Annotated[int, Range(-1, 1000, step=1), Tooltip("Steps in which it grows; -1 is half of them.")] = -1,
+    upscale_method: Annotated[str, Options(UPSCALE_METHODS, named=True)] = "bislerp",
+) -> Sampler:
+    """Consistency sampling (Luo 2023, arXiv:2310.04378) in which the latent grows between steps."""
+    steps = None if scale_steps < 0 else scale_steps
+    return _sampler("lcm_upscale", scale=scale_ratio, scale_steps=steps, method=upscale_method)
+
+
 @node("SamplerWithOptions", category=CATEGORY, display_name="Sampler With Options")
 def sampler_with_options(
     *,
@@ -185,6 +206,7 @@ def _on(device: str, name: str) -> str:
 NODES = (
     euler_ancestral,
     euler_ancestral_cfg_pp,
+    euler_cfg_pp,
     lms,
     dpmpp_3m_sde,
     dpmpp_2m_sde,
@@ -193,5 +215,6 @@ NODES = (
     dpm_adaptive,
     er_sde,
     sa_solver,
+    lcm_upscale,
     sampler_with_options,
 )

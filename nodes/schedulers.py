@@ -1,11 +1,13 @@
 """Schedules with their settings on the node: each gives a list of noise levels."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 from engine.errors import BadValue
 from engine.graph.node import Options, Range, Tooltip, node
 from engine.sampling import find_schedule, run_sigmas
+from engine.sampling.searched import GITS_COEFFICIENT, OPTIMAL, gits, optimal_steps
 from engine.sampling.spacings import Span
 from nodes.types import Latent, Model, Sigmas
 from nodes.widgets import OLD_GRAPHS, Fraction, ScheduleName, Steps
@@ -98,11 +100,33 @@ def align_your_steps(
     denoise: Fraction = 1.0,
 ) -> Sigmas:
     """Levels found by optimisation, spread over any number of steps (Sabour 2024, arXiv:2404.14507)."""
-    kept = round(steps * denoise)
-    if not kept:
-        return ()
     levels = Span(SDXL_MIN, SDXL_MAX)  # unused: the table holds the levels
-    return tuple(find_schedule("align_your_steps", OLD_GRAPHS)(levels, steps, table=TABLES[model_type])[-(kept + 1) :])
+    sigmas = find_schedule("align_your_steps", OLD_GRAPHS)(levels, steps, table=TABLES[model_type])
+    return _last_steps(sigmas, steps, denoise)
+
+
+@node("GITSScheduler", category=CATEGORY)
+def gits_scheduler(
+    *,
+    coeff: Annotated[float, Range(0.8, 1.5, step=0.05), Tooltip("Levels are known for 1.2 alone.")] = GITS_COEFFICIENT,
+    steps: Annotated[int, Range(2, 1000)] = 10,
+    denoise: Fraction = 1.0,
+) -> Sigmas:
+    """Levels found by a search along Stable Diffusion 1.5's paths (Chen 2024, arXiv:2405.11326)."""
+    return _last_steps(gits(steps, coeff), steps, denoise)
+
+
+@node("OptimalStepsScheduler", category=CATEGORY)
+def optimal_steps_scheduler(
+    *,
+    model_type: Annotated[
+        str, Options(list(OPTIMAL), named=True), Tooltip("The model the levels were found for.")
+    ] = "FLUX",
+    steps: Annotated[int, Range(3, 1000)] = 20,
+    denoise: Fraction = 1.0,
+) -> Sigmas:
+    """Levels found by a search for the least change of the result (Pei 2025, arXiv:2503.21774)."""
+    return _last_steps(optimal_steps(model_type, steps), steps, denoise)
 
 
 @node("LTXVScheduler", category=CATEGORY)
@@ -126,6 +150,12 @@ def ltxv(
     return (*levels, 0.0)
 
 
+def _last_steps(sigmas: Sequence[float], steps: int, denoise: float) -> tuple[float, ...]:
+    """The last share of a schedule of so many steps; none of it where that rounds to no step."""
+    kept = round(steps * denoise)
+    return tuple(sigmas[-(kept + 1) :]) if kept else ()
+
+
 def _spread(name: str, steps: int, sigma_min: float, sigma_max: float, **options: float) -> tuple[float, ...]:
     """A schedule between two given levels."""
     if not 0 < sigma_min < sigma_max:
@@ -143,5 +173,7 @@ NODES = (
     beta_sampling,
     sd_turbo,
     align_your_steps,
+    gits_scheduler,
+    optimal_steps_scheduler,
     ltxv,
 )

@@ -233,11 +233,13 @@ def node(
     display_name: str | None = None,
     deprecated: bool = False,
     experimental: bool = False,
+    input_is_list: bool = False,
 ) -> Callable[[Callable[..., Any]], Node]:
     """Declare a typed function with keyword-only parameters as a node.
 
     Outputs are read from the return annotation where not given (`Latent`, `tuple[Model, Clip]`, a generator's
-    return type). A parameter is optional on the wire if its default is None or it is marked `Optional()`.
+    return type). A parameter is optional on the wire if its default is None or it is marked `Optional()`. With
+    `input_is_list` every parameter is a list: the node is called once for all elements, not for each.
     """
 
     def declare(function: Callable[..., Any]) -> Node:
@@ -259,6 +261,7 @@ def node(
             module=function.__module__,
             deprecated=deprecated,
             experimental=experimental,
+            input_is_list=input_is_list,
         )
 
     return declare

@@ -133,6 +133,26 @@ class CfgZeroStar:
 
 
 @dataclass(frozen=True)
+class PerpNegCombination:
+    """Perp-Neg as a combination of CFG's two sides: the empty prompt, E, is asked about in an evaluation of its own."""
+
+    predict: Predict
+    empty: Any
+    scale: float
+    negative_scale: float = 1.0
+
+    @property
+    def is_neutral(self) -> bool:
+        """At scale 1 the negative still counts, unless its own scale is 0."""
+        return math.isclose(self.scale, 1.0) and self.negative_scale == 0
+
+    def __call__(self, known: Estimates) -> Tensor:
+        empty = self.predict(known.x, known.sigma, [self.empty])[0]
+        away = known.uncond - empty
+        return empty + _without_parallel(known.cond - empty, away, self.negative_scale) * self.scale
+
+
+@dataclass(frozen=True)
 class PerpNeg:
     """Perp-Neg (Armandpour 2023, arXiv:2304.04968): of the negative prompt, only what is perpendicular to the positive.
 
@@ -154,14 +174,20 @@ class PerpNeg:
             towards = positive - empty
         else:
             negative, positive, empty = self.predict(x, sigma, [self.negative, self.positive, self.empty])
-            towards, away = positive - empty, negative - empty
-            axes = _axes(x)
-            overlap = (away * towards).sum(axes, keepdim=True) / (towards * towards).sum(axes, keepdim=True)
-            towards = towards - (away - towards * overlap) * self.negative_scale
+            towards = _without_parallel(positive - empty, negative - empty, self.negative_scale)
         guided, known = empty + towards * self.scale, Estimates(x, sigma, positive, empty)
         for adjustment in self.adjust:
             guided = adjustment(guided, known)
         return Prediction(guided, empty if needs_uncond else None)
+
+
+def _without_parallel(towards: Tensor, away: Tensor, scale: float) -> Tensor:
+    """`towards` less `scale` of what in `away` is perpendicular to it, per sample."""
+    if scale == 0:
+        return towards
+    axes = _axes(towards)
+    overlap = (away * towards).sum(axes, keepdim=True) / (towards * towards).sum(axes, keepdim=True)
+    return towards - (away - towards * overlap) * scale
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,11 @@ class DiscreteLevels(_Table):
 
     def timestep(self, sigma: float) -> float:
         """The index of the trained level nearest in ln(sigma), as the network was trained on whole numbers only."""
+        return self._nearest(sigma)
+
+    def _nearest(self, sigma: float) -> float:
         logs, log = self._log_list, float32(math.log(max(sigma, 1e-30)))
-        above = min(max(bisect_left(logs, log), 1), self.count - 1)
+        above = min(max(bisect_left(logs, log), 1), len(logs) - 1)
         return float(above if logs[above] - log < log - logs[above - 1] else above - 1)
 
     def sigma(self, timestep: float) -> float:
@@ -178,12 +181,12 @@ class DiscreteLevels(_Table):
     def position(self, sigma: float) -> float:
         """Fractional, unlike `timestep`, which the network takes as a whole number."""
         logs, log = self._log_list, math.log(max(sigma, 1e-30))
-        above = min(max(bisect_left(logs, log), 1), self.count - 1)
+        above = min(max(bisect_left(logs, log), 1), len(logs) - 1)
         within = (log - logs[above - 1]) / (logs[above] - logs[above - 1])
         return above - 1 + min(max(within, 0.0), 1.0)
 
     def sigmas_at(self, positions: Tensor) -> Tensor:
-        at = positions.clamp(0, self.count - 1)
+        at = positions.clamp(0, len(self._logs) - 1)
         low, high, weight = at.floor().long(), at.ceil().long(), at.frac()
         return ((1 - weight) * self._logs[low] + weight * self._logs[high]).exp()
 
@@ -191,6 +194,31 @@ class DiscreteLevels(_Table):
         if percent <= 0 or percent >= 1:
             return BEFORE_THE_START if percent <= 0 else 0.0
         return self.sigma((1.0 - percent) * (self.count - 1))
+
+
+@dataclass(frozen=True)
+class DistilledLevels(DiscreteLevels):
+    """Fifty of a discrete table's thousand levels, every `skipped`-th up to the top: what an LCM was distilled on."""
+
+    skipped: int = 20
+
+    @cached_property
+    def table(self) -> Tensor:
+        return self._sigmas_f64.float()[self.skipped - 1 :: self.skipped]
+
+    @cached_property
+    def _logs(self) -> Tensor:
+        return self.table.log()
+
+    def timestep(self, sigma: float) -> float:
+        """The trained index of the nearest of the fifty."""
+        return (self._nearest(sigma) + 1) * self.skipped - 1
+
+    def position(self, sigma: float) -> float:
+        return (super().position(sigma) + 1) * self.skipped - 1
+
+    def sigmas_at(self, positions: Tensor) -> Tensor:
+        return super().sigmas_at((positions - (self.skipped - 1)) / self.skipped)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ class Masked:
 
     def blended(self, x: Tensor, sigma: float) -> Tensor:
         """`x` where it is made anew, the noised latent where it is kept."""
+        if x.shape != self.latent.shape:
+            sizes = f"{tuple(x.shape)} beside {tuple(self.latent.shape)}"
+            raise BadValue("state and masked latent", sizes, "one shape: a sampler that changes sizes takes no mask")
         return x * self.mask + self.noised(sigma) * (1.0 - self.mask)
 
 

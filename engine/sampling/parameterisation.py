@@ -10,11 +10,12 @@ from typing import Literal
 from torch import Tensor
 
 from engine.errors import BadValue
-from engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
+from engine.sampling.levels import ContinuousLevels, DiscreteLevels, DistilledLevels, FlowLevels, FluxLevels, Levels
 from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
 
-Target = Literal["flow", "eps", "v", "edm", "x0", "image_to_image", "cosmos"]
-TARGETS: tuple[Target, ...] = ("flow", "eps", "v", "edm", "x0", "image_to_image", "cosmos")
+Target = Literal["flow", "eps", "v", "edm", "x0", "image_to_image", "cosmos", "lcm"]
+TARGETS: tuple[Target, ...] = ("flow", "eps", "v", "edm", "x0", "image_to_image", "cosmos", "lcm")
+LCM_SIGMA_DATA, LCM_TIMESTEP_SCALE = 0.5, 10.0  # of the boundary condition (Luo 2023, arXiv:2310.04378, appendix)
 AT_MAXIMUM = 1e-5  # a first sigma this close to the trained maximum counts as the maximum
 
 
@@ -56,6 +57,10 @@ class Parameterisation:
             return output
         if self.target == "cosmos":
             return x * (1.0 / (1.0 + sigma)) - output * (sigma / (1.0 + sigma))
+        if self.target == "lcm":
+            at = self.timestep(sigma) * LCM_TIMESTEP_SCALE
+            power = at**2 + LCM_SIGMA_DATA**2
+            return (x - output * sigma) * (at / math.sqrt(power)) + x * (LCM_SIGMA_DATA**2 / power)
         variance = sigma**2 + self.sigma_data**2
         sign = -1.0 if self.target == "v" else 1.0
         return x * (self.sigma_data**2 / variance) + output * (sign * sigma * self.sigma_data / math.sqrt(variance))
@@ -94,6 +99,11 @@ def flux(mu: float = 1.15) -> Parameterisation:
 def sdxl(target: Target = "eps", zero_terminal_snr: bool = False) -> Parameterisation:
     """SD1 and SDXL: eps or v on the linear-in-sqrt(beta) table."""
     return Parameterisation(DiscreteLevels(zero_terminal_snr=zero_terminal_snr), target)
+
+
+def lcm(zero_terminal_snr: bool = False) -> Parameterisation:
+    """A latent consistency model of the SD1 family: noise, blended with the state towards timestep 0 (Luo 2023)."""
+    return Parameterisation(DistilledLevels(zero_terminal_snr=zero_terminal_snr), "lcm")
 
 
 def edm(lowest: float = 0.002, highest: float = 120.0, sigma_data: float = 1.0) -> Parameterisation:

@@ -190,3 +190,46 @@ def test_added_noise_is_the_start_of_a_run(model: Model) -> None:
     drawn = torch.randn(1, 16, 6, 8, generator=torch.Generator().manual_seed(7))
     to_model, to_vae = model.spec.latent_format.to_model, model.spec.latent_format.to_vae
     torch.testing.assert_close(noised, to_vae(0.6 * drawn + 0.4 * to_model(latent.samples)))
+
+
+def test_the_older_perpendicular_negative_is_the_guider_of_that_name(model: Model) -> None:
+    patched = NODES["PerpNeg"](model=model, empty_conditioning=EMPTY, neg_scale=1.5)
+    guider = NODES["PerpNegGuider"](model=model, empty_conditioning=EMPTY, cfg=3.0, neg_scale=1.5, **SIDES)
+    torch.testing.assert_close(plain(patched), advanced(guider, basic(model)), atol=1e-4, rtol=1e-4)
+    without = NODES["PerpNeg"](model=model, empty_conditioning=EMPTY, neg_scale=0.0)
+    against_empty = plain(model, negative=EMPTY)
+    torch.testing.assert_close(plain(without), against_empty, atol=1e-4, rtol=1e-4)
+
+
+def test_consistency_sampling_ends_at_the_size_it_grows_to(model: Model) -> None:
+    guider = NODES["BasicGuider"](model=model, conditioning=POSITIVE)
+    chosen = NODES["SamplerLCMUpscale"](scale_ratio=1.5, scale_steps=2, upscale_method="bilinear")
+    assert advanced(guider, basic(model), sampler=chosen).shape == (1, 16, 9, 12)
+    still = NODES["SamplerLCMUpscale"]()
+    assert advanced(guider, basic(model), sampler=still).shape == (1, 16, 6, 8)
+
+
+def test_both_versions_of_euler_in_cfg_pp_are_euler_where_the_sides_agree(model: Model) -> None:
+    same = NODES["CFGGuider"](model=model, positive=POSITIVE, negative=POSITIVE, cfg=1.5)
+    expected = advanced(same, basic(model))
+    for version in ("regular", "alternative"):
+        chosen = NODES["SamplerEulerCFGpp"](version=version)
+        torch.testing.assert_close(advanced(same, basic(model), sampler=chosen), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_alternative_step_ends_beyond_the_guided_estimate(model: Model) -> None:
+    guider = NODES["CFGGuider"](model=model, cfg=3.0, **SIDES)
+    chosen = NODES["SamplerEulerCFGpp"](version="alternative")
+    noise = Comfy(7).initial(torch.zeros(1, 16, 6, 8))
+    uncond, cond = model.predict(noise, 1.0, [NEGATIVE, POSITIVE])
+    guided = uncond + (cond - uncond) * 3.0
+    expected = model.spec.latent_format.to_vae(guided * 2 - uncond)
+    torch.testing.assert_close(advanced(guider, (1.0, 0.0), sampler=chosen), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_sampler_that_changes_sizes_refuses_a_mask(model: Model) -> None:
+    guider = NODES["BasicGuider"](model=model, conditioning=POSITIVE)
+    chosen = NODES["SamplerLCMUpscale"](scale_ratio=2.0)
+    masked = LatentValue(torch.zeros(1, 16, 6, 8), torch.ones(1, 48, 64))
+    with pytest.raises(BadValue, match="takes no mask"):
+        advanced(guider, basic(model), sampler=chosen, latent_image=masked)

@@ -14,7 +14,6 @@ OURS = {
     ("CLIPLoader", "type"): "the SD3 family only",
     ("DualCLIPLoader", "type"): "the SD3 family only",
     ("VAELoader", "vae_name"): "no pixel-space VAE",
-    ("ModelSamplingDiscrete", "sampling"): "no distilled LCM parameterisation",
 }
 SAMPLER_LISTS = ("sampler_name", "scheduler")
 
@@ -29,6 +28,28 @@ def without_words(spec: list[Any]) -> list[Any]:
     if isinstance(kind, list):
         options.pop("default", None)
     return [kind, options]
+
+
+# of ComfyUI 0.3.64: the custom-sampling family, and what a sampling graph around it uses
+FAMILY = """
+KSampler KSamplerAdvanced SamplerCustom SamplerCustomAdvanced KSamplerSelect SamplerEulerAncestral
+SamplerEulerAncestralCFGPP SamplerLMS SamplerDPMPP_3M_SDE SamplerDPMPP_2M_SDE SamplerDPMPP_SDE
+SamplerDPMPP_2S_Ancestral SamplerDPMAdaptative SamplerER_SDE SamplerSASolver SamplerLCMUpscale SamplerEulerCFGpp
+BasicScheduler KarrasScheduler ExponentialScheduler PolyexponentialScheduler LaplaceScheduler VPScheduler
+BetaSamplingScheduler SDTurboScheduler AlignYourStepsScheduler GITSScheduler OptimalStepsScheduler LTXVScheduler
+SplitSigmas SplitSigmasDenoise FlipSigmas SetFirstSigma ExtendIntermediateSigmas SamplingPercentToSigma ManualSigmas
+RandomNoise DisableNoise AddNoise BasicGuider CFGGuider DualCFGGuider PerpNegGuider PerpNeg ModelSamplingSD3
+ModelSamplingAuraFlow ModelSamplingFlux ModelSamplingDiscrete ModelSamplingContinuousEDM ModelSamplingContinuousV
+RescaleCFG SkipLayerGuidanceSD3 APG CFGZeroStar ConditioningCombine ConditioningConcat ConditioningAverage
+ConditioningZeroOut ConditioningSetTimestepRange EmptyLatentImage EmptySD3LatentImage SetLatentNoiseMask
+VAEEncodeForInpaint LatentUpscale LatentUpscaleBy LatentFromBatch RepeatLatentBatch RebatchLatents LatentComposite
+LatentCompositeMasked LatentRotate LatentFlip LatentCrop LatentAdd LatentSubtract LatentMultiply LatentInterpolate
+LatentBatch LatentBatchSeedBehavior LatentBlend
+"""
+
+
+def test_the_whole_custom_sampling_family_is_there() -> None:
+    assert [name for name in (*FAMILY.split(), *COMFYUI) if name not in NODES] == []
 
 
 @pytest.mark.parametrize("name", SHARED)

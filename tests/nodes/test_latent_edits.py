@@ -6,8 +6,8 @@ import torch
 from engine.errors import BadValue
 from engine.models import load_checkpoint
 from engine.sampling import Comfy
+from engine.sampling.resize import resized
 from nodes import NODES
-from nodes.resize import resized
 from nodes.types import LatentValue
 
 

@@ -115,3 +115,33 @@ def test_the_video_schedule_ends_above_zero_at_its_terminal_level() -> None:
     plain = NODES["LTXVScheduler"](steps=4, stretch=False, base_shift=0.0, max_shift=0.0)
     assert plain == pytest.approx((1.0, 0.75, 0.5, 0.25, 0.0))
     assert NODES["LTXVScheduler"](steps=1) == (1.0, 0.0)
+
+
+def test_gits_gives_the_published_levels() -> None:
+    node = NODES["GITSScheduler"]
+    assert node(steps=2) == (14.61464119, 0.803307, 0.0)
+    assert node(steps=5) == (14.61464119, 2.84484982, 1.24153244, 0.59516323, 0.25053367, 0.0)
+    assert node(steps=10)[1:4] == (5.85520077, 2.84484982, 1.67050016)
+    assert node(steps=10, denoise=0.3) == node(steps=10)[-4:]
+    with pytest.raises(BadValue, match=r"1\.2"):
+        node(coeff=0.95)
+
+
+def test_optimal_steps_gives_the_published_levels_and_spreads_them_over_other_numbers() -> None:
+    node = NODES["OptimalStepsScheduler"]
+    assert node(model_type="FLUX", steps=10)[:3] == (0.9968, 0.9886, 0.9819)
+    spread = node(model_type="FLUX", steps=20)
+    assert spread[::2] == pytest.approx(node(model_type="FLUX", steps=10), rel=1e-12)
+    assert spread[1] == pytest.approx((0.9968 * 0.9886) ** 0.5, rel=1e-12)
+    assert node(model_type="Wan", steps=20)[-2:] == (0.208, 0.0)
+    assert node(model_type="Wan", steps=20, denoise=0.0) == ()
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 20, 21, 60])
+def test_searched_levels_fall_to_zero_in_the_promised_number_of_steps(steps: int) -> None:
+    lists = [NODES["GITSScheduler"](steps=steps)]
+    lists += [NODES["OptimalStepsScheduler"](model_type=name, steps=steps) for name in ("FLUX", "Wan", "Chroma")]
+    for sigmas in lists:
+        assert len(sigmas) == steps + 1
+        assert sigmas[-1] == 0.0
+        assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))

@@ -6,11 +6,12 @@ Meant for guidance scales near 1. Where both estimates agree, each rule is its p
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 from torch import Tensor
 
 from engine.sampling.process import split
-from engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
+from engine.sampling.solver import Choices, Context, Evaluate, Noise, Step, Steps, solver
 from engine.sampling.solvers.euler import Strength, renoised
 
 SOURCE = "Chung 2024, arXiv:2406.08070"
@@ -23,11 +24,20 @@ def moved(x: Tensor, sigma: float, sigma_next: float, guided: Tensor, uncond: Te
 
 
 @solver("euler_cfg_pp", order=1, needs_uncond=True, source=SOURCE, revision=2)
-def euler_cfg_pp(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
-    """The CFG++ step as it is."""
+def euler_cfg_pp(
+    x: Tensor,
+    sigmas: Sequence[float],
+    ctx: Context,
+    *,
+    version: Annotated[str, Choices(("regular", "alternative"))] = "regular",
+) -> Steps:
+    """The CFG++ step as it is; the alternative is Euler's step along (x - 2 D + U) / sigma, which ends at 2 D - U."""
     for sigma, sigma_next in pairwise(sigmas):
         guided, uncond = yield Evaluate(x, sigma, needs_uncond=True)
-        x = moved(x, sigma, sigma_next, guided, uncond, ctx) if sigma_next > 0 else guided
+        if version == "alternative":
+            x = x + (x - guided * 2 + uncond) * (sigma_next / sigma - 1)
+        else:
+            x = moved(x, sigma, sigma_next, guided, uncond, ctx) if sigma_next > 0 else guided
         yield Step(x, guided)
     return x
 

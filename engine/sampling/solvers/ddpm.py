@@ -1,12 +1,16 @@
 """Rules that renoise the estimate itself: DDPM's posterior and consistency sampling."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
+import torch
 from torch import Tensor
 
-from engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
+from engine.sampling.resize import METHODS, resized
+from engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, solver
 
 
 @solver(
@@ -43,5 +47,61 @@ def lcm(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
         x = denoised
         if sigma_next > 0:
             x = denoised * ctx.process.alpha(sigma_next) + ctx.draw() * sigma_next
+        yield Step(x, denoised)
+    return x
+
+
+@dataclass
+class NoiseOfAnySize:
+    """Noise for states that grow: `draw` gives the first state's shape, and what one draw leaves over the next takes.
+
+    `apart`: every image takes from its own draws, so that it does not depend on the batch.
+    """
+
+    draw: Callable[[], Tensor]
+    apart: bool
+    left: Tensor | None = None
+
+    def like(self, x: Tensor) -> Tensor:
+        """Unit noise shaped like `x`."""
+        rows = x.shape[0] if self.apart else 1
+        count = x.numel() // rows
+        while self.left is None or self.left.shape[1] < count:
+            drawn = self.draw().reshape(rows, -1)
+            self.left = drawn if self.left is None else torch.cat([self.left, drawn], dim=1)
+        taken, self.left = self.left[:, :count], self.left[:, count:]
+        return taken.reshape(x.shape)
+
+
+@solver(
+    "lcm_upscale",
+    order=0,
+    noise=Noise.SEQUENCE,
+    source="Luo 2023, arXiv:2310.04378, Alg. 3; the latent grows between steps",
+    revision=2,
+    remark="revision 1 adds noise as if alpha = 1, which leaves flow states too bright",
+)
+def lcm_upscale(
+    x: Tensor,
+    sigmas: Sequence[float],
+    ctx: Context,
+    *,
+    scale: Annotated[float, Range(0.1, 20.0)] = 1.0,
+    scale_steps: Annotated[int | None, Range(0, 1000)] = None,
+    method: Annotated[str, Choices(METHODS)] = "bislerp",
+) -> Steps:
+    """The estimate, resized on its way to `scale` times the size in `scale_steps` steps (None: half), noised afresh."""
+    height, width = x.shape[-2:]
+    growing = max(len(sigmas) // 2, 1) if scale_steps is None else min(scale_steps, len(sigmas))
+    noise = NoiseOfAnySize(ctx.churn if ctx.as_recorded else ctx.draw, apart=not ctx.as_recorded)
+    for place, (sigma, sigma_next) in enumerate(pairwise(sigmas), 1):
+        denoised: Tensor = yield Evaluate(x, sigma)
+        x = denoised
+        if place <= growing:
+            grown = 1.0 + (scale - 1.0) * place / growing
+            x = resized(x, round(width * grown), round(height * grown), method)
+        if sigma_next > 0:
+            alpha = 1.0 if ctx.as_recorded else ctx.process.alpha(sigma_next)
+            x = x * alpha + noise.like(x) * sigma_next
         yield Step(x, denoised)
     return x

@@ -1,4 +1,4 @@
-"""Pictures and latents to another size. Knows no node."""
+"""Pictures and latents to another size."""
 
 import torch
 import torch.nn.functional as F
