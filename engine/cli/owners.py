@@ -18,7 +18,7 @@ class OwnedFolders(Folders):
 
     def __init__(self, base: Folders, owner: str) -> None:
         inputs, outputs, temporary = (_own(each, owner) for each in (base.input_dir, base.output_dir, base.temp_dir))
-        super().__init__(base.models, inputs, outputs, temporary, base.extra)
+        super().__init__(base.models, inputs, outputs, temporary, base.extra, base.aliases)
         self._base = base
 
     def content_hash(self, path: Path) -> str:

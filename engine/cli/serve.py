@@ -24,6 +24,7 @@ def serve(
     workflows: Annotated[Path | None, typer.Option(help="Workflows for the templates dialog.")] = None,
     frontend: Annotated[Path | None, typer.Option(help="Folder of another frontend build.")] = None,
     extra_model_paths: Annotated[list[Path] | None, typer.Option(help="extra_model_paths.yaml of ComfyUI.")] = None,
+    aliases: Annotated[Path | None, typer.Option(help="TOML file of further names of weight files.")] = None,
     custom_nodes: Annotated[list[Path] | None, typer.Option(help="Folder of node packs; runs their code.")] = None,
     endpoints: Annotated[Path | None, typer.Option(help="Folder of published workflows.")] = None,
     demo: Annotated[bool | None, typer.Option(help="Published workflows on the demo checkpoint.")] = None,

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from engine.cli.aliases import read_aliases
 from engine.cli.model_paths import extra_folders
 from engine.cli.owners import folders_of
 from engine.cli.publishing import published
@@ -82,13 +83,15 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
         if not os.access(make_folder(folder), os.W_OK | os.X_OK):
             raise WriteFailed(folder, "cannot be written: permission denied")
     extra = extra_folders(settings.extra_model_paths)
-    folders = folders_of(Folders(home / "models", home / "input", output, home / "temp", extra))
+    aliases = read_aliases(settings.aliases, home / "models")
+    folders = folders_of(Folders(home / "models", home / "input", output, home / "temp", extra, aliases))
     options: dict[str, Any] = {
         "models": str(home / "models"),
         "input": str(home / "input"),
         "output": str(output),
         "temp": str(home / "temp"),
         "extra": {name: [str(path) for path in paths] for name, paths in extra.items()},
+        "aliases": {folder: {name: str(path) for name, path in names.items()} for folder, names in aliases.items()},
         "cache_mb": settings.cache_mb,
         "previews": settings.previews,
         "custom_nodes": [str(path.resolve()) for path in settings.custom_nodes],

@@ -29,7 +29,10 @@ def folders_from(options: Mapping[str, Any]) -> Folders:
     """The folders as `serve` wrote them down."""
     extra = {name: [Path(path) for path in paths] for name, paths in options.get("extra", {}).items()}
     models, inputs, outputs, temporary = (Path(options[name]) for name in ("models", "input", "output", "temp"))
-    return Folders(models, inputs, outputs, temporary, extra)
+    aliases = {
+        name: {each: Path(to) for each, to in names.items()} for name, names in options.get("aliases", {}).items()
+    }
+    return Folders(models, inputs, outputs, temporary, extra, aliases)
 
 
 def build(options: Mapping[str, Any]) -> Setup:

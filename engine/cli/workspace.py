@@ -53,9 +53,12 @@ class Workspace:
     @cached_property
     def folders(self) -> "Folders":
         """The services nodes ask for."""
+        from engine.cli.aliases import read_aliases
         from engine.execution.folders import Folders
 
-        return Folders(self.home / "models", self.home / "input", self.output, self.home / "temp")
+        models, aliases = self.home / "models", os.environ.get("SIGMAGRAPH_ALIASES")
+        further = read_aliases(Path(aliases) if aliases else None, models)
+        return Folders(models, self.home / "input", self.output, self.home / "temp", aliases=further)
 
     @cached_property
     def nodes(self) -> "Mapping[str, Node]":

@@ -27,6 +27,7 @@ class Folders:
 
     A folder name is a directory below `models` unless `extra` gives it others; `input`, `output` and `temp` are the
     three working directories. A name may carry its folder, as the editor writes it: `picture.png [output]`.
+    `aliases` gives files further names, by folder; a file that is there under its own name wins.
     """
 
     models: Path
@@ -34,6 +35,7 @@ class Folders:
     output_dir: Path
     temp_dir: Path
     extra: Mapping[str, list[Path]] = field(default_factory=dict)
+    aliases: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._hashes: dict[str, tuple[int, int, str]] = {}
@@ -52,6 +54,7 @@ class Folders:
         found: set[str] = set()
         for directory in self.directories(folder):
             found.update(_below(directory, IMAGES if folder in PLACES else WEIGHTS))
+        found.update(*(self.aliases.get(each, ()) for each in (folder, *TWINS.get(folder, ()))))
         return sorted(found)
 
     def path(self, folder: str, name: str) -> Path:
@@ -61,6 +64,9 @@ class Folders:
             path = inside(directory, name)
             if path.is_file():
                 return path
+        for each in (folder, *TWINS.get(folder, ())):
+            if name in self.aliases.get(each, ()):
+                return self.aliases[each][name]
         listed = self.files(folder)
         if listed:
             raise UnknownName(f"file in {folder}", name, listed)

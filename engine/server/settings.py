@@ -31,6 +31,9 @@ class Settings(BaseModel):
     workflows: Path | None = Field(None, description="workflows the templates dialog shows; default: those shipped")
     frontend: Path | None = Field(None, description="folder of another frontend build; default: the installed package")
     extra_model_paths: tuple[Path, ...] = Field((), description="extra_model_paths.yaml files of ComfyUI")
+    aliases: Path | None = Field(
+        None, description="further names of weight files, a TOML table; default: <home>/models/aliases.toml"
+    )
     custom_nodes: tuple[Path, ...] = Field((), description="folders of ComfyUI node packs to load; runs their code")
     endpoints: Path | None = Field(None, description="folder of published workflows; default: those shipped")
     demo: bool = Field(False, description="run the published workflows on the demo checkpoint")

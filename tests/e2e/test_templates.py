@@ -1,0 +1,94 @@
+"""The basic and SD3.5 files of comfyui-workflow-templates, run as they are on the demo checkpoint under an alias.
+
+Needs the extra `templates`; run with `pytest -m templates`. Only steps and sizes are made small.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.cli.workspace import workspace
+from engine.errors import InvalidWorkflow
+from engine.execution.cache import MemoryCache
+from engine.execution.run import execute
+from engine.graph.document import load_workflow
+from engine.graph.plan import plan
+from engine.graph.workflow import Workflow
+from nodes import NODES
+from tests.graph.test_templates import folder
+
+pytestmark = pytest.mark.templates
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = "checkpoints/sigmagraph-demo.safetensors"
+GUIDE = (ROOT / "docs/replay.md").read_text(encoding="utf-8")
+ROWS = dict(re.findall(r"^\| `(\w[\w.]*)` \| (.*) \|$", GUIDE.split("### Which of them run", 1)[1], re.MULTILINE))
+DECLARATIONS = {name: node.object_info() for name, node in NODES.items()}
+SMALL = {"steps": 2, "width": 128, "height": 128, "batch_size": 1, "end_at_step": 2, "start_at_step": 0}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "models/checkpoints").mkdir(parents=True)
+    (tmp_path / "models" / DEMO).symlink_to(ROOT / "models" / DEMO)
+    return tmp_path
+
+
+def bind(home: Path, workflow: Workflow) -> None:
+    """What the file asks for: checkpoints and VAEs are names of the demo checkpoint, pictures are a gradient."""
+    from PIL import Image
+
+    names: dict[str, set[str]] = {"checkpoints": set(), "vae": set()}
+    for node in workflow.nodes.values():
+        match node.class_type:
+            case "CheckpointLoaderSimple":
+                names["checkpoints"].add(str(node.inputs["ckpt_name"]))
+            case "VAELoader":
+                names["vae"].add(str(node.inputs["vae_name"]))
+            case "LoadImage":
+                path = home / "input" / str(node.inputs["image"])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.linear_gradient("L").resize((128, 128)).convert("RGBA").save(path)
+    tables = [f"[{kind}]\n" + "".join(f'"{name}" = "{DEMO}"\n' for name in found) for kind, found in names.items()]
+    (home / "models/aliases.toml").write_text("".join(tables))
+
+
+def small(workflow: Workflow) -> Workflow:
+    changes: dict[str, dict[str, Any]] = {
+        node_id: {
+            name: min(value, SMALL[name])
+            for name, value in node.inputs.items()
+            if name in SMALL and isinstance(value, int)
+        }
+        for node_id, node in workflow.nodes.items()
+    }
+    return workflow.with_inputs(changes)
+
+
+def test_the_table_names_every_basic_and_sd35_file() -> None:
+    index = json.loads((folder() / "index.json").read_text())
+    basics = next(group for group in index if group["title"] == "Getting Started")
+    sd35 = [path.stem for path in folder().glob("sd3.5*.json")]
+    assert set(ROWS) == {*(each["name"] for each in basics["templates"]), *sd35}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_file_runs_on_the_demo_checkpoint_or_names_every_node_it_lacks(home: Path, name: str) -> None:
+    path = folder() / f"{name}.json"
+    bind(home, load_workflow(path, DECLARATIONS))
+    space = workspace(home, home / "out")
+    workflow = small(space.load(path))
+    lacks = {node.class_type for node in workflow.nodes.values()} - set(NODES)
+    assert lacks == set(re.findall(r"`(\w+)`", ROWS[name]))
+    if lacks:
+        with pytest.raises(InvalidWorkflow) as refusal:
+            space.validated(workflow)
+        assert all(f"there is no node class {each!r}" in str(refusal.value) for each in lacks)
+        return
+    prepared = plan(space.validated(workflow), space.folders)
+    result = execute(prepared, space.folders, MemoryCache(), around=torch.inference_mode).or_raise()
+    assert all(space.picture(each).is_file() for ui in result.ui.values() for each in ui["images"])
