@@ -141,7 +141,7 @@ class Accounts:
         """Whether any key works: a server that others can reach wants one."""
         return await self._counts(select(func.count()).select_from(accounts).where(accounts.c.revoked_at.is_(None)))
 
-    async def _counts(self, query: Select[tuple[int]]) -> bool:
+    async def _counts(self, query: Select[Any]) -> bool:
         return bool(await self._store.database.read(lambda connection: connection.execute(query).scalar_one()))
 
     async def revoke(self, account_id: str) -> Account:

@@ -16,6 +16,8 @@ from engine.jobs.worker import Worker
 
 __all__ = ["Checker"]
 
+SMALL = 64  # so many nodes are checked in less time than a thread takes to be asked
+
 
 class Checker:
     """The nodes as data, once a worker has told them; kept while workers come and go."""
@@ -25,11 +27,15 @@ class Checker:
     ) -> None:
         self._workers, self._services, self._deadline_s = workers, services, deadline_s
         self._nodes: Mapping[str, Node] = {}
+        self._reads_files: frozenset[str] = frozenset()
         self._is_told = asyncio.Event()
 
     def told(self, records: Iterable[Mapping[str, Any]]) -> None:
         """A worker sent its declarations."""
         self._nodes = declared(records)
+        self._reads_files = frozenset(
+            name for name, node in self._nodes.items() if any(each.file is not None for each in node.inputs)
+        )
         self._is_told.set()
 
     async def nodes(self, wait_s: float) -> Mapping[str, Node]:
@@ -50,11 +56,14 @@ class Checker:
     async def check(self, workflow: Workflow, targets: Collection[str] | None, owner: str, wait_s: float) -> Checked:
         """Validate; raises `InvalidWorkflow` where nothing can run."""
         nodes = await self.nodes(wait_s)
-        written = (node.class_type for node in workflow.nodes.values())
+        written = {node.class_type for node in workflow.nodes.values()}
         if any(name in nodes and nodes[name].validator is not None for name in written):
             return await self._ask(workflow, targets, owner)
-        # on a thread: large graphs take their time, and lists of files are read from disk
-        graph = await asyncio.to_thread(validate, workflow, nodes, self._services(owner), targets)
+        services = self._services(owner)
+        if len(workflow.nodes) <= SMALL and self._reads_files.isdisjoint(written):
+            graph = validate(workflow, nodes, services, targets)
+        else:  # on a thread: large graphs take their time, and lists of files are read from disk
+            graph = await asyncio.to_thread(validate, workflow, nodes, services, targets)
         return Checked(tuple(graph.roots), tuple(graph.problems))
 
     async def _ask(self, workflow: Workflow, targets: Collection[str] | None, owner: str) -> Checked:

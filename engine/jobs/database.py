@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 from typing import Any, Generic, TypeVar
@@ -46,6 +47,10 @@ class Tx:
     events: list[JobEvent] = field(default_factory=list)
 
 
+class _Refused(Exception):
+    """The only work of a transaction refused; rolls it back."""
+
+
 @dataclass(slots=True, eq=False)
 class _Work(Generic[T]):
     """One function to run; `is_sure` work is tried again until it succeeds or the database is closed."""
@@ -55,6 +60,17 @@ class _Work(Generic[T]):
     future: "asyncio.Future[T]"
     result: T | None = None
     problem: Exception | None = None
+
+    def run_alone(self, tx: Tx) -> None:
+        """Run as all that its transaction does: a refusal takes back the whole, so that no savepoint is needed."""
+        try:
+            self.result, self.problem = self.function(tx), None
+        except SQLAlchemyError:
+            raise
+        except Exception as refusal:  # as below
+            del tx.events[:]
+            self.problem = refusal
+            raise _Refused from refusal
 
     def run(self, tx: Tx) -> None:
         """Run inside a savepoint: a refusal takes back this work alone."""
@@ -194,10 +210,13 @@ class Database:
             return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
 
     def _commit(self, engine: Engine, batch: Sequence[_Work[Any]]) -> None:
-        with engine.begin() as connection:
+        with suppress(_Refused), engine.begin() as connection:
             tx = Tx(connection)
-            for work in batch:
-                work.run(tx)
+            if len(batch) == 1:
+                batch[0].run_alone(tx)
+            else:
+                for work in batch:
+                    work.run(tx)
         self._tell(tx.events, batch)
 
     def _tell(self, events: Sequence[JobEvent], batch: Sequence[_Work[Any]]) -> None:

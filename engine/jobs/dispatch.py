@@ -5,20 +5,21 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
-from engine.jobs import log, moves
+from engine.jobs import moves
 from engine.jobs.database import Tx
 from engine.jobs.events import Body, Preview
 from engine.jobs.feed import Feed
 from engine.jobs.job import Failure, Job, Outcome, State
 from engine.jobs.queue import Queue
+from engine.jobs.runs import End, Running, Said
 from engine.jobs.settings import JobSettings
 from engine.jobs.store import Store
 from engine.jobs.worker import Finished, Picture, Task, Worker
@@ -28,20 +29,9 @@ __all__ = ["Dispatcher"]
 LOG = logging.getLogger("sigmagraph.jobs")
 STOPPED = "the server was stopped while it ran"
 AGAIN_S = 0.5
+GATHER_S = 0.002  # what is said within it is one commit, and a short run's events are one with its end
 Archive = Callable[[str, Outcome], None]
 """Keeps the files of an owner's run; called on a thread."""
-
-
-@dataclass(slots=True)
-class _Running:
-    """One task on a worker. `said` is what it said and the writer has not taken yet."""
-
-    job: Job
-    worker: Worker
-    heard_at: float
-    cancel_at: float | None = None
-    said: deque[tuple[float, Body]] = field(default_factory=deque)
-    is_posted: bool = False
 
 
 class Dispatcher:
@@ -60,7 +50,8 @@ class Dispatcher:
         self.is_paused = self.is_stopping = False
         self._store, self._feed, self._workers, self._settings, self._told = store, feed, workers, settings, told
         self._archive = archive
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
+        self._reserved: Counter[Worker] = Counter()  # slots given away whose job has not got there yet
         self._open: set[str] = set()  # taken from the queue, and its end or return not in the store so far
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -81,6 +72,26 @@ class Dispatcher:
         """There may be something to do."""
         self._wake.set()
         self._note_idle()
+
+    def reserve(self) -> Worker | None:
+        """A worker's slot for a job that need not wait; `begun` or `release` follows."""
+        worker = None if self.is_paused or self.is_stopping or len(self.queue) else self._free()
+        if worker is not None:
+            self._reserved[worker] += 1
+        return worker
+
+    def release(self, worker: Worker) -> None:
+        """The slot is not taken after all."""
+        self._reserved[worker] -= 1
+        self.look()
+
+    def begun(self, job: Job, worker: Worker) -> None:
+        """A job was stored as begun in a reserved slot."""
+        self._reserved[worker] -= 1
+        self.queue.begin(job)
+        self._open.add(job.id)
+        self._idle.clear()
+        self._hand_over(job, worker)
 
     def add(self, job: Job) -> None:
         """A job waits, or has another place."""
@@ -110,7 +121,7 @@ class Dispatcher:
         """Whether nothing runs (and, with the queue, nothing waits)."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self._open or (with_queue and len(self.queue)):
+                while not self._is_idle or (with_queue and len(self.queue)):
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
@@ -144,11 +155,16 @@ class Dispatcher:
         running.said.append((self._store.clock(), body))
         if not running.is_posted:
             running.is_posted = True
-            self._post(_Said(job_id, running))
+            asyncio.get_running_loop().call_later(GATHER_S, self._write, running)
         if picture is not None:
             node_id = str(getattr(body, "node_id", ""))
             about = dict(picture.meta)
             self._feed.show(Preview(job_id, running.job.owner, node_id, picture.content_type, picture.data, about))
+
+    def _write(self, running: Running) -> None:
+        """What gathered meanwhile; what an end took with it already needs no writing."""
+        if running.said:
+            self._post(Said(running))
 
     def has_finished(self, worker: Worker, job_id: str, finished: Finished) -> None:
         running = self._running.get(job_id)
@@ -173,17 +189,11 @@ class Dispatcher:
         self._end(job.id, finished)
 
     def _end(self, job_id: str, finished: Finished) -> None:
-        end = partial(
-            moves.end,
-            job_id=job_id,
-            to=finished.state,
-            at=self._store.clock(),
-            failure=finished.failure,
-            outcome=finished.outcome,
-            tail=finished.tail,
-        )
+        running = self._running.get(job_id)
+        if running is None:
+            return
         self._gone(job_id, is_back=False)
-        self._post(end, partial(self._settled, job_id))
+        self._post(End(running, finished, self._store.clock()), partial(self._settled, job_id))
 
     def is_lost(self, worker: Worker, job_ids: Sequence[str], reason: str) -> None:
         if not any(each.status().is_ready for each in self._workers):
@@ -203,12 +213,19 @@ class Dispatcher:
                 if job is None:
                     break
                 self._open.add(job.id)
-                await self._begin(job, worker)
+                self._reserved[worker] += 1
+                try:
+                    await self._begin(job, worker)
+                finally:
+                    self._reserved[worker] -= 1
 
     def _free(self) -> Worker | None:
         """The worker with most room."""
-        best = max(self._workers, key=lambda worker: worker.free_slots, default=None)
-        return best if best is not None and best.free_slots > 0 else None
+        best = max(self._workers, key=self._room, default=None)
+        return best if best is not None and self._room(best) > 0 else None
+
+    def _room(self, worker: Worker) -> int:
+        return worker.free_slots - self._reserved[worker]
 
     async def _begin(self, job: Job, worker: Worker) -> None:
         now = self._store.clock()
@@ -233,7 +250,7 @@ class Dispatcher:
     def _hand_over(self, job: Job, worker: Worker) -> None:
         assert job.request is not None
         light = Job(**{name: getattr(job, name) for name in Job.__slots__ if name != "request"})
-        self._running[job.id] = _Running(light, worker, self._now())
+        self._running[job.id] = Running(light, worker, self._now())
         if worker.free_slots <= 0:  # it died while the row was written
             self._lose(job.id, f"{worker.name} was gone before it began", is_blamed=False)
             return
@@ -244,6 +261,7 @@ class Dispatcher:
         """The attempt is lost; the job waits again once the store says so."""
         deaths = self._settings.max_deaths if is_blamed else None
         at = self._store.clock()
+        self._write(self._running[job_id])  # before it is lost
         self._gone(job_id, is_back=True)
         self._post(lambda tx: moves.lose(tx, job_id, reason, at, max_deaths=deaths), partial(self._came_back, job_id))
 
@@ -268,8 +286,12 @@ class Dispatcher:
         self._open.discard(job_id)
         self._gone(job_id, is_back=False)
 
+    @property
+    def _is_idle(self) -> bool:
+        return not self._open and not self._reserved.total()
+
     def _note_idle(self) -> None:
-        if not self._open:
+        if self._is_idle:
             self._idle.set()
 
     def _post(self, work: Callable[[Tx], Any], then: "Callable[[asyncio.Future[Any]], None] | None" = None) -> None:
@@ -293,20 +315,6 @@ class Dispatcher:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-class _Said:
-    """Writes what a run said until the writer comes to it: one commit for many events when there are many."""
-
-    def __init__(self, job_id: str, running: _Running) -> None:
-        self._job_id, self._running = job_id, running
-        self._taken: list[tuple[float, Body]] = []
-
-    def __call__(self, tx: Tx) -> None:
-        self._running.is_posted = False  # before taking: what comes now is posted anew
-        while self._running.said:
-            self._taken.append(self._running.said.popleft())
-        log.append_all(tx, self._job_id, self._taken)  # all of them again if the commit has to be tried again
 
 
 def _written(done: "asyncio.Future[Any]") -> None:

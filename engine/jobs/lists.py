@@ -11,7 +11,7 @@ from engine.jobs.protocol import Counts
 from engine.jobs.rows import LIGHT, WHOLE, job_of
 from engine.jobs.tables import jobs
 
-__all__ = ["by_state", "counts", "get", "page"]
+__all__ = ["by_state", "counts", "get", "owing", "page"]
 
 ORDERS: dict[str, ColumnElement[Any]] = {
     "created_at": jobs.c.created_at,
@@ -21,6 +21,7 @@ ORDERS: dict[str, ColumnElement[Any]] = {
     "run_s": jobs.c.ended_at - jobs.c.started_at,
 }
 LARGEST_PAGE = 10_000
+OPEN = [State.QUEUED.value, State.RUNNING.value]
 
 
 def get(connection: Connection, job_id: str, owner: str | None) -> Job:
@@ -48,7 +49,7 @@ def page(connection: Connection, query: JobQuery) -> Page:
 
 def counts(connection: Connection, owner: str | None) -> Counts:
     """How many wait and run."""
-    where = [jobs.c.state.in_(["queued", "running"])] + ([jobs.c.owner == owner] if owner is not None else [])
+    where = [jobs.c.state.in_(OPEN)] + ([jobs.c.owner == owner] if owner is not None else [])
     found = connection.execute(select(jobs.c.state, func.count().label("jobs")).where(*where).group_by(jobs.c.state))
     by = {row.state: int(row.jobs) for row in found}
     return Counts(by.get(State.QUEUED.value, 0), by.get(State.RUNNING.value, 0))
@@ -59,6 +60,12 @@ def by_state(connection: Connection, state: State, owner: str | None = None) -> 
     where = [jobs.c.state == state.value] + ([jobs.c.owner == owner] if owner is not None else [])
     rows = connection.execute(select(*LIGHT).where(*where).order_by(jobs.c.seq)).mappings()
     return [job_of(row) for row in rows]  # type: ignore[arg-type]
+
+
+def owing(connection: Connection) -> set[str]:
+    """Open jobs whose end is owed to a webhook."""
+    query = select(jobs.c.id).where(jobs.c.state.in_(OPEN), jobs.c.webhook.is_not(None))
+    return set(connection.execute(query).scalars())
 
 
 def _conditions(query: JobQuery) -> list[ColumnElement[bool]]:

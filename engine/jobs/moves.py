@@ -15,7 +15,7 @@ from engine.jobs.job import Failure, Idempotency, Job, Outcome, Request, State, 
 from engine.jobs.rows import LIGHT, UNTOUCHED, WHOLE, inserted, job_of
 from engine.jobs.tables import deliveries, idempotency, jobs
 
-__all__ = ["begin", "cancel", "create", "end", "find_repeat", "lose", "place", "the_job"]
+__all__ = ["begin", "begun_at_once", "cancel", "create", "end", "find_repeat", "lose", "place", "the_job"]
 
 SELECT_LIGHT = select(*LIGHT).where(jobs.c.id == bindparam("job")).with_for_update()
 SELECT_WHOLE = select(*WHOLE).where(jobs.c.id == bindparam("job")).with_for_update()
@@ -52,8 +52,8 @@ def find_repeat(tx: Tx, owner: str, key: Idempotency, since: float) -> Job | Non
         return None
 
 
-def create(tx: Tx, submission: Submission, request: Request, at: float) -> Job:
-    """Accept a job: refuse an id that is taken, hold the cost, write the row."""
+def create(tx: Tx, submission: Submission, request: Request, at: float, worker: str | None = None) -> Job:
+    """Accept a job: refuse an id that is taken, hold the cost, write the row; begun at once where a worker is free."""
     if tx.connection.execute(SELECT_TAKEN, {"job": submission.job_id}).first() is not None:
         raise DuplicateJob(submission.job_id)
     credit.hold(tx, submission.owner, submission.cost)
@@ -61,9 +61,22 @@ def create(tx: Tx, submission: Submission, request: Request, at: float) -> Job:
     row = inserted(submission, request, number, at)
     tx.connection.execute(INSERT_JOB, row)
     if submission.idempotency is not None:
+    job = job_of(UNTOUCHED | row | {"request": None})
+    said = [JobEvent(job.id, job.owner, job.events, at, Queued(number))]
+    if worker is not None:
+        begun = begun_at_once(job, worker)
+        row |= {name: getattr(begun, name) for name in ("attempt", "started_at", "worker", "events")}
+        row["state"] = begun.state.value
+        said.append(JobEvent(job.id, job.owner, begun.events, at, Started(begun.attempt, worker)))
         _remember(tx, submission.owner, submission.idempotency, submission.job_id, at)
-    log.keep(tx, [JobEvent(submission.job_id, submission.owner, 1, at, Queued(number))])
-    return job_of(UNTOUCHED | row | {"request": None})
+    log.keep(tx, said)
+    return job
+
+
+def begun_at_once(job: Job, worker: str) -> Job:
+    """A job just accepted, as the row of one that need not wait says it: its first attempt begins where it was made."""
+    state = move(job.id, job.state, State.RUNNING)
+    return replace(job, state=state, attempt=1, started_at=job.created_at, worker=worker, events=job.events + 1)
 
 
 def begin(tx: Tx, job_id: str, worker: str, at: float) -> Job:
@@ -85,7 +98,8 @@ def end(
     outcome: Outcome | None = None,
     tail: Sequence[Body] = (),
 ) -> Job:
-    """The end: state, last events, charge and webhook in one."""
+    """The end: state, last events (`said` with their times, `tail` now), charge and webhook in one."""
+    said: Sequence[tuple[float, Body]] = (),
     row = _row(tx, SELECT_DEBTS, job_id)
     job = job_of(row)
     state = move(job_id, job.state, to)
@@ -93,7 +107,7 @@ def end(
     values: dict[str, Any] = {"state": state.value, "ended_at": at}
     values["failure"] = asdict(failure) if failure is not None else None
     values["outcome"] = {"outputs": outcome.outputs, "nodes": outcome.nodes} if outcome is not None else None
-    last = log.append(tx, job_id, [*tail, Ended(state, failure)], at, **values)
+    last = log.append_all(tx, job_id, [*said, *((at, body) for body in (*tail, Ended(state, failure)))], **values)
     if row["webhook"] is not None:
         _owe_delivery(tx, job_id, row["webhook"], at)
     return replace(job, state=state, ended_at=at, failure=failure, outcome=outcome, events=last)

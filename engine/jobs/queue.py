@@ -80,6 +80,13 @@ class Queue:
         self._running[job.id] = name
         return job
 
+    def begin(self, job: Job) -> None:
+        """A job that did not wait counts as running from now on."""
+        self._arrivals.setdefault(job.id, next(self._turns))
+        owner = self._owners.setdefault(job.owner, _Owner())
+        owner.running, owner.served = owner.running + 1, next(self._turns)
+        self._running[job.id] = job.owner
+
     def done(self, job_id: str, *, is_back: bool = False) -> None:
         """A job that ran does so no more; `is_back` if it will wait again."""
         name = self._running.pop(job_id, None)

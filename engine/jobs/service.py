@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,10 +19,12 @@ from engine.jobs.dispatch import Dispatcher
 from engine.jobs.events import JobEvent, is_last
 from engine.jobs.feed import Feed
 from engine.jobs.job import LARGEST, LOCAL, Accepted, Job, JobQuery, Outcome, Page, Request, State, Submission
+from engine.jobs.moves import begun_at_once
 from engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
 from engine.jobs.recover import recover
 from engine.jobs.settings import JobSettings
 from engine.jobs.store import Clock, Store
+from engine.jobs.tally import Tally
 from engine.jobs.webhooks import Post, Webhooks
 from engine.jobs.worker import Worker
 
@@ -46,8 +49,8 @@ class JobService:
         clock: Clock = time.time,
     ) -> None:
         self.settings = settings
-        self._feed = Feed()
-        self.store = Store(settings.store, self._feed.publish, idempotency_s=settings.idempotency_s, clock=clock)
+        self._feed, self._tally = Feed(), Tally()
+        self.store = Store(settings.store, self._publish, idempotency_s=settings.idempotency_s, clock=clock)
         self.accounts = Accounts(self.store)
         self._workers = workers
         self._checker = Checker(workers, services, settings.check_deadline_s)
@@ -55,6 +58,8 @@ class JobService:
         archive = partial(_keep, self.artifacts, services) if self.artifacts is not None else None
         self._dispatcher = Dispatcher(self.store, self._feed, workers, settings, self._checker.told, archive)
         self._is_accepting = False
+        self._storing: set[asyncio.Task[tuple[Job, bool]]] = set()
+        self._owing: set[str] = set()  # open jobs whose end is to be told to a webhook
         self._webhooks: Webhooks | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -69,6 +74,8 @@ class JobService:
     async def start(self) -> None:
         await self.store.open()
         waiting = await recover(self.store)
+        self._tally.begin(waiting)
+        self._owing = await self.store.owing()
         self._dispatcher.is_paused = bool(await self.store.fact(PAUSED))
         self._dispatcher.start(waiting)
         self._sweeper = asyncio.create_task(self._sweep())
@@ -108,9 +115,10 @@ class JobService:
         checked = await self.check(submission.workflow, submission.targets, submission.owner)
         request = Request(submission.workflow.prompt(), list(checked.roots), submission.extra_data)
         self._refuse_when_full(submission.owner)
-        job, is_repeat = await self.store.submit(submission, request)
-        if not is_repeat:
-            self._dispatcher.add(job)
+        # a task of its own: who asks may go away, the job that is stored must run all the same
+        self._storing.add(storing := asyncio.create_task(self._store_and_begin(submission, request)))
+        storing.add_done_callback(self._storing.discard)
+        job, is_repeat = await asyncio.shield(storing)
         return Accepted(job, checked.problems, is_repeat)
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
@@ -120,7 +128,7 @@ class JobService:
         return await self.store.find(query)
 
     async def counts(self, owner: str | None = None) -> Counts:
-        return await self.store.counts(owner)
+        return self._tally.counts(owner)
 
     async def cancel(self, job_id: str, owner: str | None = None) -> Job:
         job = await self.store.cancel(job_id, owner)
@@ -232,11 +240,39 @@ class JobService:
     def deliver(self, post: Post, body: Callable[[Job], Mapping[str, Any]]) -> Webhooks:
         """Have webhooks told from now on, by this client and in these words; once, after `start`."""
         webhooks = self._webhooks = Webhooks(self.store, post, body)
-        self._feed.listen(lambda what: webhooks.look() if isinstance(what, JobEvent) and is_last(what) else None)
         webhooks.start()
         return webhooks
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _publish(self, events: Sequence[JobEvent]) -> None:
+        self._tally.hear(events)
+        self._feed.publish(events)
+        ended = {event.job_id for event in events if is_last(event)} & self._owing
+        if ended:
+            self._owing -= ended
+            if self._webhooks is not None:
+                self._webhooks.look()
+
+    async def _store_and_begin(self, submission: Submission, request: Request) -> tuple[Job, bool]:
+        """One transaction: the job waits, or has begun already where nothing waits and a worker is free."""
+        job_id, worker = submission.job_id, self._dispatcher.reserve()
+        is_new = False
+        if submission.webhook is not None:
+            self._owing.add(job_id)
+        try:
+            job, is_repeat = await self.store.submit(submission, request, worker.name if worker is not None else None)
+            is_new = not is_repeat
+        finally:
+            if not is_new:
+                self._owing.discard(job_id)
+                if worker is not None:
+                    self._dispatcher.release(worker)
+        if is_new and worker is not None:
+            self._dispatcher.begun(replace(begun_at_once(job, worker.name), request=request), worker)
+        elif is_new:
+            self._dispatcher.add(job)
+        return job, is_repeat
 
     async def _in(self, state: State, owner: str | None) -> Sequence[Job]:
         return await self.store.by_state(state, owner)

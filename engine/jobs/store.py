@@ -54,13 +54,13 @@ class Store:
 
     # -- one job's way -------------------------------------------------------------------------------------------
 
-    async def submit(self, submission: Submission, request: Request) -> tuple[Job, bool]:
-        """Accept a job; the job, and whether an equal request with the same key had made it before."""
+    async def submit(self, submission: Submission, request: Request, worker: str | None = None) -> tuple[Job, bool]:
+        """Accept a job, as begun where a worker is named; the job, and whether an equal request had made it before."""
         at = self.clock()
 
         def work(tx: Tx) -> tuple[Job, bool]:
             known = _repeat(tx, submission, at - self._idempotency_s)
-            return (known, True) if known is not None else (moves.create(tx, submission, request, at), False)
+            return (known, True) if known is not None else (moves.create(tx, submission, request, at, worker), False)
 
         return await self.database.write(work)
 
@@ -125,6 +125,10 @@ class Store:
     async def by_state(self, state: State, owner: str | None = None) -> Sequence[Job]:
         """All jobs in one state, in the order they came, without their requests."""
         return await self.database.read(partial(lists.by_state, state=state, owner=owner))
+
+    async def owing(self) -> set[str]:
+        """Open jobs whose end is owed to a webhook."""
+        return await self.database.read(lists.owing)
 
     async def events(self, job: Job, after: int = 0, limit: int = 1000) -> list[JobEvent]:
         """Stored events above `after`."""

@@ -102,5 +102,7 @@ def _choice(request: web.Request, name: str, allowed: tuple[str, ...]) -> str:
     return text
 
 
-def _duration(job: Job) -> float:
-    return job.run_s or 0.0
+def _duration(job: Job) -> int:
+    """As the two times on the wire say it, so that the order and what it is by agree."""
+    line = summary(job)
+    return (line["execution_end_time"] or 0) - (line["execution_start_time"] or 0) if job.run_s is not None else 0

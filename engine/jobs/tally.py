@@ -1,0 +1,58 @@
+"""How many jobs wait and run, counted as events are published: an answer that costs no look into the store."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from engine.jobs.events import Ended, JobEvent, Queued, Requeued, Started
+from engine.jobs.job import Job
+from engine.jobs.protocol import Counts
+
+__all__ = ["Tally"]
+
+
+class Tally:
+    """Jobs that are not over, by owner. On the event loop only; as exact as the log that it reads."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[str, bool]] = {}
+        self._waiting: Counter[str] = Counter()
+        self._running: Counter[str] = Counter()
+
+    def begin(self, waiting: Iterable[Job]) -> None:
+        """Start with these; what was counted before is forgotten."""
+        for each in (self._open, self._waiting, self._running):
+            each.clear()
+        for job in waiting:
+            self._put(job.id, job.owner, is_running=False)
+
+    def hear(self, events: Iterable[JobEvent]) -> None:
+        """Count what these say."""
+        for event in events:
+            match event.body:
+                case Queued() | Requeued():
+                    self._put(event.job_id, event.owner, is_running=False)
+                case Started():
+                    self._put(event.job_id, event.owner, is_running=True)
+                case Ended():
+                    self._take(event.job_id)
+                case _:
+                    pass
+
+    def counts(self, owner: str | None) -> Counts:
+        """Of one owner, or of all."""
+        if owner is None:
+            return Counts(self._waiting.total(), self._running.total())
+        return Counts(self._waiting[owner], self._running[owner])
+
+    def _put(self, job_id: str, owner: str, *, is_running: bool) -> None:
+        self._take(job_id)
+        self._open[job_id] = owner, is_running
+        (self._running if is_running else self._waiting)[owner] += 1
+
+    def _take(self, job_id: str) -> None:
+        owner, is_running = self._open.pop(job_id, ("", False))
+        if owner:
+            counter = self._running if is_running else self._waiting
+            counter[owner] -= 1
+            if not counter[owner]:  # an owner without jobs takes no memory
+                del counter[owner]

@@ -1,0 +1,99 @@
+"""From submission to the first attempt: in one commit where a worker is free, and whatever becomes of who asked."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from engine.errors import DuplicateJob
+from engine.jobs.events import Queued, Started
+from engine.jobs.job import JobQuery, State, Submission
+from engine.jobs.service import JobService
+from engine.jobs.settings import JobSettings
+from tests.jobs.conftest import sqlite
+from tests.jobs.serving import ends, here, log, sent, service, started
+from tests.jobs.stubs import shown
+
+Runs = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+def test_a_job_that_need_not_wait_is_accepted_and_begun_in_one_transaction(run: Runs, tmp_path: Path) -> None:
+    ticks = count(1)
+
+    async def case() -> None:
+        jobs = JobService(JobSettings(sqlite(tmp_path)), [here()], clock=lambda: float(next(ticks)))
+        await jobs.start()
+        assert await jobs.ready(5)
+        first = await sent(jobs, count=50, seconds=0.01)
+        assert (first.state, first.attempt) == (State.QUEUED, 0)  # as it was accepted
+        stored = await jobs.get(first.id)
+        assert (stored.state, stored.attempt, stored.worker) == (State.RUNNING, 1, "here")
+        second = await sent(jobs)
+        assert (await jobs.get(second.id)).state is State.QUEUED
+        for job, is_at_once in ((first, True), (second, False)):
+            await jobs.wait(job.id)
+            queued, begun, *_ = await log(jobs, job)
+            assert (queued.number, begun.number) == (1, 2)
+            assert isinstance(queued.body, Queued)
+            assert begun.body == Started(1, "here")
+            assert (queued.at == begun.at) is is_at_once
+        await jobs.stop()
+
+    run(case())
+
+
+def test_a_submission_whose_caller_goes_away_runs_all_the_same(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            assert await jobs.ready(5)
+            asked = Submission(shown("Steps"), job_id="mine")
+            with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                caller = asyncio.create_task(jobs.submit(asked))
+                await asyncio.sleep(0.1)
+                caller.cancel()
+                await asyncio.gather(caller, return_exceptions=True)
+                other.execute("ROLLBACK")
+            while not (await jobs.counts()).remaining and not any(job.id == "mine" for job in await ended(jobs)):
+                await asyncio.sleep(0.01)
+            job = await jobs.wait("mine")
+            assert job.state is State.SUCCEEDED
+            assert ends(await log(jobs, job)) == 1
+
+    run(case())
+
+
+async def ended(jobs: JobService) -> Any:
+    return (await jobs.find(JobQuery())).jobs
+
+
+def test_a_refused_submission_gives_its_slot_back(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            assert await jobs.ready(5)
+            first = await sent(jobs, asked={"job_id": "mine"})
+            await jobs.wait(first.id)
+            again = await asyncio.gather(
+                *(sent(jobs, asked={"job_id": "mine"}) for _ in range(3)), return_exceptions=True
+            )
+            assert all(isinstance(each, DuplicateJob) for each in again)
+            assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
+
+    run(case())
+
+
+def test_what_a_run_said_last_is_stored_before_its_attempt_is_lost(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, stop_s=0.0) as jobs:
+            job = await sent(jobs, count=1000, seconds=0.005)
+            await started(jobs, job)
+            await asyncio.sleep(0.05)
+        async with service(tmp_path) as again:
+            kinds = [type(event.body).__name__ for event in await log(again, job)]
+            assert kinds.index("NodeProgress") < kinds.index("Requeued")
+            await again.cancel(job.id)
+
+    run(case())
