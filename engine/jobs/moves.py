@@ -13,6 +13,7 @@ from engine.jobs.database import Tx
 from engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
 from engine.jobs.job import Failure, Idempotency, Job, Outcome, Request, State, Submission, is_name, move
 from engine.jobs.rows import LIGHT, UNTOUCHED, WHOLE, inserted, job_of
+from engine.jobs.strikes import strikes_after
 from engine.jobs.tables import deliveries, idempotency, jobs
 
 __all__ = ["begin", "begun_at_once", "cancel", "create", "end", "find_repeat", "lose", "place", "the_job"]
@@ -24,6 +25,7 @@ SELECT_TAKEN = select(jobs.c.seq).where(jobs.c.id == bindparam("job"))
 SELECT_LAST = select(func.max(jobs.c.seq))
 SELECT_FIRST = select(func.min(jobs.c.number)).where(jobs.c.state == State.QUEUED.value)
 INSERT_JOB = insert(jobs)
+MOST_ATTEMPTS = 50  # a job that loses its worker once more after that fails, whoever is to blame
 
 
 def the_job(tx: Tx, job_id: str, owner: str | None = None) -> Job:
@@ -114,16 +116,16 @@ def end(
 
 
 def lose(tx: Tx, job_id: str, reason: str, at: float, *, max_deaths: int | None) -> Job:
-    """The attempt is lost: the job waits for the next one, unless it was to stop or has cost too many workers.
+    """The attempt is lost: the job waits for the next one, unless it was to stop or has cost too many workers in vain.
 
-    `max_deaths` None: the worker is not to blame (the server stopped).
+    `max_deaths` None: the job is not to blame (the server stopped). Which deaths count: see strikes.py.
     """
     row = _row(tx, SELECT_DEBTS, job_id)
     job = job_of(row)
     if job.cancel_requested:
         return end(tx, job_id, State.CANCELLED, at)
-    deaths = row["deaths"] + (1 if max_deaths is not None else 0)
-    if max_deaths is not None and deaths >= max_deaths:
+    deaths = strikes_after(tx, job_id, row["deaths"]) if max_deaths is not None else row["deaths"]
+    if max_deaths is not None and (deaths >= max_deaths or job.attempt >= MOST_ATTEMPTS):
         message = f"gave up after {job.attempt} attempts: {reason}"
         return end(tx, job_id, State.FAILED, at, failure=Failure("worker_lost", message))
     state = move(job_id, job.state, State.QUEUED)

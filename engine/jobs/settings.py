@@ -33,8 +33,8 @@ class JobSettings:
     after `keep_files_s`; without it files stay where nodes wrote them, and are never deleted.
 
     `step_deadline_s`: a worker from which nothing is heard for so long during a job is killed. `max_deaths`: a job
-    that has cost so many workers fails. `keep_s`: ended jobs are forgotten after that; the newest `keep_jobs` at most
-    are kept.
+    under which so many workers in a row died at the furthest place it reached fails. `keep_s`: ended jobs are
+    forgotten after that; the newest `keep_jobs` at most are kept.
     """
 
     store: StoreSettings = field(default_factory=StoreSettings)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, StoreInUse, UnknownJob, UnknownKey
-from engine.execution.events import NodeFinished, NodeProgress, RunSucceeded
+from engine.execution.events import NodeFinished, NodeProgress, NodeStarted, RunSucceeded
 from engine.graph.workflow import Workflow
 from engine.jobs.accounts import Accounts
 from engine.jobs.engines import engines, migrate
-from engine.jobs.events import Ended, JobEvent, Queued, Requeued, Started
+from engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
 from engine.jobs.job import ENDED, Failure, Idempotency, JobQuery, Outcome, Request, State, Submission, Webhook
 from engine.jobs.settings import StoreSettings
 from engine.jobs.store import Store
@@ -219,6 +219,42 @@ def test_a_lost_attempt_is_queued_again_until_it_has_cost_too_much(run: Runs, st
         assert sum(isinstance(each.body, Ended) for each in log) == 1
 
     run(case())
+
+
+def test_only_deaths_at_the_furthest_place_count(run: Runs, store_settings: StoreSettings) -> None:
+    a5, a9, a = at("a", 5), at("a", 9), [*at("a", 0), finished("a")]
+    lives = [
+        (a5, 1),  # further than nothing
+        (a9, 1),  # further
+        (a9, 2),  # no further
+        (a5, 2),  # an earlier life came past this place
+        ([], 2),  # and past the beginning
+        ([*a, *at("b", 2)], 1),
+        ([*a, *at("b", 2)], 2),
+        ([*a, *at("b", 1)], 2),
+        ([*a, *at("b", 2)], 3),
+    ]
+
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await store.submit(submission(job_id="x"), WORK)
+            for bodies, strikes in lives:
+                await store.begin("x", "w")
+                await store.append("x", bodies)
+                state = (await store.lose("x", "killed", max_deaths=3)).state
+                assert state is (State.FAILED if strikes == 3 else State.QUEUED)
+
+    run(case())
+
+
+def at(node_id: str, value: float) -> list[Body]:
+    """A node begun and taken to a step."""
+    begun: list[Body] = [NodeStarted(node_id, "Steps", node_id)]
+    return [*begun, NodeProgress(node_id, value, 10)] if value else begun
+
+
+def finished(node_id: str) -> NodeFinished:
+    return NodeFinished(node_id, "Steps", node_id, "executed", 1.0)
 
 
 def test_a_server_that_stops_is_no_strike_against_its_jobs(run: Runs, store_settings: StoreSettings) -> None:
