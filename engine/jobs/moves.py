@@ -61,8 +61,6 @@ def create(tx: Tx, submission: Submission, request: Request, at: float, worker: 
     credit.hold(tx, submission.owner, submission.cost)
     number = submission.number if submission.number is not None else _number(tx, submission.front)
     row = inserted(submission, request, number, at)
-    tx.connection.execute(INSERT_JOB, row)
-    if submission.idempotency is not None:
     job = job_of(UNTOUCHED | row | {"request": None})
     said = [JobEvent(job.id, job.owner, job.events, at, Queued(number))]
     if worker is not None:
@@ -70,6 +68,8 @@ def create(tx: Tx, submission: Submission, request: Request, at: float, worker: 
         row |= {name: getattr(begun, name) for name in ("attempt", "started_at", "worker", "events")}
         row["state"] = begun.state.value
         said.append(JobEvent(job.id, job.owner, begun.events, at, Started(begun.attempt, worker)))
+    tx.connection.execute(INSERT_JOB, row)
+    if submission.idempotency is not None:
         _remember(tx, submission.owner, submission.idempotency, submission.job_id, at)
     log.keep(tx, said)
     return job
@@ -99,9 +99,9 @@ def end(
     failure: Failure | None = None,
     outcome: Outcome | None = None,
     tail: Sequence[Body] = (),
+    said: Sequence[tuple[float, Body]] = (),
 ) -> Job:
     """The end: state, last events (`said` with their times, `tail` now), charge and webhook in one."""
-    said: Sequence[tuple[float, Body]] = (),
     row = _row(tx, SELECT_DEBTS, job_id)
     job = job_of(row)
     state = move(job_id, job.state, to)
