@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.plugins import Plugins
 from engine.cli.workspace import CacheBudget, CustomNodes, Home, workspace
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must stay quick
@@ -23,6 +24,7 @@ def plan(
     cache: CacheBudget = None,
     custom_nodes: CustomNodes = None,
     home: Home = None,
+    plugins: Plugins = None,
 ) -> None:
     """Print what would run, what is cached, and what each node needs."""
     from engine.cli.console import out, remark, warn

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.plugins import Plugins
 from engine.cli.workspace import Home, Workspace, workspace
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must not load torch
@@ -30,6 +31,7 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
     output: Annotated[Path | None, typer.Option(help="Where pictures go.", show_default="./output")] = None,
     home: Home = None,
+    plugins: Plugins = None,
 ) -> None:
     """Make a recorded picture again. Exit code 0: identical or within tolerance; 3: different."""
     from engine.cli.console import warn

@@ -26,6 +26,9 @@ def serve(
     extra_model_paths: Annotated[list[Path] | None, typer.Option(help="extra_model_paths.yaml of ComfyUI.")] = None,
     aliases: Annotated[Path | None, typer.Option(help="TOML file of further names of weight files.")] = None,
     custom_nodes: Annotated[list[Path] | None, typer.Option(help="Folder of node packs; runs their code.")] = None,
+    plugins: Annotated[
+        list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A Python file with samplers of your own.")
+    ] = None,
     endpoints: Annotated[Path | None, typer.Option(help="Folder of published workflows.")] = None,
     demo: Annotated[bool | None, typer.Option(help="Published workflows on the demo checkpoint.")] = None,
     public_url: Annotated[str | None, typer.Option(help="Address in URLs of outputs.")] = None,

@@ -79,6 +79,9 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
     assert output is not None
     if not (home / "models").is_dir():
         raise MissingFile(home / "models", "there is no such folder; --home names the one that holds models/")
+    for plugin in settings.plugins:
+        if not plugin.is_file():
+            raise MissingFile(plugin, "there is no such plugin file")
     for folder in (output, home / "input", home / "temp", home / "user"):
         if not os.access(make_folder(folder), os.W_OK | os.X_OK):
             raise WriteFailed(folder, "cannot be written: permission denied")
@@ -95,6 +98,7 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
         "cache_mb": settings.cache_mb,
         "previews": settings.previews,
         "custom_nodes": [str(path.resolve()) for path in settings.custom_nodes],
+        "plugins": [str(path.resolve()) for path in settings.plugins],
     }
     job_settings = JobSettings(store=StoreSettings(url=str(settings.database)))
     worker: Worker = (

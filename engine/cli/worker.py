@@ -12,6 +12,7 @@ import torch
 
 from engine.cli.owners import folders_of
 from engine.cli.packs import load_custom_nodes
+from engine.cli.plugins import load_what_loads
 from engine.execution.cache import MemoryCache
 from engine.execution.folders import Folders
 from engine.graph.node import Node
@@ -37,6 +38,7 @@ def folders_from(options: Mapping[str, Any]) -> Folders:
 
 def build(options: Mapping[str, Any]) -> Setup:
     """Everything a worker needs, from options that are JSON."""
+    load_what_loads([Path(file) for file in options.get("plugins", ())], lambda error: log.error("left out: %s", error))
     base = folders_from(options)
     cache = MemoryCache(int(options.get("cache_mb", 4096)) << 20)
 

@@ -35,6 +35,7 @@ class Settings(BaseModel):
         None, description="further names of weight files, a TOML table; default: <home>/models/aliases.toml"
     )
     custom_nodes: tuple[Path, ...] = Field((), description="folders of ComfyUI node packs to load; runs their code")
+    plugins: tuple[Path, ...] = Field((), description="Python files with samplers and schedules; runs their code")
     endpoints: Path | None = Field(None, description="folder of published workflows; default: those shipped")
     demo: bool = Field(False, description="run the published workflows on the demo checkpoint")
     public_url: str | None = Field(None, description="address in URLs of published workflows; default: the request's")

@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.serving import CHECKOUT, Server
 
 PLUGIN = '''
 from itertools import pairwise
@@ -30,11 +34,22 @@ def thirds(levels, steps):
 '''
 
 
-def sigmagraph(*arguments: str) -> subprocess.CompletedProcess[str]:
+def sigmagraph(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own: plugins must not stay in this one's registries."""
     program = "from engine.cli.app import main\nmain()"
     command = [sys.executable, "-B", "-c", program, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | ({"PYTHONPATH": str(path)} if path is not None else {})
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def of_the_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that the page on writing a sampler tells its reader to write."""
+    page = (CHECKOUT / "docs/your-own-sampler.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    path = tmp_path_factory.mktemp("mine") / "ralston.py"
+    path.write_text(blocks[0])
+    return path
 
 
 @pytest.fixture
@@ -83,5 +98,41 @@ def test_a_file_that_does_not_load_is_one_message(home: Path, tmp_path: Path, te
 
 def test_a_file_that_is_not_there_is_one_message(home: Path) -> None:
     done = sigmagraph("samplers", "--plugin", str(home / "nowhere.py"))
+    assert done.returncode == 1
+    assert "there is no such plugin file" in done.stderr
+
+
+def test_an_installed_package_with_the_pages_entry_point_needs_no_option(of_the_page: Path, tmp_path: Path) -> None:
+    page = (CHECKOUT / "docs/your-own-sampler.md").read_text()
+    (declared,) = re.findall(r'```toml\n\[project.entry-points."(.*?)"\]\n(.*?)\n```', page, re.DOTALL)
+    package, described = tmp_path / "your_package", tmp_path / "your_package-1.dist-info"
+    package.mkdir()
+    described.mkdir()
+    (package / "__init__.py").touch()
+    (package / "ralston.py").write_text(of_the_page.read_text())
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: your-package\nVersion: 1\n")
+    (described / "entry_points.txt").write_text(f"[{declared[0]}]\n{declared[1].replace(chr(34), '')}\n")
+    shown = sigmagraph("samplers", "ralston", path=tmp_path)
+    assert "ralston@1" in shown.stdout, shown.stderr
+    assert sigmagraph("samplers", "ralston").returncode == 1
+
+
+def test_a_server_has_the_samplers_of_a_file_in_its_menus_and_its_jobs(
+    home: Path, of_the_page: Path, txt2img: Callable[..., Any]
+) -> None:
+    server = Server(home, "--plugin", str(of_the_page)).start()
+    try:
+        menus = server.json("/object_info/KSampler")["KSampler"]["input"]["required"]
+        assert "ralston" in menus["sampler_name"][0]
+        assert "even_log" in menus["scheduler"][0]
+        prompt = txt2img(sampler_name="ralston", scheduler="even_log")
+        entry = server.ended(str(server.json("/prompt", {"prompt": prompt})["prompt_id"]))
+        assert entry["status"]["completed"] is True
+    finally:
+        server.stop()
+
+
+def test_a_server_does_not_start_with_a_file_that_is_not_there(home: Path) -> None:
+    done = sigmagraph("serve", "--home", str(home), "--port", "0", "--plugin", str(home / "nowhere.py"))
     assert done.returncode == 1
     assert "there is no such plugin file" in done.stderr
