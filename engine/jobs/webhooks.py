@@ -144,7 +144,7 @@ class Webhooks:
 def signature(secret: str, delivery_id: str, timestamp: str, body: bytes) -> str:
     """HMAC-SHA256 over id, time and body, as `v1=<hex>`: an old body cannot be sent again under a new time."""
     message = f"{delivery_id}.{timestamp}.".encode() + body
-    return "v1=" + hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+    return "v1=" + hmac.new(secret.encode("utf-8", "surrogatepass"), message, hashlib.sha256).hexdigest()
 
 
 def is_public(address: str) -> bool:
