@@ -8,8 +8,9 @@ from pathlib import Path
 from engine.execution.folders import Folders
 from engine.jobs.job import LOCAL
 
-__all__ = ["folders_of"]
+__all__ = ["folders_of", "output_dirs"]
 
+OWNERS = ".owners"
 PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -39,10 +40,16 @@ def folders_of(base: Folders) -> Callable[[str], Folders]:
     return owned
 
 
+def output_dirs(base: Path) -> list[Path]:
+    """Every owner's output folder, that of the server itself first."""
+    owned = base / OWNERS
+    return [base, *(sorted(owned.iterdir()) if owned.is_dir() else ())]
+
+
 def _own(place: Path, owner: str) -> Path:
     """The owner's folder inside a shared one; a name that is no plain word is replaced by its digest.
 
     The leading dot keeps it out of the listings of a server that is later run without keys.
     """
     name = owner if PLAIN.fullmatch(owner) else hashlib.blake2b(owner.encode(), digest_size=12).hexdigest()
-    return place / ".owners" / name
+    return place / OWNERS / name

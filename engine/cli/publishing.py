@@ -1,18 +1,26 @@
 """Which workflows a server publishes: the endpoints' folder, the accounts, and the secret of its output URLs."""
 
 import secrets
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from engine.cli.endpoints import ENDPOINTS
+from engine.cli.owners import output_dirs
 from engine.errors import MissingFile, WriteFailed
+from engine.execution.folders import Folders
+from engine.jobs.job import Job
 from engine.jobs.service import JobService
 from engine.server.endpoints.accounts import StoredAccounts
-from engine.server.endpoints.context import Published
+from engine.server.endpoints.context import SOURCE, Published
 from engine.server.endpoints.endpoint import load_endpoints
+from engine.server.endpoints.telling import teller
 from engine.server.keys import StoredKeys
+from engine.server.posting import told
 from engine.server.settings import Settings
 
-__all__ = ["published"]
+__all__ = ["published", "words"]
 
 DEMO = "checkpoints/sigmagraph-demo.safetensors"
 SECRET = "output-urls.key"
@@ -29,8 +37,17 @@ def published(settings: Settings, jobs: JobService, keys: StoredKeys) -> Publish
         accounts=StoredAccounts(jobs.accounts, keys),
         secret=_secret(home / "user" / SECRET),
         base_url=settings.public_url,
+        record_s=settings.keep_requests_s,
+        file_s=settings.keep_outputs_s,
+        output_dirs=partial(output_dirs, settings.output or home / "output"),
         per_minute=settings.requests_per_minute,
     )
+
+
+def words(published: Published, folders: Callable[[str], Folders]) -> Callable[[Job], dict[str, Any]]:
+    """What webhooks say: each protocol's jobs in its own words."""
+    of_endpoints = teller(published, folders)
+    return lambda job: of_endpoints(job) if job.source == SOURCE else told(job)
 
 
 def _secret(path: Path) -> bytes:

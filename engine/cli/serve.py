@@ -34,6 +34,8 @@ def serve(
     public_url: Annotated[str | None, typer.Option(help="Address in URLs of outputs.")] = None,
     requests_per_minute: Annotated[float | None, typer.Option(help="Rate of a key.", show_default="600")] = None,
     no_keys: Annotated[bool | None, typer.Option("--no-keys", help="Ask for no key although there are some.")] = None,
+    keep_requests_s: Annotated[float | None, typer.Option(help="Life of ended calls.", show_default="3600")] = None,
+    keep_outputs_s: Annotated[float | None, typer.Option(help="Life of their outputs.", show_default="604800")] = None,
     hosts: Annotated[list[str] | None, typer.Option(help="Further names of this loopback server.")] = None,
     cors_origin: Annotated[str | None, typer.Option(help="Origin that other pages may call from.")] = None,
     compress: Annotated[bool | None, typer.Option(help="Gzip JSON answers.")] = None,

@@ -17,7 +17,7 @@ from aiohttp import web
 from engine.cli.aliases import read_aliases
 from engine.cli.model_paths import extra_folders
 from engine.cli.owners import folders_of
-from engine.cli.publishing import published
+from engine.cli.publishing import published, words
 from engine.errors import EngineError, MissingFile, WriteFailed
 from engine.execution.folders import Folders
 from engine.jobs.inprocess import InProcessWorker
@@ -28,7 +28,7 @@ from engine.jobs.worker import Worker, load_factory
 from engine.server.app import Parts, make_app
 from engine.server.keys import StoredKeys
 from engine.server.logs import RecentLines, configure
-from engine.server.posting import poster, told
+from engine.server.posting import poster
 from engine.server.settings import Settings
 from engine.server.static import find_frontend
 from engine.writing import make_folder
@@ -122,7 +122,7 @@ async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines
         await runner.setup()
         await web.SockSite(runner, listener).start()
         async with poster(allows_private=settings.private_webhooks) as post:
-            jobs.deliver(post, told)
+            jobs.deliver(post, words(parts.published, folders))
             await _until_stopped(settings, listener, jobs)
         await runner.cleanup()
     finally:

@@ -40,6 +40,12 @@ class Settings(BaseModel):
     demo: bool = Field(False, description="run the published workflows on the demo checkpoint")
     public_url: str | None = Field(None, description="address in URLs of published workflows; default: the request's")
     requests_per_minute: float = Field(600.0, gt=0, description="calls of published workflows a key may make")
+    keep_requests_s: float = Field(
+        3600.0, gt=0, le=1e9, description="how long an ended request of a published workflow can be asked for"
+    )
+    keep_outputs_s: float = Field(
+        7 * 86_400.0, gt=0, le=1e9, description="how long pictures of published workflows and their URLs stay"
+    )
     cors_origin: str | None = Field(None, description="origin (or *) that other pages may call from")
     compress: bool = Field(False, description="gzip JSON and text where the client takes it")
     max_upload_mb: float = Field(100.0, gt=0, description="largest request body")

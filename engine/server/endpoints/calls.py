@@ -10,7 +10,7 @@ from aiohttp import web
 
 from engine.errors import EngineError, InvalidWorkflow
 from engine.graph.problems import Problem
-from engine.jobs.job import LOCAL, Idempotency, Job, State, Submission, Webhook
+from engine.jobs.job import LOCAL, Job, State, Submission
 from engine.server.context import FOLDERS, JOBS, reply
 from engine.server.endpoints import wire
 from engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
@@ -19,11 +19,13 @@ from engine.server.endpoints.guard import endpoint_of, take_token
 from engine.server.endpoints.refusal import Refused
 from engine.server.endpoints.replies import finished
 from engine.server.endpoints.values import Fault, InvalidValues, Values, read_values
+from engine.server.endpoints.wishes import read_wishes
 
 __all__ = ["call", "flow", "submit"]
 
 MOST_BYTES = 8 * 1024 * 1024
-LONGEST_KEY = 255
+NO_CALL = frozenset({InvalidValues.code, "invalid_content_type"})
+ELSEWHERE = "save a workflow under another name, or by POST /api/workflows/"
 
 
 async def call(request: web.Request) -> web.StreamResponse:
@@ -52,9 +54,27 @@ async def submit(request: web.Request) -> web.Response:
 
 async def flow(request: web.Request) -> web.Response:
     """`POST /workflows/{slug}`: the same in the words of workflow clients."""
-    job = await _accept(request, endpoint_of(request))
+    endpoint = endpoint_of(request)
+    try:
+        job = await _accept(request, endpoint)
+    except (InvalidValues, Refused) as refused:
+        if refused.code in NO_CALL and await _is_document(request):
+            message = f"{endpoint.slug} is a published workflow, so a POST here calls it; {ELSEWHERE}{endpoint.slug}"
+            raise Refused(409, "name_is_published", message) from None
+        raise
     body = {"request_id": job.id, "poll_url": f"{base_url(request)}/workflows/request/{job.id}"}
     return reply(body | {"status": wire.STATUSES[job.state]})
+
+
+async def _is_document(request: web.Request) -> bool:
+    """Whether a body that is no call is a workflow to be saved: JSON with a document in it, or a picture."""
+    if request.content_type.startswith(("multipart/", "image/")):
+        return True
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(body, dict) and isinstance(body.get("workflow"), dict)
 
 
 async def _accept(request: web.Request, endpoint: Endpoint) -> Job:
@@ -64,20 +84,21 @@ async def _accept(request: web.Request, endpoint: Endpoint) -> Job:
     raw = await _body(request)
     jobs, owner = request.app[JOBS], request[CALLER].owner
     allowed = endpoint.allowed(await jobs.nodes(), request.app[FOLDERS](owner))
-    values = read_values(endpoint, _parsed(raw), allowed)
+    wishes = read_wishes(request, endpoint.slug, raw)
+    values = read_values(endpoint, _parsed(raw), allowed, wishes.faults)
     request_id = str(uuid.uuid4())
     submission = Submission(
         workflow=endpoint.bind(values.all, request_id),
         owner=owner,
         job_id=request_id,
         targets=[endpoint.reply_node],
-        meta=_meta(endpoint, values),
+        meta=_meta(endpoint, values) | {"base": base_url(request)},
         source=SOURCE,
         cost=0 if owner == LOCAL else values.cost(),
         expires_s=endpoint.manifest.expires_s,
         keep_s=max(request.app[PUBLISHED].file_s, request.app[PUBLISHED].record_s),
-        idempotency=_idempotency(request, endpoint, raw),
-        webhook=_webhook(request),
+        idempotency=wishes.idempotency,
+        webhook=wishes.webhook,
     )
     try:
         return (await jobs.submit(submission)).job
@@ -129,28 +150,6 @@ def _parsed(raw: bytes) -> Any:
 
 def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
-
-
-def _idempotency(request: web.Request, endpoint: Endpoint, raw: bytes) -> Idempotency | None:
-    """The client's key for this call; the same key for another endpoint is another request."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return None
-    if not 0 < len(key) <= LONGEST_KEY:
-        raise InvalidValues(
-            [Fault("bad_length", "", f"Idempotency-Key has {len(key)} characters; at most {LONGEST_KEY}")]
-        )
-    return Idempotency.of(key, endpoint.slug.encode() + b"\n" + raw)
-
-
-def _webhook(request: web.Request) -> Webhook | None:
-    """Where to tell about the end: a header, so that every body stays the original's."""
-    url = request.headers.get("X-Webhook-Url")
-    if url is None:
-        return None
-    if not url.startswith(("http://", "https://")):
-        raise InvalidValues([Fault("bad_webhook", "", f"X-Webhook-Url: {url!r} is no http(s) address", url)])
-    return Webhook(url, request.headers.get("X-Webhook-Secret", ""))
 
 
 def _translated(endpoint: Endpoint, invalid: InvalidWorkflow) -> EngineError:

@@ -1,8 +1,9 @@
 """What the handlers of this adapter share: the endpoints, the accounts, the rules of time, and who is calling."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aiohttp import web
 
@@ -23,7 +24,8 @@ class Published:
     """What the composition root hands over.
 
     `secret` signs output URLs; `record_s` is how long an ended request can be asked for, `file_s` how long its
-    pictures stay. `per_minute` is the rate of keys without their own, `local_per_minute` that of a server without keys.
+    pictures stay in `output_dirs`, which are every owner's. `per_minute` is the rate of keys without their own,
+    `local_per_minute` that of a server without keys.
     """
 
     endpoints: Mapping[str, Endpoint]
@@ -32,6 +34,7 @@ class Published:
     base_url: str | None = None
     record_s: float = 3600.0
     file_s: float = 7 * DAY_S
+    output_dirs: Callable[[], Sequence[Path]] = tuple
     per_minute: float = 600.0
     local_per_minute: float = 60_000.0
     clock: Callable[[], float] = time.time

@@ -11,9 +11,11 @@ from engine.graph.node import MISSING, Input, Node, Services
 from engine.graph.workflow import Link, Workflow
 from engine.server.endpoints.manifest import BadEndpoint, Manifest, Scalar, read_manifest
 
-__all__ = ["Endpoint", "Socket", "declaration_problems", "load_endpoint", "load_endpoints"]
+__all__ = ["FOLDER", "Endpoint", "Socket", "declaration_problems", "load_endpoint", "load_endpoints"]
 
 PREFIX = "filename_prefix"
+FOLDER = "published"
+"""Where pictures of requests lie inside the output folder."""
 WIRES: Mapping[str, tuple[str, ...]] = {
     "string": ("STRING", "COMBO", "*"),
     "integer": ("INT", "FLOAT", "COMBO", "*"),
@@ -54,7 +56,7 @@ class Endpoint:
             for socket in sockets:
                 inputs.setdefault(socket.node_id, {})[socket.input] = values[name]
         if PREFIX in self.workflow.nodes[self.reply_node].inputs:
-            inputs.setdefault(self.reply_node, {})[PREFIX] = f"published/{request_id}"
+            inputs.setdefault(self.reply_node, {})[PREFIX] = f"{FOLDER}/{request_id}"
         return self.workflow.with_inputs(inputs)
 
     def parameter_at(self, node_id: str | None, input_name: str | None) -> str | None:

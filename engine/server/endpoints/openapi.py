@@ -7,7 +7,8 @@ from typing import Any
 from engine.server.endpoints.endpoint import Endpoint
 from engine.server.endpoints.guard import Door
 from engine.server.endpoints.manifest import Parameter, Scalar
-from engine.server.endpoints.schemas import ERROR, IDEMPOTENCY, SCHEMAS
+from engine.server.endpoints.schemas import ERROR, SCHEMAS
+from engine.server.endpoints.wishes import HEADERS
 
 __all__ = ["document"]
 
@@ -79,7 +80,6 @@ def document(
 
 
 DESCRIPTION = "Saved workflow graphs as an HTTP API. Nothing but a 200 with pictures is charged."
-WEBHOOKS = "With the header `X-Webhook-Url` the end is told there, signed with `X-Webhook-Secret` (HMAC-SHA256)."
 
 
 def body_schema(endpoint: Endpoint, allowed: Mapping[str, Sequence[Scalar]]) -> Json:
@@ -121,12 +121,12 @@ def _operation(path: str, door: Door, endpoint: Endpoint | None) -> Json:
         parameters += [_query_parameter("expires", "integer"), _query_parameter("signature", "string")]
     if endpoint is not None:
         operation["summary"] = f"{endpoint.manifest.title}: {summary}"
-        operation["description"] = f"{endpoint.manifest.description} {WEBHOOKS}".strip()
+        operation["description"] = endpoint.manifest.description
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _ref(f"input.{endpoint.slug}")}},
         }
-        parameters.append(IDEMPOTENCY)
+        parameters += HEADERS
     operation |= {"parameters": parameters} if parameters else {}
     operation |= {"security": []} if door.scope is None else {}
     return operation | {"responses": _responses(path)}
@@ -149,7 +149,7 @@ def _content(path: str, answer: str | None) -> Json:
     if path.startswith("/outputs"):
         return binary
     if path.endswith("/events"):
-        return {"text/event-stream": {"schema": {"type": "string"}}}
+        return {"text/event-stream": {"schema": _ref("Event")}}
     content: Json = {"application/json": {"schema": _ref(answer) if answer else {"type": "object"}}}
     return content | binary if path == "/v1/{slug}" else content
 

@@ -8,31 +8,51 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.errors import EngineError
 from engine.graph.png import is_png
 from engine.jobs.job import Job
 from engine.server.context import Places
 from engine.server.files import resolve
 from engine.server.pictures import opened
 
-__all__ = ["as_text", "encoded", "output_path", "pictures_of", "signature"]
+__all__ = ["Gone", "as_text", "encoded", "files_of", "kind_of", "output_urls", "pictures_of", "signature"]
 
 WORDS = (b"tEXt", b"iTXt", b"zTXt", b"eXIf")
 MAX_PIXELS = 128 * 1024 * 1024
 
 
-def pictures_of(job: Job, places: Places) -> list[Path]:
-    """The files of the reply node, in batch order; those that were removed since are left out."""
+class Gone(EngineError):
+    """The pictures were there, and are no longer kept."""
+
+    code = "gone"
+
+    def __init__(self, message: str = "The pictures of this request are no longer kept") -> None:
+        super().__init__(message)
+
+
+def files_of(job: Job, places: Places) -> list[Path]:
+    """The files of the reply node, in batch order, whether they are still there or not."""
     if job.outcome is None:
         return []
     shown = job.outcome.outputs.get(str(job.meta.get("reply_node")), {}).get("images", [])
     roots = {"output": places.output_dir, "temp": places.temp_dir}
-    paths = [resolve(roots[str(each["type"])], str(each["subfolder"]), str(each["filename"])) for each in shown]
-    return [path for path in paths if path.is_file()]
+    return [resolve(roots[str(each["type"])], str(each["subfolder"]), str(each["filename"])) for each in shown]
+
+
+def pictures_of(job: Job, places: Places) -> list[Path]:
+    """The same files, all of them there; raises `Gone`."""
+    paths = files_of(job, places)
+    if not all(path.is_file() for path in paths):
+        raise Gone
+    return paths
 
 
 def encoded(path: Path, kind: str, quality: int) -> bytes:
-    """The picture as jpeg, png or webp. The graph that made it does not travel along."""
-    data = path.read_bytes()
+    """The picture as jpeg, png or webp; raises `Gone`. The graph that made it does not travel along."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise Gone from None
     if kind == "png" and is_png(data):
         return without_words(data)
     image = opened(io.BytesIO(data), MAX_PIXELS)
@@ -60,17 +80,18 @@ def as_text(pictures: Sequence[bytes]) -> list[str]:
     return [base64.b64encode(each).decode("ascii") for each in pictures]
 
 
-def output_path(secret: bytes, job: Job, index: int, ends_at: float) -> str:
-    """The path of one picture: whoever holds it may fetch it until its end, nobody can make another."""
-    name = f"{index}.{job.meta.get('format', 'png')}"
-    expires = int(ends_at)
-    return f"/outputs/{job.id}/{name}?expires={expires}&signature={signature(secret, job, name, expires)}"
+def output_urls(secret: bytes, job: Job, base: str, count: int, file_s: float) -> list[str]:
+    """The URLs of a request's pictures: whoever holds one may fetch it until its end, nobody can make another."""
+    expires = int((job.ended_at or job.created_at) + file_s)
+    names = [f"{index}.{job.meta.get('format', 'png')}" for index in range(count)]
+    proofs = [signature(secret, job.id, name, expires) for name in names]
+    pairs = zip(names, proofs, strict=True)
+    return [f"{base}/outputs/{job.id}/{name}?expires={expires}&signature={proof}" for name, proof in pairs]
 
 
-def signature(secret: bytes, job: Job, name: str, expires: int) -> str:
-    """The proof that this server promised this picture to its owner until then."""
-    text = f"{job.owner}\n{job.id}\n{name}\n{expires}"
-    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
+def signature(secret: bytes, job_id: str, name: str, expires: int) -> str:
+    """The proof that this server promised this picture until then; it holds when the job's record is gone, too."""
+    return hmac.new(secret, f"{job_id}\n{name}\n{expires}".encode(), hashlib.sha256).hexdigest()
 
 
 def kind_of(meta: Any) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from engine import errors
 from engine.server.context import reply
+from engine.server.endpoints.outputs import Gone
 from engine.server.endpoints.values import InvalidValues
 
 __all__ = ["Refused", "answer"]
@@ -23,6 +24,7 @@ TABLE: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that fi
     (errors.WorkerLost, 502),
     (errors.StoreFailed, 502),
     (errors.IllegalMove, 409),
+    (Gone, 410),
     (InvalidValues, 400),
     (errors.BadDocument, 400),
 )

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from engine.jobs.job import Job, State
+from engine.jobs.job import Job
 from engine.server.context import FOLDERS, compact
 from engine.server.endpoints import outputs, wire
 from engine.server.endpoints.accounts import Standing
@@ -17,7 +17,6 @@ from engine.server.endpoints.refusal import Refused
 __all__ = ["finished", "output_of", "standing_of"]
 
 Form = Literal["image", "base64", "url"]
-GONE = "The pictures of this request are no longer kept"
 
 
 async def finished(request: web.Request, job: Job) -> web.Response:
@@ -77,7 +76,5 @@ async def _images(request: web.Request, job: Job, form: Form) -> list[str]:
         kind, quality = outputs.kind_of(job.meta)
         pictures = [await asyncio.to_thread(outputs.encoded, path, kind, quality) for path in paths]
         return outputs.as_text(pictures)
-    published, base = request.app[PUBLISHED], base_url(request)
-    ends_at = (job.ended_at or job.created_at) + published.file_s
-    assert job.state is State.SUCCEEDED
-    return [base + outputs.output_path(published.secret, job, index, ends_at) for index in range(len(paths))]
+    published = request.app[PUBLISHED]
+    return outputs.output_urls(published.secret, job, base_url(request), len(paths), published.file_s)

@@ -17,6 +17,8 @@ from engine.server.sse import job_events
 
 __all__ = ["cancel", "credit", "events", "flow_state", "picture", "result", "status"]
 
+OVER = "This output is no longer kept: its URL has expired"
+
 
 async def status(request: web.Request) -> web.Response:
     """`GET /v2/requests/{id}/status`: where it stands; 422 where it failed."""
@@ -67,23 +69,23 @@ async def credit(request: web.Request) -> web.Response:
 async def picture(request: web.Request) -> web.Response:
     """`GET /outputs/{id}/{name}`: one picture, for whoever holds its signed URL, until the URL's end."""
     published, job_id, name = request.app[PUBLISHED], request.match_info["id"], request.match_info["name"]
-    missing = Refused(404, "unknown_output", "There is no such output, or its URL has expired")
+    missing = Refused(404, "unknown_output", "There is no such output")
     expires, proof = request.query.get("expires", ""), request.query.get("signature", "")
+    if not expires.isdecimal() or len(expires) > 12 or not proof.isascii():
+        raise missing
+    if not hmac.compare_digest(proof, outputs.signature(published.secret, job_id, name, int(expires))):
+        raise missing
     try:
         job = await request.app[JOBS].get(job_id)
     except UnknownJob:
-        raise missing from None
-    if not expires.isdecimal() or len(expires) > 12 or not proof.isascii():
+        raise outputs.Gone(OVER) from None
+    if not await _belongs(request, job):
         raise missing
-    is_ours = hmac.compare_digest(proof, outputs.signature(published.secret, job, name, int(expires)))
-    if not is_ours or int(expires) < published.clock() or not await _belongs(request, job):
-        raise missing
+    if int(expires) < published.clock():
+        raise outputs.Gone(OVER)
     kind, quality = outputs.kind_of(job.meta)
-    index = int(name.partition(".")[0])
-    paths = outputs.pictures_of(job, request.app[FOLDERS](job.owner))
-    if index >= len(paths):
-        raise missing
-    body = await asyncio.to_thread(outputs.encoded, paths[index], kind, quality)
+    path = outputs.files_of(job, request.app[FOLDERS](job.owner))[int(name.partition(".")[0])]
+    body = await asyncio.to_thread(outputs.encoded, path, kind, quality)
     headers = {"Cache-Control": f"private, max-age={max(0, int(expires) - int(published.clock()))}"}
     return web.Response(
         body=body, content_type=f"image/{kind}", headers=headers | {"X-Content-Type-Options": "nosniff"}

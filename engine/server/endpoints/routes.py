@@ -16,12 +16,16 @@ from engine.server.endpoints.context import PUBLISHED, Published
 from engine.server.endpoints.endpoint import declaration_problems
 from engine.server.endpoints.guard import GUARDED, Door, guarded
 from engine.server.endpoints.refusal import Refused
+from engine.server.endpoints.retention import sweep_outputs
 from engine.server.endpoints.viewer import make_doors
 
 __all__ = ["PATHS", "mount"]
 
 FLOWS = "/workflows/{slug}"
-"""Only the published slugs are ours there: other names are stored workflows, which have their own adapter."""
+"""Only a POST to a published slug is ours there: all else is the stored workflows', which have their own adapter.
+
+A stored workflow of the same name is still fetched, run and deleted there, and saved below `/api/workflows`.
+"""
 LOG = logging.getLogger("sigmagraph.server")
 
 PATHS: Mapping[str, Mapping[str, Door]] = {
@@ -48,14 +52,15 @@ def mount(app: web.Application, published: Published | None) -> None:
     every_path = {**make_doors(PATHS), **PATHS}
     flows = every_path.pop(FLOWS)
     routes = [web.route("*", path, guarded(doors)) for path, doors in every_path.items()]
-    routes += [web.route("*", FLOWS.replace("{slug}", f"{{slug:{slugs}}}"), guarded(flows))] if slugs else []
+    flow, path = guarded(flows), FLOWS.replace("{slug}", f"{{slug:{slugs}}}")
+    routes += [web.route(verb, path, flow) for verb in ("POST", "PUT", "PATCH") if slugs]
     nothing = Door(_nothing)
     every = dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), nothing)
     routes += [web.route("*", f"/{root}/{{rest:.*}}", guarded(every)) for root in ("v1", "v2", "outputs")]
     app[PUBLISHED] = published
     app[GUARDED] = frozenset(route.handler for route in routes)
     app.add_routes(routes)
-    app.cleanup_ctx.append(check_graphs)
+    app.cleanup_ctx.extend((check_graphs, sweep_outputs))
 
 
 async def check_graphs(app: web.Application) -> AsyncIterator[None]:

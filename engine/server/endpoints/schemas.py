@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["ERROR", "IDEMPOTENCY", "SCHEMAS"]
+__all__ = ["ERROR", "SCHEMAS"]
 
 Json = dict[str, Any]
 ERROR = "Error"
@@ -12,13 +12,6 @@ MAYBE_NUMBER: Json = {"type": "number", "nullable": True}
 URL: Json = {"type": "string", "format": "uri"}
 STATUS: Json = {"type": "string", "enum": ["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]}
 OUTPUT: Json = {"oneOf": [TEXT, {"type": "array", "items": TEXT}], "description": "one picture, or a list of them"}
-IDEMPOTENCY: Json = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "the same key with the same body makes one request, however often it is sent",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-}
 
 
 def _record(required: tuple[str, ...], **fields: Json) -> Json:
@@ -92,6 +85,12 @@ SCHEMAS: Json = {
     "Flow": _record(("status", "request_id"), status=STATUS, request_id=TEXT, output=OUTPUT, error=TEXT, code=TEXT),
     "Cancelled": _record(
         ("status", "request_id"), status=STATUS, request_id=TEXT, cancel_requested={"type": "boolean"}
+    ),
+    "Event": _record(
+        ("id", "event", "data"),
+        id={"type": "string", "description": "its number; sent back as Last-Event-ID, the stream goes on after it"},
+        event={"type": "string", "description": "what happened: Queued, Started, NodeFinished, Ended, ..."},
+        data={"type": "string", "description": "its fields as JSON"},
     ),
     "Credits": _record(("credits",), credits=NUMBER, held=NUMBER, account=TEXT),
 }

@@ -10,12 +10,15 @@ from engine.errors import EngineError, nearest
 from engine.server.endpoints.endpoint import Endpoint
 from engine.server.endpoints.manifest import Manifest, Parameter, Role, Scalar
 
-__all__ = ["Fault", "InvalidValues", "Values", "read_values"]
+__all__ = ["Fault", "InvalidValues", "Values", "printable", "read_values"]
 
 RANDOM_SEEDS = 1 << 32
 LONGEST_VALUE = 200
 WORDS = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
 LONGEST_LIST = 20
+BLANK = "".join(chr(code) for code in (*range(9, 14), 32, 160, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029))
+BLANK += "\u202f\u205f\u3000\ufeff"
+"""What `\\s` matches in JavaScript: the OpenAPI document's pattern and the check here are to agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +81,14 @@ class Values:
         return {name: self.all[name] for name, each in shown if each.type != "string" or each.enum or each.choices_of}
 
 
-def read_values(endpoint: Endpoint, body: Any, allowed: Mapping[str, Sequence[Scalar]]) -> Values:
-    """The values of a body; raises `InvalidValues` with every fault."""
+def read_values(
+    endpoint: Endpoint, body: Any, allowed: Mapping[str, Sequence[Scalar]], found: Sequence[Fault] = ()
+) -> Values:
+    """The values of a body; raises `InvalidValues` with every fault, those `found` elsewhere before them."""
     if not isinstance(body, dict):
-        raise InvalidValues([Fault("wrong_type", "", "the body is not a JSON object", body, "object")])
+        raise InvalidValues([*found, Fault("wrong_type", "", "the body is not a JSON object", body, "object")])
     manifest = endpoint.manifest
-    faults: list[Fault] = []
+    faults = list(found)
     fields, ignored = _named(manifest, body, faults)
     values: dict[str, Scalar] = {}
     for name, parameter in manifest.parameters.items():
@@ -115,7 +120,7 @@ def _named(manifest: Manifest, body: Mapping[str, Any], faults: list[Fault]) -> 
         else:
             match = nearest(key, manifest.parameters)
             hint = f"; did you mean {match!r}?" if match else ""
-            message = f"{_printable(key)!r} is no field of this endpoint{hint}"
+            message = f"{printable(key)!r} is no field of this endpoint{hint}"
             faults.append(Fault("unknown_field", key, message, value, sorted(manifest.parameters), match))
     return fields, ignored
 
@@ -161,9 +166,9 @@ def _is_finite(value: float) -> bool:
 
 def _text_fault(name: str, parameter: Parameter, text: str) -> Fault | None:
     low, high = parameter.min_length or 0, parameter.max_length
-    if text != _printable(text):
-        return Fault("bad_text", name, f"{name}: is not valid Unicode (a lone surrogate)", _printable(text), "Unicode")
-    size = len(text.strip()) if parameter.min_length else len(text)
+    if text != printable(text):
+        return Fault("bad_text", name, f"{name}: is not valid Unicode (a lone surrogate)", printable(text), "Unicode")
+    size = 0 if low and not text.strip(BLANK) else len(text)
     if size < low or (high is not None and size > high):
         wanted = {"min_length": low} | ({"max_length": high} if high is not None else {})
         reason = "must not be empty" if size == 0 else f"has {size} characters; expected {low} to {high}"
@@ -212,7 +217,7 @@ def rounded(value: float, step: int) -> int:
     return max(step, math.floor(value / step + 0.5) * step)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text with lone surrogates replaced, which no encoding can carry."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
@@ -220,7 +225,7 @@ def _printable(text: str) -> str:
 def _short(value: Any) -> Any:
     """A value as an error repeats it: no longer than a line."""
     if isinstance(value, str):
-        text = _printable(value)
+        text = printable(value)
         return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from engine.cli.owners import folders_of
+from engine.cli.owners import folders_of, output_dirs
 from engine.execution.cache import MemoryCache
 from engine.execution.folders import Folders
 from engine.jobs.inprocess import InProcessWorker
@@ -64,6 +65,7 @@ class Keys(StoredKeys):
 def parts_of(home: Path, jobs: JobService, folders: Any, endpoints: Mapping[str, Endpoint], **rules: Any) -> Parts:
     keys = Keys(jobs.accounts)
     parts = Parts(jobs, folders, keys, Settings(home=home), home / "user", ROOT / "workflows", warms_up=False)
+    rules = {"output_dirs": partial(output_dirs, home / "output"), **rules}
     parts.published = Published(endpoints, StoredAccounts(jobs.accounts, keys), b"secret", **rules)
     return parts
 

@@ -139,7 +139,8 @@ async def test_output_urls_end_and_cannot_be_made_up(tmp_path: Path) -> None:
         ):
             assert (await served.client.get(changed)).status == 404
         times[0] = job.ended_at + 101
-        assert (await served.client.get(url)).status == 404
+        assert (await served.client.get(url)).status == 410
+        assert (await served.client.get(url.update_query(signature="0" * 64))).status == 404
 
 
 async def test_an_output_url_dies_with_its_key(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""What a submission says in headers, so that every body stays the original's: once only, and whom to tell."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from engine.jobs.job import Idempotency, Webhook
+from engine.server.endpoints.values import Fault, printable
+
+__all__ = ["HEADERS", "Wishes", "read_wishes"]
+
+KEY, URL, SECRET = "Idempotency-Key", "X-Webhook-Url", "X-Webhook-Secret"
+LONGEST_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One header that may be sent; the pattern is what the server checks and what the OpenAPI document says."""
+
+    name: str
+    description: str
+    form: str
+    pattern: str
+    example: str
+    longest: int = 255
+
+    def fault(self, value: str | None) -> Fault | None:
+        """What is wrong with a value, if anything."""
+        if value is None or (len(value) <= self.longest and re.fullmatch(self.pattern, value)):
+            return None
+        shown, allowed = printable(value)[:LONGEST_SHOWN], f"{self.form}, at most {self.longest} characters"
+        return Fault("bad_header", "", f"{self.name}: {shown!r} is not allowed; expected {allowed}", shown, allowed)
+
+    def parameter(self) -> dict[str, Any]:
+        """The same for the OpenAPI document."""
+        schema = {"type": "string", "maxLength": self.longest, "pattern": self.pattern, "example": self.example}
+        return {"name": self.name, "in": "header", "required": False, "description": self.description, "schema": schema}
+
+
+TEXT = r"^[!-~]([ -~]*[!-~])?$"
+ADDRESS = r"^https?://[!-~]+$"
+WISHES = (
+    Header(KEY, "the same key and body make one request, however often sent", "printable ASCII", TEXT, "order-17"),
+    Header(
+        URL, "where the end is told, by a POST", "an http or https address", ADDRESS, "https://example.com/done", 2048
+    ),
+    Header(SECRET, "signs what is told: HMAC-SHA256, in Webhook-Signature", "printable ASCII", TEXT, "a long secret"),
+)
+HEADERS = tuple(each.parameter() for each in WISHES)
+"""OpenAPI parameters of every call that submits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the headers asked for, or what is wrong with them."""
+
+    idempotency: Idempotency | None = None
+    webhook: Webhook | None = None
+    faults: Sequence[Fault] = ()
+
+
+def read_wishes(request: web.Request, slug: str, body: bytes) -> Wishes:
+    """The headers of a call; an idempotency key that comes again for another endpoint is a conflict."""
+    faults = [fault for each in WISHES if (fault := each.fault(request.headers.get(each.name))) is not None]
+    if faults:
+        return Wishes(faults=faults)
+    key, url = request.headers.get(KEY), request.headers.get(URL)
+    idempotency = Idempotency.of(key, slug.encode() + b"\n" + body) if key is not None else None
+    return Wishes(idempotency, Webhook(url, request.headers.get(SECRET, "")) if url is not None else None)
