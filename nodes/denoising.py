@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,15 +10,18 @@ from torch import Tensor
 from engine.errors import BadPrediction, BadValue
 from engine.graph.kept import Kept
 from engine.graph.node import Progress
-from engine.models.value import Model
-from engine.sampling import Denoiser, NoiseSource, Solver, sample_steps
+from engine.graph.results import Joinable
+from engine.models.value import Model, Question, predict_together
+from engine.sampling import Ask, Denoiser, NoiseSource, Solver, ask_steps
 from nodes.resuming import resumed
 from nodes.types import LatentValue
 
 __all__ = ["Pair", "Sampling", "denoised_latent", "in_model_space"]
 
-Sampling = Generator[Progress, None, LatentValue]
-Pair = Generator[Progress, None, tuple[LatentValue, LatentValue]]
+Said = Progress | Joinable
+"""A sampler reports its steps, and asks for predictions, which may be made together with those of other jobs."""
+Sampling = Generator[Said, Any, LatentValue]
+Pair = Generator[Said, Any, tuple[LatentValue, LatentValue]]
 
 
 def denoised_latent(
@@ -39,7 +43,7 @@ def denoised_latent(
         return latent, latent
     start = in_model_space(model, latent.samples)
     recording = resumed(kept, start.device)
-    steps = sample_steps(
+    steps = ask_steps(
         denoiser,
         start,
         sigmas,
@@ -51,12 +55,17 @@ def denoised_latent(
         batch_index=latent.batch_index,
         recording=recording,
     )
-    estimate = start
+    estimate, answer = start, None
     try:
         while True:
-            tick = next(steps)
-            estimate = tick.denoised
-            yield Progress(tick.step, tick.steps, preview=tick.denoised)
+            said = steps.send(answer)
+            if isinstance(said, Ask):
+                joinable = _joinable(model, said)
+                answer = yield joinable
+                answer = joinable.alone() if answer is None else answer
+            else:
+                answer, estimate = None, said.denoised
+                yield Progress(said.step, said.steps, preview=said.denoised)
     except StopIteration as end:
         final: Tensor = end.value
         recording.done()
@@ -67,6 +76,23 @@ def denoised_latent(
         steps.close()
         recording.leave()
     return _in_vae_units(model, latent, final), _in_vae_units(model, latent, estimate)
+
+
+def _joinable(model: Model, ask: Ask) -> Joinable:
+    """Predictions of one network over states of one size can be made together; all others are made alone."""
+    if ask.predict == model.predict:
+        return Joinable(model.joins(ask.x), (model, ask.x, ask.sigma, ask.conditionings), _predictions)
+    return Joinable(object(), ask, _answers)
+
+
+@torch.inference_mode()
+def _predictions(questions: Sequence[Question]) -> list[list[Tensor]]:
+    return predict_together(questions)
+
+
+@torch.inference_mode()
+def _answers(asks: Sequence[Ask]) -> list[Sequence[Tensor]]:
+    return [each.answer() for each in asks]
 
 
 def in_model_space(model: Model, samples: Tensor) -> Tensor:

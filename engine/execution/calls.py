@@ -1,7 +1,8 @@
 """One node, called: lists are mapped, blockers pass by, progress is yielded, whatever comes back is put in rows.
 
-`calls(...)` is a generator. It yields `Progress` (report, cancel or interleave here) and `Pending` (an awaitable that
-must be finished before it goes on), and returns one `Row` per call. It knows nothing of runs, caches or other nodes.
+`calls(...)` is a generator. It yields `Progress` (report, cancel or interleave here), `Pending` (an awaitable that must
+be finished before it goes on) and `Joinable` (work whose answer it is to be sent), and returns one `Row` per call. It
+knows nothing of runs, caches or other nodes.
 """
 
 import inspect
@@ -11,7 +12,7 @@ from typing import Any
 
 from engine.execution.context import CallContext
 from engine.graph.node import Node
-from engine.graph.results import Blocker, Expansion, Progress, Row, UiResult
+from engine.graph.results import Blocker, Expansion, Joinable, Progress, Row, UiResult
 
 
 @dataclass(slots=True)
@@ -22,7 +23,7 @@ class Pending:
     results: Sequence[Any] = ()
 
 
-Calls = Generator[Progress | Pending, None, list[Row]]
+Calls = Generator[Progress | Pending | Joinable, Any, list[Row]]
 
 
 def calls(

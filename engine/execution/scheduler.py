@@ -25,6 +25,7 @@ from engine.execution import events
 from engine.execution.cache import MemoryCache
 from engine.execution.forecast import Forecast
 from engine.execution.instances import Instances
+from engine.execution.joining import answer_together
 from engine.execution.loop import AsyncLoop
 from engine.execution.policy import first
 from engine.execution.state import Emit, Run
@@ -34,7 +35,7 @@ from engine.execution.ticket import Ticket
 from engine.execution.vertex import Vertex
 from engine.graph.node import Lane, Services
 from engine.graph.plan import Plan
-from engine.graph.results import Progress
+from engine.graph.results import Joinable, Progress
 
 IDLE_S = 1.0
 log = logging.getLogger(__name__)
@@ -43,7 +44,9 @@ log = logging.getLogger(__name__)
 class Scheduler:
     """Runs plans. `around` is entered round every step (`torch.inference_mode`); `free` is called when memory ran out.
 
-    At most `most_jobs` are under way at once; the others wait in the order of priority and arrival.
+    At most `most_jobs` are under way at once; the others wait in the order of priority and arrival. Up to
+    `batch_evaluations` jobs of one priority share a call for what their nodes ask for (`Joinable`), samplers above all:
+    that may change the last bits of their results.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Scheduler:
         cache: MemoryCache | Store | None = None,
         *,
         host_threads: int = 4,
+        batch_evaluations: int = 1,
         most_jobs: int = 16,
         around: Around = nullcontext,
         free: Callable[[], None] = lambda: None,
@@ -60,6 +64,7 @@ class Scheduler:
         self.services, self.store, self.most_jobs = services, as_store(cache), most_jobs
         self.instances = Instances()
         self._around, self._free, self._clock = around, free, clock
+        self._most_together = batch_evaluations
         self._changed = Condition()
         self._queue: list[tuple[tuple[int, int], Ticket]] = []
         self._tickets: list[Ticket] = []
@@ -127,12 +132,35 @@ class Scheduler:
         """What each thread does until the end."""
         while (taken := self._take(lane)) is not None:
             ticket, task = taken
+            if lane == "device" and task.asked is not None and self._most_together > 1:
+                self._join(ticket, task.asked)
+                continue
             if ticket.needs_alone and lane == "device" and not task.is_begun:
                 self._make_room()
             task.step(self._around)
             while lane == "host" and task.outcome is None and task.pending is None:
                 task.step(self._around)
             self._stepped(ticket, task)
+
+    def _join(self, leader: Ticket, asked: Joinable) -> None:
+        """Do what several jobs ask for in one call, then a step of each."""
+        with self._changed:
+            group = [(leader, leader.device_task), *((each, each.device_task) for each in self._mates(leader, asked))]
+        members = [(ticket, task) for ticket, task in group if task is not None]
+        if len(members) > 1:
+            answer_together([task for _, task in members], self._around, self._clock)
+        for ticket, task in members:
+            task.step(self._around)
+            self._stepped(ticket, task)
+
+    def _mates(self, leader: Ticket, asked: Joinable) -> list[Ticket]:
+        """Who else asks for work that can be done in the same call, first come first."""
+        alike = [
+            each
+            for each in sorted(self._tickets, key=lambda each: each.order)
+            if each is not leader and each.priority == leader.priority and not each.is_stopping and each.asks(asked.key)
+        ]
+        return alike[: self._most_together - 1]
 
     def _make_room(self) -> None:
         self.store.clear()
@@ -181,7 +209,8 @@ class Scheduler:
 
     def _task(self, ticket: Ticket, vertex: Vertex) -> Task:
         report = partial(self._report, ticket.run, vertex)
-        task = Task(ticket.run, vertex, self.instances, lambda: ticket.is_stopping, report, self._clock)
+        gathers = self._most_together > 1 and vertex.node.lane == "device"
+        task = Task(ticket.run, vertex, self.instances, lambda: ticket.is_stopping, report, self._clock, gathers)
         task.usual_pace_s = self._forecast.pace_s(vertex.node.class_type)
         ticket.active.add(task)
         return task

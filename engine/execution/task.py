@@ -1,4 +1,8 @@
-"""One node being worked on, step by step, on whatever thread a driver likes. Knows its run, and no other task."""
+"""One node being worked on, step by step, on whatever thread a driver likes. Knows its run, and no other task.
+
+A step ends where the node reports progress. Where it offers work that may be joined with that of others, it goes on
+and does it itself; the step of a task that `gathers` ends there, and the next one goes on with the answer, if any.
+"""
 
 import time
 from collections.abc import Callable
@@ -11,7 +15,7 @@ from engine.execution.context import CURRENT, CallContext
 from engine.execution.instances import Instances
 from engine.execution.state import Run
 from engine.execution.vertex import Needs, Vertex, Work, work
-from engine.graph.results import Progress, Row
+from engine.graph.results import Joinable, Progress, Row
 
 ENOUGH_SAMPLES = 3
 Around = Callable[[], AbstractContextManager[Any]]
@@ -28,6 +32,7 @@ class Task:
         is_cancelled: Callable[[], bool],
         report: Callable[[Progress], None],
         clock: Callable[[], float] = time.perf_counter,
+        gathers: bool = False,
     ) -> None:
         self.run, self.vertex, self.is_cancelled, self.report = run, vertex, is_cancelled, report
         self.arguments = run.arguments(vertex)
@@ -38,6 +43,9 @@ class Task:
         self._paced_at = (0.0, 0.0)
         self.progress: Progress | None = None
         self.pending: Pending | None = None
+        self.asked: Joinable | None = None
+        self.gathers = gathers
+        self._answers: list[Any] = []
         self.outcome: list[Row] | Needs | BaseException | None = None
         self._context = CallContext(vertex.id, report, is_cancelled)
         self._instances = instances
@@ -50,12 +58,14 @@ class Task:
         CURRENT.set(self._context)
         try:
             with around():
+                was_asked = self.asked is not None
                 said = self._advance()
-            if isinstance(said, Pending):
-                self.pending = said
-            else:
-                self.progress = said
-                self.report(said)
+                while isinstance(said, Joinable) and not self.gathers:
+                    said = self._go_on(None)
+                if was_asked and isinstance(said, Progress):  # on to what it asks next: that costs little
+                    self._note(said)
+                    said = self._go_on(None)
+            self._note(said)
         except StopIteration as end:
             self.outcome = end.value
         except (Exception, SystemExit) as error:  # noqa: BLE001  # what node code raises fails its run, never the lane
@@ -64,8 +74,22 @@ class Task:
             self.seconds += self._clock() - began
             self._measure()
 
-    def _advance(self) -> Progress | Pending:
-        """Cancels are thrown in where the node reported progress; before its first step there is nothing to stop."""
+    def _note(self, said: object) -> None:
+        """Where the node stands now."""
+        match said:
+            case Progress():
+                self.progress = said
+                self.report(said)
+            case Joinable():
+                self.asked = said
+            case Pending():
+                self.pending = said
+            case _:
+                raise TypeError(f"the node yielded {said!r}; expected Progress")
+
+    def _advance(self) -> Progress | Pending | Joinable:
+        """Cancels are thrown in where the node stands; before its first step there is nothing to stop."""
+        self.asked = None
         if self._steps is None:
             self._context.check()
             node = self.vertex.node
@@ -74,7 +98,16 @@ class Task:
             self._steps = work(node, instance, self.arguments, hidden, self._context)
         elif self.is_cancelled():
             return self._steps.throw(Cancelled(f"stopped on request in node {self.vertex.id}"))
-        return next(self._steps)
+        return self._go_on(self._answers.pop() if self._answers else None)
+
+    def _go_on(self, answer: Any) -> Progress | Pending | Joinable:
+        assert self._steps is not None
+        return self._steps.send(answer)
+
+    def answer(self, answer: Any, seconds: float) -> None:
+        """What it asked for was done elsewhere, in so many seconds of its own; the next step goes on from there."""
+        self._answers.append(answer)
+        self.seconds += seconds
 
     def close(self) -> None:
         """Give up between two steps; the node may clean up."""

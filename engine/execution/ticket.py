@@ -1,6 +1,7 @@
 """A submitted plan: the caller's side (`wait`, `is_done`) and what the scheduler knows of it."""
 
 from collections import Counter
+from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,10 @@ class Ticket:
         if task is not None:
             remaining, spent = remaining + task.remaining_seconds(), spent + task.seconds
         return Claimant(self.priority, remaining, spent, now - self.arrived_s, self.arrival, self.run.is_over)
+
+    def asks(self, key: Hashable) -> bool:
+        """Whether its node on the device stands where it asks for work with this key."""
+        return self.device_task is not None and self.device_task.asked is not None and self.device_task.asked.key == key
 
     def look_ahead(self) -> None:
         """Count the device nodes that are needed; the run has just begun."""

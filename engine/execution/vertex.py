@@ -12,7 +12,7 @@ from engine.execution.context import CallContext
 from engine.execution.events import Source
 from engine.graph.graph import GraphNode
 from engine.graph.node import Node
-from engine.graph.results import Progress, Row
+from engine.graph.results import Joinable, Progress, Row
 from engine.graph.workflow import Link
 
 
@@ -91,7 +91,7 @@ class Needs:
     names: set[str]
 
 
-Work = Generator[Progress | Pending, None, list[Row] | Needs]
+Work = Generator[Progress | Pending | Joinable, Any, list[Row] | Needs]
 
 
 def work(

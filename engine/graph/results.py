@@ -1,6 +1,6 @@
 """What a node may hand back beside plain values: progress while it works, user-interface records when it is done."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,24 @@ class Progress:
     value: float
     maximum: float
     preview: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joinable:
+    """Work that one call may do for several jobs: a generator node yields it, and is sent its answer, or None.
+
+    Pieces with equal keys can be done together: `together(arguments)` gives one answer per argument, in order.
+    Whether they are is the engine's choice; a node that is sent None does its piece itself.
+    """
+
+    key: Hashable
+    argument: Any
+    together: Callable[[Sequence[Any]], Sequence[Any]]
+
+    def alone(self) -> Any:
+        """The answer to this piece, for a node that was sent none."""
+        (answer,) = self.together([self.argument])
+        return answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,8 @@
 """The values on graph edges: `Model` and `Vae` (`Clip` is in text/). Immutable: a change makes a new one."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import islice
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -84,35 +83,21 @@ class Model:
         That of a conditioning of several entries is the mean over those that act at this level; zeros where none does.
         Entries of the same length share one forward, stacked in the order given; others get their own.
         """
-        state, level = x.to(self.placement.device), self.parameterisation.levels.percent_to_sigma
-        acting = [[one for one in each.entries if one.acts(sigma, level)] for each in conditionings]
-        entries = [one.for_batch(x.shape[0], state.device) for each in acting for one in each]
-        self._check(entries)
-        together: dict[int, list[int]] = {}
-        for index, entry in enumerate(entries):
-            together.setdefault(entry.context.shape[1], []).append(index)
-        outputs: dict[int, Tensor] = {}
-        for indices in together.values():
-            velocities = self._forward(state, sigma, [entries[index] for index in indices])
-            outputs |= dict(zip(indices, velocities, strict=True))
-        estimates = iter(
-            [self.parameterisation.denoised(x, sigma, outputs[i].to(x.device)) for i in range(len(entries))]
-        )
-        return [_mean(x, list(islice(estimates, len(each)))) for each in acting]
+        return predict_together([(self, x, sigma, conditionings)])[0]
 
-    @torch.no_grad()
-    def _forward(self, state: Tensor, sigma: float, entries: Sequence[Conditioning]) -> tuple[Tensor, ...]:
-        """One forward for entries of one length -> float32 velocity per entry. The timestep stays float32."""
-        count = len(entries)
-        timestep = torch.full((count * state.shape[0],), self.parameterisation.timestep(sigma), device=state.device)
-        velocity: Tensor = self.patched(
-            self.parameterisation.network_input(state, sigma).repeat(count, 1, 1, 1),
-            timestep,
-            torch.cat([entry.pooled for entry in entries]),
-            torch.cat([entry.context for entry in entries]),
-            skip_layers=self.skip_layers,
-        )
-        return velocity.float().chunk(count)
+    def joins(self, x: Tensor) -> Hashable:
+        """What predictions that one forward can make have in common: the network, what of it runs, the state's size."""
+        return id(self.patched), self.skip_layers, tuple(x.shape[1:]), x.dtype
+
+    def passes(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[list["Pass"]]:
+        """What the network is asked per conditioning: one pass for each of its entries that acts at this level."""
+        state, level = x.to(self.placement.device), self.parameterisation.levels.percent_to_sigma
+        fed = self.parameterisation.network_input(state, sigma)
+        timestep = torch.full((x.shape[0],), self.parameterisation.timestep(sigma), device=state.device)
+        acting = [[one for one in each.entries if one.acts(sigma, level)] for each in conditionings]
+        entries = [[one.for_batch(x.shape[0], state.device) for one in each] for each in acting]
+        self._check([one for each in entries for one in each])
+        return [[Pass(fed, timestep, one) for one in each] for each in entries]
 
     def _check(self, entries: Sequence[Conditioning]) -> None:
         expected = self.spec.shape.context_width, self.spec.shape.pooled_width
@@ -123,6 +108,49 @@ class Model:
 
 
 GuidanceChange = Callable[[Model, Cfg], Cfg]
+Question = tuple[Model, Tensor, float, Sequence[Conditioning]]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pass:
+    """Rows of one forward: states as the network takes them, timesteps (float32), an entry for each."""
+
+    fed: Tensor
+    timestep: Tensor
+    entry: Conditioning
+
+
+def predict_together(questions: Sequence[Question]) -> list[list[Tensor]]:
+    """`Model.predict` of several models, states and levels that share `Model.joins`: the estimates of each.
+
+    Entries of one length share a forward, whichever question they belong to.
+    """
+    asked = [model.passes(x, sigma, conditionings) for model, x, sigma, conditionings in questions]
+    together: dict[int, list[Pass]] = {}
+    for each in (one for passes in asked for entries in passes for one in entries):
+        together.setdefault(each.entry.context.shape[1], []).append(each)
+    velocities: dict[int, Tensor] = {}
+    for rows in together.values():
+        velocities |= zip(map(id, rows), _forward(questions[0][0], rows), strict=True)
+    answers = []
+    for (model, x, sigma, _), passes in zip(questions, asked, strict=True):
+        predicted = partial(model.parameterisation.denoised, x, sigma)
+        answers.append([_mean(x, [predicted(velocities[id(one)].to(x.device)) for one in each]) for each in passes])
+    return answers
+
+
+@torch.no_grad()
+def _forward(model: Model, rows: Sequence[Pass]) -> tuple[Tensor, ...]:
+    """One forward for entries of one length -> float32 velocity per pass."""
+    velocity: Tensor = model.patched(
+        torch.cat([one.fed for one in rows]),
+        torch.cat([one.timestep for one in rows]),
+        torch.cat([one.entry.pooled for one in rows]),
+        torch.cat([one.entry.context for one in rows]),
+        skip_layers=model.skip_layers,
+    )
+    parts: tuple[Tensor, ...] = velocity.float().split([len(one.fed) for one in rows])
+    return parts
 
 
 def _mean(x: Tensor, estimates: Sequence[Tensor]) -> Tensor:

@@ -1,14 +1,14 @@
 """Processes, schedules, solvers, noise sources, guidance and the loop that joins them. Needs torch and nothing else."""
 
 from engine.sampling import solvers, spacings
-from engine.sampling.guidance import Cfg, Denoiser, Predict, Unguided
+from engine.sampling.guidance import Ask, Cfg, Denoiser, Predict, Unguided
 from engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
 from engine.sampling.noise import Comfy, Counter, NoiseSource, Silent, Streams, Wanted
 from engine.sampling.parameterisation import Parameterisation, continuous_v, edm, flux, sd3, sdxl
 from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
 from engine.sampling.record import Recording, Trajectory
 from engine.sampling.run import Run, Tick, drive
-from engine.sampling.sample import sample, sample_steps
+from engine.sampling.sample import ask_steps, sample, sample_steps
 from engine.sampling.schedules import SCHEDULES, Schedule, cut, find_schedule, parsed, resampled, run_sigmas, schedule
 from engine.sampling.solver import (
     SOLVERS,
@@ -28,6 +28,7 @@ from engine.sampling.solver import (
 __all__ = [
     "SCHEDULES",
     "SOLVERS",
+    "Ask",
     "Cfg",
     "Choices",
     "Comfy",
@@ -61,6 +62,7 @@ __all__ = [
     "Unguided",
     "VarianceExploding",
     "Wanted",
+    "ask_steps",
     "continuous_v",
     "cut",
     "drive",

@@ -6,7 +6,7 @@ two sides' estimates, and adjustments of the result, in order. Neutral parameter
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,6 +25,42 @@ class Denoiser(Protocol):
     """Anything that turns (x, sigma) into a guided estimate, with the unconditional one where it is asked for."""
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """What a denoiser wants predicted; whoever drives it may answer several of them in one forward."""
+
+    predict: Predict
+    x: Tensor
+    sigma: float
+    conditionings: Sequence[Any]
+
+    def answer(self) -> Sequence[Tensor]:
+        """The estimates, predicted alone."""
+        return self.predict(self.x, self.sigma, self.conditionings)
+
+
+Asks = Generator[Ask, Sequence[Tensor], Prediction]
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A denoiser that can say what it wants predicted instead of predicting it."""
+
+    def asks(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Asks:
+        """Yield each prediction it needs, be sent the estimates, return what calling it returns."""
+
+
+def answered(asks: Asks) -> Prediction:
+    """Every prediction made where it is asked for."""
+    try:
+        ask = next(asks)
+        while True:
+            ask = asks.send(ask.answer())
+    except StopIteration as end:
+        prediction: Prediction = end.value
+        return prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +131,17 @@ class Cfg:
     interval: tuple[float, float] = (math.inf, 0.0)
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+        return answered(self.asks(x, sigma, needs_uncond))
+
+    def asks(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Asks:
+        """Both sides at once where both are needed; what adjustments predict is their own affair."""
         combine = self.combine or Linear(self.scale)
         acts = self.interval[0] >= sigma >= self.interval[1] and not (combine.is_neutral and not needs_uncond)
         if acts or needs_uncond:
-            uncond, cond = self.predict(x, sigma, [self.negative, self.positive])
+            uncond, cond = yield Ask(self.predict, x, sigma, [self.negative, self.positive])
         else:
-            cond = uncond = self.predict(x, sigma, [self.positive])[0]
+            (cond,) = yield Ask(self.predict, x, sigma, [self.positive])
+            uncond = cond
         known = Estimates(x, sigma, cond, uncond)
         guided = combine(known) if acts else cond
         for adjustment in self.adjust:
@@ -121,5 +162,9 @@ class Unguided:
     positive: Any
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
-        denoised = self.predict(x, sigma, [self.positive])[0]
+        return answered(self.asks(x, sigma, needs_uncond))
+
+    def asks(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Asks:
+        """The one side there is."""
+        (denoised,) = yield Ask(self.predict, x, sigma, [self.positive])
         return Prediction(denoised, denoised if needs_uncond else None)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import BadValue
-from engine.sampling.guidance import Denoiser, Remembering
+from engine.sampling.guidance import Asking, Asks, Denoiser, Remembering
 from engine.sampling.solver import Prediction
 
 
@@ -21,7 +21,15 @@ class Masked:
     noised: Callable[[float], Tensor]
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
-        prediction = self.denoiser(self.blended(x, sigma), sigma, needs_uncond)
+        return self._kept(self.denoiser(self.blended(x, sigma), sigma, needs_uncond))
+
+    def asks(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Asks:
+        """What the guidance within asks, if it can say so."""
+        if not isinstance(self.denoiser, Asking):
+            return self(x, sigma, needs_uncond)
+        return self._kept((yield from self.denoiser.asks(self.blended(x, sigma), sigma, needs_uncond)))
+
+    def _kept(self, prediction: Prediction) -> Prediction:
         denoised = prediction.denoised * self.mask + self.latent * (1.0 - self.mask)
         return Prediction(denoised, prediction.uncond, prediction.memory)
 

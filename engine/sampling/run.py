@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.errors import BadPrediction
 from engine.sampling.finite import FiniteWatch
-from engine.sampling.guidance import Denoiser, Remembering
+from engine.sampling.guidance import Ask, Asking, Denoiser, Remembering
 from engine.sampling.noise import NoiseSource, Wanted
 from engine.sampling.parameterisation import Parameterisation
 from engine.sampling.record import Recording
@@ -72,8 +72,36 @@ class Run:
             self.result = end.value
 
 
+Driven = Generator[Tick | Ask, Sequence[Tensor] | None, Tensor]
+"""Ticks, which need no answer, and what is to be predicted, which is answered with the estimates."""
+
+
 def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
     """Answer a run's requests until it ends; predictions already in `recording` are replayed, not made again."""
+    return alone(drive_asking(run, denoiser, recording))
+
+
+def alone(steps: Driven) -> Generator[Tick, None, Tensor]:
+    """Predict what is asked for where it is asked for; ticks remain."""
+    answer: Sequence[Tensor] | None = None
+    try:
+        while True:
+            said = steps.send(answer)
+            answer = None
+            if isinstance(said, Ask):
+                with torch.inference_mode():
+                    answer = said.answer()
+            else:
+                yield said
+    except StopIteration as end:
+        result: Tensor = end.value
+        return result
+    finally:
+        steps.close()
+
+
+def drive_asking(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Driven:
+    """As `drive`, but predictions are asked for, if the denoiser can say what it needs: others may make them."""
     replay = recording.rest() if recording is not None else iter(())
     while run.request is not None and (known := next(replay, None)) is not None:
         run.answer(known)
@@ -82,8 +110,8 @@ def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> G
     watch = FiniteWatch()
     try:
         while (request := run.request) is not None:
+            prediction = yield from _predicted(denoiser, request)
             with torch.inference_mode():
-                prediction = denoiser(request.x, request.sigma, request.needs_uncond)
                 if prediction.denoised.shape != request.x.shape:
                     raise BadPrediction(
                         f"step {run.step + 1}, sigma {request.sigma:.6g}: the model returned shape "
@@ -100,6 +128,24 @@ def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> G
     watch.finish()
     assert run.result is not None
     return run.result
+
+
+def _predicted(denoiser: Denoiser, request: Evaluate) -> Generator[Ask, Sequence[Tensor] | None, Prediction]:
+    """One evaluation; where the denoiser can say what it needs, whoever drives the run predicts it."""
+    wanted = request.x, request.sigma, request.needs_uncond
+    if not isinstance(denoiser, Asking):
+        with torch.inference_mode():
+            return denoiser(*wanted)
+    asks = denoiser.asks(*wanted)
+    answer: Sequence[Tensor] | None = None
+    while True:
+        try:
+            with torch.inference_mode():
+                ask = next(asks) if answer is None else asks.send(answer)
+        except StopIteration as end:
+            prediction: Prediction = end.value
+            return prediction
+        answer = yield ask
 
 
 def context_of(

@@ -15,7 +15,7 @@ from engine.sampling.mask import Masked, fitted
 from engine.sampling.noise import NoiseSource, OneImage
 from engine.sampling.parameterisation import Parameterisation
 from engine.sampling.record import Recording
-from engine.sampling.run import Run, Tick, context_of, drive
+from engine.sampling.run import Driven, Run, Tick, alone, context_of, drive_asking
 from engine.sampling.solver import Solver, find_solver
 
 HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up
@@ -88,7 +88,7 @@ class Task:
 
         return Prepared(run, masked, finish)
 
-    def steps(self, recording: Recording | None) -> Generator[Tick, None, Tensor]:
+    def steps(self, recording: Recording | None) -> Driven:
         """Run it; the return value is the final latent."""
         if self.solver.splits_batch and self.latent.shape[0] > 1:
             images = []
@@ -98,7 +98,7 @@ class Task:
             return torch.cat(images)
         with torch.inference_mode():
             ready = self.prepared()
-        x = yield from drive(ready.run, ready.denoiser, recording)
+        x = yield from drive_asking(ready.run, ready.denoiser, recording)
         return ready.finish(x).clone()  # a clone made here is no inference tensor
 
 
@@ -120,6 +120,36 @@ def sample_steps(
     Its return value is the final latent, in float32 or better. `mask`: 1 = make anew. `recording` is replayed as far
     as it goes and then extended. An empty schedule returns the latent as it is.
     """
+    return alone(
+        ask_steps(
+            denoiser,
+            latent,
+            sigmas,
+            parameterisation,
+            solver,
+            noise=noise,
+            options=options,
+            mask=mask,
+            batch_index=batch_index,
+            recording=recording,
+        )
+    )
+
+
+def ask_steps(
+    denoiser: Denoiser,
+    latent: Tensor,
+    sigmas: Sequence[float],
+    parameterisation: Parameterisation,
+    solver: Solver | str = "euler",
+    *,
+    noise: NoiseSource,
+    options: Mapping[str, object] | None = None,
+    mask: Tensor | None = None,
+    batch_index: Sequence[int] | None = None,
+    recording: Recording | None = None,
+) -> Driven:
+    """As `sample_steps`, but each `Ask` it yields must be sent its estimates: for whoever predicts for several runs."""
     if len(sigmas) < 2:
         return latent.clone()
     chosen = find_solver(solver) if isinstance(solver, str) else solver
