@@ -181,7 +181,7 @@ async def test_without_a_key_no_route_says_anything(tmp_path: Path) -> None:
             response = await people.call(method, path, None)
             if path in OPEN or path.startswith(DESCRIBES):
                 continue
-            allowed = (401, 403, 404, 405) if path.startswith(PUBLISHED) else (401,)
+            allowed = (401, 403, 404, 405) if path.startswith(PUBLISHED) else (401, 405)
             assert response.status in allowed, (method, path, response.status)
         assert await people.belongings() == people.before
 
