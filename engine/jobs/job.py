@@ -67,6 +67,7 @@ def move(job_id: str, state: State, to: State) -> State:
 
 
 LONGEST_NAME = 255
+LONGEST_URL = 2048
 LARGEST = 2**31 - 1
 LARGEST_COST = 10**15
 
@@ -108,6 +109,12 @@ class Webhook:
 
     url: str
     secret: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.url.isprintable() or len(self.url) > LONGEST_URL:
+            raise BadValue("webhook url", self.url[: LONGEST_URL + 1], f"at most {LONGEST_URL} printable characters")
+        if not self.secret.isprintable():
+            raise BadValue("webhook secret", "(not shown)", "printable characters")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import WorkerLost
+from engine.errors import BadValue, WorkerLost
 from engine.jobs.job import Job, State, Webhook
 from engine.jobs.settings import StoreSettings
 from engine.jobs.store import Store
@@ -73,6 +73,12 @@ def test_an_end_is_told_once_signed_and_with_its_id(run: Runs, store_settings: S
         assert (delivery.delivered_at, delivery.next_at) == (1000.0, None)
 
     run(case())
+
+
+@pytest.mark.parametrize(("url", "secret"), [("https://a/\ud800", ""), ("https://a/\0", ""), ("https://a", "\udc80")])
+def test_an_address_or_secret_no_database_can_hold_is_refused_before_a_job_owes_it(url: str, secret: str) -> None:
+    with pytest.raises(BadValue, match="webhook"):
+        Webhook(url, secret)
 
 
 def test_what_fails_is_tried_again_later_under_the_same_id_then_given_up(
