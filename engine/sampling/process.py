@@ -70,6 +70,8 @@ class RectifiedFlow:
 
     def ancestral(self, sigma: float, sigma_next: float, eta: float) -> Ancestral:
         """Adding noise moves a flow state to another alpha too, so the signal is rescaled on the way back up."""
+        if eta == 0:
+            return Ancestral(sigma_next, 1.0, 0.0)
         down = sigma_next * (1.0 + (sigma_next / sigma - 1.0) * eta)
         rescale = (1.0 - sigma_next) / (1.0 - down)
         return Ancestral(down, rescale, math.sqrt(max(sigma_next**2 - (down * rescale) ** 2, 0.0)))

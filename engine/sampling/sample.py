@@ -3,6 +3,7 @@
 `sample_steps` is a generator of ticks; `sample` runs it to its end.
 """
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +17,7 @@ from engine.sampling.noise import NoiseSource, OneImage
 from engine.sampling.parameterisation import Parameterisation
 from engine.sampling.record import Recording
 from engine.sampling.run import Driven, Run, Tick, alone, context_of, drive_asking
-from engine.sampling.solver import Solver, find_solver
+from engine.sampling.solver import SOLVERS, Solver, find_solver
 
 HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up
 
@@ -206,7 +207,12 @@ def checked_sigmas(sigmas: Sequence[float], solver: Solver) -> list[float]:
     A repeated sigma is a step of length zero and is left out.
     """
     kept = [float(sigmas[0])]
-    rises = solver.inverts and sigmas[-1] > sigmas[0]
+    rises = sigmas[-1] > sigmas[0] and math.isfinite(sigmas[-1])
+    if rises and not solver.inverts:
+        able = ", ".join(sorted(name for name, one in SOLVERS.items() if one.inverts))
+        raise BadValue(
+            "sigmas", f"{sigmas[0]:.6g} rising to {sigmas[-1]:.6g}", f"falling ones: of samplers only {able} go up"
+        )
     for place, sigma in enumerate(sigmas):
         if not (sigma > 0 if rises else sigma >= 0) or sigma == float("inf"):
             raise BadValue(

@@ -85,9 +85,11 @@ def solve(
 def eased_in(first: float, last: float, steps: int) -> list[float]:
     """Levels of a flow, even in half log-SNR but for the beginning, where steps grow from steps^-2 by a half each.
 
-    So the low-order steps with which a multistep rule gathers its history do not hide its order.
+    So the low-order steps with which a multistep rule gathers its history do not hide its order. They may rise.
     """
     start, end = math.log((1 - first) / first), math.log((1 - last) / last)
+    if end < start:
+        return [1 - level for level in eased_in(1 - first, 1 - last, steps)]
     growing, width = [0.0], (end - start) / steps
     small = width / steps
     while small < width:

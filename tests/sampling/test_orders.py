@@ -8,7 +8,7 @@ import torch
 from engine.sampling import SOLVERS, Comfy, Prediction
 from engine.sampling.solver import Noise
 from engine.sampling.solvers.lagrange import exponential_integrals, exponential_moments, integrals
-from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, gauss, measured_order, solve
+from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, flow_error, gauss, measured_order, solve
 
 EVERY = {f"{one.name}@{one.revision}": one for solver in SOLVERS.values() for one in (solver, *solver.older)}
 DETERMINISTIC = {
@@ -27,6 +27,13 @@ def test_error_shrinks_at_the_declared_order(key: str) -> None:
     # orders above 3 need more steps before the leading error term rules
     coarse, fine = (64, 256) if solver.order > 2 else (40, 160)
     assert measured_order(solver, coarse, fine) > solver.order - 0.35
+
+
+@pytest.mark.parametrize("key", [key for key, one in DETERMINISTIC.items() if one.inverts])
+def test_error_shrinks_at_the_declared_order_on_the_way_up_too(key: str) -> None:
+    solver = DETERMINISTIC[key]
+    errors = [flow_error(solver, steps, first=0.1, last=0.9) for steps in (64, 256)]
+    assert math.log(errors[0] / errors[1], 4) > solver.order - 0.35
 
 
 @pytest.mark.parametrize("name", [name for name, one in SOLVERS.items() if one.is_adaptive])

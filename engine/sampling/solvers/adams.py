@@ -80,6 +80,7 @@ def lms(x: Tensor, sigmas: Sequence[float], ctx: Context, *, order: Annotated[in
 @solver(
     "ipndm",
     order=4,
+    inverts=True,
     source="Liu 2022, arXiv:2202.09778; Zhang & Chen 2022, arXiv:2204.13902",
     revision=2,
     remark="revision 1 weights as if steps were equal; " + EXACT,
@@ -93,6 +94,7 @@ def ipndm(x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: Annota
 @solver(
     "ipndm_v",
     order=4,
+    inverts=True,
     source="Zhang & Chen 2022, arXiv:2204.13902, variable steps",
     revision=2,
     remark="revision 1 has wrong weights for orders 3 and 4; " + EXACT,

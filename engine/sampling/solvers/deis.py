@@ -46,6 +46,7 @@ class VpTime:
 @solver(
     "deis",
     order=3,
+    inverts=True,
     source="Zhang & Chen 2022, arXiv:2204.13902, tAB and rhoAB",
     revision=2,
     remark="revision 1 defaults to tab, a 10,000-point sum over the time of one fixed VP process; revision 2 to rhoab",

@@ -39,7 +39,9 @@ def rule(x: Tensor, sigmas: Sequence[float], ctx: Context, gamma: float, is_cfg_
     return x
 
 
-@solver("gradient_estimation", order=2, source=SOURCE, revision=2, remark=OVERSHOOT, older={1: {"order": 1}})
+@solver(
+    "gradient_estimation", order=2, inverts=True, source=SOURCE, revision=2, remark=OVERSHOOT, older={1: {"order": 1}}
+)
 def gradient_estimation(x: Tensor, sigmas: Sequence[float], ctx: Context, *, ge_gamma: Strength = 2.0) -> Steps:
     """Euler plus (gamma - 1) times the slope's change."""
     return (yield from rule(x, sigmas, ctx, ge_gamma, False))

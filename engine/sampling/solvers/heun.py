@@ -40,10 +40,11 @@ def heun(
     "heunpp2",
     order=2,
     evaluations=3,
+    inverts=True,
     source="Heun++ (Carzit 2023)",
     revision=2,
     remark="weights fade to Euler's in revision 1 (order 1); revision 2 integrates the three slopes' parabola",
-    older={1: {"order": 1}},
+    older={1: {"order": 1, "inverts": False}},  # its weights have the first sigma in their denominators
 )
 def heunpp2(
     x: Tensor,

@@ -73,7 +73,7 @@ def _corrected(
     return first_order + (before - uncond) * (h * b2)
 
 
-@solver("res_multistep", order=2, noise=Noise.NONE, source=SOURCE, revision=2, remark=QUIRKS)
+@solver("res_multistep", order=2, noise=Noise.NONE, inverts=True, source=SOURCE, revision=2, remark=QUIRKS)
 def res_multistep(x: Tensor, sigmas: Sequence[float], ctx: Context, *, s_noise: Strength = 1.0) -> Steps:
     """RES multistep on the probability-flow ODE; `s_noise` is accepted and has nothing to scale."""
     return (yield from res_rule(x, sigmas, ctx, 0.0, s_noise, False))

@@ -19,6 +19,7 @@ HIGHEST_ORDER = 3
 @solver(
     "uni_pc",
     order=3,
+    inverts=True,
     source="Zhao 2023, arXiv:2302.04867, Alg. 1, B1(h) = h",
     revision=2,
     remark=DROPPED + "; revision 1 stops at sigma 0.001 (and does nothing in a single step), revision 2 reaches 0",
