@@ -25,7 +25,6 @@ __all__ = [
     "executing",
     "interrupted_data",
     "status",
-    "text_frame",
 ]
 
 Audience = Literal["client", "client_or_all", "all"]
@@ -68,12 +67,6 @@ class Picture:
 
 
 Sent = Message | Picture
-
-
-def text_frame(node_id: str, text: str) -> bytes:
-    """A line of text on a node (binary type 3)."""
-    name = node_id.encode()
-    return struct.pack(">II", 3, len(name)) + name + text.encode()
 
 
 def status(remaining: int, sid: str | None = None) -> Message:
