@@ -46,6 +46,10 @@ def serve(
     private_webhooks: Annotated[bool | None, typer.Option(help="Webhooks may go to private addresses.")] = None,
     bare_previews: Annotated[bool | None, typer.Option(help="Previews for old clients too.")] = None,
     in_process: Annotated[bool | None, typer.Option(help="Run nodes in the HTTP process, for debugging.")] = None,
+    slots: Annotated[int | None, typer.Option(help="Jobs that take turns on a worker.", show_default="4")] = None,
+    batch_evaluations: Annotated[
+        int | None, typer.Option(help="Jobs that share a forward; may change last bits.", show_default="1")
+    ] = None,
     cache_mb: Annotated[int | None, typer.Option(help="Memory for cached results.", show_default="4096")] = None,
     stop_deadline_s: Annotated[float | None, typer.Option(help="How long a stop waits.", show_default="30")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or text.", show_default="json")] = None,

@@ -96,15 +96,16 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
         "extra": {name: [str(path) for path in paths] for name, paths in extra.items()},
         "aliases": {folder: {name: str(path) for name, path in names.items()} for folder, names in aliases.items()},
         "cache_mb": settings.cache_mb,
+        "batch_evaluations": settings.batch_evaluations,
         "previews": settings.previews,
         "custom_nodes": [str(path.resolve()) for path in settings.custom_nodes],
         "plugins": [str(path.resolve()) for path in settings.plugins],
     }
     job_settings = JobSettings(store=StoreSettings(url=str(settings.database)))
     worker: Worker = (
-        InProcessWorker(load_factory(factory)(options))
+        InProcessWorker(load_factory(factory)(options), slots=settings.slots)
         if settings.in_process
-        else ProcessWorker(ProcessSettings(factory, options))
+        else ProcessWorker(ProcessSettings(factory, options, slots=settings.slots))
     )
     return JobService(job_settings, workers=[worker], services=folders), folders
 

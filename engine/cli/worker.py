@@ -56,6 +56,7 @@ def build(options: Mapping[str, Any]) -> Setup:
         around=torch.inference_mode,
         free=free,
         stats=_stats,
+        batch_evaluations=int(options.get("batch_evaluations", 1)),
     )
 
 

@@ -53,6 +53,7 @@ class Dispatcher:
         self._running: dict[str, Running] = {}
         self._reserved: Counter[Worker] = Counter()  # slots given away whose job has not got there yet
         self._open: set[str] = set()  # taken from the queue, and its end or return not in the store so far
+        self._suspects: set[str] = set()  # a worker died under them, and they are not over
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._keeping: set[asyncio.Task[None]] = set()
@@ -102,6 +103,7 @@ class Dispatcher:
     def remove(self, job_id: str) -> None:
         """A job does not wait any more."""
         self.queue.remove(job_id)
+        self._suspects.discard(job_id)
         self.look()
 
     def cancel(self, job_id: str) -> None:
@@ -200,6 +202,7 @@ class Dispatcher:
             self._ready.clear()
         for job_id in job_ids:
             if job_id in self._running:
+                self._suspects.add(job_id)
                 self._lose(job_id, reason, is_blamed=True)
 
     # -- inside --------------------------------------------------------------------------------------------------
@@ -220,11 +223,16 @@ class Dispatcher:
                     self._reserved[worker] -= 1
 
     def _free(self) -> Worker | None:
-        """The worker with most room."""
+        """The worker with most room; while a job is about under which one died, each runs a single job.
+
+        So a job that takes its worker down is soon known, and does not take the same others down with it every time.
+        """
         best = max(self._workers, key=self._room, default=None)
         return best if best is not None and self._room(best) > 0 else None
 
     def _room(self, worker: Worker) -> int:
+        if self._suspects and (worker.status().jobs or self._reserved[worker]):
+            return 0
         return worker.free_slots - self._reserved[worker]
 
     async def _begin(self, job: Job, worker: Worker) -> None:
@@ -268,6 +276,8 @@ class Dispatcher:
     def _came_back(self, job_id: str, done: "asyncio.Future[Job]") -> None:
         if done.exception() is None and done.result().state is State.QUEUED:
             self.queue.put(done.result())
+        else:
+            self._suspects.discard(job_id)
         self._settled(job_id, done)
 
     def _settled(self, job_id: str, done: "asyncio.Future[Job]") -> None:
@@ -279,6 +289,8 @@ class Dispatcher:
     def _gone(self, job_id: str, *, is_back: bool) -> None:
         self._running.pop(job_id, None)
         self.queue.done(job_id, is_back=is_back)
+        if not is_back:
+            self._suspects.discard(job_id)
         self.look()
 
     def _let_go(self, job_id: str) -> None:

@@ -41,6 +41,7 @@ class Runner:
         self._scheduler = Scheduler(
             cache=setup.cache,
             host_threads=setup.host_threads,
+            batch_evaluations=setup.batch_evaluations,
             most_jobs=MOST_JOBS,
             around=setup.around,
             free=lambda: setup.free(True, True),

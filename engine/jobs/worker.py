@@ -34,7 +34,8 @@ class Setup:
     """What a factory makes, in the worker: the nodes, and what runs of them use.
 
     `services` gives each owner's folders. `encode_preview` turns what a node reports into a picture, or None.
-    `around` is entered round every step of a node; `host_threads` nodes of the host lane run beside it.
+    `around` is entered round every step of a node; `host_threads` nodes of the host lane run beside it. Samplers of up
+    to `batch_evaluations` jobs share a forward.
     `free(unload_models, free_memory)` lets go of weights and caches.
     """
 
@@ -44,6 +45,7 @@ class Setup:
     encode_preview: Callable[[Any], Picture | None] = lambda value: None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
     host_threads: int = 4
+    batch_evaluations: int = 1
     free: Callable[[bool, bool], None] = lambda unload_models, free_memory: None
     stats: Callable[[], Mapping[str, Any]] = dict
 

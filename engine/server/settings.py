@@ -56,6 +56,10 @@ class Settings(BaseModel):
         False, description="previews also for clients that read no metadata; some of those take each for a result"
     )
     in_process: bool = Field(False, description="run nodes in the HTTP process: for debugging")
+    slots: int = Field(4, ge=1, le=64, description="jobs under way at once on a worker; their samplers take turns")
+    batch_evaluations: int = Field(
+        1, ge=1, le=64, description="jobs whose samplers share a forward; above 1 the last bits may differ"
+    )
     cache_mb: int = Field(4096, ge=0, description="memory for cached results of nodes")
     private_webhooks: bool = Field(False, description="let webhooks go to addresses of private networks")
     stop_deadline_s: float = Field(30.0, ge=0, description="how long a stop waits for the running job")

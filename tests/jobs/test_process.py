@@ -122,6 +122,28 @@ def test_a_job_that_kills_every_worker_fails_and_the_next_one_runs(run: Runs, tm
     run(case())
 
 
+def test_a_job_that_kills_every_worker_takes_its_neighbour_down_once(run: Runs, tmp_path: Path) -> None:
+    """After a death under several jobs each of them has a worker to itself until it is over."""
+
+    async def case() -> None:
+        async with service(tmp_path, [child(slots=2)], max_deaths=3) as jobs:
+            await jobs.pause()
+            good = await sent(jobs, count=300, seconds=0.01)
+            bad = await sent(jobs, "Die")
+            await jobs.resume()
+            assert (await jobs.wait(bad.id)).state is State.FAILED
+            assert (await jobs.wait(good.id)).state is State.SUCCEEDED
+            assert await attempts(jobs, good.id) == [1, 2]
+            assert await attempts(jobs, bad.id) == [1, 2, 3]
+            beside = [await sent(jobs, count=500, seconds=0.01) for _ in range(2)]
+            for each in beside:
+                await started(jobs, each)
+            assert (await jobs.counts()).running == 2
+            await jobs.cancel_all()
+
+    run(case())
+
+
 def test_a_missed_step_deadline_costs_the_worker_its_life_not_the_job(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
         async with service(tmp_path, [child()], step_deadline_s=1.0) as jobs:
