@@ -39,6 +39,7 @@ def run_validator(
             node.class_type,
             where,
             received={name: arguments[name] for name in named},
+            extra={} if answer is False else {"answer": str(answer)},
         )
     ]
 

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 from PIL import Image
 
+from engine.graph.comfy_class import from_class
 from engine.graph.node import FileIn, Hidden, Node, Options, Progress, Range, Services, Socket, Tooltip, UiResult, node
+from engine.graph.results import Blocker, Expansion
 from engine.jobs.worker import Picture, Setup
 from engine.writing import write_new
 
@@ -78,8 +80,43 @@ def send(*, images: Pixels) -> Generator[Progress, None, UiResult]:
     return UiResult()
 
 
-LIBRARY = (empty_image, save_image, preview_image, load_image, slow, fail, text, show_text, send)
-NODES: dict[str, Node] = {each.class_type: each for each in LIBRARY}
+@node("Block", category="test", outputs=("IMAGE",))
+def block(*, images: Pixels, message: str = "") -> Any:
+    """Stops what follows, with a message or without."""
+    return Blocker(message or None)
+
+
+@node("Expand", category="test", outputs=("IMAGE",))
+def expand(*, images: Pixels) -> Any:
+    """Puts a slow node in its place."""
+    return Expansion({"inner": {"class_type": "Slow", "inputs": {"seconds": 0.0, "steps": 3}}}, (["inner", 0],))
+
+
+@node("Pick", category="test", output_node=True)
+def pick(*, letter: Annotated[str, Options([f"letter {i}" for i in range(30)])] = "letter 0") -> UiResult:
+    """One of many."""
+    return UiResult(ui={"text": [letter]})
+
+
+class Picky:
+    """A class of ComfyUI's convention that checks its own input."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "test", "go", ("INT",), True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802  # the convention's name
+        return {"required": {"number": ("INT", {"default": 1, "min": 0, "max": 9})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, number: int) -> bool | str:  # noqa: N802  # the convention's name
+        return True if number % 2 == 0 else f"{number} is odd"
+
+    def go(self, number: int) -> tuple[int]:
+        return (number,)
+
+
+LIBRARY = (empty_image, save_image, preview_image, load_image, slow, fail, text, show_text, send, block, expand, pick)
+NODES: dict[str, Node] = {each.class_type: each for each in LIBRARY} | {"Picky": from_class(Picky, "Picky")}
 PREVIEW = Picture("image/jpeg", b"\xff\xd8 a glance \xff\xd9")
 
 

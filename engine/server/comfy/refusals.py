@@ -51,8 +51,30 @@ def node_errors(problems: Sequence[Problem], workflow: Workflow, nodes: Mapping[
             dependent = sorted(_behind(problem.node_id, consumers) & outputs)
             head: dict[str, Any] = {"class_type": problem.class_type, "dependent_outputs": dependent}
             entry = listed[problem.node_id] = head | {"errors": []}
-        entry["errors"].append(_error(problem, problem.node_id in outputs))
+        entry["errors"] += _errors(problem, problem.node_id in outputs, nodes)
     return listed
+
+
+def _errors(problem: Problem, is_output: bool, nodes: Mapping[str, Node]) -> list[dict[str, Any]]:
+    """One error, or, where a class's own check refused, one for each input that it looked at."""
+    if problem.code != "custom_validation_failed" or not isinstance(problem.received, Mapping):
+        return [_error(problem, is_output)]
+    answer = problem.extra.get("answer")
+    node = nodes.get(problem.class_type or "")
+    declared = node.declared if node is not None else {}
+    return [
+        {
+            "type": problem.code,
+            "message": problem.message,
+            "details": name if answer is None else f"{name} - {answer}",
+            "extra_info": {
+                "input_name": name,
+                "input_config": [declared[name].type, dict(declared[name].options)] if name in declared else None,
+                "received_value": value,
+            },
+        }
+        for name, value in problem.received.items()
+    ] or [_error(problem, is_output)]
 
 
 def _error(problem: Problem, is_output: bool) -> dict[str, Any]:
@@ -90,7 +112,7 @@ def _details(problem: Problem) -> str:
             listed = f"(list of length {len(problem.allowed)})" if _is_long(problem) else str(problem.allowed)
             return f"{name}: '{problem.received}' not in {listed}"
         case "custom_validation_failed":
-            return f"{name} - {problem.message}" if name else problem.message
+            return problem.message
         case _:
             return name
 
