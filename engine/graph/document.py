@@ -14,6 +14,7 @@ from engine.graph.editor import convert
 from engine.graph.workflow import NOTHING, Workflow, WorkflowNode, as_link
 
 MAX_BYTES = 256 * 1024 * 1024
+MAX_VALUES = 1_000_000  # of one JSON text: a workflow of 20,000 nodes has half as many, and twice as many take a second
 KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
 
 
@@ -56,7 +57,12 @@ def parse_workflow(document: Any, declarations: Mapping[str, Any] | None = None)
 
 
 def parse_json(data: bytes | str) -> Any:
-    """Strict enough JSON: says line and column; `NaN` is let through, because saved pictures contain it."""
+    """Strict enough JSON: says line and column; `NaN` is let through, because saved pictures contain it.
+
+    Values are counted before any is made, by the characters that separate them: a small text can be a lot of objects.
+    """
+    if (count := _count_values(data)) > MAX_VALUES:
+        raise BadDocument(f"the JSON holds about {count} values; expected at most {MAX_VALUES}")
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:
@@ -67,6 +73,13 @@ def parse_json(data: bytes | str) -> Any:
         raise BadDocument(f"not a workflow: {error}") from error  # a number of more digits than Python reads
     except RecursionError as error:
         raise BadDocument("not a workflow: the JSON is nested too deeply") from error
+
+
+def _count_values(data: bytes | str) -> int:
+    """About how many, before any is made; separators inside texts count too."""
+    if isinstance(data, str):
+        return sum(data.count(mark) for mark in ",[{")
+    return sum(data.count(mark) for mark in b",[{")
 
 
 def _from_picture(texts: Mapping[str, str], declarations: Mapping[str, Any] | None) -> Workflow:

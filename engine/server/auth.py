@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from engine.jobs.job import LOCAL
-from engine.server.context import OWNER, empty
+from engine.server.context import OWNER, empty, form_body
 
 __all__ = ["ACCOUNTS", "SCOPES", "Account", "Accounts", "auth", "login_routes", "require"]
 
@@ -99,7 +99,7 @@ async def _login_page(request: web.Request) -> web.Response:
 
 async def _login(request: web.Request) -> web.Response:
     """Keep the key in a cookie that scripts cannot read and other sites cannot send."""
-    key = str((await request.post()).get("key", "")).strip()
+    key = str((await form_body(request)).get("key", "")).strip()
     if await request.app[ACCOUNTS].identify(key) is None:
         return _page("This key is not known.", 401)
     response = web.Response(status=303, headers={"Location": "/"})

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import MultiDictProxy
 
+from engine.errors import BadDocument
+from engine.graph.document import parse_json
 from engine.graph.node import Services
 from engine.jobs.protocol import Jobs
 from engine.server.settings import Settings
@@ -14,6 +18,7 @@ from engine.server.settings import Settings
 __all__ = [
     "FOLDERS",
     "JOBS",
+    "NO_FORM",
     "OWNER",
     "SETTINGS",
     "USER_DIR",
@@ -22,6 +27,7 @@ __all__ = [
     "compact",
     "empty",
     "folders",
+    "form_body",
     "json_body",
     "object_body",
     "reply",
@@ -43,6 +49,8 @@ JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 FOLDERS: web.AppKey[Callable[[str], Places]] = web.AppKey("folders")
 USER_DIR: web.AppKey[Path] = web.AppKey("user_dir", Path)
+NO_FORM = (ValueError, AssertionError, KeyError, HttpProcessingError)
+"""What aiohttp raises for a body that is no form."""
 WORKFLOWS: web.AppKey[Path] = web.AppKey("workflows", Path)
 OWNER: web.RequestKey[str] = web.RequestKey("owner", str)
 
@@ -58,9 +66,17 @@ async def json_body(request: web.Request) -> Any:
     if not data.strip():
         return None
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:  # no JSON, no text, or a number of too many digits
-        raise web.HTTPBadRequest(text=f"the body is not JSON: {error}") from error
+        return parse_json(data)
+    except BadDocument as error:
+        raise web.HTTPBadRequest(text=f"the body is not JSON that is read here: {error}") from error
+
+
+async def form_body(request: web.Request) -> "MultiDictProxy[str | bytearray | bytes | web.FileField]":
+    """The body as a form, 400 for what is none."""
+    try:
+        return await request.post()
+    except NO_FORM as error:
+        raise web.HTTPBadRequest(text=f"the body is no form: {error}") from error
 
 
 async def object_body(request: web.Request) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ The body is JSON with fields, a form with a file, or the bare bytes of a picture
 """
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +13,12 @@ from aiohttp import web
 from engine.errors import BadDocument, BadValue, MissingFile, suggestion
 from engine.execution.replay import Recorded, read_recorded
 from engine.graph.carriers import is_carrier
-from engine.graph.document import parse_workflow, read_workflow
+from engine.graph.document import parse_json, parse_workflow, read_workflow
 from engine.graph.node import Node, Services
 from engine.graph.overrides import override, override_values
 from engine.graph.workflow import Workflow
 from engine.jobs.job import Webhook
-from engine.server.context import JOBS, OWNER, SETTINGS, folders, json_body
+from engine.server.context import JOBS, NO_FORM, OWNER, SETTINGS, folders, json_body
 from engine.server.files import resolve
 
 __all__ = ["Incoming", "changed", "declarations", "prompt_body", "read_incoming", "recorded_of", "webhook_of"]
@@ -86,7 +85,7 @@ async def _form(request: web.Request) -> Incoming:
     data: bytes | None = None
     try:
         form = await request.post()
-    except ValueError as error:
+    except NO_FORM as error:
         raise BadValue("the body", str(error), "a multipart form") from error
     for name, value in form.items():
         if isinstance(value, web.FileField):
@@ -104,13 +103,16 @@ async def declarations(request: web.Request) -> "Declarations":
 
 
 class Declarations(Mapping[str, Any]):
-    """Made one by one, when asked for: a document names few of all classes."""
+    """Each made once, when asked for: a document names few of all classes, and some of them very often."""
 
     def __init__(self, nodes: Mapping[str, Node], services: Services) -> None:
         self.nodes, self._services = nodes, services
+        self._made: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        return self.nodes[name].object_info(self._services)
+        if name not in self._made:
+            self._made[name] = self.nodes[name].object_info(self._services)
+        return self._made[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self.nodes
@@ -216,6 +218,6 @@ def _output(request: web.Request, record: Mapping[str, Any]) -> bytes:
 
 def _json(text: str | bytes, place: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadValue(place, f"{text[:40]!r}", "JSON") from error
+        return parse_json(text)
+    except BadDocument as error:
+        raise BadValue(place, f"{text[:40]!r}", f"JSON ({error})") from error

@@ -22,8 +22,8 @@ def resolve(root: Path, *names: str) -> Path:
     """
     parts: list[str] = []
     for name in names:
-        if "\0" in name or name.startswith("/") or len(name) > 4096:
-            raise Outside(f"{name!r} is no name inside {root.name}")
+        if "\0" in name or name.startswith("/") or not _fits(name):
+            raise Outside(f"{name[:80]!r} is no name inside {root.name}")
         parts += [part for part in PurePosixPath(name).parts if part != "."]
     if ".." in parts:
         raise Outside(f"{'/'.join(names)!r} leads out of {root.name}")
@@ -31,6 +31,15 @@ def resolve(root: Path, *names: str) -> Path:
     if not path.resolve().is_relative_to(root.resolve()):
         raise Outside(f"{'/'.join(names)!r} leads out of {root.name}")
     return path
+
+
+def _fits(name: str) -> bool:
+    """Whether a disk can hold it: 255 bytes a part, 3,000 in all, which leaves room for the folder round it."""
+    try:
+        written = name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return len(written) <= 3000 and all(len(part) <= 255 for part in written.split(b"/"))
 
 
 def below(root: Path, *, recurse: bool = True) -> Iterator[Path]:

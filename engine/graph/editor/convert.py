@@ -12,7 +12,7 @@ from engine.graph.editor.primitives import primitive_values
 from engine.graph.editor.scope import Scope, every_scope, unfold
 from engine.graph.editor.shapes import EditorNode, read_drawing
 from engine.graph.editor.texts import SAVERS, Choose, dynamic_prompt, file_prefix
-from engine.graph.editor.widgets import Declaration, Widget, assumption, stored_values, widgets_of
+from engine.graph.editor.widgets import Declaration, Places, Widget, assumption, places_of, stored_values
 from engine.graph.literals import wrap
 from engine.graph.workflow import Link
 
@@ -51,6 +51,7 @@ class Conversion:
     choose: Choose
     now: datetime
     warnings: list[str] = field(default_factory=list)
+    _places: dict[str, Places | None] = field(default_factory=dict)
 
     def prompt(self) -> dict[str, Any]:
         """Every node that runs, with widget values first and links over them."""
@@ -80,10 +81,10 @@ class Conversion:
 
     def _node(self, scope: Scope, node: EditorNode) -> dict[str, Any]:
         class_type = RENAMED.get(node.type, node.type)
-        declaration = self.declarations.get(class_type)
-        if declaration is None:
+        places = self._places_of(class_type)
+        if places is None:
             self.warnings.append(f"node {scope.id_of(node)}: class {class_type!r} is unknown; its widgets are lost")
-        inputs = self._widget_values(scope, node, declaration) if declaration is not None else {}
+        inputs = self._widget_values(scope, node, places) if places is not None else {}
         for slot, each in enumerate(node.inputs):
             origin = resolve(scope, node, slot)
             if isinstance(origin, Value):
@@ -92,17 +93,27 @@ class Conversion:
                 inputs[each.name] = origin
             elif each.link is not None and each.link not in scope.drawing.wires:
                 self.warnings.append(f"node {scope.id_of(node)}.{each.name}: link {each.link} is not in the file")
-        title = node.title or TITLES.get(class_type) or (declaration or {}).get("display_name") or class_type
+        title = node.title or TITLES.get(class_type) or self._display_name(class_type) or class_type
         return {"inputs": inputs, "class_type": class_type, "_meta": {"title": title}}
 
-    def _widget_values(self, scope: Scope, node: EditorNode, declaration: Declaration) -> dict[str, Any]:
-        stored = stored_values(node, declaration)
+    def _places_of(self, class_type: str) -> Places | None:
+        """The widgets of a class; None for one that nobody declared."""
+        if class_type not in self._places:
+            declaration = self.declarations.get(class_type)
+            self._places[class_type] = places_of(declaration) if declaration is not None else None
+        return self._places[class_type]
+
+    def _display_name(self, class_type: str) -> str:
+        return str((self.declarations.get(class_type) or {}).get("display_name") or "")
+
+    def _widget_values(self, scope: Scope, node: EditorNode, places: Places) -> dict[str, Any]:
+        stored = stored_values(node, places)
         node_id = scope.id_of(node)
-        doubt = assumption(node, declaration)
+        doubt = assumption(node, places)
         if doubt is not None:
             self.warnings.append(f"node {node_id} ({node.type}): {doubt}")
         inputs: dict[str, Any] = {}
-        for widget in widgets_of(declaration):
+        for widget in places.widgets:
             if not widget.in_prompt:
                 continue
             value = scope.overrides.get((node.id, widget.name), stored[widget.name])
@@ -122,7 +133,7 @@ class Conversion:
         nodes = [node for scope in every_scope(self.root) for node in scope.drawing.nodes.values()]
         named = [node for node in nodes if node.properties.get("Node name for S&R") == label]
         for node in named or [node for node in nodes if node.title == label]:
-            declaration = self.declarations.get(node.type)
-            values = stored_values(node, declaration) if declaration is not None and node.type not in NOTES else {}
+            places = self._places_of(node.type)
+            values = stored_values(node, places) if places is not None and node.type not in NOTES else {}
             return str(values[widget]) if widget in values else None
         return None

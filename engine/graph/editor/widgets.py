@@ -87,28 +87,47 @@ def _default(kind: Any, shown: str, options: Mapping[str, Any]) -> Any:
     return choices[0] if shown == "COMBO" and choices else EMPTY.get(shown)
 
 
-def stored_values(node: EditorNode, declaration: Declaration) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What a class's `widgets_values` hold: its widgets, and for old files which places were forced to be sockets."""
+
+    widgets: list[Widget]
+    is_forced: list[bool]
+
+
+def places_of(declaration: Declaration) -> Places:
+    """Read once for a class; a file has few classes and many nodes."""
+    is_forced: list[bool] = []
+    for name, kind, options, _ in declared_inputs(declaration):
+        if widget_type(kind, {**options, "forceInput": False}) is None:
+            continue
+        has_control = options.get("control_after_generate") or name in ("seed", "noise_seed")
+        is_forced += [bool(options.get("forceInput"))] * (2 if has_control else 1)
+    return Places(widgets_of(declaration), is_forced)
+
+
+def stored_values(node: EditorNode, places: Places) -> dict[str, Any]:
     """Widget name -> value for every widget of the node, controls included; defaults where the file has none."""
-    widgets = widgets_of(declaration)
+    widgets = places.widgets
     values = {widget.name: widget.default for widget in widgets}
     if isinstance(node.values, dict):
         return values | {name: value for name, value in node.values.items() if name in values}
     listed = list(node.values) if isinstance(node.values, list) else []
     if node.named_values is not None and len(node.named_values) == len(listed):
         return values | {name: value for name, value in node.named_values.items() if name in values}
-    listed = _without_placeholders(listed, declaration)
+    listed = _without_placeholders(listed, places)
     kept = _without_lost_controls(widgets, listed)
     return values | _repaired(node, {widget.name: value for widget, value in zip(kept, listed, strict=False)})
 
 
-def assumption(node: EditorNode, declaration: Declaration) -> str | None:
+def assumption(node: EditorNode, places: Places) -> str | None:
     """What was assumed where a list of values does not fit the widgets of today, or None where it fits.
 
     Trailing buttons and controls may be left out of a list without any doubt about the others.
     """
     if not isinstance(node.values, list) or (node.named_values and len(node.named_values) == len(node.values)):
         return None
-    widgets, listed = widgets_of(declaration), _without_placeholders(list(node.values), declaration)
+    widgets, listed = places.widgets, _without_placeholders(list(node.values), places)
     kept = _without_lost_controls(widgets, listed)
     unset = [widget.name for widget in kept[len(listed) :] if widget.in_prompt]
     if kept is not widgets:
@@ -122,16 +141,10 @@ def assumption(node: EditorNode, declaration: Declaration) -> str | None:
     return None
 
 
-def _without_placeholders(listed: list[Any], declaration: Declaration) -> list[Any]:
+def _without_placeholders(listed: list[Any], places: Places) -> list[Any]:
     """Old files also stored a value for inputs that were forced to be sockets: drop those, if the count says so."""
-    is_forced: list[bool] = []
-    for name, kind, options, _ in declared_inputs(declaration):
-        forced = bool(options.get("forceInput"))
-        if widget_type(kind, {**options, "forceInput": False}) is None:
-            continue
-        has_control = options.get("control_after_generate") or name in ("seed", "noise_seed")
-        is_forced += [forced] * (2 if has_control else 1)
-    if not any(is_forced) or len(is_forced) != len(listed):
+    is_forced = places.is_forced
+    if len(is_forced) != len(listed) or not any(is_forced):
         return listed
     return [value for value, forced in zip(listed, is_forced, strict=True) if not forced]
 

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,10 +12,11 @@ from aiohttp.web_request import FileField
 from multidict import MultiMapping
 from PIL import Image
 
-from engine.errors import EngineError
+from engine.errors import BadDocument, EngineError
+from engine.graph.document import parse_json
 from engine.server import pictures
 from engine.server.comfy.view import folder_of, named
-from engine.server.context import SETTINGS, Places, empty, folders, reply
+from engine.server.context import SETTINGS, Places, empty, folders, form_body, reply
 from engine.server.files import Outside, resolve
 from engine.writing import make_folder, write_file, write_new
 
@@ -53,10 +53,7 @@ async def upload_mask(request: web.Request) -> web.Response:
 async def _form(request: web.Request) -> Form:
     if not request.content_type.startswith("multipart/"):
         raise web.HTTPBadRequest
-    try:
-        return await request.post()
-    except (ValueError, AssertionError, KeyError) as error:  # what aiohttp raises for a body that is no multipart
-        raise web.HTTPBadRequest(text=f"the body is no multipart form: {error}") from error
+    return await form_body(request)
 
 
 def _keep(form: Form, places: Places, filename: str, data: bytes) -> web.Response:
@@ -96,10 +93,10 @@ def _relative(folder: Path, root: Path) -> str:
 def _original(form: Form, places: Places) -> Path:
     """The file `original_ref` names; 400 where it is missing, outside, or not described."""
     try:
-        reference = json.loads(_text(form, "original_ref"))
+        reference = parse_json(_text(form, "original_ref"))
         filename, kind = named(str(reference["filename"]), str(reference.get("type", "output")))
         path = resolve(folder_of(places, kind), str(reference.get("subfolder", "")), filename)
-    except (json.JSONDecodeError, TypeError, KeyError, AttributeError, Outside):
+    except (BadDocument, TypeError, KeyError, AttributeError, Outside):
         raise web.HTTPBadRequest from None
     if not path.is_file():
         raise web.HTTPBadRequest
