@@ -4,6 +4,7 @@ import logging
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from aiohttp.web_protocol import RequestPayloadError
 
 from engine import errors
 from engine.server.context import reply
@@ -43,6 +44,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return reply({"error": {"type": error.code, "message": str(error)}}, status)
     except web.HTTPException:
         raise
+    except RequestPayloadError as error:  # compressed or cut into chunks, it said, and was not
+        message = f"the body cannot be read: {error}"
+        return reply({"error": {"type": "bad_body", "message": message}}, 400)
     except (ConnectionResetError, TimeoutError):
         raise
     except Exception:  # the last resort of a server: logged with its traceback, answered without

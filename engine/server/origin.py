@@ -56,7 +56,7 @@ def _refusal(request: web.Request, is_local_server: bool, known: tuple[str, ...]
     loopback server the Host must therefore be a loopback name, this machine's, or one the operator listed.
     """
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
-    name = urlsplit(f"//{host}").hostname or ""
+    name = _name(host)
     if is_local_server and host and not (is_loopback(name) or name in known or name == socket.gethostname().lower()):
         return f"{name} is not a name of this server; list it in the setting `hosts`"
     if origin is None or not (is_loopback(name) or is_local_server):
@@ -66,6 +66,14 @@ def _refusal(request: web.Request, is_local_server: bool, known: tuple[str, ...]
     return (
         None if _is_equal(host, origin) else f"a page of {origin} may not call {host}: open the page as http://{host}"
     )
+
+
+def _name(host: str) -> str:
+    """The name in a Host header; empty where there is none to be read."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_foreign(request: web.Request) -> bool:

@@ -24,7 +24,8 @@ class Request:
     body: bytes = b""
 
     def written(self) -> bytes:
-        lines = [f"{self.method} {self.target} HTTP/1.1", "Host: 127.0.0.1", "Connection: close"]
+        lines = [f"{self.method} {self.target} HTTP/1.1", "Connection: close"]
+        lines += ["Host: 127.0.0.1"] * (not any(name == "Host" for name, _ in self.headers))
         lines += [f"{name}: {value}" for name, value in self.headers]
         if not any(name in ("Content-Length", "Transfer-Encoding") for name, _ in self.headers):
             lines.append(f"Content-Length: {len(self.body)}")

@@ -177,6 +177,11 @@ ODD_HEADERS = (
     ("Expect", "100-continue"),
     ("Upgrade", "websocket"),
     ("Host", "evil.example"),
+    ("Host", "[::1"),
+    ("Host", "127.0.0.1:99999999"),
+    ("Origin", "http://["),
+    ("Origin", "null"),
+    ("Sec-Fetch-Site", "cross-site"),
 )
 
 
