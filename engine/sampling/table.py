@@ -7,8 +7,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from engine.sampling.schedules import SCHEDULES, Schedule
-from engine.sampling.solver import SOLVERS, Choices, Option, Range, Solver
+from engine.sampling.solver import SOLVERS, Choices, Noise, Option, Range, Solver
 
+LEGEND = """\
+*First noise*: revision 1 begins its own noise with the run's initial noise (on a CPU), as existing seeds expect;
+revision 2 draws from a derived seed. *Kept region*: revision 1 leaves a masked run as its last step left it; revision 2
+puts the kept region back.
+"""
 SAMPLER_COLUMNS = ("name", "order", "evaluations a step", "noise", "options", "source", "revision")
 SCHEDULE_COLUMNS = ("name", "steps kept", "options", "source", "revision")
 
@@ -36,11 +41,22 @@ def schedule_rows(schedules: Mapping[str, Schedule] = SCHEDULES) -> Iterator[tup
 
 
 def revision_rows() -> Iterator[tuple[str, str]]:
-    """What sets revision 2 apart, for every sampler and schedule that says so."""
-    yield from ((name, solver.remark) for name, solver in sorted(SOLVERS.items()) if solver.remark and solver.older)
-    yield from (
-        (name, schedule.remark) for name, schedule in sorted(SCHEDULES.items()) if schedule.remark and schedule.older
-    )
+    """What sets revision 2 apart, for every sampler and schedule that has one."""
+    yield from ((name, "; ".join(_changes(solver))) for name, solver in sorted(SOLVERS.items()) if solver.older)
+    yield from ((name, schedule.remark) for name, schedule in sorted(SCHEDULES.items()) if schedule.older)
+
+
+def _changes(solver: Solver) -> Iterator[str]:
+    """What its declaration says of its first revision, then what only words can say."""
+    first = solver.at(1)
+    if first.restarts_seed and solver.noise is Noise.SEQUENCE:
+        yield "first noise"
+    if first.composes_mask != solver.composes_mask:
+        yield "kept region"
+    if first.masks_with_next_seed != solver.masks_with_next_seed:
+        yield "revision 1 shows the model other noise there than the run started from"
+    if solver.remark:
+        yield solver.remark
 
 
 def described(option: Option) -> str:
@@ -67,7 +83,7 @@ def generated() -> str:
         ("## Schedules", markdown(SCHEDULE_COLUMNS, schedule_rows())),
         ("## What revision 2 changes", markdown(("name", "change"), revision_rows())),
     )
-    return "\n\n".join(f"{title}\n\n{body}" for title, body in parts) + "\n"
+    return "\n\n".join(f"{title}\n\n{body}" for title, body in parts) + f"\n\n{LEGEND}"
 
 
 def _order(solver: Solver) -> str:

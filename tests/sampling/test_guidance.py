@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.sampling import Cfg, Comfy, Recording, Unguided, sample, sd3
 from engine.sampling.guidance import Estimates, Linear
-from engine.sampling.guidance_rules import Apg, CfgZeroStar, DualCfg, PerpNeg, Rescale, SkipLayer
+from engine.sampling.guidance_rules import Apg, CfgZeroStar, DualCfg, PerpNeg, PerpNegCombination, Rescale, SkipLayer
 from engine.sampling.mask import Masked, fitted
 from tests.sampling.mixture import SHAPES, predict
 
@@ -41,6 +41,7 @@ NEUTRAL: dict[str, Any] = {
     "CFG-Zero* off": Cfg(MODEL, "pos", "neg", 4.5, combine=CfgZeroStar(4.5, is_fitted=False)),
     "interval of everything": Cfg(MODEL, "pos", "neg", 4.5, interval=(1.0, 0.0)),
     "perp-neg 0": PerpNeg(MODEL, "pos", "pos", "neg", 4.5, negative_scale=0.0),
+    "older perp-neg 0": Cfg(MODEL, "pos", "neg", 4.5, combine=PerpNegCombination(MODEL, "neg", 4.5, 0.0)),
     "dual with both prompts the same": DualCfg(MODEL, "pos", "pos", "neg", 3.0, 4.5),
 }
 

@@ -1,7 +1,9 @@
 """What revision 2 changes, one test a place: revision 1 shows the recorded quirk, revision 2 does not."""
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from torch import Tensor
 from engine.sampling import (
     SOLVERS,
     Comfy,
+    Counter,
+    NoiseSource,
     Prediction,
     find_schedule,
     find_solver,
@@ -20,6 +24,7 @@ from engine.sampling import (
     sd3,
     sdxl,
 )
+from engine.sampling.run import context_of
 from engine.sampling.solver import Noise
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, eased_in, gauss, measured_order, solve
 
@@ -35,10 +40,19 @@ def moments(name: str, revision: int, steps: int = 64, seeds: tuple[int, int] = 
     return torch.stack([result.mean() - GAUSS_MEAN, result.var() / GAUSS_STD**2])
 
 
-@pytest.mark.parametrize("name", [n for n in COMFY_NAMES if SOLVERS[n].noise is Noise.SEQUENCE])
+SEQUENTIAL = [name for name in COMFY_NAMES if SOLVERS[name].noise is Noise.SEQUENCE and name != "lcm_upscale"]
+
+
+@pytest.mark.parametrize("name", SEQUENTIAL)
 def test_1_the_first_drawn_noise_is_the_initial_noise_in_revision_1_only(name: str) -> None:
-    assert SOLVERS[name].at(1).restarts_seed
-    assert not SOLVERS[name].at(2).restarts_seed
+    x = Comfy(31).initial(torch.zeros(1, 1, 32, 32))
+
+    def likeness(revision: int) -> float:
+        drawn = context_of(find_solver(name, revision), x, [1.0, 0.5, 0.0], FLOW, Comfy(31)).draw()
+        return float(torch.corrcoef(torch.stack([x.flatten(), drawn.flatten()]))[0, 1])
+
+    assert likeness(1) == pytest.approx(1.0, abs=1e-6)
+    assert abs(likeness(2)) < 4 / 32
 
 
 @pytest.mark.parametrize("name", ["ddpm", "res_multistep_ancestral", "res_multistep_ancestral_cfg_pp"])
@@ -48,6 +62,28 @@ def test_2_noise_added_to_flow_states_as_if_alpha_were_1_makes_them_too_bright(n
     assert old > 1.5
     assert abs(new - 1) < 0.25
     assert abs(mean_error) < 0.04
+
+
+VE_NOISE = ["ddpm", "res_multistep_ancestral", "res_multistep_ancestral_cfg_pp", "dpmpp_2s_ancestral_cfg_pp"]
+
+
+@pytest.mark.parametrize("name", VE_NOISE)
+def test_2_the_signal_has_the_scale_of_its_level_after_a_step(name: str) -> None:
+    target = torch.ones(1, 1, 64, 64, dtype=torch.float64)
+
+    def scale(revision: int) -> float:
+        steps = sample_steps(
+            lambda x, sigma, needs_uncond=False: Prediction(target, target),
+            target,
+            [0.8, 0.5, 0.0],
+            FLOW,
+            find_solver(name, revision),
+            noise=Counter(8),
+        )
+        return float(next(tick.x.mean() for tick in steps if tick.step == 1))
+
+    assert scale(1) > 0.5 + 4 / 64
+    assert scale(2) == pytest.approx(0.5, abs=3 * 0.5 / 64)
 
 
 @pytest.mark.parametrize("name", ["dpm_fast", "dpm_adaptive"])
@@ -245,3 +281,28 @@ def test_18_ticks_show_the_state_that_was_reached(name: str) -> None:
 def test_rules_that_the_order_law_found_an_order_short_are_mended(name: str, old: float) -> None:
     assert measured_order(find_solver(name, 1), 64, 256) < old
     assert measured_order(find_solver(name, 2), 64, 256) > 2.65
+
+
+def test_19_an_image_depends_on_its_batch_by_its_noise_alone_and_with_counters_not_at_all() -> None:
+    alone, batch = torch.zeros(1, 1, 4, 4), torch.zeros(3, 1, 4, 4)
+    sigmas = [1.0, 0.7, 0.4, 0.1, 0.0]
+
+    def first_images(name: str, revision: int, source: NoiseSource) -> tuple[Tensor, Tensor]:
+        solver = find_solver(name, revision)
+        one, many = (sample(bumps, latent, sigmas, FLOW, solver, noise=source) for latent in (alone, batch))
+        return one, many[:1]
+
+    assert not torch.allclose(*first_images("euler_ancestral", 1, Comfy(3)), atol=1e-3)
+    assert torch.equal(*first_images("euler_ancestral", 2, Counter(3)))
+    assert not torch.equal(*first_images("dpm_adaptive", 1, Counter(3)))  # one step size for all images
+    assert torch.equal(*first_images("dpm_adaptive", 2, Counter(3)))
+
+
+def test_every_doubtful_place_has_its_row_in_the_docs_and_its_tests() -> None:
+    page = (Path(__file__).parents[2] / "docs/samplers.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|.*\| `(\w+)\.py` \|$", page, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 20))
+    for number, file in rows:
+        text = (Path(__file__).parent / f"{file}.py").read_text()
+        tested = re.findall(r"^def test_((?:\d+_)+)", text, re.MULTILINE)
+        assert any(number in numbers.split("_") for numbers in tested), number

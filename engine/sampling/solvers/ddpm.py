@@ -80,6 +80,7 @@ class NoiseOfAnySize:
     source="Luo 2023, arXiv:2310.04378, Alg. 3; the latent grows between steps",
     revision=2,
     remark="revision 1 adds noise as if alpha = 1, which leaves flow states too bright",
+    older={1: {"restarts_seed": False}},  # its noise goes on behind the initial one
 )
 def lcm_upscale(
     x: Tensor,
