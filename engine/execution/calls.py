@@ -6,7 +6,7 @@ knows nothing of runs, caches or other nodes.
 """
 
 import inspect
-from collections.abc import Awaitable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,8 @@ def _slot(value: Any, is_list: bool) -> list[Any]:
     if isinstance(value, Spread):
         return list(value.values)
     if is_list and not isinstance(value, Blocker):
+        if value is not None and not isinstance(value, Iterable):
+            raise TypeError(f"the node returned {type(value).__name__} for a list output; expected a list")
         return list(value) if value is not None else []
     return [value]
 

@@ -12,9 +12,9 @@ there is tried once more with the device to itself.
 import heapq
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
 from queue import SimpleQueue
@@ -179,9 +179,10 @@ class Scheduler:
 
     def _next_on_host(self) -> tuple[Ticket, Task] | None:
         for ticket in sorted(self._tickets, key=lambda each: each.order):
-            vertex = ticket.run.take("host")
-            if vertex is not None:
-                return ticket, self._task(ticket, vertex)
+            with _guarded(ticket):
+                vertex = ticket.run.take("host")
+                if vertex is not None:
+                    return ticket, self._task(ticket, vertex)
             self._end_if_over(ticket)
         return None
 
@@ -189,8 +190,9 @@ class Scheduler:
         """The claimant that is first by policy; taking may show that its work is done or somebody's already."""
         while wanting := [ticket for ticket in self._tickets if ticket.wants_device()]:
             ticket = self._first(wanting)
-            if ticket.device_task is None and (vertex := ticket.run.take("device")) is not None:
-                ticket.begun(self._task(ticket, vertex))
+            with _guarded(ticket):
+                if ticket.device_task is None and (vertex := ticket.run.take("device")) is not None:
+                    ticket.begun(self._task(ticket, vertex))
             if ticket.device_task is not None:
                 return ticket, ticket.device_task
             self._end_if_over(ticket)
@@ -287,8 +289,9 @@ class Scheduler:
             if len(self.instances):
                 places = ((i, v.node.class_type) for each in self._tickets for i, v in each.run.plan.nodes.items())
                 self.instances.keep_only(set(places))
-            ticket.run.start()
-            ticket.look_ahead()
+            with _guarded(ticket):
+                ticket.run.start()
+                ticket.look_ahead()
             self._remove_if_over(ticket)
         self._changed.notify_all()
 
@@ -326,9 +329,19 @@ class Scheduler:
             self._changed.notify_all()
 
 
+@contextmanager
+def _guarded(ticket: Ticket) -> Iterator[None]:
+    """Whatever goes wrong while a job's next node is looked for ends that job, and no lane."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("the engine failed at a job")
+        ticket.run.break_off(error)
+
+
 def _tell(emit: Emit, event: events.Event) -> None:
-    """A listener that fails must not stop a lane."""
+    """A listener that fails must not stop a lane: whatever it raises is logged, and the run goes on."""
     try:
         emit(event)
-    except Exception:
+    except Exception:  # whose code it is, is not known here
         log.exception("a listener failed on %s", type(event).__name__)

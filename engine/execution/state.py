@@ -165,6 +165,12 @@ class Run:
         self.error.__cause__ = error
         self._fail(vertex, root, reason, error, inputs)
 
+    def break_off(self, error: Exception) -> None:
+        """The engine itself failed at this run: it ends as if the node that is being worked on had failed."""
+        where = next((self.vertices[i] for i in (*self._running, *self.plan.roots) if i in self.vertices), None)
+        if where is not None:
+            self.failed(where, error, {})
+
     def cancel(self, vertex: Vertex | None = None) -> None:
         """Stop on request, in or before a node."""
         if self.is_over:

@@ -150,12 +150,15 @@ class Task:
         self.pending = None
 
     def report_end(self) -> None:
-        """Tell the run how it ended."""
+        """Tell the run how it ended; what the run cannot read of what the node returned is the node's failure."""
         outcome = self.outcome
-        if isinstance(outcome, BaseException):
-            self.run.failed(self.vertex, self._named(outcome), self.arguments)
-        elif outcome is not None:
-            self.run.finished(self.vertex, outcome, self.seconds * 1e3)
+        try:
+            if isinstance(outcome, BaseException):
+                self.run.failed(self.vertex, self._named(outcome), self.arguments)
+            elif outcome is not None:
+                self.run.finished(self.vertex, outcome, self.seconds * 1e3)
+        except Exception as error:  # noqa: BLE001  # a ui that is no object, a list output that is no list, and the like
+            self.run.failed(self.vertex, error, self.arguments)
 
     def _named(self, error: BaseException) -> BaseException:
         """The engine's own error for whatever a library raises when memory is gone; others as they are."""

@@ -165,12 +165,21 @@ def read_result(returned: Any, outputs: Sequence[Output], border: Border) -> Row
     if isinstance(returned, Mapping):
         ui = returned.get("ui")
         result = returned.get("result", ())
+        if ui is not None and not isinstance(ui, Mapping):
+            raise TypeError(f"the node returned {type(ui).__name__} as ui; expected an object of lists")
         if "expand" in returned:
-            return Row(ui=ui, expansion=Expansion(returned["expand"], result or ()))
+            return Row(ui=ui, expansion=_expansion(returned["expand"], result or ()))
         if isinstance(result, Blocker):
             result = (result,) * len(outputs)
         return Row(_inward(result, outputs, border), ui)
     return Row(_inward(returned, outputs, border))
+
+
+def _expansion(graph: Any, result: Any) -> Expansion:
+    if not isinstance(graph, Mapping) or not isinstance(result, Sequence):
+        found = f"{type(graph).__name__} with {type(result).__name__}"
+        raise TypeError(f"the node expanded into {found}; expected an object of nodes with a sequence of results")
+    return Expansion(graph, result)
 
 
 def _inward(result: Any, outputs: Sequence[Output], border: Border) -> tuple[Any, ...]:

@@ -1,4 +1,6 @@
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,49 @@ def test_a_pack_works_with_our_samplers_device_and_nodes(folders: Folders, tmp_p
     assert made["SaveImage"] is NODES["SaveImage"]
     assert [pack.name for pack in listed] == ["gone", "half"]
     assert listed[0].problems[0].startswith("ModuleNotFoundError")
+
+
+OFFERED = """
+import os, sys, threading
+from pathlib import Path
+
+from engine.cli.packs import load_custom_nodes
+from engine.execution.folders import Folders
+
+here = Path(sys.argv.pop())
+(here / "packs").mkdir()
+folders = Folders(*(here / name for name in ("models", "input", "output", "temp")))
+load_custom_nodes([here / "packs"], folders, print)
+before = threading.active_count()
+sys.argv[1:] = ["--an-option-nobody-knows"]
+
+from comfy_api.v0_0_2 import ComfyAPI, ComfyAPISync
+from comfy.comfy_types import IO, ComfyNodeABC, InputTypeDict
+from comfy.comfy_types.node_typing import IO, ComfyNodeABC, InputTypeDict
+from comfy.model_management import get_torch_device, processing_interrupted, throw_exception_if_processing_interrupted
+from comfy.samplers import KSampler
+from comfy.sd import load_checkpoint_guess_config
+from comfy.utils import ProgressBar, load_torch_file
+from comfy_execution.graph import ExecutionBlocker
+from comfy_execution.graph_utils import GraphBuilder, is_link
+from nodes import NODE_CLASS_MAPPINGS
+import comfy.samplers, comfy.sd, comfy.utils, folder_paths, nodes
+import torch
+
+assert "euler" in KSampler.SAMPLERS and "simple" in KSampler.SCHEDULERS
+assert "KSampler" in NODE_CLASS_MAPPINGS
+assert folder_paths.get_output_directory() == str(here / "output")
+assert ComfyAPISync().execution.set_progress and ComfyAPI().execution.set_progress
+assert threading.active_count() == before, "a thread was started"
+assert not torch.cuda.is_initialized(), "a device was taken"
+assert os.listdir(here) == ["packs"], "a folder was made"
+"""
+
+
+def test_every_name_packs_import_is_offered_and_importing_them_starts_nothing(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-c", OFFERED, str(tmp_path)], check=True, cwd=Path(__file__).parents[2], timeout=120
+    )
 
 
 def test_weights_are_read_by_our_reader_and_pickles_are_refused(folders: Folders, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from .basics import BASICS
 from .flow import FLOW
+from .hooks import HOOKS
 
-NODE_CLASS_MAPPINGS = {**BASICS, **FLOW}
+NODE_CLASS_MAPPINGS = {**BASICS, **FLOW, **HOOKS}
 NODE_DISPLAY_NAME_MAPPINGS = {"P.Concat": "Concatenate"}
