@@ -6,11 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.workspace import CHECKOUT, Home, workspace
+from engine.cli.workspace import Home, workspace
+from engine.shipped import SHIPPED
 
 __all__ = ["ENDPOINTS", "endpoints"]
 
-ENDPOINTS = CHECKOUT / "workflows" / "endpoints"
+ENDPOINTS = SHIPPED / "workflows" / "endpoints"
+VARIABLE = "SIGMAGRAPH_ENDPOINTS"
+"""The server's setting of that name: what is published here is served there."""
 
 endpoints = typer.Typer(help="List, check and try the published workflows.", invoke_without_command=True)
 Folder = Annotated[Path | None, typer.Option("--folder", help="The folder.", show_default="workflows/endpoints")]

@@ -13,8 +13,12 @@ __all__ = ["extra_folders"]
 NO_FOLDERS = frozenset({"base_path", "is_default", "custom_nodes"})
 
 
-def extra_folders(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Folder name -> further directories, those of sections marked `is_default` first.
+def extra_folders(
+    files: Iterable[Path], models: Path, shipped: Mapping[str, list[Path]] | None = None
+) -> dict[str, list[Path]]:
+    """Folder name -> directories beside ours below `models`, as `Folders.extra` takes them; `shipped` ones come last.
+
+    Those of sections marked `is_default` come before ours, which then stands among them.
 
     A relative `base_path` starts at the file. Packs of nodes (`custom_nodes`) are not taken from here: code is loaded
     only from folders the operator names to this server.
@@ -25,8 +29,11 @@ def extra_folders(files: Iterable[Path]) -> dict[str, list[Path]]:
             is_first = values.get("is_default") is True
             for name, paths in _directories(file, section, values).items():
                 known = found.setdefault(name, [])
-                fresh = [path for path in paths if path not in known]
-                found[name] = [*fresh, *known] if is_first else [*known, *fresh]
+                fresh, own = [path for path in paths if path not in known], models / name
+                ours = [] if own in known else [own]
+                found[name] = [*fresh, *ours, *known] if is_first else [*known, *fresh]
+    for name, paths in (shipped or {}).items():
+        found[name] = [*found.get(name, ()), *paths]
     return found
 
 

@@ -19,6 +19,7 @@ from engine.server.endpoints.telling import teller
 from engine.server.keys import StoredKeys
 from engine.server.posting import told
 from engine.server.settings import Settings
+from engine.shipped import SHIPPED
 
 __all__ = ["published", "words"]
 
@@ -30,7 +31,7 @@ def published(settings: Settings, jobs: JobService, keys: StoredKeys) -> Publish
     """The published workflows; raises `BadEndpoint` where a manifest is wrong."""
     home = settings.home
     assert home is not None
-    if settings.demo and not (home / "models" / DEMO).is_file():
+    if settings.demo and not any((place / "models" / DEMO).is_file() for place in (home, SHIPPED)):
         raise MissingFile(home / "models" / DEMO, "the demo needs this checkpoint, which comes with the source code")
     return Published(
         endpoints=load_endpoints(settings.endpoints or ENDPOINTS, is_demo=settings.demo),

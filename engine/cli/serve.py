@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.workspace import CHECKOUT, Home, workspace
+from engine.cli.workspace import Home, workspace
+from engine.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from engine.server.settings import Settings
@@ -87,6 +88,6 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> "Settings":
             "home": home,
             "output": settings.output or home / "output",
             "database": settings.database or f"sqlite:///{home / 'user' / 'jobs.sqlite'}",
-            "workflows": settings.workflows or CHECKOUT / "workflows",
+            "workflows": settings.workflows or SHIPPED / "workflows",
         }
     )

@@ -31,6 +31,7 @@ from engine.server.logs import RecentLines, configure
 from engine.server.posting import poster
 from engine.server.settings import Settings
 from engine.server.static import find_frontend
+from engine.shipped import shipped_models
 from engine.writing import make_folder
 
 __all__ = ["FACTORY", "BadBind", "check_keys", "compose", "run"]
@@ -85,7 +86,7 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
     for folder in (output, home / "input", home / "temp", home / "user"):
         if not os.access(make_folder(folder), os.W_OK | os.X_OK):
             raise WriteFailed(folder, "cannot be written: permission denied")
-    extra = extra_folders(settings.extra_model_paths)
+    extra = extra_folders(settings.extra_model_paths, home / "models", shipped_models())
     aliases = read_aliases(settings.aliases, home / "models")
     folders = folders_of(Folders(home / "models", home / "input", output, home / "temp", extra, aliases))
     options: dict[str, Any] = {

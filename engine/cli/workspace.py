@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.errors import WriteFailed
+from engine.shipped import IS_CHECKOUT, SHIPPED, shipped_models
 from engine.writing import make_folder
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must not load torch
@@ -20,8 +21,6 @@ if TYPE_CHECKING:  # imported when a command needs them: `--help` must not load 
     from engine.graph.workflow import Workflow
 
 __all__ = ["CacheBudget", "CustomNodes", "Home", "Workspace", "workspace"]
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 Home = Annotated[
     Path | None,
@@ -58,7 +57,8 @@ class Workspace:
 
         models, aliases = self.home / "models", os.environ.get("SIGMAGRAPH_ALIASES")
         further = read_aliases(Path(aliases) if aliases else None, models)
-        return Folders(models, self.home / "input", self.output, self.home / "temp", aliases=further)
+        inputs, temporary = self.home / "input", self.home / "temp"
+        return Folders(models, inputs, self.output, temporary, shipped_models(), further)
 
     @cached_property
     def nodes(self) -> "Mapping[str, Node]":
@@ -131,7 +131,8 @@ class _Declarations(Mapping[str, Any]):
 def workspace(
     home: Path | None = None, output: Path | None = None, custom_nodes: Sequence[Path] | None = None
 ) -> Workspace:
-    """The workspace at `home`: else here if there is a models folder, else the checkout this code lies in."""
+    """The workspace at `home`: else here if there is a models folder, else the checkout this code lies in, if any."""
     here = Path.cwd()
-    found = next((place for place in (here, CHECKOUT) if (place / "models").is_dir()), here)
+    places = (here, SHIPPED) if IS_CHECKOUT else (here,)
+    found = next((place for place in places if (place / "models").is_dir()), here)
     return Workspace(home or found, output or here / "output", tuple(custom_nodes or ()))

@@ -25,8 +25,9 @@ TWINS = {
 class Folders:
     """Model folders by name, and the input, output and temporary directory.
 
-    A folder name is a directory below `models` unless `extra` gives it others; `input`, `output` and `temp` are the
-    three working directories. A name may carry its folder, as the editor writes it: `picture.png [output]`.
+    A folder name is a directory below `models`, then those that `extra` lists; a list that names ours, too, says where
+    it stands. `input`, `output` and `temp` are the three working directories. A name may carry its folder, as the
+    editor writes it: `picture.png [output]`.
     `aliases` gives files further names, by folder; a file that is there under its own name wins.
     """
 
@@ -46,8 +47,11 @@ class Folders:
         """Where the files of a folder may lie, the first match wins."""
         if folder in PLACES:
             return [{"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[folder]]
-        names = (folder, *TWINS.get(folder, ()))
-        return [path for name in names for path in (*self.extra.get(name, ()), self.models / name)]
+        return [path for name in (folder, *TWINS.get(folder, ())) for path in self._listed(name)]
+
+    def _listed(self, name: str) -> list[Path]:
+        own, more = self.models / name, self.extra.get(name, [])
+        return list(more) if own in more else [own, *more]
 
     def files(self, folder: str) -> list[str]:
         """Names relative to the folder, `/` between parts, sorted; pictures for `input`, weights for model folders."""

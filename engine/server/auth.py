@@ -4,7 +4,6 @@ import base64
 import binascii
 import html
 from collections.abc import Collection
-from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
@@ -12,12 +11,13 @@ from aiohttp.typedefs import Handler
 
 from engine.jobs.job import LOCAL
 from engine.server.context import OWNER, empty, form_body
+from engine.shipped import SHIPPED
 
 __all__ = ["ACCOUNTS", "SCOPES", "Account", "Accounts", "auth", "login_routes", "require"]
 
 COOKIE = "sigmagraph_key"
 OPEN = frozenset({"/health", "/api/health", "/login"})
-WEB = Path(__file__).resolve().parents[2] / "web"
+WEB = SHIPPED / "web"
 
 
 class Account(Protocol):

@@ -65,7 +65,7 @@ def server(frontend: Path, tmp_path: Path) -> Iterator[Server]:
     workflows.mkdir()
     (workflows / "flat.json").write_text(json.dumps(FLAT))
     (workflows / "load.json").write_text(json.dumps(LOAD))
-    options = ("--frontend", str(frontend), "--workflows", str(workflows), "--custom-nodes", str(PACKS))
+    options = ("--frontend", str(frontend), "--workflows", str(workflows), "--custom-nodes", str(PACKS), "--slots", "1")
     running = Server(tmp_path / "home", *options).start()
     yield running
     running.stop()

@@ -34,13 +34,15 @@ def test_old_and_new_names_of_a_folder_show_the_same_files(folders: Folders) -> 
     assert folders.path("diffusion_models", "u.safetensors").name == "u.safetensors"
 
 
-def test_extra_directories_come_first(folders: Folders, tmp_path: Path) -> None:
+def test_extra_directories_come_after_ours_unless_they_say_where_ours_stands(folders: Folders, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
-    (tmp_path / "more/b.safetensors").write_bytes(b"other")
-    more = Folders(
-        folders.models, folders.input_dir, folders.output_dir, folders.temp_dir, {"checkpoints": [tmp_path / "more"]}
-    )
-    assert more.path("checkpoints", "b.safetensors").read_bytes() == b"other"
+    for name in ("b.safetensors", "c.safetensors"):
+        (tmp_path / "more" / name).write_bytes(b"other")
+    own, more = folders.models / "checkpoints", tmp_path / "more"
+    for extra, first in (([more], own), ([more, own], more)):
+        both = Folders(folders.models, folders.input_dir, folders.output_dir, folders.temp_dir, {"checkpoints": extra})
+        assert both.path("checkpoints", "b.safetensors").parent == first
+        assert both.path("checkpoints", "c.safetensors").parent == more
 
 
 def test_a_name_may_say_its_folder(folders: Folders) -> None:

@@ -20,10 +20,10 @@ from engine.server.settings import BadSettings, Settings, as_toml, load_settings
 
 def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "s.toml"
-    file.write_text('port = 1\nhost = "::1"\ncache_mb = 7\n')
+    file.write_text('port = 1\nhost = "::1"\ncache = "off"\n')
     environment = {"SIGMAGRAPH_PORT": "2", "SIGMAGRAPH_HOST": "localhost", "OTHER": "x"}
     settings = load_settings(file, environment, {"port": 3, "host": None})
-    assert (settings.port, settings.host, settings.cache_mb) == (3, "localhost", 7)
+    assert (settings.port, settings.host, settings.cache) == (3, "localhost", "off")
 
 
 def test_every_setting_is_a_flag_too() -> None:
@@ -95,10 +95,20 @@ def test_weight_folders_of_a_comfyui_installation_are_found(tmp_path: Path) -> N
         "b:\n  base_path: comfy\n  is_default: true\n  checkpoints: first\n"
     )
     base = tmp_path / "comfy"
-    assert extra_folders([file]) == {
-        "checkpoints": [base / "first", base / "models/checkpoints"],
+    ours, shipped = tmp_path / "models", tmp_path / "shipped"
+    extra = extra_folders([file], ours, {"checkpoints": [shipped]})
+    assert extra == {
+        "checkpoints": [base / "first", ours / "checkpoints", base / "models/checkpoints", shipped],
         "clip": [base / "models/clip", base / "more"],
     }
+    folders = Folders(ours, tmp_path, tmp_path, tmp_path, extra)
+    assert folders.directories("checkpoints") == extra["checkpoints"]
+    assert folders.directories("clip")[:3] == [ours / "clip", base / "models/clip", base / "more"]
+    for place, name in ((base / "first", "a"), (ours / "checkpoints", "a"), (ours / "clip", "b"), (base / "more", "b")):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{name}.safetensors").touch()
+    assert folders.path("checkpoints", "a.safetensors") == base / "first/a.safetensors"
+    assert folders.path("clip", "b.safetensors") == ours / "clip/b.safetensors"
 
 
 def test_a_damaged_paths_file_is_named(tmp_path: Path) -> None:
@@ -106,7 +116,7 @@ def test_a_damaged_paths_file_is_named(tmp_path: Path) -> None:
     for text in ("a: [", "just text", "a:\n  base_path: /nowhere\n  vae: x\n"):
         file.write_text(text)
         with pytest.raises((BadValue, MissingFile)):
-            extra_folders([file])
+            extra_folders([file], tmp_path / "models")
 
 
 def test_each_owner_has_folders_of_its_own_and_weights_are_shared(tmp_path: Path) -> None:

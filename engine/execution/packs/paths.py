@@ -40,9 +40,10 @@ def _directories(services: Folders) -> dict[str, Any]:
 def _adder(services: Folders) -> Callable[..., None]:
     def add_model_folder_path(folder_name: str, full_folder_path: str, is_default: bool = False) -> None:
         """Let a model folder have one more directory."""
+        fresh, own = Path(full_folder_path), services.models / folder_name
         known = list(services.extra.get(folder_name, ()))
-        fresh = Path(full_folder_path)
-        known = [fresh, *known] if is_default else [*known, fresh]
+        ours = [] if own in known else [own]
+        known = [fresh, *ours, *known] if is_default else [*known, fresh]
         services.extra = {**services.extra, folder_name: known}
 
     return add_model_folder_path

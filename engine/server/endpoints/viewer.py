@@ -17,10 +17,11 @@ from engine.server.endpoints.guard import Door
 from engine.server.endpoints.openapi import document
 from engine.server.endpoints.refusal import Refused
 from engine.server.machine import version_of
+from engine.shipped import SHIPPED
 
 __all__ = ["make_doors"]
 
-WEB = Path(__file__).resolve().parents[3] / "web"
+WEB = SHIPPED / "web"
 PATIENCE_S = 2.0
 ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 OWN = {"start.js": ("api-docs.js", "text/javascript")}
