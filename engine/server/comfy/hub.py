@@ -6,17 +6,19 @@ An owner's events reach that owner's sockets only. Nothing here waits for a clie
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 from aiohttp import web
 
 from engine.errors import EngineError
-from engine.jobs.events import Ended, JobEvent, Preview, Started, is_last
+from engine.jobs.events import JobEvent, Preview, Started, is_last
 from engine.jobs.protocol import Jobs
 from engine.server.comfy import wire
 from engine.server.comfy.outbox import Outbox
+from engine.server.comfy.resuming import NOTHING, Away, Mark, messages_of, retold
 from engine.server.context import JOBS
 
 __all__ = ["HUB", "Client", "Hub", "run_hub"]
@@ -33,7 +35,36 @@ class Client:
     takes_metadata: bool = False
     reads_logs: bool = False
     takes_bare_previews: bool = False
+    is_numbered: bool = False
     outbox: Outbox = field(default_factory=Outbox)
+    told: dict[str, tuple[int, int]] = field(default_factory=dict)
+    held: list[tuple[str, wire.Sent, Mark]] | None = None
+
+    def tell(self, job_id: str, sent: wire.Sent, mark: Mark) -> None:
+        """Queue a message of a job; one that is still being told what it missed gets it after that."""
+        if self.held is not None:
+            self.held.append((job_id, sent, mark))
+            return
+        self.told.setdefault(job_id, NOTHING)
+        if not isinstance(sent, wire.Message):
+            self.send(sent)
+            return
+        place = f"{job_id}:{mark.number}.{mark.place}"
+        text, replaces = (sent.numbered(place), None) if self.is_numbered else (sent.text, sent.replaces)
+        self.outbox.put(text, replaces, partial(self._is_told, job_id, mark))
+
+    def catch_up(self, missed: Mapping[str, tuple[int, int]]) -> None:
+        """Tell what was held back, as far as it is news."""
+        held, self.held = self.held or [], None
+        for job_id, sent, mark in held:
+            if mark.position > missed.get(job_id, NOTHING):
+                self.tell(job_id, sent, mark)
+
+    def _is_told(self, job_id: str, mark: Mark) -> None:
+        """It is on its way; of a job that has ended nothing more can be missed."""
+        self.told[job_id] = mark.position
+        if mark.is_end:
+            del self.told[job_id]
 
     def send(self, sent: wire.Sent) -> None:
         """Queue a message in the form this client reads."""
@@ -52,6 +83,7 @@ class Hub:
         self._clients: dict[tuple[str, str], Client] = {}
         self._narrators: dict[str, wire.Narrator] = {}
         self._client_ids: dict[str, str | None] = {}
+        self._away = Away()
         self._incoming: asyncio.Queue[JobEvent | Preview] = asyncio.Queue()
 
     def __len__(self) -> int:
@@ -59,20 +91,38 @@ class Hub:
 
     # -- clients -------------------------------------------------------------------------------------------------
 
-    async def join(self, client: Client) -> None:
-        """Register a socket and greet it; it takes the place of an older one with the same id."""
+    async def join(self, client: Client, after: Mapping[str, tuple[int, int]] | None = None) -> None:
+        """Register a socket and greet it; it takes the place of an older one with the same id.
+
+        It hears first what it missed of its jobs: since it left, or `after` what it says it has heard.
+        """
+        older = self._clients.get((client.owner, client.sid))
+        told = older.told if older is not None else self._away.back(client.owner, client.sid)
+        client.held = []
         self._clients[client.owner, client.sid] = client
         client.send(wire.status((await self.jobs.counts(client.owner)).remaining, client.sid))
+        await self._retell(client, told | dict(after or {}))
         for narrator in self._narrators.values():
             node_id = narrator.progress.running
             if (narrator.owner, narrator.client_id) == (client.owner, client.sid) and node_id is not None:
                 client.send(wire.Message("executing", {"node": node_id}))
+
+    async def _retell(self, client: Client, heard: dict[str, tuple[int, int]]) -> None:
+        """From the stored events, then what came meanwhile."""
+        missed = [each async for each in retold(self.jobs, client.owner, client.sid, heard)]
+        held, client.held = client.held, None
+        for job_id, sent, mark in missed:
+            heard[job_id] = mark.position
+            client.tell(job_id, sent, mark)
+        client.held = held
+        client.catch_up(heard)
 
     def leave(self, client: Client) -> None:
         """Forget a socket, unless a newer one has taken its id."""
         client.outbox.close()
         if self._clients.get((client.owner, client.sid)) is client:
             del self._clients[client.owner, client.sid]
+            self._away.left(client.owner, client.sid, client.told)
 
     def follow_logs(self, owner: str, sid: str, is_on: bool) -> None:
         """Send this client new log lines, or no more."""
@@ -123,7 +173,8 @@ class Hub:
         if narrator is None:
             return
         if preview.node_id in narrator.progress.nodes:
-            self._deliver(narrator, narrator.show(preview))
+            for sent in narrator.show(preview):
+                self._deliver(narrator, sent)
         elif preview.meta.get("is_result"):
             narrator.early.append(preview)
 
@@ -136,12 +187,11 @@ class Hub:
         if wire.changes_count(event):
             await self._status(event.owner)
         if narrator is not None:
-            self._deliver(narrator, narrator.tell(event))
+            for sent, mark in messages_of(narrator, event):
+                self._deliver(narrator, sent, mark)
             early, narrator.early = narrator.early, []
             for preview in early:
                 self._preview(preview)
-            if isinstance(event.body, Ended):
-                self._deliver(narrator, [wire.executing(event.job_id, None)] if narrator.has_begun else [])
         if is_last(event):
             self._narrators.pop(event.job_id, None)
             self._client_ids.pop(event.job_id, None)
@@ -154,15 +204,18 @@ class Hub:
         for client in clients:
             client.send(message)
 
-    def _deliver(self, narrator: wire.Narrator, messages: Iterable[wire.Sent]) -> None:
-        client = self._clients.get((narrator.owner, narrator.client_id or ""))
-        for sent in messages:
-            if narrator.client_id:
-                if client is not None:
-                    client.send(sent)
-            elif sent.to == "client_or_all":
-                for each in self._of(narrator.owner):
-                    each.send(sent)
+    def _deliver(self, narrator: wire.Narrator, sent: wire.Sent, mark: Mark | None = None) -> None:
+        if not narrator.client_id:
+            for each in self._of(narrator.owner) if sent.to == "client_or_all" else ():
+                each.send(sent)
+            return
+        client = self._clients.get((narrator.owner, narrator.client_id))
+        if client is None:
+            self._away.missed(narrator.owner, narrator.client_id, narrator.job_id)
+        elif mark is None:
+            client.send(sent)
+        else:
+            client.tell(narrator.job_id, sent, mark)
 
     def _of(self, owner: str) -> list[Client]:
         return [client for client in self._clients.values() if client.owner == owner]

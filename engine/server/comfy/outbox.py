@@ -1,7 +1,7 @@
 """What waits to be sent to one client. A client that reads slowly loses stale progress, and in the end its socket."""
 
 from asyncio import Event
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 
 __all__ = ["Outbox"]
@@ -12,11 +12,14 @@ MOST_BYTES = 256 * 1024 * 1024
 
 
 class Outbox:
-    """Messages in order; a waiting one is replaced by a newer one of the same key once the client lags behind."""
+    """Messages in order; a waiting one is replaced by a newer one of the same key once the client lags behind.
+
+    A message may come with what is to be called once it is sent.
+    """
 
     def __init__(self) -> None:
         self.is_closed = False
-        self._waiting: dict[int, str | bytes] = {}
+        self._waiting: dict[int, tuple[str | bytes, Callable[[], None] | None]] = {}
         self._size = 0
         self._turns = count()
         self._last: dict[str, int] = {}
@@ -25,7 +28,7 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, message: str | bytes, replaces: str | None = None) -> None:
+    def put(self, message: str | bytes, replaces: str | None = None, then: Callable[[], None] | None = None) -> None:
         """Queue a message; a client that is hopelessly behind is closed instead."""
         if self.is_closed:
             return
@@ -33,9 +36,9 @@ class Outbox:
         if replaces is not None:
             stale = self._last.get(replaces)
             if stale is not None and len(self._waiting) > PATIENCE and stale in self._waiting:
-                self._size -= len(self._waiting.pop(stale))
+                self._size -= len(self._waiting.pop(stale)[0])
             self._last[replaces] = key
-        self._waiting[key] = message
+        self._waiting[key] = message, then
         self._size += len(message)
         if len(self._waiting) > MOST_MESSAGES or self._size > MOST_BYTES:
             self.close()
@@ -56,6 +59,8 @@ class Outbox:
                 self._filled.clear()
                 await self._filled.wait()
                 continue
-            message = self._waiting.pop(next(iter(self._waiting)))
+            message, then = self._waiting.pop(next(iter(self._waiting)))
             self._size -= len(message)
             yield message
+            if then is not None:
+                then()

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from engine.server.comfy.hub import HUB, Client
+from engine.server.comfy.resuming import read_marks
 from engine.server.comfy.system import flags
 from engine.server.comfy.wire import Message
 from engine.server.context import OWNER, SETTINGS
@@ -20,14 +21,19 @@ CLOSE_S = 2.0
 
 
 async def socket(request: web.Request) -> web.WebSocketResponse:
-    """Serve one socket until either side closes it."""
+    """Serve one socket until either side closes it.
+
+    With `events=1` every message of a job names its `event`; `after=` (once per job) is the last one the client heard.
+    """
+    after = read_marks(request.query.getall("after", []))
     ws = web.WebSocketResponse(heartbeat=30.0, max_msg_size=4 * 1024 * 1024, compress=False, timeout=CLOSE_S)
     await ws.prepare(request)
     client = Client(request[OWNER], request.query.get("clientId") or secrets.token_hex(16))
     client.takes_bare_previews = request.app[SETTINGS].bare_previews
+    client.is_numbered = request.query.get("events") == "1"
     hub, sockets = request.app[HUB], request.app[SOCKETS]
     sockets.add(ws)
-    await hub.join(client)
+    await hub.join(client, after)
     writer = asyncio.create_task(_write(ws, client))
     try:
         await _read(ws, client, flags(request.app[SETTINGS]))

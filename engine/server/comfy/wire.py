@@ -47,6 +47,10 @@ class Message:
         """The frame; `type` comes first because one client reads the first bytes only."""
         return compact({"type": self.kind, "data": self.data})
 
+    def numbered(self, event: str) -> str:
+        """The frame with the event it is of, for clients that asked for that."""
+        return compact({"type": self.kind, "data": self.data, "event": event})
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
