@@ -34,7 +34,10 @@ STATUSES: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what a handler raises into an answer."""
+    """Turn what a handler raises into an answer; a body that says it is too large is not waited for."""
+    if (request.content_length or 0) > request.client_max_size:
+        message = f"the body has {request.content_length} bytes; this server takes at most {request.client_max_size}"
+        return reply({"error": {"type": "too_large", "message": message}}, 413)
     try:
         return await handler(request)
     except errors.EngineError as error:
