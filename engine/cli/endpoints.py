@@ -9,14 +9,17 @@ import typer
 from engine.cli.workspace import Home, workspace
 from engine.shipped import SHIPPED
 
-__all__ = ["ENDPOINTS", "endpoints"]
+__all__ = ["ENDPOINTS", "VARIABLE", "endpoints"]
 
 ENDPOINTS = SHIPPED / "workflows" / "endpoints"
 VARIABLE = "SIGMAGRAPH_ENDPOINTS"
 """The server's setting of that name: what is published here is served there."""
 
 endpoints = typer.Typer(help="List, check and try the published workflows.", invoke_without_command=True)
-Folder = Annotated[Path | None, typer.Option("--folder", help="The folder.", show_default="workflows/endpoints")]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--folder", envvar=VARIABLE, help="The folder.", show_default="workflows/endpoints"),
+]
 Demo = Annotated[bool, typer.Option("--demo", help="Bound to the demo checkpoint.")]
 
 
@@ -65,11 +68,12 @@ def attempt(
 ) -> None:
     """Run one call here, without a server, and print the paths of its pictures."""
     from engine.cli.report import Report
-    from engine.errors import UnknownName
+    from engine.errors import InvalidWorkflow, UnknownName
     from engine.execution.cache import MemoryCache
     from engine.execution.run import execute
     from engine.graph.plan import plan
     from engine.server.endpoints.endpoint import load_endpoints
+    from engine.server.endpoints.translation import translated
     from engine.server.endpoints.values import read_values
 
     found = load_endpoints(folder or ENDPOINTS, is_demo=demo)
@@ -79,7 +83,10 @@ def attempt(
     allowed = endpoint.allowed(space.nodes, space.folders)
     values = read_values(endpoint, _read(settings or []), allowed)
     bound = endpoint.bind(values.all, slug)
-    graph = space.validated(bound)
+    try:
+        graph = space.validated(bound)
+    except InvalidWorkflow as invalid:
+        raise translated(endpoint, invalid) from invalid
     space.require_output()
     with Report({node_id: node.title for node_id, node in bound.nodes.items()}, space) as report:
         result = execute(plan(graph, space.folders), space.folders, MemoryCache(), report)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.endpoints import ENDPOINTS
+from engine.cli.endpoints import ENDPOINTS, VARIABLE
 from engine.cli.workspace import Home, workspace
 
 __all__ = ["publish"]
@@ -15,7 +15,8 @@ def publish(
     workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
     slug: Annotated[str | None, typer.Option(help="Its name in paths.", show_default="the file's name")] = None,
     to: Annotated[
-        Path | None, typer.Option(help="The folder of endpoints.", show_default="workflows/endpoints")
+        Path | None,
+        typer.Option(envvar=VARIABLE, help="The folder of endpoints.", show_default="workflows/endpoints"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an endpoint of that name.")] = False,
     home: Home = None,

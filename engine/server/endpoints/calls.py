@@ -1,15 +1,12 @@
 """The three ways to ask for pictures: `/v1` waits for them, `/v2` and `/workflows` say where to come back."""
 
 import json
-import math
 import uuid
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
-from engine.errors import EngineError, InvalidWorkflow
-from engine.graph.problems import Problem
+from engine.errors import InvalidWorkflow
 from engine.jobs.job import LOCAL, Job, State, Submission
 from engine.server.context import FOLDERS, JOBS, reply
 from engine.server.endpoints import wire
@@ -18,7 +15,8 @@ from engine.server.endpoints.endpoint import Endpoint
 from engine.server.endpoints.guard import endpoint_of, take_token
 from engine.server.endpoints.refusal import Refused
 from engine.server.endpoints.replies import finished
-from engine.server.endpoints.values import Fault, InvalidValues, Values, read_values
+from engine.server.endpoints.translation import translated
+from engine.server.endpoints.values import InvalidValues, Values, read_values
 from engine.server.endpoints.wishes import read_wishes
 
 __all__ = ["call", "flow", "submit"]
@@ -103,7 +101,7 @@ async def _accept(request: web.Request, endpoint: Endpoint) -> Job:
     try:
         return (await jobs.submit(submission)).job
     except InvalidWorkflow as invalid:
-        raise _translated(endpoint, invalid) from invalid
+        raise translated(endpoint, invalid) from invalid
 
 
 def _meta(endpoint: Endpoint, values: Values) -> dict[str, Any]:
@@ -150,32 +148,3 @@ def _parsed(raw: bytes) -> Any:
 
 def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
-
-
-def _translated(endpoint: Endpoint, invalid: InvalidWorkflow) -> EngineError:
-    """What the graph refuses, in the words of the request; weights that are not there name their command."""
-    problems = [each for each in invalid.problems if isinstance(each, Problem)]
-    missing = [str(each.received) for each in problems if str(each.received) in endpoint.manifest.weights]
-    if missing:
-        lines = [f"{name} is missing; `{endpoint.manifest.weights[name]}` brings it" for name in dict.fromkeys(missing)]
-        return Refused(502, "weights_missing", "; ".join(lines), missing=missing)
-    faults = [fault for each in problems if (fault := _fault(endpoint, each)) is not None]
-    if faults:
-        return InvalidValues(faults)
-    return Refused(500, "invalid_workflow", f"The published graph cannot run: {invalid}")
-
-
-def _fault(endpoint: Endpoint, problem: Problem) -> Fault | None:
-    name = endpoint.parameter_at(problem.node_id, problem.input)
-    if name is None:
-        return None
-    return Fault(
-        problem.code, name, f"{name}: {problem.message}", problem.received, _plain(problem.allowed), problem.nearest
-    )
-
-
-def _plain(allowed: Any) -> Any:
-    """Bounds as JSON can hold them."""
-    if isinstance(allowed, Sequence) and not isinstance(allowed, str):
-        return [None if isinstance(each, float) and not math.isfinite(each) else each for each in allowed]
-    return dict(allowed) if isinstance(allowed, Mapping) else allowed

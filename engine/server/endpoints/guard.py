@@ -19,6 +19,7 @@ from engine.server.endpoints.refusal import Refused, answer
 
 __all__ = ["GUARDED", "Door", "endpoint_of", "guarded", "own_door", "rate_headers", "take_token"]
 
+CHALLENGE = {"WWW-Authenticate": 'ApiKey header="x-api-key"'}  # RFC 9110 wants one with every 401
 NO_KEY = "Missing Authorization or x-api-key in header"
 GUARDED: web.AppKey[frozenset[Handler]] = web.AppKey("guarded", frozenset)
 
@@ -70,10 +71,10 @@ async def _caller(request: web.Request, scope: str | None) -> Caller:
     if not key:
         has_bearer = request.headers.get("Authorization", "").lower().startswith("bearer")
         hint = "; a bearer token is not accepted" if has_bearer else ""
-        raise Refused(401, "missing_key", NO_KEY + hint)
+        raise Refused(401, "missing_key", NO_KEY + hint, headers=CHALLENGE)
     standing = await accounts.identify(key)
     if standing is None:
-        raise Refused(401, "unknown_key", "Invalid API key: it is unknown or was revoked")
+        raise Refused(401, "unknown_key", "Invalid API key: it is unknown or was revoked", headers=CHALLENGE)
     if not {scope, "admin"} & set(standing.scopes):
         raise Refused(403, "forbidden", f"This key lacks the scope {scope!r}", scope=scope)
     return Caller(standing.id, standing)

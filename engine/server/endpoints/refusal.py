@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
 
 from engine import errors
 from engine.server.context import reply
 from engine.server.endpoints.outputs import Gone
+from engine.server.endpoints.translation import MissingWeights
 from engine.server.endpoints.values import InvalidValues
 
 __all__ = ["Refused", "answer"]
@@ -25,6 +27,7 @@ TABLE: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that fi
     (errors.StoreFailed, 502),
     (errors.IllegalMove, 409),
     (Gone, 410),
+    (MissingWeights, 502),
     (InvalidValues, 400),
     (errors.BadDocument, 400),
 )
@@ -46,7 +49,7 @@ class Refused(errors.EngineError):
 
     def response(self) -> web.Response:
         """The answer."""
-        response = reply({"error": str(self), "code": self.code, **self.facts}, self.status)
+        response = reply({"error": "; ".join(str(self).splitlines()), "code": self.code, **self.facts}, self.status)
         response.headers.update(self.headers)
         return response
 
@@ -62,6 +65,8 @@ def answer(error: Exception, request: web.Request) -> web.Response:
         return _known(error, request)
     if isinstance(error, web.HTTPException):
         return _of_http(error)
+    if isinstance(error, RequestPayloadError):  # compressed or cut into chunks, it said, and was not
+        return Refused(400, "malformed_body", f"The body cannot be read: {error}").response()
     LOG.error("request failed", exc_info=error, extra={"path": request.path, "method": request.method})
     return Refused(500, "internal_error", "Internal server error").response()
 
@@ -70,8 +75,11 @@ def _known(error: errors.EngineError, request: web.Request) -> web.Response:
     status = next((status for kind, status in TABLE if isinstance(error, kind)), 500)
     if status >= 500:
         LOG.error("request failed", extra={"path": request.path, "error": str(error), "code": error.code})
-    headers = {"Retry-After": RETRY_S} if status == 502 else {}
+    is_short = status == 502 and not isinstance(error, MissingWeights)
+    headers = {"Retry-After": RETRY_S} if is_short else {}
     facts: dict[str, Any] = {}
+    if isinstance(error, MissingWeights):
+        facts = {"missing": error.missing}
     if isinstance(error, errors.InsufficientCredits):
         facts = {"available": error.available / 1e6, "cost": error.cost / 1e6}
     if isinstance(error, errors.SpendLimitReached):

@@ -1,6 +1,7 @@
 """Jobs in this protocol's words: states, metrics, headers, bodies. Pure: reads no file and asks nobody."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.jobs.job import LOCAL, Failure, Job, State
@@ -43,8 +44,9 @@ def accepted(job: Job, base: str) -> dict[str, Any]:
 
 
 def error_of(job: Job) -> Failure:
-    """Why an ended job brought nothing."""
-    return job.failure or ENDS.get(job.state, Failure("failed", "The request failed"))
+    """Why an ended job brought nothing, in one line."""
+    failure = job.failure or ENDS.get(job.state, Failure("failed", "The request failed"))
+    return replace(failure, message="; ".join(failure.message.splitlines()))
 
 
 def remaining(standing: Standing | None) -> float | None:

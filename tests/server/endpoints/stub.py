@@ -61,7 +61,7 @@ def sample(
     """Colours; `fail` in the prompt fails, `wait` stays until it is cancelled."""
     RUNS.append(positive)
     if "fail" in positive:
-        raise ValueError("the stub was told to fail")
+        raise ValueError("the stub was told to fail\nby its prompt")
     while "wait" in positive:
         yield Progress(1, steps)
         time.sleep(0.002)

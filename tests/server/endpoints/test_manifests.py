@@ -11,8 +11,10 @@ from engine.graph.document import load_workflow
 from engine.server.endpoints.endpoint import declaration_problems, load_endpoint, load_endpoints
 from engine.server.endpoints.manifest import BadEndpoint
 from engine.server.endpoints.values import InvalidValues, read_values
+from nodes import NODES as REAL
 from tests.server.endpoints.conftest import ENDPOINTS, ROOT
 from tests.server.endpoints.stub import NODES
+from tests.server.endpoints.test_replies import PAGE_SAMPLERS, PAGE_SCHEDULES
 
 NAME = "stable-diffusion-3.5-turbo-txt2img"
 
@@ -35,6 +37,17 @@ def test_the_shipped_manifests_fit_their_graphs(is_demo: bool) -> None:
     found = load_endpoints(ENDPOINTS, is_demo=is_demo)
     assert len(found) == 2
     assert [problem for each in found.values() for problem in declaration_problems(each, NODES)] == []
+
+
+@pytest.mark.parametrize("is_demo", [False, True])
+def test_the_real_nodes_take_every_name_of_the_pages(is_demo: bool) -> None:
+    for endpoint in load_endpoints(ENDPOINTS, is_demo=is_demo).values():
+        assert declaration_problems(endpoint, REAL) == []
+        allowed = endpoint.allowed(REAL, None)
+        aliases = endpoint.manifest.parameters["sampler"].aliases
+        assert set(PAGE_SAMPLERS) <= {*allowed["sampler"], *aliases}
+        assert set(aliases.values()) <= set(allowed["sampler"])
+        assert set(PAGE_SCHEDULES) <= set(allowed["scheduler"])
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,14 @@ RATIOS = {
     "21:9 landscape 1536x640": (1536, 640),
 }
 
+PAGE_SAMPLERS = (
+    *("euler", "euler_cfg_pp", "euler_ancestra", "leuler_ancestral_cfg_pp", "heun", "heunpp2", "dpm_2"),
+    *("dpm_2_ancestral", "lms", "dpm_fast", "dpm_adaptive", "dpmpp_2s_ancestral", "dpmpp_2s_ancestral_cfg_pp"),
+    *("dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m", "dpmpp_2m_cfg_pp", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "dpmpp_3m_sde"),
+    *("dpmpp_3m_sde_gpu", "ddpm", "lcm", "ipndm", "ipndm_v", "deis"),
+)
+PAGE_SCHEDULES = ("normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta")
+
 
 def picture(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
@@ -110,29 +118,100 @@ async def test_sizes_are_rounded_to_sixteen_and_reported(asked: int, real: int, 
         assert json.loads(response.headers["x-output-metadata"])["width"] == real
 
 
-async def test_formats_and_qualities(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+async def test_every_format_and_quality_is_what_an_encoder_makes_of_the_pixels(kind: str, tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
-        for kind in ("jpeg", "png", "webp"):
-            sizes = []
-            for quality in (10, 95, 100):
-                response, body = await posted(served, LARGE, "image/*", image_format=kind, image_quality=quality)
-                assert response.content_type == f"image/{kind}"
-                assert picture(body).format == kind.upper()
-                assert not picture(body).info.get("prompt")
-                sizes.append(len(body))
-            assert kind != "jpeg" or sizes[0] != sizes[2]
+        _, lossless = await posted(served, LARGE, "image/*", image_format="png")
+        for quality in (10, 11, 50, 95, 99, 100):
+            response, body = await posted(served, LARGE, "image/*", image_format=kind, image_quality=quality)
+            assert response.content_type == f"image/{kind}"
+            wanted = io.BytesIO()
+            picture(lossless).save(wanted, kind.upper(), quality=quality)
+            assert kind == "png" or body == wanted.getvalue()
+            assert kind != "png" or body == lossless
+            assert not {"prompt", "workflow"} & set(picture(body).info)
 
 
-@pytest.mark.parametrize("count", [1, 2, 10])
-async def test_a_batch_comes_as_a_list_of_different_pictures(count: int, tmp_path: Path) -> None:
+ACCEPTS = (
+    None,
+    "*/*",
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/*",
+    "image/*;q=0.5, application/json",
+    "application/json",
+    "application/json, text/plain, */*",
+    "application/json;q=0.5, image/webp",
+    "text/html",
+)
+NAMES_IMAGE = ("image/jpeg", "image/png", "image/webp", "image/*", "application/json;q=0.5, image/webp")
+PREFERS_JSON = ("image/*;q=0.5, application/json", "application/json")
+
+
+def expected_form(path: str, accept: str | None, base64_asked: bool | None, count: int) -> str:
+    """What docs/api.md says about how pictures come back, written anew as a table."""
+    in_text = base64_asked if base64_asked is not None else path == TURBO
+    if base64_asked:
+        return "base64"
+    if accept in NAMES_IMAGE:
+        is_image = True
+    elif accept in PREFERS_JSON:
+        is_image = False
+    else:
+        is_image = path == TURBO and base64_asked is False
+    return "image" if is_image and count == 1 else "base64" if in_text else "url"
+
+
+@pytest.mark.parametrize("count", range(1, 11))
+@pytest.mark.parametrize("path", [LARGE, TURBO])
+async def test_a_batch_of_every_size_comes_as_documented_for_every_accept(
+    path: str, count: int, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as served:
+
+        async def pictures(accept: str | None, asked: bool | None) -> list[bytes]:
+            fields = {**SMALL, "batch_size": count, **({} if asked is None else {"base64": asked})}
+            headers, skip = ({"Accept": accept}, ()) if accept is not None else ({}, ("Accept",))
+            response = await served.client.post(path, json=fields, headers=headers, skip_auto_headers=skip)
+            assert response.status == 200
+            form = expected_form(path, accept, asked, count)
+            if form == "image":
+                assert response.content_type == "image/jpeg"
+                return [await response.read()]
+            reply = await response.json()
+            assert reply["image"] == reply["images"][0]
+            assert ("image_url" in reply) is (form == "url")
+            assert ("note" in reply) is (accept in NAMES_IMAGE and count > 1)
+            if form == "base64":
+                return [base64.b64decode(each) for each in reply["images"]]
+            return [await (await served.client.get(local(each))).read() for each in reply["images"]]
+
+        first = await pictures(None, None)
+        assert len(set(first)) == len(first) == count
+        for accept in ACCEPTS:
+            for asked in (None, False, True):
+                assert await pictures(accept, asked) == first
+
+
+@pytest.mark.parametrize("count", [1, 10])
+async def test_the_picture_of_a_batch_is_the_same_on_every_route(count: int, tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         _, body = await posted(served, LARGE, batch_size=count, base64=True)
         images = json.loads(body)["images"]
-        assert len(set(images)) == len(images) == count
-        _, body = await posted(served, LARGE, batch_size=count)
-        urls = json.loads(body)["images"]
-        fetched = [await (await served.client.get(local(url))).read() for url in urls]
-        assert [base64.b64encode(each).decode() for each in fetched] == images
+        for route, result in (("/v2/", "/v2/requests/"), ("/workflows/", "/workflows/request/")):
+            for asked in (False, True):
+                path = LARGE.replace("/v1/", route)
+                accepted = await served.client.post(path, json={**SMALL, "batch_size": count, "base64": asked})
+                request_id = (await accepted.json())["request_id"]
+                await served.jobs.wait(request_id)
+                output = (await (await served.client.get(result + request_id)).json())["output"]
+                found = [output] if count == 1 else output
+                if not asked:
+                    urls = [local(each) for each in found]
+                    data = [await (await served.client.get(each)).read() for each in urls]
+                    found = [base64.b64encode(each).decode() for each in data]
+                assert found == images
 
 
 async def test_a_random_seed_is_reported_and_gives_the_same_bytes_again(tmp_path: Path) -> None:
@@ -145,6 +224,17 @@ async def test_a_random_seed_is_reported_and_gives_the_same_bytes_again(tmp_path
         assert again == body
 
 
+async def test_a_random_seed_is_reported_by_the_result_of_a_request_too(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        accepted = await served.client.post(LARGE.replace("/v1/", "/v2/"), json={**SMALL, "seed": -1})
+        request_id = (await accepted.json())["request_id"]
+        await served.jobs.wait(request_id)
+        result = await (await served.client.get(f"/v2/requests/{request_id}")).json()
+        _, again = await posted(served, LARGE, "image/*", seed=result["seed"])
+        assert await (await served.client.get(local(result["output"]))).read() == again
+        assert result["metadata"]["seed"] == result["seed"] >= 0
+
+
 async def test_every_sampler_and_schedule_and_the_misspelt_names(tmp_path: Path) -> None:
     aliases = {"euler_ancestra": "euler_ancestral", "leuler_ancestral_cfg_pp": "euler_ancestral_cfg_pp"}
 
@@ -154,6 +244,8 @@ async def test_every_sampler_and_schedule_and_the_misspelt_names(tmp_path: Path)
             response, _ = await posted(served, TURBO, "image/*", **{name: value})
             return str(json.loads(response.headers["x-output-metadata"])[name])
 
+        assert set(PAGE_SAMPLERS) <= {*SOLVERS, *aliases}
+        assert set(PAGE_SCHEDULES) <= set(SCHEDULES)
         samplers = [*SOLVERS, *aliases]
         found = await asyncio.gather(*(used("sampler", each) for each in samplers))
         assert found == [aliases.get(each, each) for each in samplers]

@@ -1,6 +1,10 @@
 """Each status of the protocol's table: its body and its headers."""
 
 import asyncio
+import json
+import re
+import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +18,15 @@ V2 = LARGE.replace("/v1/", "/v2/")
 
 
 async def refused(served: Served, path: str, status: int, **options: Any) -> tuple[Any, Any]:
-    """The body and headers of a POST that is refused."""
+    """The body and headers of a POST that is refused: JSON with one line, a code, and nothing about credits spent."""
     options.setdefault("json", dict(SMALL))
     response = await served.client.post(path, **options)
     body = await response.json()
     assert response.status == status, body
     assert response.content_type == "application/json"
-    assert isinstance(body["error"], str)
-    assert isinstance(body["code"], str)
+    assert "\n" not in body["error"]
+    assert re.fullmatch("[a-z_]+", body["code"])
+    assert not {"x-cost", "x-remaining-credits", "x-generation-time"} & {name.lower() for name in response.headers}
     return body, response.headers
 
 
@@ -34,6 +39,15 @@ async def test_200_names_what_it_cost_and_what_is_left(tmp_path: Path) -> None:
         assert float(response.headers["x-cost"]) == pytest.approx(price, abs=1e-6)
         assert float(response.headers["x-remaining-credits"]) == pytest.approx(1.0 - price, abs=1e-6)
         assert response.headers["x-rate-limit-remaining"] == "599"
+        reset = datetime.strptime(response.headers["x-rate-limit-reset-at-utc"], "%Y-%m-%dT%H:%M:%SZ")
+        assert abs(reset.replace(tzinfo=UTC) - datetime.now(UTC)) < timedelta(seconds=5)
+        assert response.headers["x-seed-value"] == "98552302"
+        assert response.headers["x-request-id"] == (await response.json())["request_id"]
+        job = await served.jobs.get(response.headers["x-request-id"])
+        assert float(response.headers["x-generation-time"]) == pytest.approx(job.run_s, abs=1e-3)
+        facts = json.loads(response.headers["x-output-metadata"])
+        assert (facts["sampler"], facts["scheduler"], facts["seed"]) == ("euler", "sgm_uniform", 98552302)
+        assert (facts["width"], facts["height"], facts["steps"]) == (64, 64, 10)
 
 
 async def test_400_lists_every_field_with_value_allowed_and_nearest(tmp_path: Path) -> None:
@@ -110,12 +124,14 @@ async def test_fields_nobody_knows_are_told_or_refused_as_the_manifest_says(tmp_
 async def test_401_without_a_key_with_a_bearer_token_and_with_a_wrong_key(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         key = await served.key()
-        body, _ = await refused(served, LARGE, 401)
+        body, headers = await refused(served, LARGE, 401)
         assert body["error"] == "Missing Authorization or x-api-key in header"
+        assert headers["WWW-Authenticate"] == 'ApiKey header="x-api-key"'
         body, _ = await refused(served, LARGE, 401, headers={"Authorization": f"Bearer {key['x-api-key']}"})
         assert body["error"].startswith("Missing Authorization or x-api-key in header")
-        body, _ = await refused(served, LARGE, 401, headers={"x-api-key": "SG_0000"})
+        body, headers = await refused(served, LARGE, 401, headers={"x-api-key": "SG_0000"})
         assert body["code"] == "unknown_key"
+        assert headers["WWW-Authenticate"] == 'ApiKey header="x-api-key"'
 
 
 async def test_401_for_a_revoked_key(tmp_path: Path) -> None:
@@ -219,8 +235,10 @@ async def test_422_on_both_urls_of_a_failed_request_which_costs_nothing(tmp_path
             response = await served.client.get(path, headers=key)
             body = await response.json()
             assert response.status == 422
+            assert response.content_type == "application/json"
+            assert "x-cost" not in response.headers
             assert body["status"] == "FAILED"
-            assert "the stub was told to fail" in body["error"]
+            assert "the stub was told to fail; by its prompt" in body["error"]
             assert "cost" not in body["metrics"]
         balance = await served.client.get("/v1/get-user-credits", headers=key)
         assert (await balance.json())["credits"] == 1.0
@@ -265,6 +283,22 @@ async def test_502_names_the_missing_weights_and_the_command_that_brings_them(tm
         (tmp_path / "models/checkpoints/sd3.5_large.safetensors").unlink()
         body, _ = await refused(served, LARGE, 502)
         assert body["error"] == "sd3.5_large.safetensors is missing; `sigmagraph fetch sd3.5-large` brings it"
+
+
+async def test_502_names_every_missing_file_on_a_machine_without_weights(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        for folder in ("checkpoints", "text_encoders"):
+            shutil.rmtree(tmp_path / "models" / folder)
+        for path, name in ((LARGE, "sd3.5-large"), (TURBO, "sd3.5-large-turbo")):
+            key = await served.key()
+            body, _ = await refused(served, path, 502, headers=key)
+            assert body["missing"] == [
+                f"{name.replace('-', '_')}.safetensors",
+                *("clip_l.safetensors", "clip_g.safetensors", "t5xxl_fp16.safetensors"),
+            ]
+            assert f"; `sigmagraph fetch {name}` brings it; " in body["error"]
+            assert body["error"].count("`sigmagraph fetch text-encoders` brings it") == 3
+            assert body["code"] == "weights_missing"
 
 
 async def test_504_lets_the_request_go_on_and_says_where(tmp_path: Path) -> None:
