@@ -51,7 +51,7 @@ def serve(
     batch_evaluations: Annotated[
         int | None, typer.Option(help="Jobs that share a forward; may change last bits.", show_default="1")
     ] = None,
-    cache_mb: Annotated[int | None, typer.Option(help="Memory for cached results.", show_default="4096")] = None,
+    cache: Annotated[str | None, typer.Option(help="Results kept: memory=4GiB,disk=20GiB, or off.")] = None,
     stop_deadline_s: Annotated[float | None, typer.Option(help="How long a stop waits.", show_default="30")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or text.", show_default="json")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,

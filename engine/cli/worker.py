@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from engine.cli.caching import open_store
 from engine.cli.owners import folders_of
 from engine.cli.packs import load_custom_nodes
 from engine.cli.plugins import load_what_loads
-from engine.execution.cache import MemoryCache
 from engine.execution.folders import Folders
+from engine.execution.settings import CacheSettings
 from engine.graph.node import Node
 from engine.jobs.worker import Picture, Setup
 from engine.models.memory.device import best_device, host_free_bytes
@@ -40,7 +41,8 @@ def build(options: Mapping[str, Any]) -> Setup:
     """Everything a worker needs, from options that are JSON."""
     load_what_loads([Path(file) for file in options.get("plugins", ())], lambda error: log.error("left out: %s", error))
     base = folders_from(options)
-    cache = MemoryCache(int(options.get("cache_mb", 4096)) << 20)
+    budget, folder = str(options.get("cache", "disk=0")), Path(options.get("cache_folder", base.temp_dir / "cache"))
+    cache = open_store(CacheSettings.parse(budget), folder, lambda message: log.warning("cache: %s", message))
 
     def free(unload_models: bool, free_memory: bool) -> None:
         if unload_models or free_memory:  # weights live in cached results, so both empty the cache

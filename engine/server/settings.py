@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from engine.errors import BadValue, EngineError, MissingFile, suggestion
+from engine.execution.settings import CacheSettings
 
 __all__ = ["PREFIX", "Settings", "as_toml", "load_settings"]
 
@@ -60,7 +61,7 @@ class Settings(BaseModel):
     batch_evaluations: int = Field(
         1, ge=1, le=64, description="jobs whose samplers share a forward; above 1 the last bits may differ"
     )
-    cache_mb: int = Field(4096, ge=0, description="memory for cached results of nodes")
+    cache: str = Field("disk=0", description="cached results: memory=4GiB,disk=20GiB or off; default: memory alone")
     private_webhooks: bool = Field(False, description="let webhooks go to addresses of private networks")
     stop_deadline_s: float = Field(30.0, ge=0, description="how long a stop waits for the running job")
     log_format: Literal["json", "text"] = Field("json", description="form of the log on stderr")
@@ -72,6 +73,15 @@ class Settings(BaseModel):
     def _is_origin(cls, value: str | None) -> str | None:
         if value not in (None, "*") and not str(value).startswith(("http://", "https://")):
             raise ValueError("must be * or start with http:// or https://")
+        return value
+
+    @field_validator("cache")
+    @classmethod
+    def _is_budget(cls, value: str) -> str:
+        try:
+            CacheSettings.parse(value)
+        except BadValue as error:
+            raise ValueError(str(error)) from None
         return value
 
     @property
