@@ -20,6 +20,7 @@ class Trace:
         self._lock = threading.Lock()
         self._records: list[dict[str, Any]] = []
         self._jobs: dict[str, int] = {}
+        self._open: dict[tuple[str, str], str] = {}
 
     def listener(self, job: str = "run", then: Emit = lambda event: None) -> Emit:
         """A listener for one job that notes each event and hands it on."""
@@ -39,18 +40,28 @@ class Trace:
     def _note(self, job: str, event: events.Event) -> None:
         match event:
             case events.NodeStarted():
+                self._open[job, event.node_id] = event.class_type
                 self._add(job, "b", event.class_type, event.node_id, {"node": event.node_id})
             case events.NodeProgress():
                 done = {"value": event.value, "maximum": event.maximum}
                 self._add(job, "n", "step", event.node_id, done)
-            case events.NodeFinished() if event.source == "executed":
+            case events.NodeFinished() if self._open.pop((job, event.node_id), None) is not None:
                 self._add(job, "e", event.class_type, event.node_id, {"milliseconds": event.milliseconds})
             case events.NodeFinished():
                 self._add(job, "n", f"{event.class_type} from {event.source}", event.node_id, {})
-            case events.NodeBlocked() | events.RunFailed():
-                self._add(job, "n", f"{type(event).__name__}: {event.message}", event.node_id, {})
+            case events.NodeBlocked():
+                self._add(job, "n", f"NodeBlocked: {event.message}", event.node_id, {})
+            case events.RunFailed() | events.RunCancelled():
+                reason = f": {event.message}" if isinstance(event, events.RunFailed) else ""
+                self._add(job, "n", type(event).__name__ + reason, event.node_id, {})
+                self._close(job)
             case _:
                 self._add(job, "n", type(event).__name__, "", {})
+
+    def _close(self, job: str) -> None:
+        """End the bars of nodes that were under way when a run was broken off."""
+        for begun in [each for each in self._open if each[0] == job]:
+            self._add(job, "e", self._open.pop(begun), begun[1], {})
 
     def _add(self, job: str, phase: str, name: str, node_id: str, arguments: dict[str, Any]) -> None:
         at = (self._clock() - self._began) * 1e6

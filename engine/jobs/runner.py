@@ -112,7 +112,7 @@ class Runner:
         while (call := self._outbox.get()) is not None:
             try:
                 call()
-            except Exception:
+            except Exception:  # a preview nobody can encode, a front that is gone: whatever it is, the next is told
                 LOG.exception("what a run said could not be sent")
 
     def _check(self, prompt: Mapping[str, Any], targets: Sequence[str] | None, owner: str) -> dict[str, Any]:

@@ -57,12 +57,64 @@ def test_nodes_behind_a_cached_one_are_not_needed() -> None:
     assert fates(SUM, store) == {"a": "unneeded", "b": "memory", "s": "runs"}
 
 
+def assert_readable(written: list[dict[str, Any]]) -> None:
+    """The rules of Chrome's trace event format (JSON object form) for metadata and nestable async events."""
+    opened: dict[tuple[Any, ...], list[str]] = {}
+    for record in written:
+        assert isinstance(record["name"], str)
+        assert isinstance(record["pid"], int)
+        assert record["ph"] in ("M", "b", "n", "e")
+        if record["ph"] == "M":
+            assert record["name"] == "process_name"
+            assert isinstance(record["args"]["name"], str)
+            continue
+        assert isinstance(record["tid"], int)
+        assert isinstance(record["ts"], int | float)
+        assert record["ts"] >= 0
+        assert record["cat"]
+        assert record["id"]
+        lane = opened.setdefault((record["cat"], record["id"], record["pid"]), [])
+        if record["ph"] == "b":
+            lane.append(record["name"])
+        elif record["ph"] == "e":
+            assert lane.pop() == record["name"]
+    assert not any(opened.values())
+
+
+def test_traces_of_jobs_that_succeed_fail_and_are_cancelled_follow_the_rules_of_the_viewers(
+    tmp_path: Path, nodes: dict[str, Node]
+) -> None:
+    trace, store = Trace(), Store(MemoryCache())
+    fails = prompt(a=("P.AsyncAdd", {"a": -1, "milliseconds": 0}), s=("Show", {"value": ["a", 0]}))
+    waits = prompt(w=("P.Sleeps", {"steps": 5, "milliseconds": 0}), s=("Show", {"value": ["w", 0]}))
+    blocks = prompt(b=("P.Block", {"value": 1, "message": "no"}), s=("Show", {"value": ["b", 0]}))
+    loops = prompt(c=("P.Countdown", {"count": 3, "total": 0}), s=("Show", {"value": ["c", 0]}))
+    for name, document in {"sum": SUM, "again": SUM, "fails": fails, "blocks": blocks, "loops": loops}.items():
+        execute(plan(checked(document, nodes)), None, store, trace.listener(name))
+    heard: list[object] = []
+    result = execute(
+        plan(checked(waits, nodes)),
+        None,
+        store,
+        trace.listener("waits", heard.append),
+        cancelled=lambda: len(heard) > 3,
+    )
+    assert result.is_cancelled
+    trace.write(tmp_path / "trace.json")
+    written = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))
+    assert written["displayTimeUnit"] == "ms"
+    assert_readable(written["traceEvents"])
+    assert sum(record["ph"] == "b" for record in written["traceEvents"]) > 12
+    assert any(record["name"] == "RunCancelled" for record in written["traceEvents"])
+
+
 def test_a_trace_holds_a_begin_and_an_end_for_each_node(tmp_path: Path) -> None:
     trace = Trace(clock=count().__next__)
     execute(plan(checked(SUM)), None, None, trace.listener("one"))
     trace.write(tmp_path / "trace.json")
     written = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
     assert written[0] == {"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "one"}}
+    assert_readable(written)
     for node_id in "abs":
         phases = [record["ph"] for record in written if record.get("id") == f"1.{node_id}"]
         assert phases == ["b", "e"]
