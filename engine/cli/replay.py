@@ -60,9 +60,13 @@ def replay(
 
 
 def _read(space: Workspace, file: Path) -> "Recorded":
+    from engine.cli.stored import stored_workflow
     from engine.errors import MissingFile
-    from engine.execution.replay import read_recorded
+    from engine.execution.replay import Recorded, read_recorded
 
+    stored = stored_workflow(space.home, file)
+    if stored is not None:
+        return Recorded(stored)
     try:
         data = file.read_bytes()
     except OSError as error:

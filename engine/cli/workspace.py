@@ -77,7 +77,8 @@ class Workspace:
         return open_store(CacheSettings.parse(budget or "disk=0"), self.home / "cache", warn)
 
     def load(self, path: Path) -> "Workflow":
-        """Read a workflow file of any kind."""
+        """Read a workflow file of any kind, or one stored under that name."""
+        from engine.cli.stored import stored_workflow
         from engine.graph.document import load_workflow
 
         return load_workflow(path, self.declarations)
@@ -85,6 +86,9 @@ class Workspace:
     @property
     def declarations(self) -> Mapping[str, Any]:
         """The nodes in `/object_info` form, for documents of the editor."""
+        stored = stored_workflow(self.home, path)
+        if stored is not None:
+            return stored
         return _Declarations(self)
 
     def picture(self, record: Mapping[str, Any]) -> Path:

@@ -4,6 +4,7 @@ The body is JSON with fields, a form with a file, or the bare bytes of a picture
 """
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,10 @@ from engine.graph.node import Node, Services
 from engine.graph.overrides import override, override_values
 from engine.graph.workflow import Workflow
 from engine.jobs.job import Webhook
+from engine.server.comfy.userdata import user_root
 from engine.server.context import JOBS, NO_FORM, OWNER, SETTINGS, folders, json_body
 from engine.server.files import resolve
+from engine.server.library import Library
 
 __all__ = ["Incoming", "changed", "declarations", "prompt_body", "read_incoming", "recorded_of", "webhook_of"]
 
@@ -33,6 +36,11 @@ class Incoming:
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     data: bytes | None = None
+
+    def written(self) -> bytes:
+        """What was asked, as bytes that are equal for equal requests, however the form was cut."""
+        fields = json.dumps(self.fields, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
+        return fields + b"\0" + (self.data or b"")
 
     def flag(self, name: str) -> bool:
         """A field that is true or false; absent is false."""
@@ -158,10 +166,13 @@ def changed(workflow: Workflow, settings: Any, nodes: Mapping[str, Node]) -> Wor
 
 
 async def prompt_body(request: web.Request) -> Any:
-    """The body of `POST /prompt`; an editor document or a picture in place of the prompt is converted first."""
+    """The body of `POST /prompt`; in place of the prompt an editor document, a picture, or a stored workflow's name."""
     data = await request.read()
     is_picture = is_carrier(data)
     body = {} if is_picture else await json_body(request)
+    if isinstance(body, dict) and isinstance(body.get("prompt"), str):
+        stored = await asyncio.to_thread(Library(user_root(request) / "stored").read, body["prompt"])
+        return _with_drawing(body, dict(stored.prompt), stored.document)
     document = body if _is_drawing(body) else body.get("prompt") if isinstance(body, dict) else None
     if not is_picture and not _is_drawing(document):
         return body
@@ -169,10 +180,18 @@ async def prompt_body(request: web.Request) -> Any:
     source: Any = data if is_picture else document
     workflow = await asyncio.to_thread(read_workflow if is_picture else parse_workflow, source, known)
     _refuse_unknown(workflow, known)
-    rest = {} if _is_drawing(body) else body
-    extra = _object(rest.get("extra_data"))
-    picture_info = {"workflow": workflow.editor} | _object(extra.get("extra_pnginfo"))
-    return {**rest, "prompt": workflow.prompt(), "extra_data": extra | {"extra_pnginfo": picture_info}}
+    return _with_drawing({} if _is_drawing(body) else body, workflow.prompt(), workflow.editor)
+
+
+def _with_drawing(body: Mapping[str, Any], prompt: Any, drawing: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The body with an API prompt, and the drawing where pictures look for it, unless the client sent another."""
+    extra = _object(body.get("extra_data"))
+    found = {"workflow": drawing} if drawing is not None else {}
+    return {
+        **body,
+        "prompt": prompt,
+        "extra_data": extra | {"extra_pnginfo": found | _object(extra.get("extra_pnginfo"))},
+    }
 
 
 def _refuse_unknown(workflow: Workflow, known: Mapping[str, Any]) -> None:

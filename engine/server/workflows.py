@@ -121,7 +121,7 @@ async def submitted(
         meta=meta,
         source=source,
         webhook=webhook_of(incoming),
-        idempotency=Idempotency.of(key, request.path.encode() + await request.read()) if key else None,
+        idempotency=Idempotency.of(key, request.path_qs.encode() + incoming.written()) if key else None,
     )
     return (await request.app[JOBS].submit(submission)).job.id
 

@@ -136,12 +136,22 @@ def test_a_plain_document_runs_and_has_nothing_to_compare_with(home: Path, txt2i
     assert done.stdout.startswith("nothing to compare\n")
 
 
-def test_a_webp_with_a_workflow_runs(home: Path, made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "how", "verdicts"),
+    [("webp", {"lossless": True}, ["identical"]), ("jpeg", {"quality": 95}, ["within tolerance", "different"])],
+)
+def test_a_webp_or_jpeg_with_a_workflow_runs(
+    home: Path, made: Path, suffix: str, how: dict[str, Any], verdicts: list[str]
+) -> None:
     with Image.open(made) as picture:
         exif = picture.getexif()
         exif[0x0110] = "prompt:" + picture.text["prompt"]  # type: ignore[attr-defined]
-        target = tmp_path / "made.webp"
-        picture.save(target, lossless=True, exif=exif)
-    done = command(home, "replay", str(target))
-    assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("identical\n")
+        target = home / f"made.{suffix}"
+        picture.save(target, exif=exif, **how)
+    done = command(home, "replay", str(target), "--json")
+    assert done.exit_code in (0, 3), done.output
+    answer = json.loads(done.stdout)
+    assert answer["verdict"] in verdicts
+    assert [each["field"] for each in answer["differences"]] == ["lock"]
+    [remade] = [path for path in (home / "out").glob("*.png") if path != made]
+    assert Image.open(remade).tobytes() == Image.open(made).tobytes()

@@ -52,6 +52,18 @@ async def test_a_picture_as_the_body_runs(serving: Serving) -> None:
         await ran(api, data=with_texts(workflow=drawn))
 
 
+async def test_a_stored_name_runs_where_a_prompt_is_expected(serving: Serving) -> None:
+    async with serving() as api:
+        for document, name in ((picture_graph(), "api"), (await drawing(api), "drawn")):
+            assert (await api.post(f"/workflows/{name}", {"workflow": document})).status == 201
+            entry = await ran(api, data=json.dumps({"prompt": name}).encode())
+            drawn = entry["prompt"][3]["extra_pnginfo"].get("workflow")  # type: ignore[index]
+            assert drawn == (document if "nodes" in document else None)
+        missing = await api.post("/prompt", {"prompt": "nowhere"})
+        assert missing.status == 404
+        assert "there is no stored workflow of that name" in await missing.text()
+
+
 async def test_a_drawing_with_unknown_classes_names_all_of_them(serving: Serving) -> None:
     async with serving() as api:
         nodes = [{"id": at, "type": name, "inputs": [], "outputs": []} for at, name in enumerate(("Nope", "Nada"))]

@@ -26,6 +26,8 @@ from tests.server.fuzz.hostile import (
     requests,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a failing request
+
 COUNT = int(os.environ.get("SIGMAGRAPH_FUZZ", "400"))
 MOST_BYTES = 800 << 20
 WAITING = ("/v1/", "/replay", "/api/replay")
