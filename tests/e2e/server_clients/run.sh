@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Run other projects' API clients against a server of ours, with the demo workflow. Needs Python 3.11, Node 20 and npm.
+# Run other projects' API clients against servers of ours: those of the editor's API with the demo workflow, and those of
+# the published workflows' API (segmind, requests, axios, fetch). Needs Python 3.11 or newer, Node 20 and npm, and the
+# `clients` extra of pyproject.toml in the Python that is named.
 #   tests/e2e/server_clients/run.sh [python] [more options of pytest]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
@@ -16,4 +18,5 @@ if [ ! -d "$folder/npm/node_modules" ]; then
   (cd "$folder/npm" && npm init -y >/dev/null &&
     npm install --no-audit --no-fund @saintno/comfyui-sdk@0.3.1 @stable-canvas/comfyui-client@1.5.9 ws@8)
 fi
-exec "$python" -m pytest tests/e2e/test_server_clients.py -m clients "$@"
+"$python" -c "import segmind, requests" || { echo "$python lacks the extra: pip install -e '.[test,clients]'" >&2; exit 1; }
+exec "$python" -m pytest tests/e2e/test_server_clients.py tests/server/endpoints -m clients "$@"

@@ -1,12 +1,14 @@
 """Other people's programs, unmodified but for host and key: the hosted API's own SDK and examples."""
 
 import base64
+import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -28,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def sdk(server: Running) -> Iterator[Any]:
     """The SDK on this server; it never closes its connections itself."""
-    segmind = pytest.importorskip("segmind")
+    segmind = importlib.import_module("segmind")
     client = segmind.SegmindClient(api_key=server.key, base_url=f"{server.url}/v1")
     with client._client:
         yield client
@@ -70,16 +72,29 @@ def test_the_sdk_reads_the_bytes_of_a_blocking_call(sdk: Any) -> None:
     assert base64.b64decode(sdk.run_sync(TURBO, **CALL).json()["image"]) == image
 
 
+def test_the_sdk_submits_waits_and_asks_again(sdk: Any) -> None:
+    job = sdk.submit_async(LARGE, **CALL, seed=-1)
+    done = job.wait(timeout=20, interval=0.05)
+    assert (done["status"], job.status()["status"]) == ("COMPLETED", "COMPLETED")
+    assert job.result()["output"] == done["output"]
+    again = sdk.run(LARGE, **CALL, seed=done["seed"])
+    with urlopen(done["output"]) as first, urlopen(again["output"]) as second:
+        assert first.read() == second.read()
+
+
 def test_the_sdk_sees_failures_and_its_own_time_out(server: Running, sdk: Any) -> None:
-    segmind = pytest.importorskip("segmind")
+    segmind = importlib.import_module("segmind")
     job = sdk.submit_async(LARGE, **CALL | {"prompt": "fail"})
     with pytest.raises(segmind.v2.InferenceFailed) as failed:
         job.wait(timeout=20, interval=0.05)
     assert "told to fail" in failed.value.detail
+    assert job.result()["status"] == "FAILED"
     job = sdk.submit_async(LARGE, **CALL | {"prompt": "wait"})
     with pytest.raises(segmind.v2.InferenceTimeout):
         job.wait(timeout=0.2, interval=0.05)
     assert sdk._request("POST", f"{server.url}/v2/requests/{job.request_id}/cancel").json()["request_id"]
+    with pytest.raises(segmind.v2.InferenceFailed, match="cancelled"):
+        job.wait(timeout=20, interval=0.05)
     with pytest.raises(segmind.SegmindError) as refused:
         sdk.run_sync(LARGE, **CALL | {"steps": 1})
     assert refused.value.status == 400
