@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.plugins import Plugins
-from engine.cli.workspace import CacheBudget, CustomNodes, Home, workspace
+from engine.cli.workspace import CacheBudget, CustomNodes, Home, WatchEdits, workspace
 
 __all__ = ["run"]
 
@@ -23,6 +23,7 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Write a trace for Perfetto or chrome://tracing.")
     ] = None,
     custom_nodes: CustomNodes = None,
+    watch_edits: WatchEdits = False,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
@@ -34,7 +35,7 @@ def run(
     from engine.execution.trace import Trace
     from engine.graph.plan import plan
 
-    space = workspace(home, output, custom_nodes)
+    space = workspace(home, output, custom_nodes, watches_edits=watch_edits)
     document = space.load(workflow)
     for warning in document.warnings:
         warn(warning)

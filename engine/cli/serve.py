@@ -30,6 +30,7 @@ def serve(
     plugins: Annotated[
         list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A Python file with samplers of your own.")
     ] = None,
+    watch_edits: Annotated[bool | None, typer.Option(help="Debug: fail packs' nodes that edit inputs.")] = None,
     endpoints: Annotated[Path | None, typer.Option(help="Folder of published workflows.")] = None,
     demo: Annotated[bool | None, typer.Option(help="Published workflows on the demo checkpoint.")] = None,
     public_url: Annotated[str | None, typer.Option(help="Address in URLs of outputs.")] = None,

@@ -100,6 +100,7 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
         "cache_folder": str(home / "cache"),
         "batch_evaluations": settings.batch_evaluations,
         "previews": settings.previews,
+        "watch_edits": settings.watch_edits,
         "custom_nodes": [str(path.resolve()) for path in settings.custom_nodes],
         "plugins": [str(path.resolve()) for path in settings.plugins],
     }

@@ -76,7 +76,8 @@ def _encoder(shows_latents: bool) -> Callable[[Any], Picture | None]:
 def _nodes(options: Mapping[str, Any], base: Folders) -> Mapping[str, Node]:
     """The built-in nodes and those of the packs the operator named; what does not load is logged and left out."""
     directories = [Path(path) for path in options.get("custom_nodes", ())]
-    return load_custom_nodes(directories, base, lambda pack: log.warning("node pack %s", pack))
+    watches = bool(options.get("watch_edits"))
+    return load_custom_nodes(directories, base, lambda pack: log.warning("node pack %s", pack), watches)
 
 
 def _stats() -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imported when a command needs them: `--help` must not load 
     from engine.graph.node import Node
     from engine.graph.workflow import Workflow
 
-__all__ = ["CacheBudget", "CustomNodes", "Home", "Workspace", "workspace"]
+__all__ = ["CacheBudget", "CustomNodes", "Home", "WatchEdits", "Workspace", "workspace"]
 
 Home = Annotated[
     Path | None,
@@ -35,6 +35,9 @@ CustomNodes = Annotated[
         "--custom-nodes", metavar="DIR", help="A folder of node packs; their code runs here.", show_default=False
     ),
 ]
+WatchEdits = Annotated[
+    bool, typer.Option("--watch-edits", help="Debug: fail a pack's node that edits an input in place.")
+]
 CacheBudget = Annotated[
     str | None,
     typer.Option("--cache", metavar="BUDGET", help="memory=4GiB,disk=20GiB, or off.", show_default="memory, no disk"),
@@ -48,6 +51,7 @@ class Workspace:
     home: Path
     output: Path
     custom_nodes: tuple[Path, ...] = ()
+    watches_edits: bool = False
 
     @cached_property
     def folders(self) -> "Folders":
@@ -66,7 +70,8 @@ class Workspace:
         from engine.cli.console import remark
         from engine.cli.packs import load_custom_nodes
 
-        return load_custom_nodes(self.custom_nodes, self.folders, lambda pack: remark(f"nodes: {pack}"))
+        listed = [*self.custom_nodes], self.folders, lambda pack: remark(f"nodes: {pack}")
+        return load_custom_nodes(*listed, watches=self.watches_edits)
 
     def store(self, budget: str | None) -> "Store":
         """The cache, by the option; what is wrong with the disk tier is a warning."""
@@ -133,10 +138,14 @@ class _Declarations(Mapping[str, Any]):
 
 
 def workspace(
-    home: Path | None = None, output: Path | None = None, custom_nodes: Sequence[Path] | None = None
+    home: Path | None = None,
+    output: Path | None = None,
+    custom_nodes: Sequence[Path] | None = None,
+    *,
+    watches_edits: bool = False,
 ) -> Workspace:
     """The workspace at `home`: else here if there is a models folder, else the checkout this code lies in, if any."""
     here = Path.cwd()
     places = (here, SHIPPED) if IS_CHECKOUT else (here,)
     found = next((place for place in places if (place / "models").is_dir()), here)
-    return Workspace(home or found, output or here / "output", tuple(custom_nodes or ()))
+    return Workspace(home or found, output or here / "output", tuple(custom_nodes or ()), watches_edits)

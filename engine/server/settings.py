@@ -37,6 +37,7 @@ class Settings(BaseModel):
     )
     custom_nodes: tuple[Path, ...] = Field((), description="folders of ComfyUI node packs to load; runs their code")
     plugins: tuple[Path, ...] = Field((), description="Python files with samplers and schedules; runs their code")
+    watch_edits: bool = Field(False, description="debug: fail a pack's node that edits an input in place")
     endpoints: Path | None = Field(None, description="folder of published workflows; default: those shipped")
     demo: bool = Field(False, description="run the published workflows on the demo checkpoint")
     public_url: str | None = Field(None, description="address in URLs of published workflows; default: the request's")

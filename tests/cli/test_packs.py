@@ -1,9 +1,11 @@
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 
@@ -97,6 +99,46 @@ assert threading.active_count() == before, "a thread was started"
 assert not torch.cuda.is_initialized(), "a device was taken"
 assert os.listdir(here) == ["packs"], "a folder was made"
 """
+
+
+EDITS = """
+class Darkens:
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "go"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",)}}
+
+    def go(self, image):
+        image.mul_(0.5)
+        return (image,)
+
+
+NODE_CLASS_MAPPINGS = {"Darkens": Darkens}
+"""
+
+
+def test_a_pack_that_edits_its_input_is_harmless_and_with_the_option_it_is_told(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "packs").mkdir()
+    (tmp_path / "packs/darkens.py").write_text(EDITS, encoding="utf-8")
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0xFFFFFF}},
+        "2": {"class_type": "Darkens", "inputs": {"image": ["1", 0]}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "dark"}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "white"}},
+    }
+    (tmp_path / "graph.json").write_text(json.dumps(graph), encoding="utf-8")
+    command = [sys.executable, "-c", "from engine.cli.app import main; main()", "run", str(tmp_path / "graph.json")]
+    options = ["--home", str(tmp_path), "--output", str(tmp_path), "--custom-nodes", str(tmp_path / "packs")]
+    here = Path(__file__).parents[2]
+    subprocess.run([*command, *options], check=True, cwd=here, timeout=120)
+    with PIL.Image.open(tmp_path / "dark_00001_.png") as dark, PIL.Image.open(tmp_path / "white_00001_.png") as white:
+        assert (dark.getpixel((0, 0)), white.getpixel((0, 0))) == ((127, 127, 127), (255, 255, 255))
+    told = subprocess.run([*command, *options, "--watch-edits"], capture_output=True, text=True, cwd=here, timeout=120)
+    assert told.returncode != 0
+    assert "node 2 (Darkens): the node changed its input 'image' in place" in " ".join(told.stderr.split())
 
 
 def test_every_name_packs_import_is_offered_and_importing_them_starts_nothing(tmp_path: Path) -> None:
