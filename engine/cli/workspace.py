@@ -86,14 +86,14 @@ class Workspace:
         from engine.cli.stored import stored_workflow
         from engine.graph.document import load_workflow
 
+        stored = stored_workflow(self.home, path)
+        if stored is not None:
+            return stored
         return load_workflow(path, self.declarations)
 
     @property
     def declarations(self) -> Mapping[str, Any]:
         """The nodes in `/object_info` form, for documents of the editor."""
-        stored = stored_workflow(self.home, path)
-        if stored is not None:
-            return stored
         return _Declarations(self)
 
     def picture(self, record: Mapping[str, Any]) -> Path:
