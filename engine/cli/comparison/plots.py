@@ -6,25 +6,37 @@ from io import BytesIO
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from engine.cli.comparison.cells import Cell, Outcome
 
 __all__ = ["sigma_curves", "work_precision"]
 
 MARKERS = "osD^vP*Xhd<>p8"
+LINES = ("-", "--", ":", "-.")
 
 
 def work_precision(outcomes: Sequence[Outcome], away: Mapping[Cell, float], reference: Cell) -> bytes:
-    """Distance to the reference against model evaluations, both logarithmic, one line per sampler and schedule."""
+    """Distance to the reference against model evaluations, both logarithmic, one line per sampler and schedule.
+
+    A colour and marker per sampler, a kind of line per schedule.
+    """
     figure, axes = _figure()
-    for number, name in enumerate(dict.fromkeys((each.cell.sampler, each.cell.schedule) for each in outcomes)):
+    samplers = list(dict.fromkeys(each.cell.sampler for each in outcomes))
+    schedules = list(dict.fromkeys(each.cell.schedule for each in outcomes))
+    for name in dict.fromkeys((each.cell.sampler, each.cell.schedule) for each in outcomes):
         line = [
             each for each in outcomes if (each.cell.sampler, each.cell.schedule) == name and away.get(each.cell, 0) > 0
         ]
         points = sorted((each.evaluations, away[each.cell]) for each in line)
         if points:
-            marker = MARKERS[number % len(MARKERS)]
-            axes.loglog(*zip(*points, strict=True), marker=marker, markersize=4, linewidth=1.2, label=" / ".join(name))
+            sampler, schedule = samplers.index(name[0]), schedules.index(name[1])
+            look = {"color": f"C{sampler % 10}", "linestyle": LINES[schedule % len(LINES)]}
+            marker = MARKERS[sampler % len(MARKERS)]
+            axes.loglog(*zip(*points, strict=True), **look, marker=marker, markersize=4, label=" / ".join(name))
+    axes.xaxis.set_major_locator(LogLocator(base=2))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("model evaluations")
     axes.set_ylabel("distance to the reference (rms, relative)")
     axes.set_title(f"reference: {reference} steps", fontsize=9)
