@@ -34,9 +34,10 @@ def work_precision(outcomes: Sequence[Outcome], away: Mapping[Cell, float], refe
             look = {"color": f"C{sampler % 10}", "linestyle": LINES[schedule % len(LINES)]}
             marker = MARKERS[sampler % len(MARKERS)]
             axes.loglog(*zip(*points, strict=True), **look, marker=marker, markersize=4, label=" / ".join(name))
-    axes.xaxis.set_major_locator(LogLocator(base=2))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_locator(NullLocator())
+    if axes.has_data():
+        axes.xaxis.set_major_locator(LogLocator(base=2))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("model evaluations")
     axes.set_ylabel("distance to the reference (rms, relative)")
     axes.set_title(f"reference: {reference} steps", fontsize=9)
