@@ -1,5 +1,8 @@
 """What classes of the convention are asked and with which arguments; what they return that nobody can read."""
 
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -7,8 +10,10 @@ import pytest
 from engine.errors import InvalidWorkflow, NodeFailed
 from engine.execution.context import CURRENT, CallContext
 from engine.execution.packs.graph_utils import GraphBuilder
+from engine.execution.run import execute
 from engine.execution.scheduler import Scheduler
-from engine.graph.node import Node
+from engine.graph.node import Node, Progress, node
+from engine.graph.plan import plan
 from tests.execution.running import Stage
 from tests.graph.small import checked, prompt
 
@@ -95,6 +100,51 @@ def test_asking_for_an_absent_optional_input_fails_the_node(stage: Stage) -> Non
 def test_the_ui_of_several_calls_has_the_keys_of_the_first(stage: Stage) -> None:
     document = prompt(r=("P.Range", {"start": 0, "count": 3}), u=("P.UiEach", {"value": ["r", 0]}))
     assert stage.run(document).or_raise().ui["u"] == {"numbers": [0, 1, 2]}
+
+
+def test_a_check_that_takes_everything_stands_for_the_range_of_every_input(nodes: dict[str, Node]) -> None:
+    document = prompt(n=("P.ChecksAll", {"size": 99}), s=("Show", {"value": ["n", 0]}))
+    assert checked(document, nodes).nodes["n"].inputs == {"size": 99}
+
+
+def test_a_source_behind_an_undeclared_link_is_validated_too(nodes: dict[str, Node]) -> None:
+    document = prompt(
+        b=("Add", {"a": 1, "b": 10_000}),
+        n=("P.Anything", {"known": 1, "extra": ["b", 0]}),
+        s=("Show", {"value": ["n", 0]}),
+    )
+    with pytest.raises(InvalidWorkflow, match=r"node b \(Add\)\.b: 10000 is bigger than 1000"):
+        checked(document, nodes)
+
+
+def test_every_step_of_a_node_runs_inside_what_the_driver_enters(stage: Stage, nodes: dict[str, Node]) -> None:
+    """Entered afresh for each step, so that nothing of it is left on while a node waits for its turn."""
+    inside: list[bool] = []
+    entered = threading.local()
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        entered.is_on = True
+        try:
+            yield
+        finally:
+            entered.is_on = False
+
+    @node("Looks", category="test", lane="device")
+    def looks(*, steps: int = 3) -> Generator[Progress, None, int]:
+        """Looks whether it is inside."""
+        for step in range(steps):
+            inside.append(getattr(entered, "is_on", False))
+            yield Progress(step + 1, steps)
+        return steps
+
+    made = plan(checked(prompt(k=("Looks", {"steps": 3}), s=("Show", {"value": ["k", 0]})), {**nodes, "Looks": looks}))
+    execute(made, around=around).or_raise()
+    scheduler = Scheduler(around=around)
+    scheduler.submit(made).wait(10).or_raise()
+    scheduler.close()
+    assert inside == [True] * 6
+    assert not entered.is_on
 
 
 UNREADABLE = [

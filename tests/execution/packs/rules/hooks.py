@@ -136,5 +136,23 @@ class UiEach:
         return {"ui": {"numbers": [value], **more}, "result": (value,)}
 
 
-KINDS = (AsyncHooks, LazyGather, LazyEach, Nothing, ListOut, UiEach)
+class ChecksAll:
+    """Checks whatever it is given."""
+
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "go"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"size": ("INT", {"min": 0, "max": 4})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, **given: Any) -> bool:
+        return given["size"] < 100
+
+    def go(self, size: int) -> tuple[int]:
+        return (size,)
+
+
+KINDS = (AsyncHooks, ChecksAll, LazyGather, LazyEach, Nothing, ListOut, UiEach)
 HOOKS = {f"P.{kind.__name__}": kind for kind in KINDS}
