@@ -5,6 +5,9 @@
 The denoiser is one multiplication, the same for both sides. Runs alternate ours,
 theirs, theirs, ours ... so that a busy machine slows both; figures are
 medians of processor time, which a busy machine does not stretch. Exit code 1 where a ratio is above 1.
+
+diffusers has dpmpp_2m_sde too, but with one independent draw a step: ours and k-diffusion's read a Brownian tree, some
+twenty draws a step on a CPU, so that noise does not depend on the steps. It is compared with k-diffusion alone.
 """
 
 import argparse
@@ -34,7 +37,10 @@ K_DIFFUSION = {
     "dpmpp_2m": "sample_dpmpp_2m",
     "dpmpp_2m_sde": "sample_dpmpp_2m_sde",
     "dpmpp_3m_sde": "sample_dpmpp_3m_sde",
+    "dpm_fast": "sample_dpm_fast",
+    "dpm_adaptive": "sample_dpm_adaptive",
 }
+ENDS_ALONE = {"dpm_fast", "dpm_adaptive"}  # those that are given the lowest and the highest level, and not the list
 DIFFUSERS = {
     "euler": "EulerDiscreteScheduler",
     "euler_ancestral": "EulerAncestralDiscreteScheduler",
@@ -45,6 +51,12 @@ DIFFUSERS = {
     "deis": "DEISMultistepScheduler",
     "uni_pc": "UniPCMultistepScheduler",
     "sa_solver": "SASolverScheduler",
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "ipndm": "IPNDMScheduler",
+    "lcm": "LCMScheduler",
+    "dpm_2_ancestral": "KDPM2AncestralDiscreteScheduler",
+    "dpmpp_sde": "DPMSolverSDEScheduler",
 }
 
 
@@ -62,7 +74,9 @@ def theirs_k(name: str, sigmas: list[float], x: Tensor) -> None:
     function = getattr(k_diffusion_sampling(), K_DIFFUSION[name])
     with torch.inference_mode():
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-        function(lambda x, sigma, **_: x * 0.5, noise * sigmas[0], torch.tensor(sigmas), disable=True)
+        levels: list[Any] = [torch.tensor(sigmas)] if name not in ENDS_ALONE else [sigmas[-2], sigmas[0]]
+        levels += [len(sigmas) - 1] if name == "dpm_fast" else []
+        function(lambda x, sigma, **_: x * 0.5, noise * sigmas[0], *levels, disable=True)
 
 
 def theirs_d(name: str, steps: int, x: Tensor) -> None:
