@@ -55,7 +55,9 @@ class Conversion:
 
     def prompt(self) -> dict[str, Any]:
         """Every node that runs, with widget values first and links over them."""
-        self._primitives = primitive_values(self.root, self.declarations)
+        self._primitives = primitive_values(
+            self.root, self.declarations, lambda text: file_prefix(text, self._look_up, self.now)
+        )
         emitted = {
             scope.id_of(node): self._node(scope, node)
             for scope in self._running_scopes()

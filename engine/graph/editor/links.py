@@ -60,9 +60,16 @@ def _outside(scope: Scope, k: int, wanted: str) -> _At | Value | None:
         return None
     name = scope.drawing.inputs[k].name
     slot = scope.host.slot(name)
-    if slot is not None and scope.outer.drawing.wire_at(scope.host, slot) is not None:
+    wire = scope.outer.drawing.wire_at(scope.host, slot) if slot is not None else None
+    if slot is not None and wire is not None and not _is_primitive(scope.outer, wire.origin):
         return _At(scope.outer, scope.host, slot, True, wanted)
     return Value(scope.promoted[name]) if name in scope.promoted else None
+
+
+def _is_primitive(scope: Scope, node_id: str) -> bool:
+    """A primitive carries no link: it has written its value into what it is drawn to."""
+    node = scope.drawing.nodes.get(node_id)
+    return node is not None and node.type == "PrimitiveNode"
 
 
 def _behind_output(place: _At) -> _At | Link | Value | None:

@@ -1,6 +1,6 @@
 """Primitive nodes: they carry no link; their value is written into the widgets they are drawn to."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.graph.editor.scope import Scope, every_scope
@@ -8,12 +8,15 @@ from engine.graph.editor.shapes import EditorNode
 from engine.graph.editor.widgets import Declaration, declared_inputs
 
 Target = tuple[str, str]
+REWRITES = "Run widget replace on values"
 
 
-def primitive_values(root: Scope, declarations: Mapping[str, Declaration]) -> dict[Target, Any]:
+def primitive_values(
+    root: Scope, declarations: Mapping[str, Declaration], rewrite: Callable[[str], str] = str
+) -> dict[Target, Any]:
     """(execution id, widget) -> value. Promoted inputs of instances are set on the spot.
 
-    Muted and bypassed primitives act too; through a reroute none does.
+    Muted and bypassed primitives act too; through a reroute none does. `rewrite` is for texts of those that ask for it.
     """
     written: dict[Target, Any] = {}
     for scope in every_scope(root):
@@ -21,6 +24,8 @@ def primitive_values(root: Scope, declarations: Mapping[str, Declaration]) -> di
             values = node.values
             if node.type == "PrimitiveNode" and isinstance(values, list) and values:
                 value = scope.overrides.get((node.id, "value"), values[0])
+                if node.properties.get(REWRITES) is True and isinstance(value, str):
+                    value = rewrite(value)
                 _apply(scope, node, value, written, declarations)
     return written
 

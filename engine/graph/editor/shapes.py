@@ -71,7 +71,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One canvas: the whole file, or the inside of a subgraph definition."""
+    """One canvas: the whole file, or the inside of a subgraph definition.
+
+    `arrivals` are the links that no input names and the table alone knows, by target and slot.
+    """
 
     nodes: Mapping[str, EditorNode]
     wires: Mapping[str, Wire]
@@ -92,6 +95,7 @@ def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, An
     wires = [
         wire for at, each in enumerate(_list(document, "links", place)) if (wire := _wire(each, f"{place}.links[{at}]"))
     ]
+    named = {(node.id, slot.link) for node in nodes for slot in node.inputs}
     definitions = dict(outer or {})
     for at, each in enumerate(_list(document.get("definitions") or {}, "subgraphs", place)):
         definitions[str(_object(each, f"{place}.definitions.subgraphs[{at}]").get("id"))] = each
@@ -101,7 +105,7 @@ def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, An
         tuple(_side(each) for each in _list(document, "inputs", place)),
         tuple(_side(each) for each in _list(document, "outputs", place)),
         definitions,
-        {(wire.target, wire.target_slot): wire.id for wire in wires},
+        {(wire.target, wire.target_slot): wire.id for wire in wires if (wire.target, wire.id) not in named},
     )
 
 
