@@ -76,7 +76,7 @@ def editor(browser: Any, server: Server, version: str) -> Iterator[Editor]:
     """The editor, open in a fresh profile; the test fails if the page threw anything."""
     from playwright.sync_api import TimeoutError as timeouts  # noqa: N813  # it is a class for `except`
 
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
     page = context.new_page()
     page.set_default_timeout(60_000)
     shots = os.environ.get(SHOTS)
