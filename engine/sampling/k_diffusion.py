@@ -5,10 +5,11 @@ and its calls become requests. Nothing of k-diffusion is imported.
 """
 
 import inspect
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,11 @@ from engine.sampling.guidance import Denoiser
 from engine.sampling.noise import Comfy, NoiseSource
 from engine.sampling.parameterisation import Parameterisation
 from engine.sampling.run import Run, context_of, drive
-from engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Solver, Step, Steps
+from engine.sampling.sample import checked_sigmas
+from engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Range, Solver, Step, Steps
+
+FIXED = ("model", "x", "sigmas", "extra_args", "callback", "disable", "noise_sampler")
+ANY = Range(-math.inf, math.inf)
 
 
 class _Stopped(BaseException):
@@ -56,12 +61,13 @@ def from_k_diffusion(
 ) -> Solver:
     """Make a sampler of a k-diffusion-style function, unchanged, and register it (None: do not).
 
-    Keyword arguments of a run's options are passed on; a `noise_sampler` parameter gets the run's own noise.
+    Parameters with a number, a text or a truth value for their default become options of the sampler; one called
+    `noise_sampler` gets the run's own noise.
     """
     accepted = inspect.signature(function).parameters
 
-    def solve(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
-        bridge, extra = _Bridge(), dict[str, Any]()
+    def solve(x: Tensor, sigmas: Sequence[float], ctx: Context, **options: object) -> Steps:
+        bridge, extra = _Bridge(), dict[str, Any](options)
         if "noise_sampler" in accepted:
             drawn = ctx.brownian if noise is Noise.BROWNIAN else lambda sigma, sigma_next: ctx.draw()
             extra["noise_sampler"] = lambda sigma, sigma_next: drawn(float(sigma), float(sigma_next))
@@ -80,9 +86,21 @@ def from_k_diffusion(
         thread.start()
         return _relayed(bridge, thread)
 
+    _declare(solve, accepted.values())
     solve.__doc__ = (inspect.getdoc(function) or f"{name}: a function of k-diffusion's form.").partition("\n")[0]
     made = Solver(name, solve, order, noise=noise, source=declared.pop("source", function.__module__), **declared)
     return made if registry is None else registry.add(name, made)
+
+
+def _declare(solve: Callable[..., Steps], parameters: Iterable[inspect.Parameter]) -> None:
+    """Give `solve` the signature from which a sampler's options are read."""
+    found = [one for one in parameters if one.name not in FIXED and type(one.default) in (bool, int, float, str)]
+    kinds: dict[type, Any] = {int: Annotated[int, ANY], float: Annotated[float, ANY]}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("x", "sigmas", "ctx")]
+    options = [inspect.Parameter(one.name, keyword, default=one.default) for one in found]
+    solve.__annotations__ = {one.name: kinds.get(type(one.default), type(one.default)) for one in found}
+    vars(solve)["__signature__"] = inspect.Signature([*own, *options])
 
 
 def _relayed(bridge: _Bridge, thread: threading.Thread) -> Steps:
@@ -121,7 +139,7 @@ def as_k_diffusion(
         disable: bool | None = None,
         **options: Any,
     ) -> Tensor:
-        levels = sigmas.tolist()
+        levels = checked_sigmas(sigmas.tolist(), solver)
         run = Run(solver, x, levels, context_of(solver, x, levels, parameterisation, noise or Comfy(0)), options)
         steps = drive(run, _calling(model, extra_args or {}))
         while True:

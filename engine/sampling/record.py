@@ -101,7 +101,10 @@ class Trajectory:
         self.denoised.append(tick.denoised)
 
     def save(self, path: Path) -> None:
-        """Write `sigma` [n], `x` and `denoised` [n, B, ...] to a safetensors file."""
+        """Write `sigma` [n], `x` and `denoised` [n, B, ...] to a safetensors file. All states must be of one size."""
+        sizes = {tuple(one.shape) for one in (*self.x, *self.denoised)}
+        if len(sizes) != 1:
+            raise BadValue("trajectory", f"states of {len(sizes)} sizes", "one or more states, all of one size")
         sigma = torch.tensor(self.sigmas, dtype=torch.float64)
         save_tensors(path, {"sigma": sigma, "x": torch.stack(self.x), "denoised": torch.stack(self.denoised)}, {})
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.errors import BadValue, UnknownName
 from engine.registry import Registry
 from engine.sampling import SCHEDULES, SOLVERS, Comfy, Prediction, Run, Wanted, drive, edm, sample
 from engine.sampling.k_diffusion import as_k_diffusion, from_k_diffusion
@@ -153,6 +154,42 @@ def test_our_samplers_can_be_called_as_k_diffusions_functions() -> None:
     assert (result - theirs).abs().max() < 1e-11
     assert len(calls) == 15
     assert set(calls[0]) >= {"x", "i", "sigma", "denoised"}
+
+
+@pytest.mark.parametrize("name", [name for name, one in SOLVERS.items() if not one.needs_uncond])
+def test_every_sampler_of_ours_called_in_their_way_is_itself(name: str) -> None:
+    solver = SOLVERS[name]
+    calls: list[dict[str, Any]] = []
+    function = as_k_diffusion(solver, VE, Comfy(11))
+    result = function(gauss_ve, START, torch.tensor(SIGMAS, dtype=torch.float64), None, calls.append)
+    assert torch.equal(result, ours(solver))
+    assert len(calls) >= 1
+
+
+def test_our_samplers_called_in_their_way_check_the_levels_too() -> None:
+    function = as_k_diffusion(SOLVERS["heun"], VE)
+    with pytest.raises(BadValue, match=r"sigmas\[2\]"):
+        function(gauss_ve, START, torch.tensor([2.0, 1.0, float("nan"), 0.0]))
+
+
+def test_numbers_texts_and_truth_values_of_a_function_are_options_of_the_sampler() -> None:
+    made = from_k_diffusion(
+        k_diffusion_sampling().sample_dpmpp_2m_sde, "kd", order=2, noise=Noise.BROWNIAN, registry=None
+    )
+    assert {option.name: option.default for option in made.options} == {
+        "eta": 1.0,
+        "s_noise": 1.0,
+        "solver_type": "midpoint",
+    }
+    latent = torch.zeros(2, 1, 4, 6, dtype=torch.float64)
+    settings = {"eta": 0.5, "solver_type": "heun"}
+    result = sample(denoiser, latent, SIGMAS, VE, made, noise=Comfy(3), options=settings)
+    expected = sample(denoiser, latent, SIGMAS, VE, SOLVERS["dpmpp_2m_sde"].at(1), noise=Comfy(3), options=settings)
+    assert (result - expected).abs().max() < 1e-10
+    with pytest.raises(UnknownName, match="did you mean 'eta'"):
+        sample(denoiser, latent, SIGMAS, VE, made, noise=Comfy(3), options={"etta": 1.0})
+    with pytest.raises(BadValue, match="float from"):
+        sample(denoiser, latent, SIGMAS, VE, made, noise=Comfy(3), options={"eta": "much"})
 
 
 def test_schedules_it_has_are_the_same() -> None:

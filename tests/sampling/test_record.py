@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from engine.errors import BadValue, CorruptFile, MissingFile
-from engine.sampling import Comfy, Recording, Trajectory, sample, sd3
+from engine.sampling import SOLVERS, Comfy, Prediction, Recording, Trajectory, sample, sd3
 from tests.sampling.closed_form import bumps
 
 SIGMAS = [1.0, 0.7, 0.4, 0.1, 0.0]
@@ -46,6 +46,29 @@ def test_a_trajectory_holds_every_level_state_and_estimate(tmp_path: Path) -> No
     assert saved["sigma"].tolist() == SIGMAS[:-1]
     assert saved["x"].shape == saved["denoised"].shape == (4, 2, 1, 3, 4)
     assert torch.equal(saved["x"][-1], final)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_trajectory_of_any_sampler_follows_its_evaluations_to_its_result(name: str, tmp_path: Path) -> None:
+    trajectory, asked = Trajectory(), list[float]()
+
+    def denoiser(x: torch.Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+        asked.append(sigma)
+        return bumps(x, sigma)
+
+    final = sample(denoiser, torch.zeros(1, 1, 3, 4), SIGMAS, sd3(), name, noise=Comfy(2), on_tick=trajectory.add)
+    trajectory.save(tmp_path / "way.safetensors")
+    saved = load_file(tmp_path / "way.safetensors")
+    assert saved["sigma"].tolist() == asked
+    assert torch.equal(saved["x"][-1], final)
+
+
+def test_a_trajectory_of_growing_states_is_refused(tmp_path: Path) -> None:
+    trajectory = Trajectory()
+    run(on_tick=trajectory.add)
+    trajectory.x.append(torch.zeros(2, 1, 6, 8))
+    with pytest.raises(BadValue, match="states of 2 sizes"):
+        trajectory.save(tmp_path / "way.safetensors")
 
 
 def test_files_that_are_no_recordings_are_refused(tmp_path: Path) -> None:
