@@ -22,6 +22,7 @@ from engine.server.endpoints.guard import own_door
 from engine.server.endpoints.routes import mount
 from engine.server.errors import answer_errors
 from engine.server.health import WARM, Warmth, health, ready, warm_up
+from engine.server.journal import keep_journal
 from engine.server.logs import RecentLines
 from engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from engine.server.origin import options, origins
@@ -61,7 +62,7 @@ def make_app(parts: Parts) -> web.Application:
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
     app[METRICS], app[WARM] = Metrics(), Warmth()
-    app.cleanup_ctx.extend((run_hub, count_jobs, follow_log))
+    app.cleanup_ctx.extend((run_hub, count_jobs, keep_journal, follow_log))
     if parts.warms_up:
         app.cleanup_ctx.append(warm_up)
     app.on_shutdown.append(close_sockets)

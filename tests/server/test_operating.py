@@ -1,7 +1,10 @@
 """Health, readiness, metrics, server-sent events."""
 
 import json
+import logging
+from typing import Any
 
+from engine.server.logs import JsonFormatter
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph, slow_graph
 
@@ -37,6 +40,23 @@ async def test_metrics_count_jobs_nodes_and_requests_by_route(serving: Serving) 
         assert 'sigmagraph_http_requests_total{method="GET",route="/history/{id}",status="200"} 1.0' in text
         assert "nothing" not in text
         assert 'sigmagraph_jobs{state="queued"} 0.0' in text
+
+
+async def test_what_happens_to_jobs_is_logged_with_the_ids_of_job_and_node(serving: Serving, caplog: Any) -> None:
+    graph = picture_graph(**{"9": {"class_type": "Fail", "inputs": {"images": ["5", 0], "how": "now"}}})
+    with caplog.at_level(logging.DEBUG, "sigmagraph.jobs"):
+        async with serving() as api:
+            good, bad = await api.queue(picture_graph()), await api.queue(graph)
+            await api.ended(good)
+            await api.ended(bad)
+    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records if hasattr(record, "job")]
+    told = {job: [line for line in lines if line["job"] == job] for job in (good, bad)}
+    assert [line["message"] for line in told[good]] == ["job started", "node done", "node done", "job ended"]
+    assert [line.get("node") for line in told[good]] == [None, "5", "9", None]
+    assert (told[good][0]["attempt"], told[good][-1]["state"]) == (1, "succeeded")
+    [failed] = [line for line in told[bad] if line["message"] == "node failed"]
+    assert (failed["node"], failed["class_type"], failed["level"]) == ("9", "Fail", "warning")
+    assert (told[bad][-1]["level"], told[bad][-1]["error"]) == ("warning", "node 9 (Fail): failed now")
 
 
 def parsed(text: str) -> list[tuple[int, str, dict[str, object]]]:
