@@ -94,3 +94,26 @@ def test_a_changed_seed_reuses_everything_before_the_sampler(home: Path, txt2img
         graph = validate(parse_workflow(txt2img(seed=seed)), NODES, folders)
         result = execute(plan(graph, folders), folders, cache).or_raise()
         assert len(result.executed) == executed
+
+
+def test_rebatched_latents_and_combined_prompts_run_in_a_graph(home: Path, txt2img: Graphs) -> None:
+    graph = txt2img(steps=1)
+    graph["4"]["inputs"]["batch_size"] = 3
+    graph["8"] = {"class_type": "RebatchLatents", "inputs": {"latents": ["4", 0], "batch_size": 2}}
+    graph["9"] = {
+        "class_type": "ConditioningSetTimestepRange",
+        "inputs": {"conditioning": ["2", 0], "start": 0.0, "end": 0.5},
+    }
+    graph["10"] = {
+        "class_type": "ConditioningCombine",
+        "inputs": {"conditioning_1": ["9", 0], "conditioning_2": ["3", 0]},
+    }
+    graph["5"]["inputs"] |= {"latent_image": ["8", 0], "positive": ["10", 0]}
+    done = run(home, graph)
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 3  # two batches, of two images and of one
+    again = run(home, graph)
+    assert len(again.stdout.splitlines()) == 3
+    first, second = (home / f"out/picture_0000{number}_.png" for number in (3, 6))
+    with Image.open(first) as one, Image.open(second) as other:
+        assert one.tobytes() == other.tobytes()
