@@ -30,6 +30,7 @@ def test_values_that_do_not_fit_todays_widgets_are_named_with_what_was_assumed(
     [
         ("Sample", [5, "fixed", 20, "heun"]),
         ("LoadImage", ["a.png", 1.0]),  # the button at the end may be left out
+        ("EmptyImage", [1, 2, 3, 4, None, ""]),  # what a page's players and viewers leave
         ("EmptyImage", {"width": 1}),
         ("EmptyImage", None),
     ],

@@ -133,7 +133,7 @@ def assumption(node: EditorNode, places: Places) -> str | None:
     if kept is not widgets:
         lost = ", ".join(widget.name for widget in widgets if widget.is_control)
         return f"the file has {len(listed)} values for {len(widgets)} widgets; assumed that it lacks {lost}"
-    if len(listed) > len(kept):
+    if any(value not in (None, "") for value in listed[len(kept) :]):  # a page's players and viewers leave empty ones
         surplus = ", ".join(repr(value)[:40] for value in listed[len(kept) :][:4])
         return f"the file has {len(listed)} values for {len(kept)} widgets; assumed that the last are old: {surplus}"
     if unset and listed:
