@@ -68,6 +68,7 @@ class Scheduler:
         self._changed = Condition()
         self._queue: list[tuple[tuple[int, int], Ticket]] = []
         self._tickets: list[Ticket] = []
+        self._stepping: set[Ticket] = set()
         self._arrivals = count()
         self._loop = AsyncLoop()
         self._is_closing = False
@@ -112,6 +113,12 @@ class Scheduler:
             self._end_if_over(ticket)
             self._changed.notify_all()
 
+    def waiting(self) -> list[Ticket]:
+        """The jobs whose turn it is not: nothing of them is being worked on, on any thread or in async code."""
+        with self._changed:
+            admitted = [each for each in self._tickets if each not in self._stepping and each.waits_for_a_turn]
+            return [*admitted, *(ticket for _, ticket in self._queue)]
+
     def close(self) -> None:
         """Cancel what is left, stop the threads, write the cache."""
         with self._changed:
@@ -146,6 +153,7 @@ class Scheduler:
         """Do what several jobs ask for in one call, then a step of each."""
         with self._changed:
             group = [(leader, leader.device_task), *((each, each.device_task) for each in self._mates(leader, asked))]
+            self._stepping = {ticket for ticket, _ in group}
         members = [(ticket, task) for ticket, task in group if task is not None]
         if len(members) > 1:
             answer_together([task for _, task in members], self._around, self._clock)
@@ -169,6 +177,7 @@ class Scheduler:
     def _take(self, lane: Lane) -> tuple[Ticket, Task] | None:
         """Wait for work; None at the very end."""
         with self._changed:
+            self._stepping = set() if lane == "device" else self._stepping
             while True:
                 taken = self._next_on_device() if lane == "device" else self._next_on_host()
                 if taken is not None:
@@ -194,6 +203,7 @@ class Scheduler:
                 if ticket.device_task is None and (vertex := ticket.run.take("device")) is not None:
                     ticket.begun(self._task(ticket, vertex))
             if ticket.device_task is not None:
+                self._stepping = {ticket}
                 return ticket, ticket.device_task
             self._end_if_over(ticket)
         return None

@@ -54,6 +54,11 @@ class Ticket:
         """The result, once it is there; raises TimeoutError after `timeout_s`."""
         return self.future.result(timeout_s)
 
+    @property
+    def waits_for_a_turn(self) -> bool:
+        """Whether nothing of it is under way but, perhaps, a node between two steps on the device."""
+        return self.active <= {self.device_task}
+
     def wants_device(self) -> bool:
         """Whether it has work for the device lane, begun or ready."""
         return self.device_task is not None or self.run.peek("device") is not None

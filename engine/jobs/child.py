@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from engine.errors import EngineError
@@ -35,6 +35,7 @@ class Child:
         self._channel, self._runner = channel, runner
         self._tasks = ThreadPoolExecutor(slots, "job")
         self._questions = ThreadPoolExecutor(1, "question")
+        self._never = Event()
 
     def serve(self) -> None:
         """Do what the front says until it is gone."""
@@ -49,6 +50,13 @@ class Child:
                     self._questions.submit(self._answer, message)
                 case "stop":
                     return
+
+    def beat(self, every_s: float) -> None:
+        """Tell, to the end of the process, which tasks wait for their turn: their silence means no harm."""
+        while not self._never.wait(every_s):
+            job_ids = self._runner.waiting()
+            if job_ids:
+                self._channel.send({"say": "waiting", "job_ids": job_ids})
 
     def _run(self, task: Task) -> None:
         def tell(body: Body, picture: Picture | None) -> None:
@@ -94,6 +102,7 @@ def main(descriptor: int) -> int:
     child = Child(channel, runner, hello["slots"])
     reader = Thread(target=child.serve, name="front", daemon=True)
     reader.start()
+    Thread(target=child.beat, args=(hello["beat_s"],), name="beat", daemon=True).start()
     reader.join()
     sys.stdout.flush()
     sys.stderr.flush()

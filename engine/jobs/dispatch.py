@@ -168,6 +168,11 @@ class Dispatcher:
         if running.said:
             self._post(Said(running))
 
+    def are_waiting(self, worker: Worker, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            if job_id in self._running:
+                self._running[job_id].heard_at = self._now()
+
     def has_finished(self, worker: Worker, job_id: str, finished: Finished) -> None:
         running = self._running.get(job_id)
         if running is None:

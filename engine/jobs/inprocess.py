@@ -19,8 +19,8 @@ __all__ = ["InProcessWorker"]
 class InProcessWorker:
     """Runs tasks where it is. A node that takes the process down takes this down with it."""
 
-    def __init__(self, setup: Setup, name: str = "here", slots: int = 1) -> None:
-        self._runner, self._name, self._slots = Runner(setup), name, slots
+    def __init__(self, setup: Setup, name: str = "here", slots: int = 1, beat_s: float = 5.0) -> None:
+        self._runner, self._name, self._slots, self._beat_s = Runner(setup), name, slots, beat_s
         self._jobs: dict[str, None] = {}
         self._threads = ThreadPoolExecutor(slots + 1, f"worker {name}")
         self._is_ready = False
@@ -38,6 +38,7 @@ class InProcessWorker:
         nodes = self._runner.answer("nodes", {"owner": LOCAL})
         self._is_ready = True
         self._loop.call_soon(listener.is_ready, self, nodes)
+        self._beat = self._loop.call_later(self._beat_s, self._tell_who_waits)
 
     def run(self, task: Task) -> None:
         self._jobs[task.job_id] = None
@@ -61,12 +62,17 @@ class InProcessWorker:
 
     async def stop(self) -> None:
         self._is_ready = False
+        self._beat.cancel()
         self.kill("stopped")
         await asyncio.to_thread(self._threads.shutdown)
         await asyncio.to_thread(self._runner.close)
 
     def status(self) -> WorkerStatus:
         return WorkerStatus(self.name, self._is_ready, 1, tuple(self._jobs), None, {})
+
+    def _tell_who_waits(self) -> None:
+        self._listener.are_waiting(self, self._runner.waiting())
+        self._beat = self._loop.call_later(self._beat_s, self._tell_who_waits)
 
     def _run(self, task: Task) -> None:
         def tell(body: Body, picture: Picture | None) -> None:

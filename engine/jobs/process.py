@@ -138,7 +138,8 @@ class ProcessWorker:
             )
         self._starts += 1
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        hello = {"factory": self.settings.factory, "options": dict(self.settings.options), "slots": self.settings.slots}
+        how = self.settings
+        hello = {"factory": how.factory, "options": dict(how.options), "slots": how.slots, "beat_s": how.beat_s}
         self._send({"do": "hello", **hello})
         try:
             async with asyncio.timeout(self.settings.start_deadline_s) as deadline:
@@ -200,6 +201,8 @@ class ProcessWorker:
                 about = message["picture"]
                 picture = Picture(about["content_type"], data, about["meta"]) if about is not None else None
                 self._listener.happened(self, message["job_id"], decode(message["type"], message["body"]), picture)
+            case "waiting":
+                self._listener.are_waiting(self, message["job_ids"])
             case "finished":
                 self._jobs.pop(message["job_id"], None)
                 self._listener.has_finished(self, message["job_id"], _finished(message))

@@ -75,6 +75,12 @@ class Runner:
         if ticket is not None:
             self._scheduler.cancel(ticket)
 
+    def waiting(self) -> list[str]:
+        """The tasks that say nothing because others are having their turn."""
+        waiting = set(self._scheduler.waiting())
+        with self._lock:
+            return [job_id for job_id, ticket in self._tickets.items() if ticket in waiting]
+
     def close(self) -> None:
         """Cancel what runs, stop the threads, write the cache."""
         self._scheduler.close()

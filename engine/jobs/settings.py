@@ -55,7 +55,10 @@ class JobSettings:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSettings:
-    """One worker process. `factory` is `package.module:function`, called there with `options`."""
+    """One worker process. `factory` is `package.module:function`, called there with `options`.
+
+    `slots` jobs are under way at once; every `beat_s` seconds it tells which of them only wait for their turn.
+    """
 
     factory: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -63,4 +66,5 @@ class ProcessSettings:
     slots: int = 1
     start_deadline_s: float = 300.0
     max_restart_wait_s: float = 30.0
+    beat_s: float = 5.0
     environment: Mapping[str, str] = field(default_factory=dict)

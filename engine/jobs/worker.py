@@ -82,6 +82,9 @@ class Listener(Protocol):
     def happened(self, worker: "Worker", job_id: str, body: Body, picture: Picture | None) -> None:
         """Something happened in a run."""
 
+    def are_waiting(self, worker: "Worker", job_ids: Sequence[str]) -> None:
+        """These are well and say nothing because others are having their turn; told every now and then."""
+
     def has_finished(self, worker: "Worker", job_id: str, finished: Finished) -> None:
         """The attempt is over."""
 

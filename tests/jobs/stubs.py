@@ -107,7 +107,17 @@ class Picky:
         return (number,)
 
 
-NODES: dict[str, Node] = {each.class_type: each for each in (show, steps, note, fail, die, hang, babble, wrote)}
+@node("Turns", category="test", lane="device")
+def turns(*, count: Count = 1, seconds: Seconds = 0.0) -> Generator[Progress, None, int]:
+    """As `Steps`, where jobs take turns."""
+    for step in range(count):
+        time.sleep(seconds)
+        yield Progress(step + 1, count)
+    return count
+
+
+KINDS = (show, steps, note, fail, die, hang, babble, wrote, turns)
+NODES: dict[str, Node] = {each.class_type: each for each in KINDS}
 NODES["Picky"] = from_class(Picky, "Picky")
 
 

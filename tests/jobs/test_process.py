@@ -13,8 +13,9 @@ from engine.errors import InvalidWorkflow, NotAccepting
 from engine.jobs.events import Preview, Requeued, Started
 from engine.jobs.job import State, Submission
 from engine.jobs.service import JobService
+from engine.jobs.worker import Worker
 from tests.jobs import stubs
-from tests.jobs.serving import child, ends, log, sent, service, started
+from tests.jobs.serving import child, ends, here, log, sent, service, started
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -140,6 +141,23 @@ def test_a_job_that_kills_every_worker_takes_its_neighbour_down_once(run: Runs, 
                 await started(jobs, each)
             assert (await jobs.counts()).running == 2
             await jobs.cancel_all()
+
+    run(case())
+
+
+@pytest.mark.parametrize("made", [child, here], ids=["process", "here"])
+def test_a_job_that_waits_for_its_turn_is_no_reason_to_kill_its_worker(
+    run: Runs, tmp_path: Path, made: Callable[..., Worker]
+) -> None:
+    """The second waits for the first for much longer than a worker may be silent."""
+
+    async def case() -> None:
+        async with service(tmp_path, [made(slots=2, beat_s=0.1)], step_deadline_s=0.8) as jobs:
+            assert await jobs.ready(20)
+            both = [await sent(jobs, "Turns", count=count, seconds=0.05) for count in (60, 61)]
+            for job in both:
+                assert (await jobs.wait(job.id)).state is State.SUCCEEDED
+                assert await attempts(jobs, job.id) == [1]
 
     run(case())
 
