@@ -67,6 +67,20 @@ async def median(rounds: int, measure: Callable[[int], Awaitable[float]]) -> str
     return f"p50 {statistics.median(times):8.2f} ms   p90 {times[int(rounds * 0.9)]:8.2f} ms"
 
 
+async def latency(client: Client) -> str:
+    """Milliseconds from a node's event to its arrival as a server-sent event, stored meanwhile; over 30 small jobs."""
+    times = []
+    for tag in range(30):
+        prompt_id = await client.submit(chain(12, 5000 + tag))
+        async with client.session.get(f"{client.url}/jobs/{prompt_id}/events") as response:
+            async for line in response.content:
+                if line.startswith(b"data: ") and (event := json.loads(line[6:]))["kind"].startswith("Node"):
+                    times.append((time.time() - event["at"]) * 1000)
+        await client.until_over(prompt_id)
+    times.sort()
+    return f"p50 {statistics.median(times):8.2f} ms   p90 {times[int(len(times) * 0.9)]:8.2f} ms"
+
+
 async def throughput(client: Client, total: int, workers: int) -> float:
     """Submissions per second by several clients at once."""
     todo = iter(range(total))
@@ -105,6 +119,7 @@ async def measure(server: Server, jobs: int) -> None:
         before = client.received
         large = await client.round_trip(chain(1000, 5))
         print(f"1,000 nodes cold           {large:12.1f} ms   {(client.received - before) / 1e6:.3f} MB on the socket")
+        print("event: stored log to reader", await latency(client))
         reader = asyncio.create_task(client.until_over("never"))
         print(f"submissions, 8 clients     {await throughput(client, 200, 8):12.1f} per second")
         await idle(client)
