@@ -1,11 +1,17 @@
 """The socket: greeting, order of messages, who hears what, reconnecting, previews, slow readers."""
 
 import asyncio
+import base64
 import json
 import struct
+from socket import SO_RCVBUF, SOL_SOCKET
+from socket import socket as TcpSocket
 from typing import Any
 
 from engine.errors import StoreFailed
+from engine.jobs.worker import Picture
+from engine.server.comfy.hub import HUB
+from tests.server import stubs
 from tests.server.conftest import Serving, is_end
 from tests.server.stubs import PREVIEW, picture_graph, slow_graph
 
@@ -200,13 +206,38 @@ async def test_a_client_that_returns_is_told_what_runs(serving: Serving) -> None
             assert await socket.next() == {"type": "executing", "data": {"node": "1"}}
 
 
-async def test_a_reader_that_never_reads_slows_no_job(serving: Serving) -> None:
-    graph = {"1": {"class_type": "Slow", "inputs": {"seconds": 0.2, "steps": 2_000, "turn": 0}}}
+def deaf(port: int) -> TcpSocket:
+    """A client that joins with the smallest of windows and never reads a byte."""
+    end = TcpSocket()
+    end.setsockopt(SOL_SOCKET, SO_RCVBUF, 2048)
+    end.connect(("127.0.0.1", port))
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    key = base64.b64encode(b"0123456789abcdef").decode()
+    end.sendall(f"GET /ws?clientId=deaf HTTP/1.1\r\nHost: 127.0.0.1\r\n{upgrade}{key}\r\n\r\n".encode())
+    return end
+
+
+async def test_a_reader_that_never_reads_slows_no_job(serving: Serving, monkeypatch: Any) -> None:
+    monkeypatch.setattr(stubs, "PREVIEW", Picture("image/jpeg", b"\xff" * 300_000))
+    graph = {"1": {"class_type": "Slow", "inputs": {"seconds": 0.5, "steps": 1_000, "turn": 0}}}
     graph["2"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
-    async with serving() as api, api.socket("deaf"), api.socket("c") as socket:
-        await api.queue(graph, client_id="c")
-        reader = asyncio.create_task(socket.until(is_end))
-        assert is_end((await reader)[-1])
+    async with serving(bare_previews=True) as api, api.socket("c") as socket:
+        with deaf(api.client.port or 0):
+            clients = api.client.server.app[HUB]._clients  # type: ignore[attr-defined]
+            while ("local", "deaf") not in clients:
+                await asyncio.sleep(0.01)
+            prompt_id = await api.queue(graph)  # of no client: previews and progress go to everyone
+            heard = await socket.until(lambda m: isinstance(m, dict) and m["type"] == "progress" and done(m))
+            assert len([m for m in heard if isinstance(m, bytes)]) > 10
+            assert (await api.ended(prompt_id))["status"]["completed"] is True
+            waiting = clients["local", "deaf"].outbox
+            assert len(waiting) > 0  # it is behind, and nobody waited for it
+            assert waiting._size < 100 * 300_000  # older pictures made room for newer ones
+
+
+def done(message: Any) -> bool:
+    """The last tick of a node."""
+    return bool(message["data"]["value"] == message["data"]["max"])
 
 
 async def test_a_large_graph_costs_little_on_the_socket(serving: Serving) -> None:
