@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from engine.graph.node import Node
 from engine.graph.problems import Problem
 from engine.graph.workflow import Workflow
+from engine.jobs.delivery import Delivery
 from engine.jobs.events import JobEvent, Preview
 from engine.jobs.job import LOCAL, Accepted, Job, JobQuery, Page, Submission
 
@@ -136,6 +137,9 @@ class Jobs(Protocol):
 
     def follow(self, job_id: str, owner: str | None = None, *, after: int = 0) -> AsyncIterator[JobEvent]:
         """Events above `after`, stored ones first, then live, to the last. A slow reader slows nobody."""
+
+    async def deliveries(self, job_id: str, owner: str | None = None) -> Sequence[Delivery]:
+        """What was told to the job's webhook so far, try by try."""
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have a function called with everything that happens; returns what ends it."""

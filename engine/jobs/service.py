@@ -15,6 +15,7 @@ from engine.graph.workflow import Workflow
 from engine.jobs.accounts import Accounts
 from engine.jobs.artifacts import Artifacts, keep_outputs
 from engine.jobs.check import Checker
+from engine.jobs.delivery import Delivery
 from engine.jobs.dispatch import Dispatcher
 from engine.jobs.events import JobEvent, is_last
 from engine.jobs.feed import Feed
@@ -25,7 +26,7 @@ from engine.jobs.recover import recover
 from engine.jobs.settings import JobSettings
 from engine.jobs.store import Clock, Store
 from engine.jobs.tally import Tally
-from engine.jobs.webhooks import Post, Webhooks
+from engine.jobs.webhooks import Post, Webhooks, deliveries_of
 from engine.jobs.worker import Worker
 
 __all__ = ["JobService"]
@@ -207,6 +208,10 @@ class JobService:
             return
         async for event in self._feed.follow(job_id, after, lambda number: self.store.events(job, number)):
             yield event
+
+    async def deliveries(self, job_id: str, owner: str | None = None) -> Sequence[Delivery]:
+        await self.store.get(job_id, owner)
+        return await deliveries_of(self.store, job_id)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         return self._feed.listen(listener)

@@ -10,7 +10,6 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
@@ -18,11 +17,12 @@ from sqlalchemy import func, select, update
 
 from engine.errors import StoreFailed, UnknownJob
 from engine.jobs.database import Tx
+from engine.jobs.delivery import Attempt, Delivery
 from engine.jobs.job import Job
 from engine.jobs.store import Store
 from engine.jobs.tables import deliveries
 
-__all__ = ["Attempt", "Delivery", "Post", "Webhooks", "is_public", "signature"]
+__all__ = ["Attempt", "Delivery", "Post", "Webhooks", "deliveries_of", "is_public", "signature"]
 
 Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[int]]
 """POST a body with headers to a URL; the status. Raises where there is none."""
@@ -31,28 +31,6 @@ Body = Callable[[Job], Mapping[str, Any]]
 WAITS_S = (1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0)
 AT_ONCE = 16
 LONGEST_SLEEP_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try: when, and the status or the reason there was none."""
-
-    at: float
-    status: int | None
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What is owed for one job; `id` is the same in every try. `next_at` None: delivered, or given up."""
-
-    id: str
-    job_id: str
-    url: str
-    attempts: int
-    next_at: float | None
-    delivered_at: float | None
-    log: Sequence[Attempt]
 
 
 class Webhooks:
@@ -79,10 +57,7 @@ class Webhooks:
 
     async def of(self, job_id: str) -> Sequence[Delivery]:
         """The deliveries of one job, with their logs."""
-        query = select(deliveries).where(deliveries.c.job_id == job_id)
-        return await self._store.database.read(
-            lambda connection: [_delivery(dict(row)) for row in connection.execute(query).mappings()]
-        )
+        return await deliveries_of(self._store, job_id)
 
     async def _deliver_all(self) -> None:
         while True:
@@ -139,6 +114,14 @@ class Webhooks:
             "log": [*row.log, [attempt.at, attempt.status, attempt.problem]],
         }
         tx.connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(values))
+
+
+async def deliveries_of(store: Store, job_id: str) -> Sequence[Delivery]:
+    """The deliveries of one job, with their logs."""
+    query = select(deliveries).where(deliveries.c.job_id == job_id)
+    return await store.database.read(
+        lambda connection: [_delivery(dict(row)) for row in connection.execute(query).mappings()]
+    )
 
 
 def signature(secret: str, delivery_id: str, timestamp: str, body: bytes) -> str:

@@ -17,6 +17,7 @@ from engine.server.comfy.routes import comfy_routes, mirrored
 from engine.server.comfy.socket import SOCKETS
 from engine.server.comfy.system import EXTENSIONS
 from engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, Places
+from engine.server.deliveries import DELIVERY_ROWS
 from engine.server.endpoints.context import Published
 from engine.server.endpoints.guard import own_door
 from engine.server.endpoints.routes import mount
@@ -69,7 +70,9 @@ def make_app(parts: Parts) -> web.Application:
     operating = (("GET", "/health", health), ("GET", "/ready", ready), ("GET", "/metrics", metrics))
     app.add_routes(parts.more_routes)
     mount(app, parts.published)
-    app.add_routes([*mirrored((*operating, *REPLAY_ROWS, *WORKFLOW_ROWS)), *login_routes(), *comfy_routes()])
+    app.add_routes(
+        [*mirrored((*operating, *REPLAY_ROWS, *WORKFLOW_ROWS, *DELIVERY_ROWS)), *login_routes(), *comfy_routes()]
+    )
     app.add_routes(frontend_routes(parts.frontend))
     return app
 

@@ -1,0 +1,41 @@
+"""A run's webhook, as its owner sees it: every try is in the log of deliveries."""
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from engine.server.posting import poster, told
+from tests.server.conftest import Serving
+from tests.server.stubs import picture_graph
+
+
+async def test_every_try_is_in_the_log_of_deliveries(serving: Serving) -> None:
+    heard: list[str] = []
+
+    async def hook(request: web.Request) -> web.Response:
+        heard.append(request.headers["Webhook-Id"])
+        return web.Response(status=500 if len(heard) == 1 else 204)
+
+    app = web.Application()
+    app.add_routes([web.post("/hook", hook)])
+    async with serving() as api, TestServer(app) as receiver, poster(allows_private=True) as post:
+        api.jobs.deliver(post, told)
+        await api.post("/workflows/flat", {"workflow": picture_graph()})
+        asked = {"webhook": {"url": str(receiver.make_url("/hook")), "secret": "s"}}
+        job_id = (await (await api.post("/workflows/flat/run", asked)).json())["job_id"]
+        while not (log := await deliveries(api, job_id)) or log[0]["delivered_at"] is None:
+            await asyncio.sleep(0.05)
+        [only] = log
+        assert heard == [only["id"], only["id"]]
+        assert [(each["status"], each["problem"]) for each in only["log"]] == [(500, ""), (204, "")]
+        assert (only["attempts"], only["next_at"], only["job_id"]) == (2, None, job_id)
+        quiet = await api.queue(picture_graph(2))
+        await api.ended(quiet)
+        assert await deliveries(api, quiet) == []
+        assert (await api.get("/jobs/nowhere/deliveries")).status == 404
+
+
+async def deliveries(api: Any, job_id: str) -> Any:
+    return (await api.json(f"/jobs/{job_id}/deliveries"))["deliveries"]
