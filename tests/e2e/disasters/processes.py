@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "SIGMAGRAPH_PRIVATE_WEBHOOKS": "true",
     "SIGMAGRAPH_STOP_DEADLINE_S": "0.5",
 }
+SMALL_DISK = os.environ.get("SIGMAGRAPH_SMALL_DISK")
+"""A folder on a file system of some 60 MB that may be filled; without it, processes are limited instead."""
 UNREACHABLE = (urllib.error.URLError, ConnectionError, TimeoutError)
 
 
@@ -111,9 +113,14 @@ class Server:
     def full_disk(self) -> Iterator[None]:
         """No file of the server or its worker can grow for as long as this lasts: what a full disk comes to.
 
-        A process may lower its own limit on the size of files and raise it again, so nobody needs to be root.
+        A process may lower its own limit on the size of files and raise it again, so nobody needs to be root. On a
+        small disk of its own (SIGMAGRAPH_SMALL_DISK) the disk is filled.
         """
         assert self.process is not None
+        if SMALL_DISK:
+            with filled(self.home):
+                yield
+            return
         pids = [pid for pid in (self.process.pid, self.worker()) if pid is not None]
         for pid in pids:
             _limit_files(pid, 4096)
@@ -145,6 +152,21 @@ class Server:
         """What a query of the database answers."""
         with sqlite3.connect(f"file:{self.home}/user/jobs.sqlite?mode=ro", uri=True) as database:
             return database.execute(query).fetchall()
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """The disk of a folder without a free byte."""
+    balloon = folder / "balloon"
+    with suppress(OSError), balloon.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 10, 1):
+            with suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass
+    try:
+        yield
+    finally:
+        balloon.unlink()
 
 
 def _limit_files(pid: int, size_bytes: int) -> None:

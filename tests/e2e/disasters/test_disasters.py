@@ -6,6 +6,7 @@ Run with `pytest -m slow tests/e2e/disasters`; SIGMAGRAPH_JOBS and SIGMAGRAPH_KI
 import os
 import random
 import signal
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.disasters.mixed import make_home, mixed, undisturbed
-from tests.e2e.disasters.processes import Receiver, Server, wait_for
+from tests.e2e.disasters.processes import SMALL_DISK, Receiver, Server, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -59,8 +60,9 @@ class Customer:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    make_home(tmp_path)
-    server = Server(tmp_path)
+    home = Path(tempfile.mkdtemp(dir=SMALL_DISK)) if SMALL_DISK else tmp_path
+    make_home(home)
+    server = Server(home)
     server.start()
     yield server
     server.end(signal.SIGKILL)
