@@ -1,6 +1,7 @@
 """`sigmagraph keys`: who may call the server, and with what credits. Works beside a running server or without one."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,6 +96,11 @@ def credit(
 
 
 def _micro(credits: float) -> int:
+    """Credits as whole millionths; a number that is none is refused."""
+    from engine.errors import BadValue
+
+    if not math.isfinite(credits):
+        raise BadValue("credits", credits, "a finite number")
     return round(credits * 1e6)
 
 

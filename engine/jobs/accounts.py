@@ -24,6 +24,7 @@ CREDIT = 1_000_000
 SCOPES = frozenset({"submit", "read", "admin"})
 PREFIX = "SG_"
 BYTES = 16
+LEAST_RATE, MOST_RATE = 0.001, 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,10 @@ class Accounts:
         if not is_name(name):
             raise BadValue("name", name, "a short printable text")
         _check_amount(credits)
+        if requests_per_minute is not None and not LEAST_RATE <= requests_per_minute <= MOST_RATE:
+            raise BadValue("requests_per_minute", requests_per_minute, f"{LEAST_RATE:g} to {MOST_RATE:g}")
+        if spend_limit is not None and not 0 <= spend_limit <= LARGEST_COST:
+            raise BadValue("spend_limit", spend_limit, f"0 to {LARGEST_COST}")
         secret = PREFIX + secrets.token_hex(BYTES)
         account_id, at = secrets.token_hex(8), self._store.clock()
         row = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["JobSettings", "ProcessSettings", "StoreSettings"]
+__all__ = ["DAY_S", "JobSettings", "ProcessSettings", "StoreSettings"]
 
 DAY_S = 86_400.0
 
@@ -34,7 +34,7 @@ class JobSettings:
 
     `step_deadline_s`: a worker from which nothing is heard for so long during a job is killed. `max_deaths`: a job
     under which so many workers in a row died at the furthest place it reached fails. `keep_s`: ended jobs are
-    forgotten after that; the newest `keep_jobs` at most are kept.
+    forgotten after that; the newest `keep_jobs` at most are kept, beside those that were promised a time of their own.
     """
 
     store: StoreSettings = field(default_factory=StoreSettings)

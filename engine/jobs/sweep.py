@@ -30,14 +30,15 @@ def expire(tx: Tx, at: float) -> list[str]:
 def forget_old(tx: Tx, at: float, keep_s: float, keep_jobs: int, idempotency_s: float) -> int:
     """Delete ended jobs past their time or beyond the newest `keep_jobs`, and old idempotency keys; says how many jobs.
 
-    A job's own `keep_s` rules where it has one.
+    A job's own `keep_s` rules where it has one: somebody was promised that long, however many jobs there are.
     """
     tx.connection.execute(delete(idempotency).where(idempotency.c.at < at - idempotency_s))
     own = jobs.c.keep_s.is_not(None) & (jobs.c.ended_at + jobs.c.keep_s < at)
     general = jobs.c.keep_s.is_(None) & (jobs.c.ended_at < at - keep_s)
     old = select(jobs.c.id).where(jobs.c.state.in_(ENDS), own | general).order_by(jobs.c.ended_at).limit(MOST)
     found = list(tx.connection.execute(old).scalars())
-    surplus = select(jobs.c.id).where(jobs.c.state.in_(ENDS)).order_by(jobs.c.ended_at.desc(), jobs.c.seq.desc())
+    unbound = jobs.c.state.in_(ENDS), jobs.c.keep_s.is_(None)
+    surplus = select(jobs.c.id).where(*unbound).order_by(jobs.c.ended_at.desc(), jobs.c.seq.desc())
     found += tx.connection.execute(surplus.offset(keep_jobs).limit(MOST)).scalars()
     return _delete(tx, found)
 

@@ -34,6 +34,12 @@ def test_a_key_lives_from_create_to_revoke(home: Path) -> None:
     assert secret.encode() not in (home / "user" / "jobs.sqlite").read_bytes()
 
 
+def test_credits_that_are_no_number_are_refused(home: Path) -> None:
+    done = CliRunner().invoke(app, ["keys", "create", "bob", "--credits", "nan", "--home", str(home)])
+    assert done.exit_code == 1
+    assert "credits" in done.output
+
+
 def test_taking_more_than_there_is_is_refused(home: Path) -> None:
     made = said(home, "create", "bob", "--credits", "1")
     key_id = made.split("key ")[1].split()[0]

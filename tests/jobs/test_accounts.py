@@ -160,6 +160,18 @@ def test_a_spend_limit_and_taking_credits_away_respect_what_is_held(run: Runs, s
     run(case())
 
 
+@pytest.mark.parametrize(
+    "wish", [{"requests_per_minute": 0.0}, {"requests_per_minute": float("nan")}, {"spend_limit": -1}]
+)
+def test_limits_that_mean_nothing_are_refused(run: Runs, store_settings: StoreSettings, wish: Any) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            with pytest.raises(BadValue, match=next(iter(wish))):
+                await Accounts(store).create("me", **wish)
+
+    run(case())
+
+
 def test_an_account_that_is_not_there_cannot_pay(run: Runs, store_settings: StoreSettings) -> None:
     async def case() -> None:
         async with opened(store_settings) as (store, _):

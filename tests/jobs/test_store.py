@@ -332,15 +332,16 @@ def test_ended_jobs_are_forgotten_by_age_and_by_number_with_all_they_left(
         clock = Time()
         async with opened(store_settings, clock=clock) as (store, _):
             for name in "abcd":
-                keep = {"keep_s": 5.0} if name == "d" else {}
+                keep = {"keep_s": 9.0} if name == "d" else {}
                 job, _ = await store.submit(submission(job_id=name, webhook=Webhook("http://x"), **keep), WORK)
                 await store.begin(name, "w")
                 await store.end(name, State.SUCCEEDED)
                 clock.now += 1
             await store.submit(submission(job_id="waits"), WORK)
-            assert await store.forget_old(keep_s=100.0, keep_jobs=3) == 1
+            assert await store.forget_old(keep_s=100.0, keep_jobs=2) == 1
             with pytest.raises(UnknownJob):
                 await store.get("a")
+            assert await store.forget_old(keep_s=100.0, keep_jobs=2) == 0
             clock.now += 10
             assert await store.forget_old(keep_s=100.0, keep_jobs=3) == 1
             assert await store.events(job) == []
