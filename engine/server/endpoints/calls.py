@@ -51,7 +51,7 @@ async def submit(request: web.Request) -> web.Response:
 
 
 async def flow(request: web.Request) -> web.Response:
-    """`POST /workflows/{slug}`: the same in the words of workflow clients."""
+    """`POST /workflows/{slug}`: accept one request, in the words of workflow clients."""
     endpoint = endpoint_of(request)
     try:
         job = await _accept(request, endpoint)

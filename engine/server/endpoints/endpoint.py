@@ -119,6 +119,9 @@ def declaration_problems(endpoint: Endpoint, nodes: Mapping[str, Node]) -> list[
         for node_id, each in endpoint.workflow.nodes.items()
         if each.class_type not in nodes
     ]
+    shown = endpoint.workflow.nodes[endpoint.reply_node].class_type
+    if shown in nodes and not nodes[shown].output_node:
+        problems.append(f"reply.images: node {endpoint.reply_node} ({shown}) is no output node, such as SaveImage")
     for name, sockets in endpoint.sockets.items():
         for socket in sockets:
             class_type = endpoint.workflow.nodes[socket.node_id].class_type

@@ -20,6 +20,7 @@ from engine.server.endpoints.refusal import Refused, answer
 __all__ = ["GUARDED", "Door", "endpoint_of", "guarded", "own_door", "rate_headers", "take_token"]
 
 CHALLENGE = {"WWW-Authenticate": 'ApiKey header="x-api-key"'}  # RFC 9110 wants one with every 401
+LONGEST_S = 1e9
 NO_KEY = "Missing Authorization or x-api-key in header"
 GUARDED: web.AppKey[frozenset[Handler]] = web.AppKey("guarded", frozenset)
 
@@ -117,5 +118,5 @@ def take_token(request: web.Request) -> None:
 
 def rate_headers(taken: Taken, now: float) -> dict[str, str]:
     """What is left of the rate, and when all of it is there again."""
-    reset = datetime.fromtimestamp(now + taken.full_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    reset = datetime.fromtimestamp(now + min(taken.full_s, LONGEST_S), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"x-rate-limit-remaining": str(taken.remaining), "x-rate-limit-reset-at-utc": reset}

@@ -16,6 +16,7 @@ Role = Literal["seed", "width", "height", "steps", "batch", "format", "quality",
 """What the server itself does with a parameter: draws the seed, prices the size, encodes the pictures."""
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+TAKEN = frozenset({"get-user-credits", "requests", "request"})
 TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -126,7 +127,11 @@ def read_manifest(path: Path) -> Manifest:
         manifest = Manifest.model_validate(given)
     except ValidationError as error:
         raise BadEndpoint(path, [_line(each) for each in error.errors()]) from None
-    problems = [*_roles(manifest), *(line for name in manifest.parameters for line in _parameter(manifest, name))]
+    problems = [
+        *_taken(manifest),
+        *_roles(manifest),
+        *(line for name in manifest.parameters for line in _parameter(manifest, name)),
+    ]
     if problems:
         raise BadEndpoint(path, problems)
     return manifest
@@ -147,6 +152,13 @@ def _known(place: tuple[Any, ...]) -> list[str]:
     table = place[0] if len(place) > 1 else ""
     models: dict[str, type[BaseModel]] = {"parameters": Parameter, "reply": Reply, "price": Price, "demo": Demo}
     return list(models.get(str(table), Manifest).model_fields)
+
+
+def _taken(manifest: Manifest) -> list[str]:
+    """Paths of this protocol that a slug would hide behind."""
+    if manifest.slug in TAKEN:
+        return [f"slug: {manifest.slug!r} is a path of the API itself; choose another"]
+    return []
 
 
 def _roles(manifest: Manifest) -> list[str]:

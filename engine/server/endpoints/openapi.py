@@ -114,7 +114,8 @@ def _field(parameter: Parameter, allowed: Sequence[Scalar] | None) -> Json:
 
 def _operation(path: str, door: Door, endpoint: Endpoint | None) -> Json:
     text = inspect.getdoc(door.handler) or ""
-    summary = text.partition("\n")[0].partition(": ")[2] or text.partition("\n")[0]
+    first = text.partition("\n")[0]
+    summary = (first.partition(": ")[2] if first.startswith("`") else first).replace("`", "").rstrip(".")
     operation: Json = {"summary": summary[:1].upper() + summary[1:], "tags": [path.split("/")[1]]}
     parameters = [_path_parameter(name) for name in ("id", "name") if f"{{{name}}}" in path]
     if path.startswith("/outputs"):
@@ -124,12 +125,23 @@ def _operation(path: str, door: Door, endpoint: Endpoint | None) -> Json:
         operation["description"] = endpoint.manifest.description
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _ref(f"input.{endpoint.slug}")}},
+            "content": {"application/json": {"schema": _ref(f"input.{endpoint.slug}"), "example": _example(endpoint)}},
         }
         parameters += HEADERS
     operation |= {"parameters": parameters} if parameters else {}
     operation |= {"security": []} if door.scope is None else {}
     return operation | {"responses": _responses(path)}
+
+
+def _example(endpoint: Endpoint) -> Json:
+    """A call that works: what has to be given, and what the manifest shows an example of."""
+    shown = {name: each.example if each.example is not None else each.default for name, each in _shown(endpoint)}
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _shown(endpoint: Endpoint) -> Sequence[tuple[str, Parameter]]:
+    given = endpoint.manifest.parameters.items()
+    return [(name, each) for name, each in given if each.required or each.example is not None]
 
 
 def _responses(path: str) -> Json:
@@ -151,7 +163,7 @@ def _content(path: str, answer: str | None) -> Json:
     if path.endswith("/events"):
         return {"text/event-stream": {"schema": _ref("Event")}}
     content: Json = {"application/json": {"schema": _ref(answer) if answer else {"type": "object"}}}
-    return content | binary if path == "/v1/{slug}" else content
+    return binary | content if path == "/v1/{slug}" else content  # the first is what the page asks for: a picture
 
 
 def _ref(name: str) -> Json:

@@ -26,13 +26,13 @@ async def status(request: web.Request) -> web.Response:
 
 
 async def result(request: web.Request) -> web.Response:
-    """`GET /v2/requests/{id}` and `/v1/requests/{id}`: the same, with the output once it is there."""
+    """`GET /v2/requests/{id}` and `/v1/requests/{id}`: where it stands, and the output once it is there."""
     job = await _request(request)
     return await _state(request, job, has_output=job.state is State.SUCCEEDED)
 
 
 async def cancel(request: web.Request) -> web.Response:
-    """Stop it: a waiting request ends now, a running one at its next step. One that has ended stays as it is."""
+    """Stop it: a waiting request ends now, a running one at its next step; one that has ended stays as it is."""
     job = await _request(request)
     job = await request.app[JOBS].cancel(job.id, job.owner)
     body = {"request_id": job.id, "status": wire.STATUSES[job.state], "cancel_requested": not job.state.is_end}

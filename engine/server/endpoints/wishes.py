@@ -24,7 +24,6 @@ class Header:
     description: str
     form: str
     pattern: str
-    example: str
     longest: int = 255
 
     def fault(self, value: str | None) -> Fault | None:
@@ -36,18 +35,16 @@ class Header:
 
     def parameter(self) -> dict[str, Any]:
         """The same for the OpenAPI document."""
-        schema = {"type": "string", "maxLength": self.longest, "pattern": self.pattern, "example": self.example}
+        schema = {"type": "string", "maxLength": self.longest, "pattern": self.pattern}
         return {"name": self.name, "in": "header", "required": False, "description": self.description, "schema": schema}
 
 
 TEXT = r"^[!-~]([ -~]*[!-~])?$"
 ADDRESS = r"^https?://[!-~]+$"
 WISHES = (
-    Header(KEY, "the same key and body make one request, however often sent", "printable ASCII", TEXT, "order-17"),
-    Header(
-        URL, "where the end is told, by a POST", "an http or https address", ADDRESS, "https://example.com/done", 2048
-    ),
-    Header(SECRET, "signs what is told: HMAC-SHA256, in Webhook-Signature", "printable ASCII", TEXT, "a long secret"),
+    Header(KEY, "the same key and body make one request, however often sent", "printable ASCII", TEXT),
+    Header(URL, "where the end is told, by a POST", "an http or https address", ADDRESS, 2048),
+    Header(SECRET, "signs what is told: HMAC-SHA256, in Webhook-Signature", "printable ASCII", TEXT),
 )
 HEADERS = tuple(each.parameter() for each in WISHES)
 """OpenAPI parameters of every call that submits."""

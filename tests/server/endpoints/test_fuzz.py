@@ -14,7 +14,8 @@ from tests.server.endpoints.conftest import LARGE, SMALL
 from tests.server.endpoints.threaded import Running, running
 
 # made-up headers are letters and digits only, which no address is; a request that was cancelled is a 422 by this
-# protocol, also when it is asked for with a good id
+# protocol, also when it is asked for with a good id; the other verbs of /workflows/SLUG are the stored
+# workflows', which the document does not describe (test_statuses.py has every verb of every path)
 RULES = """
 [parameters]
 "header.X-Webhook-Url" = "https://example.com/done"
@@ -49,7 +50,18 @@ def test_every_generated_request_is_answered_as_the_document_says(seed: int, tmp
     with running(tmp_path / "home") as server:
         (tmp_path / "schemathesis.toml").write_text(RULES.format(**a_picture(server)), "utf-8")
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"]
-        command += ["-H", f"x-api-key: {server.key}", "--checks", "all", "--max-examples", "60", "--seed", str(seed)]
+        command += [
+            "-H",
+            f"x-api-key: {server.key}",
+            "--checks",
+            "all",
+            "--exclude-checks",
+            "unsupported_method",
+            "--max-examples",
+            "60",
+            "--seed",
+            str(seed),
+        ]
         command += ["--request-timeout", "30", "--no-color"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

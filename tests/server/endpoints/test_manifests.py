@@ -70,6 +70,7 @@ def test_the_real_nodes_take_every_name_of_the_pages(is_demo: bool) -> None:
             "parameters.image_quality.role: 'batch' is played by 'batch_size' already",
         ),
         ('slug = "stable', 'slug = "Stable', "slug: 'Stable"),
+        (f'slug = "{NAME}"', 'slug = "get-user-credits"', "is a path of the API itself; choose another"),
         (f'graph = "{NAME}.json"', 'graph = "nothing.json"', "graph: "),
         ("[reply]", "[reply", "is not TOML"),
     ],
@@ -86,6 +87,13 @@ def test_a_binding_of_the_wrong_type_is_found_against_the_nodes(folder: Path) ->
     endpoint = load_endpoint(edited(folder, '"KSampler.cfg"', '"KSampler.steps"'))
     assert declaration_problems(endpoint, NODES) == [
         "parameters.guidance_scale.binds: node 5 (KSampler).steps: takes INT, the parameter is a number"
+    ]
+
+
+def test_pictures_of_a_node_that_shows_none_are_found_against_the_nodes(folder: Path) -> None:
+    endpoint = load_endpoint(edited(folder, 'images = "Save"', 'images = "Decode"'))
+    assert declaration_problems(endpoint, NODES) == [
+        "reply.images: node 6 (VAEDecode) is no output node, such as SaveImage"
     ]
 
 

@@ -194,6 +194,19 @@ async def test_405_says_what_is_allowed(tmp_path: Path) -> None:
             assert (await response.json())["code"] == "method_not_allowed"
 
 
+async def test_405_for_every_verb_the_document_does_not_have(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        document = await (await served.client.get("/openapi.json")).json()
+        paths = {path: {verb.upper() for verb in verbs} for path, verbs in document["paths"].items()}
+        flows = [path for path in paths if re.fullmatch("/workflows/[^/]+", path)]
+        for path in paths.keys() - set(flows):  # whose other verbs are the stored workflows'
+            for verb in {"GET", "POST", "PUT", "PATCH", "DELETE"} - paths[path]:
+                response = await served.client.request(verb, re.sub(r"\{\w+\}", "x", path))
+                assert response.status == 405, (verb, path)
+                assert set(response.headers["Allow"].split(",")) - {"HEAD"} == paths[path]
+                assert (await response.json())["code"] == "method_not_allowed"
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
 async def test_406_for_another_content_type(kind: str | None, tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
