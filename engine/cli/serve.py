@@ -53,6 +53,14 @@ def serve(
         int | None, typer.Option(help="Jobs that share a forward; may change last bits.", show_default="1")
     ] = None,
     cache: Annotated[str | None, typer.Option(help="Results kept: memory=4GiB,disk=20GiB, or off.")] = None,
+    step_deadline_s: Annotated[
+        float | None, typer.Option(help="Silence that ends a worker.", show_default="900")
+    ] = None,
+    max_queued: Annotated[int | None, typer.Option(help="Jobs that may wait.", show_default="10000")] = None,
+    keep_days: Annotated[float | None, typer.Option(help="Life of ended jobs.", show_default="30")] = None,
+    keep_jobs: Annotated[int | None, typer.Option(help="Most ended jobs kept.", show_default="10000")] = None,
+    artifacts: Annotated[str | None, typer.Option(help="Folder or fsspec URL for copies of output files.")] = None,
+    keep_artifacts_days: Annotated[float | None, typer.Option(help="Life of those copies.")] = None,
     stop_deadline_s: Annotated[float | None, typer.Option(help="How long a stop waits.", show_default="30")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or text.", show_default="json")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.", show_default="info")] = None,

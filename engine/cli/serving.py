@@ -23,7 +23,7 @@ from engine.execution.folders import Folders
 from engine.jobs.inprocess import InProcessWorker
 from engine.jobs.process import ProcessWorker
 from engine.jobs.service import JobService
-from engine.jobs.settings import JobSettings, ProcessSettings, StoreSettings
+from engine.jobs.settings import DAY_S, JobSettings, ProcessSettings, StoreSettings
 from engine.jobs.worker import Worker, load_factory
 from engine.server.app import Parts, make_app
 from engine.server.keys import StoredKeys
@@ -104,13 +104,27 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
         "custom_nodes": [str(path.resolve()) for path in settings.custom_nodes],
         "plugins": [str(path.resolve()) for path in settings.plugins],
     }
-    job_settings = JobSettings(store=StoreSettings(url=str(settings.database)))
     worker: Worker = (
         InProcessWorker(load_factory(factory)(options), slots=settings.slots)
         if settings.in_process
         else ProcessWorker(ProcessSettings(factory, options, slots=settings.slots))
     )
-    return JobService(job_settings, workers=[worker], services=folders), folders
+    return JobService(_job_settings(settings), workers=[worker], services=folders), folders
+
+
+def _job_settings(settings: Settings) -> JobSettings:
+    """What of the settings concerns the job layer."""
+    kept = settings.keep_artifacts_days
+    return JobSettings(
+        store=StoreSettings(url=str(settings.database)),
+        max_queued=settings.max_queued,
+        max_queued_per_owner=settings.max_queued,
+        step_deadline_s=settings.step_deadline_s,
+        keep_s=settings.keep_days * DAY_S,
+        keep_jobs=settings.keep_jobs,
+        artifacts_url=settings.artifacts,
+        keep_files_s=kept * DAY_S if kept is not None else None,
+    )
 
 
 async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines) -> None:

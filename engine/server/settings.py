@@ -64,6 +64,14 @@ class Settings(BaseModel):
     )
     cache: str = Field("disk=0", description="cached results: memory=4GiB,disk=20GiB or off; default: memory alone")
     private_webhooks: bool = Field(False, description="let webhooks go to addresses of private networks")
+    step_deadline_s: float = Field(900.0, gt=0, description="a worker silent for so long during a job is restarted")
+    max_queued: int = Field(10_000, gt=0, description="jobs that may wait, all owners together; more are refused")
+    keep_days: float = Field(30.0, gt=0, description="how long ended jobs are in the history")
+    keep_jobs: int = Field(10_000, ge=0, description="how many ended jobs are kept at most, the newest")
+    artifacts: str | None = Field(
+        None, description="folder or fsspec URL that gets a copy of every output file before its job ends"
+    )
+    keep_artifacts_days: float | None = Field(None, gt=0, description="how long those copies stay; default: for ever")
     stop_deadline_s: float = Field(30.0, ge=0, description="how long a stop waits for the running job")
     log_format: Literal["json", "text"] = Field("json", description="form of the log on stderr")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")

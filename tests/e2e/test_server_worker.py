@@ -64,6 +64,28 @@ def test_a_killed_worker_is_replaced_while_http_answers_and_the_job_ends_once(se
         assert 'sigmagraph_worker_starts{worker="worker"} 2.0' in response.read().decode()
 
 
+def test_a_hung_worker_is_replaced_while_http_answers_and_the_job_ends_once(tmp_path: Path) -> None:
+    packs = str(CHECKOUT / "tests/e2e/packs")
+    server = Server(tmp_path / "home", "--custom-nodes", packs, "--step-deadline-s", "3").start()
+    try:
+        graph = waiting(0.0)
+        graph["2"] = {"class_type": "HangOnce", "inputs": {"image": ["1", 0], "unless": str(tmp_path / "once")}}
+        prompt_id = str(server.json("/prompt", {"prompt": graph})["prompt_id"])
+        entry = None
+        while entry is None:
+            assert server.json("/health")["status"] == "ok"
+            entry = server.json(f"/history/{prompt_id}").get(prompt_id)
+            time.sleep(0.1)
+        assert entry["status"]["completed"] is True
+        events = log_of(server, prompt_id)
+        kinds = [event["kind"] for event in events]
+        assert [kinds.count(kind) for kind in ("Started", "Requeued", "Ended")] == [2, 1, 1]
+        assert "missed its step deadline" in events[kinds.index("Requeued")]["reason"]
+        assert len(list((server.home / "output").glob("w_*.png"))) == 1
+    finally:
+        server.stop()
+
+
 def test_a_killed_server_comes_back_with_its_jobs(server: Server) -> None:
     running = submitted(server, 2.0)
     pending = str(server.json("/prompt", {"prompt": waiting(0.1)})["prompt_id"])
