@@ -18,9 +18,13 @@ from urllib.request import Request, urlopen
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
 from engine.cli.app import app
+from engine.cli.workspace import workspace
+from engine.graph.editor import drawn
+from engine.server.endpoints.endpoint import load_endpoints
 from models.demo.checker import check
 from models.demo.scenes import single
 from tests.serving import CHECKOUT, Server
@@ -78,6 +82,29 @@ def test_the_commands_about_publishing_make_an_endpoint_that_draws(home: Path) -
     typed(trying)
     [path] = (home / "output" / "published").glob("my-graph_*.png")
     assert is_heart(path.read_bytes())
+
+
+@pytest.mark.parametrize("form", ["drawing", "picture"])
+def test_a_drawing_and_a_picture_become_the_endpoint_their_graph_becomes(form: str, home: Path) -> None:
+    space = workspace(home)
+    prompt = space.load(home / "workflows" / "txt2img.json").prompt()
+    drawing = drawn(prompt, space.declarations)
+    if form == "drawing":
+        (home / "my-graph.json").write_text(json.dumps(drawing), "utf-8")
+    else:
+        words = PngInfo()
+        words.add_text("prompt", json.dumps(prompt))
+        Image.new("RGB", (8, 8)).save(home / "my-graph.png", pnginfo=words)
+    typed(block_with("sigmagraph publish").splitlines()[0].replace("my-graph", "from-graph"))
+    typed(f"sigmagraph publish my-graph.{'json' if form == 'drawing' else 'png'}")
+    assert "4 endpoints: nothing wrong" in typed("sigmagraph endpoints check")
+    found = load_endpoints(home / "endpoints")
+    ours, other = found["my-graph"], found["from-graph"]
+    assert ours.manifest.parameters == other.manifest.parameters
+    values = {name: each.default for name, each in ours.manifest.parameters.items()}
+    assert ours.bind(values, "x").prompt() == other.bind(values, "x").prompt()
+    done = CliRunner().invoke(app, ["publish", f"my-graph.{'json' if form == 'drawing' else 'png'}"])
+    assert (done.exit_code, "--force replaces it" in " ".join(done.output.split())) == (1, True)
 
 
 def test_trying_without_weights_names_the_files_and_what_brings_them(home: Path) -> None:
