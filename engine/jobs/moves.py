@@ -124,7 +124,7 @@ def lose(tx: Tx, job_id: str, reason: str, at: float, *, max_deaths: int | None)
     job = job_of(row)
     if job.cancel_requested:
         return end(tx, job_id, State.CANCELLED, at)
-    deaths = strikes_after(tx, job_id, row["deaths"]) if max_deaths is not None else row["deaths"]
+    deaths = strikes_after(tx, job_id, row["deaths"], at) if max_deaths is not None else row["deaths"]
     if max_deaths is not None and (deaths >= max_deaths or job.attempt >= MOST_ATTEMPTS):
         message = f"gave up after {job.attempt} attempts: {reason}"
         return end(tx, job_id, State.FAILED, at, failure=Failure("worker_lost", message))

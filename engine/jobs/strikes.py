@@ -1,8 +1,8 @@
 """Is a job to blame for the workers that died under it? Counted are deaths in a row at the same place.
 
 A process can be killed by anyone: an operator, the kernel short of memory, a power cut. A job that gets further with
-every attempt will end, and one that dies where an earlier attempt came past was not the reason; a job that dies at
-its furthest place again and again will never end. Functions of a transaction.
+every attempt will end, and one that dies where an earlier attempt came past, or stood for much longer, was not the
+reason; a job that dies at its furthest place again and again will never end. Functions of a transaction.
 """
 
 import math
@@ -16,52 +16,62 @@ from engine.jobs.tables import events
 
 __all__ = ["strikes_after"]
 
-TELLING = ("started", "node_started", "node_finished", "node_progress")
+TELLING = ("started", "requeued", "node_started", "node_finished", "node_progress")
 SELECT_TELLING = (
-    select(events.c.type, events.c.body)
+    select(events.c.type, events.c.body, events.c.at)
     .where(events.c.job_id == bindparam("job"), events.c.type.in_(TELLING))
     .order_by(events.c.number)
 )
 DONE = math.inf
+LONGER, NOISE_S = 2.0, 1.0
+"""A crash that comes after some time comes after about that time: who stood twice as long did not die of the place."""
+BEGINNING = ""
+"""The place before any node."""
 
 
 @dataclass(slots=True)
-class _Reached:
-    """How far each node came: 0 begun, a progress value, or done."""
+class _Attempt:
+    """Where an attempt stood: node -> how far (0 begun, a progress value, or done), and since when; and its end."""
 
-    places: dict[str, float] = field(default_factory=dict)
+    places: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ended_at: float = 0.0
 
-    def note(self, node_id: str, value: float) -> None:
-        self.places[node_id] = max(self.places.get(node_id, 0.0), value)
-
-    def is_further_than(self, other: "_Reached") -> bool:
-        return any(value > other.places.get(node_id, 0.0) for node_id, value in self.places.items())
-
-    def died_before(self, other: "_Reached") -> bool:
-        """Whether the other came past every place at which this one stood when it ended."""
-        unfinished = [(node_id, value) for node_id, value in self.places.items() if value < DONE]
-        return bool(other.places) and all(other.places.get(node_id, 0.0) > value for node_id, value in unfinished)
+    def stood(self, node_id: str, value: float) -> float:
+        """For how long it stood at this place, or longer than it can be said for having come past it."""
+        found, since = self.places.get(node_id, (-1.0, 0.0))
+        return DONE if found > value else self.ended_at - since if found == value else 0.0
 
 
-def strikes_after(tx: Tx, job_id: str, before: int) -> int:
+def strikes_after(tx: Tx, job_id: str, before: int, at: float) -> int:
     """How many deaths in a row count against the job, after one more."""
-    earlier, latest = _reached(tx, job_id)
-    if latest.is_further_than(earlier):
+    *earlier, latest = _attempts(tx, job_id, at)
+    reached = {
+        node_id: max((attempt.places.get(node_id, (0.0, 0.0))[0] for attempt in earlier), default=0.0)
+        for node_id in latest.places
+    }
+    if any(value > reached[node_id] for node_id, (value, _) in latest.places.items()):
         return 1
-    return before if latest.died_before(earlier) else before + 1
+    ends = [(node_id, value) for node_id, (value, _) in latest.places.items() if value < DONE]
+    for node_id, value in ends:
+        mine = max(NOISE_S, latest.stood(node_id, value))
+        if not any(attempt.stood(node_id, value) > LONGER * mine for attempt in earlier):
+            return before + 1
+    return before
 
 
-def _reached(tx: Tx, job_id: str) -> tuple[_Reached, _Reached]:
-    """How far all earlier attempts came, and how far the latest."""
-    earlier, latest = _Reached(), _Reached()
+def _attempts(tx: Tx, job_id: str, at: float) -> list[_Attempt]:
+    """All attempts, the last of them the one that has just died."""
+    attempts: list[_Attempt] = []
     for row in tx.connection.execute(SELECT_TELLING, {"job": job_id}):
         if row.type == "started":
-            for node_id, value in latest.places.items():
-                earlier.note(node_id, value)
-            latest = _Reached()
+            attempts.append(_Attempt({BEGINNING: (0.0, row.at)}))
+        elif row.type == "requeued":
+            attempts[-1].ended_at = row.at
         else:
-            latest.note(row.body["node_id"], _value(row.type, row.body))
-    return earlier, latest
+            attempts[-1].places[BEGINNING] = DONE, row.at
+            attempts[-1].places[row.body["node_id"]] = _value(row.type, row.body), row.at
+    attempts[-1].ended_at = at
+    return attempts
 
 
 def _value(kind: str, body: dict[str, Any]) -> float:

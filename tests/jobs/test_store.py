@@ -247,6 +247,25 @@ def test_only_deaths_at_the_furthest_place_count(run: Runs, store_settings: Stor
     run(case())
 
 
+def test_a_death_where_an_earlier_attempt_stood_for_much_longer_does_not_count(
+    run: Runs, store_settings: StoreSettings
+) -> None:
+    lives = [(10.0, 1), (4.0, 1), (6.0, 2), (30.0, 3)]  # seconds in one node, and how many deaths count then
+
+    async def case() -> None:
+        clock = Time()
+        async with opened(store_settings, clock=clock) as (store, _):
+            await store.submit(submission(job_id="x"), WORK)
+            for seconds, strikes in lives:
+                await store.begin("x", "w")
+                await store.append("x", at("a", 0))
+                clock.now += seconds
+                state = (await store.lose("x", "killed", max_deaths=3)).state
+                assert state is (State.FAILED if strikes == 3 else State.QUEUED)
+
+    run(case())
+
+
 def at(node_id: str, value: float) -> list[Body]:
     """A node begun and taken to a step."""
     begun: list[Body] = [NodeStarted(node_id, "Steps", node_id)]

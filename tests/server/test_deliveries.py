@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -10,8 +11,11 @@ from engine.server.posting import poster, told
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph
 
+WAYS = {"/workflows/flat/run": {}, "/prompt": {"prompt": picture_graph()}, "/replay": {"name": "flat", "wait_s": 0}}
 
-async def test_every_try_is_in_the_log_of_deliveries(serving: Serving) -> None:
+
+@pytest.mark.parametrize("path", WAYS)
+async def test_every_try_is_in_the_log_of_deliveries(serving: Serving, path: str) -> None:
     heard: list[str] = []
 
     async def hook(request: web.Request) -> web.Response:
@@ -23,8 +27,9 @@ async def test_every_try_is_in_the_log_of_deliveries(serving: Serving) -> None:
     async with serving() as api, TestServer(app) as receiver, poster(allows_private=True) as post:
         api.jobs.deliver(post, told)
         await api.post("/workflows/flat", {"workflow": picture_graph()})
-        asked = {"webhook": {"url": str(receiver.make_url("/hook")), "secret": "s"}}
-        job_id = (await (await api.post("/workflows/flat/run", asked)).json())["job_id"]
+        asked = WAYS[path] | {"webhook": {"url": str(receiver.make_url("/hook")), "secret": "s"}}
+        answer = await (await api.post(path, asked)).json()
+        job_id = answer.get("job_id") or answer["prompt_id"]
         while not (log := await deliveries(api, job_id)) or log[0]["delivered_at"] is None:
             await asyncio.sleep(0.05)
         [only] = log
@@ -35,6 +40,16 @@ async def test_every_try_is_in_the_log_of_deliveries(serving: Serving) -> None:
         await api.ended(quiet)
         assert await deliveries(api, quiet) == []
         assert (await api.get("/jobs/nowhere/deliveries")).status == 404
+
+
+@pytest.mark.parametrize("webhook", [{"url": "ftp://x"}, {"url": 5}, "nowhere", {"url": "http://x", "secret": 5}])
+async def test_a_webhook_that_is_none_is_refused_by_every_route(serving: Serving, webhook: Any) -> None:
+    async with serving() as api:
+        await api.post("/workflows/flat", {"workflow": picture_graph()})
+        for path, body in WAYS.items():
+            response = await api.post(path, body | {"webhook": webhook})
+            assert response.status == 400, path
+            assert "webhook" in await response.text()
 
 
 async def deliveries(api: Any, job_id: str) -> Any:

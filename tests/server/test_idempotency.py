@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on every route that submits: once, across restarts, and another body under the same key is a 409."""
+"""`Idempotency-Key` on every route that submits: once, across restarts; another body under the same key is a 409."""
 
 import json
 from typing import Any

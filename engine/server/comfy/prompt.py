@@ -16,7 +16,7 @@ from engine.jobs.job import Accepted, Idempotency, Submission
 from engine.server.comfy.hub import HUB
 from engine.server.comfy.refusals import node_errors, refusal, whole_error
 from engine.server.context import JOBS, OWNER, SETTINGS, reply
-from engine.server.documents import prompt_body
+from engine.server.documents import Incoming, prompt_body, webhook_of
 
 __all__ = ["count", "shown_number", "submit"]
 
@@ -94,6 +94,7 @@ def _submission(body: Any, request: web.Request, raw: bytes) -> Submission:
         source="comfy",
         number=number,
         front=bool(body.get("front")),
+        webhook=webhook_of(Incoming(body)),
         idempotency=Idempotency.of(key, raw) if key else None,
     )
 
@@ -103,6 +104,9 @@ def _workflow(prompt: Any, max_nodes: int) -> Workflow:
         prompt = {}
     if isinstance(prompt, Mapping) and len(prompt) > max_nodes:
         raise Refused("invalid_prompt", f"the prompt has {len(prompt)} nodes; this server takes at most {max_nodes}")
+    if isinstance(prompt, str):
+        message = "the prompt is a text, and no stored workflow has that name; expected an object of nodes"
+        raise Refused("invalid_prompt", message, message)
     try:
         return parse_workflow({"prompt": prompt}) if prompt else Workflow({})
     except BadDocument as bad:

@@ -44,7 +44,7 @@ class Server:
     """One server on one home folder and one port, started again after each end."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.port = home, 0
+        self.home, self.port, self.start_s = home, 0, 4.0
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -56,6 +56,15 @@ class Server:
         with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen([*COMMAND, "serve", *where], env=ENVIRONMENT, cwd=ROOT, stderr=log)
         wait_for(lambda: self.answers("/health"), 60)
+
+    def measure(self, graph: Any) -> None:
+        """Start it and note how long that takes, to the first step of a job: how busy this machine is."""
+        began = time.monotonic()
+        self.start()
+        self.call("/prompt", {"prompt": graph, "prompt_id": "first"})
+        first = "select count(*) from events where job_id = 'first' and type = 'node_progress'"
+        wait_for(lambda: self.rows(first) != [(0,)], 120)
+        self.start_s = time.monotonic() - began
 
     def end(self, number: signal.Signals) -> int:
         """Send the front a signal and wait for its end; its worker goes with it."""

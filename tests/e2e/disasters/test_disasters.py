@@ -63,7 +63,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
     home = Path(tempfile.mkdtemp(dir=SMALL_DISK)) if SMALL_DISK else tmp_path
     make_home(home)
     server = Server(home)
-    server.start()
+    graph = mixed(0)
+    graph["7"]["inputs"]["filename_prefix"] = "first"
+    server.measure(graph)
     yield server
     server.end(signal.SIGKILL)
 
@@ -115,9 +117,10 @@ def lost_attempts(server: Server) -> int:
     return int(server.rows("select count(*) from events where type = 'requeued'")[0][0])
 
 
-def disturb(server: Server, times: int, disturbances: list[Callable[[], Any]], longest_s: float) -> None:
-    """Disturbances in turn, at random moments."""
+def disturb(server: Server, times: int, disturbances: list[Callable[[], Any]], longest: float) -> None:
+    """Disturbances in turn, at random moments; `longest` between two is counted in starts of the server."""
     chance = random.Random(times)
+    longest_s = longest * server.start_s
     for turn in range(times):
         time.sleep(chance.uniform(0.2, longest_s))
         disturbances[turn % len(disturbances)]()
@@ -129,7 +132,7 @@ def test_forty_jobs_outlive_thirty_kills(server: Server, receiver: Receiver, web
         server.start()
 
     with Customer(server, JOBS, webhook, pause_s=3.0) as customer:
-        disturb(server, KILLS, [lambda: server.signal_worker(signal.SIGKILL), kill_server], 10.0)
+        disturb(server, KILLS, [lambda: server.signal_worker(signal.SIGKILL), kill_server], 3.0)
     settle(server, receiver, customer.accepted, 600)
     assert check(server, receiver, customer.accepted) == {"succeeded": JOBS}
     assert lost_attempts(server) > KILLS // 3  # the kills did hit running jobs
@@ -143,7 +146,7 @@ def test_jobs_outlive_being_told_to_stop(server: Server, receiver: Receiver, web
         server.start()
 
     with Customer(server, JOBS * 2 // 5, webhook, pause_s=1.0) as customer:
-        disturb(server, KILLS // 2, [lambda: server.signal_worker(signal.SIGTERM), stop_server], 6.0)
+        disturb(server, KILLS // 2, [lambda: server.signal_worker(signal.SIGTERM), stop_server], 2.0)
     settle(server, receiver, customer.accepted, 600)
     assert check(server, receiver, customer.accepted) == {"succeeded": len(customer.accepted)}
     assert lost_attempts(server) > 0
@@ -165,7 +168,7 @@ def test_jobs_outlive_a_disk_that_fills_up(server: Server, receiver: Receiver, w
         server.start()
 
     with Customer(server, JOBS * 2 // 5, webhook, pause_s=1.0) as customer:
-        disturb(server, KILLS // 3, [fill_for_a_while, fill_and_kill], 6.0)
+        disturb(server, KILLS // 3, [fill_for_a_while, fill_and_kill], 2.0)
     settle(server, receiver, customer.accepted, 600)
     states = check(server, receiver, customer.accepted, may_fail="cannot be written")
     assert states["succeeded"] > len(customer.accepted) // 2
@@ -184,7 +187,7 @@ def test_jobs_outlive_a_database_locked_for_ten_seconds(server: Server, receiver
         threading.Timer(0.1, server.start).start()  # it waits for the database
 
     with Customer(server, JOBS * 2 // 5, webhook, pause_s=1.0) as customer:
-        disturb(server, 4, [lock, lambda: lock(lambda: server.signal_worker(signal.SIGKILL))], 6.0)
+        disturb(server, 4, [lock, lambda: lock(lambda: server.signal_worker(signal.SIGKILL))], 2.0)
         lock(kill_server)
         wait_for(lambda: server.answers("/health"), 60)
     settle(server, receiver, customer.accepted, 600)
