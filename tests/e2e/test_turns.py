@@ -49,7 +49,7 @@ async def alone(home: Path, graph: dict[str, Any], output: str) -> bytes:
     return picture(ended, home / output)
 
 
-@pytest.mark.parametrize("in_process", [True, False], ids=["here", "process"])
+@pytest.mark.parametrize("in_process", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["here", "process"])
 def test_a_short_job_overtakes_a_long_one_and_both_pictures_are_those_made_alone(
     home: Path, txt2img: Graphs, in_process: bool
 ) -> None:
