@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from engine.errors import BadValue, UnknownName
@@ -31,15 +32,21 @@ class Schedule:
 
     def __call__(self, levels: Levels, steps: int, **options: object) -> list[float]:
         """The sigmas of a run of `steps` steps: steps + 1 values where `exact_length` holds."""
-        if steps < 1:
-            raise BadValue(f"schedule {self.name}.steps", steps, "1 or more")
+        if not isinstance(steps, int) or steps < 1:
+            raise BadValue(f"schedule {self.name}.steps", steps, "a whole number, 1 or more")
         known = {option.name: option for option in self.options}
         for name in options:
             if name not in known:
                 raise UnknownName(f"option of schedule {self.name}", name, known)
         place = f"schedule {self.name}"
         checked = {name: known[name].check(place, value) for name, value in options.items()}
-        sigmas = self.function(levels, steps, **checked)
+        try:
+            sigmas = self.function(levels, steps, **checked)
+        except OverflowError:
+            sigmas = [math.inf]
+        if not all(math.isfinite(sigma) for sigma in sigmas) or any(a < b for a, b in pairwise(sigmas)):
+            given = ", ".join(f"{name} {value}" for name, value in checked.items()) or f"{steps} steps"
+            raise BadValue(place, given, "settings that give finite levels, none above the one before it")
         if levels.sigma_max <= 1.0 < max(sigmas) and max(sigmas) > levels.sigma_max * (1 + 1e-5):
             raise BadValue(
                 place, max(sigmas), f"levels of a flow model, at most {levels.sigma_max:g}: it is not made for one"

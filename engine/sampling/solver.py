@@ -110,7 +110,7 @@ class Option:
     kind: type
 
     def check(self, place: str, value: object) -> object:
-        """Return `value` if it is of the right kind and within limits."""
+        """Return `value` if it is of the right kind and within limits; a whole number as an int where one is due."""
         numeric = self.kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is None and self.default is None:
             return None
@@ -118,7 +118,7 @@ class Option:
         if isinstance(self.limits, Choices) and value in self.limits.values:
             return value
         if isinstance(self.limits, Range) and numeric and whole and self.limits.low <= float(value) <= self.limits.high:  # type: ignore[arg-type]  # numeric says so
-            return value
+            return int(value) if self.kind is int else value  # type: ignore[call-overload]  # numeric says so
         if self.limits is None and (value is None or isinstance(value, self.kind)):
             return value
         raise BadValue(f"{place}.{self.name}", value, self.allowed)

@@ -20,6 +20,8 @@ from engine.sampling.schedules import SCHEDULES, resampled, schedule
 from engine.sampling.solver import Choices, Range
 
 Positive: TypeAlias = Annotated[float, Range(1e-3, 100.0)]
+NotNegative: TypeAlias = Annotated[float, Range(0.0, 100.0)]
+Rate: TypeAlias = Annotated[float, Range(0.0, 5000.0)]
 Number: TypeAlias = Annotated[float, Range(-1000.0, 1000.0)]
 NEARLY_ZERO = 1e-5
 
@@ -161,7 +163,7 @@ def kl_optimal(levels: Levels, steps: int) -> list[float]:
 
 
 @schedule("polyexponential", source="k-diffusion (Crowson 2022)")
-def polyexponential(levels: Levels, steps: int, *, rho: Positive = 1.0) -> list[float]:
+def polyexponential(levels: Levels, steps: int, *, rho: NotNegative = 1.0) -> list[float]:
     """Steps of a power `rho` in ln(sigma): 1 is exponential, more is denser at low levels; then 0."""
     low, high = math.log(levels.sigma_min), math.log(levels.sigma_max)
     return ended((torch.linspace(1, 0, steps) ** rho * (high - low) + low).exp())
@@ -173,7 +175,7 @@ def _laplace_levels(levels: Levels, steps: int, mu: float, beta: float) -> list[
     return lam.exp().clamp(levels.sigma_min, levels.sigma_max).tolist()
 
 
-def _laplace_without_zero(levels: Levels, steps: int, *, mu: Number = 0.0, beta: Positive = 0.5) -> list[float]:
+def _laplace_without_zero(levels: Levels, steps: int, *, mu: Number = 0.0, beta: NotNegative = 0.5) -> list[float]:
     return _laplace_levels(levels, steps, mu, beta)
 
 
@@ -184,14 +186,19 @@ def _laplace_without_zero(levels: Levels, steps: int, *, mu: Number = 0.0, beta:
     remark="revision 1 does not end in 0",
     older={1: {"function": _laplace_without_zero}},
 )
-def laplace(levels: Levels, steps: int, *, mu: Number = 0.0, beta: Positive = 0.5) -> list[float]:
+def laplace(levels: Levels, steps: int, *, mu: Number = 0.0, beta: NotNegative = 0.5) -> list[float]:
     """Levels at even quantiles of a Laplace density over ln(sigma), within the trained range; then 0."""
     return ended(_laplace_levels(levels, steps, mu, beta))
 
 
 @schedule("vp", source="Song 2021, arXiv:2011.13456; Karras 2022 table 1")
 def vp(
-    levels: Levels, steps: int, *, beta_d: Positive = 19.9, beta_min: Positive = 0.1, eps_s: Positive = 1e-3
+    levels: Levels,
+    steps: int,
+    *,
+    beta_d: Rate = 19.9,
+    beta_min: Rate = 0.1,
+    eps_s: Annotated[float, Range(0.0, 1.0)] = 1e-3,
 ) -> list[float]:
     """Even steps in the time of a VP process with linear beta; its own range of levels; then 0."""
     t = torch.linspace(1, eps_s, steps)
