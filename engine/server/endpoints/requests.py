@@ -17,7 +17,7 @@ from engine.server.sse import job_events
 
 __all__ = ["cancel", "credit", "events", "flow_state", "picture", "result", "status"]
 
-OVER = "This output is no longer kept: its URL has expired"
+OVER = "This output is no longer kept, or its URL has expired"
 
 
 async def status(request: web.Request) -> web.Response:

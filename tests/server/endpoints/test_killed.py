@@ -64,10 +64,10 @@ async def ledger_of(home: Path) -> tuple[Any, list[Any], list[str]]:
 @pytest.mark.parametrize(
     ("path", "kill_after"),
     [
-        (V2, 1),
         (LARGE, 12),
-        pytest.param(V2, 30, marks=pytest.mark.slow),
         pytest.param(LARGE, 1, marks=pytest.mark.slow),
+        pytest.param(V2, 1, marks=pytest.mark.slow),
+        pytest.param(V2, 30, marks=pytest.mark.slow),
     ],
 )
 async def test_repeating_the_calls_after_a_kill_makes_exactly_what_the_credit_pays_for(
