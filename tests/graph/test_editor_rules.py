@@ -316,6 +316,25 @@ def test_a_group_has_converted_widgets_inner_reroutes_controls_and_external_outp
     assert "4:1" not in prompt
 
 
+def test_slots_a_group_hides_are_not_on_its_instances_and_hidden_widgets_keep_their_place() -> None:
+    inner = {"type": "Blend", "inputs": [{"name": n, "type": t} for n, t in (("one", "IMAGE"), ("two", "IMAGE"))]}
+    inner["outputs"] = [{"name": "IMAGE", "type": "IMAGE"}, {"name": "MASK", "type": "MASK"}]
+    sizes = {"type": "EmptyImage", "widgets_values": [1, 1, 1, 1], "inputs": [], "outputs": []}
+    config = {
+        "0": {"input": {"one": {"visible": False}}, "output": {"0": {"visible": False}}},
+        "1": {"input": {"width": {"visible": False}, "height": {"name": "tall"}}},
+    }
+    group = {"nodes": [inner, sizes], "links": [], "external": [], "config": config}
+    instance = item(
+        4, "workflow>Made", values=[5, 6, 7, 8], inputs=[("two", "IMAGE", 1)], outputs=[("MASK", "MASK", [2])]
+    )
+    links = [[1, 1, 0, 4, 0, "IMAGE"], [2, 4, 0, 2, 0, "MASK"]]
+    prompt = made([picture(), instance, preview(2, 2)], links, extra={"groupNodes": {"Made": group}})
+    assert prompt["4:0"] == {"two": ["1", 0]}
+    assert prompt["4:1"] == {"width": 5, "height": 6, "batch_size": 7, "color": 8}
+    assert prompt["2"] == {"images": ["4:0", 1]}
+
+
 # -- A10: where documents come from -----------------------------------------------------------------------------------
 
 

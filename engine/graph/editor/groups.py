@@ -48,14 +48,19 @@ def _definition(node: Written, group: Written) -> Written:
     arrivals = {(link["target_id"], link["target_slot"]) for link in links}
     departures = {(link["origin_id"], link["origin_slot"]) for link in links}
     external = {(each[0], each[1]) for each in group.get("external") or () if isinstance(each, list)}
-    free = [(at, k) for at, each in enumerate(inner) for k in range(len(each["inputs"])) if (at, k) not in arrivals]
+    free = [
+        (at, k)
+        for at, each in enumerate(inner)
+        for k, slot in enumerate(each["inputs"])
+        if (at, k) not in arrivals and not _is_hidden(group, at, "input", slot.get("name"))
+    ]
     is_widget = {place: bool(inner[place[0]]["inputs"][place[1]].get("widget")) for place in free}
     entries = sorted(free, key=lambda place: is_widget[place])
     exits = [
         (at, k)
         for at, each in enumerate(inner)
         for k in range(len(each.get("outputs") or ()))
-        if (at, k) not in departures or (at, k) in external
+        if ((at, k) not in departures or (at, k) in external) and not _is_hidden(group, at, "output", k)
     ]
     inputs = [
         _entry(inner, links, place, name) for place, name in zip(entries, _names(node, inner, entries), strict=True)
@@ -63,6 +68,14 @@ def _definition(node: Written, group: Written) -> Written:
     outputs = [_exit(inner, links, place) for place in exits]
     identity = f"group node {node.get('id')}"
     return {"id": identity, "nodes": inner, "links": links, "inputs": inputs, "outputs": outputs}
+
+
+def _is_hidden(group: Written, at: int, side: str, name: Any) -> bool:
+    """Whether the group's settings hide a slot: instances do not list it. Hidden widgets keep their place in values."""
+    found: Any = group.get("config")
+    for key in (str(at), side, str(name)):
+        found = found.get(key) if isinstance(found, dict) else None
+    return isinstance(found, dict) and found.get("visible") is False
 
 
 def _inner_links(group: Written, inner: list[Written]) -> list[Written]:
