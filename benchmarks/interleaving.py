@@ -145,14 +145,41 @@ def compared(long: Sequence[Plan], short: Sequence[Plan], folders: Folders) -> R
     return Round([*before[len(long) :], *after[len(long) :]], among, serial, whole, is_same)
 
 
+def shared(plans: Sequence[Plan], together: int, folders: Folders) -> tuple[list[Tensor], float]:
+    """All at once, up to so many evaluations in one forward: pictures, and processor seconds."""
+    scheduler = Scheduler(
+        folders, warm_cache(folders), most_jobs=64, around=torch.inference_mode, batch_evaluations=together
+    )
+    began = since()
+    tickets = [scheduler.submit(each) for each in plans]
+    images = [image_of(ticket.wait().or_raise().ui) for ticket in tickets]
+    spent = since(began).processor
+    scheduler.close()
+    return images, spent
+
+
+def compare_sharing(most: int, folders: Folders) -> None:
+    """Print what forwards of several jobs cost and change, beside forwards of one."""
+    plans = [planned(folders, 10, seed) for seed in range(most)]
+    apart, alone_s = shared(plans, 1, folders)
+    joined, joined_s = shared(plans, most, folders)
+    difference = max(float((a - b).abs().max()) for a, b in zip(apart, joined, strict=True))
+    print(f"{most} jobs of 10 steps: {alone_s:.2f} s of processor time apart, {joined_s:.2f} s with up to {most} in one "
+          f"forward ({joined_s / alone_s:.2f}x); pictures differ by at most {difference:.1e}")  # fmt: skip
+
+
 def main() -> int:
     """Print the figures; 1 where one misses its budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", type=int, default=3)
     parser.add_argument("--short", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--together", type=int, default=0, help="instead: what sharing forwards costs and changes")
     options = parser.parse_args()
     folders = Folders(ROOT / "models", ROOT / "input", ROOT / "output", ROOT / "temp")
+    if options.together:
+        compare_sharing(options.together, folders)
+        return 0
     rounds = []
     for at in range(options.rounds):
         seeds = range(1000 * at, 1000 * at + options.long + options.short)
