@@ -164,8 +164,8 @@ def compare_sharing(most: int, folders: Folders) -> None:
     apart, alone_s = shared(plans, 1, folders)
     joined, joined_s = shared(plans, most, folders)
     difference = max(float((a - b).abs().max()) for a, b in zip(apart, joined, strict=True))
-    print(f"{most} jobs of 10 steps: {alone_s:.2f} s of processor time apart, {joined_s:.2f} s with up to {most} in one "
-          f"forward ({joined_s / alone_s:.2f}x); pictures differ by at most {difference:.1e}")  # fmt: skip
+    print(f"{most} jobs of 10 steps: {alone_s:.2f} s of processor time apart, {joined_s:.2f} s in forwards of up to "
+          f"{most} ({joined_s / alone_s:.2f}x); pictures differ by at most {difference:.1e}")  # fmt: skip
 
 
 def main() -> int:
