@@ -32,7 +32,7 @@ class Schedule:
 
     def __call__(self, levels: Levels, steps: int, **options: object) -> list[float]:
         """The sigmas of a run of `steps` steps: steps + 1 values where `exact_length` holds."""
-        if not isinstance(steps, int) or steps < 1:
+        if type(steps) is not int or steps < 1:
             raise BadValue(f"schedule {self.name}.steps", steps, "a whole number, 1 or more")
         known = {option.name: option for option in self.options}
         for name in options:
