@@ -40,10 +40,13 @@ FAR = (
 def counter_normal(
     seed: int, purpose: int, draw: int, images: Sequence[int], shape: Sequence[int], device: torch.device
 ) -> Tensor:
-    """Unit normals [len(images), *shape], float64. `purpose` (below 2^8) keeps the uses of one seed apart."""
+    """Unit normals [len(images), *shape], float64. `purpose` (below 2^8) keeps the uses of one seed apart.
+
+    `draw` is any number below 2^56: what goes beyond 24 bits stands above the element's own, which takes 32 at most.
+    """
     count = math.prod(shape)
     words = torch.arange(2 * -(-count // 4), dtype=torch.int64, device=device)
-    counter = torch.stack([words & WORD, words >> 32])
+    counter = torch.stack([words & WORD, (words >> 32) + (draw >> 24)])
     drawn = []
     for image in images:
         key = (seed & WORD, seed >> 32)

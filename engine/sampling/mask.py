@@ -21,15 +21,17 @@ class Masked:
     noised: Callable[[float], Tensor]
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
-        return self._kept(self.denoiser(self.blended(x, sigma), sigma, needs_uncond))
+        return self._kept(x, self.denoiser(self.blended(x, sigma), sigma, needs_uncond))
 
     def asks(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Asks:
         """What the guidance within asks, if it can say so."""
         if not isinstance(self.denoiser, Asking):
             return self(x, sigma, needs_uncond)
-        return self._kept((yield from self.denoiser.asks(self.blended(x, sigma), sigma, needs_uncond)))
+        return self._kept(x, (yield from self.denoiser.asks(self.blended(x, sigma), sigma, needs_uncond)))
 
-    def _kept(self, prediction: Prediction) -> Prediction:
+    def _kept(self, x: Tensor, prediction: Prediction) -> Prediction:
+        if prediction.denoised.shape != x.shape:
+            return prediction  # for the run to refuse, which knows the step: blended, it might get the right shape
         denoised = prediction.denoised * self.mask + self.latent * (1.0 - self.mask)
         return Prediction(denoised, prediction.uncond, prediction.memory)
 

@@ -110,14 +110,14 @@ def drive_asking(run: Run, denoiser: Denoiser, recording: Recording | None = Non
     watch = FiniteWatch()
     try:
         while (request := run.request) is not None:
-            prediction = yield from _predicted(denoiser, request)
+            prediction = yield from _predicted(denoiser, request, run.step + 1)
             with torch.inference_mode():
-                if prediction.denoised.shape != request.x.shape:
-                    raise BadPrediction(
-                        f"step {run.step + 1}, sigma {request.sigma:.6g}: the model returned shape "
-                        f"{tuple(prediction.denoised.shape)} for a state of shape {tuple(request.x.shape)}"
-                    )
-                watch.add(prediction.denoised, run.step + 1, request.sigma)
+                denoised, uncond = prediction[:2]
+                _check_shape(denoised, request, run.step + 1)
+                watch.add(denoised, run.step + 1, request.sigma)
+                if request.needs_uncond and uncond is not None and uncond is not denoised:
+                    _check_shape(uncond, request, run.step + 1)
+                    watch.add(uncond, run.step + 1, request.sigma)
                 if recording is not None:
                     recording.add(prediction)
                 run.answer(prediction)
@@ -130,7 +130,16 @@ def drive_asking(run: Run, denoiser: Denoiser, recording: Recording | None = Non
     return run.result
 
 
-def _predicted(denoiser: Denoiser, request: Evaluate) -> Generator[Ask, Sequence[Tensor] | None, Prediction]:
+def _check_shape(estimate: Tensor, request: Evaluate, step: int) -> None:
+    """An estimate is shaped like the state it is of: broadcast, it would be wrong without a word."""
+    if estimate.shape != request.x.shape:
+        raise BadPrediction(
+            f"step {step}, sigma {request.sigma:.6g}: the model returned shape "
+            f"{tuple(estimate.shape)} for a state of shape {tuple(request.x.shape)}"
+        )
+
+
+def _predicted(denoiser: Denoiser, request: Evaluate, step: int) -> Generator[Ask, Sequence[Tensor] | None, Prediction]:
     """One evaluation; where the denoiser can say what it needs, whoever drives the run predicts it."""
     wanted = request.x, request.sigma, request.needs_uncond
     if not isinstance(denoiser, Asking):
@@ -146,6 +155,8 @@ def _predicted(denoiser: Denoiser, request: Evaluate) -> Generator[Ask, Sequence
             prediction: Prediction = end.value
             return prediction
         answer = yield ask
+        for estimate in answer or ():
+            _check_shape(estimate, request, step)
 
 
 def context_of(

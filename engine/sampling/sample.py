@@ -91,12 +91,15 @@ class Task:
 
     def steps(self, recording: Recording | None) -> Driven:
         """Run it; the return value is the final latent."""
+        places, images = self.batch_index, self.latent.shape[0]
+        if places is not None and (len(places) != images or min(places, default=0) < 0):
+            raise BadValue("batch_index", list(places), f"a place from 0 for each of the latent's {images} images")
         if self.solver.splits_batch and self.latent.shape[0] > 1:
-            images = []
+            finals = []
             for task in self.images():
-                image = yield from task.steps(recording)
-                images.append(image)
-            return torch.cat(images)
+                final = yield from task.steps(recording)
+                finals.append(final)
+            return torch.cat(finals)
         with torch.inference_mode():
             ready = self.prepared()
         x = yield from drive_asking(ready.run, ready.denoiser, recording)

@@ -97,7 +97,7 @@ def test_counter_noise_is_normal_and_its_uses_and_images_are_unrelated() -> None
     assert float((noise**4).mean()) == pytest.approx(3.0, abs=0.12)
     others = [
         counter_normal(seed, purpose, draw, [0], (50_000,), torch.device("cpu"))
-        for seed, purpose, draw in ((3, 1, 0), (3, 0, 1), (4, 0, 0), (3 + 2**32, 0, 0))
+        for seed, purpose, draw in ((3, 1, 0), (3, 0, 1), (3, 0, 2**24), (4, 0, 0), (3 + 2**32, 0, 0))
     ]
     for other in (noise[1:2], *others):
         assert abs(float((noise[:1] * other).mean())) < 4 / math.sqrt(50_000)

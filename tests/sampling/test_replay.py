@@ -11,6 +11,7 @@ from engine.errors import BadPrediction, BadValue, Cancelled, UnknownName
 from engine.sampling import (
     SCHEDULES,
     SOLVERS,
+    Cfg,
     Comfy,
     Counter,
     Prediction,
@@ -23,6 +24,7 @@ from engine.sampling import (
     sample_steps,
     sd3,
 )
+from engine.sampling.guidance_rules import CfgZeroStar, Rescale
 from tests.sampling.closed_form import bumps, bumps_below
 
 EVERY = {f"{one.name}@{one.revision}": one for solver in SOLVERS.values() for one in (solver, *solver.older)}
@@ -161,6 +163,44 @@ def test_a_bad_prediction_fails_at_its_step_and_names_it(poison: float) -> None:
 def test_a_prediction_of_the_wrong_shape_names_step_sigma_and_both_shapes() -> None:
     with pytest.raises(BadPrediction, match=r"step 1, sigma 1: .*\(2, 1, 3\) for a state of shape \(2, 1, 3, 4\)"):
         run("euler@1", denoiser=lambda x, sigma, needs_uncond=False: Prediction(x[..., 0]))
+
+
+def first_image_alone(x: Tensor, sigma: float, sides: Any) -> list[Tensor]:
+    """A model that answers for the first image of a batch and leaves the others to broadcasting."""
+    return [x[:1] * 0.5 for _ in sides]
+
+
+def first_image_unguided(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+    return Prediction(x[:1] * 0.5, x[:1] * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "rest"),
+    [
+        (Cfg(first_image_alone, "p", "n", 4.5), {"mask": torch.ones(3, 4)}),
+        (first_image_unguided, {"mask": torch.ones(3, 4)}),
+        (Cfg(first_image_alone, "p", "n", 4.5, adjust=[Rescale(0.7)]), {}),
+        (Cfg(first_image_alone, "p", "n", 4.5, combine=CfgZeroStar(4.5)), {}),
+    ],
+)
+def test_a_wrong_shape_is_told_also_where_blending_or_guidance_would_broadcast_it(denoiser: Any, rest: Any) -> None:
+    with pytest.raises(BadPrediction, match=r"step 1, sigma 1: .*\(1, 1, 3, 4\) for a state of shape \(2, 1, 3, 4\)"):
+        run("euler@1", denoiser=denoiser, **rest)
+
+
+def test_an_unconditional_estimate_of_the_wrong_shape_or_with_nan_is_told() -> None:
+    with pytest.raises(BadPrediction, match=r"step 1, sigma 1: .*\(1, 1, 3, 4\)"):
+        run("euler_cfg_pp@1", denoiser=lambda x, sigma, needs_uncond=False: Prediction(x * 0.5, x[:1] * 0.5))
+    with pytest.raises(BadPrediction, match=r"step 1, sigma 1: the model returned NaN"):
+        run("euler_cfg_pp@1", denoiser=lambda x, sigma, needs_uncond=False: Prediction(x * 0.5, x * float("nan")))
+
+
+@pytest.mark.parametrize("places", [[0], [0, 1, 2], [0, -1]])
+@pytest.mark.parametrize("noise", [Comfy(3), Counter(3)])
+@pytest.mark.parametrize("key", ["euler@1", "dpm_adaptive@2"])
+def test_places_in_a_batch_are_as_many_as_its_images(key: str, noise: Any, places: list[int]) -> None:
+    with pytest.raises(BadValue, match="batch_index.*each of the latent's 2 images"):
+        run(key, noise=noise, batch_index=places)
 
 
 def test_a_sampler_that_needs_the_unconditional_estimate_says_so() -> None:
