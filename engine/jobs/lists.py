@@ -1,4 +1,4 @@
-"""Reading many jobs: pages, counts, what waits, what is old. Functions of a connection; nothing here changes a row."""
+"""Reading many jobs: pages, what waits, what is old. Functions of a connection; nothing here changes a row."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,10 @@ from sqlalchemy import ColumnElement, Connection, func, select
 
 from engine.errors import BadValue, UnknownJob
 from engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
-from engine.jobs.protocol import Counts
 from engine.jobs.rows import LIGHT, WHOLE, job_of
 from engine.jobs.tables import jobs
 
-__all__ = ["by_state", "counts", "get", "owing", "page"]
+__all__ = ["by_state", "get", "owing", "page"]
 
 ORDERS: dict[str, ColumnElement[Any]] = {
     "created_at": jobs.c.created_at,
@@ -45,14 +44,6 @@ def page(connection: Connection, query: JobQuery) -> Page:
     columns = WHOLE if query.with_request else LIGHT
     rows = select(*columns).where(*where).order_by(*order).limit(limit).offset(query.offset)
     return Page([job_of(row) for row in connection.execute(rows).mappings()], total)  # type: ignore[arg-type]
-
-
-def counts(connection: Connection, owner: str | None) -> Counts:
-    """How many wait and run."""
-    where = [jobs.c.state.in_(OPEN)] + ([jobs.c.owner == owner] if owner is not None else [])
-    found = connection.execute(select(jobs.c.state, func.count().label("jobs")).where(*where).group_by(jobs.c.state))
-    by = {row.state: int(row.jobs) for row in found}
-    return Counts(by.get(State.QUEUED.value, 0), by.get(State.RUNNING.value, 0))
 
 
 def by_state(connection: Connection, state: State, owner: str | None = None) -> Sequence[Job]:

@@ -17,7 +17,6 @@ from engine.jobs.artifacts import Artifact
 from engine.jobs.database import Database, Tx
 from engine.jobs.events import Body, JobEvent
 from engine.jobs.job import Failure, Idempotency, Job, JobQuery, Outcome, Page, Request, State, Submission
-from engine.jobs.protocol import Counts
 from engine.jobs.settings import StoreSettings
 from engine.jobs.tables import facts
 
@@ -117,10 +116,6 @@ class Store:
     async def find(self, query: JobQuery) -> Page:
         """One page."""
         return await self.database.read(partial(lists.page, query=query))
-
-    async def counts(self, owner: str | None = None) -> Counts:
-        """How many wait and run."""
-        return await self.database.read(partial(lists.counts, owner=owner))
 
     async def by_state(self, state: State, owner: str | None = None) -> Sequence[Job]:
         """All jobs in one state, in the order they came, without their requests."""

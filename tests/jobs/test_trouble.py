@@ -164,7 +164,7 @@ def test_a_closed_store_says_so(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
         store = Store(StoreSettings(f"sqlite:///{database(tmp_path)}"))
         with pytest.raises(StoreFailed, match="closed"):
-            await store.counts()
+            await store.owing()
         await store.open()
         await store.close()
         with pytest.raises(StoreFailed, match="closed"):
