@@ -29,7 +29,7 @@ from engine.server.app import Parts, make_app
 from engine.server.keys import StoredKeys
 from engine.server.logs import RecentLines, configure
 from engine.server.posting import poster
-from engine.server.settings import Settings
+from engine.server.settings import Settings, misspelt
 from engine.server.static import find_frontend
 from engine.shipped import shipped_models
 from engine.writing import make_folder
@@ -52,6 +52,8 @@ def run(settings: Settings) -> None:
     configure(settings.log_format, settings.log_level)
     lines = RecentLines()
     logging.getLogger().addHandler(lines)
+    for each in misspelt(os.environ):
+        LOG.warning("a variable names no setting: %s", each)
     listener = bound(settings.host, settings.port)
     with contextlib.closing(listener):
         asyncio.run(_serve(settings, listener, lines))

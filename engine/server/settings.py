@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from engine.errors import BadValue, EngineError, MissingFile, suggestion
 from engine.execution.settings import CacheSettings
 
-__all__ = ["PREFIX", "Settings", "as_toml", "load_settings"]
+__all__ = ["PREFIX", "Settings", "as_toml", "load_settings", "misspelt"]
 
 PREFIX = "SIGMAGRAPH_"
 
@@ -162,6 +162,16 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             is_list = str(field.annotation).startswith("tuple")
             found[name] = [part for part in text.split(":") if part] if is_list else text
     return found
+
+
+def misspelt(environment: Mapping[str, str]) -> list[str]:
+    """Variables of our prefix that name no setting and look like one; others may be somebody else's affair."""
+    names = {name.removeprefix(PREFIX).lower(): name for name in environment if name.startswith(PREFIX)}
+    return [f"{names[name]}{meant}" for name in names if (meant := _meant(name))]
+
+
+def _meant(name: str) -> str:
+    return "" if name in Settings.model_fields else suggestion(name, Settings.model_fields)
 
 
 def _problem(error: ValidationError, origin: Mapping[str, str]) -> EngineError:

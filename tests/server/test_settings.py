@@ -15,7 +15,7 @@ from engine.cli.serving import BadBind, address, bound, compose
 from engine.errors import BadValue, MissingFile, WriteFailed
 from engine.execution.folders import Folders
 from engine.server.logs import JsonFormatter, RecentLines
-from engine.server.settings import BadSettings, Settings, as_toml, load_settings
+from engine.server.settings import BadSettings, Settings, as_toml, load_settings, misspelt
 
 
 def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
@@ -51,6 +51,11 @@ def test_a_wrong_setting_is_named_with_its_place(flags: dict[str, Any], message:
     with pytest.raises(BadSettings) as caught:
         load_settings(None, {}, flags)
     assert message in str(caught.value)
+
+
+def test_a_misspelt_variable_is_told_and_others_are_let_be() -> None:
+    told = misspelt({"SIGMAGRAPH_PROT": "1", "SIGMAGRAPH_PORT": "1", "SIGMAGRAPH_XYZZY": "1", "PROT": "1"})
+    assert told == ["SIGMAGRAPH_PROT; did you mean 'port'?"]
 
 
 def test_a_file_that_is_no_toml_or_not_there_is_named(tmp_path: Path) -> None:
