@@ -151,6 +151,23 @@ def test_serve_demo_binds_both_endpoints_and_serves_what_was_published(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("field", ["sampler", "scheduler", "aspect_ratio", "image_format"])
+def test_every_value_the_document_lists_draws_on_the_demo(field: str, server: tuple[Server, str]) -> None:
+    running, key = server
+    fields = {"prompt": PROMPT, "sampler": "euler", "scheduler": "simple", "steps": 2, "base64": False}
+    headers = {"x-api-key": key, "Content-Type": "application/json"}
+
+    def call(**changes: str) -> str:
+        body = json.dumps(fields | changes).encode()
+        with urlopen(Request(f"{running.url}/v1/{TURBO}", body, headers)) as response:
+            return str(response.headers["Content-Type"])
+
+    call()  # until then the worker has not told its lists
+    schema = running.json("/openapi.json")["components"]["schemas"][f"input.{TURBO}"]["properties"]
+    assert {call(**{field: value}) for value in schema[field]["enum"]} <= {"image/jpeg", "image/png", "image/webp"}
+
+
+@pytest.mark.slow
 def test_kills_of_the_real_server_make_exactly_what_the_credit_pays_for(home: Path) -> None:
     made = typed("sigmagraph keys create alice --credits 0.0335")  # 128 x 128 x 40 steps cost 0.001638: twenty
     key = next(word for word in made.split() if word.startswith("SG_"))

@@ -71,6 +71,7 @@ class Endpoint:
             listed = list(parameter.enum or ())
             declared = self._declared(self.choices[name], nodes) if name in self.choices else None
             listed += [each for each in (declared.allowed(services) or ()) if each not in listed] if declared else []
+            listed = [each for each in listed if each not in parameter.without]
             if listed:
                 found[name] = listed
         return found

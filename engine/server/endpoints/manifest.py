@@ -45,8 +45,9 @@ class Parameter(Strict):
     """One field of the request.
 
     `binds` are node inputs by node title (or id), `"Size.width"`. `choices_of` takes the allowed values from a node's
-    own list. `aliases` maps further accepted values to the ones they mean; `names` are further names of the field.
-    `sets` gives, per value, what other parameters become. `round_to` rounds to the nearest multiple.
+    own list, `without` those that this graph cannot use. `aliases` maps further accepted values to the ones they mean;
+    `names` are further names of the field. `sets` gives, per value, what other parameters become. `round_to` rounds to
+    the nearest multiple.
     """
 
     type: Literal["string", "integer", "number", "boolean"]
@@ -60,6 +61,7 @@ class Parameter(Strict):
     max_length: int | None = Field(None, ge=0)
     enum: list[Scalar] | None = Field(None, min_length=1)
     choices_of: str | None = None
+    without: list[Scalar] = []
     aliases: dict[str, Scalar] = {}
     names: list[str] = []
     binds: list[str] = []

@@ -102,6 +102,8 @@ async def test_400_for_what_is_no_json_object(body: bytes, tmp_path: Path) -> No
         (LARGE, "height", 2049),
         (LARGE, "image_quality", 9),
         (LARGE, "prompt", None),
+        (LARGE, "scheduler", "vp"),
+        (TURBO, "scheduler", "align_your_steps"),
         (LARGE, "aspect_ratio", "16:9"),
         (TURBO, "steps", 71),
     ],
