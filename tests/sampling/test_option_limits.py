@@ -4,15 +4,33 @@ import math
 from collections.abc import Iterator
 
 import pytest
+import torch
+from torch import Tensor
 
 from engine.errors import BadValue
-from engine.sampling import SCHEDULES, SOLVERS, sd3, sdxl
+from engine.sampling import (
+    SCHEDULES,
+    SOLVERS,
+    Counter,
+    Parameterisation,
+    Prediction,
+    find_solver,
+    sample,
+    sample_steps,
+    sd3,
+    sdxl,
+)
 from engine.sampling.schedules import Schedule
 from engine.sampling.solver import Choices, Option, Range
 
 SCHEDULES_OF_ALL_REVISIONS = {
     f"{one.name}@{one.revision}": one for newest in SCHEDULES.values() for one in (newest, *newest.older)
 }
+SOLVERS_OF_ALL_REVISIONS = {
+    f"{one.name}@{one.revision}": one for newest in SOLVERS.values() for one in (newest, *newest.older)
+}
+FAMILIES = {"flow": sd3(), "eps": sdxl()}
+MINUTES = {("dpm_adaptive@1", "eta")}  # at 100 it takes steps of 1e-5, as ComfyUI does
 
 
 def extremes(option: Option) -> Iterator[object]:
@@ -60,3 +78,64 @@ def test_a_whole_number_written_as_a_float_is_a_whole_number(name: str) -> None:
             assert type(value) is int
             with pytest.raises(BadValue, match=option.name):
                 solver.checked({option.name: option.default + 0.5})
+
+
+def halved(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+    """The posterior mean of unit normal data, for alpha = 1."""
+    return Prediction(x / (1 + sigma**2), x / (1 + sigma**2))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("key", SOLVERS_OF_ALL_REVISIONS)
+def test_a_sampler_at_the_ends_of_an_options_range_gives_numbers_or_says_what_it_expects(key: str, family: str) -> None:
+    solver, parameterisation = SOLVERS_OF_ALL_REVISIONS[key], FAMILIES[family]
+    top = parameterisation.levels.sigma_max
+    sigmas = [top, 0.8 * top, 0.3 * top, 0.1 * top, 0.0]
+    for option in solver.options:
+        for value in extremes(option):
+            if (key, option.name) in MINUTES and value:
+                continue
+            refusal, result = solver.name, torch.zeros(1)
+            try:
+                result = sample(
+                    halved,
+                    torch.zeros(1, 1, 2, 2),
+                    sigmas,
+                    parameterisation,
+                    solver,
+                    noise=Counter(3),
+                    options={option.name: value},
+                )
+            except BadValue as refused:
+                refusal = str(refused)
+            assert solver.name in refusal or "er_sde" in refusal, (option.name, value)
+            assert result.isfinite().all(), (option.name, value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", [name for name, one in SOLVERS.items() if "ancestral" in name and one.revision > 1])
+def test_an_eta_beyond_the_renewal_of_all_noise_renews_all_of_it(name: str, family: str) -> None:
+    parameterisation: Parameterisation = FAMILIES[family]
+    target, level = torch.full((1, 1, 64, 64), 0.7, dtype=torch.float64), 0.5
+    steps = sample_steps(
+        lambda x, sigma, needs_uncond=False: Prediction(target, target),
+        target * 0,
+        [0.8, level, 0.0],
+        parameterisation,
+        find_solver(name, 2),
+        noise=Counter(8),
+        options={"eta": 100.0},
+    )
+    state = next(tick.x for tick in steps if tick.step == 1)
+    drawn = (state - target * parameterisation.process.alpha(level)) / level
+    assert abs(float(drawn.mean())) < 3 / 64
+    assert float(drawn.std()) == pytest.approx(1.0, abs=3 / 64 / math.sqrt(2))
+    assert abs(float((drawn * Counter(8).initial(target)).mean())) < 3 / 64
+
+
+@pytest.mark.parametrize("options", [{"accept_safety": 3.0}, {"h_init": 0.0}, {"rtol": 0.0, "atol": 0.0}])
+@pytest.mark.parametrize("revision", [1, 2])
+def test_an_adaptive_run_that_cannot_go_on_says_so(revision: int, options: dict[str, object]) -> None:
+    one = find_solver("dpm_adaptive", revision)
+    with pytest.raises(BadValue, match="sampler dpm_adaptive.*stuck at sigma 1.*accept_safety at most 1"):
+        sample(halved, torch.zeros(1, 1, 2, 2), [1.0, 0.1, 0.0], sd3(), one, noise=Counter(3), options=options)

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from engine.sampling import (
     Counter,
     NoiseSource,
     Prediction,
+    Streams,
+    Wanted,
     find_schedule,
     find_solver,
     run_sigmas,
@@ -296,6 +299,38 @@ def test_19_an_image_depends_on_its_batch_by_its_noise_alone_and_with_counters_n
     assert torch.equal(*first_images("euler_ancestral", 2, Counter(3)))
     assert not torch.equal(*first_images("dpm_adaptive", 1, Counter(3)))  # one step size for all images
     assert torch.equal(*first_images("dpm_adaptive", 2, Counter(3)))
+
+
+class CountedChurn(Comfy):
+    """Counts the draws for churn."""
+
+    counts: dict[str, int]
+
+    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
+        streams = super().streams(like, wanted)
+
+        def churn() -> Tensor:
+            self.counts["churn"] += 1
+            return streams.churn()
+
+        return replace(streams, churn=churn)
+
+
+@pytest.mark.parametrize(("name", "revision", "draws"), [("heunpp2", 1, 4), ("heunpp2", 2, 2), ("heun", 1, 2)])
+def test_heunpp2_draws_for_churn_in_every_step_in_revision_1_only(name: str, revision: int, draws: int) -> None:
+    noise = CountedChurn(1)
+    object.__setattr__(noise, "counts", {"churn": 0})
+    options = {"s_churn": 1.0, "s_tmax": 0.6, "s_tmin": 0.2}
+    sample(
+        bumps,
+        torch.zeros(1, 1, 2, 2),
+        [1.0, 0.8, 0.5, 0.3, 0.0],
+        FLOW,
+        f"{name}@{revision}",
+        noise=noise,
+        options=options,
+    )
+    assert noise.counts["churn"] == draws
 
 
 def test_every_doubtful_place_has_its_row_in_the_docs_and_its_tests() -> None:

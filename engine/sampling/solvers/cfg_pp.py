@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.sampling.process import split
 from engine.sampling.solver import Choices, Context, Evaluate, Noise, Step, Steps, solver
-from engine.sampling.solvers.euler import Strength, renoised
+from engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
 
 SOURCE = "Chung 2024, arXiv:2406.08070"
 
@@ -60,7 +60,7 @@ def euler_ancestral_cfg_pp(
         if sigma_next == 0:
             x = guided
         elif not ctx.as_recorded:
-            share = ctx.process.ancestral(sigma, sigma_next, eta)
+            share = ancestral(sigma, sigma_next, eta, ctx)
             x = renoised(moved(x, sigma, share.sigma_down, guided, uncond, ctx), share, s_noise, ctx)
         else:
             alpha, alpha_next = ctx.process.alpha(sigma), ctx.process.alpha(sigma_next)
@@ -128,10 +128,10 @@ def dpmpp_2s_ancestral_cfg_pp(
     """A CFG++ step to the middle, another from the start with the middle's estimates, then fresh noise."""
     for sigma, sigma_next in pairwise(sigmas):
         guided, uncond = yield Evaluate(x, sigma, needs_uncond=True)
-        share = ctx.process.ancestral(sigma, sigma_next, eta)
+        share = ancestral(sigma, sigma_next, eta, ctx)
         down, up = split(sigma, sigma_next, eta) if ctx.as_recorded else (share.sigma_down, share.sigma_up)
         if down == 0:
-            x = guided
+            x = guided if ctx.as_recorded else renewed(guided, share, sigma_next, s_noise, ctx)
         else:
             middle = math.sqrt(sigma * down)
             state = guided + (x - uncond) * (middle / sigma)

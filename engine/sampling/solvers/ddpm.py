@@ -100,7 +100,7 @@ def lcm_upscale(
         x = denoised
         if place <= growing:
             grown = 1.0 + (scale - 1.0) * place / growing
-            x = resized(x, round(width * grown), round(height * grown), method)
+            x = resized(x, max(round(width * grown), 1), max(round(height * grown), 1), method)
         if sigma_next > 0:
             alpha = 1.0 if ctx.as_recorded else ctx.process.alpha(sigma_next)
             x = x * alpha + noise.like(x) * sigma_next

@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from engine.sampling.solvers.euler import Level, Strength, churned, renoised
+from engine.sampling.solvers.euler import Level, Strength, ancestral, churned, renewed, renoised
 
 DROPPED = "revision 1 drops the last sigma above 0, which makes the final jump long; revision 2 keeps every sigma"
 
@@ -63,10 +63,10 @@ def dpm_2_ancestral(
     """dpm_2 down to `sigma_down`, then fresh noise back up."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
-        share = ctx.process.ancestral(sigma, sigma_next, eta)
+        share = ancestral(sigma, sigma_next, eta, ctx)
         down = share.sigma_down
         if down == 0:
-            x = denoised
+            x = renewed(denoised, share, sigma_next, s_noise, ctx)
         else:
             middle = math.sqrt(sigma * down)
             state = denoised.lerp(x, middle / sigma)

@@ -11,12 +11,16 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from engine.errors import BadValue
 from engine.sampling.process import split
 from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
-from engine.sampling.solvers.euler import Strength, renoised
+from engine.sampling.solvers.euler import Strength, ancestral
 
 SOURCE = "Lu 2022, arXiv:2206.00927"
 NEVER_ZERO = "revision 1 stops at the last sigma above 0; revision 2 goes on to 0 with one more evaluation"
+SMALLEST, LARGEST = 1e-300, 300.0  # an inverse error, and the logarithm of a product of powers of some
+REJECTED = 1000  # tries in a row after which no step will be accepted any more
+STUCK = "settings that let a step be accepted: rtol, atol and h_init above 0, accept_safety at most 1"
 Stage = Generator[Evaluate, Any, Tensor]
 
 
@@ -73,17 +77,21 @@ def lowered(tau: float, tau_next: float, end: float, eta: float, ctx: Context) -
     if eta == 0:
         return tau_next
     if not ctx.as_recorded:
-        return -math.log(ctx.process.ancestral(math.exp(-tau), math.exp(-tau_next), eta).sigma_down)
+        down = ancestral(math.exp(-tau), math.exp(-tau_next), eta, ctx).sigma_down
+        return -math.log(down) if down > 0 else max(end, tau_next)
     down, _ = split(math.exp(-tau), math.exp(-tau_next), eta)
     return min(end, -math.log(down)) if down > 0 else end
 
 
-def raised(x: Tensor, tau: float, target: float, tau_next: float, eta: float, s_noise: float, ctx: Context) -> Tensor:
+def raised(x: Tensor, target: float, tau_next: float, eta: float, s_noise: float, ctx: Context) -> Tensor:
     """The noise that brings a state from `target` back to `tau_next`; revision 1 adds it as if alpha = 1."""
     if eta == 0:
         return x
     if not ctx.as_recorded:
-        return renoised(x, ctx.process.ancestral(math.exp(-tau), math.exp(-tau_next), eta), s_noise, ctx)
+        sigma_next, down = math.exp(-tau_next), math.exp(-target)
+        rescale = ctx.process.alpha(sigma_next) / ctx.process.alpha(down)
+        up = math.sqrt(max(sigma_next**2 - (rescale * down) ** 2, 0.0)) * s_noise
+        return (x * rescale).add(ctx.draw(), alpha=up) if up > 0 else x * rescale
     up = math.sqrt(max(math.exp(-2 * tau_next) - math.exp(-2 * target), 0.0))
     return x + ctx.draw() * (up * s_noise) if up * s_noise > 0 else x
 
@@ -102,7 +110,7 @@ def dpm_fast(
         denoised: Tensor = yield Evaluate(x, math.exp(-tau))
         e = (x - denoised) * math.exp(tau)
         x = yield from _group(x, tau, target, order, e)
-        x = raised(x, tau, target, tau_next, eta, s_noise, ctx)
+        x = raised(x, target, tau_next, eta, s_noise, ctx)
         yield Step(x, denoised)
     return (yield from finished(x, sigmas, ctx))
 
@@ -129,9 +137,14 @@ class Controller:
 
     def accepts(self, error: float) -> bool:
         """Judge a try by its error (1 = at tolerance) and set the next step's size."""
-        inverse = 1.0 / (error + 1e-8)
+        inverse = max(1.0 / (error + 1e-8), SMALLEST)
         self.history = (inverse, *self.history[1:]) if self.history else (inverse, inverse, inverse)
-        factor = math.prod(value**weight for value, weight in zip(self.history, self.weights, strict=True))
+        pairs = list(zip(self.history, self.weights, strict=True))
+        exponent = sum(weight * math.log(value) for value, weight in pairs)
+        if abs(exponent) < LARGEST:
+            factor = math.prod(value**weight for value, weight in pairs)
+        else:
+            factor = math.inf if exponent > 0 else 0.0
         factor = 1.0 + math.atan(factor - 1.0)
         accepted = factor >= self.accept_safety
         if accepted:
@@ -175,8 +188,12 @@ def dpm_adaptive(
     weights = ((pcoeff + icoeff + dcoeff) / scale, -(pcoeff + 2 * dcoeff) / scale, dcoeff / scale)
     controller = Controller(h_init, weights, accept_safety)
     tau, end, x_previous = -math.log(sigmas[0]), -math.log(ending(sigmas)), x
+    rejected = 0
     while tau < end - 1e-5:
         tau_next = min(end, tau + controller.h)
+        if not tau_next > tau or rejected == REJECTED:
+            reached = f"stuck at sigma {math.exp(-tau):.6g}, step size {controller.h:.6g}"
+            raise BadValue("sampler dpm_adaptive", reached, STUCK)
         target = lowered(tau, tau_next, end, eta, ctx)
         denoised: Tensor = yield Evaluate(x, math.exp(-tau))
         e = (x - denoised) * math.exp(tau)
@@ -184,9 +201,11 @@ def dpm_adaptive(
         allowed = torch.maximum(low.abs(), x_previous.abs()).mul(rtol).clamp_min(atol)
         error = float(torch.linalg.vector_norm((low - high) / allowed) / math.sqrt(x.numel()))
         if controller.accepts(error):
-            x_previous, x = low, raised(high, tau, target, tau_next, eta, s_noise, ctx)
-            tau = tau_next
+            x_previous, x = low, raised(high, target, tau_next, eta, s_noise, ctx)
+            tau, rejected = tau_next, 0
             yield Step(x, denoised)
+        else:
+            rejected += 1
     return (yield from finished(x, sigmas, ctx))
 
 

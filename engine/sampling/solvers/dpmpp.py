@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from engine.sampling.solvers.euler import Strength, renoised
+from engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
 
 SOURCE = "Lu 2022, arXiv:2211.01095"
 FURTHEST = 1.0  # a line through two estimates is followed at most this many times their distance (a doubled step)
@@ -56,10 +56,10 @@ def dpmpp_2s_ancestral(
     """DPM-Solver++(2S) down to `sigma_down`, the middle taken in log-SNR; then fresh noise."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
-        share = ctx.process.ancestral(sigma, sigma_next, eta)
+        share = ancestral(sigma, sigma_next, eta, ctx)
         down = share.sigma_down
         if down == 0:
-            x = denoised
+            x = renewed(denoised, share, sigma_next, s_noise, ctx)
         else:
             middle = _middle(sigma, down, ctx)
             state = denoised.lerp(x, middle / sigma)

@@ -12,7 +12,7 @@ from typing import Annotated
 from torch import Tensor
 
 from engine.sampling.process import split
-from engine.sampling.solver import Choices, Context, Evaluate, Noise, Step, Steps, alias, solver
+from engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, alias, solver
 from engine.sampling.solvers.dpmpp import FURTHEST, SOURCE
 from engine.sampling.solvers.euler import Strength
 from engine.sampling.solvers.log_snr import faded, fresh, from_no_signal, phi_2, phi_3, rounded_middle, started
@@ -30,7 +30,7 @@ def dpmpp_sde(
     *,
     eta: Strength = 1.0,
     s_noise: Strength = 1.0,
-    r: Strength = 0.5,
+    r: Annotated[float, Range(1e-3, 100.0)] = 0.5,
 ) -> Steps:
     """Two ancestral steps from the same start: to the middle `r`, then all the way with the estimates blended."""
     for sigma, sigma_next in pairwise(started(sigmas, ctx)):

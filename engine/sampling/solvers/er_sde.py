@@ -7,19 +7,30 @@ from typing import Annotated
 
 from torch import Tensor
 
+from engine.errors import BadValue
 from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
 from engine.sampling.solvers.euler import Strength
 from engine.sampling.solvers.gauss import NODES_16
 from engine.sampling.solvers.log_snr import started
 
 POINTS = 200
+LARGEST = 600.0  # of a logarithm, so that a level's power and its inverse are numbers
 
 
 def noise_scaler(power: float | None) -> Callable[[float], float]:
     """f: how strongly noise of a level is replaced. The paper's ER-SDE 5, or a plain power (1 is the ODE)."""
     if power is None:
         return lambda lam: lam * (math.exp(lam**0.3) + 10.0) if lam < 1e8 else math.inf
-    return lambda lam: lam**power if math.isfinite(lam) else math.inf
+    return lambda lam: to_the(lam, power) if math.isfinite(lam) else math.inf
+
+
+def to_the(lam: float, power: float) -> float:
+    """lam^power; refused where it is no number above 0 any more."""
+    if abs(power * math.log(lam)) > LARGEST:
+        raise BadValue(
+            "sampler er_sde.noise_scaler_power", power, f"a power whose values are numbers, also of {lam:.3g}"
+        )
+    return float(lam**power)
 
 
 @solver(
@@ -40,7 +51,7 @@ def er_sde(
     *,
     s_noise: Strength = 1.0,
     max_stage: Annotated[int, Range(1, 3)] = 3,
-    noise_scaler_power: Annotated[float | None, Range(0.0, 100.0)] = None,
+    noise_scaler_power: Annotated[float | None, Range(0.0, 101.0)] = None,
 ) -> Steps:
     """A Taylor expansion of the estimate in Lam, up to its second derivative from past steps."""
     f = noise_scaler(noise_scaler_power)

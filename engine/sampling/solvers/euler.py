@@ -34,6 +34,22 @@ def renoised(x: Tensor, share: Ancestral, s_noise: float, ctx: Context) -> Tenso
     return x.add(ctx.draw(), alpha=share.sigma_up * s_noise) if share.sigma_up * s_noise != 0 else x
 
 
+def ancestral(sigma: float, sigma_next: float, eta: float, ctx: Context) -> Ancestral:
+    """The step's split; an `eta` beyond the one that renews all noise (a flow's `sigma_down` below 0) renews it all."""
+    share = ctx.process.ancestral(sigma, sigma_next, eta)
+    return share if share.sigma_down >= 0 else Ancestral(0.0, ctx.process.alpha(sigma_next), sigma_next)
+
+
+def renewed(denoised: Tensor, share: Ancestral, sigma_next: float, s_noise: float, ctx: Context) -> Tensor:
+    """A step all the way down: the estimate, with all of the next level's noise.
+
+    Revision 1 forgets that noise where alpha = 1, as existing images have it.
+    """
+    if sigma_next == 0 or (ctx.as_recorded and share.rescale == 1):
+        return denoised
+    return renoised(denoised, share, s_noise, ctx)
+
+
 @solver("euler", order=1, inverts=True, source="Karras 2022, arXiv:2206.00364, Alg. 2, first order", revision=2)
 def euler(
     x: Tensor,
@@ -66,7 +82,10 @@ def euler_ancestral(
     """Euler down to `sigma_down`, then fresh noise back up to the next level."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
-        share = ctx.process.ancestral(sigma, sigma_next, eta)
+        if ctx.as_recorded:
+            share = ctx.process.ancestral(sigma, sigma_next, eta)  # beyond full renewal it goes on past the estimate
+        else:
+            share = ancestral(sigma, sigma_next, eta, ctx)
         x = denoised.lerp(x, share.sigma_down / sigma)
         if sigma_next > 0 and (share.sigma_down != 0 or not ctx.as_recorded):
             x = renoised(x, share, s_noise, ctx)

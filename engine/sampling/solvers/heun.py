@@ -59,6 +59,8 @@ def heunpp2(
     """Slopes here, at the next level and at the one after it, weighted; fewer in the last two steps."""
     last = sigmas[-1]
     for place, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        if ctx.as_recorded and s_churn > 0 and not s_tmin <= sigma <= s_tmax:
+            ctx.churn()  # drawn and thrown away, which moves what is drawn later
         x, sigma = churned(x, sigma, len(sigmas) - 1, ctx, s_churn, s_tmin, s_tmax, s_noise)
         denoised: Tensor = yield Evaluate(x, sigma)
         levels, slopes = [sigma], [(x - denoised) / sigma]

@@ -9,7 +9,7 @@ from torch import Tensor
 from engine.sampling.process import split
 from engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from engine.sampling.solvers.cfg_pp import moved
-from engine.sampling.solvers.euler import Strength, renoised
+from engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
 
 SOURCE = "Zhang 2023, arXiv:2308.02157"
 QUIRKS = "revision 1 adds noise as if alpha = 1; revision 2 follows the process and bounds the extrapolation"
@@ -23,10 +23,10 @@ def res_rule(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noi
             denoised, uncond = yield Evaluate(x, sigma, needs_uncond=True)
         else:
             denoised = uncond = yield Evaluate(x, sigma)
-        share = ctx.process.ancestral(sigma, sigma_next, eta)
+        share = ancestral(sigma, sigma_next, eta, ctx)
         down, up = split(sigma, sigma_next, eta) if ctx.as_recorded else (share.sigma_down, share.sigma_up)
         if down == 0:
-            x = denoised
+            x = denoised if ctx.as_recorded else renewed(denoised, share, sigma_next, s_noise, ctx)
         else:
             ratio = down / sigma
             moved_on = denoised + (x - uncond) * ratio
