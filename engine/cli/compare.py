@@ -41,7 +41,8 @@ def compare(
     from engine.cli.overrides import override
 
     counts = _counts(steps)
-    cells = [Cell(a, b, n) for a in _names(samplers) for b in _names(schedules) for n in counts]
+    rules, spacings = _parts("--samplers", samplers), _parts("--schedules", schedules)
+    cells = [Cell(a, b, n) for a in rules for b in spacings for n in counts]
     finest = _reference(reference, max(counts))
     space = workspace(home, output or Path.cwd() / "output" / "compare")
     changed = override(space.load(workflow), settings or [], space.nodes)
@@ -104,6 +105,16 @@ def _write(folder: Path, outcomes: "list[Outcome]", exact: "Outcome") -> None:
             warn(f"{each.cell}: {each.problem}")
 
 
+def _parts(option: str, text: str) -> list[str]:
+    """Samplers or schedules; `name@1` is what a graph means by the bare name."""
+    from engine.errors import BadValue
+
+    names = list(dict.fromkeys(name.removesuffix("@1") for name in _names(text)))
+    if not names:
+        raise BadValue(option, text, "names, separated by commas")
+    return names
+
+
 def _names(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
@@ -123,6 +134,7 @@ def _reference(text: str, most_steps: int) -> "Cell":
 
     sampler, _, rest = text.partition("/")
     schedule, _, count = rest.partition("/")
+    sampler, schedule = sampler.removesuffix("@1"), schedule.removesuffix("@1")
     if not sampler or not schedule or (count and not count.isdecimal()):
         raise BadValue("--reference", text, "SAMPLER/SCHEDULE or SAMPLER/SCHEDULE/STEPS")
     return Cell(sampler, schedule, int(count) if count else FINER * most_steps)

@@ -60,6 +60,13 @@ def test_the_reference_itself_is_at_no_distance(home: Path, txt2img: Graphs) -> 
     assert float(cells(home)[0]["distance"]) == 0.0
 
 
+def test_the_first_revision_is_what_a_bare_name_means(home: Path, txt2img: Graphs) -> None:
+    options = ["--samplers", "ddpm@1,ddpm,ddpm@2", "--schedules", "normal@1", "--steps", "2"]
+    done = compare(home, txt2img(), *options, "--reference", "euler@1/simple@1/2")
+    assert done.exit_code == 0, done.output
+    assert [row["sampler"] for row in cells(home)] == ["ddpm", "ddpm@2"]
+
+
 def test_without_matplotlib_sheet_and_table_are_still_written(
     home: Path, txt2img: Graphs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +84,8 @@ def test_without_matplotlib_sheet_and_table_are_still_written(
         (["--steps", "0"], "whole numbers above 0"),
         (["--reference", "heun"], "SAMPLER/SCHEDULE"),
         (["--samplers", "eulr"], "did you mean 'euler'"),
+        (["--samplers", " ,"], "names, separated by commas"),
+        (["--schedules", ""], "--schedules"),
         (["--schedules", "normla"], "did you mean 'normal'"),
     ],
 )
