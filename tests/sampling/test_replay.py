@@ -1,5 +1,7 @@
 """Laws over the registry about runs as runs: replay, batches, device reads, extremes, cancelling, bad predictions."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -106,12 +108,23 @@ def test_a_repeated_sigma_is_left_out(key: str) -> None:
     assert torch.equal(run(key, sigmas=[1.0, 0.8, 0.8, 0.55, 0.3, 0.3, 0.1, 0.0]), run(key))
 
 
+@dataclass(frozen=True)
+class Rounded(Comfy):
+    """Comfy's noise with the initial one rounded to a precision, in float32."""
+
+    dtype: torch.dtype = torch.float16
+
+    def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
+        return super().initial(like.to(self.dtype), batch_index).float()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_half_precision_latents_are_sampled_in_single_precision(name: str, dtype: torch.dtype) -> None:
-    result = sample(bumps, shaped(1, 1, 3, 4).to(dtype), FIVE, sd3(), name, noise=Comfy(3))
+    latent = torch.linspace(-1, 1, 24).reshape(2, 1, 3, 4).to(dtype)
+    result = sample(bumps, latent, FIVE, sd3(), name, noise=Comfy(3))
     assert result.dtype == torch.float32
-    assert result.isfinite().all()
+    assert torch.equal(result, sample(bumps, latent.float(), FIVE, sd3(), name, noise=Rounded(3, dtype)))
 
 
 @pytest.mark.parametrize("denoise", [0.0, 1e-3])
@@ -129,6 +142,7 @@ def test_ten_thousand_steps_stay_finite(name: str) -> None:
     sigmas = run_sigmas(SCHEDULES["normal"], sd3().levels, 10_000)
     result = sample(bumps, shaped(1, 1, 2, 2), sigmas, sd3(), name, noise=Comfy(3))
     assert result.isfinite().all()
+    assert result.abs().max() < 3  # the data lies within
 
 
 def test_cancelling_stops_between_two_evaluations() -> None:

@@ -145,13 +145,26 @@ def test_9_no_level_is_dropped_before_the_end(name: str) -> None:
     assert not find_solver(name, 2).drops_penultimate
 
 
-def test_10_sa_solver_returns_the_state_at_the_last_level() -> None:
+@pytest.mark.parametrize("name", ["dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"])
+def test_9_the_level_that_is_kept_brings_the_result_nearer_to_the_exact_one(name: str) -> None:
+    start = torch.linspace(-2.0, 2.0, 25, dtype=torch.float64).reshape(1, 1, 5, 5)
+    exact = carried(start, 1.0, 0.0)
+
+    def error(revision: int) -> float:
+        one = find_solver(name, revision)
+        sigmas = run_sigmas(find_schedule("simple"), FLOW.levels, 20, 1.0, one.drops_penultimate)
+        return float((solve(one, start, sigmas, bumps, one.ode_options) - exact).square().mean().sqrt())
+
+    assert error(2) < error(1) * 0.75
+
+
+@pytest.mark.parametrize("name", ["sa_solver", "sa_solver_pece"])
+def test_10_sa_solver_returns_the_state_at_the_last_level(name: str) -> None:
     start = torch.linspace(-2.0, 2.0, 25, dtype=torch.float64).reshape(1, 1, 5, 5)
     sigmas = eased_in(0.9, 0.3, 32)
     exact = carried(start, 0.9, 0.3)
     errors = [
-        float((solve(find_solver("sa_solver", r), start, sigmas, bumps, {"eta": 0.0}) - exact).abs().max())
-        for r in (1, 2)
+        float((solve(find_solver(name, r), start, sigmas, bumps, {"eta": 0.0}) - exact).abs().max()) for r in (1, 2)
     ]
     assert errors[0] > 1e-2
     assert errors[1] < 1e-4
