@@ -184,6 +184,8 @@ def _settings(text: str) -> dict[str, object]:
         name, equals, value = (word.strip() for word in part.partition("="))
         if not equals or not name or not value:
             raise BadValue("options", part, "name=value, separated by commas")
+        if name in found:
+            raise BadValue("options", text, f"each name once; {name} is there twice")
         found[name] = _literal(value)
     return found
 

@@ -122,7 +122,7 @@ def sample_steps(
     """Noise `latent` [B, C, H, W] (model units) to the first sigma and solve to the last: a generator of `Tick`s.
 
     Its return value is the final latent, in float32 or better. `mask`: 1 = make anew. `recording` is replayed as far
-    as it goes and then extended. An empty schedule returns the latent as it is.
+    as it goes and then extended. A schedule without a step or without noise returns the latent as it is.
     """
     return alone(
         ask_steps(
@@ -154,7 +154,7 @@ def ask_steps(
     recording: Recording | None = None,
 ) -> Driven:
     """As `sample_steps`, but each `Ask` it yields must be sent its estimates: for whoever predicts for several runs."""
-    if len(sigmas) < 2:
+    if len(sigmas) < 2 or not any(sigmas):
         return latent.clone()
     chosen = find_solver(solver) if isinstance(solver, str) else solver
     task = Task(denoiser, latent, sigmas, parameterisation, chosen, noise, options or {}, mask, batch_index)

@@ -124,8 +124,11 @@ def cut(sigmas: Sequence[float], start: int = 0, end: int = 10_000, leftover_noi
 
 
 def parsed(text: str) -> list[float]:
-    """Sigmas written by hand: numbers apart by anything else; finite, not negative, never rising."""
-    sigmas = [float(number) for number in re.findall(r"[-+]?(?:\d*\.\d+|\d+\.?)(?:[eE][-+]?\d+)?", text)]
+    """Sigmas written by hand: numbers apart by commas, semicolons or blanks; finite, not negative, never rising."""
+    try:
+        sigmas = [float(word) for word in re.split(r"[,;\s]+", text) if word]
+    except ValueError as error:
+        raise BadValue("sigmas", text, "numbers, separated by commas, semicolons or blanks") from error
     for place, sigma in enumerate(sigmas):
         if sigma < 0 or not math.isfinite(sigma) or sigma > min(sigmas[:place], default=math.inf):
             raise BadValue(f"sigmas[{place}]", sigma, "a finite number, not negative, at most the one before it")

@@ -182,6 +182,8 @@ def test_any_sampler_takes_its_settings_as_text(model: Model) -> None:
         NODES["SamplerWithOptions"](sampler_name="euler_ancestral", options="eta")
     with pytest.raises(BadValue, match=r"euler_ancestral\.eta: 1000"):
         NODES["SamplerWithOptions"](sampler_name="euler_ancestral", options="eta=1000")
+    with pytest.raises(BadValue, match="each name once; eta is there twice"):
+        NODES["SamplerWithOptions"](sampler_name="euler_ancestral", options="eta=0.5, eta=0.7")
 
 
 def test_added_noise_is_the_start_of_a_run(model: Model) -> None:

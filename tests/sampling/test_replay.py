@@ -275,6 +275,12 @@ def test_an_empty_schedule_returns_the_latent_untouched() -> None:
     assert result is not latent
 
 
+@pytest.mark.parametrize("key", EVERY)
+def test_where_no_level_has_noise_the_latent_is_what_it_was(key: str) -> None:
+    latent = torch.linspace(-1, 1, 12).reshape(1, 1, 3, 4)
+    assert torch.equal(run(key, latent, sigmas=[0.0, 0.0]), latent)
+
+
 def test_results_can_be_used_outside_inference_mode() -> None:
     result = run("euler@1")
     assert not result.is_inference()

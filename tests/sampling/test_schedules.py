@@ -172,6 +172,9 @@ def test_sigmas_written_by_hand_are_read_and_checked() -> None:
     assert parsed("1.0, 5e-1; .25 0") == [1.0, 0.5, 0.25, 0.0]
     with pytest.raises(BadValue, match=r"sigmas\[2\]"):
         parsed("1, 0.5, 0.7")
+    for text, place in (("1, nan, 0", r"sigmas\[1\]"), ("inf 0", r"sigmas\[0\]"), ("1, half, 0", "numbers, separated")):
+        with pytest.raises(BadValue, match=place):
+            parsed(text)
 
 
 def test_resampling_keeps_ends_and_goes_straight_in_the_logarithm() -> None:
