@@ -6,6 +6,7 @@ Only what packs is written (embeddings, latents, images; never weights), and onl
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,6 +19,8 @@ from engine.writing import make_folder, write_file
 
 SUFFIX = ".entry"
 CHEAPEST_MS = 1.0
+STALE_S = 3600.0
+"""A draft this old belongs to a process that was killed while it wrote."""
 
 
 @dataclass(slots=True)
@@ -76,7 +79,8 @@ class DiskTier:
             self._remove(key)
             return None
         file.used = time.time()
-        os.utime(path, (file.used, file.used))
+        with suppress(OSError):  # removed since by another process, or it belongs to somebody else
+            os.utime(path, (file.used, file.used))
         return entry
 
     def put(self, key: str, entry: Entry) -> None:
@@ -109,8 +113,11 @@ class DiskTier:
         while (task := self._queue.get()) is not None:
             if callable(task):
                 task()
-            else:
+                continue
+            try:
                 self._write(*task)
+            except Exception as error:  # noqa: BLE001  # a device out of memory, say: jobs wait for this thread's flush
+                self.report(f"cache entry {task[0]}: {type(error).__name__}: {error}; it stays in memory only")
 
     def _write(self, key: str, entry: Entry) -> None:
         try:
@@ -134,7 +141,7 @@ class DiskTier:
     def _shrink(self) -> None:
         """Remove what is cheapest to make again per byte, an entry losing half its worth with each day unused."""
         now = time.time()
-        while self._used > self.budget_bytes:
+        while self._files and self._used > self.budget_bytes:
             with self._lock:
                 key = min(self._files, key=lambda each: _worth(self._files[each], now))
             self._remove(key)
@@ -144,16 +151,25 @@ class DiskTier:
             file = self._files.pop(key, None)
             self._used -= file.size if file is not None else 0
         if file is not None:
-            self._path(key, file).unlink(missing_ok=True)
+            with suppress(OSError):  # not ours to remove
+                self._path(key, file).unlink(missing_ok=True)
 
     def _path(self, key: str, file: _File) -> Path:
         return self.folder / key[:2] / f"{key}-{file.milliseconds}{SUFFIX}"
 
     def _scan(self) -> None:
+        """Find what is there. Of two files of one key, written by two processes, one goes, as do drafts of the dead."""
+        for path in self.folder.glob("??/.draft-*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > STALE_S:
+                    path.unlink()
         for path in self.folder.glob(f"??/*{SUFFIX}"):
             key, _, milliseconds = path.name.removesuffix(SUFFIX).rpartition("-")
-            if key and milliseconds.isdigit():
+            if not key or not milliseconds.isdigit():
+                continue
+            with suppress(OSError):  # another process may remove it meanwhile
                 facts = path.stat()
+                self._remove(key)
                 self._files[key] = _File(facts.st_size, int(milliseconds), facts.st_mtime)
                 self._used += facts.st_size
         self._shrink()

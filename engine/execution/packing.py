@@ -114,7 +114,9 @@ class Packing:
             case "record":
                 made = {name: self._up(each, blobs) for name, each in rest[1].items()}
                 return self._record(rest[0], made)
-        packer = next(each for each in self.packers if each.name == rest[0])
+        packer = next((each for each in self.packers if each.name == rest[0]), None)
+        if packer is None:
+            raise DamagedError(f"it holds a {rest[0]!r} that nobody here reads")
         return packer.unpack(blobs[rest[1]])
 
     def _record(self, name: str, parts: Mapping[str, Any]) -> Any:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -132,6 +133,58 @@ def test_a_folder_that_cannot_be_written_is_reported_and_the_run_goes_on(tmp_pat
     tier.put(KEY, Entry(([1],), None, 50.0))
     tier.close()
     assert "the entry stays in memory only" in told[0]
+
+
+def test_a_value_that_fails_while_it_is_packed_is_reported_and_the_next_one_is_written(tmp_path: Path) -> None:
+    """A device out of memory, say. Results wait for this thread: it must not end."""
+
+    def pack(value: Pixels) -> bytes:
+        raise RuntimeError("no memory left on the device")
+
+    told: list[str] = []
+    packing = Packing([Packer("pixels", lambda value: type(value) is Pixels, pack, Pixels)])
+    tier = DiskTier(tmp_path, packing, 10_000, told.append)
+    tier.put(KEY, Entry(([Pixels(b"x")],), None, 50.0))
+    tier.put(KEY[::-1], Entry(([1],), None, 50.0))
+    tier.close()
+    assert "RuntimeError: no memory left on the device; it stays in memory only" in told[0]
+    assert KEY not in tier
+    assert KEY[::-1] in tier
+
+
+def test_two_files_of_one_key_count_once_and_old_drafts_go(tmp_path: Path) -> None:
+    """Two processes that share a folder may write the same entry; one that is killed leaves a draft behind."""
+    one, other = (DiskTier(tmp_path, PACKING, 10_000) for _ in range(2))
+    one.put(KEY, Entry(([1],), None, 50.0))
+    other.put(KEY, Entry(([1],), None, 60.0))
+    one.close()
+    other.close()
+    fresh, stale = (tmp_path / KEY[:2] / f".draft-{name}" for name in ("fresh", "stale"))
+    for each in (fresh, stale):
+        each.write_bytes(b"half")
+    os.utime(stale, (time.time() - 7200,) * 2)
+    again = DiskTier(tmp_path, PACKING, 10_000)
+    (path,) = tmp_path.glob("??/*.entry")
+    assert again.used_bytes == path.stat().st_size
+    assert again.get(KEY) is not None
+    assert fresh.exists()
+    assert not stale.exists()
+
+
+def test_what_another_process_removed_is_computed_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    tier = DiskTier(tmp_path, PACKING, 10_000, told.append)
+    tier.put(KEY, Entry(([1],), None, 50.0))
+    tier.close()
+    next(tmp_path.glob("??/*.entry")).unlink()
+    assert Store(MemoryCache(), tier).claim(KEY, lambda: None) is True
+    assert len(told) == 1
+
+
+def test_an_entry_with_a_packer_nobody_has_any_more_is_damaged() -> None:
+    data = PACKING.write(KEY, Entry(([Pixels(b"x")],)))
+    with pytest.raises(DamagedError, match="'pixels' that nobody here reads"):
+        Packing().read(KEY, data)
 
 
 def test_what_took_no_time_is_not_written(tmp_path: Path) -> None:
