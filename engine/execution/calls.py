@@ -17,10 +17,14 @@ from engine.graph.results import Blocker, Expansion, Joinable, Progress, Row, Ui
 
 @dataclass(slots=True)
 class Pending:
-    """Awaitables the driver must finish, together, before it steps the generator again."""
+    """Awaitables the driver must finish, together, before it steps the generator again.
+
+    Where `is_last`, what follows is reading their results; else the node is called then, which may take its time.
+    """
 
     work: Sequence[Awaitable[Any]]
     results: Sequence[Any] = ()
+    is_last: bool = True
 
 
 Calls = Generator[Progress | Pending | Joinable, Any, list[Row]]

@@ -26,5 +26,5 @@ class Instances:
 
     def keep_only(self, places: Collection[tuple[str, str]]) -> None:
         """Forget the instances of nodes that are not in the latest prompt."""
-        for place in [place for place in self._known if place not in places]:
-            del self._known[place]
+        for place in [place for place in list(self._known) if place not in places]:  # others may be added now
+            self._known.pop(place, None)

@@ -19,7 +19,9 @@ def answer_together(tasks: Sequence[Task], around: Around, clock: Callable[[], f
     try:
         with around():
             answers = asked[0].together([each.argument for each in asked])
-    except Exception as error:  # noqa: BLE001  # node code may raise anything; each job's own step says what is wrong
+        if len(answers) != len(asked):
+            raise ValueError(f"{len(answers)} answers to {len(asked)} questions")
+    except BaseException as error:  # noqa: BLE001  # node code may raise anything; each job's own step says what is wrong
         log.warning("%d evaluations in one call failed (%s); they are done one by one", len(asked), error)
         return
     seconds = (clock() - began) / len(asked)

@@ -44,6 +44,19 @@ class AsyncLoop:
             return self._loop
 
 
+async def _contained(work: Awaitable[Any]) -> Any:
+    """What a node raises to end the process, or ends its own wait with, is its failure, and not the loop's."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"async node code raised {type(error).__name__}: {error}") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("the node's own async work was cancelled, and nobody asked for that") from error
+
+
 async def _cancel_all() -> None:
     """Cancel every other task and wait until it has noticed."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -54,7 +67,7 @@ async def _cancel_all() -> None:
 
 async def _together(work: Sequence[Awaitable[Any]]) -> list[Any]:
     """All results in order; the first failure cancels the others."""
-    tasks = [asyncio.ensure_future(each) for each in work]
+    tasks = [asyncio.ensure_future(_contained(each)) for each in work]
     try:
         return list(await asyncio.gather(*tasks))
     finally:

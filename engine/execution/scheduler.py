@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from threading import Condition, Thread
 from typing import Any
 
+from engine.errors import Cancelled
 from engine.execution import events
 from engine.execution.cache import MemoryCache
 from engine.execution.forecast import Forecast
@@ -189,6 +190,8 @@ class Scheduler:
     def _next_on_host(self) -> tuple[Ticket, Task] | None:
         for ticket in sorted(self._tickets, key=lambda each: each.order):
             with _guarded(ticket):
+                if (resumed := ticket.take_resumed("host")) is not None:
+                    return ticket, resumed
                 vertex = ticket.run.take("host")
                 if vertex is not None:
                     return ticket, self._task(ticket, vertex)
@@ -200,6 +203,8 @@ class Scheduler:
         while wanting := [ticket for ticket in self._tickets if ticket.wants_device()]:
             ticket = self._first(wanting)
             with _guarded(ticket):
+                if ticket.device_task is None:
+                    ticket.device_task = ticket.take_resumed("device")
                 if ticket.device_task is None and (vertex := ticket.run.take("device")) is not None:
                     ticket.begun(self._task(ticket, vertex))
             if ticket.device_task is not None:
@@ -249,7 +254,7 @@ class Scheduler:
                 ticket.run.again(task.vertex)
             elif task.outcome is not None:
                 if on_device:
-                    ticket.needs_alone = False
+                    ticket.needs_alone = ticket.needs_alone and not task.vertex.attempts  # until the second try is over
                     self._forecast.learn_whole(task)
                 self._finish(ticket, task)
             else:
@@ -268,19 +273,22 @@ class Scheduler:
             future.cancel()
 
     def _resume(self, ticket: Ticket, future: "Future[list[Any]]") -> None:
-        """Async work ended. What is left of the node is reading its results, or another wait."""
+        """Async work ended. What is left is to read its results, or to call the node, which is a lane's work."""
         with self._changed:
             task = ticket.waiting.pop(future)
+            assert task.pending is not None
             if future.cancelled() or ticket.run.is_over:
                 task.close()
+                task.outcome = Cancelled(f"stopped on request in node {task.vertex.id}")
             elif (error := future.exception()) is not None:
                 task.outcome = error
-            else:
+            elif task.pending.is_last:
                 task.resume(future.result())
                 task.step(self._around)
-            if task.pending is not None and not ticket.run.is_over and task.outcome is None:
-                self._park(ticket, task)
             else:
+                task.resume(future.result())
+                ticket.resumed.append(task)
+            if task.outcome is not None:
                 self._finish(ticket, task)
             self._changed.notify_all()
 

@@ -216,6 +216,7 @@ class Run:
             if isinstance(claimed, Found):
                 self._settle(vertex, claimed.entry, claimed.source)
                 self._settle_all()
+                self._on_wake()  # what reads it may be for another lane
                 return False
             if not claimed:
                 vertex.status = Status.PARKED

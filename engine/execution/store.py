@@ -68,11 +68,13 @@ class Store:
 
     def keep(self, key: str, entry: Entry) -> None:
         """Keep a result in both tiers and let everyone who waits for it know; one with a NaN in it is not kept."""
-        if not has_nan(entry.outputs):
-            self.memory.put(key, entry)
-            if self.disk is not None:
-                self.disk.put(key, entry)
-        self.release(key)
+        try:
+            if not has_nan(entry.outputs):
+                self.memory.put(key, entry)
+                if self.disk is not None:
+                    self.disk.put(key, entry)
+        finally:  # a value that cannot be looked at fails its node, and must not leave the others waiting
+            self.release(key)
 
     def release(self, key: str) -> None:
         """The computation ended, with or without a result."""

@@ -7,6 +7,7 @@ and does it itself; the step of a task that `gathers` ends there, and the next o
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from threading import current_thread, main_thread
 from typing import Any
 
 from engine.errors import Cancelled, OutOfMemory
@@ -68,7 +69,11 @@ class Task:
             self._note(said)
         except StopIteration as end:
             self.outcome = end.value
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # what node code raises fails its run, never the lane
+        except KeyboardInterrupt as error:  # a user's, where node code is called on the main thread
+            if current_thread() is main_thread():
+                raise
+            self.outcome = error
+        except BaseException as error:  # noqa: BLE001  # what node code raises fails its run, never the lane
             self.outcome = error
         finally:
             self.seconds += self._clock() - began

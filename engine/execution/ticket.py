@@ -11,6 +11,7 @@ from engine.execution.policy import Claimant
 from engine.execution.result import RunResult
 from engine.execution.state import Run
 from engine.execution.task import Task
+from engine.graph.node import Lane
 
 
 @dataclass(eq=False)
@@ -18,8 +19,9 @@ class Ticket:
     """One job in a scheduler.
 
     `active` are its tasks not yet ended; `device_task` is the one in the device lane, between two steps or in one;
-    `waiting` are those that wait for async work. `ahead` counts the classes of its device nodes that have not begun,
-    `spent_s` is the device time of those that have ended. With `needs_alone` it ran out of memory beside others.
+    `waiting` are those that wait for async work, `resumed` those whose wait is over and whose node is to be called now.
+    `ahead` counts the classes of its device nodes that have not begun, `spent_s` is the device time of those that have
+    ended. With `needs_alone` it ran out of memory beside others.
     """
 
     run: Run
@@ -29,6 +31,7 @@ class Ticket:
     device_task: Task | None = None
     active: set[Task] = field(default_factory=set)
     waiting: dict["Future[list[Any]]", Task] = field(default_factory=dict)
+    resumed: list[Task] = field(default_factory=list)
     arrived_s: float = 0.0
     ahead: Counter[str] = field(default_factory=Counter)
     spent_s: float = 0.0
@@ -57,11 +60,22 @@ class Ticket:
     @property
     def waits_for_a_turn(self) -> bool:
         """Whether nothing of it is under way but, perhaps, a node between two steps on the device."""
-        return self.active <= {self.device_task}
+        return self.active <= {self.device_task, *self.resumed}
 
     def wants_device(self) -> bool:
         """Whether it has work for the device lane, begun or ready."""
-        return self.device_task is not None or self.run.peek("device") is not None
+        return (
+            self.device_task is not None
+            or any(task.vertex.node.lane == "device" for task in self.resumed)
+            or self.run.peek("device") is not None
+        )
+
+    def take_resumed(self, lane: Lane) -> Task | None:
+        """A task whose wait is over and that goes on in this lane."""
+        task = next((each for each in self.resumed if each.vertex.node.lane == lane), None)
+        if task is not None:
+            self.resumed.remove(task)
+        return task
 
     def claim(self, now: float, forecast: Forecast) -> Claimant:
         """What it brings forward to be next on the device."""

@@ -125,7 +125,7 @@ def _ask(
     answers: list[Any] = [node.bound(node.lazy_status, instance)(**keywords) for keywords in asked]
     coroutines = [answer for answer in answers if hasattr(answer, "__await__")]
     if coroutines:
-        pending = Pending(coroutines)
+        pending = Pending(coroutines, is_last=False)
         yield pending
         answers = [answer for answer in answers if not hasattr(answer, "__await__")] + list(pending.results)
     return [name for answer in answers if answer is not None for name in answer]

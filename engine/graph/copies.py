@@ -56,10 +56,13 @@ def _array_difference(one: Any, other: Any) -> str | None:
 def has_nan(value: Any) -> bool:
     """Whether a NaN is in a number or array somewhere in the value; opaque objects have none."""
     waiting = [value]
+    seen: set[int] = set()
     while waiting:
         each = waiting.pop()
-        if type(each) in NEVER_NAN:
+        if type(each) in NEVER_NAN or id(each) in seen:
             continue
+        if type(each) is not float:
+            seen.add(id(each))
         if isinstance(each, dict):
             waiting += each.values()
         elif isinstance(each, list | tuple):

@@ -1,0 +1,259 @@
+"""Node code that ends in ways nobody plans for costs its own job: no lane, no event loop, no other job."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from engine.errors import NodeFailed
+from engine.execution import scheduler as scheduler_module
+from engine.execution.cache import Entry, MemoryCache
+from engine.execution.run import execute
+from engine.execution.scheduler import Scheduler
+from engine.execution.state import Run
+from engine.execution.store import Store
+from engine.graph.comfy_class import from_class
+from engine.graph.node import Node, Progress, node
+from engine.graph.plan import Plan, plan
+from engine.graph.results import Joinable
+from tests.execution.running import with_nodes
+from tests.graph.small import Anything, checked, prompt
+
+
+@pytest.fixture
+def scheduler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scheduler]:
+    """Threads that sleep until they are woken: one that nobody wakes is a job that does not end."""
+    monkeypatch.setattr(scheduler_module, "IDLE_S", 3600.0)
+    made = Scheduler()
+    yield made
+    made.close()
+
+
+def class_of(method: Callable[..., Any], **attributes: Any) -> Node:
+    """A node class of the convention with this method."""
+    made = {
+        "RETURN_TYPES": ("INT",),
+        "FUNCTION": "run",
+        "INPUT_TYPES": classmethod(lambda cls: {"required": {}}),
+        "run": method,
+    }
+    return from_class(type("Hostile", (), made | attributes), method.__name__)
+
+
+def plan_of(*nodes: Node) -> Plan:
+    """The first of the nodes, and an output behind it."""
+    document = prompt(n=(nodes[0].class_type, {"value": 1}), s=("Show", {"value": ["n", 0]}))
+    return plan(checked(document, with_nodes(*nodes)))
+
+
+def cancels_itself(self: Any) -> Any:
+    raise asyncio.CancelledError
+
+
+def leaves_a_generator(self: Any) -> Any:
+    raise GeneratorExit
+
+
+def exits(self: Any) -> Any:
+    sys.exit(3)
+
+
+def is_interrupted(self: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+async def awaits_what_was_cancelled(self: Any) -> Any:
+    other = asyncio.ensure_future(asyncio.sleep(10))
+    other.cancel()
+    await other
+
+
+async def exits_while_it_waits(self: Any) -> Any:
+    await asyncio.sleep(0)
+    sys.exit(3)
+
+
+async def is_interrupted_while_it_waits(self: Any) -> Any:
+    await asyncio.sleep(0)
+    raise KeyboardInterrupt
+
+
+async def waits_a_moment(self: Any) -> Any:
+    await asyncio.sleep(0)
+    return (7,)
+
+
+SYNC = [cancels_itself, leaves_a_generator, exits, is_interrupted]
+ASYNC = [awaits_what_was_cancelled, exits_while_it_waits, is_interrupted_while_it_waits]
+
+
+@pytest.mark.parametrize("method", [*SYNC, *ASYNC])
+def test_however_a_node_ends_its_job_fails_and_the_next_one_runs(method: Any, scheduler: Scheduler) -> None:
+    bad = scheduler.submit(plan_of(class_of(method))).wait(20)
+    assert isinstance(bad.error, NodeFailed)
+    assert bad.error.node_id == "n"
+    good = scheduler.submit(plan_of(class_of(waits_a_moment))).wait(20).or_raise()
+    assert good.ui["s"] == {"shown": [7]}
+
+
+@pytest.mark.parametrize("method", [awaits_what_was_cancelled, exits_while_it_waits])
+def test_the_inline_driver_fails_such_a_run_too(method: Any) -> None:
+    assert isinstance(execute(plan_of(class_of(method))).error, NodeFailed)
+
+
+def test_a_keyboard_interrupt_on_the_main_thread_is_the_users() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        execute(plan_of(class_of(is_interrupted)))
+
+
+def test_a_node_that_was_asked_asynchronously_is_called_in_its_lane(scheduler: Scheduler) -> None:
+    """Not on the event loop's thread, where it would hold up all that waits, and with its steps between two reports."""
+    threads: list[str] = []
+
+    async def needs_nothing(self: Any) -> list[str]:
+        await asyncio.sleep(0)
+        return []
+
+    def steps(self: Any) -> Generator[Progress, None, tuple[int]]:
+        for done in range(3):
+            threads.append(threading.current_thread().name)
+            yield Progress(done + 1, 3)
+        return (5,)
+
+    result = scheduler.submit(plan_of(class_of(steps, check_lazy_status=needs_nothing))).wait(20).or_raise()
+    assert result.ui["s"] == {"shown": [5]}
+    assert threads == ["device lane"] * 3
+
+
+def test_a_job_cancelled_between_its_question_and_its_call_ends() -> None:
+    called = threading.Event()
+    asked = threading.Event()
+
+    async def needs_nothing(self: Any) -> list[str]:
+        asked.set()
+        await asyncio.sleep(10)
+        return []
+
+    def is_called(self: Any) -> tuple[int]:
+        called.set()
+        return (5,)
+
+    scheduler = Scheduler()
+    ticket = scheduler.submit(plan_of(class_of(is_called, check_lazy_status=needs_nothing)))
+    assert asked.wait(10)
+    scheduler.cancel(ticket)
+    assert ticket.wait(20).is_cancelled
+    assert not called.is_set()
+    scheduler.close()
+
+
+@node("Offers", category="test", lane="device")
+def offers(*, value: int = 0) -> Generator[Any, Any, int]:
+    """Offers work four times, and is given too few answers where several ask."""
+    total = 0
+    yield Progress(0, 4)
+    for done in range(4):
+        offer = Joinable("k", value, _too_few)
+        answer = yield offer
+        total += offer.alone() if answer is None else int(answer)
+        yield Progress(done + 1, 4)
+    return total
+
+
+def _too_few(values: Sequence[Any]) -> list[Any]:
+    return list(values)[:1]
+
+
+def test_a_shared_call_with_too_few_answers_is_made_again_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
+    opened = threading.Event()
+
+    @node("Hold", category="test", lane="device")
+    def hold(*, value: int = 0) -> int:
+        """Holds the lane until everyone has come."""
+        opened.wait(10)
+        return value
+
+    made = with_nodes(offers, hold)
+    scheduler = Scheduler(batch_evaluations=4)
+    first = scheduler.submit(plan(checked(prompt(h=("Hold", {"value": 1}), s=("Show", {"value": ["h", 0]})), made)))
+    plans = [prompt(o=("Offers", {"value": i}), s=("Show", {"value": ["o", 0]})) for i in range(3)]
+    tickets = [scheduler.submit(plan(checked(each, made))) for each in plans]
+    opened.set()
+    assert first.wait(20).error is None
+    assert [ticket.wait(20).or_raise().ui["s"]["shown"] for ticket in tickets] == [[0], [4], [8]]
+    assert "1 answers to 3 questions" in caplog.text
+    scheduler.close()
+
+
+class Unreadable:
+    """Something with elements that cannot even be compared."""
+
+    nbytes, shape, dtype = 4, (1,), "odd"
+
+    def copy(self) -> "Unreadable":
+        return self
+
+    def __ne__(self, other: object) -> bool:
+        raise RuntimeError("cannot be compared")
+
+    __hash__ = None  # type: ignore[assignment]  # as arrays have none
+
+
+def test_a_value_that_cannot_be_looked_at_fails_everyone_who_waits_for_it_and_hangs_nobody(
+    scheduler: Scheduler,
+) -> None:
+    entered, opened = threading.Event(), threading.Event()
+
+    @node("Odd", category="test")
+    def odd(*, value: int = 0) -> Anything:
+        """Gives what cannot be looked at."""
+        entered.set()
+        opened.wait(10)
+        return Unreadable()
+
+    first = scheduler.submit(plan_of(odd))
+    assert entered.wait(10)
+    second = scheduler.submit(plan_of(odd))
+    opened.set()
+    assert isinstance(first.wait(20).error, NodeFailed)
+    assert isinstance(second.wait(20).error, NodeFailed)
+
+
+def test_a_value_that_contains_itself_is_kept_like_any_other() -> None:
+    @node("Ring", category="test")
+    def ring(*, value: int = 0) -> Anything:
+        """A list in itself."""
+        made: list[Any] = [value]
+        made.append(made)
+        return made
+
+    cache = MemoryCache()
+    assert execute(plan_of(ring), None, cache).error is None
+    assert execute(plan_of(ring), None, cache).nodes["n"].outcome == "memory"
+
+
+def test_a_result_that_appears_while_a_lane_looks_for_work_wakes_the_other_lane() -> None:
+    """The host lane finds what another job made meanwhile; what reads it is for the device lane, which sleeps."""
+
+    @node("Load", category="test")
+    def load(*, value: int = 0) -> int:
+        """Host work."""
+        return value
+
+    @node("Use", category="test", lane="device")
+    def use(*, value: int = 0) -> int:
+        """Device work behind it."""
+        return value
+
+    document = prompt(l=("Load", {"value": 1}), u=("Use", {"value": ["l", 0]}), s=("Show", {"value": ["u", 0]}))
+    made, store, woken = plan(checked(document, with_nodes(load, use))), Store(), []
+    run = Run(made, None, store, lambda event: None, {}, lambda: woken.append(True))
+    run.start()
+    store.keep(made.key("l"), Entry(([1],)))
+    assert run.peek("device") is None
+    assert run.take("host") is None
+    assert run.peek("device") is not None
+    assert woken
