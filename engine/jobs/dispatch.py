@@ -177,6 +177,7 @@ class Dispatcher:
         running = self._running.get(job_id)
         if running is None:
             return
+        finished = running.judged(finished)
         if finished.state is State.CANCELLED and running.cancel_at is None and self.is_stopping:
             self._lose(job_id, STOPPED, is_blamed=False)
             return
@@ -263,7 +264,7 @@ class Dispatcher:
     def _hand_over(self, job: Job, worker: Worker) -> None:
         assert job.request is not None
         light = Job(**{name: getattr(job, name) for name in Job.__slots__ if name != "request"})
-        self._running[job.id] = Running(light, worker, self._now())
+        self._running[job.id] = Running(light, worker, self._now(), job.request.shows)
         if worker.free_slots <= 0:  # it died while the row was written
             self._lose(job.id, f"{worker.name} was gone before it began", is_blamed=False)
             return

@@ -124,6 +124,7 @@ class Submission:
     `number` orders an owner's jobs, smaller first (None: the running counter); `front` puts the job before all
     counter numbers. A larger `priority` goes before everything of a smaller one. `meta` is the adapter's own
     (client id, endpoint): kept, never read here. A job not begun within `expires_s` seconds ends as expired.
+    `shows` is a node that has to show pictures: a run that ends without any has failed.
     """
 
     workflow: Workflow
@@ -142,6 +143,7 @@ class Submission:
     idempotency: Idempotency | None = None
     webhook: Webhook | None = None
     retry_of: str | None = None
+    shows: str | None = None
 
     def __post_init__(self) -> None:
         _named("job id", self.job_id)
@@ -155,11 +157,15 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be run: the prompt in API form, the output nodes that can run, and what travels with it."""
+    """What is to be run: the prompt in API form, the output nodes that can run, and what travels with it.
+
+    `shows` is the node without whose pictures the run has failed.
+    """
 
     prompt: Mapping[str, Any]
     targets: Sequence[str]
     extra_data: Mapping[str, Any] = field(default_factory=dict)
+    shows: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

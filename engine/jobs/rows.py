@@ -73,6 +73,11 @@ def inserted(submission: Submission, request: Request, number: float, at: float)
         "retry_of": submission.retry_of,
         "webhook": asdict(submission.webhook) if submission.webhook is not None else None,
         "meta": dict(submission.meta),
-        "request": {"prompt": request.prompt, "targets": list(request.targets), "extra_data": request.extra_data},
+        "request": {
+            "prompt": request.prompt,
+            "targets": list(request.targets),
+            "extra_data": request.extra_data,
+            "shows": request.shows,
+        },
         "events": 1,
     }

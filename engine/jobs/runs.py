@@ -1,13 +1,15 @@
 """Running jobs as the dispatcher holds them, and how what they say is written: the loop appends, the writer takes."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from engine.jobs import log, moves
 from engine.jobs.database import Tx
 from engine.jobs.events import Body
-from engine.jobs.job import Job
+from engine.jobs.job import Failure, Job, State
 from engine.jobs.worker import Finished, Worker
 
 __all__ = ["End", "Running", "Said"]
@@ -15,11 +17,12 @@ __all__ = ["End", "Running", "Said"]
 
 @dataclass(slots=True)
 class Running:
-    """One task on a worker. `said` is what it said and the writer has not taken yet."""
+    """One task on a worker. `said` is what it said and the writer has not taken yet; `shows` is its `Request`'s."""
 
     job: Job
     worker: Worker
     heard_at: float
+    shows: str | None = None
     cancel_at: float | None = None
     said: deque[tuple[float, Body]] = field(default_factory=deque)
     is_posted: bool = False
@@ -30,6 +33,28 @@ class Running:
         while self.said:
             taken.append(self.said.popleft())
         return taken
+
+    def judged(self, finished: Finished) -> Finished:
+        """The end as it counts: a success without the pictures that were to be shown is a failure."""
+        if self.shows is None or finished.state is not State.SUCCEEDED:
+            return finished
+        shown = finished.outcome.outputs.get(self.shows) if finished.outcome is not None else None
+        if _has_pictures(shown):
+            return finished
+        failure = Failure("no_output", "The workflow ended without a picture", self.shows)
+        return replace(finished, state=State.FAILED, failure=failure, tail=())
+
+
+def _has_pictures(ui: Any) -> bool:
+    """Whether a node's user-interface record names pictures, each of them a file."""
+    images = ui.get("images") if isinstance(ui, Mapping) else None
+    return isinstance(images, list | tuple) and len(images) > 0 and all(_is_file(each) for each in images)
+
+
+def _is_file(entry: Any) -> bool:
+    if not isinstance(entry, Mapping) or entry.get("type") not in ("output", "temp"):
+        return False
+    return all(isinstance(entry.get(name), str) for name in ("subfolder", "filename"))
 
 
 class Said:

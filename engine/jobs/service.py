@@ -114,7 +114,8 @@ class JobService:
             return Accepted(known, is_repeat=True)
         self._refuse_when_full(submission.owner)
         checked = await self.check(submission.workflow, submission.targets, submission.owner)
-        request = Request(submission.workflow.prompt(), list(checked.roots), submission.extra_data)
+        roots, extra_data = list(checked.roots), submission.extra_data
+        request = Request(submission.workflow.prompt(), roots, extra_data, submission.shows)
         self._refuse_when_full(submission.owner)
         # a task of its own: who asks may go away, the job that is stored must run all the same
         self._storing.add(storing := asyncio.create_task(self._store_and_begin(submission, request)))
@@ -175,6 +176,7 @@ class JobService:
             priority=old.priority,
             cost=old.cost,
             retry_of=job_id,
+            shows=old.request.shows,
         )
         return await self.submit(submission)
 

@@ -181,6 +181,52 @@ def test_an_account_that_is_not_there_cannot_pay(run: Runs, store_settings: Stor
     run(case())
 
 
+FILE = {"filename": "a.png", "subfolder": "", "type": "output"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "node", "state"),
+    [
+        (FILE, "work", State.SUCCEEDED),
+        (FILE, "end", State.FAILED),  # which shows a text
+        (FILE, "nobody", State.FAILED),
+        ("a.png", "work", State.FAILED),
+        ({**FILE, "type": "input"}, "work", State.FAILED),
+        ({"filename": "a.png", "type": "output"}, "work", State.FAILED),
+    ],
+)
+def test_a_run_that_does_not_show_the_pictures_it_owes_fails_and_costs_nothing(
+    run: Runs, tmp_path: Path, entry: Any, node: str, state: State
+) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [here()]) as jobs:
+            _, account = await jobs.accounts.create("me", credits=5 * CREDIT)
+            owed = {"owner": account.id, "cost": CREDIT, "shows": node}
+            job = await jobs.wait((await sent(jobs, "Wrote", asked=owed, entry=entry)).id)
+            assert job.state is state
+            assert (job.failure.code if job.failure is not None else None) in (None, "no_output")
+            charges = [each.job_id for each in await jobs.accounts.ledger(account.id) if each.job_id]
+            left = await jobs.accounts.get(account.id)
+            assert charges == ([job.id] if state is State.SUCCEEDED else [])
+            assert (left.credits, left.held) == ((5 - len(charges)) * CREDIT, 0)
+
+    run(case())
+
+
+def test_what_a_run_owes_outlives_the_server(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [here()]) as jobs:
+            await jobs.pause()
+            _, account = await jobs.accounts.create("me", credits=5 * CREDIT)
+            waiting = await sent(jobs, asked={"owner": account.id, "cost": CREDIT, "shows": "end"})
+        async with service(tmp_path, [here()]) as jobs:
+            await jobs.resume()
+            assert (await jobs.wait(waiting.id)).state is State.FAILED
+            assert (await jobs.accounts.get(account.id)).available == 5 * CREDIT
+
+    run(case())
+
+
 def test_a_served_job_is_charged_when_it_succeeds_and_not_when_stopped(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
         async with service(tmp_path, [here()]) as jobs:

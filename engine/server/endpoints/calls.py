@@ -97,6 +97,7 @@ async def _accept(request: web.Request, endpoint: Endpoint) -> Job:
         keep_s=max(request.app[PUBLISHED].file_s, request.app[PUBLISHED].record_s),
         idempotency=wishes.idempotency,
         webhook=wishes.webhook,
+        shows=endpoint.reply_node,
     )
     try:
         return (await jobs.submit(submission)).job

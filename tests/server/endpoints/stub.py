@@ -58,7 +58,7 @@ def sample(
     latent_image: Latent,
     denoise: Annotated[float, Range(0.0, 1.0)] = 1.0,
 ) -> Generator[Progress, None, Any]:
-    """Colours; `fail` in the prompt fails, `wait` stays until it is cancelled."""
+    """Colours; `fail` in the prompt fails, `wait` stays until it is cancelled, `nothing` draws no picture."""
     RUNS.append(positive)
     if "fail" in positive:
         raise ValueError("the stub was told to fail\nby its prompt")
@@ -67,6 +67,7 @@ def sample(
         time.sleep(0.002)
     yield Progress(steps, steps)
     width, height, count = latent_image
+    count = 0 if "nothing" in positive else count
     asked = json.dumps([seed, steps, cfg, sampler_name, scheduler, positive, negative, width, height])
     digests = [hashlib.sha256(f"{asked} {index}".encode()).digest() for index in range(count)]
     return [(width, height, (digest[0], digest[1], digest[2])) for digest in digests]

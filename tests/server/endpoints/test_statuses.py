@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.jobs.job import JobQuery
+from engine.jobs.job import JobQuery, State
 from engine.server.context import JOBS
 from tests.server.endpoints.conftest import LARGE, SMALL, TURBO, Served, changed, serving
 
@@ -257,6 +257,28 @@ async def test_422_on_both_urls_of_a_failed_request_which_costs_nothing(tmp_path
             assert "cost" not in body["metrics"]
         balance = await served.client.get("/v1/get-user-credits", headers=key)
         assert (await balance.json())["credits"] == 1.0
+
+
+async def test_a_run_without_a_picture_has_failed_on_every_route_and_costs_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        key = await served.key(credits=1.0)
+        asked = {**SMALL, "prompt": "nothing"}
+        body, headers = await refused(served, LARGE, 500, json=asked, headers=key)
+        assert body["code"] == "no_output"
+        assert body["request_id"] == headers["x-request-id"]
+        for route, status, place in (("/v2/", 422, "/v2/requests/"), ("/workflows/", 200, "/workflows/request/")):
+            response = await served.client.post(LARGE.replace("/v1/", route), json=asked, headers=key)
+            request_id = (await response.json())["request_id"]
+            await served.jobs.wait(request_id)
+            response = await served.client.get(place + request_id, headers=key)
+            body = await response.json()
+            assert (response.status, body["status"], body["code"]) == (status, "FAILED", "no_output")
+            assert "output" not in body
+        again = await served.jobs.retry(request_id)
+        assert (await served.jobs.wait(again.job.id)).state is State.FAILED
+        (account,) = await served.jobs.accounts.list()
+        assert (account.credits, account.held, account.spent) == (1_000_000, 0, 0)
+        assert [each.job_id for each in await served.jobs.accounts.ledger(account.id)] == [None]
 
 
 async def test_429_says_when_to_come_back(tmp_path: Path) -> None:
