@@ -29,7 +29,7 @@ async def upload_image(request: web.Request) -> web.Response:
     """Keep the file as it is."""
     form = await _form(request)
     part = form.get("image")
-    if not isinstance(part, FileField) or not part.filename:
+    if not isinstance(part, FileField) or not PurePosixPath(part.filename).name:
         return empty(400)
     return await asyncio.to_thread(lambda: _keep(form, folders(request), part.filename, part.file.read()))
 
@@ -38,7 +38,7 @@ async def upload_mask(request: web.Request) -> web.Response:
     """Keep the original with its alpha replaced by the alpha of the picture sent."""
     form = await _form(request)
     part, limit = form.get("image"), request.app[SETTINGS].max_pixels
-    if not isinstance(part, FileField) or not part.filename:
+    if not isinstance(part, FileField) or not PurePosixPath(part.filename).name:
         return empty(400)
     original = _original(form, folders(request))
 

@@ -133,6 +133,10 @@ async def test_an_upload_that_leaves_its_folder_or_has_no_file_is_refused(servin
         assert (await upload(api, "../x.png", b"a")).status == 400
         assert (await upload(api, "x.png", b"a", subfolder="../..")).status == 400
         assert (await upload(api, "x.png", b"a", type="secret")).status == 400
+        for nameless in (".", "./.", ".//"):
+            assert (await upload(api, nameless, b"a")).status == 400
+            assert (await upload(api, nameless, b"a", subfolder="s")).status == 400
+        assert not [path for path in api.root.iterdir() if path.name.startswith("input (")]
         assert (await api.post("/upload/image", {"image": 1})).status == 400
         form = aiohttp.FormData()
         form.add_field("image", "just text")
