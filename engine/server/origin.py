@@ -36,8 +36,11 @@ async def origins(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def options(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """OPTIONS is answered for any path, known or not."""
-    return web.Response(status=200) if request.method == "OPTIONS" else await handler(request)
+    """OPTIONS is answered for any path, known or not; a page of the allowed origin asks so before it calls."""
+    if request.method != "OPTIONS":
+        return await handler(request)
+    allowed = request.app[SETTINGS].cors_origin
+    return web.Response(status=200, headers=_cors(allowed) if allowed is not None else None)
 
 
 def _cors(origin: str) -> dict[str, str]:

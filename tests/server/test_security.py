@@ -174,6 +174,18 @@ async def test_an_allowed_origin_is_marked_on_every_answer(serving: Serving) -> 
             assert response.headers["Access-Control-Allow-Credentials"] == "true"
 
 
+async def test_a_page_of_the_allowed_origin_is_told_beforehand_what_it_may_send(serving: Serving) -> None:
+    asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    async with serving(cors_origin="https://app.example", keys=KEYS) as api:
+        response = await api.client.options("/prompt", headers=asked)
+        assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (200, "https://app.example")
+        assert "POST" in response.headers["Access-Control-Allow-Methods"]
+        assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
+    async with serving() as api:
+        response = await api.client.options("/prompt", headers=asked)
+        assert (response.status, "Access-Control-Allow-Origin" in response.headers) == (200, False)
+
+
 async def test_bodies_beyond_the_limit_are_refused(serving: Serving) -> None:
     async with serving(max_upload_mb=0.01) as api:
         large = json.dumps({"prompt": {}, "x": "y" * 20_000}).encode()
