@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.errors import BadValue
 from engine.sampling.beta_quantile import beta_quantile
-from engine.sampling.levels import ContinuousLevels, Levels
+from engine.sampling.levels import ContinuousLevels, DiscreteLevels, Levels
 from engine.sampling.schedules import SCHEDULES, resampled, schedule
 from engine.sampling.solver import Choices, Range
 
@@ -205,12 +205,13 @@ def vp(
     return ended((beta_d * t**2 / 2 + beta_min * t).expm1().sqrt())
 
 
-# Sabour 2024, arXiv:2404.14507, table of optimised ten-step schedules
-ALIGNED = {
-    "sd1": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
-    "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
-    "svd": (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002),
+# Sabour 2024, arXiv:2404.14507: the timesteps its authors give for the optimised ten-step schedules of SD1 and SDXL,
+# whose levels the paper's table 3 has rounded, and the levels for Stable Video Diffusion
+ALIGNED_TIMESTEPS = {
+    "sd1": (999, 850, 736, 645, 545, 455, 343, 233, 124, 24, 0),
+    "sdxl": (999, 845, 730, 587, 443, 310, 193, 116, 53, 13, 0),
 }
+ALIGNED_SVD = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
 
 
 @schedule("align_your_steps", source="Sabour 2024, arXiv:2404.14507")
@@ -218,7 +219,11 @@ def align_your_steps(
     levels: Levels, steps: int, *, table: Annotated[str, Choices(("sd1", "sdxl", "svd"))] = "sdxl"
 ) -> list[float]:
     """The published optimised levels, spread over any number of steps by lines in ln(sigma); the last becomes 0."""
-    return [*resampled(ALIGNED[table], steps)[:-1], 0.0]
+    known: tuple[float, ...] = ALIGNED_SVD
+    if table in ALIGNED_TIMESTEPS:
+        trained = DiscreteLevels().table.tolist()
+        known = tuple(trained[timestep] for timestep in ALIGNED_TIMESTEPS[table])
+    return [*(known if steps + 1 == len(known) else resampled(known, steps))[:-1], 0.0]
 
 
 @schedule("logit_normal", source="Esser 2024, arXiv:2403.03206, eq. 19: levels as densely as training drew them")

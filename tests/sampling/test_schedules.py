@@ -20,7 +20,7 @@ from engine.sampling import (
     sd3,
     sdxl,
 )
-from engine.sampling.spacings import ALIGNED, Span
+from engine.sampling.spacings import Span
 from tests.sampling.mixture import arrays, facts
 
 RECORDED = {
@@ -116,9 +116,28 @@ def test_beta57_is_beta_with_other_numbers() -> None:
     assert SCHEDULES["beta57"](levels, 20) == SCHEDULES["beta"](levels, 20, alpha=0.5, beta=0.7)
 
 
-def test_align_your_steps_gives_the_published_levels_at_ten_steps() -> None:
+TABLE_3 = {  # of Sabour 2024, arXiv:2404.14507
+    "sd1": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152),
+    "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113),
+    "svd": (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034),
+}
+
+
+@pytest.mark.parametrize("table", TABLE_3)
+def test_align_your_steps_gives_the_published_levels_at_ten_steps(table: str) -> None:
+    sigmas = SCHEDULES["align_your_steps"](sdxl().levels, 10, table=table)
+    assert sigmas[-1] == 0.0
+    assert sigmas[:-1] == pytest.approx(TABLE_3[table], rel=0.015)  # the table has them to three decimals
+
+
+def test_align_your_steps_has_the_levels_of_existing_graphs_to_their_tenth_decimal() -> None:
     sigmas = SCHEDULES["align_your_steps"](sdxl().levels, 10, table="sd1")
-    assert sigmas[:-1] == pytest.approx(ALIGNED["sd1"][:-1], rel=1e-12)
+    # 1 - alpha-bar over alpha-bar, by hand in exact products
+    betas = [(0.00085**0.5 + k / 999 * (0.012**0.5 - 0.00085**0.5)) ** 2 for k in range(1000)]
+    for sigma, timestep in zip(sigmas, (999, 850, 736, 645, 545, 455, 343, 233, 124, 24), strict=False):
+        kept = math.prod(1 - beta for beta in betas[: timestep + 1])
+        assert sigma == pytest.approx(math.sqrt((1 - kept) / kept), rel=1e-7)
+    assert sigmas[1:3] == pytest.approx([6.4745760956, 3.8636745985], rel=1e-7)
 
 
 def test_logit_normal_has_its_median_level_half_way() -> None:
