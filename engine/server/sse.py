@@ -14,6 +14,7 @@ from engine.server.context import JOBS, OWNER, compact
 __all__ = ["job_events"]
 
 KEEP_ALIVE_S = 15.0
+LONGEST_NUMBER = 18  # digits
 
 
 async def job_events(request: web.Request) -> web.StreamResponse:
@@ -21,8 +22,8 @@ async def job_events(request: web.Request) -> web.StreamResponse:
     jobs, job_id, owner = request.app[JOBS], request.match_info["id"], request[OWNER]
     await jobs.get(job_id, owner)  # another's job is a 404 before the stream begins
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "0")
-    if not after.isdecimal():
-        raise web.HTTPBadRequest(text=f"Last-Event-ID {after!r} is no event number")
+    if not after.isdecimal() or len(after) > LONGEST_NUMBER:
+        raise web.HTTPBadRequest(text=f"Last-Event-ID {after[:40]!r} is no event number")
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await response.prepare(request)
     with contextlib.suppress(ConnectionError):

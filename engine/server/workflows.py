@@ -20,6 +20,8 @@ from engine.server.library import Library, Stored
 
 __all__ = ["WORKFLOW_ROWS", "bound", "library", "submitted"]
 
+LONGEST_NUMBER = 18  # digits
+
 
 def library(request: web.Request) -> Library:
     """The stored workflows of the request's owner."""
@@ -134,8 +136,8 @@ async def _stored(request: web.Request, incoming: Incoming | None = None) -> Sto
 def _version(text: Any) -> int | None:
     if text is None or text == "":
         return None
-    if not str(text).isdecimal():
-        raise BadValue("version", text, "a whole number")
+    if not str(text).isdecimal() or len(str(text)) > LONGEST_NUMBER:
+        raise BadValue("version", str(text)[:40], "a whole number")
     return int(text)
 
 

@@ -30,6 +30,7 @@ async def test_a_workflow_is_kept_in_versions_and_can_be_fetched_in_both_forms(s
         assert [(each["name"], each["version"], each["description"]) for each in listed] == [("flat", 2, "again")]
         assert await api.json("/workflows/flat/versions") == {"versions": [1, 2]}
         assert await api.json("/api/workflows/flat?form=api") == titled()
+        assert (await api.get(f"/workflows/flat?version={'9' * 4500}")).status == 400
         drawing = await api.json("/workflows/flat?form=editor&version=1")
         assert [node["type"] for node in drawing["nodes"]] == ["EmptyImage", "SaveImage"]
 

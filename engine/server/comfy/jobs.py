@@ -13,6 +13,9 @@ from engine.server.context import JOBS, OWNER, object_body, reply
 __all__ = ["cancel_many", "cancel_one", "listing", "one"]
 
 
+LONGEST_NUMBER = 9  # digits
+
+
 class BadQuery(EngineError, ValueError):
     """A query parameter with a value that is not allowed."""
 
@@ -90,8 +93,8 @@ def _states(request: web.Request) -> frozenset[State] | None:
 
 def _natural(request: web.Request, name: str, default: int) -> int:
     text = request.query.get(name, str(default))
-    if not text.isdecimal():
-        raise BadQuery(f"{name} {text!r} is no whole number from 0 on")
+    if not text.isdecimal() or len(text) > LONGEST_NUMBER:
+        raise BadQuery(f"{name} {text[:40]!r} is no whole number from 0 on that a list can have")
     return min(int(text), MOST) if name == "limit" else int(text)
 
 

@@ -127,10 +127,10 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise Refused("invalid_prompt", f"number must be a number, not {value!r}")
+        raise Refused("invalid_prompt", f"number must be a number, not {str(value)[:40]!r}")
     return number
 
 

@@ -16,6 +16,7 @@ __all__ = ["folder_of", "named", "view"]
 SAFE = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "image/bmp", "application/json"})
 SAFE_KINDS = ("audio/", "video/")
 PLACES = ("output", "input", "temp")
+LONGEST_NUMBER = 9  # digits
 
 
 async def view(request: web.Request) -> web.StreamResponse:
@@ -64,9 +65,10 @@ def _path(request: web.Request) -> Path:
 def _preview(path: Path, wish: str, channel: str, max_pixels: int) -> tuple[bytes, str]:
     """`webp;75`: the format before the last semicolon, the quality after it."""
     name, _, quality = wish.rpartition(";")
-    kind = (name if quality.isdigit() else wish).split(";")[0].strip().lower()
+    is_level = quality.isdecimal() and len(quality) <= LONGEST_NUMBER
+    kind = (name if is_level else wish).split(";")[0].strip().lower()
     kind = kind if kind in ("webp", "jpeg") and "a" not in channel.replace("rgba", "") else "webp"
-    level = max(1, min(int(quality), 100)) if quality.isdigit() else 90
+    level = max(1, min(int(quality), 100)) if is_level else 90
     image = pictures.opened(path, max_pixels)
     return pictures.reencoded(image, kind, level, keep_alpha=channel != "rgb"), kind
 

@@ -103,6 +103,8 @@ async def test_previews_and_channels_are_re_encoded(serving: Serving) -> None:
             ("preview=webp;75", "WEBP", "RGBA"),
             ("preview=jpeg;50", "JPEG", "RGB"),
             ("preview=tiff", "WEBP", "RGBA"),
+            ("preview=webp;²", "WEBP", "RGBA"),
+            (f"preview=webp;{'9' * 4500}", "WEBP", "RGBA"),
             ("preview=webp;90&channel=rgb", "WEBP", "RGB"),
             ("channel=rgb", "PNG", "RGB"),
             ("channel=a", "PNG", "RGBA"),

@@ -130,6 +130,12 @@ async def test_a_refused_prompt_says_why_in_one_shape(serving: Serving, case: st
         assert details is None or answer["error"]["details"] == details
 
 
+async def test_a_number_no_float_holds_is_refused(serving: Serving) -> None:
+    async with serving() as api:
+        response = await api.post("/prompt", {"prompt": picture_graph(), "number": 10**400})
+        assert (response.status, (await response.json())["error"]["type"]) == (400, "invalid_prompt")
+
+
 async def test_malformed_json_is_a_400_not_a_500(serving: Serving) -> None:
     async with serving() as api:
         for data in (b"{", b"\xff\xfe", b"[" * 100_000):

@@ -122,7 +122,11 @@ async def test_the_jobs_endpoint_lists_newest_first_with_pages(serving: Serving)
         assert times == sorted(times, reverse=True)
 
 
-@pytest.mark.parametrize("query", ["status=odd", "limit=-1", "limit=x", "offset=-2", "sort_by=name", "sort_order=up"])
+MANY = "9" * 4500  # more digits than Python reads
+BAD_QUERIES = ["status=odd", "limit=-1", "limit=x", "offset=-2", "sort_by=name", "sort_order=up"]
+
+
+@pytest.mark.parametrize("query", [*BAD_QUERIES, f"limit={MANY}", f"offset={MANY}"])
 async def test_a_bad_query_of_the_jobs_endpoint_is_named(serving: Serving, query: str) -> None:
     async with serving() as api:
         response = await api.get(f"/api/jobs?{query}")
