@@ -16,6 +16,7 @@ from engine.sampling import (
     Comfy,
     Counter,
     NoiseSource,
+    Parameterisation,
     Prediction,
     Streams,
     Wanted,
@@ -65,6 +66,29 @@ def test_2_noise_added_to_flow_states_as_if_alpha_were_1_makes_them_too_bright(n
     assert old > 1.5
     assert abs(new - 1) < 0.25
     assert abs(mean_error) < 0.04
+
+
+def gauss_ve(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+    """The posterior mean under one Gaussian where alpha = 1."""
+    denoised = GAUSS_MEAN + GAUSS_STD**2 / (GAUSS_STD**2 + sigma**2) * (x - GAUSS_MEAN)
+    return Prediction(denoised, denoised)
+
+
+@pytest.mark.parametrize("name", ["res_multistep_ancestral", "res_multistep_ancestral_cfg_pp"])
+@pytest.mark.parametrize(
+    ("parameterisation", "denoiser", "limit"), [(FLOW, gauss, 0.1), (sdxl(), gauss_ve, 0.25)], ids=["flow", "eps"]
+)
+def test_2_a_line_is_not_followed_through_what_noise_did_to_the_last_two_estimates(
+    name: str, parameterisation: Parameterisation, denoiser: Any, limit: float
+) -> None:
+    sigmas = run_sigmas(find_schedule("karras"), parameterisation.levels, 20)
+    latent = torch.zeros(1, 1, 64, 64, dtype=torch.float64)
+    result = sample(denoiser, latent, sigmas, parameterisation, find_solver(name, 2), noise=Counter(4))
+    assert abs(float(result.var()) / GAUSS_STD**2 - 1) < limit
+    # an eta that renews all noise in some steps only: nothing is known of where the step before went
+    options = {"eta": 1.3}
+    result = sample(denoiser, latent, sigmas, parameterisation, name, noise=Counter(4), options=options)
+    assert abs(float(result.var()) / GAUSS_STD**2 - 1) < 1
 
 
 VE_NOISE = ["ddpm", "res_multistep_ancestral", "res_multistep_ancestral_cfg_pp", "dpmpp_2s_ancestral_cfg_pp"]
