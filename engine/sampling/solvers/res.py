@@ -59,7 +59,7 @@ def _corrected(
     """Replace the constant estimate by a line through it and the last one: h (b1 D + b2 D_last), with phi functions."""
     sigma_last, down_last, before = last
     h = math.log(sigma / down)
-    # to where the last step went down to, not to where noise brought it back: what noise does to an estimate is no slope
+    # to where the last step went down to, not to where noise brought it back: what noise does to estimates is no slope
     reach = math.log(down_last / sigma_last) / h if down_last > 0 else -math.inf
     phi_1 = -math.expm1(-h) / h
     b2 = (1 - phi_1) / h / reach if reach != 0 else 0.0
