@@ -1,6 +1,7 @@
 """A first manifest from a graph: which inputs become parameters, their names, ranges and roles, written as TOML."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -97,9 +98,8 @@ def _parameter(declared: Input, value: Any, title: str, played: set[str]) -> lis
     number = float(value) if kind == "number" else value
     lines = [f"type = {_text(kind)}", f"default = {_toml(number)}"]
     limits = (("minimum", declared.options.get("min")), ("maximum", declared.options.get("max")))
-    lines += [
-        f"{name} = {_toml(limit)}" for name, limit in limits if limit is not None and kind in ("integer", "number")
-    ]
+    finite = [(name, limit) for name, limit in limits if limit is not None and math.isfinite(limit)]
+    lines += [f"{name} = {_toml(limit)}" for name, limit in finite if kind in ("integer", "number")]
     role = ROLES.get(declared.name)
     if role is not None and role not in played:
         played.add(role)

@@ -123,12 +123,36 @@ def declaration_problems(endpoint: Endpoint, nodes: Mapping[str, Node]) -> list[
     shown = endpoint.workflow.nodes[endpoint.reply_node].class_type
     if shown in nodes and not nodes[shown].output_node:
         problems.append(f"reply.images: node {endpoint.reply_node} ({shown}) is no output node, such as SaveImage")
+    for name, socket in endpoint.choices.items():
+        problems += _strangers(endpoint, name, nodes.get(endpoint.workflow.nodes[socket.node_id].class_type), socket)
     for name, sockets in endpoint.sockets.items():
         for socket in sockets:
             class_type = endpoint.workflow.nodes[socket.node_id].class_type
             if class_type in nodes:
                 problems += _misfit(endpoint, name, socket, nodes[class_type])
     return problems
+
+
+def _strangers(endpoint: Endpoint, name: str, node: Node | None, socket: Socket) -> list[str]:
+    """Values written in the manifest that a node's list does not have; lists of files are another machine's matter."""
+    declared = node.declared.get(socket.input) if node is not None else None
+    listed = declared.allowed(None) if declared is not None and declared.file is None else None
+    parameter = endpoint.manifest.parameters[name]
+    if not listed:
+        return []
+    known = [*listed, *(parameter.enum or ())]
+    written = [("default", parameter.default), ("example", parameter.example)]
+    written += [(f"aliases.{alias}", value) for alias, value in parameter.aliases.items()]
+    written += [("without", value) for value in parameter.without]
+    return [
+        f"parameters.{name}.{part}: {value!r} is not in the list of {parameter.choices_of}{_near(value, known)}"
+        for part, value in written
+        if value is not None and value not in known
+    ]
+
+
+def _near(value: Scalar, known: Sequence[Any]) -> str:
+    return suggestion(value, [each for each in known if isinstance(each, str)]) if isinstance(value, str) else ""
 
 
 def _misfit(endpoint: Endpoint, name: str, socket: Socket, node: Node) -> list[str]:

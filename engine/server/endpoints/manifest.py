@@ -12,10 +12,13 @@ from engine.errors import EngineError, suggestion
 __all__ = ["BadEndpoint", "Demo", "Manifest", "Parameter", "Price", "Reply", "Role", "Scalar", "read_manifest"]
 
 Scalar = bool | int | float | str
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Role = Literal["seed", "width", "height", "steps", "batch", "format", "quality", "base64"]
 """What the server itself does with a parameter: draws the seed, prices the size, encodes the pictures."""
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+MOST_CREDITS, LONGEST_S = 1e6, 1e8
+"""Far beyond every use, and what the job layer can still hold."""
 TAKEN = frozenset({"get-user-credits", "requests", "request"})
 TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -55,8 +58,8 @@ class Parameter(Strict):
     required: bool = False
     default: Scalar | None = None
     example: Scalar | None = None
-    minimum: int | float | None = None
-    maximum: int | float | None = None
+    minimum: int | Finite | None = None
+    maximum: int | Finite | None = None
     min_length: int | None = Field(None, ge=0)
     max_length: int | None = Field(None, ge=0)
     enum: list[Scalar] | None = Field(None, min_length=1)
@@ -83,8 +86,8 @@ class Reply(Strict):
 class Price(Strict):
     """Credits of one call: a fixed part, and one per megapixel and step."""
 
-    per_call: float = Field(default=0.0, ge=0)
-    per_megapixel_step: float = Field(default=0.0, ge=0)
+    per_call: float = Field(default=0.0, ge=0, le=MOST_CREDITS)
+    per_megapixel_step: float = Field(default=0.0, ge=0, le=MOST_CREDITS)
 
 
 class Demo(Strict):
@@ -101,8 +104,8 @@ class Manifest(Strict):
     title: str
     graph: str
     description: str = ""
-    deadline_s: float = Field(300.0, gt=0, description="how long the blocking call waits")
-    expires_s: float = Field(3600.0, gt=0, description="a request not begun by then ends as expired")
+    deadline_s: float = Field(300.0, gt=0, le=LONGEST_S, description="how long the blocking call waits")
+    expires_s: float = Field(3600.0, gt=0, le=LONGEST_S, description="a request not begun by then ends as expired")
     retired: bool = False
     callers: list[str] | None = None
     unknown_fields: Literal["refuse", "ignore"] = "refuse"
@@ -132,6 +135,7 @@ def read_manifest(path: Path) -> Manifest:
     problems = [
         *_taken(manifest),
         *_roles(manifest),
+        *_names(manifest),
         *(line for name in manifest.parameters for line in _parameter(manifest, name)),
     ]
     if problems:
@@ -179,6 +183,18 @@ def _roles(manifest: Manifest) -> list[str]:
     return problems
 
 
+def _names(manifest: Manifest) -> list[str]:
+    """A name in a body means one field."""
+    owners = {name: name for name in manifest.parameters}
+    problems = []
+    for name, each in manifest.parameters.items():
+        for other in each.names:
+            if other in owners:
+                problems.append(f"parameters.{name}.names: {other!r} is {owners[other]!r} already")
+            owners[other] = name
+    return problems
+
+
 def _parameter(manifest: Manifest, name: str) -> list[str]:
     """What contradicts itself within one parameter."""
     each, place = manifest.parameters[name], f"parameters.{name}"
@@ -191,13 +207,46 @@ def _parameter(manifest: Manifest, name: str) -> list[str]:
             f"{place}.sets.{value}: {other!r} is no parameter{suggestion(other, manifest.parameters)}"
             for other in unknown
         ]
+        problems += _set(manifest, f"{place}.sets.{value}", others)
+        if each.enum is not None and value not in [str(listed) for listed in each.enum]:
+            problems.append(f"{place}.sets.{value}: is not in enum{suggestion(value, [str(e) for e in each.enum])}")
+    problems += _limits(each, place)
     if each.enum is not None and each.default is not None and each.default not in each.enum:
         problems.append(f"{place}.default: {each.default!r} is not in enum {each.enum!r}")
     if each.default is not None and _is_outside(each, each.default):
         problems.append(f"{place}.default: {each.default!r} is outside {each.minimum} to {each.maximum}")
-    if each.role == "format" and not set(each.enum or ()) <= {"jpeg", "png", "webp"}:
+    if each.role == "format" and not (each.enum and set(each.enum) <= {"jpeg", "png", "webp"}):
         problems.append(f"{place}.enum: {each.enum!r}; formats are jpeg, png and webp")
     return problems
+
+
+def _set(manifest: Manifest, place: str, others: Mapping[str, Scalar]) -> list[str]:
+    """What one value of `sets` may make of other parameters: only what a caller could have sent."""
+    problems = []
+    for other, value in others.items():
+        target = manifest.parameters.get(other)
+        if target is None:
+            continue
+        if not _is(target, value):
+            problems.append(f"{place}.{other}: {value!r} is no {target.type}")
+        elif _is_outside(target, value):
+            problems.append(f"{place}.{other}: {value!r} is outside {target.minimum} to {target.maximum}")
+        elif target.enum is not None and value not in target.enum:
+            problems.append(f"{place}.{other}: {value!r} is not in enum {target.enum!r}")
+    return problems
+
+
+def _limits(each: Parameter, place: str) -> list[str]:
+    """Bounds that let nothing through."""
+    spans = (
+        ("minimum", each.minimum, "maximum", each.maximum),
+        ("min_length", each.min_length, "max_length", each.max_length),
+    )
+    return [
+        f"{place}.{low_name}: {low} is above {high_name} {high}"
+        for low_name, low, high_name, high in spans
+        if low is not None and high is not None and low > high
+    ]
 
 
 def _values(each: Parameter) -> list[tuple[str, Scalar]]:
@@ -213,6 +262,6 @@ def _is(each: Parameter, value: Scalar) -> bool:
 
 
 def _is_outside(each: Parameter, value: Scalar) -> bool:
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or value == each.random:
         return False
     return (each.minimum is not None and value < each.minimum) or (each.maximum is not None and value > each.maximum)

@@ -13,6 +13,7 @@ from engine.server.endpoints.manifest import Manifest, Parameter, Role, Scalar
 __all__ = ["Fault", "InvalidValues", "Values", "printable", "read_values"]
 
 RANDOM_SEEDS = 1 << 32
+MOST_COST, LARGEST_SIZE = 10**15, 10**9
 LONGEST_VALUE = 200
 WORDS = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
 LONGEST_LIST = 20
@@ -70,10 +71,15 @@ class Values:
         return int(value) if value is not None else otherwise
 
     def cost(self) -> int:
-        """The price of the call in millionths of a credit."""
+        """The price of the call in millionths of a credit, at most `MOST_COST`, which nobody has."""
         price = self.manifest.price
-        megapixels = self.whole("width", 1024) * self.whole("height", 1024) * self.whole("batch", 1) / 1e6
-        return round((price.per_call + price.per_megapixel_step * megapixels * self.whole("steps", 1)) * 1e6)
+        sizes = [self.whole("width", 1024), self.whole("height", 1024), self.whole("batch", 1), self.whole("steps", 1)]
+        if any(abs(each) > LARGEST_SIZE for each in sizes):  # the graph refuses it where it says so better
+            return MOST_COST
+        width, height, count, steps = sizes
+        megapixels = width * height * count / 1e6
+        cost = round((price.per_call + price.per_megapixel_step * megapixels * steps) * 1e6)
+        return min(max(0, cost), MOST_COST)
 
     def facts(self) -> dict[str, Scalar]:
         """The values worth reporting: everything but free text."""

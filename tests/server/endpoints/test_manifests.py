@@ -73,6 +73,22 @@ def test_the_real_nodes_take_every_name_of_the_pages(is_demo: bool) -> None:
         (f'slug = "{NAME}"', 'slug = "get-user-credits"', "is a path of the API itself; choose another"),
         (f'graph = "{NAME}.json"', 'graph = "nothing.json"', "graph: "),
         ("[reply]", "[reply", "is not TOML"),
+        ("per_megapixel_step = 0.0025", "per_call = inf", "price.per_call: inf"),
+        ("deadline_s = 300.0", "deadline_s = inf", "deadline_s: inf"),
+        ("expires_s = 3600.0", "expires_s = 1e12", "expires_s: 1000000000000.0"),
+        ("maximum = 15", "maximum = nan", "parameters.guidance_scale.maximum: nan"),
+        ("maximum = 2048", "maximum = 63", "parameters.width.minimum: 64 is above maximum 63"),
+        ("max_length = 20000", "max_length = 0", "parameters.prompt.min_length: 1 is above max_length 0"),
+        ("{ width = 1024,", '{ width = "x",', "sets.1:1 square 1024x1024.width: 'x' is no integer"),
+        ("{ width = 1024,", "{ width = 4096,", "1024x1024.width: 4096 is outside 64 to 2048"),
+        ("height = 1024 }", 'height = 1024, image_format = "gif" }', "image_format: 'gif' is not in enum"),
+        (
+            '"1:1 square 1024x1024" =',
+            '"1:1 squar" =',
+            "1:1 squar: is not in enum; did you mean '1:1 square 1024x1024'?",
+        ),
+        ('enum = ["jpeg", "png", "webp"]', "", "parameters.image_format.enum: None; formats are jpeg, png and webp"),
+        ('role = "batch"', 'role = "batch"\nnames = ["steps"]', "batch_size.names: 'steps' is 'steps' already"),
     ],
 )
 def test_a_fault_names_file_field_and_node(folder: Path, old: str, new: str, message: str) -> None:
@@ -95,6 +111,36 @@ def test_pictures_of_a_node_that_shows_none_are_found_against_the_nodes(folder: 
     assert declaration_problems(endpoint, NODES) == [
         "reply.images: node 6 (VAEDecode) is no output node, such as SaveImage"
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('= "euler_ancestral"', '= "euler_ancestrl"', "sampler.aliases.euler_ancestra: 'euler_ancestrl'"),
+        ('example = "dpmpp_2m"', 'example = "dpm"', "sampler.example: 'dpm'"),
+        ('"align_your_steps"]', '"align_your_step"]', "scheduler.without: 'align_your_step'"),
+    ],
+)
+def test_names_that_a_nodes_list_does_not_have_are_found_against_the_nodes(
+    folder: Path, old: str, new: str, problem: str
+) -> None:
+    [line] = declaration_problems(load_endpoint(edited(folder, old, new)), NODES)
+    assert line.startswith(f"parameters.{problem} is not in the list of KSampler.")
+
+
+def test_a_seed_may_be_random_by_default(folder: Path) -> None:
+    endpoint = load_endpoint(edited(folder, "default = 98552302", "default = -1"))
+    body = {"prompt": "x", "sampler": "euler", "scheduler": "normal"}
+    seeds = {read_values(endpoint, body, {}).role("seed") for _ in range(3)}
+    assert len(seeds) == 3
+    assert -1 not in seeds
+
+
+@pytest.mark.parametrize("size", [-(10**6), 10**12, 10**300])
+def test_a_field_without_bounds_has_a_price_that_can_be_refused(folder: Path, size: int) -> None:
+    endpoint = load_endpoint(edited(folder, "minimum = 1\nmaximum = 70\n", ""))
+    body = {"prompt": "x", "sampler": "euler", "scheduler": "normal", "steps": size}
+    assert read_values(endpoint, body, {}).cost() == (0 if -(10**9) < size < 0 else 10**15)
 
 
 def test_two_manifests_of_one_slug_are_refused(folder: Path) -> None:
