@@ -64,6 +64,6 @@ def _load(path: Path) -> dict[str, Any]:
     """The stored object; a damaged file counts as empty, the page must still come up."""
     try:
         stored = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return {}
     return stored if isinstance(stored, dict) else {}

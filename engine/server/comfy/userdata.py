@@ -29,7 +29,7 @@ async def listing(request: web.Request) -> web.Response:
     root = _inside(user_root(request), query["dir"])
     if not root.is_dir():
         raise web.HTTPNotFound
-    paths = await asyncio.to_thread(lambda: list(below(root, recurse=_is_true(query.get("recurse")))))
+    paths = await asyncio.to_thread(_files, root, _is_true(query.get("recurse")))
     names = [path.relative_to(root).as_posix() for path in paths]
     if _is_true(query.get("full_info")):
         return reply([_info(path, name) for path, name in zip(paths, names, strict=True)])
@@ -44,15 +44,7 @@ async def listing_v2(request: web.Request) -> web.Response:
     start = _inside(root, request.query.get("path", ""))
     if not start.is_dir():
         raise web.HTTPNotFound
-    entries: list[dict[str, Any]] = []
-    for path in sorted(start.rglob("*")):
-        entry: dict[str, Any] = {"name": path.name, "path": path.relative_to(root).as_posix()}
-        if path.is_dir():
-            entries.append(entry | {"type": "directory"})
-        elif not path.name.startswith(".draft-"):
-            facts = path.stat()
-            entries.append(entry | {"type": "file", "size": facts.st_size, "modified": facts.st_mtime})
-    return reply(sorted(entries, key=lambda each: (each["type"] == "file", each["name"].lower())))
+    return reply(await asyncio.to_thread(_entries, root, start))
 
 
 async def read(request: web.Request) -> web.StreamResponse:
@@ -91,6 +83,8 @@ async def move(request: web.Request) -> web.Response:
     source, target = _inside(root, request.match_info["file"]), _inside(root, request.match_info["dest"])
     if not source.is_file():
         raise web.HTTPNotFound
+    if target == root or target.is_dir():
+        raise web.HTTPBadRequest
     if target.exists() and not _is_true(request.query.get("overwrite", "true")):
         raise web.HTTPConflict(text="File already exists")
     make_folder(target.parent)
@@ -105,6 +99,24 @@ async def delete(request: web.Request) -> web.Response:
         raise web.HTTPNotFound
     path.unlink()
     return empty(204)
+
+
+def _files(root: Path, recurse: bool) -> list[Path]:
+    """The files of a folder; a link that leads nowhere is none."""
+    return [path for path in below(root, recurse=recurse) if path.is_file()]
+
+
+def _entries(root: Path, start: Path) -> list[dict[str, Any]]:
+    """Folders, then files, each by name."""
+    entries: list[dict[str, Any]] = []
+    for path in sorted(start.rglob("*")):
+        entry: dict[str, Any] = {"name": path.name, "path": path.relative_to(root).as_posix()}
+        if path.is_dir():
+            entries.append(entry | {"type": "directory"})
+        elif path.is_file() and not path.name.startswith(".draft-"):
+            facts = path.stat()
+            entries.append(entry | {"type": "file", "size": facts.st_size, "modified": facts.st_mtime})
+    return sorted(entries, key=lambda each: (each["type"] == "file", each["name"].lower()))
 
 
 def _described(request: web.Request, path: Path) -> web.Response:

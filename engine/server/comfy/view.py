@@ -74,7 +74,8 @@ def _preview(path: Path, wish: str, channel: str, max_pixels: int) -> tuple[byte
 
 
 def _picture(body: bytes, kind: str, name: str) -> web.Response:
-    return web.Response(body=body, content_type=f"image/{kind}", headers={"Content-Disposition": _disposition(name)})
+    headers = {"Content-Disposition": _disposition(name), "X-Content-Type-Options": "nosniff"}
+    return web.Response(body=body, content_type=f"image/{kind}", headers=headers)
 
 
 def _file(path: Path, is_image_request: bool) -> web.FileResponse:

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from PIL import Image
+from yarl import URL
 
 from tests.server.conftest import Api, Serving
 from tests.server.stubs import png
@@ -110,7 +111,9 @@ async def test_previews_and_channels_are_re_encoded(serving: Serving) -> None:
             ("channel=a", "PNG", "RGBA"),
             ("channel=odd", "PNG", "RGBA"),
         ):
-            image = opened(await (await api.get(f"/view?filename=x.png&{query}")).read())
+            response = await api.get(f"/view?filename=x.png&{query}")
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            image = opened(await response.read())
             assert (image.format, image.mode) == (kind, mode), query
         alpha = opened(await (await api.get("/view?filename=x.png&channel=a")).read())
         assert alpha.getpixel((0, 0)) == (0, 0, 0, 128)
@@ -204,6 +207,25 @@ async def test_saved_files_are_written_listed_moved_and_deleted(serving: Serving
         assert (await api.post("/userdata/..%2Fx.json", {})).status == 403
 
 
+async def test_a_link_that_leads_nowhere_does_not_keep_the_page_down(serving: Serving) -> None:
+    async with serving() as api:
+        assert (await api.post("/userdata/workflows%2Fone.json", {})).status == 200
+        (api.root / "user/default/workflows/gone.json").symlink_to(api.root / "nowhere")
+        listed = await api.json("/userdata?dir=workflows&recurse=true&split=false&full_info=true")
+        assert [each["path"] for each in listed] == ["one.json"]
+        assert [each["path"] for each in await api.json("/v2/userdata")] == ["workflows", "workflows/one.json"]
+
+
+async def test_a_file_is_not_moved_onto_a_folder(serving: Serving) -> None:
+    async with serving() as api:
+        assert (await api.post("/userdata/workflows%2Fone.json", {})).status == 200
+        assert (await api.post("/userdata/two.json", {})).status == 200
+        for folder in ("workflows", ".%2F.", "workflows%2F"):
+            path = URL(f"/userdata/two.json/move/{folder}", encoded=True)
+            assert (await api.client.post(path)).status == 400, folder
+        assert await api.json("/userdata?dir=.") == ["two.json"]
+
+
 async def test_settings_are_kept_as_they_are_sent(serving: Serving) -> None:
     async with serving() as api:
         assert await api.json("/settings") == {}
@@ -224,6 +246,9 @@ async def test_a_damaged_settings_file_does_not_keep_the_page_down(serving: Serv
     async with serving() as api:
         (api.root / "user/default").mkdir(parents=True)
         (api.root / "user/default/comfy.settings.json").write_text("{oops")
+        assert await api.json("/settings") == {}
+        (api.root / "user/default/comfy.settings.json").unlink()
+        (api.root / "user/default/comfy.settings.json").mkdir()
         assert await api.json("/settings") == {}
 
 
