@@ -6,8 +6,9 @@ import json
 import secrets
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
+from engine.errors import EngineError
 from engine.server.comfy.hub import HUB, Client
 from engine.server.comfy.resuming import read_marks
 from engine.server.comfy.system import flags
@@ -33,10 +34,12 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     client.is_numbered = request.query.get("events") == "1"
     hub, sockets = request.app[HUB], request.app[SOCKETS]
     sockets.add(ws)
-    await hub.join(client, after)
     writer = asyncio.create_task(_write(ws, client))
     try:
+        await hub.join(client, after)
         await _read(ws, client, flags(request.app[SETTINGS]))
+    except EngineError as error:  # what it missed cannot be read: it may come again
+        await ws.close(code=WSCloseCode.TRY_AGAIN_LATER, message=str(error).encode()[:120])
     finally:
         sockets.discard(ws)
         hub.leave(client)

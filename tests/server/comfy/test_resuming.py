@@ -5,8 +5,9 @@ import random
 from typing import Any
 
 import pytest
-from aiohttp import WSServerHandshakeError
+from aiohttp import WSCloseCode, WSMsgType, WSServerHandshakeError
 
+from engine.errors import StoreFailed
 from engine.server.comfy.hub import HUB
 from tests.server.conftest import Api, Serving, is_end
 from tests.server.stubs import picture_graph
@@ -121,3 +122,21 @@ async def test_a_mark_that_is_none_is_refused(serving: Serving, after: str) -> N
         with pytest.raises(WSServerHandshakeError) as refusal:
             await api.client.ws_connect("/ws", params={"after": after})
         assert refusal.value.status == 400
+
+
+async def test_a_page_whose_past_cannot_be_read_is_sent_away_and_forgotten(serving: Serving, monkeypatch: Any) -> None:
+    async def broken(*_: Any) -> Any:
+        raise StoreFailed("the job store is locked")
+
+    async with serving() as api:
+        with monkeypatch.context() as trouble:
+            trouble.setattr(api.jobs, "get", broken)
+            async with api.client.ws_connect("/ws?clientId=c&after=job") as ws:
+                while (said := await ws.receive(5)).type is WSMsgType.TEXT:  # the greeting, if it got that far
+                    pass
+                assert (said.type, said.data) == (WSMsgType.CLOSE, WSCloseCode.TRY_AGAIN_LATER)
+        async with asyncio.timeout(5):
+            while len(api.client.server.app[HUB]):  # type: ignore[attr-defined]  # the test server has one
+                await asyncio.sleep(0.01)
+        async with api.socket("c") as socket:
+            assert (await socket.next())["data"]["sid"] == "c"
