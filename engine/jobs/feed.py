@@ -4,6 +4,7 @@ A follower that falls behind loses its place in memory, not an event: it reads o
 """
 
 import asyncio
+import logging
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from engine.jobs.protocol import Listener
 
 __all__ = ["Feed", "Follower"]
 
+LOG = logging.getLogger("sigmagraph.jobs")
 KEPT = 256
 Reads = Callable[[int], Awaitable[Sequence[JobEvent]]]
 """Stored events above a number."""
@@ -91,4 +93,7 @@ class Feed:
 
     def _tell(self, what: JobEvent | Preview) -> None:
         for listener in list(self._listeners.values()):
-            listener(what)
+            try:
+                listener(what)
+            except Exception:  # its fault must not keep others from hearing, nor who waits for this commit waiting
+                LOG.exception("a listener failed", extra={"job": what.job_id})

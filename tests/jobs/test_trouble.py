@@ -129,6 +129,24 @@ def test_events_are_published_in_the_order_and_number_of_the_log_even_after_retr
     run(case())
 
 
+def test_a_listener_that_raises_keeps_nobody_else_waiting(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            heard: list[object] = []
+
+            def broken(what: object) -> None:
+                raise RuntimeError("a listener of somebody's")
+
+            jobs.listen(broken)
+            jobs.listen(heard.append)
+            job = await asyncio.wait_for(sent(jobs), 10)
+            done = await jobs.wait(job.id, timeout_s=10)
+            assert done.state is State.SUCCEEDED
+            assert [each.number for each in heard if isinstance(each, JobEvent)] == list(range(1, done.events + 1))
+
+    run(case())
+
+
 @pytest.mark.parametrize("contents", [b"this is no database at all, whatever its name says\n" * 100])
 def test_a_damaged_database_is_named_and_left_alone(run: Runs, tmp_path: Path, contents: bytes) -> None:
     database(tmp_path).write_bytes(contents)
