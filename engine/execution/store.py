@@ -1,5 +1,6 @@
 """Where results are kept: memory, then disk; and who is computing what right now, so that equal work is done once."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -10,6 +11,7 @@ from engine.execution.events import Source, Tier
 from engine.graph.copies import has_nan
 
 Wake = Callable[[], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,19 @@ class Store:
         return self.find(key) or self.claim(key, wake)
 
     def keep(self, key: str, entry: Entry) -> None:
-        """Keep a result in both tiers and let everyone who waits for it know; one with a NaN in it is not kept."""
+        """Keep a result in both tiers and let everyone who waits for it know.
+
+        One with a NaN in it is not kept, nor one that cannot be looked at (sparse tensors, arrays of arrays).
+        """
         try:
             if not has_nan(entry.outputs):
                 self.memory.put(key, entry)
                 if self.disk is not None:
                     self.disk.put(key, entry)
-        finally:  # a value that cannot be looked at fails its node, and must not leave the others waiting
+        except Exception as error:  # noqa: BLE001  # a pack's own value: its attributes and comparisons may raise anything
+            self.memory.drop(key)
+            log.warning("a result is not kept: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+        finally:
             self.release(key)
 
     def release(self, key: str) -> None:

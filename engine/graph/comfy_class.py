@@ -1,7 +1,8 @@
 """Node classes written to ComfyUI's convention (INPUT_TYPES, RETURN_TYPES, FUNCTION ...) become `Node` objects.
 
 Values of our own types are translated at the boundary by a table that the node library gives; nothing here knows
-what a latent is. Inputs are handed out as copies, so a class that edits them in place harms nobody but itself.
+what a latent is. Inputs are handed out and outputs taken in as copies, so a class that edits them in place harms
+nobody but itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -167,6 +168,7 @@ def read_result(returned: Any, outputs: Sequence[Output], border: Border) -> Row
         result = returned.get("result", ())
         if ui is not None and not isinstance(ui, Mapping):
             raise TypeError(f"the node returned {type(ui).__name__} as ui; expected an object of lists")
+        ui = copied(ui)
         if "expand" in returned:
             return Row(ui=ui, expansion=_expansion(returned["expand"], result or ()))
         if isinstance(result, Blocker):
@@ -183,13 +185,15 @@ def _expansion(graph: Any, result: Any) -> Expansion:
 
 
 def _inward(result: Any, outputs: Sequence[Output], border: Border) -> tuple[Any, ...]:
+    """Copies: an object may go on writing into a list or tensor that it returned, in its next call say."""
     try:
         values = tuple(result)
     except TypeError as error:
         found = type(result).__name__
         raise TypeError(f"the node returned {found}; expected a tuple with one value per output") from error
     return tuple(
-        _back(value, outputs[slot], border) if slot < len(outputs) else value for slot, value in enumerate(values)
+        _back(value, outputs[slot], border) if slot < len(outputs) else value
+        for slot, value in enumerate(map(copied, values))
     )
 
 

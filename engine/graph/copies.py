@@ -1,5 +1,7 @@
 """Copies of values for code that may edit them, and what differs afterwards. Tensors are met by their methods only."""
 
+from collections import deque
+from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -9,6 +11,8 @@ NEVER_NAN = frozenset((int, bool, str, bytes, type(None)))
 def copied(value: Any) -> Any:
     """Containers anew, tensors cloned, everything else as it is (models are immutable by contract)."""
     kind = type(value)
+    if kind in NEVER_NAN or kind is float:
+        return value
     if kind is dict:
         return {key: copied(item) for key, item in value.items()}
     if kind is list:
@@ -17,13 +21,32 @@ def copied(value: Any) -> Any:
         return tuple(copied(item) for item in value)
     if is_array(value):
         return value.clone() if hasattr(value, "clone") else value.copy()
-    return value
+    return _copied_relative(value)
+
+
+def _copied_relative(value: Any) -> Any:
+    """The less common containers, and classes made of the common ones."""
+    if isinstance(value, dict | list | deque):
+        made: Any = copy(value)
+        for place, item in value.items() if isinstance(value, dict) else enumerate(value):
+            made[place] = copied(item)
+        return made
+    if isinstance(value, tuple) and hasattr(value, "_make"):
+        return value._make(copied(item) for item in value)
+    return copy(value) if isinstance(value, set | bytearray) else value
 
 
 def is_array(value: Any) -> bool:
     """Whether it is a tensor or an array: it knows its bytes, its shape, and how to copy itself."""
-    has_shape = hasattr(value, "nbytes") and hasattr(value, "shape") and hasattr(value, "dtype")
+    has_shape = hasattr(value, "shape") and hasattr(value, "dtype") and _has_nbytes(value)
     return has_shape and (hasattr(value, "clone") or hasattr(value, "copy"))
+
+
+def _has_nbytes(value: Any) -> bool:
+    try:
+        return hasattr(value, "nbytes")
+    except RuntimeError:  # a sparse tensor has it, and will not say
+        return True
 
 
 def difference(one: Any, other: Any) -> str | None:
