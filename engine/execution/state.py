@@ -61,6 +61,7 @@ class Run:
         self._parked: set[str] = set()
         self._woken: SimpleQueue[str] = SimpleQueue()
         self._first: dict[str, str] = {}
+        self._stale: set[str] = set()
         self._settled: deque[Vertex] = deque()
         self._turns = count()
 
@@ -300,6 +301,8 @@ class Run:
         if vertex.twin is not None:
             entry = self.vertices[vertex.twin].entry
             assert entry is not None
+            if vertex.twin in self._stale:
+                self._stale.add(vertex.id)
             self._settle(vertex, entry, "memory")
         elif vertex.rows:
             self._complete(vertex)
@@ -360,8 +363,16 @@ class Run:
         vertex.rows = ()
         if vertex.is_claimed or vertex.id not in self.keys.volatile:
             vertex.is_claimed = False
-            self.store.keep(vertex.key, entry)
+            self._keep(vertex, entry)
         self._settle(vertex, entry, "executed")
+
+    def _keep(self, vertex: Vertex, entry: Entry) -> None:
+        """Under its key, unless a file it was made from changed since the keys were: then it is this run's alone."""
+        if self.keys.still_holds(vertex.id) and self._stale.isdisjoint(vertex.held):
+            self.store.keep(vertex.key, entry)
+        else:
+            self._stale.add(vertex.id)
+            self.store.release(vertex.key)
 
     def _row_values(self, row: Row) -> list[Any]:
         if row.expansion is None:

@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from itertools import count
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from engine.errors import EngineError
 from engine.graph.custom import call_now, hook_arguments
 from engine.graph.graph import GraphNode
 from engine.graph.node import Node, Services
@@ -22,13 +24,14 @@ class Keys:
     """The keys of one run, filled parents first; nodes made at run time are added as they appear.
 
     A volatile node is one whose result must not be found again: its key is unique to this run, and so are those of
-    everything behind it.
+    everything behind it. `files` are those a node names, with the content they had when the key was made.
     """
 
     def __init__(self, services: Services | None = None) -> None:
         self.services = services
         self.by_id: dict[str, str] = {}
         self.volatile: set[str] = set()
+        self.files: dict[str, list[tuple[Path, str]]] = {}
         self._prefixes: dict[int, str] = {}
         self._fresh = count()
         self._run = ""
@@ -36,21 +39,31 @@ class Keys:
     def fork(self) -> "Keys":
         """A copy that one run may extend."""
         other = Keys(self.services)
-        other.by_id, other.volatile = dict(self.by_id), set(self.volatile)
+        other.by_id, other.volatile, other.files = dict(self.by_id), set(self.volatile), dict(self.files)
         return other
+
+    def still_holds(self, node_id: str) -> bool:
+        """Whether the files a node names have the content that is in its key."""
+        if node_id not in self.files:
+            return True
+        assert self.services is not None
+        try:
+            return all(self.services.content_hash(path) == content for path, content in self.files[node_id])
+        except EngineError:  # gone
+            return False
 
     def add(self, vertex: GraphNode) -> str:
         """Compute and keep the key of a vertex whose sources have theirs."""
         node = vertex.node
         parts = [self._prefix(node)]
         if node.names_itself:
-            parts.append("id" + vertex.id)
+            parts.append(f"id{vertex.id!r}")
         try:
             if node.fingerprint is not None:
                 parts.append("changed" + self._fingerprint(vertex))
             parts += [self._input(vertex, name, vertex.inputs[name]) for name in sorted(vertex.inputs)]
             if vertex.ignored:
-                parts += [f"{name}~{encode(value)}" for name, value in sorted(vertex.ignored.items())]
+                parts += [f"{name!r}~{encode(value)}" for name, value in sorted(vertex.ignored.items())]
         except Unrepeatable:
             self.volatile.add(vertex.id)
             parts.append(self._nonce())
@@ -71,12 +84,14 @@ class Keys:
                 raise Unrepeatable
             if value.source in self.volatile:
                 self.volatile.add(vertex.id)
-            return f"{name}>{key}.{value.slot}"
+            return f"{name!r}>{key}.{value.slot}"
         declared = vertex.node.declared.get(name)
         if declared is not None and declared.file is not None and self.services is not None and isinstance(value, str):
             path = self.services.path(declared.file.folder, value)
-            return f"{name}#{self.services.content_hash(path)}"
-        return f"{name}={encode(value)}"
+            content = self.services.content_hash(path)
+            self.files.setdefault(vertex.id, []).append((path, content))
+            return f"{name!r}#{content}"
+        return f"{name!r}={encode(value)}"
 
     def _fingerprint(self, vertex: GraphNode) -> str:
         """`IS_CHANGED`: its answer is part of the key; an exception counts as "changes always"."""

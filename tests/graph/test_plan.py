@@ -174,6 +174,17 @@ def test_files_count_by_content_and_not_by_name(tmp_path: Path) -> None:
     assert key("a") != key("b")
 
 
+def test_no_name_of_an_input_reads_as_another_input_and_its_value() -> None:
+    """Names of undeclared inputs are whatever a client writes: none may stand for an input that is absent."""
+
+    def key(**inputs: Any) -> str:
+        document = prompt(n=("Join", {"first": "x", "second": "y", **inputs}), s=("Show", {"value": ["n", 0]}))
+        return plan(checked(document)).key("n")
+
+    assert key(sep="-", z=2) != key(**{"sep='-'\x1fz": 2})
+    assert key(sep="-", z=2) != key(**{"'sep'='-'\x1f'z'": 2})
+
+
 def test_planning_takes_linear_time() -> None:
     def seconds(length: int) -> float:
         graph = checked(chain(length))
