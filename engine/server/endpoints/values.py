@@ -14,7 +14,7 @@ __all__ = ["Fault", "InvalidValues", "Values", "printable", "read_values"]
 
 RANDOM_SEEDS = 1 << 32
 MOST_COST, LARGEST_SIZE = 10**15, 10**9
-LONGEST_VALUE = 200
+LONGEST_VALUE, LONGEST_NUMBER = 200, 10**30
 WORDS = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
 LONGEST_LIST = 20
 BLANK = "".join(chr(code) for code in (*range(9, 14), 32, 160, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029))
@@ -199,8 +199,10 @@ def _range_fault(name: str, parameter: Parameter, value: Scalar) -> Fault | None
     if (low is None or value >= low) and (high is None or value <= high):
         return None
     span = {name: each for name, each in (("minimum", low), ("maximum", high)) if each is not None}
-    words = f"{low:g} to {high:g}" if low is not None and high is not None else f"{span}"
-    return Fault("out_of_range", name, f"{name}: {value:g} is out of range; expected {words}", value, span)
+    words = f"{low} to {high}" if low is not None and high is not None else f"{span}"
+    if parameter.random is not None:
+        span["random"], words = parameter.random, f"{words}, or {parameter.random} for a random one"
+    return Fault("out_of_range", name, f"{name}: {_short(value)} is out of range; expected {words}", value, span)
 
 
 def _finished(endpoint: Endpoint, values: dict[str, Scalar]) -> dict[str, Scalar]:
@@ -237,4 +239,6 @@ def _short(value: Any) -> Any:
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, int) and abs(value) > LONGEST_NUMBER:
+        return f"a number of {len(str(abs(value)))} digits"
     return value

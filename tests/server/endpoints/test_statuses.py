@@ -114,6 +114,26 @@ async def test_400_names_the_one_field(path: str, field: str, value: Any, tmp_pa
         assert [each["pointer"] for each in body["errors"]] == [f"/{field}"]
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("seed", 2**64, f"seed: {2**64} is out of range; expected 0 to {2**64 - 1}, or -1 for a random one"),
+        ("seed", -2, f"seed: -2 is out of range; expected 0 to {2**64 - 1}, or -1 for a random one"),
+        ("steps", 1_000_001, "steps: 1000001 is out of range; expected 10 to 70"),
+        ("steps", 10**4000, "steps: 'a number of 4001 digits' is not a whole number"),
+        ("steps", 10**200, "steps: a number of 201 digits is out of range; expected 10 to 70"),
+        ("guidance_scale", 15.000001, "guidance_scale: 15.000001 is out of range; expected 1 to 15"),
+    ],
+)
+async def test_400_says_numbers_as_they_came_and_no_longer_than_a_line(
+    field: str, value: float, message: str, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as served:
+        body, _ = await refused(served, LARGE, 400, json={**SMALL, field: value})
+        assert body["error"] == message
+        assert len(json.dumps(body)) < 1000
+
+
 async def test_fields_nobody_knows_are_told_or_refused_as_the_manifest_says(tmp_path: Path) -> None:
     async with serving(tmp_path / "a") as served:
         response = await served.client.post(LARGE, json={**SMALL, "stepz": 3})
