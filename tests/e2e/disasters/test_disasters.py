@@ -27,10 +27,10 @@ OURS = "source in ('workflows', 'replay')"  # the server sends itself a job to w
 
 
 class Customer:
-    """Submits jobs from a thread of its own, by two routes, whatever happens to the server meanwhile."""
+    """Submits jobs from a thread of its own, by two routes, whatever happens; `pause` is in starts of the server."""
 
-    def __init__(self, server: Server, count: int, webhook: str, pause_s: float) -> None:
-        self.server, self.count, self.webhook, self.pause_s = server, count, webhook, pause_s
+    def __init__(self, server: Server, count: int, webhook: str, pause: float) -> None:
+        self.server, self.count, self.webhook, self.pause_s = server, count, webhook, pause * server.start_s
         self.accepted: dict[str, int] = {}
         self._thread = ThreadPoolExecutor(1)
 
@@ -131,11 +131,11 @@ def test_forty_jobs_outlive_thirty_kills(server: Server, receiver: Receiver, web
         assert server.end(signal.SIGKILL) == -signal.SIGKILL
         server.start()
 
-    with Customer(server, JOBS, webhook, pause_s=3.0) as customer:
-        disturb(server, KILLS, [lambda: server.signal_worker(signal.SIGKILL), kill_server], 3.0)
+    with Customer(server, JOBS, webhook, pause=0.6) as customer:
+        disturb(server, KILLS, [lambda: server.signal_worker(signal.SIGKILL), kill_server], 2.5)
     settle(server, receiver, customer.accepted, 600)
     assert check(server, receiver, customer.accepted) == {"succeeded": JOBS}
-    assert lost_attempts(server) > KILLS // 3  # the kills did hit running jobs
+    assert lost_attempts(server) >= KILLS // 3  # the kills did hit running jobs
 
 
 def test_jobs_outlive_being_told_to_stop(server: Server, receiver: Receiver, webhook: str) -> None:
@@ -145,7 +145,7 @@ def test_jobs_outlive_being_told_to_stop(server: Server, receiver: Receiver, web
         assert server.end(signal.SIGTERM) == 0
         server.start()
 
-    with Customer(server, JOBS * 2 // 5, webhook, pause_s=1.0) as customer:
+    with Customer(server, JOBS * 2 // 5, webhook, pause=0.3) as customer:
         disturb(server, KILLS // 2, [lambda: server.signal_worker(signal.SIGTERM), stop_server], 2.0)
     settle(server, receiver, customer.accepted, 600)
     assert check(server, receiver, customer.accepted) == {"succeeded": len(customer.accepted)}
@@ -167,7 +167,7 @@ def test_jobs_outlive_a_disk_that_fills_up(server: Server, receiver: Receiver, w
             server.end(signal.SIGKILL)
         server.start()
 
-    with Customer(server, JOBS * 2 // 5, webhook, pause_s=1.0) as customer:
+    with Customer(server, JOBS * 2 // 5, webhook, pause=0.3) as customer:
         disturb(server, KILLS // 3, [fill_for_a_while, fill_and_kill], 2.0)
     settle(server, receiver, customer.accepted, 600)
     states = check(server, receiver, customer.accepted, may_fail="cannot be written")
@@ -186,7 +186,7 @@ def test_jobs_outlive_a_database_locked_for_ten_seconds(server: Server, receiver
         server.end(signal.SIGKILL)
         threading.Timer(0.1, server.start).start()  # it waits for the database
 
-    with Customer(server, JOBS * 2 // 5, webhook, pause_s=1.0) as customer:
+    with Customer(server, JOBS * 2 // 5, webhook, pause=0.3) as customer:
         disturb(server, 4, [lock, lambda: lock(lambda: server.signal_worker(signal.SIGKILL))], 2.0)
         lock(kill_server)
         wait_for(lambda: server.answers("/health"), 60)
