@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def read_picture(path: Path) -> tuple[Tensor, Tensor]:
     Without transparency the mask is [1, 64, 64] zeros, as ComfyUI graphs expect.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_kinds()) as picture:
             _check_size(path, picture)
             frames = [_frame(frame) for frame in _upright(picture)]
     except FileNotFoundError as error:
@@ -55,6 +56,13 @@ def read_picture(path: Path) -> tuple[Tensor, Tensor]:
     alike = [frame for frame in frames if frame[0].shape == frames[0][0].shape]
     images = torch.stack([image for image, _ in alike])
     return images, _masks([mask for _, mask in alike], *images.shape[1:3])
+
+
+@cache
+def _kinds() -> list[str]:
+    """Every kind that Pillow decodes itself: an EPS is a program, which it would have Ghostscript run."""
+    Image.init()
+    return [kind for kind in Image.OPEN if kind != "EPS"]
 
 
 def _check_size(path: Path, picture: Image.Image) -> None:

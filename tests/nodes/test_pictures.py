@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from engine.errors import MissingFile, UnreadableImage
 from nodes import pictures
@@ -35,6 +35,16 @@ def test_every_common_mode_reads_as_rgb(tmp_path: Path, mode: str) -> None:
     image, _ = read_picture(path)
     assert image.shape == (1, 2, 3, 3)
     assert image.min() == 1.0
+
+
+def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given: runs.append(given))
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(UnreadableImage, match="kind"):
+        read_picture(path)
+    assert not runs
 
 
 def test_transparency_becomes_the_mask(tmp_path: Path) -> None:

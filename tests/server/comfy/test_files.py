@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from yarl import URL
 
 from tests.server.conftest import Api, Serving
@@ -117,6 +117,16 @@ async def test_previews_and_channels_are_re_encoded(serving: Serving) -> None:
             assert (image.format, image.mode) == (kind, mode), query
         alpha = opened(await (await api.get("/view?filename=x.png&channel=a")).read())
         assert alpha.getpixel((0, 0)) == (0, 0, 0, 128)
+
+
+async def test_a_picture_that_is_a_program_is_not_run(serving: Serving, monkeypatch: Any) -> None:
+    runs: list[Any] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given: runs.append(given))
+    async with serving() as api:
+        (api.root / "input/x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+        for query in ("preview=webp", "channel=rgb"):
+            assert (await api.get(f"/view?filename=x.png&type=input&{query}")).status == 400
+    assert not runs
 
 
 async def test_an_upload_keeps_equal_files_and_numbers_different_ones(serving: Serving) -> None:
