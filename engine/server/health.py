@@ -19,6 +19,7 @@ __all__ = ["WARM", "Warmth", "health", "ready", "warm_up"]
 
 LOG = logging.getLogger("sigmagraph.server")
 OWNER_OF_WARMTH = "warm-up"
+AGAIN_S = 5.0
 GRAPH: Mapping[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
     "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
@@ -61,6 +62,13 @@ async def warm_up(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _warm(jobs: Jobs, warmth: Warmth) -> None:
+    """A queue that is full at the start, or a locked database, is not for ever: it is tried until it has run."""
+    while not await _tried(jobs, warmth):
+        await asyncio.sleep(AGAIN_S)
+
+
+async def _tried(jobs: Jobs, warmth: Warmth) -> bool:
+    """Whether another try is needless."""
     try:
         await jobs.ready()
         if set(await jobs.nodes()) >= {node["class_type"] for node in GRAPH.values()}:
@@ -70,6 +78,8 @@ async def _warm(jobs: Jobs, warmth: Warmth) -> None:
     except EngineError as error:
         warmth.reason = str(error)
         LOG.warning("the warm-up graph did not run", extra={"error": str(error)})
+        return warmth.is_done
+    return True
 
 
 async def _run(jobs: Jobs, warmth: Warmth) -> None:

@@ -1,9 +1,13 @@
 """Health, readiness, metrics, server-sent events."""
 
+import asyncio
 import json
 import logging
 from typing import Any
 
+from engine.errors import NotAccepting
+from engine.jobs.service import JobService
+from engine.server import health
 from engine.server.logs import JsonFormatter
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph, slow_graph
@@ -25,6 +29,22 @@ async def test_the_warm_up_graph_leaves_no_trace(serving: Serving) -> None:
         assert (await api.json("/ready")) == {"status": "ready"}
         assert await api.json("/history") == {}
         assert (await api.json("/jobs"))["jobs"] == []
+
+
+async def test_a_warm_up_that_was_refused_is_tried_again(serving: Serving, monkeypatch: Any) -> None:
+    submit, refusals = JobService.submit, [NotAccepting("the queue is full")]
+
+    async def full_at_first(jobs: JobService, submission: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await submit(jobs, submission)
+
+    monkeypatch.setattr(JobService, "submit", full_at_first)
+    monkeypatch.setattr(health, "AGAIN_S", 0.01)
+    async with serving(warms_up=True) as api, asyncio.timeout(10):
+        while (await api.get("/ready")).status != 200:
+            await asyncio.sleep(0.01)
+    assert not refusals
 
 
 async def test_metrics_count_jobs_nodes_and_requests_by_route(serving: Serving) -> None:
