@@ -60,7 +60,11 @@ def _refusal(request: web.Request, is_local_server: bool, known: tuple[str, ...]
     """
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
     name = _name(host)
-    if is_local_server and host and not (is_loopback(name) or name in known or name == socket.gethostname().lower()):
+    if (
+        is_local_server
+        and host
+        and not (is_loopback(name) or name in map(str.lower, known) or name == socket.gethostname().lower())
+    ):
         return f"{name} is not a name of this server; list it in the setting `hosts`"
     if origin is None or not (is_loopback(name) or is_local_server):
         return None

@@ -160,7 +160,7 @@ async def test_pages_of_other_sites_may_not_call(serving: Serving) -> None:
 
 
 async def test_a_name_that_was_re_pointed_at_this_machine_is_refused(serving: Serving) -> None:
-    async with serving(hosts=["studio.lan"]) as api:
+    async with serving(hosts=["Studio.lan"]) as api:
         assert await origin(api, Host="evil.example:80", Origin="http://evil.example:80") == 403
         assert await origin(api, Host="studio.lan", Origin="http://studio.lan") == 200
         assert await origin(api, Host="localhost:8188") == 200
