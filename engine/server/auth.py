@@ -13,7 +13,7 @@ from engine.jobs.job import LOCAL
 from engine.server.context import OWNER, empty, form_body
 from engine.shipped import SHIPPED
 
-__all__ = ["ACCOUNTS", "SCOPES", "Account", "Accounts", "auth", "login_routes", "require"]
+__all__ = ["ACCOUNTS", "SCOPES", "Account", "Accounts", "auth", "login_routes", "require", "require_any_graph"]
 
 COOKIE = "sigmagraph_key"
 OPEN = frozenset({"/health", "/api/health", "/login"})
@@ -31,6 +31,10 @@ class Account(Protocol):
     def scopes(self) -> Collection[str]:
         """`read`, `submit`, `admin`."""
 
+    @property
+    def endpoints(self) -> Collection[str] | None:
+        """The published workflows that are all it may run; None: any graph."""
+
 
 class Accounts(Protocol):
     """The keys there are."""
@@ -44,6 +48,7 @@ class Accounts(Protocol):
 
 ACCOUNTS: web.AppKey[Accounts] = web.AppKey("accounts", Accounts)
 SCOPES: web.RequestKey[Collection[str]] = web.RequestKey("scopes", Collection)
+IS_LIMITED: web.RequestKey[bool] = web.RequestKey("is_limited", bool)
 EVERYTHING = frozenset({"read", "submit", "admin"})
 
 
@@ -51,14 +56,14 @@ EVERYTHING = frozenset({"read", "submit", "admin"})
 async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its owner and scopes, or refuse it."""
     accounts = request.app[ACCOUNTS]
-    request[OWNER], request[SCOPES] = LOCAL, EVERYTHING
+    request[OWNER], request[SCOPES], request[IS_LIMITED] = LOCAL, EVERYTHING, False
     if request.path in OPEN or not await accounts.required():
         return await handler(request)
     key = _key(request)
     account = await accounts.identify(key) if key else None
     if account is None:
         return _refused(request)
-    request[OWNER], request[SCOPES] = account.id, account.scopes
+    request[OWNER], request[SCOPES], request[IS_LIMITED] = account.id, account.scopes, account.endpoints is not None
     require(request, "read" if request.method in ("GET", "HEAD", "OPTIONS") else "submit")
     return await handler(request)
 
@@ -68,6 +73,12 @@ def require(request: web.Request, scope: str) -> None:
     scopes: Collection[str] = request[SCOPES]
     if not {scope, "admin"} & set(scopes):
         raise web.HTTPForbidden(text=f"this key lacks the scope {scope!r}")
+
+
+def require_any_graph(request: web.Request) -> None:
+    """403 for a key that is for published workflows only: what is priced there must not be free elsewhere."""
+    if request[IS_LIMITED]:
+        raise web.HTTPForbidden(text="this key may run published workflows only: POST /v1/{slug}")
 
 
 def _key(request: web.Request) -> str | None:

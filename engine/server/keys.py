@@ -69,6 +69,7 @@ class FixedAccount:
 
     def __init__(self, owner: str, scopes: Collection[str] = frozenset({"read", "submit"})) -> None:
         self.id, self.scopes = owner, scopes
+        self.endpoints: Collection[str] | None = None
 
 
 class FixedKeys:

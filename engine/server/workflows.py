@@ -13,6 +13,7 @@ from engine.graph.node import Node
 from engine.graph.overrides import find_input, override_values
 from engine.graph.workflow import Workflow
 from engine.jobs.job import Idempotency, Submission
+from engine.server.auth import require_any_graph
 from engine.server.comfy.userdata import user_root
 from engine.server.context import JOBS, OWNER, empty, reply
 from engine.server.documents import Incoming, changed, declarations, read_incoming, recorded_of, webhook_of
@@ -113,6 +114,7 @@ async def submitted(
     source: str,
 ) -> str:
     """Have it run; the job's id."""
+    require_any_graph(request)
     key = request.headers.get("Idempotency-Key")
     extra = {"extra_pnginfo": {"workflow": workflow.editor}} if workflow.editor is not None else {}
     submission = Submission(

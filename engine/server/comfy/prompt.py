@@ -13,6 +13,7 @@ from engine.graph.document import parse_workflow
 from engine.graph.problems import Problem
 from engine.graph.workflow import Workflow
 from engine.jobs.job import Accepted, Idempotency, Submission
+from engine.server.auth import require_any_graph
 from engine.server.comfy.hub import HUB
 from engine.server.comfy.refusals import node_errors, refusal, whole_error
 from engine.server.context import JOBS, OWNER, SETTINGS, reply
@@ -40,6 +41,7 @@ async def count(request: web.Request) -> web.Response:
 
 async def submit(request: web.Request) -> web.Response:
     """`POST /prompt`: 200 once the job is on disk, 400 with every reason otherwise."""
+    require_any_graph(request)
     jobs, hub = request.app[JOBS], request.app[HUB]
     try:
         body = await prompt_body(request)

@@ -12,7 +12,7 @@ import pytest
 
 from engine.jobs.job import JobQuery, State
 from engine.server.context import JOBS
-from tests.server.endpoints.conftest import LARGE, SMALL, TURBO, Served, changed, serving
+from tests.server.endpoints.conftest import ENDPOINTS, LARGE, SMALL, TURBO, Served, changed, serving
 
 V2 = LARGE.replace("/v1/", "/v2/")
 
@@ -175,6 +175,23 @@ async def test_403_for_an_endpoint_or_a_scope_the_key_lacks(tmp_path: Path) -> N
         reader = await served.key(scopes=["read"])
         body, _ = await refused(served, LARGE, 403, headers=reader)
         assert body["scope"] == "submit"
+
+
+async def test_403_where_a_key_for_one_endpoint_would_run_a_graph_of_its_own_for_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        graph = json.loads((ENDPOINTS / "stable-diffusion-3.5-large-txt2img.json").read_text())
+        limited = await served.key(credits=0.0, endpoints=["stable-diffusion-3.5-turbo-txt2img"])
+        for root in ("", "/api"):
+            saved = await served.client.post("/api/workflows/mine", json={"workflow": graph}, headers=limited)
+            assert saved.status == 201
+            for path, body in (("/prompt", {"prompt": graph}), ("/workflows/mine/run", {})):
+                response = await served.client.post(root + path, json=body, headers=limited)
+                assert response.status == 403, path
+                assert "published workflows only" in await response.text()
+        assert (await served.client.get("/queue", headers=limited)).status == 200
+        assert (await served.jobs.find(JobQuery(owner=None))).total == 0
+        free = await served.client.post("/prompt", json={"prompt": graph}, headers=await served.key())
+        assert free.status == 200
 
 
 async def test_403_where_the_manifest_names_other_callers(tmp_path: Path) -> None:
