@@ -23,15 +23,21 @@ class Checker:
     """The nodes as data, once a worker has told them; kept while workers come and go."""
 
     def __init__(
-        self, workers: Sequence[Worker], services: Callable[[str], Services | None], deadline_s: float
+        self,
+        workers: Sequence[Worker],
+        services: Callable[[str], Services | None],
+        deadline_s: float,
+        hung_s: float = 900.0,
     ) -> None:
-        self._workers, self._services, self._deadline_s = workers, services, deadline_s
+        self._workers, self._services, self._deadline_s, self._hung_s = workers, services, deadline_s, hung_s
+        self._silent_since: dict[Worker, float] = {}
         self._nodes: Mapping[str, Node] = {}
         self._reads_files: frozenset[str] = frozenset()
         self._is_told = asyncio.Event()
 
     def told(self, records: Iterable[Mapping[str, Any]]) -> None:
         """A worker sent its declarations."""
+        self._silent_since.clear()
         self._nodes = declared(records)
         self._reads_files = frozenset(
             name for name, node in self._nodes.items() if any(each.file is not None for each in node.inputs)
@@ -72,14 +78,25 @@ class Checker:
         if worker is None:
             raise NotAccepting("the workflow has nodes that check their own inputs, and no worker is ready to ask")
         asked = {"prompt": workflow.prompt(), "targets": list(targets) if targets is not None else None, "owner": owner}
+        asked_at = asyncio.get_running_loop().time()
         try:
             answer = await worker.ask("check", asked, self._deadline_s)
         except WorkerLost as error:
+            if isinstance(error.__cause__, TimeoutError):
+                self._was_silent(worker, asked_at)
             raise NotAccepting(f"the workflow could not be checked: {error}") from error
+        self._silent_since.pop(worker, None)
         problems = [Problem(**each) for each in answer["problems"]]
         if not answer["roots"]:
             raise InvalidWorkflow(problems)
         return Checked(tuple(answer["roots"]), tuple(problems))
+
+    def _was_silent(self, worker: Worker, since: float) -> None:
+        """A check that hangs keeps every later one waiting, and no job's deadline is missed: it is started anew."""
+        since = self._silent_since.setdefault(worker, since)
+        if asyncio.get_running_loop().time() - since > self._hung_s:
+            del self._silent_since[worker]
+            worker.kill(f"answered no question for {self._hung_s:g} s")
 
     def _ready(self) -> Worker | None:
         return next((each for each in self._workers if each.status().is_ready), None)

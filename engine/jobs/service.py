@@ -54,7 +54,7 @@ class JobService:
         self.store = Store(settings.store, self._publish, idempotency_s=settings.idempotency_s, clock=clock)
         self.accounts = Accounts(self.store)
         self._workers = workers
-        self._checker = Checker(workers, services, settings.check_deadline_s)
+        self._checker = Checker(workers, services, settings.check_deadline_s, settings.step_deadline_s)
         self.artifacts = Artifacts(settings.artifacts_url) if settings.artifacts_url is not None else None
         archive = partial(_keep, self.artifacts, services) if self.artifacts is not None else None
         self._dispatcher = Dispatcher(self.store, self._feed, workers, settings, self._checker.told, archive)

@@ -101,6 +101,7 @@ class Picky:
 
     @classmethod
     def VALIDATE_INPUTS(cls, number: int) -> bool | str:  # noqa: N802  # the convention's name
+        time.sleep(max(0, -number))
         return True if number % 2 == 0 else f"{number} is odd"
 
     def go(self, number: int) -> tuple[int]:

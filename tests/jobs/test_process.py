@@ -58,6 +58,25 @@ def test_nodes_that_check_their_own_inputs_are_asked_in_the_worker(run: Runs, tm
     run(case())
 
 
+def test_a_check_that_hangs_costs_the_worker_its_life_not_every_later_submission(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        worker = child()
+        async with service(tmp_path, [worker], check_deadline_s=0.3, step_deadline_s=0.5) as jobs:
+            assert await jobs.ready(60)
+            assert worker.status().starts == 1
+            while worker.status().starts == 1:
+                with pytest.raises(NotAccepting):
+                    await sent(jobs, "Picky", number=-600)
+                await asyncio.sleep(0.05)
+            assert "answered no question for 0.5 s" in worker.status().last_error
+            while not worker.status().is_ready:
+                await asyncio.sleep(0.05)
+            job = await sent(jobs, "Picky", number=2)
+            assert (await jobs.wait(job.id)).state is State.SUCCEEDED
+
+    run(case())
+
+
 def test_a_running_job_can_be_cancelled(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
         async with service(tmp_path, [child()]) as jobs:
