@@ -90,13 +90,13 @@ class Webhooks:
             job = await self._store.get(job_id)
         except UnknownJob:  # deleted meanwhile, and what was owed with it
             return
-        body = json.dumps({"id": delivery_id, **self._body(job)}, separators=(",", ":")).encode()
         headers = {"Content-Type": "application/json", "Webhook-Id": delivery_id, "Webhook-Timestamp": f"{at:.0f}"}
-        if secret:
-            headers["Webhook-Signature"] = signature(secret, delivery_id, f"{at:.0f}", body)
         try:
+            body = json.dumps({"id": delivery_id, **self._body(job)}, separators=(",", ":")).encode()
+            if secret:
+                headers["Webhook-Signature"] = signature(secret, delivery_id, f"{at:.0f}", body)
             attempt = Attempt(at, await self._post(url, body, headers))
-        except Exception as error:  # noqa: BLE001  # whatever a client raises is what came of this try
+        except Exception as error:  # noqa: BLE001  # whatever is raised is what came of this try, and others are told
             attempt = Attempt(at, None, str(error) or type(error).__name__)
         await self._store.database.write(lambda tx: self._note(tx, delivery_id, attempt), is_sure=True)
 

@@ -75,6 +75,33 @@ def test_an_end_is_told_once_signed_and_with_its_id(run: Runs, store_settings: S
     run(case())
 
 
+def test_words_that_cannot_be_found_are_a_try_that_failed_and_the_next_one_is_made(
+    run: Runs, store_settings: StoreSettings
+) -> None:
+    missing = [KeyError("filename")]
+
+    def words(job: Job) -> dict[str, Any]:
+        if missing:
+            raise missing.pop()
+        return told(job)
+
+    async def case() -> None:
+        clock = Time()
+        async with opened(store_settings, clock=clock) as (store, _):
+            await ended(store)
+            webhooks = Webhooks(store, receiver := Receiver(), words, (1.0, 10.0))
+            webhooks.start()
+            await until(store, webhooks, 1)
+            assert "filename" in (await webhooks.of("x"))[0].log[0].problem
+            clock.now += 1
+            webhooks.look()
+            await until(store, webhooks, 2)
+            await webhooks.stop()
+        assert [json.loads(body)["state"] for _, body, _ in receiver.got] == ["succeeded"]
+
+    run(case())
+
+
 @pytest.mark.parametrize(("url", "secret"), [("https://a/\ud800", ""), ("https://a/\0", ""), ("https://a", "\udc80")])
 def test_an_address_or_secret_no_database_can_hold_is_refused_before_a_job_owes_it(url: str, secret: str) -> None:
     with pytest.raises(BadValue, match="webhook"):
