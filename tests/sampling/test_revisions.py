@@ -140,6 +140,18 @@ def test_4_a_line_through_two_estimates_is_not_followed_thirty_times_their_dista
     assert error(2) < error(1) * 0.6
 
 
+@pytest.mark.parametrize("name", ["uni_pc", "uni_pc_bh2", "dpmpp_3m_sde", "dpmpp_2m"])
+@pytest.mark.parametrize(("parameterisation", "denoiser"), [(FLOW, gauss), (sdxl(), gauss_ve)], ids=["flow", "eps"])
+def test_4_the_long_last_step_of_normal_leaves_the_variance_near_the_data(
+    parameterisation: Parameterisation, denoiser: Any, name: str
+) -> None:
+    sigmas = run_sigmas(find_schedule("normal"), parameterisation.levels, 20)
+    assert sigmas[-3] > 7 * sigmas[-2]
+    latent = torch.zeros(1, 1, 64, 64, dtype=torch.float64)
+    result = sample(denoiser, latent, sigmas, parameterisation, find_solver(name, 2), noise=Counter(4))
+    assert abs(float(result.var()) / GAUSS_STD**2 - 1) < 0.5  # up to four times the data's without the bound
+
+
 @pytest.mark.parametrize(
     ("name", "old"), [("ipndm_v", 2.5), ("ipndm", 2.5), ("heunpp2", 1.2), ("gradient_estimation", 1.2)]
 )

@@ -116,7 +116,7 @@ def dpmpp_3m_sde(
             h = ctx.process.log_snr(sigma_next) - ctx.process.log_snr(sigma)
             alpha, decay = ctx.process.alpha(sigma_next), (1 + eta) * h
             x = x * (sigma_next / sigma * faded(eta, h)) - denoised * (alpha * math.expm1(-decay))
-            if past:
+            if past and (ctx.as_recorded or h <= 2 * FURTHEST * past[0][0] * (1 + 1e-9)):
                 x = x + _bend(denoised, past, h, decay, ctx) * alpha
             x = fresh(x, sigma, sigma_next, eta, s_noise, h, ctx)
             past = [(h, denoised), *past[:1]]
@@ -130,8 +130,6 @@ def _bend(denoised: Tensor, past: list[tuple[float, Tensor]], h: float, decay: f
     Revision 1 weights the curvature by phi_3 where the integral of its square is 2 phi_3, which costs an order.
     """
     (h1, first), *rest = past
-    if not ctx.as_recorded and h > 2 * FURTHEST * h1 * (1 + 1e-9):
-        return (denoised - first) * (2 * FURTHEST * phi_2(decay))
     slope = (denoised - first) * (h / h1)
     if not rest or math.isinf(rest[0][0]):
         return slope * phi_2(decay)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.sampling.solver import Choices, Context, Evaluate, Step, Steps, alias, solver
 from engine.sampling.solvers.dpm import DROPPED
+from engine.sampling.solvers.dpmpp import FURTHEST
 
 INSTEAD_OF_ZERO = 0.001
 HIGHEST_ORDER = 3
@@ -22,7 +23,8 @@ HIGHEST_ORDER = 3
     inverts=True,
     source="Zhao 2023, arXiv:2302.04867, Alg. 1, B1(h) = h",
     revision=2,
-    remark=DROPPED + "; revision 1 stops at sigma 0.001 (and does nothing in a single step), revision 2 reaches 0",
+    remark=DROPPED + "; revision 1 stops at sigma 0.001 (and does nothing in a single step), revision 2 reaches 0, "
+    "and is of first order in a step more than twice the one before",
     older={1: {"drops_penultimate": True, "order": 2}},
 )
 def uni_pc(
@@ -40,6 +42,8 @@ def uni_pc(
     for i in range(1, steps + 1 if highest > 0 else 1):
         order = i if i < highest else highest if steers else min(highest, steps + 1 - i)
         update = Update(levels, i, order, variant)
+        if not ctx.as_recorded and update.is_far():
+            update = Update(levels, i, 1, variant, is_exact=True)
         carried, pulls = update.base(state, estimates), update.differences(estimates)
         denoised = estimates[0]
         if i < steps:
@@ -57,8 +61,8 @@ def uni_pc(
 class Update:
     """The numbers of one update from level i - 1 to level i."""
 
-    def __init__(self, levels: Sequence[float], i: int, order: int, variant: str) -> None:
-        self.order = order
+    def __init__(self, levels: Sequence[float], i: int, order: int, variant: str, is_exact: bool = False) -> None:
+        self.order, self._is_exact = order, is_exact
         start, end = levels[i - 1], levels[i]
         lam = -math.log(start)
         self.h = (-math.log(end) if end > 0 else math.inf) - lam
@@ -71,6 +75,10 @@ class Update:
         for j in range(1, order + 1):
             self.right.append(term * math.factorial(j) / self.b if math.isfinite(z) else 0.0)
             term = term / z - 1 / math.factorial(j + 1)
+
+    def is_far(self) -> bool:
+        """Whether the step is more than twice the last one, so that past estimates say nothing about its end."""
+        return self.order > 1 and math.isfinite(self.h) and -self.nodes[0] * 2 * FURTHEST * (1 + 1e-9) < 1
 
     def base(self, state: Tensor, estimates: Sequence[Tensor]) -> Tensor:
         """The first-order update."""
@@ -93,8 +101,8 @@ class Update:
         return solved(self.nodes, self.right[: self.order - 1])
 
     def corrector(self) -> list[float]:
-        """Weights of the past differences and of the new estimate's."""
-        return [0.5] if self.order == 1 else solved([*self.nodes, 1.0], self.right)
+        """Weights of the past differences and of the new estimate's; of that alone 1/2, as the paper sets it."""
+        return [0.5] if self.order == 1 and not self._is_exact else solved([*self.nodes, 1.0], self.right)
 
 
 def solved(nodes: Sequence[float], right: Sequence[float]) -> list[float]:
