@@ -91,11 +91,11 @@ def image_body(job: Job, images: Sequence[str], *, is_url: bool, note: str = "")
 
 def headers_of(job: Job, standing: Standing | None, rate: dict[str, str]) -> dict[str, str]:
     """The accounting of a 200."""
-    left = remaining(standing)
+    left, seed = remaining(standing), job.meta.get("seed")
     return {
         "x-request-id": job.id,
         "x-generation-time": f"{_run_s(job):.3f}",
-        "x-seed-value": str(job.meta.get("seed", "")),
+        "x-seed-value": str(seed) if seed is not None else "",
         "x-cost": f"{_cost(job):.6f}",
         "x-remaining-credits": UNLIMITED if left is None else f"{left:.6f}",
         "x-output-metadata": compact(job.meta.get("facts", {})),

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image
 
 from engine.sampling import SCHEDULES, SOLVERS
-from tests.server.endpoints.conftest import BODY, LARGE, SMALL, TURBO, Served, local, serving
+from engine.server.endpoints.endpoint import Endpoint
+from tests.server.endpoints.conftest import BODY, LARGE, SMALL, TURBO, Served, changed, local, serving
 
 ACCOUNTING = (
     "x-request-id",
@@ -223,6 +225,18 @@ async def test_a_random_seed_is_reported_and_gives_the_same_bytes_again(tmp_path
         assert seed != int(other.headers["x-seed-value"])
         _, again = await posted(served, TURBO, "image/*", seed=seed)
         assert again == body
+
+
+async def test_a_workflow_without_a_seed_reports_none(tmp_path: Path) -> None:
+    def seedless(endpoint: Endpoint) -> Endpoint:
+        parameters = {name: each for name, each in endpoint.manifest.parameters.items() if name != "seed"}
+        sockets = {name: each for name, each in endpoint.sockets.items() if name != "seed"}
+        return replace(changed(parameters=parameters)(endpoint), sockets=sockets)
+
+    async with serving(tmp_path, seedless) as served:
+        response, body = await posted(served, LARGE)
+        assert response.headers["x-seed-value"] == ""
+        assert json.loads(body)["seed"] is None
 
 
 async def test_a_random_seed_is_reported_by_the_result_of_a_request_too(tmp_path: Path) -> None:
