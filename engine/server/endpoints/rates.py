@@ -25,22 +25,22 @@ class Buckets:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._filled: dict[str, tuple[float, float]] = {}
+        self._filled: dict[str, tuple[float, float, float]] = {}
 
     def take(self, key: str, per_minute: float) -> Taken:
         """Take one token if there is one."""
         now, capacity = self._clock(), max(1.0, per_minute)
         rate = per_minute / MINUTE_S
-        level, at = self._filled.get(key, (capacity, now))
+        level, at, _ = self._filled.get(key, (capacity, now, now))
         level = min(capacity, level + (now - at) * rate)
         is_allowed = level >= 1.0
         level -= 1.0 if is_allowed else 0.0
         self._forget_full(now)
-        self._filled[key] = (level, now)
-        wait_s = 0.0 if level >= 1.0 else (1.0 - level) / rate
-        return Taken(is_allowed, math.floor(level), wait_s, (capacity - level) / rate)
+        wait_s, full_s = 0.0 if level >= 1.0 else (1.0 - level) / rate, (capacity - level) / rate
+        self._filled[key] = (level, now, now + full_s)
+        return Taken(is_allowed, math.floor(level), wait_s, full_s)
 
     def _forget_full(self, now: float) -> None:
-        """Keep the number of buckets bounded: a bucket untouched for a minute is full."""
+        """Keep the number of buckets bounded: one that is full again is as good as none."""
         if len(self._filled) >= MOST_KEYS:
-            self._filled = {key: each for key, each in self._filled.items() if now - each[1] < MINUTE_S}
+            self._filled = {key: each for key, each in self._filled.items() if now < each[2]}

@@ -63,6 +63,16 @@ def test_one_keys_calls_are_nothing_to_another_and_full_buckets_are_forgotten() 
     assert len(buckets._filled) == 1
 
 
+def test_a_slow_key_keeps_its_bucket_until_it_is_full_however_many_others_come() -> None:
+    clock = Time()
+    buckets = Buckets(clock)
+    assert buckets.take("slow", 0.1).is_allowed  # the next one is free in ten minutes
+    clock.now += 61
+    for number in range(MOST_KEYS + 10):
+        buckets.take(str(number), 1.0)
+    assert not buckets.take("slow", 0.1).is_allowed
+
+
 @pytest.mark.parametrize("full_s", [0.0, 60.0, 1e300])
 def test_every_reset_is_a_date(full_s: float) -> None:
     headers = rate_headers(Taken(True, 1, 0.0, full_s), 1_700_000_000.0)
