@@ -90,7 +90,8 @@ class Accounts:
             raise BadValue("scopes", sorted(scopes), f"some of {', '.join(sorted(SCOPES))}")
         if not is_name(name):
             raise BadValue("name", name, "a short printable text")
-        _check_amount(credits)
+        if not 0 <= credits <= LARGEST_COST:
+            raise BadValue("credits", credits, f"0 to {LARGEST_COST}")
         if requests_per_minute is not None and not LEAST_RATE <= requests_per_minute <= MOST_RATE:
             raise BadValue("requests_per_minute", requests_per_minute, f"{LEAST_RATE:g} to {MOST_RATE:g}")
         if spend_limit is not None and not 0 <= spend_limit <= LARGEST_COST:

@@ -161,7 +161,8 @@ def test_a_spend_limit_and_taking_credits_away_respect_what_is_held(run: Runs, s
 
 
 @pytest.mark.parametrize(
-    "wish", [{"requests_per_minute": 0.0}, {"requests_per_minute": float("nan")}, {"spend_limit": -1}]
+    "wish",
+    [{"requests_per_minute": 0.0}, {"requests_per_minute": float("nan")}, {"spend_limit": -1}, {"credits": -1}],
 )
 def test_limits_that_mean_nothing_are_refused(run: Runs, store_settings: StoreSettings, wish: Any) -> None:
     async def case() -> None:
