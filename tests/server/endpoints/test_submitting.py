@@ -85,6 +85,23 @@ async def test_a_repeated_call_is_the_same_request_charged_once(path: str, tmp_p
         assert (await other.json())["code"] == "idempotency_conflict"
 
 
+async def test_who_goes_away_gets_the_request_by_its_key_and_pays_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        headers = await served.key(credits=1.0) | ONCE
+        await served.jobs.pause()
+        calling = asyncio.create_task(served.client.post(LARGE, json=dict(SMALL), headers=headers))
+        while not (waiting := (await served.jobs.find(JobQuery())).jobs):
+            await asyncio.sleep(0.01)
+        calling.cancel()
+        await asyncio.wait([calling])
+        await served.jobs.resume()
+        assert (await served.jobs.wait(waiting[0].id)).state is State.SUCCEEDED
+        assert await sent(served, LARGE, headers) == waiting[0].id
+        (account,) = await served.jobs.accounts.list()
+        ledger = await served.jobs.accounts.ledger(account.id)
+        assert [each.job_id for each in ledger if each.job_id] == [waiting[0].id]
+
+
 async def test_a_key_is_each_callers_own_and_means_one_endpoint(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         mine, yours = await served.key() | ONCE, await served.key() | ONCE
