@@ -97,6 +97,20 @@ def test_a_killed_server_comes_back_with_its_jobs(server: Server) -> None:
     assert server.ended(pending)["status"]["completed"] is True
 
 
+def test_a_second_signal_ends_a_server_that_waits_for_its_job_which_comes_back(server: Server) -> None:
+    prompt_id = submitted(server, 8.0)
+    assert server.process is not None
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert server.json("/health")["status"] == "ok"
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == -signal.SIGTERM
+    server.start()
+    assert server.ended(prompt_id)["status"]["completed"] is True
+    kinds = [event["kind"] for event in log_of(server, prompt_id)]
+    assert [kinds.count(kind) for kind in ("Queued", "Started", "Requeued", "Ended")] == [1, 2, 1, 1]
+
+
 def sampling(steps: int) -> dict[str, Any]:
     """The shipped workflow on the demo checkpoint."""
     graph: dict[str, Any] = json.loads((CHECKOUT / "workflows/txt2img.json").read_text())

@@ -8,9 +8,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from engine.errors import DuplicateJob
 from engine.jobs.events import Queued, Started
 from engine.jobs.job import JobQuery, State, Submission
+from engine.jobs.protocol import Counts
 from engine.jobs.service import JobService
 from engine.jobs.settings import JobSettings
 from tests.jobs.conftest import sqlite
@@ -81,6 +84,37 @@ def test_a_refused_submission_gives_its_slot_back(run: Runs, tmp_path: Path) -> 
             )
             assert all(isinstance(each, DuplicateJob) for each in again)
             assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
+
+    run(case())
+
+
+def test_a_job_whose_worker_is_gone_once_it_is_stored_as_begun_waits_for_the_next_attempt(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def case() -> None:
+        worker = here()
+        async with service(tmp_path, [worker]) as jobs:
+            assert await jobs.ready(5)
+            submit = jobs.store.submit
+
+            async def stored_and_gone(*given: Any) -> Any:
+                done = await submit(*given)
+                worker._is_ready = False
+                return done
+
+            with monkeypatch.context() as dying:
+                dying.setattr(jobs.store, "submit", stored_and_gone)
+                job = await sent(jobs)
+            while (await jobs.get(job.id)).state is not State.QUEUED:
+                await asyncio.sleep(0.01)
+            assert await jobs.counts() == Counts(1, 0)
+            worker._is_ready = True
+            await jobs.resume()
+            done = await jobs.wait(job.id)
+            assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
+            kinds = [type(event.body).__name__ for event in await log(jobs, job)]
+            assert kinds[:4] == ["Queued", "Started", "Requeued", "Started"]
+            assert (kinds.count("Ended"), await jobs.counts()) == (1, Counts(0, 0))
 
     run(case())
 
