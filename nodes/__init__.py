@@ -3,10 +3,12 @@
 from engine.graph.node import Node
 from engine.registry import Registry
 from nodes import (
+    adapters,
     conditioning,
     custom_sampling,
     guidance,
     image,
+    image_sizes,
     latent,
     latent_edits,
     latent_places,
@@ -24,6 +26,7 @@ __all__ = ["NODES"]
 NODES: Registry[Node] = Registry("node")
 _FAMILIES = (
     loaders,
+    adapters,
     conditioning,
     latent,
     latent_edits,
@@ -36,6 +39,7 @@ _FAMILIES = (
     model_sampling,
     guidance,
     image,
+    image_sizes,
     previews,
 )
 for _family in _FAMILIES:

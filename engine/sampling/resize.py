@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["METHODS", "resized"]
+__all__ = ["METHODS", "middle", "resized"]
 
 METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "bislerp")
 PARALLEL = 1e-5  # vectors closer to one line than this are not turned
@@ -13,7 +13,7 @@ PARALLEL = 1e-5  # vectors closer to one line than this are not turned
 def resized(samples: Tensor, width: int, height: int, method: str, *, crop: bool = False) -> Tensor:
     """Samples [B, C, h, w] as [B, C, height, width]; with `crop` the middle of the right proportions is taken first."""
     if crop:
-        samples = _middle(samples, width / height)
+        samples = middle(samples, width / height)
     if samples.shape[-2:] == (height, width):
         return samples
     if method == "bislerp":
@@ -21,10 +21,12 @@ def resized(samples: Tensor, width: int, height: int, method: str, *, crop: bool
     return F.interpolate(samples, size=(height, width), mode=method)
 
 
-def _middle(samples: Tensor, ratio: float) -> Tensor:
+def middle(samples: Tensor, ratio: float) -> Tensor:
+    """The largest middle part of samples [B, C, h, w] whose width is about `ratio` times its height."""
     height, width = samples.shape[-2:]
     left = round((width - height * ratio) / 2) if width / height > ratio else 0
     top = round((height - width / ratio) / 2) if width / height < ratio else 0
+    left, top = min(left, (width - 1) // 2), min(top, (height - 1) // 2)
     return samples[..., top : height - top, left : width - left]
 
 

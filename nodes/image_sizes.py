@@ -1,0 +1,77 @@
+"""Pictures to another size."""
+
+import math
+from typing import Annotated
+
+import numpy as np
+import torch
+from PIL.Image import Resampling, fromarray
+from torch import Tensor
+
+from engine.errors import BadValue
+from engine.graph.node import Options, Range, node
+from engine.sampling.resize import METHODS, middle, resized
+from nodes.types import Image
+
+__all__ = ["NODES"]
+
+IMAGE_METHODS = (*(method for method in METHODS if method != "bislerp"), "lanczos")
+Method = Annotated[str, Options(list(IMAGE_METHODS))]
+Side = Annotated[int, Range(0, 16384, step=1)]
+Crop = Annotated[str, Options(["disabled", "center"])]
+MEGAPIXEL = 1024 * 1024
+MAX_SIDE = 16384
+
+
+@node("ImageScale", category="image/upscaling", display_name="Upscale Image")
+def image_scale(*, image: Image, upscale_method: Method, width: Side = 512, height: Side = 512, crop: Crop) -> Image:
+    """To this size; a side of 0 follows the other one in proportion, both 0 leave the picture as it is."""
+    old_height, old_width = image.shape[1:3]
+    if not width and not height:
+        return image
+    new_width = width or max(1, round(old_width * height / old_height))
+    new_height = height or max(1, round(old_height * width / old_width))
+    return _scaled(image, new_width, new_height, upscale_method, crop == "center")
+
+
+@node("ImageScaleBy", category="image/upscaling", display_name="Upscale Image By")
+def image_scale_by(
+    *, image: Image, upscale_method: Method, scale_by: Annotated[float, Range(0.01, 8.0, step=0.01)] = 1.0
+) -> Image:
+    """Both sides times a factor."""
+    return _proportional(image, scale_by, upscale_method)
+
+
+@node("ImageScaleToTotalPixels", category="image/upscaling", display_name="Scale Image to Total Pixels")
+def image_scale_to_total_pixels(
+    *, image: Image, upscale_method: Method, megapixels: Annotated[float, Range(0.01, 16.0, step=0.01)] = 1.0
+) -> Image:
+    """To about this many pixels (a megapixel is 1024 x 1024), in proportion."""
+    height, width = image.shape[1:3]
+    return _proportional(image, math.sqrt(megapixels * MEGAPIXEL / (width * height)), upscale_method)
+
+
+def _proportional(image: Tensor, factor: float, method: str) -> Tensor:
+    height, width = (max(1, round(side * factor)) for side in image.shape[1:3])
+    return _scaled(image, width, height, method, crop=False)
+
+
+def _scaled(image: Tensor, width: int, height: int, method: str, crop: bool) -> Tensor:
+    """Image [B, H, W, C] as [B, height, width, C]. Raises `BadValue` for a side beyond 16384 pixels."""
+    if max(width, height) > MAX_SIDE:
+        raise BadValue("image size", f"{width} x {height}", f"sides of at most {MAX_SIDE} pixels")
+    planes = image.movedim(-1, 1)
+    if method == "lanczos":
+        parts = middle(planes, width / height) if crop else planes
+        return torch.stack([_lanczos(part, width, height) for part in parts]).to(image.device)
+    return resized(planes, width, height, method, crop=crop).movedim(1, -1)
+
+
+def _lanczos(planes: Tensor, width: int, height: int) -> Tensor:
+    """Planes [C, h, w] in 0..1 as [height, width, C], through pictures of 8 bits as in ComfyUI."""
+    levels = (planes.clamp(0, 1) * 255).to("cpu", torch.uint8).numpy()
+    scaled = [np.array(fromarray(plane).resize((width, height), Resampling.LANCZOS)) for plane in levels]
+    return torch.from_numpy(np.stack(scaled, axis=-1)).float() / 255
+
+
+NODES = (image_scale, image_scale_by, image_scale_to_total_pixels)
