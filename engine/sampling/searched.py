@@ -91,7 +91,7 @@ GITS_KEPT = (
     (88, 78, 68, 59, 50, 42, 34, 27, 21, 17, 13, 10, 8, 6, 5, 4, 3, 2, 1),
 )
 
-# Pei 2025, arXiv:2503.21774, for FLUX and Wan 2.1; Chroma is not in the paper: its figures came later, from users
+# Pei 2025, arXiv:2503.21774, for FLUX and Wan 2.1; Chroma is not in the paper: its figures are those of ComfyUI's node
 OPTIMAL = {
     "FLUX": (0.9968, 0.9886, 0.9819, 0.975, 0.966, 0.9471, 0.9158, 0.8287, 0.5512, 0.2808, 0.001),
     "Wan": (

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine.cli.workspace import workspace
 from engine.errors import InvalidWorkflow
@@ -28,7 +29,15 @@ DEMO = "checkpoints/sigmagraph-demo.safetensors"
 GUIDE = (ROOT / "docs/replay.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `(\w[\w.]*)` \| (.*) \|$", GUIDE.split("### Which of them run", 1)[1], re.MULTILINE))
 DECLARATIONS = {name: node.object_info() for name, node in NODES.items()}
-SMALL = {"steps": 2, "width": 128, "height": 128, "batch_size": 1, "end_at_step": 2, "start_at_step": 0}
+SMALL = {
+    "steps": 2,
+    "width": 128,
+    "height": 128,
+    "batch_size": 1,
+    "end_at_step": 2,
+    "start_at_step": 0,
+    "megapixels": 1 / 64,
+}
 
 
 @pytest.fixture
@@ -53,8 +62,18 @@ def bind(home: Path, workflow: Workflow) -> None:
                 path = home / "input" / str(node.inputs["image"])
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.linear_gradient("L").resize((128, 128)).convert("RGBA").save(path)
+            case "LoraLoader":
+                write_adapter(home / "models/loras" / str(node.inputs["lora_name"]))
     tables = [f"[{kind}]\n" + "".join(f'"{name}" = "{DEMO}"\n' for name in found) for kind, found in names.items()]
     (home / "models/aliases.toml").write_text("".join(tables))
+
+
+def write_adapter(path: Path) -> None:
+    """A LoRA of rank 1 for one weight of the demo model."""
+    key = "diffusion_model.joint_blocks.0.x_block.attn.proj"
+    factors = {f"{key}.lora_B.weight": torch.full((256, 1), 0.01), f"{key}.lora_A.weight": torch.full((1, 256), 0.01)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(factors, path)
 
 
 def small(workflow: Workflow) -> Workflow:
@@ -62,7 +81,7 @@ def small(workflow: Workflow) -> Workflow:
         node_id: {
             name: min(value, SMALL[name])
             for name, value in node.inputs.items()
-            if name in SMALL and isinstance(value, int)
+            if name in SMALL and isinstance(value, int | float)
         }
         for node_id, node in workflow.nodes.items()
     }
