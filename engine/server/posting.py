@@ -1,6 +1,6 @@
 """The client that delivers webhooks: no redirects, short times, and no way into private networks unless allowed.
 
-The address is checked when connecting, after the name was looked up: a name that points inside later is refused too.
+Every address is checked where its socket is made, however the URL wrote it and whenever its name was looked up.
 """
 
 import socket
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from aiohttp import AddrInfoType, ClientSession, ClientTimeout, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
@@ -27,7 +27,7 @@ ALLOWED = "an address of the open internet; private ones are for the operator to
 async def poster(*, allows_private: bool = False) -> AsyncIterator[Post]:
     """A function that posts, for as long as the context lasts."""
     resolver = ThreadedResolver() if allows_private else PublicResolver()
-    connector = TCPConnector(resolver=resolver, limit=32)
+    connector = TCPConnector(resolver=resolver, limit=32, socket_factory=None if allows_private else public_socket)
     async with ClientSession(connector=connector, timeout=TIMEOUT) as session:
 
         async def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
@@ -39,8 +39,16 @@ async def poster(*, allows_private: bool = False) -> AsyncIterator[Post]:
         yield post
 
 
+def public_socket(info: AddrInfoType) -> socket.socket:
+    """The socket for a connection to this address; where nothing else looks, as at `http://①②⑦.⓪.⓪.①/`, this does."""
+    family, kind, protocol, _, place = info
+    if not is_public(str(place[0])):
+        raise OSError(f"{place[0]} is not {ALLOWED}")
+    return socket.socket(family, kind, protocol)
+
+
 def refuse_private(url: str) -> None:
-    """Addresses written as numbers never reach the resolver: they are judged here."""
+    """Addresses written as numbers never reach the resolver: they are judged here, in words."""
     host = urlsplit(url).hostname or ""
     is_number = host.replace(".", "").isdecimal() or ":" in host or host.startswith("0x")
     if host == "localhost" or (is_number and not is_public(host)):

@@ -74,7 +74,17 @@ async def test_a_redirect_is_an_answer_and_not_followed() -> None:
     assert seen == ["/hook"]
 
 
-async def test_a_server_on_this_machine_is_not_reached_unless_allowed() -> None:
-    async with poster() as post:
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "①②⑦.⓪.⓪.①", "127。0。0。1", "a b@①②⑦.0.0.1", "1②7.1"])
+async def test_a_server_on_this_machine_is_not_reached_unless_allowed(host: str) -> None:
+    seen: list[str] = []
+
+    async def hook(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        return web.Response()
+
+    application: Any = web.Application()
+    application.router.add_post("/{path}", hook)
+    async with TestServer(application, host="127.0.0.1") as server, poster() as post:
         with pytest.raises((BadValue, ClientError, OSError)):
-            await post("http://localhost:9/", b"{}", {})
+            await post(f"http://{host}:{server.port}/hook", b"{}", {})
+    assert seen == []
