@@ -10,7 +10,7 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -31,6 +31,7 @@ Body = Callable[[Job], Mapping[str, Any]]
 WAITS_S = (1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0)
 AT_ONCE = 16
 LONGEST_SLEEP_S = 30.0
+TRANSLATED = tuple(map(IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))  # RFC 4291, 2765, 6052
 
 
 class Webhooks:
@@ -136,8 +137,17 @@ def is_public(address: str) -> bool:
         found = ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return is_public(str(mapped)) if mapped is not None else found.is_global and not found.is_multicast
+    inner = _inner(found) if isinstance(found, IPv6Address) else None
+    if inner is not None:
+        return is_public(str(inner))
+    return found.is_global and not found.is_multicast and not getattr(found, "is_site_local", False)
+
+
+def _inner(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that a gateway takes from an IPv6 one: mapped, 6to4, or in the last 32 bits of a prefix."""
+    if any(address in prefix for prefix in TRANSLATED):
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 def _delivery(row: dict[str, Any]) -> Delivery:
