@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from engine.errors import BadDocument
 from engine.graph.exif import exif_texts
-from engine.graph.png import MAX_TEXT_BYTES, is_png, text_chunks
+from engine.graph.png import MAX_CHUNKS, is_png, text_chunks
 
 __all__ = ["carried_texts", "is_carrier", "kind_of"]
 
-MAX_CHUNKS = 100_000
 EXIF_MARK = b"Exif\0\0"
 APP1 = 0xE1
 STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # JPEG markers without a length
@@ -43,12 +42,11 @@ def carried_texts(data: bytes) -> Mapping[str, str]:
 
 
 def _webp_texts(data: bytes) -> dict[str, str]:
-    """RIFF chunks: four letters, length, body padded to even; the EXIF one holds a TIFF structure."""
-    texts: dict[str, str] = {}
+    """RIFF chunks: four letters, length, body padded to even; the first EXIF one holds a TIFF structure."""
     for name, body in _riff_chunks(data):
         if name == b"EXIF":
-            texts |= _texts_of(body.removeprefix(EXIF_MARK))
-    return texts
+            return _texts_of(body.removeprefix(EXIF_MARK))
+    return {}
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -66,12 +64,11 @@ def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _jpeg_texts(data: bytes) -> dict[str, str]:
-    """The APP1 segments before the picture's data; an EXIF structure fits in one segment, 64 KiB."""
-    texts: dict[str, str] = {}
+    """The first EXIF segment before the picture's data; the structure fits in it, 64 KiB."""
     for marker, body in _jpeg_segments(data):
         if marker == APP1 and body.startswith(EXIF_MARK):
-            texts |= _texts_of(body[len(EXIF_MARK) :])
-    return texts
+            return _texts_of(body[len(EXIF_MARK) :])
+    return {}
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -96,11 +93,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _texts_of(tiff: bytes) -> dict[str, str]:
     """EXIF texts of the form `keyword:text`, as ComfyUI and others write them; the first of a keyword wins."""
     texts: dict[str, str] = {}
-    total = 0
     for text in exif_texts(tiff):
-        total += len(text)
-        if total > MAX_TEXT_BYTES:
-            raise BadDocument(f"EXIF: more than {MAX_TEXT_BYTES} bytes of text; expected at most that")
         keyword, colon, rest = text.partition(":")
         if colon and keyword.strip().isidentifier():
             texts.setdefault(keyword.strip().lower(), rest.strip())

@@ -13,6 +13,7 @@ Order = Literal["<", ">"]
 ASCII, UNDEFINED = 2, 7
 EXIF_POINTER, USER_COMMENT = 0x8769, 0x9286
 MAX_DIRECTORIES, MAX_ENTRIES = 16, 1000
+MAX_TEXT_BYTES = 32 * 1024 * 1024
 CODES = {b"ASCII\0\0\0": "utf-8", b"\0" * 8: "utf-8"}  # what precedes the text of a UserComment
 
 
@@ -28,7 +29,11 @@ def exif_texts(tiff: bytes) -> Iterator[str]:
 
 
 def _directories(tiff: bytes, order: Order) -> Iterator[str]:
-    """Directories are chained and nested by offsets; each is read once, so a ring of them ends."""
+    """Directories are chained and nested by offsets; each is read once, so a ring of them ends.
+
+    Lengths are summed as they are claimed: a thousand entries may point at one place, and zeros are read as no text.
+    """
+    total = 0
     waiting = [unpack_from(f"{order}I", tiff, 4)[0]]
     seen: set[int] = set()
     while waiting:
@@ -47,7 +52,11 @@ def _directories(tiff: bytes, order: Order) -> Iterator[str]:
             if tag == EXIF_POINTER:
                 waiting.append(unpack_from(f"{order}I", tiff, place + 8)[0])
             elif kind == ASCII or (tag == USER_COMMENT and kind == UNDEFINED):
-                yield _text(tiff, order, place, length, is_comment=tag == USER_COMMENT)
+                text = _text(tiff, order, place, length, is_comment=tag == USER_COMMENT)
+                total += length
+                if total > MAX_TEXT_BYTES:
+                    raise BadDocument(f"EXIF: more than {MAX_TEXT_BYTES} bytes of text; expected at most that")
+                yield text
         after = at + 2 + 12 * count
         if after + 4 <= len(tiff):
             waiting.append(unpack_from(f"{order}I", tiff, after)[0])

@@ -7,6 +7,7 @@ from engine.errors import BadDocument
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_TEXT_BYTES = 32 * 1024 * 1024
+MAX_CHUNKS = 100_000  # 800 MB of pixels in the usual 8 KiB
 
 
 def is_png(data: bytes) -> bool:
@@ -17,7 +18,7 @@ def is_png(data: bytes) -> bool:
 def text_chunks(data: bytes) -> dict[str, str]:
     """Keyword -> text of the tEXt, zTXt and iTXt chunks; the first of a keyword wins.
 
-    Raises `BadDocument` for a truncated file, a failed checksum of a text chunk, or text beyond 32 MiB.
+    Raises `BadDocument` for a truncated file, 100,000 chunks, a failed checksum of a text chunk, or text beyond 32 MiB.
     """
     texts: dict[str, str] = {}
     total = 0
@@ -36,7 +37,9 @@ def text_chunks(data: bytes) -> dict[str, str]:
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Kind and body of each chunk up to IEND; checksums are verified for text only, pixels are not our concern."""
     at = len(SIGNATURE)
-    while at + 12 <= len(data):
+    for _ in range(MAX_CHUNKS):
+        if at + 12 > len(data):
+            break
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         end = at + 8 + length
         if end + 4 > len(data):
@@ -49,6 +52,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if kind == b"IEND":
             return
         at = end + 4
+    else:
+        raise BadDocument(f"PNG: more than {MAX_CHUNKS} chunks")
     raise BadDocument(f"PNG: the file ends at byte {len(data)} in the middle of a chunk")
 
 

@@ -89,6 +89,43 @@ def test_lying_exif_is_refused_in_words(tiff: bytes, message: str) -> None:
         carried_texts(webp)
 
 
+def webp(*structures: bytes) -> bytes:
+    body = b"".join(b"EXIF" + struct.pack("<I", len(each)) + each + b"\0" * (len(each) % 2) for each in structures)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+def test_entries_that_share_one_long_text_are_read_up_to_a_limit_also_where_it_is_empty() -> None:
+    entries, length = 1000, 100_000
+    begin = 8 + 2 + 12 * entries + 4
+    directory = struct.pack("<H", entries) + struct.pack("<HHII", MAKE, 2, length, begin) * entries + bytes(4)
+    with pytest.raises(BadDocument, match="bytes of text"):
+        carried_texts(webp(b"II*\0" + struct.pack("<I", 8) + directory + bytes(length)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x89PNG\r\n\x1a\n" + (b"\0\0\0\0abCd" + bytes(4)) * 100_001,
+        b"RIFF" + bytes(4) + b"WEBP" + (b"abcd" + bytes(4)) * 100_001,
+        b"\xff\xd8" + b"\xff\xe2\0\2" * 100_001,
+    ],
+)
+def test_endless_pieces_are_refused(data: bytes) -> None:
+    with pytest.raises(BadDocument, match="more than 100000"):
+        carried_texts(data)
+
+
+def test_of_several_exif_structures_the_first_is_read() -> None:
+    one, other = (
+        b"II*\0" + struct.pack("<IHHHII", 8, 1, MAKE, 2, 20, 26) + bytes(4) + text
+        for text in (b'prompt:{"1": {}}\0\0\0\0', b'prompt:{"2": {}}\0\0\0\0')
+    )
+    assert carried_texts(webp(one, other)) == {"prompt": '{"1": {}}'}
+    segments = (b"Exif\0\0" + each for each in (one, other))
+    jpeg = b"\xff\xd8" + b"".join(b"\xff\xe1" + struct.pack(">H", 2 + len(each)) + each for each in segments)
+    assert carried_texts(jpeg) == {"prompt": '{"1": {}}'}
+
+
 SEEDS = [
     picture("WEBP", {MAKE: 'workflow:{"nodes":[]}', MODEL: 'prompt:{"1":{}}'}),
     picture("JPEG", {MAKE: 'workflow:{"nodes":[]}', MODEL: 'prompt:{"1":{}}'}),
