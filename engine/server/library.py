@@ -39,15 +39,15 @@ class Library:
     root: Path
 
     def names(self) -> list[str]:
-        """Every name, sorted."""
+        """Every name with a version, sorted; a folder may be empty: its last version was deleted, or never came."""
         if not self.root.is_dir():
             return []
-        return sorted(each.name for each in self.root.iterdir() if each.is_dir() and NAME.fullmatch(each.name))
+        return sorted(each.name for each in self.root.iterdir() if NAME.fullmatch(each.name) and any(_versions(each)))
 
     def versions(self, name: str) -> list[int]:
         """The versions of a name, oldest first; raises `MissingFile` where there is none."""
         folder = self._folder(name)
-        found = [int(each.stem) for each in folder.glob("*.json") if each.stem.isdecimal()] if folder.is_dir() else []
+        found = _versions(folder)
         if not found:
             raise MissingFile(name, "there is no stored workflow of that name")
         return sorted(found)
@@ -55,7 +55,7 @@ class Library:
     def save(self, stored: Stored) -> Stored:
         """Keep it as the next version of its name."""
         folder = make_folder(self._folder(stored.name))
-        last = max((int(each.stem) for each in folder.glob("*.json") if each.stem.isdecimal()), default=0)
+        last = max(_versions(folder), default=0)
         content = {**asdict(stored), "saved_at": time.time()}
         del content["version"]
         data = json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")
@@ -87,6 +87,11 @@ class Library:
         if not NAME.fullmatch(name) or name.endswith((".", " ")):
             raise BadValue("name", name, "1 to 100 letters, digits, spaces, dots, hyphens and underscores")
         return self.root / name
+
+
+def _versions(folder: Path) -> list[int]:
+    """The versions in a folder, in no order; none where there is no such folder."""
+    return [int(each.stem) for each in folder.glob("*.json") if each.stem.isdecimal()]
 
 
 def _listed(versions: Sequence[int]) -> str:

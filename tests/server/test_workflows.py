@@ -108,6 +108,15 @@ async def test_deleting_takes_a_version_or_all(serving: Serving) -> None:
         assert (await api.client.delete("/workflows/flat")).status == 404
 
 
+async def test_a_name_whose_only_version_is_deleted_is_gone_and_the_others_are_listed(serving: Serving) -> None:
+    async with serving() as api:
+        await saved(api)
+        await saved(api, "other")
+        assert (await api.client.delete("/workflows/flat?version=1")).status == 204
+        assert [each["name"] for each in (await api.json("/workflows"))["workflows"]] == ["other"]
+        assert (await api.get("/workflows/flat")).status == 404
+
+
 async def test_the_same_key_runs_once(serving: Serving) -> None:
     async with serving() as api:
         await saved(api)
