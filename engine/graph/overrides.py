@@ -1,10 +1,10 @@
 """`NODE.INPUT=VALUE`: which node and input are meant, and what the value is. NODE is an id, a title or a class."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.errors import BadValue, UnknownName
+from engine.errors import BadDocument, BadValue, UnknownName
+from engine.graph.document import parse_json
 from engine.graph.node import Node
 from engine.graph.workflow import Link, Workflow, as_link
 
@@ -80,8 +80,8 @@ def _read(workflow: Workflow, node_id: str, input_name: str, text: str, nodes: M
     if declared.type == "BOOLEAN" and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = parse_json(text)
+    except BadDocument:  # a bare word, or a number of more digits than are read: validation says what is wrong with it
         return text
     link: Link | None = as_link(value)
     return link or value

@@ -78,6 +78,8 @@ async def test_settings_by_title_go_beside_parameters(serving: Serving) -> None:
         ({"webhook": {"url": "file:///etc"}}, "webhook.url: 'file:///etc' is not allowed; expected an http or https"),
         ({"version": 9}, "flat version 9: is not stored; there are 1"),
         ({"parameters": {"colour": "red"}}, "color"),
+        ({"set": ["Canvas.color=" + "1" * 5000]}, "node 5 (EmptyImage).color"),
+        ({"set": ["Canvas.color=" + "[" * 20_000]}, "node 5 (EmptyImage).color"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused_by_name(serving: Serving, body: Any, message: str) -> None:
