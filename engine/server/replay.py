@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import UnknownJob
+from engine.errors import MissingFile, UnknownJob
 from engine.execution.replay import Recorded, Verdict, judged, output_of, what_differs, with_revisions
 from engine.graph.graph import Graph
 from engine.graph.lock import Difference, Lock, lock_of
@@ -107,7 +107,11 @@ def _judged(request: web.Request, job: Job) -> tuple[Verdict, Mapping[str, Any] 
     if record is None or not kept.is_file():
         return judged(None, found), record, _sources(job)
     path = _picture(request, record)
-    figures = compare(kept.read_bytes(), path.read_bytes(), request.app[SETTINGS].max_pixels)
+    try:
+        made = path.read_bytes()
+    except OSError as error:
+        raise MissingFile(path.name, "the replay's picture is no longer there to be compared") from error
+    figures = compare(kept.read_bytes(), made, request.app[SETTINGS].max_pixels)
     return judged(figures, found, asked["psnr"]), record, _sources(job)
 
 

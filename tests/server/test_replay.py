@@ -1,0 +1,30 @@
+"""Replays of pictures that other programs made, on stub nodes: what can go wrong behind the run."""
+
+import json
+from io import BytesIO
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from tests.server.conftest import Serving
+from tests.server.stubs import picture_graph
+
+
+def carrying() -> bytes:
+    """A black picture that carries the prompt of a black picture."""
+    texts, buffer = PngInfo(), BytesIO()
+    texts.add_text("prompt", json.dumps(picture_graph(0)))
+    Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=texts)
+    return buffer.getvalue()
+
+
+async def test_a_picture_that_is_deleted_before_the_verdict_is_a_404_that_says_so(serving: Serving) -> None:
+    async with serving() as api:
+        answer = await (await api.post("/replay", data=carrying())).json()
+        where = f"/replay/{answer['job_id']}"
+        before = await api.json(where)
+        assert (before["verdict"], [each["field"] for each in before["differences"]]) == ("identical", ["lock"])
+        (api.root / "output" / before["image"]["filename"]).unlink()
+        response = await api.get(where)
+        assert response.status == 404
+        assert "no longer there" in await response.text()
