@@ -344,6 +344,12 @@ def test_a_subgraph_inside_itself_is_refused() -> None:
         made([item(1, "x")], definitions={"subgraphs": [endless]})
 
 
+def test_a_small_file_that_draws_a_large_subgraph_very_often_is_refused() -> None:
+    large = {"id": "x", "nodes": [picture(at) for at in range(1000)], "links": [], "inputs": [], "outputs": []}
+    with pytest.raises(BadDocument, match="more than 50000 nodes in all"):
+        made([item(at, "x") for at in range(5000)], definitions={"subgraphs": [large]})
+
+
 def test_a_group_node_is_unfolded_with_its_widgets_in_order() -> None:
     group = {
         "nodes": [

@@ -37,9 +37,8 @@ def _apply(
     written: dict[Target, Any],
     declarations: Mapping[str, Declaration],
 ) -> None:
-    wires = [w for w in scope.drawing.wires.values() if w.origin == primitive.id and w.origin_slot == 0]
     targets: list[tuple[EditorNode, str]] = []
-    for wire in wires:
+    for wire in scope.drawing.leaving.get((primitive.id, 0), ()):
         node = scope.drawing.nodes.get(wire.target)
         if node is None:
             continue

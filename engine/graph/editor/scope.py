@@ -13,6 +13,7 @@ from engine.graph.editor.widgets import Declaration, declared_inputs, widget_typ
 
 DEEPEST = 64
 MOST_SCOPES = 10_000
+MOST_NODES = 50_000  # in all instances: a small file can draw a large subgraph very often
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +37,7 @@ def unfold(drawing: Drawing, declarations: Mapping[str, Declaration]) -> Scope:
     """The root scope with every instance opened below it."""
     root = Scope(drawing)
     waiting = [(root, 0)]
-    opened = 0
+    opened = copied = 0
     while waiting:
         scope, depth = waiting.pop()
         opened += 1
@@ -51,6 +52,9 @@ def unfold(drawing: Drawing, declarations: Mapping[str, Declaration]) -> Scope:
             if written is None:
                 continue
             inner = read_drawing(written, f"definitions.subgraphs[{node.type}]", scope.drawing.definitions)
+            copied += len(inner.nodes)
+            if copied > MOST_NODES:
+                raise BadDocument(f"the document's subgraph instances have more than {MOST_NODES} nodes in all")
             child = scope.children[node.id] = Scope(inner, f"{scope.id_of(node)}:", scope, node)
             waiting.append((child, depth + 1))
     for scope in list(every_scope(root)):
@@ -92,8 +96,8 @@ def is_promoted(scope: Scope, k: int, declarations: Mapping[str, Declaration]) -
     waiting = [(scope, k)]
     while waiting:
         inner, slot = waiting.pop()
-        for wire in inner.drawing.wires.values():
-            if wire.origin != INPUT_SIDE or wire.origin_slot != slot or wire.target not in inner.drawing.nodes:
+        for wire in inner.drawing.leaving.get((INPUT_SIDE, slot), ()):
+            if wire.target not in inner.drawing.nodes:
                 continue
             node = inner.drawing.nodes[wire.target]
             name = _input_name(node, wire.id, wire.target_slot)

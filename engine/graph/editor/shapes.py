@@ -1,6 +1,6 @@
 """The editor's file as records: scopes, nodes, slots, links. Both file versions; nothing about what nodes mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +73,8 @@ class Side:
 class Drawing:
     """One canvas: the whole file, or the inside of a subgraph definition.
 
-    `arrivals` are the links that no input names and the table alone knows, by target and slot.
+    `arrivals` are the links that no input names and the table alone knows, by target and slot; `leaving` are all, by
+    origin and slot.
     """
 
     nodes: Mapping[str, EditorNode]
@@ -82,6 +83,7 @@ class Drawing:
     outputs: tuple[Side, ...] = ()
     definitions: Mapping[str, Any] = field(default_factory=dict)
     arrivals: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    leaving: Mapping[tuple[str, int], Sequence[Wire]] = field(default_factory=dict)
 
     def wire_at(self, node: EditorNode, slot: int) -> Wire | None:
         """The link of an input: the one the slot names, else one only the table knows."""
@@ -96,6 +98,9 @@ def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, An
         wire for at, each in enumerate(_list(document, "links", place)) if (wire := _wire(each, f"{place}.links[{at}]"))
     ]
     named = {(node.id, slot.link) for node in nodes for slot in node.inputs}
+    leaving: dict[tuple[str, int], list[Wire]] = {}
+    for wire in {wire.id: wire for wire in wires}.values():
+        leaving.setdefault((wire.origin, wire.origin_slot), []).append(wire)
     definitions = dict(outer or {})
     for at, each in enumerate(_list(document.get("definitions") or {}, "subgraphs", place)):
         definitions[str(_object(each, f"{place}.definitions.subgraphs[{at}]").get("id"))] = each
@@ -106,6 +111,7 @@ def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, An
         tuple(_side(each) for each in _list(document, "outputs", place)),
         definitions,
         {(wire.target, wire.target_slot): wire.id for wire in wires if (wire.target, wire.id) not in named},
+        leaving,
     )
 
 
