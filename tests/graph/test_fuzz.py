@@ -1,6 +1,7 @@
 """Documents nobody meant: each is read or refused with a `BadDocument`, quickly, and nothing else comes out."""
 
 import contextlib
+import json
 import time
 from typing import Any
 
@@ -96,16 +97,32 @@ def test_prompts_are_drawn_or_refused(prompt: Any) -> None:
         pass
 
 
+LONG = 2000
+CHAIN = json.dumps(
+    {
+        "nodes": [
+            {"id": at, "type": "Reroute", "inputs": [{"name": "", "type": "*", "link": at}]} for at in range(LONG)
+        ]
+        + [
+            {"id": LONG + at, "type": "Add", "inputs": [{"name": "a", "type": "*", "link": LONG}]} for at in range(LONG)
+        ],
+        "links": [[at, at - 1, 0, at, 0, "*"] for at in range(1, LONG)] + [[LONG, LONG - 1, 0, LONG, 0, "*"]],
+    }
+)
+"""Many inputs at the end of one long way."""
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        CHAIN,
         "[" * 200_000,
         '{"a":' * 200_000,
         '{"1": {"class_type": "Add", "inputs": {"a": 1' + "0" * 100_000 + "}}}",
         '{"1": {"class_type": "' + "x" * 10_000_000 + '", "inputs": {}}}',
         '{"nodes": [' + ",".join(f'{{"id": {at}, "type": "Note"}}' for at in range(20_000)) + '], "links": []}',
     ],
-    ids=["lists", "objects", "digits", "letters", "notes"],
+    ids=["chain", "lists", "objects", "digits", "letters", "notes"],
 )
 def test_hostile_documents_take_less_than_a_second(text: str) -> None:
     began = time.process_time()

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from engine.graph.editor.groups import with_groups
-from engine.graph.editor.links import NOTES, VIRTUAL, Value, resolve
+from engine.graph.editor.links import NOTES, VIRTUAL, Known, Value, resolve
 from engine.graph.editor.primitives import primitive_values
 from engine.graph.editor.scope import Scope, every_scope, unfold
 from engine.graph.editor.shapes import EditorNode, read_drawing
@@ -52,6 +52,7 @@ class Conversion:
     now: datetime
     warnings: list[str] = field(default_factory=list)
     _places: dict[str, Places | None] = field(default_factory=dict)
+    _known: Known = field(default_factory=dict)
 
     def prompt(self) -> dict[str, Any]:
         """Every node that runs, with widget values first and links over them."""
@@ -88,7 +89,7 @@ class Conversion:
             self.warnings.append(f"node {scope.id_of(node)}: class {class_type!r} is unknown; its widgets are lost")
         inputs = self._widget_values(scope, node, places) if places is not None else {}
         for slot, each in enumerate(node.inputs):
-            origin = resolve(scope, node, slot)
+            origin = resolve(scope, node, slot, self._known)
             if isinstance(origin, Value):
                 inputs[each.name] = wrap(origin.value)
             elif origin is not None:

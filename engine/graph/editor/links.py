@@ -31,16 +31,30 @@ class _At:
     wanted: str
 
 
-def resolve(scope: Scope, node: EditorNode, slot: int) -> Link | Value | None:
-    """The origin of an input slot; None if nothing arrives there. A loop through virtual nodes is refused."""
+Known = dict[tuple[int, str, int, bool, str], Link | Value | None]
+"""Places that were passed on the way to an origin, with that origin: inputs that share a way walk it once."""
+
+
+def resolve(scope: Scope, node: EditorNode, slot: int, known: Known) -> Link | Value | None:
+    """The origin of an input slot; None if nothing arrives there. A loop through virtual nodes is refused.
+
+    `known` is filled, and belongs to one conversion.
+    """
     place: _At | Link | Value | None = _At(scope, node, slot, True, node.inputs[slot].type)
     visited: set[tuple[int, str, int, bool]] = set()
+    passed: Known = {}
     while isinstance(place, _At):
         mark = id(place.scope), place.node.id, place.slot, place.is_input
         if mark in visited:
             raise BadDocument(f"node {scope.id_of(node)} ({node.type}): its input runs in a circle of virtual nodes")
         visited.add(mark)
+        here = (*mark, place.wanted)
+        if here in known:
+            place = known[here]
+            break
+        passed[here] = None
         place = _behind_input(place) if place.is_input else _behind_output(place)
+    known.update(dict.fromkeys(passed, place))
     return place
 
 
