@@ -14,12 +14,14 @@ from engine.graph.lock import CHUNK, Lock, named_samplers
 from engine.graph.node import Hidden
 from engine.models.memory.device import best_device, compute_dtype
 from engine.sampling import SCHEDULES, SOLVERS, find_schedule, find_solver
+from engine.sampling.plugins import content_of
 from nodes.widgets import OLD_GRAPHS
 
 __all__ = ["LockInput", "environment", "known_revisions", "locked", "sealed"]
 
 LockInput = Annotated[Lock | None, Hidden("LOCK")]
 PACKAGES = ("sigmagraph", "torch", "transformers", "safetensors", "numpy", "pillow")
+KINDS = {"sampler_name": "sampler", "scheduler": "schedule"}
 FINDERS: Mapping[str, Callable[..., Any]] = {"sampler_name": find_solver, "scheduler": find_schedule}
 
 
@@ -33,16 +35,17 @@ def sealed(lock: Lock, prompt: Mapping[str, Any]) -> Lock:
     return lock.completed(revisions(named_samplers(prompt, lock)), environment())
 
 
-def revisions(names: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """The revision behind every sampler and schedule name; those of node packs have none."""
-    found: dict[str, int] = {}
+def revisions(names: Iterable[tuple[str, str]]) -> dict[str, int | str]:
+    """The revision behind every sampler and schedule name, with the file of those from outside; packs' have none."""
+    found: dict[str, int | str] = {}
     for kind, name in names:
         with suppress(UnknownName):
-            found[name] = FINDERS[kind](name, OLD_GRAPHS).revision
+            revision, content = FINDERS[kind](name, OLD_GRAPHS).revision, content_of(KINDS[kind], name)
+            found[name] = f"{revision} {content}" if content else revision
     return found
 
 
-def known_revisions() -> dict[str, int]:
+def known_revisions() -> dict[str, int | str]:
     """All names there are, for a front that has no sampler to ask."""
     names = [("sampler_name", name) for name in SOLVERS] + [("scheduler", name) for name in SCHEDULES]
     return revisions(names)

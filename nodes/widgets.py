@@ -1,10 +1,12 @@
 """Widgets that several sampling nodes share, and what a bare sampler name means in a graph."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated
 
 from engine.graph.node import Options, Range, Tooltip
 from engine.sampling import SCHEDULES, SOLVERS
+from engine.sampling.plugins import content_of
 
 __all__ = ["OLD_GRAPHS", "Fraction", "GuidanceScale", "SamplerName", "ScheduleName", "Steps"]
 
@@ -33,9 +35,15 @@ GuidanceScale = Annotated[
     Tooltip("How strongly the image follows the prompt; 1 leaves the negative out."),
 ]
 SamplerName = Annotated[
-    str, Options(sampler_names), Tooltip("The rule of each step; `sigmagraph samplers` lists them.")
+    str,
+    Options(sampler_names, content=partial(content_of, "sampler")),
+    Tooltip("The rule of each step; `sigmagraph samplers` lists them."),
 ]
-ScheduleName = Annotated[str, Options(schedule_names), Tooltip("How the noise levels are spread over the steps.")]
+ScheduleName = Annotated[
+    str,
+    Options(schedule_names, content=partial(content_of, "schedule")),
+    Tooltip("How the noise levels are spread over the steps."),
+]
 Fraction = Annotated[
     float, Range(0.0, 1.0, step=0.01), Tooltip("The part of the way that is gone; below 1 the latent shows through.")
 ]

@@ -103,7 +103,7 @@ def output_of(recorded: Recorded, graph: Graph) -> str:
 
 
 def with_revisions(
-    lock: Lock, prompt: Mapping[str, Any], known: Mapping[str, int], versions: Mapping[str, str]
+    lock: Lock, prompt: Mapping[str, Any], known: Mapping[str, int | str], versions: Mapping[str, str]
 ) -> Lock:
     """The lock completed with what a worker told about itself."""
     used = {name: known[name] for _, name in named_samplers(prompt, lock) if name in known}

@@ -91,7 +91,9 @@ class Keys:
             content = self.services.content_hash(path)
             self.files.setdefault(vertex.id, []).append((path, content))
             return f"{name!r}#{content}"
-        return f"{name!r}={encode(value)}"
+        behind = declared.choices.content if declared is not None and declared.choices is not None else None
+        content = behind(value) if behind is not None and isinstance(value, str) else ""
+        return f"{name!r}={encode(value)}#{content}" if content else f"{name!r}={encode(value)}"
 
     def _fingerprint(self, vertex: GraphNode) -> str:
         """`IS_CHANGED`: its answer is part of the key; an exception counts as "changes always"."""

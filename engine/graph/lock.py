@@ -30,7 +30,8 @@ SAMPLER_INPUTS = ("sampler_name", "scheduler")
 class Lock:
     """What made the output of node `output`: every node behind it, every file they read, and where they ran.
 
-    `nodes`: id -> `class schema.revision`. `files`: `folder/name` -> content hash. `samplers`: name -> revision.
+    `nodes`: id -> `class schema.revision`. `files`: `folder/name` -> content hash. `samplers`: name -> revision,
+    for one from outside followed by a digest of its file.
     `environment`: versions, device, precision. `image` is the place in the batch.
     """
 
@@ -38,11 +39,11 @@ class Lock:
     graph: str
     nodes: Mapping[str, str]
     files: Mapping[str, str] = field(default_factory=dict)
-    samplers: Mapping[str, int] = field(default_factory=dict)
+    samplers: Mapping[str, int | str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     image: int = 0
 
-    def completed(self, samplers: Mapping[str, int], environment: Mapping[str, str]) -> "Lock":
+    def completed(self, samplers: Mapping[str, int | str], environment: Mapping[str, str]) -> "Lock":
         """With what the graph cannot know."""
         return replace(self, samplers=dict(samplers), environment=dict(environment))
 

@@ -65,11 +65,13 @@ class Range:
 class Options:
     """A combo: a list, or a function of the services (or of nothing) that is asked each time the list is needed.
 
-    `named` writes the newer wire form `["COMBO", {"options": [...]}]` instead of `[[...]]`.
+    `named` writes the newer wire form `["COMBO", {"options": [...]}]` instead of `[[...]]`. `content` gives a digest of
+    what stands behind a choice where its name does not say that, else nothing; it enters the cache key.
     """
 
     choices: Sequence[Choice] | Callable[[Services], Sequence[Choice]] | Callable[[], Sequence[Choice]]
     named: bool = False
+    content: Callable[[str], str] | None = None
 
     def list(self, services: Services | None) -> list[Choice]:
         """The options now; a function that needs services gives none without them."""

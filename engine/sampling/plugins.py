@@ -4,15 +4,21 @@ Importing such a module runs its `@solver` and `@schedule` decorators, which is 
 ever comes from where an operator points; a graph or a weight file cannot name one.
 """
 
+import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
 from engine.errors import BadValue, MissingFile
+from engine.sampling.schedules import SCHEDULES
+from engine.sampling.solver import SOLVERS
 
 GROUP = "sigmagraph.samplers"
+_CONTENTS: dict[str, str] = {}  # what came from outside, "sampler NAME" or "schedule NAME" -> digest of its file
 
 
 def load_file(path: Path) -> ModuleType:
@@ -29,7 +35,8 @@ def load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _noting(path):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
@@ -40,5 +47,26 @@ def load_installed() -> list[str]:
     """Import every installed package's entry point of the group `sigmagraph.samplers`; returns their names."""
     found = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     for point in found:
-        point.load()
+        spec = importlib.util.find_spec(point.module)
+        with _noting(Path(spec.origin) if spec is not None and spec.origin else None):
+            point.load()
     return [point.name for point in found]
+
+
+def content_of(kind: str, name: str) -> str:
+    """A digest of the file that a `sampler` or `schedule` came from; empty for ours, whose revision says it all.
+
+    `name` may carry a revision. Only the file that registers counts, not what it imports.
+    """
+    return _CONTENTS.get(f"{kind} {name.partition('@')[0]}", "")
+
+
+@contextmanager
+def _noting(path: Path | None) -> Iterator[None]:
+    """Whatever is registered meanwhile came from this file."""
+    before = {"sampler": set(SOLVERS), "schedule": set(SCHEDULES)}
+    content = path.read_bytes() if path is not None and path.is_file() else b""
+    yield
+    digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+    for kind, names in (("sampler", SOLVERS), ("schedule", SCHEDULES)):
+        _CONTENTS.update({f"{kind} {name}": digest for name in set(names) - before[kind]})

@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from engine.graph.node import Node
 from engine.graph.validate import validate
 from engine.graph.workflow import Workflow
 from engine.jobs.job import Job, State
+from engine.jobs.settings import DAY_S
 from engine.server.compare import compare
 from engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
 from engine.server.documents import Incoming, changed, read_incoming, recorded_of
@@ -52,8 +55,7 @@ async def replay(request: web.Request) -> web.Response:
     }
     job_id = await submitted(request, incoming, now, [target], meta, "replay")
     if recorded.picture is not None:
-        folder = await asyncio.to_thread(make_folder, _kept(request, job_id).parent)
-        await asyncio.to_thread(write_file, folder / _kept(request, job_id).name, recorded.picture)
+        await asyncio.to_thread(_keep, request, job_id, recorded.picture)
     return await _answer(request, await jobs.wait(job_id, request[OWNER], wait_s))
 
 
@@ -128,6 +130,18 @@ def _picture(request: web.Request, record: Mapping[str, Any]) -> Path:
 
 def _kept(request: web.Request, job_id: str) -> Path:
     return folders(request).temp_dir / KEPT / job_id
+
+
+def _keep(request: web.Request, job_id: str, picture: bytes) -> None:
+    """The recorded picture until its job is forgotten; those of jobs forgotten by now go."""
+    path = _kept(request, job_id)
+    folder = make_folder(path.parent)
+    oldest = time.time() - request.app[SETTINGS].keep_days * DAY_S
+    for other in folder.iterdir():
+        with suppress(FileNotFoundError):  # another replay's thread was faster
+            if other.stat().st_mtime < oldest:
+                other.unlink()
+    write_file(path, picture)
 
 
 def _written(found: list[Difference]) -> list[dict[str, Any]]:

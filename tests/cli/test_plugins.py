@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.serving import CHECKOUT, Server
 
@@ -69,6 +70,26 @@ def test_a_sampler_in_a_file_runs_in_a_graph(home: Path, plugin: str, txt2img: C
     done = sigmagraph(*arguments, "--plugin", plugin)
     assert done.returncode == 0, done.stderr
     assert (home / "out/picture_00001_.png").is_file()
+
+
+def test_a_changed_file_gives_a_new_picture_and_is_named(home: Path, plugin: str, txt2img: Callable[..., Any]) -> None:
+    path = home / "workflow.json"
+    path.write_text(json.dumps(txt2img(sampler_name="halfway")))
+    shared = ["--home", str(home), "--plugin", plugin]
+    run = ["run", str(path), "--output", str(home / "out"), "--cache", "memory=1GiB,disk=1GiB", *shared]
+    assert sigmagraph(*run).returncode == 0
+    before = home / "out/picture_00001_.png"
+    Path(plugin).write_text(PLUGIN.replace("(sigma_next / sigma)", "(sigma_next / sigma) ** 0.9"))
+    assert sigmagraph(*run).returncode == 0
+    assert load_image(before) != load_image(home / "out/picture_00002_.png")
+    verdict = sigmagraph("replay", str(before), "--output", str(home / "again"), *shared)
+    assert re.search(r"samplers.halfway: was '1 \w{16}', now '1 \w{16}'", verdict.stdout)
+
+
+def load_image(path: Path) -> bytes:
+    """The pixels, without what the file says of itself."""
+    with Image.open(path) as image:
+        return image.tobytes()
 
 
 def test_a_sampler_in_a_file_is_listed_with_the_others(home: Path, plugin: str) -> None:

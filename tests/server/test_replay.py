@@ -1,6 +1,8 @@
 """Replays of pictures that other programs made, on stub nodes: what can go wrong behind the run."""
 
 import json
+import os
+import time
 from io import BytesIO
 
 from PIL import Image
@@ -28,3 +30,13 @@ async def test_a_picture_that_is_deleted_before_the_verdict_is_a_404_that_says_s
         response = await api.get(where)
         assert response.status == 404
         assert "no longer there" in await response.text()
+
+
+async def test_recorded_pictures_of_forgotten_replays_are_deleted(serving: Serving) -> None:
+    async with serving(keep_days=2) as api:
+        first, second = [(await (await api.post("/replay", data=carrying())).json())["job_id"] for _ in range(2)]
+        kept = api.root / "temp/.replays"
+        three_days_ago = time.time() - 3 * 86_400
+        os.utime(kept / first, (three_days_ago, three_days_ago))
+        third = (await (await api.post("/replay", data=carrying())).json())["job_id"]
+        assert {path.name for path in kept.iterdir()} == {second, third}
