@@ -7,8 +7,6 @@ ever comes from where an operator points; a graph or a weight file cannot name o
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -34,12 +32,13 @@ def load_file(path: Path) -> ModuleType:
         raise BadValue("plugin", str(path), "a Python file, its name ending in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    before = _registered()
     try:
-        with _noting(path):
-            spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
+    _note(before, module)
     return module
 
 
@@ -47,9 +46,8 @@ def load_installed() -> list[str]:
     """Import every installed package's entry point of the group `sigmagraph.samplers`; returns their names."""
     found = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     for point in found:
-        spec = importlib.util.find_spec(point.module)
-        with _noting(Path(spec.origin) if spec is not None and spec.origin else None):
-            point.load()
+        before = _registered()
+        _note(before, point.load())
     return [point.name for point in found]
 
 
@@ -61,12 +59,13 @@ def content_of(kind: str, name: str) -> str:
     return _CONTENTS.get(f"{kind} {name.partition('@')[0]}", "")
 
 
-@contextmanager
-def _noting(path: Path | None) -> Iterator[None]:
-    """Whatever is registered meanwhile came from this file."""
-    before = {"sampler": set(SOLVERS), "schedule": set(SCHEDULES)}
-    content = path.read_bytes() if path is not None and path.is_file() else b""
-    yield
-    digest = hashlib.blake2b(content, digest_size=8).hexdigest()
-    for kind, names in (("sampler", SOLVERS), ("schedule", SCHEDULES)):
-        _CONTENTS.update({f"{kind} {name}": digest for name in set(names) - before[kind]})
+def _registered() -> set[str]:
+    return {f"sampler {name}" for name in SOLVERS} | {f"schedule {name}" for name in SCHEDULES}
+
+
+def _note(before: set[str], loaded: object) -> None:
+    """Whatever was registered since `before` came from the file of `loaded`, a module or something in one."""
+    module = loaded if isinstance(loaded, ModuleType) else sys.modules.get(getattr(loaded, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    digest = hashlib.blake2b(Path(file).read_bytes() if file else b"", digest_size=8).hexdigest()
+    _CONTENTS.update(dict.fromkeys(_registered() - before, digest))

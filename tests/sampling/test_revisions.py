@@ -339,9 +339,14 @@ def test_19_an_image_depends_on_its_batch_by_its_noise_alone_and_with_counters_n
     alone, batch = torch.zeros(1, 1, 4, 4), torch.zeros(3, 1, 4, 4)
     sigmas = [1.0, 0.7, 0.4, 0.1, 0.0]
 
+    def curved(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+        """Correctly rounded operations alone: softmax may differ in the last bit with size and threads."""
+        denoised = x / (x * x + (1.0 + sigma))
+        return Prediction(denoised, denoised)
+
     def first_images(name: str, revision: int, source: NoiseSource) -> tuple[Tensor, Tensor]:
         solver = find_solver(name, revision)
-        one, many = (sample(bumps, latent, sigmas, FLOW, solver, noise=source) for latent in (alone, batch))
+        one, many = (sample(curved, latent, sigmas, FLOW, solver, noise=source) for latent in (alone, batch))
         return one, many[:1]
 
     assert not torch.allclose(*first_images("euler_ancestral", 1, Comfy(3)), atol=1e-3)
