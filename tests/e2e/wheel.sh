@@ -13,6 +13,7 @@ git archive HEAD | tar -x -C "$folder/source"
 rm -rf "$folder/source"
 "$python" -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q "$folder"/dist/*.whl
+python=$folder/venv/bin/python  # the one given may be named relative to the checkout
 cd "$folder/elsewhere"
 workflow=$folder/venv/share/sigmagraph/workflows/txt2img.json
 "$folder/venv/bin/sigmagraph" run "$workflow" --set KSampler.steps=4
