@@ -13,9 +13,9 @@ from engine.errors import UnknownName
 from engine.graph.lock import CHUNK, Lock, named_samplers
 from engine.graph.node import Hidden
 from engine.models.memory.device import best_device, compute_dtype
-from engine.sampling import SCHEDULES, SOLVERS, find_schedule, find_solver
+from engine.sampling import find_schedule, find_solver
 from engine.sampling.plugins import content_of
-from nodes.widgets import OLD_GRAPHS
+from nodes.widgets import OLD_GRAPHS, sampler_names, schedule_names
 
 __all__ = ["LockInput", "environment", "known_revisions", "locked", "sealed"]
 
@@ -47,8 +47,8 @@ def revisions(names: Iterable[tuple[str, str]]) -> dict[str, int | str]:
 
 def known_revisions() -> dict[str, int | str]:
     """All names there are, for a front that has no sampler to ask."""
-    names = [("sampler_name", name) for name in SOLVERS] + [("scheduler", name) for name in SCHEDULES]
-    return revisions(names)
+    samplers, schedules = sampler_names(), schedule_names()
+    return revisions([("sampler_name", name) for name in samplers] + [("scheduler", name) for name in schedules])
 
 
 def environment() -> dict[str, str]:

@@ -8,7 +8,16 @@ from engine.graph.node import Options, Range, Tooltip
 from engine.sampling import SCHEDULES, SOLVERS
 from engine.sampling.plugins import content_of
 
-__all__ = ["OLD_GRAPHS", "Fraction", "GuidanceScale", "SamplerName", "ScheduleName", "Steps"]
+__all__ = [
+    "OLD_GRAPHS",
+    "Fraction",
+    "GuidanceScale",
+    "SamplerName",
+    "ScheduleName",
+    "Steps",
+    "sampler_names",
+    "schedule_names",
+]
 
 OLD_GRAPHS = 1  # the revision that a bare sampler or schedule name means: what graphs from elsewhere were made with
 

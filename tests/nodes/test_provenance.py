@@ -1,0 +1,16 @@
+import pytest
+
+from engine.execution.replay import with_revisions
+from engine.graph.lock import Lock
+from nodes.provenance import environment, known_revisions, sealed
+from nodes.widgets import sampler_names, schedule_names
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule"),
+    [*((name, "simple") for name in sampler_names()), *(("euler", name) for name in schedule_names())],
+)
+def test_a_front_completes_a_lock_as_the_worker_did(sampler: str, schedule: str) -> None:
+    prompt = {"5": {"class_type": "KSampler", "inputs": {"sampler_name": sampler, "scheduler": schedule}}}
+    lock = Lock(output="5", graph="", nodes={"5": "KSampler 1.1"})
+    assert with_revisions(lock, prompt, known_revisions(), environment()) == sealed(lock, prompt)
