@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-__all__ = ["cache_rules", "find_frontend", "frontend_routes", "send"]
+__all__ = ["cache_rules", "find_frontend", "frontend_routes", "inside", "send"]
 
 TYPES = {
     ".js": "text/javascript",
@@ -45,6 +45,22 @@ def send(path: Path) -> web.FileResponse:
     return web.FileResponse(path, headers={"Content-Type": content_type(path.name)})
 
 
+def inside(root: Path, name: str) -> Path | None:
+    """The file or folder that a client's relative `name` means below `root`, or None where it leads anywhere else.
+
+    The path is judged by where it ends, not by how it is spelt: `//etc`, `/%2Fetc`, `..` and links out of the folder all
+    resolve to a place that is not below `root`.
+    """
+    if not name or "\0" in name or "\\" in name:
+        return None
+    folder = root.resolve()
+    try:
+        path = (folder / name).resolve()
+    except (OSError, RuntimeError):  # a name too long for the file system; a link that leads to itself
+        return None
+    return path if path != folder and path.is_relative_to(folder) else None
+
+
 def frontend_routes(root: Path | None) -> list[web.RouteDef]:
     """`/` and every path no other route took, as files below `root`; there is no fall-back to the index page."""
 
@@ -56,10 +72,9 @@ def frontend_routes(root: Path | None) -> list[web.RouteDef]:
         return response
 
     async def file(request: web.Request) -> web.StreamResponse:
-        parts = PurePosixPath(request.match_info["path"]).parts
-        if root is None or not parts or ".." in parts or "/" in parts or "\0" in request.match_info["path"]:
+        path = inside(root, request.match_info["path"]) if root is not None else None
+        if path is None:
             raise web.HTTPNotFound
-        path = root.joinpath(*parts)
         if path.is_dir():
             raise web.HTTPForbidden
         if not path.is_file():
