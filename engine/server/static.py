@@ -48,8 +48,8 @@ def send(path: Path) -> web.FileResponse:
 def inside(root: Path, name: str) -> Path | None:
     """The file or folder that a client's relative `name` means below `root`, or None where it leads anywhere else.
 
-    The path is judged by where it ends, not by how it is spelt: `//etc`, `/%2Fetc`, `..` and links out of the folder all
-    resolve to a place that is not below `root`.
+    The path is judged by where it ends, not by how it is spelt: `//etc`, `/%2Fetc`, `..` and links out of the folder
+    all resolve to a place that is not below `root`.
     """
     if not name or "\0" in name or "\\" in name:
         return None

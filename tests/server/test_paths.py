@@ -9,7 +9,8 @@ from tests.server.conftest import Api, Serving
 
 SECRET = "outside every folder"
 SPELLINGS = (
-    "//{path}", "///{path}", "/%2F{path}", "/%2f%2f{path}", "/{path}", "/a/..//{path}", "/x/../../..{path}", "/%2e%2e{path}",
+    "//{path}", "///{path}", "/%2F{path}", "/%2f%2f{path}", "/{path}", "/a/..//{path}", "/x/../../..{path}",
+    "/%2e%2e{path}",
     "/../../../../../../..{path}", "/..%2f..%2f..%2f..%2f..%2f..{path}", "/%5c{path}", "/assets/%2F{path}",
     "/%E2%80%A4%E2%80%A4{path}", "/index.html%00{path}", "/link{path}",
 )  # fmt: skip
