@@ -13,13 +13,13 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from engine.execution.cache import MemoryCache
-from engine.execution.run import execute
-from engine.graph.plan import plan
-from engine.graph.validate import validate
-from engine.server.context import FOLDERS
-from engine.server.endpoints.endpoint import Endpoint
-from engine.server.endpoints.values import read_values
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.engine.server.context import FOLDERS
+from sigmagraph.engine.server.endpoints.endpoint import Endpoint
+from sigmagraph.engine.server.endpoints.values import read_values
 from tests.server.endpoints.conftest import LARGE, SMALL, Served, serving
 from tests.server.endpoints.stub import NODES
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.models import load_checkpoint
+from sigmagraph.engine.models import load_checkpoint
 
 SIDE, PICTURES, SEED = 128, 96, 20260101
 

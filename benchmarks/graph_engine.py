@@ -15,13 +15,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
-from engine.execution import events
-from engine.execution.cache import MemoryCache
-from engine.execution.run import execute
-from engine.graph.document import parse_workflow
-from engine.graph.node import Node, Range, Socket, UiResult, node
-from engine.graph.plan import plan
-from engine.graph.validate import validate
+from sigmagraph.engine.execution import events
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.node import Node, Range, Socket, UiResult, node
+from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.validate import validate
 
 Document = dict[str, Any]
 MOST_US = 50.0  # a node of the 10-node chain, first run

@@ -24,16 +24,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from engine.execution.cache import MemoryCache
-from engine.execution.folders import Folders
-from engine.execution.run import execute
-from engine.execution.scheduler import Scheduler
-from engine.graph.document import load_workflow
-from engine.graph.node import Node, UiResult, node
-from engine.graph.plan import Plan, plan
-from engine.graph.validate import validate
-from nodes import NODES
-from nodes.types import Image
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.graph.document import load_workflow
+from sigmagraph.engine.graph.node import Node, UiResult, node
+from sigmagraph.engine.graph.plan import Plan, plan
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.types import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ROOT / "workflows" / "txt2img.json"

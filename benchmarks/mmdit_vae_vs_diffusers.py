@@ -19,10 +19,10 @@ from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from engine.models.arch.mmdit import MMDiT, MMDiTShape
-from engine.models.arch.vae import Autoencoder, VaeShape
-from engine.models.files.read import StoredTensor
-from engine.models.files.rename import mmdit_from_diffusers, vae_from_diffusers
+from sigmagraph.engine.models.arch.mmdit import MMDiT, MMDiTShape
+from sigmagraph.engine.models.arch.vae import Autoencoder, VaeShape
+from sigmagraph.engine.models.files.read import StoredTensor
+from sigmagraph.engine.models.files.rename import mmdit_from_diffusers, vae_from_diffusers
 
 Forward = Callable[[], Tensor]
 LARGEST_DIFFERENCE = 2e-4  # of the output's rms, float32; the two must compute the same thing to be compared

@@ -21,16 +21,16 @@ from typing import Any
 import torch
 
 from benchmarks.jobs import recovery
-from engine.execution.cache import MemoryCache
-from engine.execution.folders import Folders
-from engine.execution.run import execute
-from engine.graph.document import load_workflow, parse_workflow
-from engine.graph.editor import convert, drawn
-from engine.graph.lock import lock_of
-from engine.graph.plan import plan
-from engine.graph.validate import validate
-from nodes import NODES, resuming
-from nodes.provenance import sealed
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.graph.document import load_workflow, parse_workflow
+from sigmagraph.engine.graph.editor import convert, drawn
+from sigmagraph.engine.graph.lock import lock_of
+from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.nodes import NODES, resuming
+from sigmagraph.nodes.provenance import sealed
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from engine.sampling import SOLVERS
+from sigmagraph.engine.sampling import SOLVERS
 from tests.sampling import recorded
 from tests.sampling.closed_form import measured_order
 from tests.sampling.recorded import NARROW_TABLES, SAMPLERS, WIDE_TABLES, Outcome

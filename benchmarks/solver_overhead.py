@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.sampling import Comfy, Prediction, edm, find_solver, sample
+from sigmagraph.engine.sampling import Comfy, Prediction, edm, find_solver, sample
 from tests.oracles import k_diffusion_sampling
 
 VE = edm(0.03, 14.6)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from engine.errors import DuplicateName, UnknownName
+from sigmagraph.engine.errors import DuplicateName, UnknownName
 
 T = TypeVar("T")
 

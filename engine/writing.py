@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from engine.errors import WriteFailed
+from sigmagraph.engine.errors import WriteFailed
 
 __all__ = ["make_folder", "write_file", "write_new"]
 

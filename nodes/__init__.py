@@ -1,8 +1,8 @@
 """The built-in node library, one file per family. Thin: the work is in `engine`."""
 
-from engine.graph.node import Node
-from engine.registry import Registry
-from nodes import (
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.registry import Registry
+from sigmagraph.nodes import (
     adapters,
     conditioning,
     custom_sampling,

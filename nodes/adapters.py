@@ -3,11 +3,11 @@
 import logging
 from typing import Annotated, Any
 
-from engine.errors import BadValue
-from engine.graph.node import FileIn, Output, Range, Tooltip, node
-from engine.models import Adapter, load_adapter
-from engine.models import Clip as ClipValue
-from nodes.types import Clip, Engine, Model
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import FileIn, Output, Range, Tooltip, node
+from sigmagraph.engine.models import Adapter, load_adapter
+from sigmagraph.engine.models import Clip as ClipValue
+from sigmagraph.nodes.types import Clip, Engine, Model
 
 __all__ = ["NODES"]
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.graph.comfy_class import Border, Translation
-from engine.models.conditioning import Conditioning
-from nodes.types import LatentValue
+from sigmagraph.engine.graph.comfy_class import Border, Translation
+from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.nodes.types import LatentValue
 
 __all__ = ["border"]
 

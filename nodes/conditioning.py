@@ -2,8 +2,8 @@
 
 from typing import Annotated, Literal
 
-from engine.graph.node import Multiline, Options, Output, Range, Tooltip, node
-from nodes.types import Clip, Conditioning, present
+from sigmagraph.engine.graph.node import Multiline, Options, Output, Range, Tooltip, node
+from sigmagraph.nodes.types import Clip, Conditioning, present
 
 __all__ = ["NODES"]
 

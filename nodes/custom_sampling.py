@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from engine.graph.node import Options, Output, Range, Tooltip, node
-from engine.sampling import Comfy, NoiseSource, Silent, Unguided, find_solver
-from engine.sampling.guidance_rules import DualCfg, PerpNeg
-from nodes.denoising import Pair, denoised_latent, in_model_space
-from nodes.resuming import Unfinished
-from nodes.types import (
+from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
+from sigmagraph.engine.sampling import Comfy, NoiseSource, Silent, Unguided, find_solver
+from sigmagraph.engine.sampling.guidance_rules import DualCfg, PerpNeg
+from sigmagraph.nodes.denoising import Pair, denoised_latent, in_model_space
+from sigmagraph.nodes.resuming import Unfinished
+from sigmagraph.nodes.types import (
     Conditioning,
     Guider,
     GuiderValue,
@@ -19,7 +19,7 @@ from nodes.types import (
     Seed,
     Sigmas,
 )
-from nodes.widgets import OLD_GRAPHS, GuidanceScale, SamplerName
+from sigmagraph.nodes.widgets import OLD_GRAPHS, GuidanceScale, SamplerName
 
 __all__ = ["NODES"]
 

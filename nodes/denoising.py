@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.errors import BadPrediction, BadValue
-from engine.graph.kept import Kept
-from engine.graph.node import Progress
-from engine.graph.results import Joinable
-from engine.models.value import Model, Question, predict_together
-from engine.sampling import Ask, Denoiser, NoiseSource, Solver, ask_steps
-from nodes.resuming import resumed
-from nodes.types import LatentValue
+from sigmagraph.engine.errors import BadPrediction, BadValue
+from sigmagraph.engine.graph.kept import Kept
+from sigmagraph.engine.graph.node import Progress
+from sigmagraph.engine.graph.results import Joinable
+from sigmagraph.engine.models.value import Model, Question, predict_together
+from sigmagraph.engine.sampling import Ask, Denoiser, NoiseSource, Solver, ask_steps
+from sigmagraph.nodes.resuming import resumed
+from sigmagraph.nodes.types import LatentValue
 
 __all__ = ["Pair", "Sampling", "denoised_latent", "in_model_space"]
 

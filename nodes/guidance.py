@@ -4,12 +4,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from engine.graph.node import Extra, Output, Range, Tooltip, node
-from engine.models.conditioning import Conditioning as ConditioningValue
-from engine.models.value import Model as ModelValue
-from engine.sampling.guidance import Cfg
-from engine.sampling.guidance_rules import Apg, CfgZeroStar, PerpNegCombination, Rescale, SkipLayer
-from nodes.types import Conditioning, Model
+from sigmagraph.engine.graph.node import Extra, Output, Range, Tooltip, node
+from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
+from sigmagraph.engine.models.value import Model as ModelValue
+from sigmagraph.engine.sampling.guidance import Cfg
+from sigmagraph.engine.sampling.guidance_rules import Apg, CfgZeroStar, PerpNegCombination, Rescale, SkipLayer
+from sigmagraph.nodes.types import Conditioning, Model
 
 __all__ = ["NODES"]
 

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.graph.lock import Lock
-from engine.graph.node import FileIn, Range, Tooltip, UiResult, node
-from engine.writing import write_new
-from nodes.naming import series
-from nodes.pictures import png_bytes, read_picture
-from nodes.provenance import LockInput, locked
-from nodes.types import BatchSize, Document, Engine, Image, Mask, PictureInfo
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.lock import Lock
+from sigmagraph.engine.graph.node import FileIn, Range, Tooltip, UiResult, node
+from sigmagraph.engine.writing import write_new
+from sigmagraph.nodes.naming import series
+from sigmagraph.nodes.pictures import png_bytes, read_picture
+from sigmagraph.nodes.provenance import LockInput, locked
+from sigmagraph.nodes.types import BatchSize, Document, Engine, Image, Mask, PictureInfo
 
 __all__ = ["NODES"]
 

@@ -8,10 +8,10 @@ import torch
 from PIL.Image import Resampling, fromarray
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.graph.node import Options, Range, node
-from engine.sampling.resize import METHODS, middle, resized
-from nodes.types import Image
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import Options, Range, node
+from sigmagraph.engine.sampling.resize import METHODS, middle, resized
+from sigmagraph.nodes.types import Image
 
 __all__ = ["NODES"]
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import torch
 
-from engine.errors import BadValue
-from engine.graph.node import Range, Tooltip, node
-from nodes.types import NO_VAE, BatchSize, Image, Latent, LatentValue, Vae, present
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import Range, Tooltip, node
+from sigmagraph.nodes.types import NO_VAE, BatchSize, Image, Latent, LatentValue, Vae, present
 
 __all__ = ["NODES"]
 

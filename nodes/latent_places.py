@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.graph.node import Extra, Output, Range, Socket, Tooltip, node
-from engine.sampling.resize import resized
-from nodes.types import Latent, LatentValue, Mask
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import Extra, Output, Range, Socket, Tooltip, node
+from sigmagraph.engine.sampling.resize import resized
+from sigmagraph.nodes.types import Latent, LatentValue, Mask
 
 __all__ = ["NODES", "cycled"]
 

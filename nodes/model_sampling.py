@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from engine.errors import BadValue
-from engine.graph.node import Options, Range, Tooltip, node
-from engine.sampling import Parameterisation, continuous_v, edm, flux, sd3, sdxl
-from engine.sampling.levels import ContinuousLevels, FlowLevels
-from engine.sampling.parameterisation import Target, lcm
-from nodes.types import Model
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
+from sigmagraph.engine.sampling import Parameterisation, continuous_v, edm, flux, sd3, sdxl
+from sigmagraph.engine.sampling.levels import ContinuousLevels, FlowLevels
+from sigmagraph.engine.sampling.parameterisation import Target, lcm
+from sigmagraph.nodes.types import Model
 
 __all__ = ["NODES"]
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from engine.errors import BadValue, WriteFailed
-from engine.writing import make_folder
+from sigmagraph.engine.errors import BadValue, WriteFailed
+from sigmagraph.engine.writing import make_folder
 
 __all__ = ["Series", "series"]
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from engine.errors import MissingFile, UnreadableImage
+from sigmagraph.engine.errors import MissingFile, UnreadableImage
 
 __all__ = ["MAX_PIXELS", "png_bytes", "read_picture"]
 

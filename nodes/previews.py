@@ -16,9 +16,9 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from engine.graph.node import Progress, Tooltip, UiResult, node
-from nodes.pictures import png_bytes
-from nodes.types import Image
+from sigmagraph.engine.graph.node import Progress, Tooltip, UiResult, node
+from sigmagraph.nodes.pictures import png_bytes
+from sigmagraph.nodes.types import Image
 
 __all__ = ["NODES", "Encoded", "Previewer", "latent_picture"]
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import torch
 
-from engine.errors import UnknownName
-from engine.graph.lock import CHUNK, Lock, named_samplers
-from engine.graph.node import Hidden
-from engine.models.memory.device import best_device, compute_dtype
-from engine.sampling import find_schedule, find_solver
-from engine.sampling.plugins import content_of
-from nodes.widgets import OLD_GRAPHS, sampler_names, schedule_names
+from sigmagraph.engine.errors import UnknownName
+from sigmagraph.engine.graph.lock import CHUNK, Lock, named_samplers
+from sigmagraph.engine.graph.node import Hidden
+from sigmagraph.engine.models.memory.device import best_device, compute_dtype
+from sigmagraph.engine.sampling import find_schedule, find_solver
+from sigmagraph.engine.sampling.plugins import content_of
+from sigmagraph.nodes.widgets import OLD_GRAPHS, sampler_names, schedule_names
 
 __all__ = ["LockInput", "environment", "known_revisions", "locked", "sealed"]
 

@@ -15,11 +15,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from engine.graph.kept import Kept, Log
-from engine.graph.node import Hidden
-from engine.sampling import Recording
-from engine.sampling.solver import Prediction
-from nodes.provenance import environment
+from sigmagraph.engine.graph.kept import Kept, Log
+from sigmagraph.engine.graph.node import Hidden
+from sigmagraph.engine.sampling import Recording
+from sigmagraph.engine.sampling.solver import Prediction
+from sigmagraph.nodes.provenance import environment
 
 __all__ = ["KeptPredictions", "Unfinished", "resumed"]
 

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from engine.errors import BadValue
-from engine.graph.node import Options, Range, Tooltip, node
-from engine.sampling import find_solver
-from nodes.types import Model, Sampler, SamplerValue
-from nodes.widgets import OLD_GRAPHS, SamplerName
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
+from sigmagraph.engine.sampling import find_solver
+from sigmagraph.nodes.types import Model, Sampler, SamplerValue
+from sigmagraph.nodes.widgets import OLD_GRAPHS, SamplerName
 
 __all__ = ["NODES"]
 

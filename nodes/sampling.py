@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from engine.graph.node import Options, Output, Range, Tooltip, node
-from engine.sampling import Comfy, Silent, cut, find_schedule, find_solver, run_sigmas
-from nodes.denoising import Sampling, denoised_latent
-from nodes.resuming import Unfinished
-from nodes.types import Conditioning, Latent, Model, Seed
-from nodes.widgets import OLD_GRAPHS, Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
+from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
+from sigmagraph.engine.sampling import Comfy, Silent, cut, find_schedule, find_solver, run_sigmas
+from sigmagraph.nodes.denoising import Sampling, denoised_latent
+from sigmagraph.nodes.resuming import Unfinished
+from sigmagraph.nodes.types import Conditioning, Latent, Model, Seed
+from sigmagraph.nodes.widgets import OLD_GRAPHS, Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
 
 __all__ = ["NODES"]
 

@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import Annotated
 
-from engine.errors import BadValue
-from engine.graph.node import Options, Range, Tooltip, node
-from engine.sampling import find_schedule, run_sigmas
-from engine.sampling.searched import GITS_COEFFICIENT, OPTIMAL, gits, optimal_steps
-from engine.sampling.spacings import Span
-from nodes.types import Latent, Model, Sigmas
-from nodes.widgets import OLD_GRAPHS, Fraction, ScheduleName, Steps
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
+from sigmagraph.engine.sampling import find_schedule, run_sigmas
+from sigmagraph.engine.sampling.searched import GITS_COEFFICIENT, OPTIMAL, gits, optimal_steps
+from sigmagraph.engine.sampling.spacings import Span
+from sigmagraph.nodes.types import Latent, Model, Sigmas
+from sigmagraph.nodes.widgets import OLD_GRAPHS, Fraction, ScheduleName, Steps
 
 __all__ = ["NODES"]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated
 
-from engine.errors import BadValue
-from engine.graph.node import Options, Output, Range, Tooltip, node
-from nodes.types import Model, Sigmas, SigmasValue
-from nodes.widgets import Fraction
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
+from sigmagraph.nodes.types import Model, Sigmas, SigmasValue
+from sigmagraph.nodes.widgets import Fraction
 
 __all__ = ["NODES"]
 

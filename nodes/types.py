@@ -6,12 +6,12 @@ from typing import Annotated, Any, TypeVar
 
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.graph.node import Hidden, Range, Services, Socket, Tooltip
-from engine.models import value
-from engine.models.conditioning import Conditioning as ConditioningValue
-from engine.models.text.clip import Clip as ClipValue
-from engine.sampling import Denoiser, NoiseSource, Solver
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import Hidden, Range, Services, Socket, Tooltip
+from sigmagraph.engine.models import value
+from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
+from sigmagraph.engine.models.text.clip import Clip as ClipValue
+from sigmagraph.engine.sampling import Denoiser, NoiseSource, Solver
 
 __all__ = [
     "NO_VAE",

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated
 
-from engine.graph.node import Options, Range, Tooltip
-from engine.sampling import SCHEDULES, SOLVERS
-from engine.sampling.plugins import content_of
+from sigmagraph.engine.graph.node import Options, Range, Tooltip
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS
+from sigmagraph.engine.sampling.plugins import content_of
 
 __all__ = [
     "OLD_GRAPHS",

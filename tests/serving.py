@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-COMMAND = [sys.executable, "-c", "from engine.cli.app import main; main()", "serve"]
+COMMAND = [sys.executable, "-c", "from sigmagraph.engine.cli.app import main; main()", "serve"]
 PATIENCE_S = 120.0
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import WriteFailed
-from engine.writing import make_folder, write_file, write_new
+from sigmagraph.engine.errors import WriteFailed
+from sigmagraph.engine.writing import make_folder, write_file, write_new
 
 
 def numbered() -> list[str]:

@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
+from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
 
 WORDS = ("red", "green", "blue", "circle", "square", "large", "small", "left", "right", "a", "on", "the")
 VOCABULARY = 64

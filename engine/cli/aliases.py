@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from engine.errors import BadValue, MissingFile
+from sigmagraph.engine.errors import BadValue, MissingFile
 
 __all__ = ["FILE", "read_aliases"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import (
+from sigmagraph.engine.cli import (
     check,
     compare,
     endpoints,
@@ -21,7 +21,7 @@ from engine.cli import (
     samplers,
     serve,
 )
-from engine.errors import EngineError
+from sigmagraph.engine.errors import EngineError
 
 __all__ = ["app", "main"]
 
@@ -33,7 +33,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except EngineError as error:
-            from engine.cli.console import complain, remark
+            from sigmagraph.engine.cli.console import complain, remark
 
             complain(error)
             for line in fetch.advice(error):

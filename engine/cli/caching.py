@@ -6,13 +6,13 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from engine.execution.cache import MemoryCache
-from engine.execution.disk import DiskTier
-from engine.execution.packing import Packer, Packing
-from engine.execution.settings import CacheSettings
-from engine.execution.store import Store
-from engine.models.conditioning import Conditioning
-from nodes.types import LatentValue
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.disk import DiskTier
+from sigmagraph.engine.execution.packing import Packer, Packing
+from sigmagraph.engine.execution.settings import CacheSettings
+from sigmagraph.engine.execution.store import Store
+from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.nodes.types import LatentValue
 
 __all__ = ["PACKING", "open_store"]
 

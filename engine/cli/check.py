@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.plugins import Plugins
-from engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.plugins import Plugins
+from sigmagraph.engine.cli.workspace import Home, workspace
 
 __all__ = ["check"]
 
@@ -20,8 +20,8 @@ def check(
     plugins: Plugins = None,
 ) -> None:
     """Validate a workflow without running it."""
-    from engine.cli.console import remark, warn
-    from engine.cli.overrides import override
+    from sigmagraph.engine.cli.console import remark, warn
+    from sigmagraph.engine.cli.overrides import override
 
     space = workspace(home)
     document = space.load(workflow)

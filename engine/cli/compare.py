@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.plugins import Plugins
-from engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.plugins import Plugins
+from sigmagraph.engine.cli.workspace import Home, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine.cli.comparison.cells import Cell, Outcome
-    from engine.execution.events import Event
+    from sigmagraph.engine.cli.comparison.cells import Cell, Outcome
+    from sigmagraph.engine.execution.events import Event
 
 __all__ = ["compare"]
 
@@ -37,8 +37,8 @@ def compare(
     plugins: Plugins = None,
 ) -> None:
     """Run every combination; write a contact sheet, a work-precision plot, the sigma curves and a CSV."""
-    from engine.cli.comparison.cells import Cell, run_cells
-    from engine.cli.overrides import override
+    from sigmagraph.engine.cli.comparison.cells import Cell, run_cells
+    from sigmagraph.engine.cli.overrides import override
 
     counts = _counts(steps)
     rules, spacings = _parts("--samplers", samplers), _parts("--schedules", schedules)
@@ -59,7 +59,7 @@ class _Bars:
     def __init__(self, total: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        from engine.cli.console import say
+        from sigmagraph.engine.cli.console import say
 
         console = say()
         columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
@@ -81,18 +81,18 @@ class _Bars:
 
 def _write(folder: Path, outcomes: "list[Outcome]", exact: "Outcome") -> None:
     """The files, each whole or not at all; then what failed."""
-    from engine.cli.comparison.measures import csv_bytes, distances
-    from engine.cli.comparison.sheet import contact_sheet
-    from engine.cli.console import out, remark, warn
-    from engine.errors import NodeFailed
-    from engine.writing import write_file
+    from sigmagraph.engine.cli.comparison.measures import csv_bytes, distances
+    from sigmagraph.engine.cli.comparison.sheet import contact_sheet
+    from sigmagraph.engine.cli.console import out, remark, warn
+    from sigmagraph.engine.errors import NodeFailed
+    from sigmagraph.engine.writing import write_file
 
     if exact.latent is None:
         raise NodeFailed("reference", str(exact.cell), exact.problem)
     away = distances(outcomes, exact.latent)
     files = {"contact_sheet.png": contact_sheet(outcomes), "cells.csv": csv_bytes(outcomes, away)}
     if find_spec("matplotlib") is not None:
-        from engine.cli.comparison.plots import sigma_curves, work_precision
+        from sigmagraph.engine.cli.comparison.plots import sigma_curves, work_precision
 
         files["work_precision.png"] = work_precision(outcomes, away, exact.cell)
         files["sigmas.png"] = sigma_curves(outcomes)
@@ -107,7 +107,7 @@ def _write(folder: Path, outcomes: "list[Outcome]", exact: "Outcome") -> None:
 
 def _parts(option: str, text: str) -> list[str]:
     """Samplers or schedules; `name@1` is what a graph means by the bare name."""
-    from engine.errors import BadValue
+    from sigmagraph.engine.errors import BadValue
 
     names = list(dict.fromkeys(name.removesuffix("@1") for name in _names(text)))
     if not names:
@@ -120,7 +120,7 @@ def _names(text: str) -> list[str]:
 
 
 def _counts(text: str) -> list[int]:
-    from engine.errors import BadValue
+    from sigmagraph.engine.errors import BadValue
 
     words = _names(text)
     if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
@@ -129,8 +129,8 @@ def _counts(text: str) -> list[int]:
 
 
 def _reference(text: str, most_steps: int) -> "Cell":
-    from engine.cli.comparison.cells import Cell
-    from engine.errors import BadValue
+    from sigmagraph.engine.cli.comparison.cells import Cell
+    from sigmagraph.engine.errors import BadValue
 
     sampler, _, rest = text.partition("/")
     schedule, _, count = rest.partition("/")

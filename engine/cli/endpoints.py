@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.workspace import Home, workspace
-from engine.shipped import SHIPPED
+from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = ["ENDPOINTS", "VARIABLE", "endpoints"]
 
@@ -30,8 +30,8 @@ def listing(context: typer.Context, folder: Folder = None) -> None:
         return
     from rich.table import Table
 
-    from engine.cli.console import out
-    from engine.server.endpoints.endpoint import load_endpoints
+    from sigmagraph.engine.cli.console import out
+    from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
 
     table = Table("slug", "title", "graph", "parameters", "price", box=None, pad_edge=False)
     for slug, each in load_endpoints(folder or ENDPOINTS).items():
@@ -44,8 +44,8 @@ def listing(context: typer.Context, folder: Folder = None) -> None:
 @endpoints.command("check")
 def check(folder: Folder = None, demo: Demo = False) -> None:
     """Hold every manifest against its graph and the nodes; exit code 1 where something is wrong."""
-    from engine.cli.console import out, remark
-    from engine.server.endpoints.endpoint import declaration_problems, load_endpoints
+    from sigmagraph.engine.cli.console import out, remark
+    from sigmagraph.engine.server.endpoints.endpoint import declaration_problems, load_endpoints
 
     found = load_endpoints(folder or ENDPOINTS, is_demo=demo)
     nodes = workspace().nodes
@@ -67,14 +67,14 @@ def attempt(
     home: Home = None,
 ) -> None:
     """Run one call here, without a server, and print the paths of its pictures."""
-    from engine.cli.report import Report
-    from engine.errors import InvalidWorkflow, UnknownName
-    from engine.execution.cache import MemoryCache
-    from engine.execution.run import execute
-    from engine.graph.plan import plan
-    from engine.server.endpoints.endpoint import load_endpoints
-    from engine.server.endpoints.translation import translated
-    from engine.server.endpoints.values import read_values
+    from sigmagraph.engine.cli.report import Report
+    from sigmagraph.engine.errors import InvalidWorkflow, UnknownName
+    from sigmagraph.engine.execution.cache import MemoryCache
+    from sigmagraph.engine.execution.run import execute
+    from sigmagraph.engine.graph.plan import plan
+    from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
+    from sigmagraph.engine.server.endpoints.translation import translated
+    from sigmagraph.engine.server.endpoints.values import read_values
 
     found = load_endpoints(folder or ENDPOINTS, is_demo=demo)
     if slug not in found:
@@ -96,7 +96,7 @@ def attempt(
 
 def _read(settings: list[str]) -> dict[str, Any]:
     """`steps=4` is a number, `prompt=a cat` a text; what is no JSON is taken as it stands."""
-    from engine.errors import BadValue
+    from sigmagraph.engine.errors import BadValue
 
     values: dict[str, Any] = {}
     for setting in settings:

@@ -5,8 +5,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from engine.cli.workspace import Home, workspace
-from engine.errors import EngineError, FetchFailed, InvalidWorkflow, UnknownName
+from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.errors import EngineError, FetchFailed, InvalidWorkflow, UnknownName
 
 __all__ = ["SETS", "fetch"]
 
@@ -69,7 +69,7 @@ def fetch(
     """
     from rich.table import Table
 
-    from engine.cli.console import out, remark
+    from sigmagraph.engine.cli.console import out, remark
 
     if not names:
         table = Table("name", "brings", box=None, pad_edge=False)
@@ -110,7 +110,7 @@ def bring(source: Source, target: Path) -> None:
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
 
-    from engine.writing import make_folder
+    from sigmagraph.engine.writing import make_folder
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; our message says it once
     page = f"https://huggingface.co/{source.repository}"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.workspace import Home, workspace
 
 if TYPE_CHECKING:
-    from engine.jobs.accounts import Account, Accounts
+    from sigmagraph.engine.jobs.accounts import Account, Accounts
 
 __all__ = ["keys"]
 
@@ -35,7 +35,7 @@ def create(
     home: Home = None,
 ) -> None:
     """Make a key and print it: the only time that it is shown."""
-    from engine.cli.console import out, remark
+    from sigmagraph.engine.cli.console import out, remark
 
     async def work(accounts: "Accounts") -> "tuple[str, Account]":
         return await accounts.create(
@@ -57,7 +57,7 @@ def listing(database: Database = None, home: Home = None) -> None:
     """Every key with its credits."""
     from rich.table import Table
 
-    from engine.cli.console import out
+    from sigmagraph.engine.cli.console import out
 
     async def work(accounts: "Accounts") -> "list[Account]":
         return list(await accounts.list())
@@ -74,7 +74,7 @@ def listing(database: Database = None, home: Home = None) -> None:
 @keys.command("revoke")
 def revoke(key: KeyId, database: Database = None, home: Home = None) -> None:
     """Withdraw a key: it opens nothing any more."""
-    from engine.cli.console import remark
+    from sigmagraph.engine.cli.console import remark
 
     account = _with_accounts(home, database, lambda accounts: accounts.revoke(key))
     remark(f"key {account.id} of {account.name} is revoked")
@@ -89,7 +89,7 @@ def credit(
     home: Home = None,
 ) -> None:
     """Give credits, and print the balance."""
-    from engine.cli.console import out
+    from sigmagraph.engine.cli.console import out
 
     account = _with_accounts(home, database, lambda accounts: accounts.credit(key, _micro(amount), reason))
     out().print(f"{account.credits / 1e6:g}", markup=False)
@@ -97,7 +97,7 @@ def credit(
 
 def _micro(credits: float) -> int:
     """Credits as whole millionths; a number that is none is refused."""
-    from engine.errors import BadValue
+    from sigmagraph.engine.errors import BadValue
 
     if not math.isfinite(credits):
         raise BadValue("credits", credits, "a finite number")
@@ -106,10 +106,10 @@ def _micro(credits: float) -> int:
 
 def _with_accounts(home: Path | None, database: str | None, work: "Callable[[Accounts], Awaitable[Any]]") -> Any:
     """What `work` gives, with the accounts of the server's database."""
-    from engine.jobs.accounts import Accounts
-    from engine.jobs.settings import StoreSettings
-    from engine.jobs.store import Store
-    from engine.writing import make_folder
+    from sigmagraph.engine.jobs.accounts import Accounts
+    from sigmagraph.engine.jobs.settings import StoreSettings
+    from sigmagraph.engine.jobs.store import Store
+    from sigmagraph.engine.writing import make_folder
 
     place = workspace(home).home.resolve()
     url = database or f"sqlite:///{make_folder(place / 'user') / 'jobs.sqlite'}"

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.errors import BadValue
-from engine.graph.node import Input, Node
-from engine.graph.workflow import Link, Workflow, WorkflowNode
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import Input, Node
+from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 
 __all__ = ["first_manifest", "slug_of"]
 

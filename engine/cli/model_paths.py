@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from engine.errors import BadValue, MissingFile
+from sigmagraph.engine.errors import BadValue, MissingFile
 
 __all__ = ["extra_folders"]
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from engine.cli.workspace import Home, workspace
-from engine.errors import EngineError
+from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.errors import EngineError
 
 __all__ = ["models"]
 
@@ -14,7 +14,7 @@ def models(home: Home = None) -> None:
     """List the weight files; only headers are read."""
     from rich.table import Table
 
-    from engine.cli.console import out, remark
+    from sigmagraph.engine.cli.console import out, remark
 
     space = workspace(home)
     table = Table("folder", "file", "size", "holds", box=None, pad_edge=False)
@@ -31,8 +31,8 @@ def models(home: Home = None) -> None:
 
 def _content(path: Path) -> str:
     """The parts of a file in words, or what is wrong with it."""
-    from engine.models.files.detect import find_parts
-    from engine.models.files.read import open_weights
+    from sigmagraph.engine.models.files.detect import find_parts
+    from sigmagraph.engine.models.files.read import open_weights
 
     try:
         return find_parts(open_weights(path)).listing()

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.plugins import Plugins
-from engine.cli.workspace import Home, Workspace, workspace
+from sigmagraph.engine.cli.plugins import Plugins
+from sigmagraph.engine.cli.workspace import Home, Workspace, workspace
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from engine.graph.node import Node
+    from sigmagraph.engine.graph.node import Node
 
 __all__ = ["nodes"]
 
@@ -23,7 +23,7 @@ def nodes(
     plugins: Plugins = None,
 ) -> None:
     """List the nodes, or show one."""
-    from engine.cli.console import out
+    from sigmagraph.engine.cli.console import out
 
     space = workspace(home)
     if name is None:

@@ -1,5 +1,5 @@
 """`--set NODE.INPUT=VALUE` on the command line: the rules are the graph layer's."""
 
-from engine.graph.overrides import override
+from sigmagraph.engine.graph.overrides import override
 
 __all__ = ["override"]

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.execution.folders import Folders
-from engine.jobs.job import LOCAL
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.jobs.job import LOCAL
 
 __all__ = ["folders_of", "output_dirs"]
 

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.execution.folders import Folders
-from engine.execution.packs import Pack, load_packs, offered_modules
-from engine.graph.comfy_facade import as_class
-from engine.graph.node import Node
-from engine.models.files.read import open_weights
-from engine.models.load import load_checkpoint, load_diffusion_model
-from engine.models.memory.device import best_device, host_free_bytes
-from nodes import NODES
-from nodes.borders import border
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.packs import Pack, load_packs, offered_modules
+from sigmagraph.engine.graph.comfy_facade import as_class
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.models.files.read import open_weights
+from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model
+from sigmagraph.engine.models.memory.device import best_device, host_free_bytes
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.borders import border
 
 __all__ = ["load_custom_nodes"]
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.plugins import Plugins
-from engine.cli.workspace import CacheBudget, CustomNodes, Home, workspace
+from sigmagraph.engine.cli.plugins import Plugins
+from sigmagraph.engine.cli.workspace import CacheBudget, CustomNodes, Home, workspace
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must stay quick
     from rich.table import Table
 
-    from engine.execution.describe import Line
+    from sigmagraph.engine.execution.describe import Line
 
 __all__ = ["plan"]
 
@@ -27,10 +27,10 @@ def plan(
     plugins: Plugins = None,
 ) -> None:
     """Print what would run, what is cached, and what each node needs."""
-    from engine.cli.console import out, remark, warn
-    from engine.cli.overrides import override
-    from engine.execution.describe import describe
-    from engine.graph.plan import plan as planned
+    from sigmagraph.engine.cli.console import out, remark, warn
+    from sigmagraph.engine.cli.overrides import override
+    from sigmagraph.engine.execution.describe import describe
+    from sigmagraph.engine.graph.plan import plan as planned
 
     space = workspace(home, None, custom_nodes)
     document = space.load(workflow)

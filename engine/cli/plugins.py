@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.errors import BadValue, EngineError
+from sigmagraph.engine.errors import BadValue, EngineError
 
 __all__ = ["Plugins", "load_plugins", "load_what_loads"]
 
@@ -33,7 +33,7 @@ def load_what_loads(files: Sequence[Path], report: Callable[[EngineError], None]
 
 def _parts(files: Sequence[Path]) -> Iterator[Part]:
     """What there is to load: where it was named, its name, and how."""
-    from engine.sampling.plugins import GROUP, load_file, load_installed
+    from sigmagraph.engine.sampling.plugins import GROUP, load_file, load_installed
 
     yield "installed packages", GROUP, load_installed
     for file in files:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.endpoints import ENDPOINTS, VARIABLE
-from engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.endpoints import ENDPOINTS, VARIABLE
+from sigmagraph.engine.cli.workspace import Home, workspace
 
 __all__ = ["publish"]
 
@@ -22,11 +22,11 @@ def publish(
     home: Home = None,
 ) -> None:
     """Write a first manifest from a graph: every number, choice and text that the graph sets becomes a parameter."""
-    from engine.cli.console import out, remark
-    from engine.cli.manifests import first_manifest, slug_of
-    from engine.errors import WriteFailed
-    from engine.server.endpoints.endpoint import load_endpoint
-    from engine.writing import make_folder
+    from sigmagraph.engine.cli.console import out, remark
+    from sigmagraph.engine.cli.manifests import first_manifest, slug_of
+    from sigmagraph.engine.errors import WriteFailed
+    from sigmagraph.engine.server.endpoints.endpoint import load_endpoint
+    from sigmagraph.engine.writing import make_folder
 
     space = workspace(home)
     document = space.load(workflow)

@@ -6,20 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.cli.endpoints import ENDPOINTS
-from engine.cli.owners import output_dirs
-from engine.errors import MissingFile, WriteFailed
-from engine.execution.folders import Folders
-from engine.jobs.job import Job
-from engine.jobs.service import JobService
-from engine.server.endpoints.accounts import StoredAccounts
-from engine.server.endpoints.context import SOURCE, Published
-from engine.server.endpoints.endpoint import load_endpoints
-from engine.server.endpoints.telling import teller
-from engine.server.keys import StoredKeys
-from engine.server.posting import told
-from engine.server.settings import Settings
-from engine.shipped import SHIPPED
+from sigmagraph.engine.cli.endpoints import ENDPOINTS
+from sigmagraph.engine.cli.owners import output_dirs
+from sigmagraph.engine.errors import MissingFile, WriteFailed
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.jobs.job import Job
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.server.endpoints.accounts import StoredAccounts
+from sigmagraph.engine.server.endpoints.context import SOURCE, Published
+from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
+from sigmagraph.engine.server.endpoints.telling import teller
+from sigmagraph.engine.server.keys import StoredKeys
+from sigmagraph.engine.server.posting import told
+from sigmagraph.engine.server.settings import Settings
+from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = ["published", "words"]
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.plugins import Plugins
-from engine.cli.workspace import Home, Workspace, workspace
+from sigmagraph.engine.cli.plugins import Plugins
+from sigmagraph.engine.cli.workspace import Home, Workspace, workspace
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must not load torch
-    from engine.execution.replay import Comparison, Recorded, Verdict
-    from engine.graph.graph import Graph
-    from engine.graph.lock import Lock
-    from engine.graph.workflow import Workflow
+    from sigmagraph.engine.execution.replay import Comparison, Recorded, Verdict
+    from sigmagraph.engine.graph.graph import Graph
+    from sigmagraph.engine.graph.lock import Lock
+    from sigmagraph.engine.graph.workflow import Workflow
 
 __all__ = ["replay"]
 
@@ -34,11 +34,11 @@ def replay(
     plugins: Plugins = None,
 ) -> None:
     """Make a recorded picture again. Exit code 0: identical or within tolerance; 3: different."""
-    from engine.cli.console import warn
-    from engine.execution.replay import judged, output_of, what_differs
-    from engine.graph.lock import lock_of
-    from engine.graph.overrides import override
-    from nodes.provenance import sealed
+    from sigmagraph.engine.cli.console import warn
+    from sigmagraph.engine.execution.replay import judged, output_of, what_differs
+    from sigmagraph.engine.graph.lock import lock_of
+    from sigmagraph.engine.graph.overrides import override
+    from sigmagraph.nodes.provenance import sealed
 
     space = workspace(home, output)
     recorded = _read(space, file)
@@ -60,9 +60,9 @@ def replay(
 
 
 def _read(space: Workspace, file: Path) -> "Recorded":
-    from engine.cli.stored import stored_workflow
-    from engine.errors import MissingFile
-    from engine.execution.replay import Recorded, read_recorded
+    from sigmagraph.engine.cli.stored import stored_workflow
+    from sigmagraph.engine.errors import MissingFile
+    from sigmagraph.engine.execution.replay import Recorded, read_recorded
 
     stored = stored_workflow(space.home, file)
     if stored is not None:
@@ -76,10 +76,10 @@ def _read(space: Workspace, file: Path) -> "Recorded":
 
 def _run(space: Workspace, graph: "Graph", changed: "Workflow", target: str, lock: "Lock | None") -> Path | None:
     """Run it without any cached result; the picture that answers to the recorded one."""
-    from engine.cli.report import Report
-    from engine.execution.cache import MemoryCache
-    from engine.execution.run import execute
-    from engine.graph.plan import plan
+    from sigmagraph.engine.cli.report import Report
+    from sigmagraph.engine.execution.cache import MemoryCache
+    from sigmagraph.engine.execution.run import execute
+    from sigmagraph.engine.graph.plan import plan
 
     space.require_output()
     extra = {"extra_pnginfo": {"workflow": changed.editor}} if changed.editor is not None else {}
@@ -92,7 +92,7 @@ def _run(space: Workspace, graph: "Graph", changed: "Workflow", target: str, loc
 
 
 def _comparison(recorded: "Recorded", made: Path | None) -> "Comparison | None":
-    from engine.server.compare import compare
+    from sigmagraph.engine.server.compare import compare
 
     if recorded.picture is None or made is None:
         return None
@@ -100,7 +100,7 @@ def _comparison(recorded: "Recorded", made: Path | None) -> "Comparison | None":
 
 
 def _say_dry(differences: list[str], *, as_json: bool) -> None:
-    from engine.cli.console import out
+    from sigmagraph.engine.cli.console import out
 
     if as_json:
         out().print_json(json.dumps({"dry_run": True, "differences": differences}))
@@ -111,7 +111,7 @@ def _say_dry(differences: list[str], *, as_json: bool) -> None:
 
 
 def _say(verdict: "Verdict", made: Path | None, *, as_json: bool) -> None:
-    from engine.cli.console import out
+    from sigmagraph.engine.cli.console import out
 
     if as_json:
         out().print_json(json.dumps(verdict.written() | {"picture": str(made) if made else None}))

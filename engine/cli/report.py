@@ -8,9 +8,9 @@ from types import TracebackType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from engine.cli.console import out, say
-from engine.cli.workspace import Workspace
-from engine.execution.events import Event, NodeFinished, NodeProgress
+from sigmagraph.engine.cli.console import out, say
+from sigmagraph.engine.cli.workspace import Workspace
+from sigmagraph.engine.execution.events import Event, NodeFinished, NodeProgress
 
 __all__ = ["Report"]
 

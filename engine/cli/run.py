@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.plugins import Plugins
-from engine.cli.workspace import CacheBudget, CustomNodes, Home, WatchEdits, workspace
+from sigmagraph.engine.cli.plugins import Plugins
+from sigmagraph.engine.cli.workspace import CacheBudget, CustomNodes, Home, WatchEdits, workspace
 
 __all__ = ["run"]
 
@@ -28,12 +28,12 @@ def run(
     plugins: Plugins = None,
 ) -> None:
     """Run a workflow and print the path of each picture."""
-    from engine.cli.console import warn
-    from engine.cli.overrides import override
-    from engine.cli.report import Report
-    from engine.execution.run import execute
-    from engine.execution.trace import Trace
-    from engine.graph.plan import plan
+    from sigmagraph.engine.cli.console import warn
+    from sigmagraph.engine.cli.overrides import override
+    from sigmagraph.engine.cli.report import Report
+    from sigmagraph.engine.execution.run import execute
+    from sigmagraph.engine.execution.trace import Trace
+    from sigmagraph.engine.graph.plan import plan
 
     space = workspace(home, output, custom_nodes, watches_edits=watch_edits)
     document = space.load(workflow)

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.plugins import Plugins
+from sigmagraph.engine.cli.plugins import Plugins
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from engine.sampling import Schedule, Solver
-    from engine.sampling.solver import Option
+    from sigmagraph.engine.sampling import Schedule, Solver
+    from sigmagraph.engine.sampling.solver import Option
 
 __all__ = ["samplers"]
 
@@ -21,9 +21,9 @@ def samplers(
     plugins: Plugins = None,
 ) -> None:
     """List the samplers: order, evaluations per step, noise, options, revision, source."""
-    from engine.cli.console import out
-    from engine.errors import UnknownName
-    from engine.sampling import SCHEDULES, SOLVERS, find_schedule, find_solver
+    from sigmagraph.engine.cli.console import out
+    from sigmagraph.engine.errors import UnknownName
+    from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, find_schedule, find_solver
 
     if name is None:
         out().print(_schedules() if schedules else _samplers())
@@ -41,7 +41,7 @@ def samplers(
 
 
 def _samplers() -> "Table":
-    from engine.sampling import SOLVERS
+    from sigmagraph.engine.sampling import SOLVERS
 
     table = _table("sampler", "order", "evaluations", "noise", "options", "revision", "source")
     for name in sorted(SOLVERS):
@@ -53,7 +53,7 @@ def _samplers() -> "Table":
 
 
 def _schedules() -> "Table":
-    from engine.sampling import SCHEDULES
+    from sigmagraph.engine.sampling import SCHEDULES
 
     table = _table("schedule", "options", "revision", "source")
     for name in sorted(SCHEDULES):
@@ -65,7 +65,7 @@ def _schedules() -> "Table":
 
 def _describe(part: "Solver | Schedule", *words: str) -> None:
     """One part: what it is, its options with their limits, and what became of each revision."""
-    from engine.cli.console import out
+    from sigmagraph.engine.cli.console import out
 
     for line in (f"{part.name}@{part.revision}", *words, part.source, part.remark):
         if line:

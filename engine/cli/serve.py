@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.workspace import Home, workspace
-from engine.shipped import SHIPPED
+from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.shipped import SHIPPED
 
 if TYPE_CHECKING:
-    from engine.server.settings import Settings
+    from sigmagraph.engine.server.settings import Settings
 
 __all__ = ["serve"]
 
@@ -73,12 +73,12 @@ def serve(
     given = {name: value for name, value in locals().items() if name not in ("config", "print_config", "open_browser")}
     settings = _settings(config, given | {"open": open_browser})
     if print_config:
-        from engine.cli.console import out
-        from engine.server.settings import as_toml
+        from sigmagraph.engine.cli.console import out
+        from sigmagraph.engine.server.settings import as_toml
 
         out().print(as_toml(settings), end="", markup=False, soft_wrap=True)
         return
-    from engine.cli.serving import run
+    from sigmagraph.engine.cli.serving import run
 
     run(settings)
 
@@ -87,7 +87,7 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> "Settings":
     """The settings in force, their paths filled in from the workspace."""
     import os
 
-    from engine.server.settings import load_settings
+    from sigmagraph.engine.server.settings import load_settings
 
     settings = load_settings(config, os.environ, flags)
     space = workspace(settings.home, settings.output)

@@ -14,30 +14,30 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.cli.aliases import read_aliases
-from engine.cli.model_paths import extra_folders
-from engine.cli.owners import folders_of
-from engine.cli.publishing import published, words
-from engine.errors import EngineError, MissingFile, WriteFailed
-from engine.execution.folders import Folders
-from engine.jobs.inprocess import InProcessWorker
-from engine.jobs.process import ProcessWorker
-from engine.jobs.service import JobService
-from engine.jobs.settings import DAY_S, JobSettings, ProcessSettings, StoreSettings
-from engine.jobs.worker import Worker, load_factory
-from engine.server.app import Parts, make_app
-from engine.server.keys import StoredKeys
-from engine.server.logs import RecentLines, configure
-from engine.server.posting import poster
-from engine.server.settings import Settings, misspelt
-from engine.server.static import find_frontend
-from engine.shipped import shipped_models
-from engine.writing import make_folder
+from sigmagraph.engine.cli.aliases import read_aliases
+from sigmagraph.engine.cli.model_paths import extra_folders
+from sigmagraph.engine.cli.owners import folders_of
+from sigmagraph.engine.cli.publishing import published, words
+from sigmagraph.engine.errors import EngineError, MissingFile, WriteFailed
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.jobs.inprocess import InProcessWorker
+from sigmagraph.engine.jobs.process import ProcessWorker
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import DAY_S, JobSettings, ProcessSettings, StoreSettings
+from sigmagraph.engine.jobs.worker import Worker, load_factory
+from sigmagraph.engine.server.app import Parts, make_app
+from sigmagraph.engine.server.keys import StoredKeys
+from sigmagraph.engine.server.logs import RecentLines, configure
+from sigmagraph.engine.server.posting import poster
+from sigmagraph.engine.server.settings import Settings, misspelt
+from sigmagraph.engine.server.static import find_frontend
+from sigmagraph.engine.shipped import shipped_models
+from sigmagraph.engine.writing import make_folder
 
 __all__ = ["FACTORY", "BadBind", "check_keys", "compose", "run"]
 
 LOG = logging.getLogger("sigmagraph.server")
-FACTORY = "engine.cli.worker:build"
+FACTORY = "sigmagraph.engine.cli.worker:build"
 KEY_COMMAND = "sigmagraph keys create NAME"
 
 

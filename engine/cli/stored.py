@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from engine.errors import BadValue, MissingFile
-from engine.graph.document import parse_workflow
-from engine.graph.workflow import Workflow
-from engine.jobs.job import LOCAL
-from engine.server.library import Library
+from sigmagraph.engine.errors import BadValue, MissingFile
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.server.library import Library
 
 __all__ = ["stored_workflow"]
 

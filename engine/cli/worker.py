@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from engine.cli.caching import open_store
-from engine.cli.owners import folders_of
-from engine.cli.packs import load_custom_nodes
-from engine.cli.plugins import load_what_loads
-from engine.execution.folders import Folders
-from engine.execution.settings import CacheSettings
-from engine.graph.node import Node
-from engine.jobs.worker import Picture, Setup
-from engine.models.memory.device import best_device, host_free_bytes
-from nodes.previews import Previewer
-from nodes.provenance import environment, known_revisions
+from sigmagraph.engine.cli.caching import open_store
+from sigmagraph.engine.cli.owners import folders_of
+from sigmagraph.engine.cli.packs import load_custom_nodes
+from sigmagraph.engine.cli.plugins import load_what_loads
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.settings import CacheSettings
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.jobs.worker import Picture, Setup
+from sigmagraph.engine.models.memory.device import best_device, host_free_bytes
+from sigmagraph.nodes.previews import Previewer
+from sigmagraph.nodes.provenance import environment, known_revisions
 
 __all__ = ["build", "folders_from"]
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.errors import WriteFailed
-from engine.shipped import IS_CHECKOUT, SHIPPED, shipped_models
-from engine.writing import make_folder
+from sigmagraph.engine.errors import WriteFailed
+from sigmagraph.engine.shipped import IS_CHECKOUT, SHIPPED, shipped_models
+from sigmagraph.engine.writing import make_folder
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must not load torch
-    from engine.execution.folders import Folders
-    from engine.execution.store import Store
-    from engine.graph.graph import Graph
-    from engine.graph.node import Node
-    from engine.graph.workflow import Workflow
+    from sigmagraph.engine.execution.folders import Folders
+    from sigmagraph.engine.execution.store import Store
+    from sigmagraph.engine.graph.graph import Graph
+    from sigmagraph.engine.graph.node import Node
+    from sigmagraph.engine.graph.workflow import Workflow
 
 __all__ = ["CacheBudget", "CustomNodes", "Home", "WatchEdits", "Workspace", "workspace"]
 
@@ -56,8 +56,8 @@ class Workspace:
     @cached_property
     def folders(self) -> "Folders":
         """The services nodes ask for."""
-        from engine.cli.aliases import read_aliases
-        from engine.execution.folders import Folders
+        from sigmagraph.engine.cli.aliases import read_aliases
+        from sigmagraph.engine.execution.folders import Folders
 
         models, aliases = self.home / "models", os.environ.get("SIGMAGRAPH_ALIASES")
         further = read_aliases(Path(aliases) if aliases else None, models)
@@ -67,24 +67,24 @@ class Workspace:
     @cached_property
     def nodes(self) -> "Mapping[str, Node]":
         """Every node there is; loading them loads torch."""
-        from engine.cli.console import remark
-        from engine.cli.packs import load_custom_nodes
+        from sigmagraph.engine.cli.console import remark
+        from sigmagraph.engine.cli.packs import load_custom_nodes
 
         listed = [*self.custom_nodes], self.folders, lambda pack: remark(f"nodes: {pack}")
         return load_custom_nodes(*listed, watches=self.watches_edits)
 
     def store(self, budget: str | None) -> "Store":
         """The cache, by the option; what is wrong with the disk tier is a warning."""
-        from engine.cli.caching import open_store
-        from engine.cli.console import warn
-        from engine.execution.settings import CacheSettings
+        from sigmagraph.engine.cli.caching import open_store
+        from sigmagraph.engine.cli.console import warn
+        from sigmagraph.engine.execution.settings import CacheSettings
 
         return open_store(CacheSettings.parse(budget or "disk=0"), self.home / "cache", warn)
 
     def load(self, path: Path) -> "Workflow":
         """Read a workflow file of any kind, or one stored under that name."""
-        from engine.cli.stored import stored_workflow
-        from engine.graph.document import load_workflow
+        from sigmagraph.engine.cli.stored import stored_workflow
+        from sigmagraph.engine.graph.document import load_workflow
 
         stored = stored_workflow(self.home, path)
         if stored is not None:
@@ -103,8 +103,8 @@ class Workspace:
 
     def validated(self, workflow: "Workflow") -> "Graph":
         """The workflow with every input checked; raises `InvalidWorkflow` with all problems."""
-        from engine.errors import InvalidWorkflow
-        from engine.graph.validate import validate
+        from sigmagraph.engine.errors import InvalidWorkflow
+        from sigmagraph.engine.graph.validate import validate
 
         graph = validate(workflow, self.nodes, self.folders)
         if graph.problems:  # some outputs could run; a command line user wants all of them

@@ -8,7 +8,7 @@ from itertools import count
 from threading import RLock
 from typing import Any
 
-from engine.execution.size import Footprint, footprint
+from sigmagraph.engine.execution.size import Footprint, footprint
 
 
 @dataclass(frozen=True, slots=True)

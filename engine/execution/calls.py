@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Generator, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
-from engine.execution.context import CallContext
-from engine.graph.node import Node
-from engine.graph.results import Blocker, Expansion, Joinable, Progress, Row, UiResult
+from sigmagraph.engine.execution.context import CallContext
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.results import Blocker, Expansion, Joinable, Progress, Row, UiResult
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
 
-from engine.graph.kept import Log
+from sigmagraph.engine.graph.kept import Log
 
 __all__ = ["Checkpoints", "KeptWork"]
 

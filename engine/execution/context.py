@@ -8,8 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import Cancelled
-from engine.graph.results import Progress
+from sigmagraph.engine.errors import Cancelled
+from sigmagraph.engine.graph.results import Progress
 
 
 def _nobody(progress: Progress) -> None:

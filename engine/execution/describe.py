@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.execution.store import Store
-from engine.graph.graph import GraphNode
-from engine.graph.node import Lane
-from engine.graph.plan import Plan
-from engine.graph.workflow import Link
+from sigmagraph.engine.execution.store import Store
+from sigmagraph.engine.graph.graph import GraphNode
+from sigmagraph.engine.graph.node import Lane
+from sigmagraph.engine.graph.plan import Plan
+from sigmagraph.engine.graph.workflow import Link
 
 Fate = Literal["runs", "memory", "disk", "perhaps", "unneeded"]
 

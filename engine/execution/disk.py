@@ -12,10 +12,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
 
-from engine.errors import WriteFailed
-from engine.execution.cache import Entry
-from engine.execution.packing import DamagedError, Packing, UnpackableError
-from engine.writing import make_folder, write_file
+from sigmagraph.engine.errors import WriteFailed
+from sigmagraph.engine.execution.cache import Entry
+from sigmagraph.engine.execution.packing import DamagedError, Packing, UnpackableError
+from sigmagraph.engine.writing import make_folder, write_file
 
 SUFFIX = ".entry"
 CHEAPEST_MS = 1.0

@@ -3,15 +3,15 @@
 from collections.abc import Container, Mapping
 from typing import Any
 
-from engine.errors import BadValue, DuplicateName, UnknownName
-from engine.execution.vertex import Vertex
-from engine.graph.graph import Graph, GraphNode
-from engine.graph.keys import Keys
-from engine.graph.literals import unwrap
-from engine.graph.node import Node
-from engine.graph.plan import depth_first
-from engine.graph.results import Expansion
-from engine.graph.workflow import Link, as_link
+from sigmagraph.engine.errors import BadValue, DuplicateName, UnknownName
+from sigmagraph.engine.execution.vertex import Vertex
+from sigmagraph.engine.graph.graph import Graph, GraphNode
+from sigmagraph.engine.graph.keys import Keys
+from sigmagraph.engine.graph.literals import unwrap
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.plan import depth_first
+from sigmagraph.engine.graph.results import Expansion
+from sigmagraph.engine.graph.workflow import Link, as_link
 
 Vertices = Mapping[str, Vertex]
 

@@ -5,7 +5,7 @@ Guesses serve the order of turns alone: a wrong one delays a job, and changes no
 
 from collections.abc import Mapping
 
-from engine.execution.task import Task
+from sigmagraph.engine.execution.task import Task
 
 FORGETTING = 1.01
 FRESH = 0.5  # weight of the newest measurement

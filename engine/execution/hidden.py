@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from engine.execution.vertex import Vertex
-from engine.graph.graph import Graph
-from engine.graph.literals import wrap
-from engine.graph.lock import lock_of
-from engine.graph.marks import INTERNAL
-from engine.graph.node import Services
-from engine.graph.workflow import api_node
+from sigmagraph.engine.execution.vertex import Vertex
+from sigmagraph.engine.graph.graph import Graph
+from sigmagraph.engine.graph.literals import wrap
+from sigmagraph.engine.graph.lock import lock_of
+from sigmagraph.engine.graph.marks import INTERNAL
+from sigmagraph.engine.graph.node import Services
+from sigmagraph.engine.graph.workflow import api_node
 
 
 class Family(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from engine.graph.node import Node
+from sigmagraph.engine.graph.node import Node
 
 
 class Instances:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from engine.execution.task import Around, Task
+from sigmagraph.engine.execution.task import Around, Task
 
 log = logging.getLogger(__name__)
 

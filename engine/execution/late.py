@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from engine.execution.vertex import Vertex
-from engine.graph.workflow import Link
+from sigmagraph.engine.execution.vertex import Vertex
+from sigmagraph.engine.graph.workflow import Link
 
 
 class LateReaders:

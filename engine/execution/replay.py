@@ -8,12 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from engine.errors import BadDocument
-from engine.graph.carriers import carried_texts, is_carrier
-from engine.graph.document import read_workflow
-from engine.graph.graph import Graph
-from engine.graph.lock import CHUNK, Difference, Lock, differences, input_differences, named_samplers, read_lock
-from engine.graph.workflow import Workflow
+from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.carriers import carried_texts, is_carrier
+from sigmagraph.engine.graph.document import read_workflow
+from sigmagraph.engine.graph.graph import Graph
+from sigmagraph.engine.graph.lock import (
+    CHUNK,
+    Difference,
+    Lock,
+    differences,
+    input_differences,
+    named_samplers,
+    read_lock,
+)
+from sigmagraph.engine.graph.workflow import Workflow
 
 __all__ = [
     "Comparison",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from engine.errors import Cancelled, EngineError
+from sigmagraph.engine.errors import Cancelled, EngineError
 
 Outcome = Literal["executed", "memory", "disk", "unneeded", "failed"]
 

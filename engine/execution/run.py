@@ -7,18 +7,18 @@ from functools import partial
 from threading import Event
 from typing import Any
 
-from engine.execution import events
-from engine.execution.cache import MemoryCache
-from engine.execution.instances import Instances
-from engine.execution.loop import AsyncLoop
-from engine.execution.result import RunResult
-from engine.execution.state import Emit, Run
-from engine.execution.store import Store, as_store
-from engine.execution.task import Around, Task
-from engine.execution.vertex import Vertex
-from engine.graph.node import Services
-from engine.graph.plan import Plan
-from engine.graph.results import Progress
+from sigmagraph.engine.execution import events
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.instances import Instances
+from sigmagraph.engine.execution.loop import AsyncLoop
+from sigmagraph.engine.execution.result import RunResult
+from sigmagraph.engine.execution.state import Emit, Run
+from sigmagraph.engine.execution.store import Store, as_store
+from sigmagraph.engine.execution.task import Around, Task
+from sigmagraph.engine.execution.vertex import Vertex
+from sigmagraph.engine.graph.node import Services
+from sigmagraph.engine.graph.plan import Plan
+from sigmagraph.engine.graph.results import Progress
 
 POLL_S = 0.02
 

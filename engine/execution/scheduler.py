@@ -21,22 +21,22 @@ from queue import SimpleQueue
 from threading import Condition, Thread
 from typing import Any
 
-from engine.errors import Cancelled
-from engine.execution import events
-from engine.execution.cache import MemoryCache
-from engine.execution.forecast import Forecast
-from engine.execution.instances import Instances
-from engine.execution.joining import answer_together
-from engine.execution.loop import AsyncLoop
-from engine.execution.policy import first
-from engine.execution.state import Emit, Run
-from engine.execution.store import Store, as_store
-from engine.execution.task import Around, Task
-from engine.execution.ticket import Ticket
-from engine.execution.vertex import Vertex
-from engine.graph.node import Lane, Services
-from engine.graph.plan import Plan
-from engine.graph.results import Joinable, Progress
+from sigmagraph.engine.errors import Cancelled
+from sigmagraph.engine.execution import events
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.forecast import Forecast
+from sigmagraph.engine.execution.instances import Instances
+from sigmagraph.engine.execution.joining import answer_together
+from sigmagraph.engine.execution.loop import AsyncLoop
+from sigmagraph.engine.execution.policy import first
+from sigmagraph.engine.execution.state import Emit, Run
+from sigmagraph.engine.execution.store import Store, as_store
+from sigmagraph.engine.execution.task import Around, Task
+from sigmagraph.engine.execution.ticket import Ticket
+from sigmagraph.engine.execution.vertex import Vertex
+from sigmagraph.engine.graph.node import Lane, Services
+from sigmagraph.engine.graph.plan import Plan
+from sigmagraph.engine.graph.results import Joinable, Progress
 
 IDLE_S = 1.0
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import BadValue
+from sigmagraph.engine.errors import BadValue
 
 UNITS = {"": 1, "b": 1}
 UNITS |= {f"{letter}{tail}": 1024 ** (at + 1) for at, letter in enumerate("kmgt") for tail in ("", "ib")}

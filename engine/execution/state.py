@@ -13,21 +13,21 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
-from engine.errors import Cancelled, EngineError, NodeFailed
-from engine.execution import events
-from engine.execution.cache import Entry, InnerUi
-from engine.execution.calls import Spread, merge, merge_ui
-from engine.execution.expand import grow, result_links
-from engine.execution.hidden import HiddenValues
-from engine.execution.late import LateReaders
-from engine.execution.result import NodeReport, RunResult
-from engine.execution.store import Found, Store
-from engine.execution.vertex import Needs, Status, Vertex
-from engine.graph.node import Lane, Services
-from engine.graph.pause import no_collection
-from engine.graph.plan import Plan
-from engine.graph.results import Row
-from engine.graph.workflow import Link, as_link
+from sigmagraph.engine.errors import Cancelled, EngineError, NodeFailed
+from sigmagraph.engine.execution import events
+from sigmagraph.engine.execution.cache import Entry, InnerUi
+from sigmagraph.engine.execution.calls import Spread, merge, merge_ui
+from sigmagraph.engine.execution.expand import grow, result_links
+from sigmagraph.engine.execution.hidden import HiddenValues
+from sigmagraph.engine.execution.late import LateReaders
+from sigmagraph.engine.execution.result import NodeReport, RunResult
+from sigmagraph.engine.execution.store import Found, Store
+from sigmagraph.engine.execution.vertex import Needs, Status, Vertex
+from sigmagraph.engine.graph.node import Lane, Services
+from sigmagraph.engine.graph.pause import no_collection
+from sigmagraph.engine.graph.plan import Plan
+from sigmagraph.engine.graph.results import Row
+from sigmagraph.engine.graph.workflow import Link, as_link
 
 Emit = Callable[[events.Event], None]
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from engine.execution.cache import Entry, MemoryCache
-from engine.execution.disk import DiskTier
-from engine.execution.events import Source, Tier
-from engine.graph.copies import has_nan
+from sigmagraph.engine.execution.cache import Entry, MemoryCache
+from sigmagraph.engine.execution.disk import DiskTier
+from sigmagraph.engine.execution.events import Source, Tier
+from sigmagraph.engine.graph.copies import has_nan
 
 Wake = Callable[[], None]
 log = logging.getLogger(__name__)

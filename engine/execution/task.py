@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager
 from threading import current_thread, main_thread
 from typing import Any
 
-from engine.errors import Cancelled, OutOfMemory
-from engine.execution.calls import Pending
-from engine.execution.context import CURRENT, CallContext
-from engine.execution.instances import Instances
-from engine.execution.state import Run
-from engine.execution.vertex import Needs, Vertex, Work, work
-from engine.graph.results import Joinable, Progress, Row
+from sigmagraph.engine.errors import Cancelled, OutOfMemory
+from sigmagraph.engine.execution.calls import Pending
+from sigmagraph.engine.execution.context import CURRENT, CallContext
+from sigmagraph.engine.execution.instances import Instances
+from sigmagraph.engine.execution.state import Run
+from sigmagraph.engine.execution.vertex import Needs, Vertex, Work, work
+from sigmagraph.engine.graph.results import Joinable, Progress, Row
 
 ENOUGH_SAMPLES = 3
 Around = Callable[[], AbstractContextManager[Any]]

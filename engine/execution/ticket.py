@@ -6,12 +6,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.execution.forecast import Forecast
-from engine.execution.policy import Claimant
-from engine.execution.result import RunResult
-from engine.execution.state import Run
-from engine.execution.task import Task
-from engine.graph.node import Lane
+from sigmagraph.engine.execution.forecast import Forecast
+from sigmagraph.engine.execution.policy import Claimant
+from sigmagraph.engine.execution.result import RunResult
+from sigmagraph.engine.execution.state import Run
+from sigmagraph.engine.execution.task import Task
+from sigmagraph.engine.graph.node import Lane
 
 
 @dataclass(eq=False)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.execution import events
-from engine.execution.state import Emit
-from engine.writing import write_file
+from sigmagraph.engine.execution import events
+from sigmagraph.engine.execution.state import Emit
+from sigmagraph.engine.writing import write_file
 
 
 class Trace:

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from engine.errors import BadValue
-from engine.execution.cache import Entry, InnerUi
-from engine.execution.calls import Pending, blocker_in, calls, slices
-from engine.execution.context import CallContext
-from engine.execution.events import Source
-from engine.graph.graph import GraphNode
-from engine.graph.node import Node
-from engine.graph.results import Joinable, Progress, Row
-from engine.graph.workflow import Link
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.execution.cache import Entry, InnerUi
+from sigmagraph.engine.execution.calls import Pending, blocker_in, calls, slices
+from sigmagraph.engine.execution.context import CallContext
+from sigmagraph.engine.execution.events import Source
+from sigmagraph.engine.graph.graph import GraphNode
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.results import Joinable, Progress, Row
+from sigmagraph.engine.graph.workflow import Link
 
 
 class Status(Enum):

@@ -5,9 +5,9 @@ Each form has limits, so that a small file never becomes a large one, and every 
 
 from collections.abc import Callable, Iterator, Mapping
 
-from engine.errors import BadDocument
-from engine.graph.exif import exif_texts
-from engine.graph.png import MAX_CHUNKS, is_png, text_chunks
+from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.exif import exif_texts
+from sigmagraph.engine.graph.png import MAX_CHUNKS, is_png, text_chunks
 
 __all__ = ["carried_texts", "is_carrier", "kind_of"]
 

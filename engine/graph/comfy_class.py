@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from engine.graph.copies import copied, difference
-from engine.graph.node import Group, Input, Node, Options, Output
-from engine.graph.results import Blocker, Expansion, Row
+from sigmagraph.engine.graph.copies import copied, difference
+from sigmagraph.engine.graph.node import Group, Input, Node, Options, Output
+from sigmagraph.engine.graph.results import Blocker, Expansion, Row
 
 
 @dataclass(frozen=True, slots=True)

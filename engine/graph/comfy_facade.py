@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from engine.graph.comfy_class import Border
-from engine.graph.node import Node, Services
-from engine.graph.results import UiResult
+from sigmagraph.engine.graph.comfy_class import Border
+from sigmagraph.engine.graph.node import Node, Services
+from sigmagraph.engine.graph.results import UiResult
 
 
 def as_class(node: Node, services: Services | None, border: Border) -> type:

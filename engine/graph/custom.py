@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from engine.graph.node import Node
-from engine.graph.problems import Problem
-from engine.graph.workflow import Link
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.workflow import Link
 
 
 def run_validator(

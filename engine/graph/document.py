@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import BadDocument, MissingFile
-from engine.graph.carriers import carried_texts, is_carrier
-from engine.graph.editor import convert
-from engine.graph.workflow import NOTHING, Workflow, WorkflowNode, as_link
+from sigmagraph.engine.errors import BadDocument, MissingFile
+from sigmagraph.engine.graph.carriers import carried_texts, is_carrier
+from sigmagraph.engine.graph.editor import convert
+from sigmagraph.engine.graph.workflow import NOTHING, Workflow, WorkflowNode, as_link
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_VALUES = 1_000_000  # of one JSON text: a workflow of 20,000 nodes has half as many, and twice as many take a second

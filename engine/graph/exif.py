@@ -5,7 +5,7 @@ from struct import error as StructError
 from struct import unpack_from
 from typing import Literal
 
-from engine.errors import BadDocument
+from sigmagraph.engine.errors import BadDocument
 
 __all__ = ["exif_texts"]
 

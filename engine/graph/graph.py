@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.graph.literals import wrap
-from engine.graph.node import Node
-from engine.graph.problems import Problem
-from engine.graph.workflow import NOTHING, Link, Workflow, api_node
+from sigmagraph.engine.graph.literals import wrap
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.workflow import NOTHING, Link, Workflow, api_node
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from engine.errors import EngineError
-from engine.graph.custom import call_now, hook_arguments
-from engine.graph.graph import GraphNode
-from engine.graph.node import Node, Services
-from engine.graph.workflow import Link
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.graph.custom import call_now, hook_arguments
+from sigmagraph.engine.graph.graph import GraphNode
+from sigmagraph.engine.graph.node import Node, Services
+from sigmagraph.engine.graph.workflow import Link
 
 SCALARS = (str, int, float, bool, type(None))
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from engine.errors import EngineError
-from engine.graph.node import Choice, Input, Services
-from engine.graph.problems import Place, Problem
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.graph.node import Choice, Input, Services
+from sigmagraph.engine.graph.problems import Place, Problem
 
 Lists = Callable[[Input], list[Choice] | None]
 WRAPPER = "__value__"

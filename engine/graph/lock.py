@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from engine.errors import BadDocument, FileProblem, UnknownName
-from engine.graph.graph import Graph, GraphNode
-from engine.graph.literals import wrap
-from engine.graph.marks import Services
-from engine.graph.plan import depth_first
-from engine.graph.workflow import Link
+from sigmagraph.engine.errors import BadDocument, FileProblem, UnknownName
+from sigmagraph.engine.graph.graph import Graph, GraphNode
+from sigmagraph.engine.graph.literals import wrap
+from sigmagraph.engine.graph.marks import Services
+from sigmagraph.engine.graph.plan import depth_first
+from sigmagraph.engine.graph.workflow import Link
 
 __all__ = ["CHUNK", "Difference", "Lock", "differences", "input_differences", "lock_of", "named_samplers", "read_lock"]
 

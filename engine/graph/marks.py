@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from engine.graph.kept import Kept
+from sigmagraph.engine.graph.kept import Kept
 
 Choice = str | int | float | bool
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine.graph.node import Input, Output
+from sigmagraph.engine.graph.node import Input, Output
 
 ANY = "*"
 

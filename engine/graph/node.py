@@ -12,7 +12,7 @@ from functools import cached_property
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from engine.graph.marks import (
+from sigmagraph.engine.graph.marks import (
     INTERNAL,
     MARKS,
     Choice,
@@ -28,7 +28,7 @@ from engine.graph.marks import (
     Socket,
     Tooltip,
 )
-from engine.graph.results import Blocker, Expansion, Progress, Row, UiResult
+from sigmagraph.engine.graph.results import Blocker, Expansion, Progress, Row, UiResult
 
 __all__ = [
     "Blocker",

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.errors import BadDocument, BadValue, UnknownName
-from engine.graph.document import parse_json
-from engine.graph.node import Node
-from engine.graph.workflow import Link, Workflow, as_link
+from sigmagraph.engine.errors import BadDocument, BadValue, UnknownName
+from sigmagraph.engine.graph.document import parse_json
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.workflow import Link, Workflow, as_link
 
 __all__ = ["Setting", "find_input", "override", "override_values", "read_setting"]
 

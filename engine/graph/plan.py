@@ -3,10 +3,10 @@
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.graph.graph import Graph, GraphNode
-from engine.graph.keys import Keys
-from engine.graph.node import Services
-from engine.graph.pause import no_collection
+from sigmagraph.engine.graph.graph import Graph, GraphNode
+from sigmagraph.engine.graph.keys import Keys
+from sigmagraph.engine.graph.node import Services
+from sigmagraph.engine.graph.pause import no_collection
 
 
 @dataclass(frozen=True, slots=True)

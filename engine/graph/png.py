@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterator
 
-from engine.errors import BadDocument
+from sigmagraph.engine.errors import BadDocument
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_TEXT_BYTES = 32 * 1024 * 1024

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import nearest
-from engine.graph.node import Input
+from sigmagraph.engine.errors import nearest
+from sigmagraph.engine.graph.node import Input
 
 LONGEST_LIST = 20
 

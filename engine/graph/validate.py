@@ -8,17 +8,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from engine.errors import InvalidWorkflow, nearest
-from engine.graph import literals
-from engine.graph.custom import run_validator
-from engine.graph.cycles import find_cycles
-from engine.graph.graph import Graph, GraphNode
-from engine.graph.marks import INTERNAL
-from engine.graph.matching import fits, members
-from engine.graph.node import MISSING, Choice, Input, Node, Services
-from engine.graph.pause import no_collection
-from engine.graph.problems import Place, Problem
-from engine.graph.workflow import NOTHING, Link, Workflow, WorkflowNode
+from sigmagraph.engine.errors import InvalidWorkflow, nearest
+from sigmagraph.engine.graph import literals
+from sigmagraph.engine.graph.custom import run_validator
+from sigmagraph.engine.graph.cycles import find_cycles
+from sigmagraph.engine.graph.graph import Graph, GraphNode
+from sigmagraph.engine.graph.marks import INTERNAL
+from sigmagraph.engine.graph.matching import fits, members
+from sigmagraph.engine.graph.node import MISSING, Choice, Input, Node, Services
+from sigmagraph.engine.graph.pause import no_collection
+from sigmagraph.engine.graph.problems import Place, Problem
+from sigmagraph.engine.graph.workflow import NOTHING, Link, Workflow, WorkflowNode
 
 
 def validate(

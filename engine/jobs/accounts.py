@@ -12,11 +12,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, insert, select, update
 
-from engine.errors import BadValue, UnknownKey
-from engine.jobs.database import Tx
-from engine.jobs.job import LARGEST_COST, LOCAL, is_name
-from engine.jobs.store import Store
-from engine.jobs.tables import accounts, ledger
+from sigmagraph.engine.errors import BadValue, UnknownKey
+from sigmagraph.engine.jobs.database import Tx
+from sigmagraph.engine.jobs.job import LARGEST_COST, LOCAL, is_name
+from sigmagraph.engine.jobs.store import Store
+from sigmagraph.engine.jobs.tables import accounts, ledger
 
 __all__ = ["CREDIT", "SCOPES", "Account", "Accounts", "Entry"]
 

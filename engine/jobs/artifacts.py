@@ -12,7 +12,7 @@ from typing import Any
 
 import fsspec  # type: ignore[import-untyped]  # it has no types of its own
 
-from engine.errors import BadValue, MissingFile, WriteFailed
+from sigmagraph.engine.errors import BadValue, MissingFile, WriteFailed
 
 __all__ = ["Artifact", "Artifacts", "content_type", "entries", "keep_outputs"]
 

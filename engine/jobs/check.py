@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from engine.errors import InvalidWorkflow, NotAccepting, WorkerLost
-from engine.graph.node import Node, Services
-from engine.graph.problems import Problem
-from engine.graph.validate import validate
-from engine.graph.workflow import Workflow
-from engine.jobs.declare import declared
-from engine.jobs.job import LOCAL
-from engine.jobs.protocol import Checked
-from engine.jobs.worker import Worker
+from sigmagraph.engine.errors import InvalidWorkflow, NotAccepting, WorkerLost
+from sigmagraph.engine.graph.node import Node, Services
+from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.declare import declared
+from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.jobs.protocol import Checked
+from sigmagraph.engine.jobs.worker import Worker
 
 __all__ = ["Checker"]
 

@@ -1,4 +1,4 @@
-"""The worker process: `python -m engine.jobs.child FD`. Reads tasks from a socket, runs them, sends what happens.
+"""The worker process: `python -m sigmagraph.engine.jobs.child FD`. It reads tasks from a socket and sends what happens.
 
 It ends as soon as the socket does: a front that was killed leaves no orphan behind.
 """
@@ -14,13 +14,13 @@ from dataclasses import asdict
 from threading import Event, Thread
 from typing import Any
 
-from engine.errors import EngineError
-from engine.jobs.events import Body
-from engine.jobs.frames import Channel
-from engine.jobs.job import LOCAL, Failure, State
-from engine.jobs.records import encode, plain
-from engine.jobs.runner import Runner
-from engine.jobs.worker import Finished, Picture, Task, load_factory
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.jobs.events import Body
+from sigmagraph.engine.jobs.frames import Channel
+from sigmagraph.engine.jobs.job import LOCAL, Failure, State
+from sigmagraph.engine.jobs.records import encode, plain
+from sigmagraph.engine.jobs.runner import Runner
+from sigmagraph.engine.jobs.worker import Finished, Picture, Task, load_factory
 
 __all__ = ["main"]
 

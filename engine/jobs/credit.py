@@ -6,10 +6,10 @@ Every amount is a whole number of millionths of a credit.
 
 from sqlalchemy import insert, select, update
 
-from engine.errors import InsufficientCredits, SpendLimitReached, UnknownKey
-from engine.jobs.database import Tx
-from engine.jobs.job import LOCAL
-from engine.jobs.tables import accounts, ledger
+from sigmagraph.engine.errors import InsufficientCredits, SpendLimitReached, UnknownKey
+from sigmagraph.engine.jobs.database import Tx
+from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.jobs.tables import accounts, ledger
 
 __all__ = ["hold", "settle"]
 

@@ -25,10 +25,10 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from engine.errors import StoreFailed
-from engine.jobs.engines import Lock, engines, migrate
-from engine.jobs.events import JobEvent
-from engine.jobs.settings import StoreSettings
+from sigmagraph.engine.errors import StoreFailed
+from sigmagraph.engine.jobs.engines import Lock, engines, migrate
+from sigmagraph.engine.jobs.events import JobEvent
+from sigmagraph.engine.jobs.settings import StoreSettings
 
 __all__ = ["Database", "Tx"]
 

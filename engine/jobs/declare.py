@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from engine.graph.marks import FileIn, Options, Range
-from engine.graph.node import MISSING, Input, Node, Output, Services
-from engine.jobs.records import plain
+from sigmagraph.engine.graph.marks import FileIn, Options, Range
+from sigmagraph.engine.graph.node import MISSING, Input, Node, Output, Services
+from sigmagraph.engine.jobs.records import plain
 
 __all__ = ["declarations", "declared"]
 

@@ -12,17 +12,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
-from engine.jobs import moves
-from engine.jobs.database import Tx
-from engine.jobs.events import Body, Preview
-from engine.jobs.feed import Feed
-from engine.jobs.job import Failure, Job, Outcome, State
-from engine.jobs.queue import Queue
-from engine.jobs.runs import End, Running, Said
-from engine.jobs.settings import JobSettings
-from engine.jobs.store import Store
-from engine.jobs.worker import Finished, Picture, Task, Worker
+from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
+from sigmagraph.engine.jobs import moves
+from sigmagraph.engine.jobs.database import Tx
+from sigmagraph.engine.jobs.events import Body, Preview
+from sigmagraph.engine.jobs.feed import Feed
+from sigmagraph.engine.jobs.job import Failure, Job, Outcome, State
+from sigmagraph.engine.jobs.queue import Queue
+from sigmagraph.engine.jobs.runs import End, Running, Said
+from sigmagraph.engine.jobs.settings import JobSettings
+from sigmagraph.engine.jobs.store import Store
+from sigmagraph.engine.jobs.worker import Finished, Picture, Task, Worker
 
 __all__ = ["Dispatcher"]
 

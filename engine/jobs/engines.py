@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from engine.errors import StoreFailed, StoreInUse
-from engine.jobs.settings import StoreSettings
+from sigmagraph.engine.errors import StoreFailed, StoreInUse
+from sigmagraph.engine.jobs.settings import StoreSettings
 
 __all__ = ["Lock", "engines", "migrate"]
 

@@ -1,4 +1,4 @@
-"""What happens to a job: numbered records. What happens inside its run are the events of `engine.execution`.
+"""What happens to a job: numbered records. What happens inside its run are the events of `sigmagraph.engine.execution`.
 
 The log of a job is `Queued`, then per attempt `Started` and the run's events, then exactly one `Ended`, the last.
 """
@@ -6,8 +6,8 @@ The log of a job is `Queued`, then per attempt `Started` and the run's events, t
 from dataclasses import dataclass
 from typing import Any
 
-from engine.execution import events as run_events
-from engine.jobs.job import Failure, State
+from sigmagraph.engine.execution import events as run_events
+from sigmagraph.engine.jobs.job import Failure, State
 
 __all__ = ["Body", "Ended", "JobEvent", "Preview", "Queued", "Requeued", "Started", "is_last"]
 

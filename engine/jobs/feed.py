@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from engine.jobs.events import JobEvent, Preview, is_last
-from engine.jobs.protocol import Listener
+from sigmagraph.engine.jobs.events import JobEvent, Preview, is_last
+from sigmagraph.engine.jobs.protocol import Listener
 
 __all__ = ["Feed", "Follower"]
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any
 
-from engine.errors import WorkerLost
+from sigmagraph.engine.errors import WorkerLost
 
 __all__ = ["Channel", "pack", "receive"]
 

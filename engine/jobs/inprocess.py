@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from engine.errors import WorkerLost
-from engine.jobs.events import Body
-from engine.jobs.job import LOCAL, Failure, State
-from engine.jobs.protocol import WorkerStatus
-from engine.jobs.runner import Runner
-from engine.jobs.worker import Finished, Listener, Picture, Setup, Task
+from sigmagraph.engine.errors import WorkerLost
+from sigmagraph.engine.jobs.events import Body
+from sigmagraph.engine.jobs.job import LOCAL, Failure, State
+from sigmagraph.engine.jobs.protocol import WorkerStatus
+from sigmagraph.engine.jobs.runner import Runner
+from sigmagraph.engine.jobs.worker import Finished, Listener, Picture, Setup, Task
 
 __all__ = ["InProcessWorker"]
 

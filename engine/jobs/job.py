@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from engine.errors import BadValue, IllegalMove
-from engine.graph.problems import Problem
-from engine.graph.workflow import Workflow
+from sigmagraph.engine.errors import BadValue, IllegalMove
+from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.workflow import Workflow
 
 __all__ = [
     "ENDED",

@@ -5,10 +5,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from engine.errors import BadValue, UnknownJob
-from engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
-from engine.jobs.rows import LIGHT, WHOLE, job_of
-from engine.jobs.tables import jobs
+from sigmagraph.engine.errors import BadValue, UnknownJob
+from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
+from sigmagraph.engine.jobs.rows import LIGHT, WHOLE, job_of
+from sigmagraph.engine.jobs.tables import jobs
 
 __all__ = ["by_state", "get", "owing", "page"]
 

@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from engine.execution.events import NodeFinished
-from engine.jobs.artifacts import entries
-from engine.jobs.database import Tx
-from engine.jobs.events import Body, JobEvent
-from engine.jobs.job import LARGEST
-from engine.jobs.records import decode, encode
-from engine.jobs.tables import artifacts, events, jobs
+from sigmagraph.engine.execution.events import NodeFinished
+from sigmagraph.engine.jobs.artifacts import entries
+from sigmagraph.engine.jobs.database import Tx
+from sigmagraph.engine.jobs.events import Body, JobEvent
+from sigmagraph.engine.jobs.job import LARGEST
+from sigmagraph.engine.jobs.records import decode, encode
+from sigmagraph.engine.jobs.tables import artifacts, events, jobs
 
 __all__ = ["append", "append_all", "keep", "owner_of_file", "read"]
 

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from itertools import count
 from typing import Any
 
-from engine.errors import WorkerLost
-from engine.jobs.frames import pack, receive
-from engine.jobs.job import Failure, Outcome, State
-from engine.jobs.protocol import WorkerStatus
-from engine.jobs.records import decode
-from engine.jobs.settings import ProcessSettings
-from engine.jobs.worker import Finished, Listener, Picture, Task
+from sigmagraph.engine.errors import WorkerLost
+from sigmagraph.engine.jobs.frames import pack, receive
+from sigmagraph.engine.jobs.job import Failure, Outcome, State
+from sigmagraph.engine.jobs.protocol import WorkerStatus
+from sigmagraph.engine.jobs.records import decode
+from sigmagraph.engine.jobs.settings import ProcessSettings
+from sigmagraph.engine.jobs.worker import Finished, Listener, Picture, Task
 
 __all__ = ["ProcessWorker"]
 
@@ -130,7 +130,7 @@ class ProcessWorker:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "engine.jobs.child",
+                "sigmagraph.engine.jobs.child",
                 str(theirs.fileno()),
                 pass_fds=[theirs.fileno()],
                 env=self._environment(),

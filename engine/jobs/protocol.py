@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engine.graph.node import Node
-from engine.graph.problems import Problem
-from engine.graph.workflow import Workflow
-from engine.jobs.delivery import Delivery
-from engine.jobs.events import JobEvent, Preview
-from engine.jobs.job import LOCAL, Accepted, Job, JobQuery, Page, Submission
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.delivery import Delivery
+from sigmagraph.engine.jobs.events import JobEvent, Preview
+from sigmagraph.engine.jobs.job import LOCAL, Accepted, Job, JobQuery, Page, Submission
 
 __all__ = ["Checked", "Counts", "Jobs", "Listener", "WorkerStatus"]
 

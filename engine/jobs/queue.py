@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 
-from engine.jobs.job import Job
+from sigmagraph.engine.jobs.job import Job
 
 __all__ = ["Queue"]
 

@@ -5,9 +5,9 @@ from dataclasses import asdict, fields
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from engine.execution.events import NodeProgress, RunFailed
-from engine.jobs.events import Body, Ended
-from engine.jobs.job import Failure, State
+from sigmagraph.engine.execution.events import NodeProgress, RunFailed
+from sigmagraph.engine.jobs.events import Body, Ended
+from sigmagraph.engine.jobs.job import Failure, State
 
 __all__ = ["decode", "encode", "plain"]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from engine.jobs.job import Job, State
-from engine.jobs.store import Store
+from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.jobs.store import Store
 
 __all__ = ["recover"]
 

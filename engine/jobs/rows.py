@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from engine.jobs.job import Failure, Job, Outcome, Request, State, Submission
-from engine.jobs.tables import jobs
+from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State, Submission
+from sigmagraph.engine.jobs.tables import jobs
 
 __all__ = ["LIGHT", "SAME", "UNTOUCHED", "WHOLE", "inserted", "job_of"]
 

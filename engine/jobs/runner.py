@@ -6,20 +6,20 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from engine.errors import Cancelled, EngineError, InvalidWorkflow
-from engine.execution import events as run_events
-from engine.execution.result import RunResult
-from engine.execution.scheduler import Scheduler
-from engine.execution.ticket import Ticket
-from engine.graph.document import parse_workflow
-from engine.graph.plan import plan
-from engine.graph.problems import Problem
-from engine.graph.validate import validate
-from engine.jobs.declare import declarations
-from engine.jobs.events import Body
-from engine.jobs.job import Failure, Outcome, State
-from engine.jobs.records import plain
-from engine.jobs.worker import Finished, Picture, Setup, Task
+from sigmagraph.engine.errors import Cancelled, EngineError, InvalidWorkflow
+from sigmagraph.engine.execution import events as run_events
+from sigmagraph.engine.execution.result import RunResult
+from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.execution.ticket import Ticket
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.engine.jobs.declare import declarations
+from sigmagraph.engine.jobs.events import Body
+from sigmagraph.engine.jobs.job import Failure, Outcome, State
+from sigmagraph.engine.jobs.records import plain
+from sigmagraph.engine.jobs.worker import Finished, Picture, Setup, Task
 
 __all__ = ["Runner"]
 

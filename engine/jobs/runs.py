@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from engine.jobs import log, moves
-from engine.jobs.database import Tx
-from engine.jobs.events import Body
-from engine.jobs.job import Failure, Job, State
-from engine.jobs.worker import Finished, Worker
+from sigmagraph.engine.jobs import log, moves
+from sigmagraph.engine.jobs.database import Tx
+from sigmagraph.engine.jobs.events import Body
+from sigmagraph.engine.jobs.job import Failure, Job, State
+from sigmagraph.engine.jobs.worker import Finished, Worker
 
 __all__ = ["End", "Running", "Said"]
 

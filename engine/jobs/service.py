@@ -8,26 +8,37 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from engine.errors import BadValue, IllegalMove, NotAccepting, StoreFailed, WorkerLost
-from engine.graph.document import parse_workflow
-from engine.graph.node import Node, Services
-from engine.graph.workflow import Workflow
-from engine.jobs.accounts import Accounts
-from engine.jobs.artifacts import Artifacts, keep_outputs
-from engine.jobs.check import Checker
-from engine.jobs.delivery import Delivery
-from engine.jobs.dispatch import Dispatcher
-from engine.jobs.events import JobEvent, is_last
-from engine.jobs.feed import Feed
-from engine.jobs.job import LARGEST, LOCAL, Accepted, Job, JobQuery, Outcome, Page, Request, State, Submission
-from engine.jobs.moves import begun_at_once
-from engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
-from engine.jobs.recover import recover
-from engine.jobs.settings import JobSettings
-from engine.jobs.store import Clock, Store
-from engine.jobs.tally import Tally
-from engine.jobs.webhooks import Post, Webhooks, deliveries_of
-from engine.jobs.worker import Worker
+from sigmagraph.engine.errors import BadValue, IllegalMove, NotAccepting, StoreFailed, WorkerLost
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.node import Node, Services
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.accounts import Accounts
+from sigmagraph.engine.jobs.artifacts import Artifacts, keep_outputs
+from sigmagraph.engine.jobs.check import Checker
+from sigmagraph.engine.jobs.delivery import Delivery
+from sigmagraph.engine.jobs.dispatch import Dispatcher
+from sigmagraph.engine.jobs.events import JobEvent, is_last
+from sigmagraph.engine.jobs.feed import Feed
+from sigmagraph.engine.jobs.job import (
+    LARGEST,
+    LOCAL,
+    Accepted,
+    Job,
+    JobQuery,
+    Outcome,
+    Page,
+    Request,
+    State,
+    Submission,
+)
+from sigmagraph.engine.jobs.moves import begun_at_once
+from sigmagraph.engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
+from sigmagraph.engine.jobs.recover import recover
+from sigmagraph.engine.jobs.settings import JobSettings
+from sigmagraph.engine.jobs.store import Clock, Store
+from sigmagraph.engine.jobs.tally import Tally
+from sigmagraph.engine.jobs.webhooks import Post, Webhooks, deliveries_of
+from sigmagraph.engine.jobs.worker import Worker
 
 __all__ = ["JobService"]
 

@@ -12,13 +12,13 @@ from typing import Any
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, select
 
-from engine.jobs import lists, log, moves, sweep
-from engine.jobs.artifacts import Artifact
-from engine.jobs.database import Database, Tx
-from engine.jobs.events import Body, JobEvent
-from engine.jobs.job import Failure, Idempotency, Job, JobQuery, Outcome, Page, Request, State, Submission
-from engine.jobs.settings import StoreSettings
-from engine.jobs.tables import facts
+from sigmagraph.engine.jobs import lists, log, moves, sweep
+from sigmagraph.engine.jobs.artifacts import Artifact
+from sigmagraph.engine.jobs.database import Database, Tx
+from sigmagraph.engine.jobs.events import Body, JobEvent
+from sigmagraph.engine.jobs.job import Failure, Idempotency, Job, JobQuery, Outcome, Page, Request, State, Submission
+from sigmagraph.engine.jobs.settings import StoreSettings
+from sigmagraph.engine.jobs.tables import facts
 
 __all__ = ["Clock", "Store"]
 

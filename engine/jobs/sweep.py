@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, select
 
-from engine.errors import IllegalMove
-from engine.jobs import moves
-from engine.jobs.artifacts import Artifact
-from engine.jobs.database import Tx
-from engine.jobs.job import ENDED, State
-from engine.jobs.tables import artifacts, idempotency, jobs
+from sigmagraph.engine.errors import IllegalMove
+from sigmagraph.engine.jobs import moves
+from sigmagraph.engine.jobs.artifacts import Artifact
+from sigmagraph.engine.jobs.database import Tx
+from sigmagraph.engine.jobs.job import ENDED, State
+from sigmagraph.engine.jobs.tables import artifacts, idempotency, jobs
 
 __all__ = ["MOST", "expire", "forget", "forget_ended", "forget_files", "forget_old", "old_files"]
 

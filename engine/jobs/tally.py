@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from engine.jobs.events import Ended, JobEvent, Queued, Requeued, Started
-from engine.jobs.job import Job
-from engine.jobs.protocol import Counts
+from sigmagraph.engine.jobs.events import Ended, JobEvent, Queued, Requeued, Started
+from sigmagraph.engine.jobs.job import Job
+from sigmagraph.engine.jobs.protocol import Counts
 
 __all__ = ["Tally"]
 

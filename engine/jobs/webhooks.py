@@ -15,12 +15,12 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 
-from engine.errors import StoreFailed, UnknownJob
-from engine.jobs.database import Tx
-from engine.jobs.delivery import Attempt, Delivery
-from engine.jobs.job import Job
-from engine.jobs.store import Store
-from engine.jobs.tables import deliveries
+from sigmagraph.engine.errors import StoreFailed, UnknownJob
+from sigmagraph.engine.jobs.database import Tx
+from sigmagraph.engine.jobs.delivery import Attempt, Delivery
+from sigmagraph.engine.jobs.job import Job
+from sigmagraph.engine.jobs.store import Store
+from sigmagraph.engine.jobs.tables import deliveries
 
 __all__ = ["Attempt", "Delivery", "Post", "Webhooks", "deliveries_of", "is_public", "signature"]
 

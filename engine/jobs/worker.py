@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
 
-from engine.errors import BadValue
-from engine.execution.cache import MemoryCache
-from engine.execution.store import Store
-from engine.graph.node import Node, Services
-from engine.jobs.events import Body
-from engine.jobs.job import Failure, Outcome, State
-from engine.jobs.protocol import WorkerStatus
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.store import Store
+from sigmagraph.engine.graph.node import Node, Services
+from sigmagraph.engine.jobs.events import Body
+from sigmagraph.engine.jobs.job import Failure, Outcome, State
+from sigmagraph.engine.jobs.protocol import WorkerStatus
 
 __all__ = ["Finished", "Listener", "Picture", "Setup", "Task", "Worker", "load_factory"]
 

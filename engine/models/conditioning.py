@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue
+from sigmagraph.engine.errors import BadValue
 
 
 @dataclass(frozen=True, eq=False, slots=True)

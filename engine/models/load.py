@@ -10,19 +10,19 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from engine.errors import BadValue, CorruptFile, TensorMismatch
-from engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
-from engine.models.arch.mmdit import HEAD_WIDTH
-from engine.models.files.detect import Parts, find_parts, main_dtype, unexpected
-from engine.models.files.read import WeightFile, Weights, open_weights
-from engine.models.memory.device import Placement, best_device, placement
-from engine.models.memory.resident import resident
-from engine.models.spec import sd3_spec
-from engine.models.text.clip import Clip
-from engine.models.text.embeddings import Embeddings
-from engine.models.text.encode import T5, TextEncoder, TextWidths
-from engine.models.text.vocabulary import Vocabularies
-from engine.models.value import Model, Vae
+from sigmagraph.engine.errors import BadValue, CorruptFile, TensorMismatch
+from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
+from sigmagraph.engine.models.arch.mmdit import HEAD_WIDTH
+from sigmagraph.engine.models.files.detect import Parts, find_parts, main_dtype, unexpected
+from sigmagraph.engine.models.files.read import WeightFile, Weights, open_weights
+from sigmagraph.engine.models.memory.device import Placement, best_device, placement
+from sigmagraph.engine.models.memory.resident import resident
+from sigmagraph.engine.models.spec import sd3_spec
+from sigmagraph.engine.models.text.clip import Clip
+from sigmagraph.engine.models.text.embeddings import Embeddings
+from sigmagraph.engine.models.text.encode import T5, TextEncoder, TextWidths
+from sigmagraph.engine.models.text.vocabulary import Vocabularies
+from sigmagraph.engine.models.value import Model, Vae
 
 S = TypeVar("S")
 TEXT_METADATA = "sigmagraph.text"
@@ -119,7 +119,7 @@ def _clip(
     files: Sequence[WeightFile], encoders: Mapping[str, Weights], widths: TextWidths, device: torch.device | None
 ) -> Clip:
     """Text encoders always compute in float32, whatever they are stored in: images depend on it."""
-    from engine.models.text.encoders import clip_encoder, t5_encoder  # pulls in transformers: seconds
+    from sigmagraph.engine.models.text.encoders import clip_encoder, t5_encoder  # pulls in transformers: seconds
 
     where = Placement(best_device() if device is None else device, torch.float32)
     metadata = {key: value for file in files for key, value in file.metadata.items()}

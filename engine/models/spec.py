@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from engine.models.arch import MMDiTShape
-from engine.sampling.parameterisation import Parameterisation, sd3
+from sigmagraph.engine.models.arch import MMDiTShape
+from sigmagraph.engine.sampling.parameterisation import Parameterisation, sd3
 
 
 @dataclass(frozen=True, slots=True)

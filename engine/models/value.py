@@ -8,17 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.models.arch import Autoencoder, MMDiT
-from engine.models.conditioning import Conditioning
-from engine.models.files.adapter_keys import mmdit_keys
-from engine.models.files.lora import Adapter, Patch, merged
-from engine.models.files.rename import Slot
-from engine.models.memory.device import Placement
-from engine.models.memory.resident import replaced
-from engine.models.spec import LatentFormat, ModelSpec
-from engine.sampling.guidance import Cfg
-from engine.sampling.parameterisation import Parameterisation
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models.arch import Autoencoder, MMDiT
+from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
+from sigmagraph.engine.models.files.lora import Adapter, Patch, merged
+from sigmagraph.engine.models.files.rename import Slot
+from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.resident import replaced
+from sigmagraph.engine.models.spec import LatentFormat, ModelSpec
+from sigmagraph.engine.sampling.guidance import Cfg
+from sigmagraph.engine.sampling.parameterisation import Parameterisation
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,25 @@
 """Processes, schedules, solvers, noise sources, guidance and the loop that joins them. Needs torch and nothing else."""
 
-from engine.sampling import solvers, spacings
-from engine.sampling.guidance import Ask, Cfg, Denoiser, Predict, Unguided
-from engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
-from engine.sampling.noise import Comfy, Counter, NoiseSource, Silent, Streams, Wanted
-from engine.sampling.parameterisation import Parameterisation, continuous_v, edm, flux, sd3, sdxl
-from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
-from engine.sampling.record import Recording, Trajectory
-from engine.sampling.run import Run, Tick, drive
-from engine.sampling.sample import ask_steps, sample, sample_steps
-from engine.sampling.schedules import SCHEDULES, Schedule, cut, find_schedule, parsed, resampled, run_sigmas, schedule
-from engine.sampling.solver import (
+from sigmagraph.engine.sampling import solvers, spacings
+from sigmagraph.engine.sampling.guidance import Ask, Cfg, Denoiser, Predict, Unguided
+from sigmagraph.engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
+from sigmagraph.engine.sampling.noise import Comfy, Counter, NoiseSource, Silent, Streams, Wanted
+from sigmagraph.engine.sampling.parameterisation import Parameterisation, continuous_v, edm, flux, sd3, sdxl
+from sigmagraph.engine.sampling.process import Process, RectifiedFlow, VarianceExploding
+from sigmagraph.engine.sampling.record import Recording, Trajectory
+from sigmagraph.engine.sampling.run import Run, Tick, drive
+from sigmagraph.engine.sampling.sample import ask_steps, sample, sample_steps
+from sigmagraph.engine.sampling.schedules import (
+    SCHEDULES,
+    Schedule,
+    cut,
+    find_schedule,
+    parsed,
+    resampled,
+    run_sigmas,
+    schedule,
+)
+from sigmagraph.engine.sampling.solver import (
     SOLVERS,
     Choices,
     Context,

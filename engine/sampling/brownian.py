@@ -14,7 +14,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from engine.sampling.precision import float32
+from sigmagraph.engine.sampling.precision import float32
 
 POOL_WORDS = 24
 DECIMALS = 6

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.errors import BadPrediction
+from sigmagraph.engine.errors import BadPrediction
 
 
 @dataclass(frozen=True, slots=True)

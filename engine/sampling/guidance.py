@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from engine.sampling.solver import Prediction
+from sigmagraph.engine.sampling.solver import Prediction
 
 
 class Predict(Protocol):

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.sampling.guidance import Adjustment, Estimates, Linear, Predict
-from engine.sampling.solver import Prediction
+from sigmagraph.engine.sampling.guidance import Adjustment, Estimates, Linear, Predict
+from sigmagraph.engine.sampling.solver import Prediction
 
 
 def _axes(x: Tensor) -> tuple[int, ...]:

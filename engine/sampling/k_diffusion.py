@@ -14,13 +14,13 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from engine.registry import Registry
-from engine.sampling.guidance import Denoiser
-from engine.sampling.noise import Comfy, NoiseSource
-from engine.sampling.parameterisation import Parameterisation
-from engine.sampling.run import Run, context_of, drive
-from engine.sampling.sample import checked_sigmas
-from engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Range, Solver, Step, Steps
+from sigmagraph.engine.registry import Registry
+from sigmagraph.engine.sampling.guidance import Denoiser
+from sigmagraph.engine.sampling.noise import Comfy, NoiseSource
+from sigmagraph.engine.sampling.parameterisation import Parameterisation
+from sigmagraph.engine.sampling.run import Run, context_of, drive
+from sigmagraph.engine.sampling.sample import checked_sigmas
+from sigmagraph.engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Range, Solver, Step, Steps
 
 FIXED = ("model", "x", "sigmas", "extra_args", "callback", "disable", "noise_sampler")
 ANY = Range(-math.inf, math.inf)

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.sampling.precision import float32
+from sigmagraph.engine.sampling.precision import float32
 
 LOWEST_ZERO_SNR = 4.8973451890853435e-08  # the last alpha-bar of a zero-terminal-SNR table, kept above 0
 BEFORE_THE_START = 999_999_999.9  # sigma of percent 0 on tables that have no natural upper end

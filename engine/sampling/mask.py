@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.sampling.guidance import Asking, Asks, Denoiser, Remembering
-from engine.sampling.solver import Prediction
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling.guidance import Asking, Asks, Denoiser, Remembering
+from sigmagraph.engine.sampling.solver import Prediction
 
 
 @dataclass(frozen=True)

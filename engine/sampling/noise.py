@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.sampling.brownian import BrownianTree, SeedWords
-from engine.sampling.counter import counter_normal
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling.brownian import BrownianTree, SeedWords
+from sigmagraph.engine.sampling.counter import counter_normal
 
 SEEDS = 2**64
 PURPOSES = ("initial", "sequence", "churn", "brownian", "mask")  # of one seed's counters; never reorder

@@ -9,9 +9,16 @@ from typing import Literal
 
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.sampling.levels import ContinuousLevels, DiscreteLevels, DistilledLevels, FlowLevels, FluxLevels, Levels
-from engine.sampling.process import Process, RectifiedFlow, VarianceExploding
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling.levels import (
+    ContinuousLevels,
+    DiscreteLevels,
+    DistilledLevels,
+    FlowLevels,
+    FluxLevels,
+    Levels,
+)
+from sigmagraph.engine.sampling.process import Process, RectifiedFlow, VarianceExploding
 
 Target = Literal["flow", "eps", "v", "edm", "x0", "image_to_image", "cosmos", "lcm"]
 TARGETS: tuple[Target, ...] = ("flow", "eps", "v", "edm", "x0", "image_to_image", "cosmos", "lcm")

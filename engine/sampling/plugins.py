@@ -11,9 +11,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from engine.errors import BadValue, MissingFile
-from engine.sampling.schedules import SCHEDULES
-from engine.sampling.solver import SOLVERS
+from sigmagraph.engine.errors import BadValue, MissingFile
+from sigmagraph.engine.sampling.schedules import SCHEDULES
+from sigmagraph.engine.sampling.solver import SOLVERS
 
 GROUP = "sigmagraph.samplers"
 _CONTENTS: dict[str, str] = {}  # what came from outside, "sampler NAME" or "schedule NAME" -> digest of its file

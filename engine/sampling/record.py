@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue, CorruptFile, MissingFile
-from engine.sampling.solver import Prediction
-from engine.writing import write_file
+from sigmagraph.engine.errors import BadValue, CorruptFile, MissingFile
+from sigmagraph.engine.sampling.solver import Prediction
+from sigmagraph.engine.writing import write_file
 
 if TYPE_CHECKING:
-    from engine.sampling.run import Tick
+    from sigmagraph.engine.sampling.run import Tick
 
 DTYPES = {
     "F64": torch.float64,

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.errors import BadPrediction
-from engine.sampling.finite import FiniteWatch
-from engine.sampling.guidance import Ask, Asking, Denoiser, Remembering
-from engine.sampling.noise import NoiseSource, Wanted
-from engine.sampling.parameterisation import Parameterisation
-from engine.sampling.record import Recording
-from engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step
+from sigmagraph.engine.errors import BadPrediction
+from sigmagraph.engine.sampling.finite import FiniteWatch
+from sigmagraph.engine.sampling.guidance import Ask, Asking, Denoiser, Remembering
+from sigmagraph.engine.sampling.noise import NoiseSource, Wanted
+from sigmagraph.engine.sampling.parameterisation import Parameterisation
+from sigmagraph.engine.sampling.record import Recording
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step
 
 
 @dataclass(frozen=True, slots=True)

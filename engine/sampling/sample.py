@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue, Cancelled
-from engine.sampling.guidance import Denoiser
-from engine.sampling.mask import Masked, fitted
-from engine.sampling.noise import NoiseSource, OneImage
-from engine.sampling.parameterisation import Parameterisation
-from engine.sampling.record import Recording
-from engine.sampling.run import Driven, Run, Tick, alone, context_of, drive_asking
-from engine.sampling.solver import SOLVERS, Solver, find_solver
+from sigmagraph.engine.errors import BadValue, Cancelled
+from sigmagraph.engine.sampling.guidance import Denoiser
+from sigmagraph.engine.sampling.mask import Masked, fitted
+from sigmagraph.engine.sampling.noise import NoiseSource, OneImage
+from sigmagraph.engine.sampling.parameterisation import Parameterisation
+from sigmagraph.engine.sampling.record import Recording
+from sigmagraph.engine.sampling.run import Driven, Run, Tick, alone, context_of, drive_asking
+from sigmagraph.engine.sampling.solver import SOLVERS, Solver, find_solver
 
 HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from engine.errors import BadValue, UnknownName
-from engine.registry import Registry
-from engine.sampling.levels import Levels
-from engine.sampling.solver import Option, options_of, revision_of
+from sigmagraph.engine.errors import BadValue, UnknownName
+from sigmagraph.engine.registry import Registry
+from sigmagraph.engine.sampling.levels import Levels
+from sigmagraph.engine.sampling.solver import Option, options_of, revision_of
 
 ScheduleFunction: TypeAlias = Callable[..., list[float]]
 

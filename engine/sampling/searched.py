@@ -4,8 +4,8 @@ Both searches keep some points of a long run so that a short one loses least (dy
 path bends, optimal steps by how far the result moves.
 """
 
-from engine.errors import BadValue
-from engine.sampling.schedules import resampled
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling.schedules import resampled
 
 __all__ = ["GITS_COEFFICIENT", "OPTIMAL", "gits", "optimal_steps"]
 

@@ -15,11 +15,11 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue, UnknownName
-from engine.registry import Registry
-from engine.sampling.levels import Levels
-from engine.sampling.precision import float32
-from engine.sampling.process import Process
+from sigmagraph.engine.errors import BadValue, UnknownName
+from sigmagraph.engine.registry import Registry
+from sigmagraph.engine.sampling.levels import Levels
+from sigmagraph.engine.sampling.precision import float32
+from sigmagraph.engine.sampling.process import Process
 
 
 class Prediction(NamedTuple):

@@ -13,11 +13,11 @@ from typing import Annotated, TypeAlias
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.sampling.beta_quantile import beta_quantile
-from engine.sampling.levels import ContinuousLevels, DiscreteLevels, Levels
-from engine.sampling.schedules import SCHEDULES, resampled, schedule
-from engine.sampling.solver import Choices, Range
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling.beta_quantile import beta_quantile
+from sigmagraph.engine.sampling.levels import ContinuousLevels, DiscreteLevels, Levels
+from sigmagraph.engine.sampling.schedules import SCHEDULES, resampled, schedule
+from sigmagraph.engine.sampling.solver import Choices, Range
 
 Positive: TypeAlias = Annotated[float, Range(1e-3, 100.0)]
 NotNegative: TypeAlias = Annotated[float, Range(0.0, 100.0)]

@@ -1,13 +1,13 @@
 """What the registries declare, as rows: for the command line, and for the generated part of docs/samplers.md.
 
-python -m engine.sampling.table    writes that part to standard output
+python -m sigmagraph.engine.sampling.table    writes that part to standard output
 """
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from engine.sampling.schedules import SCHEDULES, Schedule
-from engine.sampling.solver import SOLVERS, Choices, Noise, Option, Range, Solver
+from sigmagraph.engine.sampling.schedules import SCHEDULES, Schedule
+from sigmagraph.engine.sampling.solver import SOLVERS, Choices, Noise, Option, Range, Solver
 
 LEGEND = """\
 *First noise*: revision 1 begins its own noise with the run's initial noise (on a CPU), as existing seeds expect;

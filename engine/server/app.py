@@ -8,29 +8,29 @@ from pathlib import Path
 from aiohttp import WSCloseCode, web
 from aiohttp.typedefs import Handler
 
-from engine.jobs.protocol import Jobs
-from engine.server.auth import ACCOUNTS, Accounts, auth, login_routes
-from engine.server.comfy.hub import HUB, Hub, run_hub
-from engine.server.comfy.internal import LINES
-from engine.server.comfy.preferences import LOCK
-from engine.server.comfy.routes import comfy_routes, mirrored
-from engine.server.comfy.socket import SOCKETS
-from engine.server.comfy.system import EXTENSIONS
-from engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, Places
-from engine.server.deliveries import DELIVERY_ROWS
-from engine.server.endpoints.context import Published
-from engine.server.endpoints.guard import own_door
-from engine.server.endpoints.routes import mount
-from engine.server.errors import answer_errors
-from engine.server.health import WARM, Warmth, health, ready, warm_up
-from engine.server.journal import keep_journal
-from engine.server.logs import RecentLines
-from engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
-from engine.server.origin import options, origins
-from engine.server.replay import REPLAY_ROWS
-from engine.server.settings import Settings
-from engine.server.static import cache_rules, frontend_routes
-from engine.server.workflows import WORKFLOW_ROWS
+from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.auth import ACCOUNTS, Accounts, auth, login_routes
+from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
+from sigmagraph.engine.server.comfy.internal import LINES
+from sigmagraph.engine.server.comfy.preferences import LOCK
+from sigmagraph.engine.server.comfy.routes import comfy_routes, mirrored
+from sigmagraph.engine.server.comfy.socket import SOCKETS
+from sigmagraph.engine.server.comfy.system import EXTENSIONS
+from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, Places
+from sigmagraph.engine.server.deliveries import DELIVERY_ROWS
+from sigmagraph.engine.server.endpoints.context import Published
+from sigmagraph.engine.server.endpoints.guard import own_door
+from sigmagraph.engine.server.endpoints.routes import mount
+from sigmagraph.engine.server.errors import answer_errors
+from sigmagraph.engine.server.health import WARM, Warmth, health, ready, warm_up
+from sigmagraph.engine.server.journal import keep_journal
+from sigmagraph.engine.server.logs import RecentLines
+from sigmagraph.engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
+from sigmagraph.engine.server.origin import options, origins
+from sigmagraph.engine.server.replay import REPLAY_ROWS
+from sigmagraph.engine.server.settings import Settings
+from sigmagraph.engine.server.static import cache_rules, frontend_routes
+from sigmagraph.engine.server.workflows import WORKFLOW_ROWS
 
 __all__ = ["Parts", "make_app"]
 

@@ -9,9 +9,9 @@ from typing import Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from engine.jobs.job import LOCAL
-from engine.server.context import OWNER, empty, form_body
-from engine.shipped import SHIPPED
+from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.server.context import OWNER, empty, form_body
+from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = ["ACCOUNTS", "SCOPES", "Account", "Accounts", "auth", "login_routes", "require", "require_any_graph"]
 

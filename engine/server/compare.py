@@ -5,8 +5,8 @@ from io import BytesIO
 
 from PIL import Image, ImageChops
 
-from engine.execution.replay import Comparison
-from engine.server.pictures import opened
+from sigmagraph.engine.execution.replay import Comparison
+from sigmagraph.engine.server.pictures import opened
 
 __all__ = ["compare"]
 

@@ -9,11 +9,11 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiDictProxy
 
-from engine.errors import BadDocument
-from engine.graph.document import parse_json
-from engine.graph.node import Services
-from engine.jobs.protocol import Jobs
-from engine.server.settings import Settings
+from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.document import parse_json
+from sigmagraph.engine.graph.node import Services
+from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.settings import Settings
 
 __all__ = [
     "FOLDERS",
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Places(Services, Protocol):
-    """The folders of one owner: what `engine.execution.folders.Folders` is."""
+    """The folders of one owner: what `sigmagraph.engine.execution.folders.Folders` is."""
 
     @property
     def input_dir(self) -> Path:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from engine.server.context import JOBS, OWNER, reply
+from sigmagraph.engine.server.context import JOBS, OWNER, reply
 
 __all__ = ["DELIVERY_ROWS"]
 

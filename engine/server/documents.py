@@ -11,18 +11,18 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import BadDocument, BadValue, MissingFile, suggestion
-from engine.execution.replay import Recorded, read_recorded
-from engine.graph.carriers import is_carrier
-from engine.graph.document import parse_json, parse_workflow, read_workflow
-from engine.graph.node import Node, Services
-from engine.graph.overrides import override, override_values
-from engine.graph.workflow import Workflow
-from engine.jobs.job import Webhook
-from engine.server.comfy.userdata import user_root
-from engine.server.context import JOBS, NO_FORM, OWNER, SETTINGS, folders, json_body
-from engine.server.files import resolve
-from engine.server.library import Library
+from sigmagraph.engine.errors import BadDocument, BadValue, MissingFile, suggestion
+from sigmagraph.engine.execution.replay import Recorded, read_recorded
+from sigmagraph.engine.graph.carriers import is_carrier
+from sigmagraph.engine.graph.document import parse_json, parse_workflow, read_workflow
+from sigmagraph.engine.graph.node import Node, Services
+from sigmagraph.engine.graph.overrides import override, override_values
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.job import Webhook
+from sigmagraph.engine.server.comfy.userdata import user_root
+from sigmagraph.engine.server.context import JOBS, NO_FORM, OWNER, SETTINGS, folders, json_body
+from sigmagraph.engine.server.files import resolve
+from sigmagraph.engine.server.library import Library
 
 __all__ = ["Incoming", "changed", "declarations", "prompt_body", "read_incoming", "recorded_of", "webhook_of"]
 

@@ -6,9 +6,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestPayloadError
 
-from engine import errors
-from engine.server.context import reply
-from engine.server.files import Outside
+from sigmagraph.engine import errors
+from sigmagraph.engine.server.context import reply
+from sigmagraph.engine.server.files import Outside
 
 __all__ = ["answer_errors", "status_of"]
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from engine.errors import EngineError
+from sigmagraph.engine.errors import EngineError
 
 __all__ = ["Outside", "below", "resolve"]
 

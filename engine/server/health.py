@@ -8,12 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import EngineError
-from engine.graph.document import parse_workflow
-from engine.jobs.job import State, Submission
-from engine.jobs.protocol import Jobs
-from engine.server.context import JOBS, reply
-from engine.server.machine import version_of
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.jobs.job import State, Submission
+from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.context import JOBS, reply
+from sigmagraph.engine.server.machine import version_of
 
 __all__ = ["WARM", "Warmth", "health", "ready", "warm_up"]
 

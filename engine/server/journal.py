@@ -6,10 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.execution.events import NodeBlocked, NodeFinished, RunFailed
-from engine.jobs.events import Ended, JobEvent, Preview, Requeued, Started
-from engine.jobs.job import State
-from engine.server.context import JOBS
+from sigmagraph.engine.execution.events import NodeBlocked, NodeFinished, RunFailed
+from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Requeued, Started
+from sigmagraph.engine.jobs.job import State
+from sigmagraph.engine.server.context import JOBS
 
 __all__ = ["keep_journal", "note"]
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Collection
 from typing import Any, Protocol
 
-from engine.errors import UnknownKey
-from engine.server.auth import Account
+from sigmagraph.engine.errors import UnknownKey
+from sigmagraph.engine.server.auth import Account
 
 __all__ = ["FixedAccount", "FixedKeys", "NoKeys", "StoredKeys"]
 

@@ -10,8 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from engine.errors import BadValue, CorruptFile, MissingFile
-from engine.writing import make_folder, write_new
+from sigmagraph.engine.errors import BadValue, CorruptFile, MissingFile
+from sigmagraph.engine.writing import make_folder, write_new
 
 __all__ = ["Library", "Stored"]
 

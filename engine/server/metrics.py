@@ -8,11 +8,11 @@ from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from engine.execution.events import NodeFinished
-from engine.jobs.events import Ended, JobEvent, Preview
-from engine.server.auth import require
-from engine.server.comfy.hub import HUB
-from engine.server.context import JOBS
+from sigmagraph.engine.execution.events import NodeFinished
+from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview
+from sigmagraph.engine.server.auth import require
+from sigmagraph.engine.server.comfy.hub import HUB
+from sigmagraph.engine.server.context import JOBS
 
 __all__ = ["METRICS", "Metrics", "count_jobs", "count_requests", "metrics"]
 

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from engine.server.context import SETTINGS
-from engine.server.settings import is_loopback
+from sigmagraph.engine.server.context import SETTINGS
+from sigmagraph.engine.server.settings import is_loopback
 
 __all__ = ["options", "origins"]
 

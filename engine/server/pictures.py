@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from engine.errors import UnreadableImage
+from sigmagraph.engine.errors import UnreadableImage
 
 __all__ = ["alpha_of", "opened", "reencoded", "with_alpha", "without_alpha"]
 

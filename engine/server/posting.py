@@ -13,9 +13,9 @@ from aiohttp import AddrInfoType, ClientSession, ClientTimeout, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from engine.errors import BadValue
-from engine.jobs.job import Job
-from engine.jobs.webhooks import Post, is_public
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.jobs.job import Job
+from sigmagraph.engine.jobs.webhooks import Post, is_public
 
 __all__ = ["poster", "told"]
 

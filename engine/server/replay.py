@@ -10,21 +10,21 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import MissingFile, UnknownJob
-from engine.execution.replay import Recorded, Verdict, judged, output_of, what_differs, with_revisions
-from engine.graph.graph import Graph
-from engine.graph.lock import Difference, Lock, lock_of
-from engine.graph.node import Node
-from engine.graph.validate import validate
-from engine.graph.workflow import Workflow
-from engine.jobs.job import Job, State
-from engine.jobs.settings import DAY_S
-from engine.server.compare import compare
-from engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
-from engine.server.documents import Incoming, changed, read_incoming, recorded_of
-from engine.server.files import resolve
-from engine.server.workflows import bound, library, submitted
-from engine.writing import make_folder, write_file
+from sigmagraph.engine.errors import MissingFile, UnknownJob
+from sigmagraph.engine.execution.replay import Recorded, Verdict, judged, output_of, what_differs, with_revisions
+from sigmagraph.engine.graph.graph import Graph
+from sigmagraph.engine.graph.lock import Difference, Lock, lock_of
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.jobs.settings import DAY_S
+from sigmagraph.engine.server.compare import compare
+from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
+from sigmagraph.engine.server.documents import Incoming, changed, read_incoming, recorded_of
+from sigmagraph.engine.server.files import resolve
+from sigmagraph.engine.server.workflows import bound, library, submitted
+from sigmagraph.engine.writing import make_folder, write_file
 
 __all__ = ["REPLAY_ROWS"]
 

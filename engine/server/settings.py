@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from engine.errors import BadValue, EngineError, MissingFile, suggestion
-from engine.execution.settings import CacheSettings
+from sigmagraph.engine.errors import BadValue, EngineError, MissingFile, suggestion
+from sigmagraph.engine.execution.settings import CacheSettings
 
 __all__ = ["PREFIX", "Settings", "as_toml", "load_settings", "misspelt"]
 

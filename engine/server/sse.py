@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.jobs.events import JobEvent
-from engine.server.context import JOBS, OWNER, compact
+from sigmagraph.engine.jobs.events import JobEvent
+from sigmagraph.engine.server.context import JOBS, OWNER, compact
 
 __all__ = ["job_events"]
 

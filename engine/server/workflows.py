@@ -6,18 +6,18 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import BadValue, UnknownName
-from engine.graph.document import parse_workflow
-from engine.graph.editor import drawn
-from engine.graph.node import Node
-from engine.graph.overrides import find_input, override_values
-from engine.graph.workflow import Workflow
-from engine.jobs.job import Idempotency, Submission
-from engine.server.auth import require_any_graph
-from engine.server.comfy.userdata import user_root
-from engine.server.context import JOBS, OWNER, empty, reply
-from engine.server.documents import Incoming, changed, declarations, read_incoming, recorded_of, webhook_of
-from engine.server.library import Library, Stored
+from sigmagraph.engine.errors import BadValue, UnknownName
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.editor import drawn
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.overrides import find_input, override_values
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.job import Idempotency, Submission
+from sigmagraph.engine.server.auth import require_any_graph
+from sigmagraph.engine.server.comfy.userdata import user_root
+from sigmagraph.engine.server.context import JOBS, OWNER, empty, reply
+from sigmagraph.engine.server.documents import Incoming, changed, declarations, read_incoming, recorded_of, webhook_of
+from sigmagraph.engine.server.library import Library, Stored
 
 __all__ = ["WORKFLOW_ROWS", "bound", "library", "submitted"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from engine.models.arch import Autoencoder, VaeShape
 from models.demo import scenes
 from models.demo.budget import Clock, learning_rate, log, save, update_average
+from sigmagraph.engine.models.arch import Autoencoder, VaeShape
 
 SHAPE = VaeShape(channels=(64, 64, 128, 128), encoder_blocks=1, decoder_blocks=1)
 """64 channels at least: with 32, each of the 32 norm groups is one channel and flat colours are normalised away."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.models.arch import MMDiT, MMDiTShape
 from models.demo import autoencoder, scenes, text
 from models.demo.budget import Clock, learning_rate, log, save, update_average
+from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
 
 SHAPE = MMDiTShape(
     depth=4,

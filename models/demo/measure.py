@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.models import load_checkpoint
-from engine.sampling import Cfg, Comfy, find_schedule, find_solver, run_sigmas, sample
 from models.demo.checker import Verdict, check
 from models.demo.scenes import Scene, draw, scenes
+from sigmagraph.engine.models import load_checkpoint
+from sigmagraph.engine.sampling import Cfg, Comfy, find_schedule, find_solver, run_sigmas, sample
 
 STEPS, GUIDANCE, LATENT_SIDE = 20, 4.0, 16
 HELD_OUT_SEED = 77

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli.aliases import read_aliases
-from engine.cli.app import app
-from engine.errors import BadValue, EngineError, MissingFile
-from engine.execution.folders import Folders
+from sigmagraph.engine.cli.aliases import read_aliases
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.errors import BadValue, EngineError, MissingFile
+from sigmagraph.engine.execution.folders import Folders
 
 Graphs = Callable[..., dict[str, Any]]
 TABLE = '[checkpoints]\n"sd3.5_large.safetensors" = "checkpoints/tiny.safetensors"\n'

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from engine.cli import compare as command
-from engine.cli.app import app
-from engine.cli.comparison.cells import Cell, Outcome
-from engine.cli.comparison.measures import distances
-from engine.cli.comparison.sheet import contact_sheet
+from sigmagraph.engine.cli import compare as command
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.cli.comparison.cells import Cell, Outcome
+from sigmagraph.engine.cli.comparison.measures import distances
+from sigmagraph.engine.cli.comparison.sheet import contact_sheet
 
 Graphs = Callable[..., dict[str, Any]]
 

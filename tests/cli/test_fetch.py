@@ -5,8 +5,8 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from typer.testing import CliRunner
 
-from engine.cli.app import app
-from engine.cli.fetch import SETS
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.cli.fetch import SETS
 
 
 def gated() -> GatedRepoError:

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from engine.cli import fetch
-from engine.cli.app import app
+from sigmagraph.engine.cli import fetch
+from sigmagraph.engine.cli.app import app
 
 HEAVY = {"torch", "transformers", "numpy", "pydantic", "PIL", "huggingface_hub", "sqlalchemy", "aiohttp", "nodes"}
 
 
 def test_help_loads_nothing_heavy() -> None:
     program = (
-        "import sys; from engine.cli.app import app\n"
+        "import sys; from sigmagraph.engine.cli.app import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         f"print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli.app import app
+from sigmagraph.engine.cli.app import app
 
 
 def said(home: Path, *words: str) -> str:

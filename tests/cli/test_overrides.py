@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from engine.cli.overrides import override
-from engine.errors import BadValue, UnknownName
-from engine.graph.document import parse_workflow
-from engine.graph.workflow import Link
-from nodes import NODES
+from sigmagraph.engine.cli.overrides import override
+from sigmagraph.engine.errors import BadValue, UnknownName
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.workflow import Link
+from sigmagraph.nodes import NODES
 
 
 @pytest.fixture

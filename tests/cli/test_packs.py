@@ -9,15 +9,15 @@ import PIL.Image
 import pytest
 import torch
 
-from engine.cli.caching import PACKING, open_store
-from engine.cli.packs import load_custom_nodes
-from engine.execution.cache import Entry
-from engine.execution.folders import Folders
-from engine.execution.packs import Pack
-from engine.execution.settings import CacheSettings
-from engine.models.conditioning import Conditioning
-from nodes import NODES
-from nodes.types import LatentValue
+from sigmagraph.engine.cli.caching import PACKING, open_store
+from sigmagraph.engine.cli.packs import load_custom_nodes
+from sigmagraph.engine.execution.cache import Entry
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.packs import Pack
+from sigmagraph.engine.execution.settings import CacheSettings
+from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.types import LatentValue
 
 PACK = """
 import comfy.samplers
@@ -68,8 +68,8 @@ OFFERED = """
 import os, sys, threading
 from pathlib import Path
 
-from engine.cli.packs import load_custom_nodes
-from engine.execution.folders import Folders
+from sigmagraph.engine.cli.packs import load_custom_nodes
+from sigmagraph.engine.execution.folders import Folders
 
 here = Path(sys.argv.pop())
 (here / "packs").mkdir()
@@ -130,7 +130,13 @@ def test_a_pack_that_edits_its_input_is_harmless_and_with_the_option_it_is_told(
         "4": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "white"}},
     }
     (tmp_path / "graph.json").write_text(json.dumps(graph), encoding="utf-8")
-    command = [sys.executable, "-c", "from engine.cli.app import main; main()", "run", str(tmp_path / "graph.json")]
+    command = [
+        sys.executable,
+        "-c",
+        "from sigmagraph.engine.cli.app import main; main()",
+        "run",
+        str(tmp_path / "graph.json"),
+    ]
     options = ["--home", str(tmp_path), "--output", str(tmp_path), "--custom-nodes", str(tmp_path / "packs")]
     here = Path(__file__).parents[2]
     subprocess.run([*command, *options], check=True, cwd=here, timeout=120)
@@ -150,7 +156,7 @@ def test_every_name_packs_import_is_offered_and_importing_them_starts_nothing(tm
 def test_weights_are_read_by_our_reader_and_pickles_are_refused(folders: Folders, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from engine.errors import EngineError
+    from sigmagraph.engine.errors import EngineError
 
     load_custom_nodes([tmp_path / "packs"], folders, lambda pack: None)
     load = importlib.import_module("comfy.utils").load_torch_file

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli.app import app
+from sigmagraph.engine.cli.app import app
 from tests.cli.test_packs import PACK
 
 PLAIN = {

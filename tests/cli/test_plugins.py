@@ -15,7 +15,7 @@ from tests.serving import CHECKOUT, Server
 PLUGIN = '''
 from itertools import pairwise
 
-from engine.sampling import Evaluate, Step, schedule, solver
+from sigmagraph.engine.sampling import Evaluate, Step, schedule, solver
 
 
 @solver("halfway", order=1, source="a test")
@@ -37,7 +37,7 @@ def thirds(levels, steps):
 
 def sigmagraph(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own: plugins must not stay in this one's registries."""
-    program = "from engine.cli.app import main\nmain()"
+    program = "from sigmagraph.engine.cli.app import main\nmain()"
     command = [sys.executable, "-B", "-c", program, *arguments]
     environment = os.environ | ({"PYTHONPATH": str(path)} if path is not None else {})
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -103,7 +103,7 @@ def test_a_sampler_in_a_file_is_listed_with_the_others(home: Path, plugin: str) 
         ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
         ("def (", "SyntaxError"),
         (
-            "from engine.sampling import solver\nsolver('euler', order=1)(lambda x, sigmas, ctx: x)",
+            "from sigmagraph.engine.sampling import solver\nsolver('euler', order=1)(lambda x, sigmas, ctx: x)",
             "registered already",
         ),
     ],

@@ -1,7 +1,7 @@
 from typer.testing import CliRunner
 
-from engine.cli.app import app
-from engine.sampling import SCHEDULES, SOLVERS
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS
 
 
 def test_samplers_lists_every_sampler_with_its_facts() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli.app import app
-from engine.server.library import Library, Stored
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.server.library import Library, Stored
 
 Graphs = Callable[..., dict[str, Any]]
 

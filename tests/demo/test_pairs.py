@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from engine.errors import BadValue
-from engine.models import Conditioning
-from engine.sampling import SCHEDULES, SOLVERS, Cfg, Comfy, find_schedule, find_solver, run_sigmas, sample
 from models.demo.checker import check
 from models.demo.export import CHECKPOINT
 from models.demo.measure import GUIDANCE, LATENT_SIDE, STEPS, Pipeline
 from models.demo.scenes import single
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models import Conditioning
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, Cfg, Comfy, find_schedule, find_solver, run_sigmas, sample
 
 pytestmark = pytest.mark.slow
 

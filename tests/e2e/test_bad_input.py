@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from engine.cli.app import app
+from sigmagraph.engine.cli.app import app
 
 Graphs = Callable[..., dict[str, Any]]
 
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_nothing_half_written(home: Path) -> None:
     # a limit on the size of files fails a write in the middle, as a full disk does
     program = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
-        "from engine.cli.app import main\nmain()"
+        "from sigmagraph.engine.cli.app import main\nmain()"
     )
     arguments = ["run", str(path), "--home", str(home), "--output", str(out)]
     done = subprocess.run(

@@ -4,17 +4,17 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from engine.cli.app import app
-from engine.execution.cache import MemoryCache
-from engine.execution.folders import Folders
-from engine.execution.run import execute
-from engine.graph.document import load_workflow
-from engine.graph.plan import plan
-from engine.graph.validate import validate
 from models.demo.checker import check
 from models.demo.scenes import single
-from nodes import NODES
-from nodes.pictures import read_picture
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.graph.document import load_workflow
+from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.pictures import read_picture
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / "workflows/txt2img.json"

@@ -21,12 +21,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
-from engine.cli.app import app
-from engine.cli.workspace import workspace
-from engine.graph.editor import drawn
-from engine.server.endpoints.endpoint import load_endpoints
 from models.demo.checker import check
 from models.demo.scenes import single
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.cli.workspace import workspace
+from sigmagraph.engine.graph.editor import drawn
+from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
 from tests.serving import CHECKOUT, Server
 
 GUIDE = (CHECKOUT / "docs" / "api.md").read_text("utf-8")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli.app import app
-from engine.server.comfy.routes import RUNNING
-from engine.server.replay import REPLAY_ROWS
-from engine.server.workflows import WORKFLOW_ROWS
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.server.comfy.routes import RUNNING
+from sigmagraph.engine.server.replay import REPLAY_ROWS
+from sigmagraph.engine.server.workflows import WORKFLOW_ROWS
 from tests.e2e.disasters.processes import Server
 
 ROOT = Path(__file__).resolve().parents[2]

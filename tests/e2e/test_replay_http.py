@@ -10,15 +10,15 @@ from typing import Any
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 
-from engine.cli.owners import folders_of
-from engine.cli.worker import build
-from engine.execution.folders import Folders
-from engine.jobs.inprocess import InProcessWorker
-from engine.jobs.service import JobService
-from engine.jobs.settings import JobSettings, StoreSettings
-from engine.server.app import Parts, make_app
-from engine.server.keys import NoKeys
-from engine.server.settings import Settings
+from sigmagraph.engine.cli.owners import folders_of
+from sigmagraph.engine.cli.worker import build
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.jobs.inprocess import InProcessWorker
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
+from sigmagraph.engine.server.app import Parts, make_app
+from sigmagraph.engine.server.keys import NoKeys
+from sigmagraph.engine.server.settings import Settings
 
 Graphs = Callable[..., dict[str, Any]]
 Client = TestClient[Any, Any]

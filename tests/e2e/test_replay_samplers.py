@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli.app import app
-from engine.sampling import SOLVERS
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.sampling import SOLVERS
 
 Graphs = Callable[..., dict[str, Any]]
 QUICK = ("dpmpp_2m", "euler_ancestral", "dpmpp_sde", "dpm_adaptive")

@@ -6,14 +6,14 @@ from typing import Any
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from engine.cli.app import app
-from engine.execution.cache import MemoryCache
-from engine.execution.folders import Folders
-from engine.execution.run import execute
-from engine.graph.document import parse_workflow
-from engine.graph.plan import plan
-from engine.graph.validate import validate
-from nodes import NODES
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.nodes import NODES
 
 Graphs = Callable[..., dict[str, Any]]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.app import app
-from engine.errors import InvalidWorkflow
-from engine.execution.folders import Folders
-from engine.graph.document import load_workflow
-from engine.graph.problems import Problem
-from engine.graph.validate import validate
-from nodes import NODES
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.errors import InvalidWorkflow
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.graph.document import load_workflow
+from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.nodes import NODES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

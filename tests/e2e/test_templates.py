@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.cli.workspace import workspace
-from engine.errors import InvalidWorkflow
-from engine.execution.cache import MemoryCache
-from engine.execution.run import execute
-from engine.graph.document import load_workflow
-from engine.graph.plan import plan
-from engine.graph.workflow import Workflow
-from nodes import NODES
+from sigmagraph.engine.cli.workspace import workspace
+from sigmagraph.engine.errors import InvalidWorkflow
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.graph.document import load_workflow
+from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.nodes import NODES
 from tests.graph.test_templates import folder
 
 pytestmark = pytest.mark.templates

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from engine.cli.serving import compose
-from engine.execution.events import NodeProgress
-from engine.graph.document import parse_workflow
-from engine.jobs.job import Job, State, Submission
-from engine.jobs.service import JobService
-from engine.server.settings import Settings, load_settings
+from sigmagraph.engine.cli.serving import compose
+from sigmagraph.engine.execution.events import NodeProgress
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.jobs.job import Job, State, Submission
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.server.settings import Settings, load_settings
 
 Graphs = Callable[..., dict[str, Any]]
 LONG, SHORT = {"steps": 400, "seed": 5}, {"steps": 4, "seed": 6, "sampler_name": "dpmpp_2m"}

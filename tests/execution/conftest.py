@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from engine.execution.folders import Folders
-from engine.execution.packs import Pack, load_packs, offered_modules
-from engine.graph.node import Node
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.packs import Pack, load_packs, offered_modules
+from sigmagraph.engine.graph.node import Node
 from tests.execution.running import Stage
 from tests.graph.small import NODES
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.execution import events
-from engine.execution.cache import MemoryCache
-from engine.execution.instances import Instances
-from engine.execution.result import RunResult
-from engine.execution.run import execute
-from engine.graph.node import Node
-from engine.graph.plan import Plan, plan
+from sigmagraph.engine.execution import events
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.instances import Instances
+from sigmagraph.engine.execution.result import RunResult
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.plan import Plan, plan
 from tests.graph.small import NODES, checked
 
 

@@ -1,8 +1,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from engine.execution.cache import Entry, MemoryCache
-from engine.execution.size import size_of
+from sigmagraph.engine.execution.cache import Entry, MemoryCache
+from sigmagraph.engine.execution.size import size_of
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 import pytest
 
-from engine.errors import OutOfMemory
-from engine.execution import scheduler as scheduler_module
-from engine.execution.cache import MemoryCache
-from engine.execution.run import execute
-from engine.execution.scheduler import Scheduler
-from engine.graph.comfy_class import from_class
-from engine.graph.node import Expansion, Node, Progress, Socket, node
-from engine.graph.plan import plan
-from engine.graph.results import Joinable
+from sigmagraph.engine.errors import OutOfMemory
+from sigmagraph.engine.execution import scheduler as scheduler_module
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.graph.comfy_class import from_class
+from sigmagraph.engine.graph.node import Expansion, Node, Progress, Socket, node
+from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.results import Joinable
 from tests.execution.running import with_nodes
 from tests.graph.small import checked, prompt
 

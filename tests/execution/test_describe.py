@@ -3,13 +3,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from engine.execution.cache import MemoryCache
-from engine.execution.describe import describe
-from engine.execution.run import execute
-from engine.execution.store import Store
-from engine.execution.trace import Trace
-from engine.graph.node import Node
-from engine.graph.plan import plan
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.describe import describe
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.store import Store
+from sigmagraph.engine.execution.trace import Trace
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.plan import plan
 from tests.graph.small import NODES, checked, prompt
 
 SUM = prompt(a=("Add", {"a": 1, "b": 2}), b=("Add", {"a": ["a", 0], "b": 10}), s=("Show", {"value": ["b", 0]}))

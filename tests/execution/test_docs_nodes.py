@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.execution.folders import Folders
-from engine.execution.packs import load_packs, offered_modules
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.packs import load_packs, offered_modules
 from tests.execution.running import Stage
 from tests.graph.small import NODES, prompt
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.execution.cache import MemoryCache
-from engine.execution.scheduler import Scheduler
-from engine.graph.node import Node
-from engine.graph.plan import plan
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.plan import plan
 from tests.execution.test_random_graphs import random_document
 from tests.graph.small import checked
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import BadValue, MissingFile, UnknownName
-from engine.execution.folders import Folders, inside
+from sigmagraph.engine.errors import BadValue, MissingFile, UnknownName
+from sigmagraph.engine.execution.folders import Folders, inside
 
 
 @pytest.fixture

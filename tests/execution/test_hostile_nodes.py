@@ -11,20 +11,20 @@ from typing import Annotated, Any
 
 import pytest
 
-from engine.errors import MissingFile, NodeFailed
-from engine.execution import scheduler as scheduler_module
-from engine.execution.cache import Entry, MemoryCache
-from engine.execution.instances import Instances
-from engine.execution.run import execute
-from engine.execution.scheduler import Scheduler
-from engine.execution.state import Run
-from engine.execution.store import Store
-from engine.graph.comfy_class import from_class
-from engine.graph.document import parse_workflow
-from engine.graph.node import FileIn, Node, Progress, node
-from engine.graph.plan import Plan, plan
-from engine.graph.results import Joinable
-from engine.graph.validate import validate
+from sigmagraph.engine.errors import MissingFile, NodeFailed
+from sigmagraph.engine.execution import scheduler as scheduler_module
+from sigmagraph.engine.execution.cache import Entry, MemoryCache
+from sigmagraph.engine.execution.instances import Instances
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.execution.state import Run
+from sigmagraph.engine.execution.store import Store
+from sigmagraph.engine.graph.comfy_class import from_class
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.node import FileIn, Node, Progress, node
+from sigmagraph.engine.graph.plan import Plan, plan
+from sigmagraph.engine.graph.results import Joinable
+from sigmagraph.engine.graph.validate import validate
 from tests.execution.running import with_nodes
 from tests.graph.small import Anything, checked, prompt
 

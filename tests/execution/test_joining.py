@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from engine.errors import NodeFailed
-from engine.execution.cache import MemoryCache
-from engine.execution.run import execute
-from engine.execution.scheduler import Scheduler
-from engine.execution.ticket import Ticket
-from engine.graph.node import Node, Progress, node
-from engine.graph.plan import Plan, plan
-from engine.graph.results import Joinable
+from sigmagraph.engine.errors import NodeFailed
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.execution.ticket import Ticket
+from sigmagraph.engine.graph.node import Node, Progress, node
+from sigmagraph.engine.graph.plan import Plan, plan
+from sigmagraph.engine.graph.results import Joinable
 from tests.execution.running import with_nodes
 from tests.graph.small import checked, prompt
 

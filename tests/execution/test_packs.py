@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from engine.execution.folders import Folders
-from engine.execution.packs import Pack, load_packs, offered_modules
-from engine.execution.packs.loader import code_digest
-from engine.execution.packs.node_typing import AnyType
-from engine.graph.comfy_class import Border, Translation, from_class
-from engine.graph.comfy_facade import as_class
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.packs import Pack, load_packs, offered_modules
+from sigmagraph.engine.execution.packs.loader import code_digest
+from sigmagraph.engine.execution.packs.node_typing import AnyType
+from sigmagraph.engine.graph.comfy_class import Border, Translation, from_class
+from sigmagraph.engine.graph.comfy_facade import as_class
 from tests.execution.running import Stage, with_nodes
 from tests.graph.small import NODES, prompt
 
@@ -72,8 +72,8 @@ def test_making_the_offered_modules_imports_no_tensor_library(tmp_path: Path) ->
     import subprocess
 
     code = (
-        "import sys; from pathlib import Path; from engine.execution.packs import offered_modules;"
-        "from engine.execution.folders import Folders; offered_modules(Folders(*[Path('.')] * 4));"
+        "import sys; from pathlib import Path; from sigmagraph.engine.execution.packs import offered_modules;"
+        "from sigmagraph.engine.execution.folders import Folders; offered_modules(Folders(*[Path('.')] * 4));"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

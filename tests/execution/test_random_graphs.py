@@ -6,11 +6,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.execution.cache import MemoryCache
-from engine.execution.instances import Instances
-from engine.execution.scheduler import Scheduler
-from engine.graph.node import Node
-from engine.graph.plan import plan
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.instances import Instances
+from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.plan import plan
 from tests.execution.naive import BLOCKED, Naive
 from tests.execution.running import Stage
 from tests.graph.small import checked

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from engine.errors import NodeFailed
-from engine.execution import events
-from engine.graph.node import Node
+from sigmagraph.engine.errors import NodeFailed
+from sigmagraph.engine.execution import events
+from sigmagraph.engine.graph.node import Node
 from tests.execution.running import Stage
 from tests.graph.small import prompt
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from engine.errors import DuplicateName, NodeFailed
-from engine.execution import events
-from engine.graph.node import Expansion, Node, node
+from sigmagraph.engine.errors import DuplicateName, NodeFailed
+from sigmagraph.engine.execution import events
+from sigmagraph.engine.graph.node import Expansion, Node, node
 from tests.execution.running import Stage, with_nodes
 from tests.graph.small import prompt
 

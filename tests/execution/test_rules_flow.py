@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from engine.errors import NodeFailed
-from engine.execution import events
+from sigmagraph.engine.errors import NodeFailed
+from sigmagraph.engine.execution import events
 from tests.execution.running import Stage
 from tests.graph.small import prompt
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidWorkflow, NodeFailed
-from engine.execution.context import CURRENT, CallContext
-from engine.execution.packs.graph_utils import GraphBuilder
-from engine.execution.run import execute
-from engine.execution.scheduler import Scheduler
-from engine.graph.node import Node, Progress, node
-from engine.graph.plan import plan
+from sigmagraph.engine.errors import InvalidWorkflow, NodeFailed
+from sigmagraph.engine.execution.context import CURRENT, CallContext
+from sigmagraph.engine.execution.packs.graph_utils import GraphBuilder
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.graph.node import Node, Progress, node
+from sigmagraph.engine.graph.plan import plan
 from tests.execution.running import Stage
 from tests.graph.small import checked, prompt
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidWorkflow
-from engine.graph.node import Node
-from engine.graph.problems import Problem
+from sigmagraph.engine.errors import InvalidWorkflow
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.problems import Problem
 from tests.execution.running import Stage
 from tests.graph.small import checked, prompt
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from engine.errors import Cancelled, NodeFailed
-from engine.execution import events
-from engine.execution.cache import MemoryCache
-from engine.graph.node import Node, Progress, node
+from sigmagraph.engine.errors import Cancelled, NodeFailed
+from sigmagraph.engine.execution import events
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.graph.node import Node, Progress, node
 from tests.execution.running import Stage, with_nodes
 from tests.graph.small import Anything, chain, prompt
 

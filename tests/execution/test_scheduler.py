@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from engine.errors import NodeFailed, OutOfMemory
-from engine.execution import events
-from engine.execution.cache import Entry, MemoryCache
-from engine.execution.policy import Claimant, first
-from engine.execution.run import execute
-from engine.execution.scheduler import Scheduler
-from engine.execution.ticket import Ticket
-from engine.graph.node import Node, Progress, node
-from engine.graph.plan import plan
+from sigmagraph.engine.errors import NodeFailed, OutOfMemory
+from sigmagraph.engine.execution import events
+from sigmagraph.engine.execution.cache import Entry, MemoryCache
+from sigmagraph.engine.execution.policy import Claimant, first
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.execution.ticket import Ticket
+from sigmagraph.engine.graph.node import Node, Progress, node
+from sigmagraph.engine.graph.plan import plan
 from tests.execution.running import with_nodes
 from tests.graph.small import Anything, checked, prompt
 

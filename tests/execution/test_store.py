@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import BadValue
-from engine.execution.cache import Entry, InnerUi, MemoryCache
-from engine.execution.disk import DiskTier
-from engine.execution.packing import DamagedError, Packer, Packing, UnpackableError
-from engine.execution.run import execute
-from engine.execution.settings import CacheSettings, memory_limit_bytes, parse_size
-from engine.execution.store import Found, Store
-from engine.graph.node import node
-from engine.graph.plan import plan
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.execution.cache import Entry, InnerUi, MemoryCache
+from sigmagraph.engine.execution.disk import DiskTier
+from sigmagraph.engine.execution.packing import DamagedError, Packer, Packing, UnpackableError
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.settings import CacheSettings, memory_limit_bytes, parse_size
+from sigmagraph.engine.execution.store import Found, Store
+from sigmagraph.engine.graph.node import node
+from sigmagraph.engine.graph.plan import plan
 from tests.execution.running import with_nodes
 from tests.graph.small import Anything, checked, prompt
 

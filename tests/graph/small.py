@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from engine.graph.document import parse_workflow
-from engine.graph.graph import Graph
-from engine.graph.node import Multiline, Node, Options, Output, Range, Socket, Tooltip, UiResult, node
-from engine.graph.validate import validate
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.graph import Graph
+from sigmagraph.engine.graph.node import Multiline, Node, Options, Output, Range, Socket, Tooltip, UiResult, node
+from sigmagraph.engine.graph.validate import validate
 
 Anything = Annotated[Any, Socket("*")]
 Picture = Annotated[str, Socket("IMAGE")]

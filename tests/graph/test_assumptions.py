@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from engine.graph.editor import convert
+from sigmagraph.engine.graph.editor import convert
 from tests.graph.test_editor import NODES
 
 

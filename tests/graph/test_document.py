@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import BadDocument, MissingFile
-from engine.graph.document import load_workflow, parse_workflow, read_workflow
-from engine.graph.png import SIGNATURE, text_chunks
-from engine.graph.workflow import Link
+from sigmagraph.engine.errors import BadDocument, MissingFile
+from sigmagraph.engine.graph.document import load_workflow, parse_workflow, read_workflow
+from sigmagraph.engine.graph.png import SIGNATURE, text_chunks
+from sigmagraph.engine.graph.workflow import Link
 from tests.graph.small import prompt
 
 PROMPT = prompt(a=("Add", {"a": 1, "b": 2}), s=("Show", {"value": ["a", 0]}))

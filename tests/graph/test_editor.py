@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from engine.errors import BadDocument
-from engine.graph.document import parse_workflow
-from engine.graph.editor import convert
-from engine.graph.editor.texts import dynamic_prompt, file_prefix
-from engine.graph.workflow import Link
+from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.editor import convert
+from sigmagraph.engine.graph.editor.texts import dynamic_prompt, file_prefix
+from sigmagraph.engine.graph.workflow import Link
 
 NODES: dict[str, Any] = {
     "EmptyImage": {

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from engine.errors import BadDocument
-from engine.graph.document import parse_workflow
-from engine.graph.editor import convert
-from engine.graph.literals import unwrap
+from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.editor import convert
+from sigmagraph.engine.graph.literals import unwrap
 from tests.graph.test_editor import NODES, item, made, picture, preview
 
 MORE: dict[str, Any] = {

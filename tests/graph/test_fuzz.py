@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import BadDocument, InvalidWorkflow
-from engine.graph.document import parse_json, parse_workflow
-from engine.graph.editor import convert, drawn
-from engine.graph.validate import validate
+from sigmagraph.engine.errors import BadDocument, InvalidWorkflow
+from sigmagraph.engine.graph.document import parse_json, parse_workflow
+from sigmagraph.engine.graph.editor import convert, drawn
+from sigmagraph.engine.graph.validate import validate
 from tests.graph.small import NODES as SMALL
 from tests.graph.test_editor import NODES
 

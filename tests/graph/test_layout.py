@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from engine.errors import BadDocument
-from engine.graph.editor import convert, drawn
-from engine.graph.editor.columns import Box, placed
-from engine.graph.editor.layout import escaped
-from engine.graph.editor.texts import dynamic_prompt
+from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.editor import convert, drawn
+from sigmagraph.engine.graph.editor.columns import Box, placed
+from sigmagraph.engine.graph.editor.layout import escaped
+from sigmagraph.engine.graph.editor.texts import dynamic_prompt
 from tests.graph.test_editor import NODES
 
 PROMPT: dict[str, Any] = {

@@ -3,7 +3,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from engine.graph.node import (
+from sigmagraph.engine.graph.node import (
     Extra,
     FileIn,
     Hidden,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from engine.errors import BadDocument
-from engine.graph.editor import convert, drawn
+from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.editor import convert, drawn
 
 pytestmark = pytest.mark.templates
 

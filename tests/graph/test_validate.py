@@ -3,12 +3,12 @@ from typing import Annotated, Any
 
 import pytest
 
-from engine.errors import InvalidWorkflow, UnknownName
-from engine.graph.document import parse_workflow
-from engine.graph.matching import fits
-from engine.graph.node import FileIn, Input, Node, Optional, Options, Output, node
-from engine.graph.problems import Problem
-from engine.graph.validate import validate
+from sigmagraph.engine.errors import InvalidWorkflow, UnknownName
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.matching import fits
+from sigmagraph.engine.graph.node import FileIn, Input, Node, Optional, Options, Output, node
+from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.validate import validate
 from tests.graph.small import NODES, chain, checked, prompt
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import create_engine, text
 
-from engine.jobs.settings import StoreSettings
+from sigmagraph.engine.jobs.settings import StoreSettings
 
 T = TypeVar("T")
 POSTGRES = "SIGMAGRAPH_TEST_POSTGRES"

@@ -8,8 +8,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from engine.jobs.accounts import CREDIT
-from engine.jobs.job import JobQuery, Submission
+from sigmagraph.engine.jobs.accounts import CREDIT
+from sigmagraph.engine.jobs.job import JobQuery, Submission
 from tests.jobs import stubs
 from tests.jobs.serving import child, service
 

@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.jobs.events import Ended, JobEvent, Started
-from engine.jobs.inprocess import InProcessWorker
-from engine.jobs.job import Job, Submission
-from engine.jobs.process import ProcessWorker
-from engine.jobs.service import JobService
-from engine.jobs.settings import JobSettings, ProcessSettings
-from engine.jobs.worker import Worker
+from sigmagraph.engine.jobs.events import Ended, JobEvent, Started
+from sigmagraph.engine.jobs.inprocess import InProcessWorker
+from sigmagraph.engine.jobs.job import Job, Submission
+from sigmagraph.engine.jobs.process import ProcessWorker
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings, ProcessSettings
+from sigmagraph.engine.jobs.worker import Worker
 from tests.jobs import stubs
 from tests.jobs.conftest import sqlite
 

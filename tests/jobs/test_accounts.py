@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from engine.errors import BadValue, InsufficientCredits, SpendLimitReached, UnknownKey
-from engine.jobs.accounts import CREDIT, Accounts
-from engine.jobs.job import State
-from engine.jobs.settings import StoreSettings
-from engine.jobs.store import Store
+from sigmagraph.engine.errors import BadValue, InsufficientCredits, SpendLimitReached, UnknownKey
+from sigmagraph.engine.jobs.accounts import CREDIT, Accounts
+from sigmagraph.engine.jobs.job import State
+from sigmagraph.engine.jobs.settings import StoreSettings
+from sigmagraph.engine.jobs.store import Store
 from tests.jobs.serving import here, sent, service, started
 from tests.jobs.test_store import WORK, opened, submission
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import BadValue, MissingFile, WriteFailed
-from engine.jobs.artifacts import Artifact, Artifacts, content_type, entries
+from sigmagraph.engine.errors import BadValue, MissingFile, WriteFailed
+from sigmagraph.engine.jobs.artifacts import Artifact, Artifacts, content_type, entries
 
 PICTURE = Artifact("me", "output", "a/b", "x_00001_.png")
 

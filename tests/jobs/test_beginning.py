@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from engine.errors import DuplicateJob
-from engine.jobs.events import Queued, Started
-from engine.jobs.job import JobQuery, State, Submission
-from engine.jobs.protocol import Counts
-from engine.jobs.service import JobService
-from engine.jobs.settings import JobSettings
+from sigmagraph.engine.errors import DuplicateJob
+from sigmagraph.engine.jobs.events import Queued, Started
+from sigmagraph.engine.jobs.job import JobQuery, State, Submission
+from sigmagraph.engine.jobs.protocol import Counts
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings
 from tests.jobs.conftest import sqlite
 from tests.jobs.serving import ends, here, log, sent, service, started
 from tests.jobs.stubs import shown

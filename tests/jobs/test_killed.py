@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from engine.jobs.accounts import CREDIT
-from engine.jobs.events import Ended, Started
-from engine.jobs.job import JobQuery, State
+from sigmagraph.engine.jobs.accounts import CREDIT
+from sigmagraph.engine.jobs.events import Ended, Started
+from sigmagraph.engine.jobs.job import JobQuery, State
 from tests.jobs.serving import log, service
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -119,7 +119,7 @@ def test_events_seen_before_the_kill_are_the_events_read_after_it(run: Runs, tmp
         "import asyncio, os, signal, sys\n"
         "from pathlib import Path\n"
         "from tests.jobs.serving import *\n"
-        "from engine.jobs.records import encode\n"
+        "from sigmagraph.engine.jobs.records import encode\n"
         "import json\n"
         "async def main():\n"
         "    async with service(Path(sys.argv[1])) as jobs:\n"
@@ -137,7 +137,7 @@ def test_events_seen_before_the_kill_are_the_events_read_after_it(run: Runs, tmp
     async def look() -> list[str]:
         import json
 
-        from engine.jobs.records import encode
+        from sigmagraph.engine.jobs.records import encode
 
         async with service(tmp_path, []) as jobs:
             stored = await jobs.events("x")
@@ -152,8 +152,8 @@ def test_recovering_ten_thousand_jobs_takes_less_than_two_seconds(run: Runs, tmp
     async def case() -> float:
         from sqlalchemy import insert
 
-        from engine.jobs.rows import inserted
-        from engine.jobs.tables import jobs as table
+        from sigmagraph.engine.jobs.rows import inserted
+        from sigmagraph.engine.jobs.tables import jobs as table
         from tests.jobs.test_store import WORK, submission
 
         async with service(tmp_path, []) as jobs:

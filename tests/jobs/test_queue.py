@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.jobs.job import Job, State
-from engine.jobs.queue import Queue
+from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.jobs.queue import Queue
 
 
 def job(name: str, number: float = 0.0, priority: int = 0, owner: str = "a") -> Job:

@@ -8,14 +8,21 @@ from typing import Any
 
 import pytest
 
-from engine.errors import IdempotencyConflict, IllegalMove, InvalidWorkflow, MissingFile, NotAccepting, UnknownJob
-from engine.execution.events import NodeProgress, RunFailed, RunSucceeded
-from engine.execution.folders import Folders
-from engine.jobs.artifacts import Artifact
-from engine.jobs.events import Ended, JobEvent, Preview, Requeued, Started
-from engine.jobs.job import Idempotency, JobQuery, State, Submission, Webhook
-from engine.jobs.service import JobService
-from engine.jobs.settings import JobSettings
+from sigmagraph.engine.errors import (
+    IdempotencyConflict,
+    IllegalMove,
+    InvalidWorkflow,
+    MissingFile,
+    NotAccepting,
+    UnknownJob,
+)
+from sigmagraph.engine.execution.events import NodeProgress, RunFailed, RunSucceeded
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.jobs.artifacts import Artifact
+from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Requeued, Started
+from sigmagraph.engine.jobs.job import Idempotency, JobQuery, State, Submission, Webhook
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings
 from tests.jobs import stubs
 from tests.jobs.conftest import sqlite
 from tests.jobs.serving import ends, here, log, sent, service, started

@@ -7,16 +7,26 @@ from typing import Any
 
 import pytest
 
-from engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, StoreInUse, UnknownJob, UnknownKey
-from engine.execution.events import NodeFinished, NodeProgress, NodeStarted, RunSucceeded
-from engine.graph.workflow import Workflow
-from engine.jobs.accounts import Accounts
-from engine.jobs.engines import engines, migrate
-from engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
-from engine.jobs.job import ENDED, Failure, Idempotency, JobQuery, Outcome, Request, State, Submission, Webhook
-from engine.jobs.settings import StoreSettings
-from engine.jobs.store import Store
-from engine.jobs.tables import METADATA
+from sigmagraph.engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, StoreInUse, UnknownJob, UnknownKey
+from sigmagraph.engine.execution.events import NodeFinished, NodeProgress, NodeStarted, RunSucceeded
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.accounts import Accounts
+from sigmagraph.engine.jobs.engines import engines, migrate
+from sigmagraph.engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
+from sigmagraph.engine.jobs.job import (
+    ENDED,
+    Failure,
+    Idempotency,
+    JobQuery,
+    Outcome,
+    Request,
+    State,
+    Submission,
+    Webhook,
+)
+from sigmagraph.engine.jobs.settings import StoreSettings
+from sigmagraph.engine.jobs.store import Store
+from sigmagraph.engine.jobs.tables import METADATA
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 OPEN = frozenset({State.QUEUED, State.RUNNING})

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from engine.errors import StoreFailed
-from engine.jobs.events import JobEvent
-from engine.jobs.job import State
-from engine.jobs.service import JobService
-from engine.jobs.settings import JobSettings, StoreSettings
-from engine.jobs.store import Store
+from sigmagraph.engine.errors import StoreFailed
+from sigmagraph.engine.jobs.events import JobEvent
+from sigmagraph.engine.jobs.job import State
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
+from sigmagraph.engine.jobs.store import Store
 from tests.jobs.serving import ends, here, log, sent, service, started
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from engine.errors import BadValue, WorkerLost
-from engine.jobs.job import Job, State, Webhook
-from engine.jobs.settings import StoreSettings
-from engine.jobs.store import Store
-from engine.jobs.webhooks import Webhooks, is_public, signature
+from sigmagraph.engine.errors import BadValue, WorkerLost
+from sigmagraph.engine.jobs.job import Job, State, Webhook
+from sigmagraph.engine.jobs.settings import StoreSettings
+from sigmagraph.engine.jobs.store import Store
+from sigmagraph.engine.jobs.webhooks import Webhooks, is_public, signature
 from tests.jobs.test_store import WORK, Time, opened, submission
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]

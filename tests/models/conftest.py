@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.models import Checkpoint, load_checkpoint
+from sigmagraph.engine.models import Checkpoint, load_checkpoint
 
 DATA = Path(__file__).parents[1] / "data" / "models"
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.errors import TensorMismatch, UnknownModel
-from engine.models import Adapter, Checkpoint, Conditioning, load_adapter
-from engine.models.files.adapter_keys import mmdit_keys
+from sigmagraph.engine.errors import TensorMismatch, UnknownModel
+from sigmagraph.engine.models import Adapter, Checkpoint, Conditioning, load_adapter
+from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
 from tests.models.conftest import Arrays, Unpack
 
 STYLES = ["kohya", "diffusers", "peft", "onetrainer", "lycoris", "generic_dora_diff"]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.errors import (
+from sigmagraph.engine.errors import (
     BadValue,
     CorruptFile,
     EngineError,
@@ -19,7 +19,7 @@ from engine.errors import (
     TensorMismatch,
     UnknownModel,
 )
-from engine.models import Checkpoint, load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
+from sigmagraph.engine.models import Checkpoint, load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
 from tests.models.conftest import DATA, Unpack
 
 CHECKPOINT = "checkpoint_all_in_one.safetensors"

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
-from engine.models.files.detect import find_parts
-from engine.models.files.read import StoredTensor, WeightFile
-from engine.models.memory.device import Placement
-from engine.models.memory.resident import check_tensors
-from engine.models.spec import sd3_spec
-from engine.models.text.encoders import clip_encoder, t5_encoder
+from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
+from sigmagraph.engine.models.files.detect import find_parts
+from sigmagraph.engine.models.files.read import StoredTensor, WeightFile
+from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.resident import check_tensors
+from sigmagraph.engine.models.spec import sd3_spec
+from sigmagraph.engine.models.text.encoders import clip_encoder, t5_encoder
 from tests.models.conftest import DATA, packed_json
 
 MANIFESTS: Mapping[str, Mapping[str, list[int]]] = packed_json("manifests.json")
@@ -114,7 +114,7 @@ def test_scaled_float8_files_lose_their_scales_and_fit(part: str) -> None:
     ["sd3.5_large_controlnet.original", "sd3.5_large_controlnet.diffusers", "sd3_controlnet_joint_6_layers.diffusers"],
 )
 def test_a_published_controlnet_is_named_as_one(name: str) -> None:
-    from engine.errors import UnknownModel
+    from sigmagraph.engine.errors import UnknownModel
 
     with pytest.raises(UnknownModel, match="this is a ControlNet"):
         find_parts(published(name))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 
-from engine.models import load_diffusion_model, load_vae
+from sigmagraph.engine.models import load_diffusion_model, load_vae
 
 
 @pytest.mark.parametrize(("qk_norm", "dual"), [(None, ()), ("rms_norm", ()), ("rms_norm", (0, 1))])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.models import Checkpoint, Model, load_diffusion_model
+from sigmagraph.engine.models import Checkpoint, Model, load_diffusion_model
 from tests.models.conftest import Arrays, Unpack
 
 SINGLE_FORWARD = 1e-4
@@ -49,7 +49,7 @@ def test_the_transformer_gives_the_velocity_of_the_reference(
 
 @pytest.mark.parametrize("case", ["square", "landscape", "odd", "skip0"])
 def test_a_model_predicts_x_minus_sigma_times_velocity(named: tuple[str, Model], arrays: Arrays, case: str) -> None:
-    from engine.models import Conditioning
+    from sigmagraph.engine.models import Conditioning
 
     name, model = named
     io = arrays(name)[case]

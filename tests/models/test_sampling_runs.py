@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.models import Conditioning, Model, load_diffusion_model
-from engine.sampling import Cfg, Comfy, Denoiser, Prediction, find_solver, sample
-from engine.sampling.noise import Streams
+from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
+from sigmagraph.engine.sampling import Cfg, Comfy, Denoiser, Prediction, find_solver, sample
+from sigmagraph.engine.sampling.noise import Streams
 from tests.models.conftest import Arrays, Unpack
 
 WHOLE_RUN = 1e-3

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.errors import BadValue
-from engine.models import Checkpoint, Conditioning, Model, Vae
-from engine.models.memory.device import Placement
-from engine.sampling import sd3
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models import Checkpoint, Conditioning, Model, Vae
+from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.sampling import sd3
 
 
 class Recorder(nn.Module):

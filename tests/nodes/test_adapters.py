@@ -11,10 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.execution.folders import Folders
-from engine.models import Checkpoint, Clip, Conditioning, Model, load_checkpoint
-from nodes import NODES
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.models import Checkpoint, Clip, Conditioning, Model, load_checkpoint
+from sigmagraph.nodes import NODES
 
 MODEL_KEY = "model.diffusion_model.joint_blocks.0.x_block.mlp.fc2.weight"
 CLIP_KEY = "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from engine.graph.comfy_class import from_class
-from engine.models.conditioning import Conditioning
-from nodes.borders import border
-from nodes.types import LatentValue
+from sigmagraph.engine.graph.comfy_class import from_class
+from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.nodes.borders import border
+from sigmagraph.nodes.types import LatentValue
 
 CROSS = border().translations
 

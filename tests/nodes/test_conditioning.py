@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.models import Conditioning, load_checkpoint
-from engine.models.text.clip import Clip
-from engine.models.value import Model
-from engine.sampling import Comfy
-from nodes import NODES
-from nodes.types import LatentValue
+from sigmagraph.engine.models import Conditioning, load_checkpoint
+from sigmagraph.engine.models.text.clip import Clip
+from sigmagraph.engine.models.value import Model
+from sigmagraph.engine.sampling import Comfy
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.types import LatentValue
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.errors import BadValue, UnknownName
-from engine.models import Checkpoint, Conditioning, load_checkpoint
-from engine.models.value import Model
-from engine.sampling import SOLVERS, Comfy
-from nodes import NODES
-from nodes.types import LatentValue
+from sigmagraph.engine.errors import BadValue, UnknownName
+from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
+from sigmagraph.engine.models.value import Model
+from sigmagraph.engine.sampling import SOLVERS, Comfy
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.types import LatentValue
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nodes import NODES
+from sigmagraph.nodes import NODES
 
 COMFYUI = json.loads((Path(__file__).parents[1] / "data/nodes/comfyui_declarations.json").read_text())
 SHARED = sorted(set(NODES) & set(COMFYUI))

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.errors import BadValue
-from engine.execution.folders import Folders
-from nodes import NODES
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.nodes import NODES
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from engine.errors import BadValue
-from nodes import NODES
-from nodes.image_sizes import IMAGE_METHODS
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.image_sizes import IMAGE_METHODS
 
 
 def ramp(width: int, height: int) -> Tensor:

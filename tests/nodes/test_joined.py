@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.execution.cache import MemoryCache
-from engine.execution.run import execute
-from engine.execution.scheduler import Scheduler
-from engine.graph.document import parse_workflow
-from engine.graph.node import Node, UiResult, node
-from engine.graph.plan import Plan, plan
-from engine.graph.validate import validate
-from engine.models import Checkpoint, Conditioning, load_checkpoint
-from engine.models.value import predict_together
-from nodes import NODES, types
-from nodes.types import LatentValue
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.node import Node, UiResult, node
+from sigmagraph.engine.graph.plan import Plan, plan
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
+from sigmagraph.engine.models.value import predict_together
+from sigmagraph.nodes import NODES, types
+from sigmagraph.nodes.types import LatentValue
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.errors import BadValue
-from engine.models import load_checkpoint
-from engine.sampling import Comfy
-from engine.sampling.resize import resized
-from nodes import NODES
-from nodes.types import LatentValue
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models import load_checkpoint
+from sigmagraph.engine.sampling import Comfy
+from sigmagraph.engine.sampling.resize import resized
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.types import LatentValue
 
 
 def latent(batch: int = 3, height: int = 8, width: int = 12, seed: int = 0) -> LatentValue:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from engine.errors import BadValue
-from nodes import NODES
-from nodes.types import LatentValue
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.types import LatentValue
 
 
 def filled(value: float, count: int = 1, height: int = 4, width: int = 6) -> LatentValue:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import BadValue, WriteFailed
-from nodes.naming import series
+from sigmagraph.engine.errors import BadValue, WriteFailed
+from sigmagraph.nodes.naming import series
 
 NOON = datetime(2031, 2, 3, 4, 5, 6)
 

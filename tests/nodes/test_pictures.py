@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from engine.errors import MissingFile, UnreadableImage
-from nodes import pictures
-from nodes.pictures import png_bytes, read_picture
+from sigmagraph.engine.errors import MissingFile, UnreadableImage
+from sigmagraph.nodes import pictures
+from sigmagraph.nodes.pictures import png_bytes, read_picture
 
 
 def test_saved_values_are_cut_off_not_rounded(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.graph.node import Progress
-from nodes.previews import COEFFICIENTS, Encoded, Previewer, coefficients, save_image_websocket
+from sigmagraph.engine.graph.node import Progress
+from sigmagraph.nodes.previews import COEFFICIENTS, Encoded, Previewer, coefficients, save_image_websocket
 
 
 def test_the_fitted_map_shows_a_latent_as_a_small_picture() -> None:

@@ -1,9 +1,9 @@
 import pytest
 
-from engine.execution.replay import with_revisions
-from engine.graph.lock import Lock
-from nodes.provenance import environment, known_revisions, sealed
-from nodes.widgets import sampler_names, schedule_names
+from sigmagraph.engine.execution.replay import with_revisions
+from sigmagraph.engine.graph.lock import Lock
+from sigmagraph.nodes.provenance import environment, known_revisions, sealed
+from sigmagraph.nodes.widgets import sampler_names, schedule_names
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.errors import BadValue, UnknownName
-from engine.graph.node import Progress
-from engine.models import Checkpoint, Conditioning, load_checkpoint
-from engine.sampling import find_schedule, run_sigmas
-from nodes import NODES
-from nodes.types import LatentValue
+from sigmagraph.engine.errors import BadValue, UnknownName
+from sigmagraph.engine.graph.node import Progress
+from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
+from sigmagraph.engine.sampling import find_schedule, run_sigmas
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.types import LatentValue
 
 
 @pytest.fixture(scope="module")

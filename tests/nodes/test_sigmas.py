@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from engine.errors import BadValue
-from engine.sampling import sd3, sdxl
-from nodes import NODES
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling import sd3, sdxl
+from sigmagraph.nodes import NODES
 
 SIGMAS = (1.0, 0.75, 0.5, 0.25, 0.0)
 SD3 = SimpleNamespace(parameterisation=sd3())  # schedulers ask a model for its levels alone

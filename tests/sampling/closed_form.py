@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.sampling import Comfy, Prediction, Run, drive, sd3
-from engine.sampling.noise import NoiseSource
-from engine.sampling.run import context_of
-from engine.sampling.solver import Solver
+from sigmagraph.engine.sampling import Comfy, Prediction, Run, drive, sd3
+from sigmagraph.engine.sampling.noise import NoiseSource
+from sigmagraph.engine.sampling.run import context_of
+from sigmagraph.engine.sampling.solver import Solver
 
 WEIGHTS, MEANS, STDS = (0.35, 0.65), (-1.2, 0.7), (0.35, 0.5)
 GAUSS_MEAN, GAUSS_STD = 0.8, 0.6

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.sampling import Cfg, Comfy, Parameterisation, Prediction, Streams, Wanted, sample, sd3, sdxl
-from engine.sampling.solver import Solver
+from sigmagraph.engine.sampling import Cfg, Comfy, Parameterisation, Prediction, Streams, Wanted, sample, sd3, sdxl
+from sigmagraph.engine.sampling.solver import Solver
 
 DATA = Path(__file__).parents[1] / "data" / "sampling"
 SEED = 1234567

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.sampling import (
+from sigmagraph.engine.sampling import (
     Comfy,
     Parameterisation,
     Silent,
@@ -24,8 +24,8 @@ from engine.sampling import (
     sd3,
     sdxl,
 )
-from engine.sampling.guidance import Cfg
-from engine.sampling.guidance_rules import Rescale
+from sigmagraph.engine.sampling.guidance import Cfg
+from sigmagraph.engine.sampling.guidance_rules import Rescale
 from tests.sampling.mixture import SEED, TWINS, arrays, facts, predict, relative_error, run, tolerance
 
 FAMILIES = {"flow": sd3(), "eps": sdxl()}

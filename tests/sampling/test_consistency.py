@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.sampling import Comfy, Counter, Prediction, find_solver, sample, sd3, sdxl
-from engine.sampling.parameterisation import lcm
-from engine.sampling.resize import resized
+from sigmagraph.engine.sampling import Comfy, Counter, Prediction, find_solver, sample, sd3, sdxl
+from sigmagraph.engine.sampling.parameterisation import lcm
+from sigmagraph.engine.sampling.resize import resized
 
 SIGMAS = [1.0, 0.75, 0.5, 0.25, 0.0]
 DISTILLED = lcm()

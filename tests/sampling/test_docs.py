@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from engine.errors import MissingFile
-from engine.sampling import SCHEDULES, SOLVERS, Comfy
-from engine.sampling.plugins import load_file, load_installed
-from engine.sampling.table import generated
+from sigmagraph.engine.errors import MissingFile
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, Comfy
+from sigmagraph.engine.sampling.plugins import load_file, load_installed
+from sigmagraph.engine.sampling.table import generated
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_tables_in_the_docs_are_the_generated_ones() -> None:
     text = (DOCS / "samplers.md").read_text()
-    assert generated() in text, "run: python -m engine.sampling.table, and paste its output into docs/samplers.md"
+    assert generated() in text, "run python -m sigmagraph.engine.sampling.table and paste what it prints"
 
 
 @pytest.mark.parametrize("kind", ["SOLVERS", "SCHEDULES"])
@@ -65,6 +65,6 @@ def test_installed_packages_register_by_entry_point(monkeypatch: pytest.MonkeyPa
         def load(self) -> None:
             Point.loaded = True
 
-    monkeypatch.setattr("engine.sampling.plugins.entry_points", lambda group: [Point()] if group else [])
+    monkeypatch.setattr("sigmagraph.engine.sampling.plugins.entry_points", lambda group: [Point()] if group else [])
     assert load_installed() == ["mine"]
     assert Point.loaded

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.sampling import Prediction
+from sigmagraph.engine.sampling import Prediction
 from tests.sampling.closed_form import solve
 from tests.sampling.test_orders import DETERMINISTIC
 

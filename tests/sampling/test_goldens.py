@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from engine.sampling import SCHEDULES, SOLVERS
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS
 from tests.sampling import recorded
 from tests.sampling.mixture import arrays, facts, relative_error
 from tests.sampling.recorded import KINDS, NARROW_TABLES, SAMPLERS, WIDE_TABLES, Outcome

@@ -7,10 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.sampling import Cfg, Comfy, Recording, Unguided, sample, sd3
-from engine.sampling.guidance import Estimates, Linear
-from engine.sampling.guidance_rules import Apg, CfgZeroStar, DualCfg, PerpNeg, PerpNegCombination, Rescale, SkipLayer
-from engine.sampling.mask import Masked, fitted
+from sigmagraph.engine.sampling import Cfg, Comfy, Recording, Unguided, sample, sd3
+from sigmagraph.engine.sampling.guidance import Estimates, Linear
+from sigmagraph.engine.sampling.guidance_rules import (
+    Apg,
+    CfgZeroStar,
+    DualCfg,
+    PerpNeg,
+    PerpNegCombination,
+    Rescale,
+    SkipLayer,
+)
+from sigmagraph.engine.sampling.mask import Masked, fitted
 from tests.sampling.mixture import SHAPES, predict
 
 MODEL = predict("flow")

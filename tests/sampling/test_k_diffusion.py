@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue, UnknownName
-from engine.registry import Registry
-from engine.sampling import SCHEDULES, SOLVERS, Comfy, Prediction, Run, Wanted, drive, edm, sample
-from engine.sampling.k_diffusion import as_k_diffusion, from_k_diffusion
-from engine.sampling.run import context_of
-from engine.sampling.solver import Noise, Solver
-from engine.sampling.spacings import Span
+from sigmagraph.engine.errors import BadValue, UnknownName
+from sigmagraph.engine.registry import Registry
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, Comfy, Prediction, Run, Wanted, drive, edm, sample
+from sigmagraph.engine.sampling.k_diffusion import as_k_diffusion, from_k_diffusion
+from sigmagraph.engine.sampling.run import context_of
+from sigmagraph.engine.sampling.solver import Noise, Solver
+from sigmagraph.engine.sampling.spacings import Span
 from tests.oracles import k_diffusion_sampling
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD
 

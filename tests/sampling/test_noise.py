@@ -6,10 +6,18 @@ import numpy
 import pytest
 import torch
 
-from engine.errors import BadValue
-from engine.sampling import Comfy, Counter, Silent, Wanted
-from engine.sampling.brownian import BrownianTree, SeedWords
-from engine.sampling.counter import PHILOX_M, PHILOX_W, WORD, counter_normal, natural_log, normal_quantile, philox_words
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling import Comfy, Counter, Silent, Wanted
+from sigmagraph.engine.sampling.brownian import BrownianTree, SeedWords
+from sigmagraph.engine.sampling.counter import (
+    PHILOX_M,
+    PHILOX_W,
+    WORD,
+    counter_normal,
+    natural_log,
+    normal_quantile,
+    philox_words,
+)
 from tests.sampling.mixture import SEED, arrays, facts
 
 SOURCES = [Comfy(7), Counter(7)]

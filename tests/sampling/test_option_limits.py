@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.sampling import (
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling import (
     SCHEDULES,
     SOLVERS,
     Counter,
@@ -20,8 +20,8 @@ from engine.sampling import (
     sd3,
     sdxl,
 )
-from engine.sampling.schedules import Schedule
-from engine.sampling.solver import Choices, Option, Range
+from sigmagraph.engine.sampling.schedules import Schedule
+from sigmagraph.engine.sampling.solver import Choices, Option, Range
 
 SCHEDULES_OF_ALL_REVISIONS = {
     f"{one.name}@{one.revision}": one for newest in SCHEDULES.values() for one in (newest, *newest.older)

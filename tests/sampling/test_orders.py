@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from engine.sampling import SOLVERS, Comfy, Prediction
-from engine.sampling.solver import Noise
-from engine.sampling.solvers.lagrange import exponential_integrals, exponential_moments, integrals
+from sigmagraph.engine.sampling import SOLVERS, Comfy, Prediction
+from sigmagraph.engine.sampling.solver import Noise
+from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals, exponential_moments, integrals
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, flow_error, gauss, measured_order, solve
 
 EVERY = {f"{one.name}@{one.revision}": one for solver in SOLVERS.values() for one in (solver, *solver.older)}

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-import engine.sampling as package
+import sigmagraph.engine.sampling as package
 
 
 def test_public_names_are_sorted_and_there() -> None:
@@ -12,8 +12,13 @@ def test_public_names_are_sorted_and_there() -> None:
 
 
 def test_importing_sampling_brings_in_nothing_of_ours_beyond_it() -> None:
-    listed = "sorted(name for name in sys.modules if name.split('.')[0] in ('engine', 'nodes'))"
-    code = f"import sys, engine.sampling; print(*{listed})"
+    listed = "sorted(name for name in sys.modules if name.startswith('sigmagraph.'))"
+    code = f"import sys, sigmagraph.engine.sampling; print(*{listed})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    beyond = [name for name in found if not name.startswith("engine.sampling")]
-    assert beyond == ["engine", "engine.errors", "engine.registry", "engine.writing"]
+    beyond = [name for name in found if not name.startswith("sigmagraph.engine.sampling")]
+    assert beyond == [
+        "sigmagraph.engine",
+        "sigmagraph.engine.errors",
+        "sigmagraph.engine.registry",
+        "sigmagraph.engine.writing",
+    ]

@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from engine.errors import BadValue, CorruptFile, MissingFile
-from engine.sampling import SOLVERS, Comfy, Prediction, Recording, Trajectory, sample, sd3
+from sigmagraph.engine.errors import BadValue, CorruptFile, MissingFile
+from sigmagraph.engine.sampling import SOLVERS, Comfy, Prediction, Recording, Trajectory, sample, sd3
 from tests.sampling.closed_form import bumps
 
 SIGMAS = [1.0, 0.7, 0.4, 0.1, 0.0]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.errors import BadPrediction, BadValue, Cancelled, UnknownName
-from engine.sampling import (
+from sigmagraph.engine.errors import BadPrediction, BadValue, Cancelled, UnknownName
+from sigmagraph.engine.sampling import (
     SCHEDULES,
     SOLVERS,
     Cfg,
@@ -26,7 +26,7 @@ from engine.sampling import (
     sample_steps,
     sd3,
 )
-from engine.sampling.guidance_rules import CfgZeroStar, Rescale
+from sigmagraph.engine.sampling.guidance_rules import CfgZeroStar, Rescale
 from tests.sampling.closed_form import bumps, bumps_below
 
 EVERY = {f"{one.name}@{one.revision}": one for solver in SOLVERS.values() for one in (solver, *solver.older)}

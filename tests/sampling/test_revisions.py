@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.sampling import (
+from sigmagraph.engine.sampling import (
     SOLVERS,
     Comfy,
     Counter,
@@ -28,8 +28,8 @@ from engine.sampling import (
     sd3,
     sdxl,
 )
-from engine.sampling.run import context_of
-from engine.sampling.solver import Noise
+from sigmagraph.engine.sampling.run import context_of
+from sigmagraph.engine.sampling.solver import Noise
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, eased_in, gauss, measured_order, solve
 
 FLOW = sd3()

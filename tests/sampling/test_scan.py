@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.sampling import find_schedule, find_solver, run_sigmas, sd3, sdxl
+from sigmagraph.engine.sampling import find_schedule, find_solver, run_sigmas, sd3, sdxl
 from tests.sampling.mixture import facts, run
 
 FAMILIES = {"flow": sd3(), "eps": sdxl()}

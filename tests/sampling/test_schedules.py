@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from engine.errors import BadValue, UnknownName
-from engine.sampling import (
+from sigmagraph.engine.errors import BadValue, UnknownName
+from sigmagraph.engine.sampling import (
     SCHEDULES,
     Levels,
     continuous_v,
@@ -20,7 +20,7 @@ from engine.sampling import (
     sd3,
     sdxl,
 )
-from engine.sampling.spacings import Span
+from sigmagraph.engine.sampling.spacings import Span
 from tests.sampling.mixture import arrays, facts
 
 RECORDED = {

@@ -13,15 +13,15 @@ import pytest
 from aiohttp import ClientResponse, ClientWebSocketResponse, WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
 
-from engine.cli.owners import folders_of
-from engine.execution.folders import Folders
-from engine.jobs.inprocess import InProcessWorker
-from engine.jobs.service import JobService
-from engine.jobs.settings import JobSettings, StoreSettings
-from engine.server.app import Parts, make_app
-from engine.server.auth import Accounts
-from engine.server.keys import NoKeys, StoredKeys
-from engine.server.settings import Settings
+from sigmagraph.engine.cli.owners import folders_of
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.jobs.inprocess import InProcessWorker
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
+from sigmagraph.engine.server.app import Parts, make_app
+from sigmagraph.engine.server.auth import Accounts
+from sigmagraph.engine.server.keys import NoKeys, StoredKeys
+from sigmagraph.engine.server.settings import Settings
 from tests.server.stubs import setup
 
 PATIENCE_S = 20.0

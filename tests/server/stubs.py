@@ -7,11 +7,23 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from engine.graph.comfy_class import from_class
-from engine.graph.node import FileIn, Hidden, Node, Options, Progress, Range, Services, Socket, Tooltip, UiResult, node
-from engine.graph.results import Blocker, Expansion
-from engine.jobs.worker import Picture, Setup
-from engine.writing import write_new
+from sigmagraph.engine.graph.comfy_class import from_class
+from sigmagraph.engine.graph.node import (
+    FileIn,
+    Hidden,
+    Node,
+    Options,
+    Progress,
+    Range,
+    Services,
+    Socket,
+    Tooltip,
+    UiResult,
+    node,
+)
+from sigmagraph.engine.graph.results import Blocker, Expansion
+from sigmagraph.engine.jobs.worker import Picture, Setup
+from sigmagraph.engine.writing import write_new
 
 Pixels = Annotated[Any, Socket("IMAGE")]
 Engine = Annotated[Services, Hidden("SERVICES")]

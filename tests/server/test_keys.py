@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from engine.cli.serving import BadBind, check_keys
-from engine.jobs.service import JobService
-from engine.jobs.settings import JobSettings, StoreSettings
-from engine.server.keys import StoredKeys
-from engine.server.settings import Settings
+from sigmagraph.engine.cli.serving import BadBind, check_keys
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
+from sigmagraph.engine.server.keys import StoredKeys
+from sigmagraph.engine.server.settings import Settings
 from tests.server.conftest import Serving
 
 
@@ -41,10 +41,10 @@ async def test_an_open_server_is_what_the_operator_asked_for_by_name(serving: Se
 async def test_a_key_made_beside_a_running_server_counts_without_a_restart(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.jobs.accounts import Accounts
-    from engine.jobs.store import Store
+    from sigmagraph.engine.jobs.accounts import Accounts
+    from sigmagraph.engine.jobs.store import Store
 
-    monkeypatch.setattr("engine.server.keys.REMEMBERED_S", 0.0)
+    monkeypatch.setattr("sigmagraph.engine.server.keys.REMEMBERED_S", 0.0)
     async with serving(keys="stored") as api:
         assert (await api.get("/queue")).status == 200
         beside = Store(StoreSettings(api.jobs.settings.store.url, is_shared=True))

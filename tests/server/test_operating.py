@@ -5,10 +5,10 @@ import json
 import logging
 from typing import Any
 
-from engine.errors import NotAccepting
-from engine.jobs.service import JobService
-from engine.server import health
-from engine.server.logs import JsonFormatter
+from sigmagraph.engine.errors import NotAccepting
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.server import health
+from sigmagraph.engine.server.logs import JsonFormatter
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph, slow_graph
 

@@ -8,8 +8,8 @@ from aiohttp import ClientError, web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.test_utils import TestServer
 
-from engine.errors import BadValue
-from engine.server.posting import PublicResolver, poster, refuse_private
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.server.posting import PublicResolver, poster, refuse_private
 
 
 class Fixed(AbstractResolver):

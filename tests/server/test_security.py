@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from engine.server.keys import FixedAccount, FixedKeys
+from sigmagraph.engine.server.keys import FixedAccount, FixedKeys
 from tests.server.conftest import Api, Serving, is_end
 from tests.server.stubs import picture_graph, slow_graph
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from engine.cli.model_paths import extra_folders
-from engine.cli.owners import folders_of
-from engine.cli.serve import serve
-from engine.cli.serving import BadBind, address, bound, compose
-from engine.errors import BadValue, MissingFile, WriteFailed
-from engine.execution.folders import Folders
-from engine.server.logs import JsonFormatter, RecentLines
-from engine.server.settings import BadSettings, Settings, as_toml, load_settings, misspelt
+from sigmagraph.engine.cli.model_paths import extra_folders
+from sigmagraph.engine.cli.owners import folders_of
+from sigmagraph.engine.cli.serve import serve
+from sigmagraph.engine.cli.serving import BadBind, address, bound, compose
+from sigmagraph.engine.errors import BadValue, MissingFile, WriteFailed
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.server.logs import JsonFormatter, RecentLines
+from sigmagraph.engine.server.settings import BadSettings, Settings, as_toml, load_settings, misspelt
 
 
 def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:

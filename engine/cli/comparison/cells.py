@@ -7,18 +7,18 @@ from typing import Annotated
 
 from torch import Tensor
 
-from engine.cli.workspace import Workspace
-from engine.errors import BadValue, EngineError
-from engine.execution.cache import MemoryCache
-from engine.execution.events import Event, NodeProgress
-from engine.execution.run import execute
-from engine.graph.node import Node, Socket, node
-from engine.graph.plan import Plan, plan
-from engine.graph.validate import validate
-from engine.graph.workflow import Link, Workflow, WorkflowNode
-from engine.models.value import Model
-from engine.sampling import find_schedule, find_solver, run_sigmas
-from nodes.widgets import OLD_GRAPHS
+from sigmagraph.engine.cli.workspace import Workspace
+from sigmagraph.engine.errors import BadValue, EngineError
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.events import Event, NodeProgress
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.graph.node import Node, Socket, node
+from sigmagraph.engine.graph.plan import Plan, plan
+from sigmagraph.engine.graph.validate import validate
+from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
+from sigmagraph.engine.models.value import Model
+from sigmagraph.engine.sampling import find_schedule, find_solver, run_sigmas
+from sigmagraph.nodes.widgets import OLD_GRAPHS
 
 __all__ = ["Cell", "Outcome", "run_cells"]
 
@@ -126,7 +126,7 @@ def _extended(workflow: Workflow) -> tuple[Workflow, str]:
 
 def _collector(kept: list[_Collected]) -> Node:
     """An output node that hands latent, picture and model over to us."""
-    from nodes.types import LatentValue
+    from sigmagraph.nodes.types import LatentValue
 
     @node(COLLECTOR, category="", output_node=True, outputs=())
     def collect(

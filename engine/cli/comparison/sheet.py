@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from engine.cli.comparison.cells import Outcome
+from sigmagraph.engine.cli.comparison.cells import Outcome
 
 __all__ = ["contact_sheet"]
 

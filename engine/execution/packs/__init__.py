@@ -1,6 +1,6 @@
 """Folders of other people's nodes: loading them, and the names they import. Loaded only when the operator says so."""
 
-from engine.execution.packs.loader import Pack, load_packs
-from engine.execution.packs.offered import offered_modules
+from sigmagraph.engine.execution.packs.loader import Pack, load_packs
+from sigmagraph.engine.execution.packs.offered import offered_modules
 
 __all__ = ["Pack", "load_packs", "offered_modules"]

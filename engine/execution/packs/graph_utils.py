@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from engine.execution.context import current
-from engine.graph.workflow import as_link
+from sigmagraph.engine.execution.context import current
+from sigmagraph.engine.graph.workflow import as_link
 
 
 def is_link(value: Any) -> bool:

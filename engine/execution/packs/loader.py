@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine.execution.packs.offered import install
-from engine.graph.comfy_class import Border, from_class
-from engine.graph.node import Node
+from sigmagraph.engine.execution.packs.offered import install
+from sigmagraph.engine.graph.comfy_class import Border, from_class
+from sigmagraph.engine.graph.node import Node
 
 SKIPPED = frozenset(("__pycache__", "example_node.py.example"))
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from engine.errors import Cancelled
-from engine.execution.folders import Folders
-from engine.execution.packs import graph_utils, node_typing, progress
-from engine.execution.packs.paths import folder_paths
-from engine.graph.results import Blocker
+from sigmagraph.engine.errors import Cancelled
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.packs import graph_utils, node_typing, progress
+from sigmagraph.engine.execution.packs.paths import folder_paths
+from sigmagraph.engine.graph.results import Blocker
 
 Names = Mapping[str, Any]
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.errors import EngineError
-from engine.execution.folders import PLACES, Folders, inside
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.execution.folders import PLACES, Folders, inside
 
 
 def folder_paths(services: Folders) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from engine.execution.context import current
-from engine.graph.results import Progress
+from sigmagraph.engine.execution.context import current
+from sigmagraph.engine.graph.results import Progress
 
 
 class ProgressBar:

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from engine.graph.editor.groups import with_groups
-from engine.graph.editor.links import NOTES, VIRTUAL, Known, Value, resolve
-from engine.graph.editor.primitives import primitive_values
-from engine.graph.editor.scope import Scope, every_scope, unfold
-from engine.graph.editor.shapes import EditorNode, read_drawing
-from engine.graph.editor.texts import SAVERS, Choose, dynamic_prompt, file_prefix
-from engine.graph.editor.widgets import Declaration, Places, Widget, assumption, places_of, stored_values
-from engine.graph.literals import wrap
-from engine.graph.workflow import Link
+from sigmagraph.engine.graph.editor.groups import with_groups
+from sigmagraph.engine.graph.editor.links import NOTES, VIRTUAL, Known, Value, resolve
+from sigmagraph.engine.graph.editor.primitives import primitive_values
+from sigmagraph.engine.graph.editor.scope import Scope, every_scope, unfold
+from sigmagraph.engine.graph.editor.shapes import EditorNode, read_drawing
+from sigmagraph.engine.graph.editor.texts import SAVERS, Choose, dynamic_prompt, file_prefix
+from sigmagraph.engine.graph.editor.widgets import Declaration, Places, Widget, assumption, places_of, stored_values
+from sigmagraph.engine.graph.literals import wrap
+from sigmagraph.engine.graph.workflow import Link
 
 RENAMED = {
     "T2IAdapterLoader": "ControlNetLoader",

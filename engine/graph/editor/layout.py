@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import BadDocument, suggestion
-from engine.graph.editor.columns import Box, placed
-from engine.graph.editor.widgets import Declaration, Widget, declared_inputs, widget_type, widgets_of
-from engine.graph.literals import unwrap
-from engine.graph.workflow import Link, as_link
+from sigmagraph.engine.errors import BadDocument, suggestion
+from sigmagraph.engine.graph.editor.columns import Box, placed
+from sigmagraph.engine.graph.editor.widgets import Declaration, Widget, declared_inputs, widget_type, widgets_of
+from sigmagraph.engine.graph.literals import unwrap
+from sigmagraph.engine.graph.workflow import Link, as_link
 
 __all__ = ["drawn"]
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import BadDocument
-from engine.graph.editor.scope import Scope
-from engine.graph.editor.shapes import BYPASSED, INPUT_SIDE, MUTED, EditorNode
-from engine.graph.matching import members
-from engine.graph.workflow import Link
+from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.editor.scope import Scope
+from sigmagraph.engine.graph.editor.shapes import BYPASSED, INPUT_SIDE, MUTED, EditorNode
+from sigmagraph.engine.graph.matching import members
+from sigmagraph.engine.graph.workflow import Link
 
 NOTES = frozenset(("Note", "MarkdownNote"))
 VIRTUAL = NOTES | {"Reroute", "PrimitiveNode"}

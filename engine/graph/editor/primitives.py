@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from engine.graph.editor.scope import Scope, every_scope
-from engine.graph.editor.shapes import EditorNode
-from engine.graph.editor.widgets import Declaration, declared_inputs
+from sigmagraph.engine.graph.editor.scope import Scope, every_scope
+from sigmagraph.engine.graph.editor.shapes import EditorNode
+from sigmagraph.engine.graph.editor.widgets import Declaration, declared_inputs
 
 Target = tuple[str, str]
 REWRITES = "Run widget replace on values"

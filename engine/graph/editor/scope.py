@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import BadDocument
-from engine.graph.editor.shapes import INPUT_SIDE, Drawing, EditorNode, read_drawing
-from engine.graph.editor.widgets import Declaration, declared_inputs, widget_type
+from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.editor.shapes import INPUT_SIDE, Drawing, EditorNode, read_drawing
+from sigmagraph.engine.graph.editor.widgets import Declaration, declared_inputs, widget_type
 
 DEEPEST = 64
 MOST_SCOPES = 10_000

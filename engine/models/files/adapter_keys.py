@@ -6,7 +6,7 @@ names with underscores), generic (`diffusion_model.` or `text_encoders.` and the
 
 from collections.abc import Iterable, Mapping
 
-from engine.models.files.rename import MMDIT_BLOCK, MMDIT_OUTER, Slot, mmdit_slot
+from sigmagraph.engine.models.files.rename import MMDIT_BLOCK, MMDIT_OUTER, Slot, mmdit_slot
 
 MMDIT_ORIGINAL_PREFIXES = ("diffusion_model.", "model.diffusion_model.", "")
 MMDIT_ORIGINAL_FLAT = ("lora_unet_",)

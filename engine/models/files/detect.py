@@ -9,10 +9,10 @@ from math import prod
 
 import torch
 
-from engine.errors import UnknownModel
-from engine.models.files.fp8 import multiplied_out
-from engine.models.files.read import StoredTensor, WeightFile, Weights, under
-from engine.models.files.rename import clip_from_any, mmdit_from_diffusers, t5_from_any, vae_from_diffusers
+from sigmagraph.engine.errors import UnknownModel
+from sigmagraph.engine.models.files.fp8 import multiplied_out
+from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights, under
+from sigmagraph.engine.models.files.rename import clip_from_any, mmdit_from_diffusers, t5_from_any, vae_from_diffusers
 
 MMDIT_MARK = "joint_blocks.0.context_block.attn.qkv.weight"
 MMDIT_DIFFUSERS_MARKS = ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight")

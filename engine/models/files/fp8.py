@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine.models.files.read import StoredTensor, Weights
-from engine.models.files.rename import derived
+from sigmagraph.engine.models.files.read import StoredTensor, Weights
+from sigmagraph.engine.models.files.rename import derived
 
 MARKER = "scaled_fp8"
 SCALE = ".scale_weight"

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from engine.errors import CorruptFile, MissingFile, RefusedFile
+from sigmagraph.engine.errors import CorruptFile, MissingFile, RefusedFile
 
 LENGTH_BYTES = 8
 # Real headers are below 1 MB; tokenizers in the metadata add a few. This bounds what a lying file can make us read.

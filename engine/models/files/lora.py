@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.errors import TensorMismatch, UnknownModel
-from engine.models.files.read import open_weights
-from engine.models.files.rename import Slot
+from sigmagraph.engine.errors import TensorMismatch, UnknownModel
+from sigmagraph.engine.models.files.read import open_weights
+from sigmagraph.engine.models.files.rename import Slot
 
 # Suffix of a tensor's name -> its role. Longer suffixes come first where one ends in another.
 ROLES: tuple[tuple[str, str], ...] = (

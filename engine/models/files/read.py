@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.errors import CorruptFile, MissingFile
-from engine.models.files.header import Entry, read_header
+from sigmagraph.engine.errors import CorruptFile, MissingFile
+from sigmagraph.engine.models.files.header import Entry, read_header
 
 LARGEST_INDEX_BYTES = 32 * 1024 * 1024
 INDEX_SUFFIX = ".safetensors.index.json"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.errors import TensorMismatch
-from engine.models.files.read import StoredTensor, Weights
+from sigmagraph.engine.errors import TensorMismatch
+from sigmagraph.engine.models.files.read import StoredTensor, Weights
 
 
 @dataclass(frozen=True, slots=True)

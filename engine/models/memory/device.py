@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from engine.errors import OutOfMemory
+from sigmagraph.engine.errors import OutOfMemory
 
 UNLIMITED = 2**60  # version 1 groups say 2**63 - 4096 for "no limit"
 

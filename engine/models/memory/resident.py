@@ -8,9 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from engine.errors import TensorMismatch
-from engine.models.files.read import StoredTensor, Weights
-from engine.models.memory.device import Placement, require_room
+from sigmagraph.engine.errors import TensorMismatch
+from sigmagraph.engine.models.files.read import StoredTensor, Weights
+from sigmagraph.engine.models.memory.device import Placement, require_room
 
 M = TypeVar("M", bound=nn.Module)
 LISTED = 8

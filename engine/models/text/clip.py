@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, Protocol
 
-from engine.errors import BadValue
-from engine.models.conditioning import Conditioning
-from engine.models.files.adapter_keys import encoder_keys
-from engine.models.files.lora import Adapter, Patch, merged
-from engine.models.files.rename import Slot
-from engine.models.text.embeddings import Embeddings
-from engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks, TextEncoder, TextWidths, Tokens, assemble
-from engine.models.text.tokenizer import Tokenizer, Vocabulary
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.engine.models.files.adapter_keys import encoder_keys
+from sigmagraph.engine.models.files.lora import Adapter, Patch, merged
+from sigmagraph.engine.models.files.rename import Slot
+from sigmagraph.engine.models.text.embeddings import Embeddings
+from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks, TextEncoder, TextWidths, Tokens, assemble
+from sigmagraph.engine.models.text.tokenizer import Tokenizer, Vocabulary
 
 EmptyPadding = Literal["none", "empty_prompt"]
 

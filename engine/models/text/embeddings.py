@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.errors import RefusedFile
-from engine.models.files.read import open_weights
+from sigmagraph.engine.errors import RefusedFile
+from sigmagraph.engine.models.files.read import open_weights
 
 FOLDER = "embeddings"
 MARK = "embedding:"

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.errors import TensorMismatch
-from engine.models.conditioning import Conditioning
-from engine.models.text.tokenizer import Chunk, ChunkRule
+from sigmagraph.engine.errors import TensorMismatch
+from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.engine.models.text.tokenizer import Chunk, ChunkRule
 
 CLIP_L, CLIP_G, T5 = "clip_l", "clip_g", "t5xxl"
 ENCODERS = (CLIP_L, CLIP_G, T5)

@@ -14,12 +14,12 @@ from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.t5.configuration_t5 import T5Config
 from transformers.models.t5.modeling_t5 import T5EncoderModel
 
-from engine.errors import TensorMismatch
-from engine.models.files.read import Weights
-from engine.models.memory.device import Placement
-from engine.models.memory.resident import replaced, resident
-from engine.models.text.encode import Encoded, TextEncoder
-from engine.models.text.tokenizer import ChunkRule, clip_rule, t5_rule
+from sigmagraph.engine.errors import TensorMismatch
+from sigmagraph.engine.models.files.read import Weights
+from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.resident import replaced, resident
+from sigmagraph.engine.models.text.encode import Encoded, TextEncoder
+from sigmagraph.engine.models.text.tokenizer import ChunkRule, clip_rule, t5_rule
 
 HEAD_WIDTH = 64
 PROJECTION = "text_projection.weight"

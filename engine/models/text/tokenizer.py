@@ -7,8 +7,8 @@ and the chunk length, are facts about the encoder the tokens are for.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.models.text.embeddings import Finder, Vector, pieces
-from engine.models.text.prompt import Segment, segments
+from sigmagraph.engine.models.text.embeddings import Finder, Vector, pieces
+from sigmagraph.engine.models.text.prompt import Segment, segments
 
 Token = tuple[int | Vector, float]
 Chunk = tuple[Token, ...]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from engine.errors import CorruptFile, MissingFile
-from engine.models.text.tokenizer import Vocabulary
+from sigmagraph.engine.errors import CorruptFile, MissingFile
+from sigmagraph.engine.models.text.tokenizer import Vocabulary
 
 METADATA_PREFIX = "tokenizer."
 FOLDER = "tokenizers"

@@ -1,7 +1,7 @@
 """The samplers: a file per paper family. Importing this package registers them all, in the order menus show them."""
 
-from engine.sampling.solver import SOLVERS
-from engine.sampling.solvers import (
+from sigmagraph.engine.sampling.solver import SOLVERS
+from sigmagraph.engine.sampling.solvers import (
     adams,
     cfg_pp,
     ddpm,

@@ -9,8 +9,8 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
-from engine.sampling.solver import Context, Evaluate, Range, Step, Steps, solver
-from engine.sampling.solvers.lagrange import integrals
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.lagrange import integrals
 
 # (levels of the slopes, newest first; the next level) -> one weight per slope, the step's width included
 Weights: TypeAlias = Callable[[Sequence[float], float], list[float]]

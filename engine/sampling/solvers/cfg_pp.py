@@ -10,9 +10,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from engine.sampling.process import split
-from engine.sampling.solver import Choices, Context, Evaluate, Noise, Step, Steps, solver
-from engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
+from sigmagraph.engine.sampling.process import split
+from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Noise, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
 
 SOURCE = "Chung 2024, arXiv:2406.08070"
 

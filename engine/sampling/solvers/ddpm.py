@@ -9,8 +9,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from engine.sampling.resize import METHODS, resized
-from engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.resize import METHODS, resized
+from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, solver
 
 
 @solver(

@@ -11,8 +11,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from engine.sampling.solver import Choices, Context, Evaluate, Range, Step, Steps, solver
-from engine.sampling.solvers.adams import exact, multistep
+from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.adams import exact, multistep
 
 EARLIEST, LOWEST, HIGHEST = 1e-3, 0.002, 80.0  # the VP process whose time is used, whatever the model's
 POINTS = 10_000

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from engine.sampling.solvers.euler import Level, Strength, ancestral, churned, renewed, renoised
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.euler import Level, Strength, ancestral, churned, renewed, renoised
 
 DROPPED = "revision 1 drops the last sigma above 0, which makes the final jump long; revision 2 keeps every sigma"
 

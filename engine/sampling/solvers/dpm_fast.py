@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.sampling.process import split
-from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
-from engine.sampling.solvers.euler import Strength, ancestral
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling.process import split
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.euler import Strength, ancestral
 
 SOURCE = "Lu 2022, arXiv:2206.00927"
 NEVER_ZERO = "revision 1 stops at the last sigma above 0; revision 2 goes on to 0 with one more evaluation"

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
 
 SOURCE = "Lu 2022, arXiv:2211.01095"
 FURTHEST = 1.0  # a line through two estimates is followed at most this many times their distance (a doubled step)

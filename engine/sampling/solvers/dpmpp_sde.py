@@ -11,11 +11,19 @@ from typing import Annotated
 
 from torch import Tensor
 
-from engine.sampling.process import split
-from engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, alias, solver
-from engine.sampling.solvers.dpmpp import FURTHEST, SOURCE
-from engine.sampling.solvers.euler import Strength
-from engine.sampling.solvers.log_snr import faded, fresh, from_no_signal, phi_2, phi_3, rounded_middle, started
+from sigmagraph.engine.sampling.process import split
+from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST, SOURCE
+from sigmagraph.engine.sampling.solvers.euler import Strength
+from sigmagraph.engine.sampling.solvers.log_snr import (
+    faded,
+    fresh,
+    from_no_signal,
+    phi_2,
+    phi_3,
+    rounded_middle,
+    started,
+)
 
 LIMIT = "revision 1 starts at percent 1e-4 where no signal is left; revision 2 takes the limit"
 BOUND = "; revision 2 bounds the extrapolation where a step is more than twice the one before"

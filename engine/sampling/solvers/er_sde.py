@@ -7,11 +7,11 @@ from typing import Annotated
 
 from torch import Tensor
 
-from engine.errors import BadValue
-from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
-from engine.sampling.solvers.euler import Strength
-from engine.sampling.solvers.gauss import NODES_16
-from engine.sampling.solvers.log_snr import started
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.euler import Strength
+from sigmagraph.engine.sampling.solvers.gauss import NODES_16
+from sigmagraph.engine.sampling.solvers.log_snr import started
 
 POINTS = 200
 LARGEST = 600.0  # of a logarithm, so that a level's power and its inverse are numbers

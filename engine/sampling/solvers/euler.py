@@ -7,8 +7,8 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
-from engine.sampling.process import Ancestral
-from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.process import Ancestral
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, alias, solver
 
 Strength: TypeAlias = Annotated[float, Range(0.0, 100.0)]
 Level: TypeAlias = Annotated[float, Range(0.0, math.inf)]

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from torch import Tensor
 
-from engine.sampling.solver import Context, Evaluate, Range, Step, Steps, solver
-from engine.sampling.solvers.gauss import gauss_legendre
-from engine.sampling.solvers.lagrange import exponential_integrals
-from engine.sampling.solvers.seeds import StageNoise, from_no_signal_in_stages
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.gauss import gauss_legendre
+from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
+from sigmagraph.engine.sampling.solvers.seeds import StageNoise, from_no_signal_in_stages
 
 
 @solver(

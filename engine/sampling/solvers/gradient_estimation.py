@@ -5,9 +5,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from engine.sampling.solver import Context, Evaluate, Step, Steps, solver
-from engine.sampling.solvers.cfg_pp import moved
-from engine.sampling.solvers.euler import Strength
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.cfg_pp import moved
+from sigmagraph.engine.sampling.solvers.euler import Strength
 
 SOURCE = "Permenter & Yuan 2023, arXiv:2306.04848"
 OVERSHOOT = (

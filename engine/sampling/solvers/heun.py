@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from engine.sampling.solver import Context, Evaluate, Step, Steps, solver
-from engine.sampling.solvers.euler import Level, Strength, churned
-from engine.sampling.solvers.lagrange import integrals
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.euler import Level, Strength, churned
+from sigmagraph.engine.sampling.solvers.lagrange import integrals
 
 
 @solver("heun", order=2, evaluations=2, inverts=True, source="Karras 2022, arXiv:2206.00364, Alg. 2", revision=2)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from engine.sampling.solver import Context
+from sigmagraph.engine.sampling.solver import Context
 
 START = 1e-4  # the percent at which revision 1 starts a run that begins with no signal at all
 

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from engine.sampling.process import split
-from engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from engine.sampling.solvers.cfg_pp import moved
-from engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
+from sigmagraph.engine.sampling.process import split
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.cfg_pp import moved
+from sigmagraph.engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
 
 SOURCE = "Zhang 2023, arXiv:2308.02157"
 QUIRKS = "revision 1 adds noise as if alpha = 1; revision 2 follows the process and bounds the extrapolation"

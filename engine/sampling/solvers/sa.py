@@ -10,10 +10,10 @@ from typing import Annotated
 
 from torch import Tensor
 
-from engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, alias, solver
-from engine.sampling.solvers.euler import Strength
-from engine.sampling.solvers.lagrange import exponential_integrals
-from engine.sampling.solvers.log_snr import faded, started
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.solvers.euler import Strength
+from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
+from sigmagraph.engine.sampling.solvers.log_snr import faded, started
 
 Fraction = Annotated[float, Range(0.0, 1.0)]
 

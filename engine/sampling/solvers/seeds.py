@@ -10,10 +10,10 @@ from typing import Annotated
 
 from torch import Tensor
 
-from engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, alias, solver
-from engine.sampling.solvers.dpmpp_sde import LIMIT
-from engine.sampling.solvers.euler import Strength
-from engine.sampling.solvers.log_snr import faded, from_no_signal, rounded_middle, started
+from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.solvers.dpmpp_sde import LIMIT
+from sigmagraph.engine.sampling.solvers.euler import Strength
+from sigmagraph.engine.sampling.solvers.log_snr import faded, from_no_signal, rounded_middle, started
 
 SOURCE = "Gonzalez 2023, arXiv:2305.14267"
 Inside = Annotated[float, Range(1e-3, 1.0)]

@@ -9,9 +9,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from engine.sampling.solver import Choices, Context, Evaluate, Step, Steps, alias, solver
-from engine.sampling.solvers.dpm import DROPPED
-from engine.sampling.solvers.dpmpp import FURTHEST
+from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.solvers.dpm import DROPPED
+from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST
 
 INSTEAD_OF_ZERO = 0.001
 HIGHEST_ORDER = 3

@@ -13,13 +13,13 @@ from itertools import count
 
 from aiohttp import web
 
-from engine.errors import EngineError
-from engine.jobs.events import JobEvent, Preview, Started, is_last
-from engine.jobs.protocol import Jobs
-from engine.server.comfy import wire
-from engine.server.comfy.outbox import Outbox
-from engine.server.comfy.resuming import NOTHING, Away, Mark, messages_of, retold
-from engine.server.context import JOBS
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.jobs.events import JobEvent, Preview, Started, is_last
+from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.comfy import wire
+from sigmagraph.engine.server.comfy.outbox import Outbox
+from sigmagraph.engine.server.comfy.resuming import NOTHING, Away, Mark, messages_of, retold
+from sigmagraph.engine.server.context import JOBS
 
 __all__ = ["HUB", "Client", "Hub", "run_hub"]
 

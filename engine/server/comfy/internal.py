@@ -6,11 +6,11 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.server.auth import SCOPES
-from engine.server.comfy.hub import HUB
-from engine.server.comfy.models import FOLDERS
-from engine.server.context import OWNER, empty, folders, object_body, reply
-from engine.server.logs import RecentLines
+from sigmagraph.engine.server.auth import SCOPES
+from sigmagraph.engine.server.comfy.hub import HUB
+from sigmagraph.engine.server.comfy.models import FOLDERS
+from sigmagraph.engine.server.context import OWNER, empty, folders, object_body, reply
+from sigmagraph.engine.server.logs import RecentLines
 
 __all__ = ["LINES", "internal_routes"]
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import EngineError, UnknownJob
-from engine.jobs.job import Job, JobQuery, State
-from engine.server.comfy.queue import MOST, cancel, failure_of
-from engine.server.comfy.records import STATUSES, detail, summary
-from engine.server.context import JOBS, OWNER, object_body, reply
+from sigmagraph.engine.errors import EngineError, UnknownJob
+from sigmagraph.engine.jobs.job import Job, JobQuery, State
+from sigmagraph.engine.server.comfy.queue import MOST, cancel, failure_of
+from sigmagraph.engine.server.comfy.records import STATUSES, detail, summary
+from sigmagraph.engine.server.context import JOBS, OWNER, object_body, reply
 
 __all__ = ["cancel_many", "cancel_one", "listing", "one"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from engine.graph.node import Input, Node
-from engine.graph.workflow import Link, Workflow, WorkflowNode
+from sigmagraph.engine.graph.node import Input, Node
+from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 
 __all__ = ["as_editor"]
 

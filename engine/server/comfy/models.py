@@ -11,10 +11,10 @@ from typing import Any
 from aiohttp import web
 from PIL import Image
 
-from engine.errors import EngineError
-from engine.server import pictures
-from engine.server.context import SETTINGS, Places, folders, reply
-from engine.server.files import Outside, resolve
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.server import pictures
+from sigmagraph.engine.server.context import SETTINGS, Places, folders, reply
+from sigmagraph.engine.server.files import Outside, resolve
 
 __all__ = [
     "embeddings",

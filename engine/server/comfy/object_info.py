@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import EngineError
-from engine.graph.node import Node
-from engine.server.context import JOBS, Places, folders, reply
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.server.context import JOBS, Places, folders, reply
 
 __all__ = ["all_info", "declarations", "one_info"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.server.comfy.userdata import user_root
-from engine.server.context import empty, json_body, reply
-from engine.writing import make_folder, write_file
+from sigmagraph.engine.server.comfy.userdata import user_root
+from sigmagraph.engine.server.context import empty, json_body, reply
+from sigmagraph.engine.writing import make_folder, write_file
 
 __all__ = ["LOCK", "add_user", "all_settings", "one_setting", "store_all", "store_one", "users"]
 

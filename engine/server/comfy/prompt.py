@@ -8,16 +8,16 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import BadDocument, DuplicateJob, InvalidWorkflow
-from engine.graph.document import parse_workflow
-from engine.graph.problems import Problem
-from engine.graph.workflow import Workflow
-from engine.jobs.job import Accepted, Idempotency, Submission
-from engine.server.auth import require_any_graph
-from engine.server.comfy.hub import HUB
-from engine.server.comfy.refusals import node_errors, refusal, whole_error
-from engine.server.context import JOBS, OWNER, SETTINGS, reply
-from engine.server.documents import Incoming, prompt_body, webhook_of
+from sigmagraph.engine.errors import BadDocument, DuplicateJob, InvalidWorkflow
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.job import Accepted, Idempotency, Submission
+from sigmagraph.engine.server.auth import require_any_graph
+from sigmagraph.engine.server.comfy.hub import HUB
+from sigmagraph.engine.server.comfy.refusals import node_errors, refusal, whole_error
+from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, reply
+from sigmagraph.engine.server.documents import Incoming, prompt_body, webhook_of
 
 __all__ = ["count", "shown_number", "submit"]
 

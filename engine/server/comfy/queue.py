@@ -7,13 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import IllegalMove, UnknownJob
-from engine.execution.events import RunFailed
-from engine.jobs.events import JobEvent
-from engine.jobs.job import ENDED, Job, JobQuery, State
-from engine.jobs.protocol import Jobs
-from engine.server.comfy.records import history_entry, queue_item
-from engine.server.context import JOBS, OWNER, empty, object_body, reply
+from sigmagraph.engine.errors import IllegalMove, UnknownJob
+from sigmagraph.engine.execution.events import RunFailed
+from sigmagraph.engine.jobs.events import JobEvent
+from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, State
+from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.comfy.records import history_entry, queue_item
+from sigmagraph.engine.server.context import JOBS, OWNER, empty, object_body, reply
 
 __all__ = ["cancel", "change_history", "change_queue", "failure_of", "history", "interrupt", "one_history", "queue"]
 

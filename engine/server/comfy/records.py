@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.execution import events as run
-from engine.jobs.events import JobEvent
-from engine.jobs.job import Job, State
-from engine.server.comfy.wire import as_failed_run, error_data, interrupted_data
+from sigmagraph.engine.execution import events as run
+from sigmagraph.engine.jobs.events import JobEvent
+from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.server.comfy.wire import as_failed_run, error_data, interrupted_data
 
 __all__ = ["STATUSES", "detail", "history_entry", "queue_item", "summary"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.graph.node import Node
-from engine.graph.problems import LONGEST_LIST, Problem
-from engine.graph.workflow import Link, Workflow
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.problems import LONGEST_LIST, Problem
+from sigmagraph.engine.graph.workflow import Link, Workflow
 
 __all__ = ["node_errors", "refusal", "whole_error"]
 

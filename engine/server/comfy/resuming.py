@@ -8,10 +8,10 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from engine.errors import BadValue, UnknownJob
-from engine.jobs.events import Ended, JobEvent, is_last
-from engine.jobs.protocol import Jobs
-from engine.server.comfy import wire
+from sigmagraph.engine.errors import BadValue, UnknownJob
+from sigmagraph.engine.jobs.events import Ended, JobEvent, is_last
+from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.comfy import wire
 
 __all__ = ["NOTHING", "Away", "Mark", "messages_of", "read_marks", "retold"]
 

@@ -5,12 +5,22 @@ from collections.abc import Iterable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from engine.server.comfy import jobs, models, object_info, preferences, prompt, queue, system, uploads, userdata
-from engine.server.comfy.internal import internal_routes
-from engine.server.comfy.socket import socket
-from engine.server.comfy.templates import template_routes
-from engine.server.comfy.view import view
-from engine.server.sse import job_events
+from sigmagraph.engine.server.comfy import (
+    jobs,
+    models,
+    object_info,
+    preferences,
+    prompt,
+    queue,
+    system,
+    uploads,
+    userdata,
+)
+from sigmagraph.engine.server.comfy.internal import internal_routes
+from sigmagraph.engine.server.comfy.socket import socket
+from sigmagraph.engine.server.comfy.templates import template_routes
+from sigmagraph.engine.server.comfy.view import view
+from sigmagraph.engine.server.sse import job_events
 
 __all__ = ["comfy_routes", "mirrored"]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from engine.errors import EngineError
-from engine.server.comfy.hub import HUB, Client
-from engine.server.comfy.resuming import read_marks
-from engine.server.comfy.system import flags
-from engine.server.comfy.wire import Message
-from engine.server.context import OWNER, SETTINGS
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.server.comfy.hub import HUB, Client
+from sigmagraph.engine.server.comfy.resuming import read_marks
+from sigmagraph.engine.server.comfy.system import flags
+from sigmagraph.engine.server.comfy.wire import Message
+from sigmagraph.engine.server.context import OWNER, SETTINGS
 
 __all__ = ["SOCKETS", "socket"]
 

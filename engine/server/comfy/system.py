@@ -6,10 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.server.auth import require
-from engine.server.context import JOBS, SETTINGS, empty, object_body, reply
-from engine.server.machine import memory, version_of
-from engine.server.settings import Settings
+from sigmagraph.engine.server.auth import require
+from sigmagraph.engine.server.context import JOBS, SETTINGS, empty, object_body, reply
+from sigmagraph.engine.server.machine import memory, version_of
+from sigmagraph.engine.server.settings import Settings
 
 __all__ = ["EXTENSIONS", "extensions", "features", "flags", "free", "nothing", "subgraph", "system_stats"]
 

@@ -7,12 +7,12 @@ from typing import Any
 from aiohttp import web
 from PIL import Image, ImageDraw
 
-from engine.errors import BadDocument, EngineError
-from engine.graph.document import load_workflow
-from engine.server import pictures
-from engine.server.comfy.layout import as_editor
-from engine.server.context import JOBS, WORKFLOWS, reply
-from engine.server.files import Outside, resolve
+from sigmagraph.engine.errors import BadDocument, EngineError
+from sigmagraph.engine.graph.document import load_workflow
+from sigmagraph.engine.server import pictures
+from sigmagraph.engine.server.comfy.layout import as_editor
+from sigmagraph.engine.server.context import JOBS, WORKFLOWS, reply
+from sigmagraph.engine.server.files import Outside, resolve
 
 __all__ = ["template_routes"]
 

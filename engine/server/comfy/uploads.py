@@ -12,13 +12,13 @@ from aiohttp.web_request import FileField
 from multidict import MultiMapping
 from PIL import Image
 
-from engine.errors import BadDocument, EngineError
-from engine.graph.document import parse_json
-from engine.server import pictures
-from engine.server.comfy.view import folder_of, named
-from engine.server.context import SETTINGS, Places, empty, folders, form_body, reply
-from engine.server.files import Outside, resolve
-from engine.writing import make_folder, write_file, write_new
+from sigmagraph.engine.errors import BadDocument, EngineError
+from sigmagraph.engine.graph.document import parse_json
+from sigmagraph.engine.server import pictures
+from sigmagraph.engine.server.comfy.view import folder_of, named
+from sigmagraph.engine.server.context import SETTINGS, Places, empty, folders, form_body, reply
+from sigmagraph.engine.server.files import Outside, resolve
+from sigmagraph.engine.writing import make_folder, write_file, write_new
 
 __all__ = ["upload_image", "upload_mask"]
 

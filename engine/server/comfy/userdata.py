@@ -6,11 +6,11 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.jobs.job import LOCAL
-from engine.server.context import OWNER, USER_DIR, empty, reply
-from engine.server.files import Outside, below, resolve
-from engine.server.static import content_type
-from engine.writing import make_folder, write_file
+from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.server.context import OWNER, USER_DIR, empty, reply
+from sigmagraph.engine.server.files import Outside, below, resolve
+from sigmagraph.engine.server.static import content_type
+from sigmagraph.engine.writing import make_folder, write_file
 
 __all__ = ["delete", "listing", "listing_v2", "move", "read", "user_css", "user_root", "write"]
 

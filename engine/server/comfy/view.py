@@ -6,10 +6,10 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from engine.server import pictures
-from engine.server.context import SETTINGS, Places, folders
-from engine.server.files import Outside, resolve
-from engine.server.static import content_type
+from sigmagraph.engine.server import pictures
+from sigmagraph.engine.server.context import SETTINGS, Places, folders
+from sigmagraph.engine.server.files import Outside, resolve
+from sigmagraph.engine.server.static import content_type
 
 __all__ = ["folder_of", "named", "view"]
 

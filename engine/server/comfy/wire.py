@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from typing import Any, Literal
 
-from engine.execution import events as run
-from engine.jobs.events import Ended, JobEvent, Preview, Queued, Requeued, Started
-from engine.jobs.job import Failure
-from engine.server.comfy.progress import Progress
-from engine.server.context import compact
+from sigmagraph.engine.execution import events as run
+from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Queued, Requeued, Started
+from sigmagraph.engine.jobs.job import Failure
+from sigmagraph.engine.server.comfy.progress import Progress
+from sigmagraph.engine.server.context import compact
 
 __all__ = [
     "Audience",

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from engine.errors import UnknownKey
+from sigmagraph.engine.errors import UnknownKey
 
 __all__ = ["MICRO", "Accounts", "Standing", "StoredAccounts"]
 

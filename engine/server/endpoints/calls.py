@@ -6,18 +6,18 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import InvalidWorkflow
-from engine.jobs.job import LOCAL, Job, State, Submission
-from engine.server.context import FOLDERS, JOBS, reply
-from engine.server.endpoints import wire
-from engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
-from engine.server.endpoints.endpoint import Endpoint
-from engine.server.endpoints.guard import endpoint_of, take_token
-from engine.server.endpoints.refusal import Refused
-from engine.server.endpoints.replies import finished
-from engine.server.endpoints.translation import translated
-from engine.server.endpoints.values import InvalidValues, Values, read_values
-from engine.server.endpoints.wishes import read_wishes
+from sigmagraph.engine.errors import InvalidWorkflow
+from sigmagraph.engine.jobs.job import LOCAL, Job, State, Submission
+from sigmagraph.engine.server.context import FOLDERS, JOBS, reply
+from sigmagraph.engine.server.endpoints import wire
+from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
+from sigmagraph.engine.server.endpoints.endpoint import Endpoint
+from sigmagraph.engine.server.endpoints.guard import endpoint_of, take_token
+from sigmagraph.engine.server.endpoints.refusal import Refused
+from sigmagraph.engine.server.endpoints.replies import finished
+from sigmagraph.engine.server.endpoints.translation import translated
+from sigmagraph.engine.server.endpoints.values import InvalidValues, Values, read_values
+from sigmagraph.engine.server.endpoints.wishes import read_wishes
 
 __all__ = ["call", "flow", "submit"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from engine.jobs.job import LOCAL
-from engine.server.endpoints.accounts import Accounts, Standing
-from engine.server.endpoints.endpoint import Endpoint
-from engine.server.endpoints.rates import Buckets, Taken
+from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.server.endpoints.accounts import Accounts, Standing
+from sigmagraph.engine.server.endpoints.endpoint import Endpoint
+from sigmagraph.engine.server.endpoints.rates import Buckets, Taken
 
 __all__ = ["CALLER", "DAY_S", "PUBLISHED", "SOURCE", "Caller", "Published", "base_url"]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.errors import EngineError, suggestion
-from engine.graph.document import load_workflow
-from engine.graph.node import MISSING, Input, Node, Services
-from engine.graph.workflow import Link, Workflow
-from engine.server.endpoints.manifest import BadEndpoint, Manifest, Scalar, read_manifest
+from sigmagraph.engine.errors import EngineError, suggestion
+from sigmagraph.engine.graph.document import load_workflow
+from sigmagraph.engine.graph.node import MISSING, Input, Node, Services
+from sigmagraph.engine.graph.workflow import Link, Workflow
+from sigmagraph.engine.server.endpoints.manifest import BadEndpoint, Manifest, Scalar, read_manifest
 
 __all__ = ["FOLDER", "Endpoint", "Socket", "declaration_problems", "load_endpoint", "load_endpoints"]
 

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from engine.errors import nearest
-from engine.server.auth import SCOPES
-from engine.server.context import OWNER
-from engine.server.endpoints.accounts import Standing
-from engine.server.endpoints.context import CALLER, PUBLISHED, Caller
-from engine.server.endpoints.endpoint import Endpoint
-from engine.server.endpoints.rates import Taken
-from engine.server.endpoints.refusal import Refused, answer
+from sigmagraph.engine.errors import nearest
+from sigmagraph.engine.server.auth import SCOPES
+from sigmagraph.engine.server.context import OWNER
+from sigmagraph.engine.server.endpoints.accounts import Standing
+from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, Caller
+from sigmagraph.engine.server.endpoints.endpoint import Endpoint
+from sigmagraph.engine.server.endpoints.rates import Taken
+from sigmagraph.engine.server.endpoints.refusal import Refused, answer
 
 __all__ = ["GUARDED", "Door", "endpoint_of", "guarded", "own_door", "rate_headers", "take_token"]
 

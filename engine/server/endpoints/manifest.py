@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.errors import EngineError, suggestion
+from sigmagraph.engine.errors import EngineError, suggestion
 
 __all__ = ["BadEndpoint", "Demo", "Manifest", "Parameter", "Price", "Reply", "Role", "Scalar", "read_manifest"]
 

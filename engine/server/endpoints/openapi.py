@@ -4,11 +4,11 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.server.endpoints.endpoint import Endpoint
-from engine.server.endpoints.guard import Door
-from engine.server.endpoints.manifest import Parameter, Scalar
-from engine.server.endpoints.schemas import ERROR, SCHEMAS
-from engine.server.endpoints.wishes import HEADERS
+from sigmagraph.engine.server.endpoints.endpoint import Endpoint
+from sigmagraph.engine.server.endpoints.guard import Door
+from sigmagraph.engine.server.endpoints.manifest import Parameter, Scalar
+from sigmagraph.engine.server.endpoints.schemas import ERROR, SCHEMAS
+from sigmagraph.engine.server.endpoints.wishes import HEADERS
 
 __all__ = ["document"]
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import EngineError
-from engine.graph.png import is_png
-from engine.jobs.job import Job
-from engine.server.context import Places
-from engine.server.files import resolve
-from engine.server.pictures import opened
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.graph.png import is_png
+from sigmagraph.engine.jobs.job import Job
+from sigmagraph.engine.server.context import Places
+from sigmagraph.engine.server.files import resolve
+from sigmagraph.engine.server.pictures import opened
 
 __all__ = ["Gone", "as_text", "encoded", "files_of", "kind_of", "output_urls", "pictures_of", "signature"]
 

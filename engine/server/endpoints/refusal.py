@@ -7,11 +7,11 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
-from engine import errors
-from engine.server.context import reply
-from engine.server.endpoints.outputs import Gone
-from engine.server.endpoints.translation import MissingWeights
-from engine.server.endpoints.values import InvalidValues
+from sigmagraph.engine import errors
+from sigmagraph.engine.server.context import reply
+from sigmagraph.engine.server.endpoints.outputs import Gone
+from sigmagraph.engine.server.endpoints.translation import MissingWeights
+from sigmagraph.engine.server.endpoints.values import InvalidValues
 
 __all__ = ["Refused", "answer"]
 

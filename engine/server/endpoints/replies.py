@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from engine.jobs.job import Job
-from engine.server.context import FOLDERS, compact
-from engine.server.endpoints import outputs, wire
-from engine.server.endpoints.accounts import Standing
-from engine.server.endpoints.context import CALLER, PUBLISHED, base_url
-from engine.server.endpoints.guard import rate_headers
-from engine.server.endpoints.negotiation import Wish, wish
-from engine.server.endpoints.refusal import Refused
+from sigmagraph.engine.jobs.job import Job
+from sigmagraph.engine.server.context import FOLDERS, compact
+from sigmagraph.engine.server.endpoints import outputs, wire
+from sigmagraph.engine.server.endpoints.accounts import Standing
+from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, base_url
+from sigmagraph.engine.server.endpoints.guard import rate_headers
+from sigmagraph.engine.server.endpoints.negotiation import Wish, wish
+from sigmagraph.engine.server.endpoints.refusal import Refused
 
 __all__ = ["finished", "output_of", "standing_of"]
 

@@ -5,15 +5,15 @@ import hmac
 
 from aiohttp import web
 
-from engine.errors import UnknownJob
-from engine.jobs.job import Job, State
-from engine.server.context import FOLDERS, JOBS, OWNER, reply
-from engine.server.endpoints import outputs, wire
-from engine.server.endpoints.accounts import MICRO
-from engine.server.endpoints.context import PUBLISHED, SOURCE, base_url
-from engine.server.endpoints.refusal import Refused
-from engine.server.endpoints.replies import output_of, standing_of
-from engine.server.sse import job_events
+from sigmagraph.engine.errors import UnknownJob
+from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.server.context import FOLDERS, JOBS, OWNER, reply
+from sigmagraph.engine.server.endpoints import outputs, wire
+from sigmagraph.engine.server.endpoints.accounts import MICRO
+from sigmagraph.engine.server.endpoints.context import PUBLISHED, SOURCE, base_url
+from sigmagraph.engine.server.endpoints.refusal import Refused
+from sigmagraph.engine.server.endpoints.replies import output_of, standing_of
+from sigmagraph.engine.server.sse import job_events
 
 __all__ = ["cancel", "credit", "events", "flow_state", "picture", "result", "status"]
 

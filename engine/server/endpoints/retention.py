@@ -12,11 +12,11 @@ from pathlib import Path
 
 from aiohttp import web
 
-from engine.errors import EngineError, UnknownJob
-from engine.jobs.protocol import Jobs
-from engine.server.context import JOBS
-from engine.server.endpoints.context import PUBLISHED, Published
-from engine.server.endpoints.endpoint import FOLDER
+from sigmagraph.engine.errors import EngineError, UnknownJob
+from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.context import JOBS
+from sigmagraph.engine.server.endpoints.context import PUBLISHED, Published
+from sigmagraph.engine.server.endpoints.endpoint import FOLDER
 
 __all__ = ["delete_overdue", "sweep_outputs"]
 

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import web
 
-from engine.errors import EngineError
-from engine.jobs.protocol import Jobs
-from engine.server.context import JOBS
-from engine.server.endpoints import calls, requests
-from engine.server.endpoints.context import PUBLISHED, Published
-from engine.server.endpoints.endpoint import declaration_problems
-from engine.server.endpoints.guard import GUARDED, Door, guarded
-from engine.server.endpoints.refusal import Refused
-from engine.server.endpoints.retention import sweep_outputs
-from engine.server.endpoints.viewer import make_doors
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.context import JOBS
+from sigmagraph.engine.server.endpoints import calls, requests
+from sigmagraph.engine.server.endpoints.context import PUBLISHED, Published
+from sigmagraph.engine.server.endpoints.endpoint import declaration_problems
+from sigmagraph.engine.server.endpoints.guard import GUARDED, Door, guarded
+from sigmagraph.engine.server.endpoints.refusal import Refused
+from sigmagraph.engine.server.endpoints.retention import sweep_outputs
+from sigmagraph.engine.server.endpoints.viewer import make_doors
 
 __all__ = ["PATHS", "mount"]
 

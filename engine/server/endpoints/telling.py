@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from engine.jobs.job import Job, State
-from engine.server.context import Places
-from engine.server.endpoints import outputs, wire
-from engine.server.endpoints.context import Published
+from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.server.context import Places
+from sigmagraph.engine.server.endpoints import outputs, wire
+from sigmagraph.engine.server.endpoints.context import Published
 
 __all__ = ["teller"]
 

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.errors import EngineError, InvalidWorkflow
-from engine.graph.problems import Problem
-from engine.server.endpoints.endpoint import Endpoint
-from engine.server.endpoints.values import Fault, InvalidValues
+from sigmagraph.engine.errors import EngineError, InvalidWorkflow
+from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.server.endpoints.endpoint import Endpoint
+from sigmagraph.engine.server.endpoints.values import Fault, InvalidValues
 
 __all__ = ["GraphCannotRun", "MissingWeights", "translated"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import EngineError, nearest
-from engine.server.endpoints.endpoint import Endpoint
-from engine.server.endpoints.manifest import Manifest, Parameter, Role, Scalar
+from sigmagraph.engine.errors import EngineError, nearest
+from sigmagraph.engine.server.endpoints.endpoint import Endpoint
+from sigmagraph.engine.server.endpoints.manifest import Manifest, Parameter, Role, Scalar
 
 __all__ = ["Fault", "InvalidValues", "Values", "printable", "read_values"]
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.errors import EngineError
-from engine.graph.node import Node
-from engine.jobs.job import LOCAL
-from engine.server.context import FOLDERS, JOBS, reply
-from engine.server.endpoints.context import PUBLISHED, base_url
-from engine.server.endpoints.guard import Door
-from engine.server.endpoints.openapi import document
-from engine.server.endpoints.refusal import Refused
-from engine.server.machine import version_of
-from engine.shipped import SHIPPED
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.server.context import FOLDERS, JOBS, reply
+from sigmagraph.engine.server.endpoints.context import PUBLISHED, base_url
+from sigmagraph.engine.server.endpoints.guard import Door
+from sigmagraph.engine.server.endpoints.openapi import document
+from sigmagraph.engine.server.endpoints.refusal import Refused
+from sigmagraph.engine.server.machine import version_of
+from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = ["make_doors"]
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.jobs.job import LOCAL, Failure, Job, State
-from engine.server.context import compact
-from engine.server.endpoints.accounts import MICRO, Standing
+from sigmagraph.engine.jobs.job import LOCAL, Failure, Job, State
+from sigmagraph.engine.server.context import compact
+from sigmagraph.engine.server.endpoints.accounts import MICRO, Standing
 
 __all__ = ["STATUSES", "accepted", "error_of", "headers_of", "image_body", "metrics", "remaining", "state_body"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.jobs.job import Idempotency, Webhook
-from engine.server.endpoints.values import Fault, printable
+from sigmagraph.engine.jobs.job import Idempotency, Webhook
+from sigmagraph.engine.server.endpoints.values import Fault, printable
 
 __all__ = ["HEADERS", "Wishes", "read_wishes"]
 

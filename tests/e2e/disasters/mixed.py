@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.execution.cache import MemoryCache
-from engine.execution.folders import Folders
-from engine.execution.run import execute
-from engine.graph.document import parse_workflow
-from engine.graph.plan import plan
-from engine.graph.validate import validate
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.validate import validate
 
 CHECKPOINT = Path(__file__).resolve().parents[3] / "models/checkpoints/sigmagraph-demo.safetensors"
 SAMPLERS = (
@@ -79,7 +79,7 @@ def undisturbed(home: Path, graph: Mapping[str, Any]) -> list[bytes]:
     """The files of a graph, made here in one go."""
     import torch
 
-    from nodes import NODES
+    from sigmagraph.nodes import NODES
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMAND = [sys.executable, "-c", "from engine.cli.app import main; main()"]
+COMMAND = [sys.executable, "-c", "from sigmagraph.engine.cli.app import main; main()"]
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",

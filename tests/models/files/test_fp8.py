@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import load_file
 
-from engine.models import load_diffusion_model
+from sigmagraph.engine.models import load_diffusion_model
 from tests.models.conftest import Arrays, Unpack
 
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from engine.errors import CorruptFile, EngineError, MissingFile, RefusedFile
-from engine.models.files.header import LARGEST_HEADER_BYTES, read_header
-from engine.models.files.read import open_weights
+from sigmagraph.engine.errors import CorruptFile, EngineError, MissingFile, RefusedFile
+from sigmagraph.engine.models.files.header import LARGEST_HEADER_BYTES, read_header
+from sigmagraph.engine.models.files.read import open_weights
 
 SOUND = save({"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16)}, {"who": "me"})
 in_tmp_path = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.errors import CorruptFile, MissingFile, RefusedFile
-from engine.models.files.read import open_weights, under
+from sigmagraph.engine.errors import CorruptFile, MissingFile, RefusedFile
+from sigmagraph.engine.models.files.read import open_weights, under
 from tests.models.conftest import Unpack
 
 INDEX = "model.safetensors.index.json"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.errors import OutOfMemory
-from engine.models.memory.device import compute_dtype, host_free_bytes, placement, require_room
+from sigmagraph.engine.errors import OutOfMemory
+from sigmagraph.engine.models.memory.device import compute_dtype, host_free_bytes, placement, require_room
 
 GIB = 2**30
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

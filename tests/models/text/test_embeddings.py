@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.errors import RefusedFile
-from engine.models import Checkpoint, Clip
-from engine.models.text.embeddings import Embeddings, Vector, pieces
-from engine.models.text.encode import weighted
-from engine.models.text.tokenizer import Chunk, Tokenizer, clip_rule, t5_rule
+from sigmagraph.engine.errors import RefusedFile
+from sigmagraph.engine.models import Checkpoint, Clip
+from sigmagraph.engine.models.text.embeddings import Embeddings, Vector, pieces
+from sigmagraph.engine.models.text.encode import weighted
+from sigmagraph.engine.models.text.tokenizer import Chunk, Tokenizer, clip_rule, t5_rule
 from tests.models.conftest import Unpack
 from tests.models.text.test_tokens import TOKENS, clip_vocabulary
 

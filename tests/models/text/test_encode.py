@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.errors import BadValue, TensorMismatch
-from engine.models import Clip, Conditioning
-from engine.models.text.encode import CLIP_G, CLIP_L, T5, Encoded, TextEncoder, TextWidths, Tokens
-from engine.models.text.tokenizer import Chunk, ChunkRule, Vocabulary, clip_rule, t5_rule
+from sigmagraph.engine.errors import BadValue, TensorMismatch
+from sigmagraph.engine.models import Clip, Conditioning
+from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, Encoded, TextEncoder, TextWidths, Tokens
+from sigmagraph.engine.models.text.tokenizer import Chunk, ChunkRule, Vocabulary, clip_rule, t5_rule
 from tests.models.conftest import Arrays, packed_json
 
 CASES = packed_json("conditioning.json")

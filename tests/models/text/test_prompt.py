@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.models.text.prompt import Segment, segments
+from sigmagraph.engine.models.text.prompt import Segment, segments
 
 
 def weights(prompt: str) -> list[tuple[str, float]]:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.models.text.tokenizer import ChunkRule, Tokenizer, clip_rule, t5_rule
+from sigmagraph.engine.models.text.tokenizer import ChunkRule, Tokenizer, clip_rule, t5_rule
 
 START, END = 998, 999
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.models.text.prompt import segments
-from engine.models.text.tokenizer import Chunk, Tokenizer, Vocabulary, clip_rule, t5_rule
-from engine.models.text.vocabulary import Vocabularies
+from sigmagraph.engine.models.text.prompt import segments
+from sigmagraph.engine.models.text.tokenizer import Chunk, Tokenizer, Vocabulary, clip_rule, t5_rule
+from sigmagraph.engine.models.text.vocabulary import Vocabularies
 from tests.models.conftest import DATA, packed_json
 
 TOKENS = packed_json("tokens.json")

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import ClientResponse
 from PIL import Image
 
-from engine.server.comfy.internal import internal_routes
-from engine.server.comfy.routes import DESCRIBING, KEEPING, RUNNING
-from engine.server.comfy.templates import template_routes
+from sigmagraph.engine.server.comfy.internal import internal_routes
+from sigmagraph.engine.server.comfy.routes import DESCRIBING, KEEPING, RUNNING
+from sigmagraph.engine.server.comfy.templates import template_routes
 from tests.server.conftest import Api, Serving
 from tests.server.stubs import picture_graph, png, slow_graph
 

@@ -148,7 +148,7 @@ async def test_templates_are_the_workflows_folder_drawn_for_the_editor(serving: 
 
 
 async def test_a_drawn_template_converts_back_to_the_prompt_it_was(serving: Serving) -> None:
-    from engine.graph.document import parse_workflow
+    from sigmagraph.engine.graph.document import parse_workflow
     from tests.server.stubs import picture_graph
 
     async with serving() as api:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.server.comfy.internal import LINES
+from sigmagraph.engine.server.comfy.internal import LINES
 from tests.server.conftest import Api, Serving, is_end
 from tests.server.stubs import picture_graph, slow_graph
 

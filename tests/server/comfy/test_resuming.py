@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import WSCloseCode, WSMsgType, WSServerHandshakeError
 
-from engine.errors import StoreFailed
-from engine.server.comfy.hub import HUB
+from sigmagraph.engine.errors import StoreFailed
+from sigmagraph.engine.server.comfy.hub import HUB
 from tests.server.conftest import Api, Serving, is_end
 from tests.server.stubs import picture_graph
 

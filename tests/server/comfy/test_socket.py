@@ -8,9 +8,9 @@ from socket import SO_RCVBUF, SOL_SOCKET
 from socket import socket as TcpSocket
 from typing import Any
 
-from engine.errors import StoreFailed
-from engine.jobs.worker import Picture
-from engine.server.comfy.hub import HUB
+from sigmagraph.engine.errors import StoreFailed
+from sigmagraph.engine.jobs.worker import Picture
+from sigmagraph.engine.server.comfy.hub import HUB
 from tests.server import stubs
 from tests.server.conftest import Serving, is_end
 from tests.server.stubs import PREVIEW, picture_graph, slow_graph

@@ -11,19 +11,19 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from engine.cli.owners import folders_of, output_dirs
-from engine.execution.cache import MemoryCache
-from engine.execution.folders import Folders
-from engine.jobs.inprocess import InProcessWorker
-from engine.jobs.service import JobService
-from engine.jobs.settings import JobSettings, StoreSettings
-from engine.jobs.worker import Setup
-from engine.server.app import Parts, make_app
-from engine.server.endpoints.accounts import StoredAccounts
-from engine.server.endpoints.context import Published
-from engine.server.endpoints.endpoint import Endpoint, load_endpoints
-from engine.server.keys import StoredKeys
-from engine.server.settings import Settings
+from sigmagraph.engine.cli.owners import folders_of, output_dirs
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.jobs.inprocess import InProcessWorker
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
+from sigmagraph.engine.jobs.worker import Setup
+from sigmagraph.engine.server.app import Parts, make_app
+from sigmagraph.engine.server.endpoints.accounts import StoredAccounts
+from sigmagraph.engine.server.endpoints.context import Published
+from sigmagraph.engine.server.endpoints.endpoint import Endpoint, load_endpoints
+from sigmagraph.engine.server.keys import StoredKeys
+from sigmagraph.engine.server.settings import Settings
 from tests.server.endpoints.stub import NODES, make_home
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from engine.graph.node import FileIn, Hidden, Options, Progress, Range, Services, Socket, UiResult, node
-from engine.sampling import SCHEDULES, SOLVERS
+from sigmagraph.engine.graph.node import FileIn, Hidden, Options, Progress, Range, Services, Socket, UiResult, node
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS
 
 Model, Clip, Vae = (Annotated[Any, Socket(name)] for name in ("MODEL", "CLIP", "VAE"))
 Text, Latent, Pictures = (Annotated[Any, Socket(name)] for name in ("CONDITIONING", "LATENT", "IMAGE"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.server.endpoints.routes import PATHS
+from sigmagraph.engine.server.endpoints.routes import PATHS
 from tests.server.endpoints.conftest import ROOT, changed, serving
 from tests.server.endpoints.threaded import Running, running
 

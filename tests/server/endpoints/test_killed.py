@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from engine.jobs.job import JobQuery, State
+from sigmagraph.engine.jobs.job import JobQuery, State
 from tests.server.endpoints.conftest import LARGE, ROOT, SMALL, serving
 
 V2 = LARGE.replace("/v1/", "/v2/")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.manifests import first_manifest, slug_of
-from engine.graph.document import load_workflow
-from engine.server.endpoints.endpoint import declaration_problems, load_endpoint, load_endpoints
-from engine.server.endpoints.manifest import BadEndpoint
-from engine.server.endpoints.values import InvalidValues, read_values
-from nodes import NODES as REAL
+from sigmagraph.engine.cli.manifests import first_manifest, slug_of
+from sigmagraph.engine.graph.document import load_workflow
+from sigmagraph.engine.server.endpoints.endpoint import declaration_problems, load_endpoint, load_endpoints
+from sigmagraph.engine.server.endpoints.manifest import BadEndpoint
+from sigmagraph.engine.server.endpoints.values import InvalidValues, read_values
+from sigmagraph.nodes import NODES as REAL
 from tests.server.endpoints.conftest import ENDPOINTS, ROOT
 from tests.server.endpoints.stub import NODES
 from tests.server.endpoints.test_replies import PAGE_SAMPLERS, PAGE_SCHEDULES

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from engine.sampling import SCHEDULES, SOLVERS
-from engine.server.endpoints.endpoint import Endpoint
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS
+from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from tests.server.endpoints.conftest import BODY, LARGE, SMALL, TURBO, Served, changed, local, serving
 
 ACCOUNTING = (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from engine.jobs.job import State
+from sigmagraph.engine.jobs.job import State
 from tests.server.endpoints.conftest import ENDPOINTS, LARGE, SMALL, Served, local, serving
 
 V2 = LARGE.replace("/v1/", "/v2/")

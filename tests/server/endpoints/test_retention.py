@@ -8,7 +8,7 @@ from typing import Any
 
 from yarl import URL
 
-from engine.server.endpoints.retention import delete_overdue
+from sigmagraph.engine.server.endpoints.retention import delete_overdue
 from tests.server.endpoints.conftest import LARGE, SMALL, Served, serving
 
 LIFE_S = 1000.0

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from engine.jobs.job import JobQuery, State
-from engine.server.context import JOBS
+from sigmagraph.engine.jobs.job import JobQuery, State
+from sigmagraph.engine.server.context import JOBS
 from tests.server.endpoints.conftest import ENDPOINTS, LARGE, SMALL, TURBO, Served, changed, serving
 
 V2 = LARGE.replace("/v1/", "/v2/")

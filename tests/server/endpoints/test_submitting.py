@@ -11,11 +11,11 @@ import pytest
 from aiohttp import ClientTimeout, web
 from aiohttp.test_utils import TestServer
 
-from engine.cli.publishing import words
-from engine.jobs.job import JobQuery, State
-from engine.jobs.webhooks import signature
-from engine.server.context import FOLDERS
-from engine.server.posting import poster
+from sigmagraph.engine.cli.publishing import words
+from sigmagraph.engine.jobs.job import JobQuery, State
+from sigmagraph.engine.jobs.webhooks import signature
+from sigmagraph.engine.server.context import FOLDERS
+from sigmagraph.engine.server.posting import poster
 from tests.server.endpoints.conftest import LARGE, SMALL, Served, local, serving
 
 V2 = LARGE.replace("/v1/", "/v2/")

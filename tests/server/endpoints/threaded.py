@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.server.endpoints.endpoint import Endpoint
+from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from tests.server.endpoints.conftest import serving
 
 

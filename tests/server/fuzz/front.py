@@ -14,16 +14,16 @@ from typing import Annotated, Any
 from aiohttp import web
 from PIL import Image
 
-from engine.cli.owners import folders_of
-from engine.execution.cache import MemoryCache
-from engine.execution.folders import Folders
-from engine.graph.node import Node, Range, node
-from engine.jobs.process import ProcessWorker
-from engine.jobs.service import JobService
-from engine.jobs.settings import JobSettings, ProcessSettings, StoreSettings
-from engine.jobs.worker import Setup
-from engine.server.app import make_app
-from engine.server.endpoints.endpoint import load_endpoints
+from sigmagraph.engine.cli.owners import folders_of
+from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.graph.node import Node, Range, node
+from sigmagraph.engine.jobs.process import ProcessWorker
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings, ProcessSettings, StoreSettings
+from sigmagraph.engine.jobs.worker import Setup
+from sigmagraph.engine.server.app import make_app
+from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
 from tests.server import stubs
 from tests.server.endpoints import stub
 from tests.server.endpoints.conftest import ENDPOINTS, parts_of
