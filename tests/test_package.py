@@ -1,4 +1,4 @@
-"""One name is installed, and one name is imported: a folder with files called `engine.py` or `nodes.py` is no danger."""
+"""One name is installed and one is imported: a folder with files called `engine.py` or `nodes.py` is no danger."""
 
 import pkgutil
 import subprocess
