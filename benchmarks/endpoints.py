@@ -13,8 +13,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from sigmagraph.engine.execution.cache import MemoryCache
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.server.context import FOLDERS

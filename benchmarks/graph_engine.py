@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 from sigmagraph.engine.execution import events
-from sigmagraph.engine.execution.cache import MemoryCache
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Node, Range, Socket, UiResult, node
 from sigmagraph.engine.graph.plan import plan

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.scheduler import Scheduler
 from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.node import Node, UiResult, node

@@ -17,16 +17,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Node, Socket, UiResult, node
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.jobs.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.job import JobQuery, Submission
-from sigmagraph.engine.jobs.process import ProcessWorker
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, ProcessSettings, StoreSettings
-from sigmagraph.engine.jobs.worker import Setup, Worker
+from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
+from sigmagraph.engine.jobs.workers.process import ProcessWorker
+from sigmagraph.engine.jobs.workers.worker import Setup, Worker
 
 PAGE = 4096
 Anything = Annotated[Any, Socket("*")]

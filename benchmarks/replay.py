@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from benchmarks.jobs import recovery
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.document import load_workflow, parse_workflow
 from sigmagraph.engine.graph.editor import convert, drawn
 from sigmagraph.engine.graph.lock import lock_of

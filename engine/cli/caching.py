@@ -6,11 +6,11 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from sigmagraph.engine.execution.cache import MemoryCache
-from sigmagraph.engine.execution.disk import DiskTier
-from sigmagraph.engine.execution.packing import Packer, Packing
+from sigmagraph.engine.execution.cache.disk import DiskTier
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.cache.serialise import Packer, Packing
+from sigmagraph.engine.execution.cache.store import Store
 from sigmagraph.engine.execution.settings import CacheSettings
-from sigmagraph.engine.execution.store import Store
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.nodes.types import LatentValue
 

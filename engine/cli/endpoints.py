@@ -69,8 +69,8 @@ def attempt(
     """Run one call here, without a server, and print the paths of its pictures."""
     from sigmagraph.engine.cli.report import Report
     from sigmagraph.engine.errors import InvalidWorkflow, UnknownName
-    from sigmagraph.engine.execution.cache import MemoryCache
-    from sigmagraph.engine.execution.run import execute
+    from sigmagraph.engine.execution.cache.memory import MemoryCache
+    from sigmagraph.engine.execution.inline import execute
     from sigmagraph.engine.graph.plan import plan
     from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
     from sigmagraph.engine.server.endpoints.translation import translated

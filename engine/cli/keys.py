@@ -11,7 +11,7 @@ import typer
 from sigmagraph.engine.cli.workspace import Home, workspace
 
 if TYPE_CHECKING:
-    from sigmagraph.engine.jobs.accounts import Account, Accounts
+    from sigmagraph.engine.jobs.billing.accounts import Account, Accounts
 
 __all__ = ["keys"]
 
@@ -106,9 +106,9 @@ def _micro(credits: float) -> int:
 
 def _with_accounts(home: Path | None, database: str | None, work: "Callable[[Accounts], Awaitable[Any]]") -> Any:
     """What `work` gives, with the accounts of the server's database."""
-    from sigmagraph.engine.jobs.accounts import Accounts
+    from sigmagraph.engine.jobs.billing.accounts import Accounts
     from sigmagraph.engine.jobs.settings import StoreSettings
-    from sigmagraph.engine.jobs.store import Store
+    from sigmagraph.engine.jobs.store.store import Store
     from sigmagraph.engine.writing import make_folder
 
     place = workspace(home).home.resolve()

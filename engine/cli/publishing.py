@@ -15,10 +15,10 @@ from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.server.endpoints.accounts import StoredAccounts
 from sigmagraph.engine.server.endpoints.context import SOURCE, Published
 from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
-from sigmagraph.engine.server.endpoints.telling import teller
+from sigmagraph.engine.server.endpoints.webhook_body import teller
 from sigmagraph.engine.server.keys import StoredKeys
-from sigmagraph.engine.server.posting import told
 from sigmagraph.engine.server.settings import Settings
+from sigmagraph.engine.server.webhook_client import told
 from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = ["published", "words"]

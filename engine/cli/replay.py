@@ -77,8 +77,8 @@ def _read(space: Workspace, file: Path) -> "Recorded":
 def _run(space: Workspace, graph: "Graph", changed: "Workflow", target: str, lock: "Lock | None") -> Path | None:
     """Run it without any cached result; the picture that answers to the recorded one."""
     from sigmagraph.engine.cli.report import Report
-    from sigmagraph.engine.execution.cache import MemoryCache
-    from sigmagraph.engine.execution.run import execute
+    from sigmagraph.engine.execution.cache.memory import MemoryCache
+    from sigmagraph.engine.execution.inline import execute
     from sigmagraph.engine.graph.plan import plan
 
     space.require_output()

@@ -31,7 +31,7 @@ def run(
     from sigmagraph.engine.cli.console import warn
     from sigmagraph.engine.cli.overrides import override
     from sigmagraph.engine.cli.report import Report
-    from sigmagraph.engine.execution.run import execute
+    from sigmagraph.engine.execution.inline import execute
     from sigmagraph.engine.execution.trace import Trace
     from sigmagraph.engine.graph.plan import plan
 

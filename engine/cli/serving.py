@@ -20,17 +20,17 @@ from sigmagraph.engine.cli.owners import folders_of
 from sigmagraph.engine.cli.publishing import published, words
 from sigmagraph.engine.errors import EngineError, MissingFile, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.jobs.inprocess import InProcessWorker
-from sigmagraph.engine.jobs.process import ProcessWorker
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import DAY_S, JobSettings, ProcessSettings, StoreSettings
-from sigmagraph.engine.jobs.worker import Worker, load_factory
+from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
+from sigmagraph.engine.jobs.workers.process import ProcessWorker
+from sigmagraph.engine.jobs.workers.worker import Worker, load_factory
 from sigmagraph.engine.server.app import Parts, make_app
 from sigmagraph.engine.server.keys import StoredKeys
 from sigmagraph.engine.server.logs import RecentLines, configure
-from sigmagraph.engine.server.posting import poster
 from sigmagraph.engine.server.settings import Settings, misspelt
 from sigmagraph.engine.server.static import find_frontend
+from sigmagraph.engine.server.webhook_client import poster
 from sigmagraph.engine.shipped import shipped_models
 from sigmagraph.engine.writing import make_folder
 

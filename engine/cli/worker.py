@@ -17,7 +17,7 @@ from sigmagraph.engine.cli.plugins import load_what_loads
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.graph.node import Node
-from sigmagraph.engine.jobs.worker import Picture, Setup
+from sigmagraph.engine.jobs.workers.worker import Picture, Setup
 from sigmagraph.engine.models.memory.device import best_device, host_free_bytes
 from sigmagraph.nodes.previews import Previewer
 from sigmagraph.nodes.provenance import environment, known_revisions

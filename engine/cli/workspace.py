@@ -14,8 +14,8 @@ from sigmagraph.engine.shipped import IS_CHECKOUT, SHIPPED, shipped_models
 from sigmagraph.engine.writing import make_folder
 
 if TYPE_CHECKING:  # imported when a command needs them: `--help` must not load torch
+    from sigmagraph.engine.execution.cache.store import Store
     from sigmagraph.engine.execution.folders import Folders
-    from sigmagraph.engine.execution.store import Store
     from sigmagraph.engine.graph.graph import Graph
     from sigmagraph.engine.graph.node import Node
     from sigmagraph.engine.graph.workflow import Workflow

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sigmagraph.engine.execution.store import Store
+from sigmagraph.engine.execution.cache.store import Store
 from sigmagraph.engine.graph.graph import GraphNode
 from sigmagraph.engine.graph.node import Lane
 from sigmagraph.engine.graph.plan import Plan

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from threading import Lock
 
 from sigmagraph.engine.errors import BadValue, MissingFile, UnknownName
-from sigmagraph.engine.execution.checkpoint import Checkpoints, KeptWork
+from sigmagraph.engine.execution.cache.checkpoint import Checkpoints, KeptWork
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 WEIGHTS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"})

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from sigmagraph.engine.execution.vertex import Vertex
+from sigmagraph.engine.graph.annotations import INTERNAL
 from sigmagraph.engine.graph.graph import Graph
 from sigmagraph.engine.graph.literals import wrap
 from sigmagraph.engine.graph.lock import lock_of
-from sigmagraph.engine.graph.marks import INTERNAL
 from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.graph.workflow import api_node
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.carriers import carried_texts, is_carrier
 from sigmagraph.engine.graph.document import read_workflow
 from sigmagraph.engine.graph.graph import Graph
+from sigmagraph.engine.graph.image_metadata import carried_texts, is_carrier
 from sigmagraph.engine.graph.lock import (
     CHUNK,
     Difference,

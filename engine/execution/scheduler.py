@@ -23,14 +23,14 @@ from typing import Any
 
 from sigmagraph.engine.errors import Cancelled
 from sigmagraph.engine.execution import events
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.batching import answer_together
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.cache.store import Store, as_store
 from sigmagraph.engine.execution.forecast import Forecast
 from sigmagraph.engine.execution.instances import Instances
-from sigmagraph.engine.execution.joining import answer_together
 from sigmagraph.engine.execution.loop import AsyncLoop
 from sigmagraph.engine.execution.policy import first
-from sigmagraph.engine.execution.state import Emit, Run
-from sigmagraph.engine.execution.store import Store, as_store
+from sigmagraph.engine.execution.run import Emit, Run
 from sigmagraph.engine.execution.task import Around, Task
 from sigmagraph.engine.execution.ticket import Ticket
 from sigmagraph.engine.execution.vertex import Vertex

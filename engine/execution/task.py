@@ -14,7 +14,7 @@ from sigmagraph.engine.errors import Cancelled, OutOfMemory
 from sigmagraph.engine.execution.calls import Pending
 from sigmagraph.engine.execution.context import CURRENT, CallContext
 from sigmagraph.engine.execution.instances import Instances
-from sigmagraph.engine.execution.state import Run
+from sigmagraph.engine.execution.run import Run
 from sigmagraph.engine.execution.vertex import Needs, Vertex, Work, work
 from sigmagraph.engine.graph.results import Joinable, Progress, Row
 

@@ -9,7 +9,7 @@ from typing import Any
 from sigmagraph.engine.execution.forecast import Forecast
 from sigmagraph.engine.execution.policy import Claimant
 from sigmagraph.engine.execution.result import RunResult
-from sigmagraph.engine.execution.state import Run
+from sigmagraph.engine.execution.run import Run
 from sigmagraph.engine.execution.task import Task
 from sigmagraph.engine.graph.node import Lane
 

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.execution.cache import Entry, InnerUi
+from sigmagraph.engine.execution.cache.memory import Entry, InnerUi
 from sigmagraph.engine.execution.calls import Pending, blocker_in, calls, slices
 from sigmagraph.engine.execution.context import CallContext
 from sigmagraph.engine.execution.events import Source

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument, MissingFile
-from sigmagraph.engine.graph.carriers import carried_texts, is_carrier
 from sigmagraph.engine.graph.editor import convert
+from sigmagraph.engine.graph.image_metadata import carried_texts, is_carrier
 from sigmagraph.engine.graph.workflow import NOTHING, Workflow, WorkflowNode, as_link
 
 MAX_BYTES = 256 * 1024 * 1024

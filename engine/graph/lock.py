@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument, FileProblem, UnknownName
+from sigmagraph.engine.graph.annotations import Services
 from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.literals import wrap
-from sigmagraph.engine.graph.marks import Services
 from sigmagraph.engine.graph.plan import depth_first
 from sigmagraph.engine.graph.workflow import Link
 

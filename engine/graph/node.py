@@ -12,7 +12,7 @@ from functools import cached_property
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from sigmagraph.engine.graph.marks import (
+from sigmagraph.engine.graph.annotations import (
     INTERNAL,
     MARKS,
     Choice,

@@ -10,14 +10,14 @@ from typing import Any
 
 from sigmagraph.engine.errors import InvalidWorkflow, nearest
 from sigmagraph.engine.graph import literals
+from sigmagraph.engine.graph.annotations import INTERNAL
 from sigmagraph.engine.graph.custom import run_validator
 from sigmagraph.engine.graph.cycles import find_cycles
 from sigmagraph.engine.graph.graph import Graph, GraphNode
-from sigmagraph.engine.graph.marks import INTERNAL
-from sigmagraph.engine.graph.matching import fits, members
 from sigmagraph.engine.graph.node import MISSING, Choice, Input, Node, Services
 from sigmagraph.engine.graph.pause import no_collection
 from sigmagraph.engine.graph.problems import Place, Problem
+from sigmagraph.engine.graph.type_matching import fits, members
 from sigmagraph.engine.graph.workflow import NOTHING, Link, Workflow, WorkflowNode
 
 

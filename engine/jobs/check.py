@@ -9,10 +9,10 @@ from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.jobs.declare import declared
 from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.jobs.protocol import Checked
-from sigmagraph.engine.jobs.worker import Worker
+from sigmagraph.engine.jobs.workers.declare import declared
+from sigmagraph.engine.jobs.workers.worker import Worker
 
 __all__ = ["Checker"]
 

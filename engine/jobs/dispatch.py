@@ -13,16 +13,16 @@ from functools import partial
 from typing import Any
 
 from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
-from sigmagraph.engine.jobs import moves
-from sigmagraph.engine.jobs.database import Tx
+from sigmagraph.engine.jobs.broadcast import Feed
 from sigmagraph.engine.jobs.events import Body, Preview
-from sigmagraph.engine.jobs.feed import Feed
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, State
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import End, Running, Said
 from sigmagraph.engine.jobs.settings import JobSettings
-from sigmagraph.engine.jobs.store import Store
-from sigmagraph.engine.jobs.worker import Finished, Picture, Task, Worker
+from sigmagraph.engine.jobs.store import transitions
+from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.workers.worker import Finished, Picture, Task, Worker
 
 __all__ = ["Dispatcher"]
 
@@ -277,7 +277,9 @@ class Dispatcher:
         at = self._store.clock()
         self._write(self._running[job_id])  # before it is lost
         self._gone(job_id, is_back=True)
-        self._post(lambda tx: moves.lose(tx, job_id, reason, at, max_deaths=deaths), partial(self._came_back, job_id))
+        self._post(
+            lambda tx: transitions.lose(tx, job_id, reason, at, max_deaths=deaths), partial(self._came_back, job_id)
+        )
 
     def _came_back(self, job_id: str, done: "asyncio.Future[Job]") -> None:
         if done.exception() is None and done.result().state is State.QUEUED:

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.jobs.delivery import Delivery
 from sigmagraph.engine.jobs.events import JobEvent, Preview
 from sigmagraph.engine.jobs.job import LOCAL, Accepted, Job, JobQuery, Page, Submission
+from sigmagraph.engine.jobs.webhooks.delivery import Delivery
 
 __all__ = ["Checked", "Counts", "Jobs", "Listener", "WorkerStatus"]
 

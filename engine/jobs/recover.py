@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.jobs.store import Store
+from sigmagraph.engine.jobs.store.store import Store
 
 __all__ = ["recover"]
 

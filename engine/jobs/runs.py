@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from sigmagraph.engine.jobs import log, moves
-from sigmagraph.engine.jobs.database import Tx
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Job, State
-from sigmagraph.engine.jobs.worker import Finished, Worker
+from sigmagraph.engine.jobs.store import log, transitions
+from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.workers.worker import Finished, Worker
 
 __all__ = ["End", "Running", "Said"]
 
@@ -78,7 +78,7 @@ class End:
         self._running = running
         self._taken: list[tuple[float, Body]] = []
         self._move = partial(
-            moves.end,
+            transitions.end,
             job_id=running.job.id,
             to=finished.state,
             at=at,

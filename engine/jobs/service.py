@@ -12,13 +12,13 @@ from sigmagraph.engine.errors import BadValue, IllegalMove, NotAccepting, StoreF
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.jobs.accounts import Accounts
 from sigmagraph.engine.jobs.artifacts import Artifacts, keep_outputs
+from sigmagraph.engine.jobs.billing.accounts import Accounts
+from sigmagraph.engine.jobs.broadcast import Feed
 from sigmagraph.engine.jobs.check import Checker
-from sigmagraph.engine.jobs.delivery import Delivery
+from sigmagraph.engine.jobs.counts import Tally
 from sigmagraph.engine.jobs.dispatch import Dispatcher
 from sigmagraph.engine.jobs.events import JobEvent, is_last
-from sigmagraph.engine.jobs.feed import Feed
 from sigmagraph.engine.jobs.job import (
     LARGEST,
     LOCAL,
@@ -31,14 +31,14 @@ from sigmagraph.engine.jobs.job import (
     State,
     Submission,
 )
-from sigmagraph.engine.jobs.moves import begun_at_once
 from sigmagraph.engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
 from sigmagraph.engine.jobs.recover import recover
 from sigmagraph.engine.jobs.settings import JobSettings
-from sigmagraph.engine.jobs.store import Clock, Store
-from sigmagraph.engine.jobs.tally import Tally
-from sigmagraph.engine.jobs.webhooks import Post, Webhooks, deliveries_of
-from sigmagraph.engine.jobs.worker import Worker
+from sigmagraph.engine.jobs.store.store import Clock, Store
+from sigmagraph.engine.jobs.store.transitions import begun_at_once
+from sigmagraph.engine.jobs.webhooks.delivery import Delivery
+from sigmagraph.engine.jobs.webhooks.webhooks import Post, Webhooks, deliveries_of
+from sigmagraph.engine.jobs.workers.worker import Worker
 
 __all__ = ["JobService"]
 

@@ -22,8 +22,8 @@ from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.guard import own_door
 from sigmagraph.engine.server.endpoints.routes import mount
 from sigmagraph.engine.server.errors import answer_errors
-from sigmagraph.engine.server.health import WARM, Warmth, health, ready, warm_up
-from sigmagraph.engine.server.journal import keep_journal
+from sigmagraph.engine.server.health import WARM, Readiness, health, ready, warm_up
+from sigmagraph.engine.server.job_log import keep_journal
 from sigmagraph.engine.server.logs import RecentLines
 from sigmagraph.engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from sigmagraph.engine.server.origin import options, origins
@@ -62,7 +62,7 @@ def make_app(parts: Parts) -> web.Application:
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
-    app[METRICS], app[WARM] = Metrics(), Warmth()
+    app[METRICS], app[WARM] = Metrics(), Readiness()
     app.cleanup_ctx.extend((run_hub, count_jobs, keep_journal, follow_log))
     if parts.warms_up:
         app.cleanup_ctx.append(warm_up)

@@ -13,9 +13,9 @@ from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.jobs.job import State, Submission
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.context import JOBS, reply
-from sigmagraph.engine.server.machine import version_of
+from sigmagraph.engine.server.host import version_of
 
-__all__ = ["WARM", "Warmth", "health", "ready", "warm_up"]
+__all__ = ["WARM", "Readiness", "health", "ready", "warm_up"]
 
 LOG = logging.getLogger("sigmagraph.server")
 OWNER_OF_WARMTH = "warm-up"
@@ -26,7 +26,7 @@ GRAPH: Mapping[str, Any] = {
 }
 
 
-class Warmth:
+class Readiness:
     """Whether the warm-up graph has run."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Warmth:
         self.reason = "the worker is starting"
 
 
-WARM: web.AppKey[Warmth] = web.AppKey("warm", Warmth)
+WARM: web.AppKey[Readiness] = web.AppKey("warm", Readiness)
 
 
 async def health(request: web.Request) -> web.Response:
@@ -61,13 +61,13 @@ async def warm_up(app: web.Application) -> AsyncIterator[None]:
         await task
 
 
-async def _warm(jobs: Jobs, warmth: Warmth) -> None:
+async def _warm(jobs: Jobs, warmth: Readiness) -> None:
     """A queue that is full at the start, or a locked database, is not for ever: it is tried until it has run."""
     while not await _tried(jobs, warmth):
         await asyncio.sleep(AGAIN_S)
 
 
-async def _tried(jobs: Jobs, warmth: Warmth) -> bool:
+async def _tried(jobs: Jobs, warmth: Readiness) -> bool:
     """Whether another try is needless."""
     try:
         await jobs.ready()
@@ -82,7 +82,7 @@ async def _tried(jobs: Jobs, warmth: Warmth) -> bool:
     return True
 
 
-async def _run(jobs: Jobs, warmth: Warmth) -> None:
+async def _run(jobs: Jobs, warmth: Readiness) -> None:
     warmth.reason = "the warm-up graph is running"
     accepted = await jobs.submit(Submission(parse_workflow(dict(GRAPH)), owner=OWNER_OF_WARMTH, source="warm-up"))
     job = await jobs.wait(accepted.job.id)

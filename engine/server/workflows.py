@@ -16,7 +16,7 @@ from sigmagraph.engine.jobs.job import Idempotency, Submission
 from sigmagraph.engine.server.auth import require_any_graph
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import JOBS, OWNER, empty, reply
-from sigmagraph.engine.server.documents import Incoming, changed, declarations, read_incoming, recorded_of, webhook_of
+from sigmagraph.engine.server.incoming import Incoming, changed, declarations, read_incoming, recorded_of, webhook_of
 from sigmagraph.engine.server.library import Library, Stored
 
 __all__ = ["WORKFLOW_ROWS", "bound", "library", "submitted"]

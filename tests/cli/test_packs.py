@@ -11,7 +11,7 @@ import torch
 
 from sigmagraph.engine.cli.caching import PACKING, open_store
 from sigmagraph.engine.cli.packs import load_custom_nodes
-from sigmagraph.engine.execution.cache import Entry
+from sigmagraph.engine.execution.cache.memory import Entry
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import Pack
 from sigmagraph.engine.execution.settings import CacheSettings

@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 from models.demo.checker import check
 from models.demo.scenes import single
 from sigmagraph.engine.cli.app import app
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.validate import validate

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from sigmagraph.engine.cli.workspace import workspace
 from sigmagraph.engine.errors import InvalidWorkflow
-from sigmagraph.engine.execution.cache import MemoryCache
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.workflow import Workflow

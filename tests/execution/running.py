@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sigmagraph.engine.execution import events
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.instances import Instances
 from sigmagraph.engine.execution.result import RunResult
-from sigmagraph.engine.execution.run import execute
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.plan import Plan, plan
 from tests.graph.small import NODES, checked

@@ -1,8 +1,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sigmagraph.engine.execution.cache import Entry, MemoryCache
-from sigmagraph.engine.execution.size import size_of
+from sigmagraph.engine.execution.cache.footprint import size_of
+from sigmagraph.engine.execution.cache.memory import Entry, MemoryCache
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pytest
 
 from sigmagraph.engine.errors import OutOfMemory
 from sigmagraph.engine.execution import scheduler as scheduler_module
-from sigmagraph.engine.execution.cache import MemoryCache
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.scheduler import Scheduler
 from sigmagraph.engine.graph.comfy_class import from_class
 from sigmagraph.engine.graph.node import Expansion, Node, Progress, Socket, node

@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-from sigmagraph.engine.execution.checkpoint import Checkpoints
+from sigmagraph.engine.execution.cache.checkpoint import Checkpoints
 
 
 def test_records_outlive_the_log_that_wrote_them(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.cache.store import Store
 from sigmagraph.engine.execution.describe import describe
-from sigmagraph.engine.execution.run import execute
-from sigmagraph.engine.execution.store import Store
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.trace import Trace
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.plan import plan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.scheduler import Scheduler
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.plan import plan

@@ -13,12 +13,12 @@ import pytest
 
 from sigmagraph.engine.errors import MissingFile, NodeFailed
 from sigmagraph.engine.execution import scheduler as scheduler_module
-from sigmagraph.engine.execution.cache import Entry, MemoryCache
+from sigmagraph.engine.execution.cache.memory import Entry, MemoryCache
+from sigmagraph.engine.execution.cache.store import Store
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.instances import Instances
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.run import Run
 from sigmagraph.engine.execution.scheduler import Scheduler
-from sigmagraph.engine.execution.state import Run
-from sigmagraph.engine.execution.store import Store
 from sigmagraph.engine.graph.comfy_class import from_class
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import FileIn, Node, Progress, node

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import NodeFailed
-from sigmagraph.engine.execution.cache import MemoryCache
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.scheduler import Scheduler
 from sigmagraph.engine.execution.ticket import Ticket
 from sigmagraph.engine.graph.node import Node, Progress, node

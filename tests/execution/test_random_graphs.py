@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.instances import Instances
 from sigmagraph.engine.execution.scheduler import Scheduler
 from sigmagraph.engine.graph.node import Node

@@ -9,8 +9,8 @@ import pytest
 
 from sigmagraph.engine.errors import InvalidWorkflow, NodeFailed
 from sigmagraph.engine.execution.context import CURRENT, CallContext
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.packs.graph_utils import GraphBuilder
-from sigmagraph.engine.execution.run import execute
 from sigmagraph.engine.execution.scheduler import Scheduler
 from sigmagraph.engine.graph.node import Node, Progress, node
 from sigmagraph.engine.graph.plan import plan

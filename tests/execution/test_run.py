@@ -6,7 +6,7 @@ import pytest
 
 from sigmagraph.engine.errors import Cancelled, NodeFailed
 from sigmagraph.engine.execution import events
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.graph.node import Node, Progress, node
 from tests.execution.running import Stage, with_nodes
 from tests.graph.small import Anything, chain, prompt

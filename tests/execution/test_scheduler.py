@@ -11,9 +11,9 @@ import pytest
 
 from sigmagraph.engine.errors import NodeFailed, OutOfMemory
 from sigmagraph.engine.execution import events
-from sigmagraph.engine.execution.cache import Entry, MemoryCache
+from sigmagraph.engine.execution.cache.memory import Entry, MemoryCache
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.policy import Claimant, first
-from sigmagraph.engine.execution.run import execute
 from sigmagraph.engine.execution.scheduler import Scheduler
 from sigmagraph.engine.execution.ticket import Ticket
 from sigmagraph.engine.graph.node import Node, Progress, node

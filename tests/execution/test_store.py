@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.execution.cache import Entry, InnerUi, MemoryCache
-from sigmagraph.engine.execution.disk import DiskTier
-from sigmagraph.engine.execution.packing import DamagedError, Packer, Packing, UnpackableError
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.cache.disk import DiskTier
+from sigmagraph.engine.execution.cache.memory import Entry, InnerUi, MemoryCache
+from sigmagraph.engine.execution.cache.serialise import DamagedError, Packer, Packing, UnpackableError
+from sigmagraph.engine.execution.cache.store import Found, Store
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.settings import CacheSettings, memory_limit_bytes, parse_size
-from sigmagraph.engine.execution.store import Found, Store
 from sigmagraph.engine.graph.node import node
 from sigmagraph.engine.graph.plan import plan
 from tests.execution.running import with_nodes

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.jobs.events import Ended, JobEvent, Started
-from sigmagraph.engine.jobs.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.job import Job, Submission
-from sigmagraph.engine.jobs.process import ProcessWorker
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, ProcessSettings
-from sigmagraph.engine.jobs.worker import Worker
+from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
+from sigmagraph.engine.jobs.workers.process import ProcessWorker
+from sigmagraph.engine.jobs.workers.worker import Worker
 from tests.jobs import stubs
 from tests.jobs.conftest import sqlite
 

@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.graph.comfy_class import from_class
 from sigmagraph.engine.graph.node import Node, Optional, Progress, Socket, UiResult, node
 from sigmagraph.engine.graph.workflow import Workflow, WorkflowNode, as_link
-from sigmagraph.engine.jobs.worker import Picture, Setup
+from sigmagraph.engine.jobs.workers.worker import Picture, Setup
 
 Anything = Annotated[Any, Socket("*")]
 Text = Annotated[str, Optional()]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import BadValue, InsufficientCredits, SpendLimitReached, UnknownKey
-from sigmagraph.engine.jobs.accounts import CREDIT, Accounts
+from sigmagraph.engine.jobs.billing.accounts import CREDIT, Accounts
 from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.settings import StoreSettings
-from sigmagraph.engine.jobs.store import Store
+from sigmagraph.engine.jobs.store.store import Store
 from tests.jobs.serving import here, sent, service, started
 from tests.jobs.test_store import WORK, opened, submission
 

@@ -15,11 +15,11 @@ from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Extra, FileIn, Hidden, Node, Options, Output, Range, Socket, Tooltip, node
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.jobs.declare import declarations, declared
 from sigmagraph.engine.jobs.events import Ended, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import ENDED, Failure, Idempotency, JobQuery, State, Submission, move
 from sigmagraph.engine.jobs.records import TYPES, decode, encode, plain
-from sigmagraph.engine.jobs.worker import load_factory
+from sigmagraph.engine.jobs.workers.declare import declarations, declared
+from sigmagraph.engine.jobs.workers.worker import load_factory
 from tests.graph.small import NODES, chain
 from tests.jobs import stubs
 
@@ -177,7 +177,7 @@ def test_a_factory_that_is_not_there_is_named(path: str) -> None:
 
 
 def test_the_front_imports_no_torch() -> None:
-    code = "import sys, sigmagraph.engine.jobs.service, sigmagraph.engine.jobs.process; print(*sys.modules)"
+    code = "import sys, sigmagraph.engine.jobs.service, sigmagraph.engine.jobs.workers.process; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert loaded.isdisjoint({"torch", "numpy", "PIL", "transformers", "nodes", "aiohttp", "alembic"})

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sigmagraph.engine.jobs.accounts import CREDIT
+from sigmagraph.engine.jobs.billing.accounts import CREDIT
 from sigmagraph.engine.jobs.events import Ended, Started
 from sigmagraph.engine.jobs.job import JobQuery, State
 from tests.jobs.serving import log, service
@@ -152,8 +152,8 @@ def test_recovering_ten_thousand_jobs_takes_less_than_two_seconds(run: Runs, tmp
     async def case() -> float:
         from sqlalchemy import insert
 
-        from sigmagraph.engine.jobs.rows import inserted
-        from sigmagraph.engine.jobs.tables import jobs as table
+        from sigmagraph.engine.jobs.store.rows import inserted
+        from sigmagraph.engine.jobs.store.tables import jobs as table
         from tests.jobs.test_store import WORK, submission
 
         async with service(tmp_path, []) as jobs:

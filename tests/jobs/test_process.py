@@ -13,7 +13,7 @@ from sigmagraph.engine.errors import InvalidWorkflow, NotAccepting
 from sigmagraph.engine.jobs.events import Preview, Requeued, Started
 from sigmagraph.engine.jobs.job import State, Submission
 from sigmagraph.engine.jobs.service import JobService
-from sigmagraph.engine.jobs.worker import Worker
+from sigmagraph.engine.jobs.workers.worker import Worker
 from tests.jobs import stubs
 from tests.jobs.serving import child, ends, here, log, sent, service, started
 

@@ -10,8 +10,7 @@ import pytest
 from sigmagraph.engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, StoreInUse, UnknownJob, UnknownKey
 from sigmagraph.engine.execution.events import NodeFinished, NodeProgress, NodeStarted, RunSucceeded
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.jobs.accounts import Accounts
-from sigmagraph.engine.jobs.engines import engines, migrate
+from sigmagraph.engine.jobs.billing.accounts import Accounts
 from sigmagraph.engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import (
     ENDED,
@@ -25,8 +24,9 @@ from sigmagraph.engine.jobs.job import (
     Webhook,
 )
 from sigmagraph.engine.jobs.settings import StoreSettings
-from sigmagraph.engine.jobs.store import Store
-from sigmagraph.engine.jobs.tables import METADATA
+from sigmagraph.engine.jobs.store.engines import engines, migrate
+from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.store.tables import METADATA
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 OPEN = frozenset({State.QUEUED, State.RUNNING})

@@ -5,10 +5,10 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sigmagraph.engine.jobs.counts import Tally
 from sigmagraph.engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.protocol import Counts
-from sigmagraph.engine.jobs.tally import Tally
 
 NEXT: dict[str, list[tuple[str, Body]]] = {
     "": [("queued", Queued(1.0))],

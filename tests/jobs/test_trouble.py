@@ -14,7 +14,7 @@ from sigmagraph.engine.jobs.events import JobEvent
 from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
-from sigmagraph.engine.jobs.store import Store
+from sigmagraph.engine.jobs.store.store import Store
 from tests.jobs.serving import ends, here, log, sent, service, started
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]

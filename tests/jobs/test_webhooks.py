@@ -11,8 +11,8 @@ import pytest
 from sigmagraph.engine.errors import BadValue, WorkerLost
 from sigmagraph.engine.jobs.job import Job, State, Webhook
 from sigmagraph.engine.jobs.settings import StoreSettings
-from sigmagraph.engine.jobs.store import Store
-from sigmagraph.engine.jobs.webhooks import Webhooks, is_public, signature
+from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.webhooks.webhooks import Webhooks, is_public, signature
 from tests.jobs.test_store import WORK, Time, opened, submission
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.execution.cache import MemoryCache
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.scheduler import Scheduler
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Node, UiResult, node

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.execution.checkpoint import Checkpoints
+from sigmagraph.engine.execution.cache.checkpoint import Checkpoints
 from sigmagraph.engine.graph.kept import Kept
 from sigmagraph.engine.sampling import SOLVERS, Cfg, Comfy, sample_steps, sd3
 from sigmagraph.engine.sampling.solver import Prediction

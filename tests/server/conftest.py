@@ -15,9 +15,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from sigmagraph.engine.cli.owners import folders_of
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.jobs.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
+from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.server.app import Parts, make_app
 from sigmagraph.engine.server.auth import Accounts
 from sigmagraph.engine.server.keys import NoKeys, StoredKeys

@@ -22,7 +22,7 @@ from sigmagraph.engine.graph.node import (
     node,
 )
 from sigmagraph.engine.graph.results import Blocker, Expansion
-from sigmagraph.engine.jobs.worker import Picture, Setup
+from sigmagraph.engine.jobs.workers.worker import Picture, Setup
 from sigmagraph.engine.writing import write_new
 
 Pixels = Annotated[Any, Socket("IMAGE")]

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from sigmagraph.engine.server.posting import poster, told
+from sigmagraph.engine.server.webhook_client import poster, told
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph
 

@@ -41,8 +41,8 @@ async def test_an_open_server_is_what_the_operator_asked_for_by_name(serving: Se
 async def test_a_key_made_beside_a_running_server_counts_without_a_restart(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sigmagraph.engine.jobs.accounts import Accounts
-    from sigmagraph.engine.jobs.store import Store
+    from sigmagraph.engine.jobs.billing.accounts import Accounts
+    from sigmagraph.engine.jobs.store.store import Store
 
     monkeypatch.setattr("sigmagraph.engine.server.keys.REMEMBERED_S", 0.0)
     async with serving(keys="stored") as api:

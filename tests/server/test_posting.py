@@ -9,7 +9,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.test_utils import TestServer
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.server.posting import PublicResolver, poster, refuse_private
+from sigmagraph.engine.server.webhook_client import PublicResolver, poster, refuse_private
 
 
 class Fixed(AbstractResolver):

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from sigmagraph.engine.cli.workspace import Workspace
 from sigmagraph.engine.errors import BadValue, EngineError
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.events import Event, NodeProgress
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.node import Node, Socket, node
 from sigmagraph.engine.graph.plan import Plan, plan
 from sigmagraph.engine.graph.validate import validate

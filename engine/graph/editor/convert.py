@@ -9,8 +9,8 @@ from typing import Any
 from sigmagraph.engine.graph.editor.groups import with_groups
 from sigmagraph.engine.graph.editor.links import NOTES, VIRTUAL, Known, Value, resolve
 from sigmagraph.engine.graph.editor.primitives import primitive_values
+from sigmagraph.engine.graph.editor.records import EditorNode, read_drawing
 from sigmagraph.engine.graph.editor.scope import Scope, every_scope, unfold
-from sigmagraph.engine.graph.editor.shapes import EditorNode, read_drawing
 from sigmagraph.engine.graph.editor.texts import SAVERS, Choose, dynamic_prompt, file_prefix
 from sigmagraph.engine.graph.editor.widgets import Declaration, Places, Widget, assumption, places_of, stored_values
 from sigmagraph.engine.graph.literals import wrap

@@ -6,7 +6,7 @@ Each instance gets a definition of its own, so that its slots can be matched by 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sigmagraph.engine.graph.editor.shapes import INPUT_SIDE, OUTPUT_SIDE
+from sigmagraph.engine.graph.editor.records import INPUT_SIDE, OUTPUT_SIDE
 from sigmagraph.engine.graph.editor.widgets import Declaration, widgets_of
 
 PREFIXES = ("workflow>", "workflow/")

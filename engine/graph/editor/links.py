@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.editor.records import BYPASSED, INPUT_SIDE, MUTED, EditorNode
 from sigmagraph.engine.graph.editor.scope import Scope
-from sigmagraph.engine.graph.editor.shapes import BYPASSED, INPUT_SIDE, MUTED, EditorNode
-from sigmagraph.engine.graph.matching import members
+from sigmagraph.engine.graph.type_matching import members
 from sigmagraph.engine.graph.workflow import Link
 
 NOTES = frozenset(("Note", "MarkdownNote"))

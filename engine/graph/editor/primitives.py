@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sigmagraph.engine.graph.editor.records import EditorNode
 from sigmagraph.engine.graph.editor.scope import Scope, every_scope
-from sigmagraph.engine.graph.editor.shapes import EditorNode
 from sigmagraph.engine.graph.editor.widgets import Declaration, declared_inputs
 
 Target = tuple[str, str]

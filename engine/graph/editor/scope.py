@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.editor.shapes import INPUT_SIDE, Drawing, EditorNode, read_drawing
+from sigmagraph.engine.graph.editor.records import INPUT_SIDE, Drawing, EditorNode, read_drawing
 from sigmagraph.engine.graph.editor.widgets import Declaration, declared_inputs, widget_type
 
 DEEPEST = 64

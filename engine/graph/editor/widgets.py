@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sigmagraph.engine.graph.editor.shapes import EditorNode
+from sigmagraph.engine.graph.editor.records import EditorNode
 
 Declaration = Mapping[str, Any]
 PLAIN_TYPES = frozenset(("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO"))

@@ -17,7 +17,7 @@ from sigmagraph.engine.server.auth import require_any_graph
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.refusals import node_errors, refusal, whole_error
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, reply
-from sigmagraph.engine.server.documents import Incoming, prompt_body, webhook_of
+from sigmagraph.engine.server.incoming import Incoming, prompt_body, webhook_of
 
 __all__ = ["count", "shown_number", "submit"]
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from sigmagraph.engine.server.auth import require
 from sigmagraph.engine.server.context import JOBS, SETTINGS, empty, object_body, reply
-from sigmagraph.engine.server.machine import memory, version_of
+from sigmagraph.engine.server.host import memory, version_of
 from sigmagraph.engine.server.settings import Settings
 
 __all__ = ["EXTENSIONS", "extensions", "features", "flags", "free", "nothing", "subgraph", "system_stats"]

@@ -15,9 +15,9 @@ from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.guard import endpoint_of, take_token
 from sigmagraph.engine.server.endpoints.refusal import Refused
 from sigmagraph.engine.server.endpoints.replies import finished
+from sigmagraph.engine.server.endpoints.request_headers import read_wishes
 from sigmagraph.engine.server.endpoints.translation import translated
 from sigmagraph.engine.server.endpoints.values import InvalidValues, Values, read_values
-from sigmagraph.engine.server.endpoints.wishes import read_wishes
 
 __all__ = ["call", "flow", "submit"]
 

@@ -17,7 +17,7 @@ from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.rates import Taken
 from sigmagraph.engine.server.endpoints.refusal import Refused, answer
 
-__all__ = ["GUARDED", "Door", "endpoint_of", "guarded", "own_door", "rate_headers", "take_token"]
+__all__ = ["GUARDED", "RoutePolicy", "endpoint_of", "guarded", "own_door", "rate_headers", "take_token"]
 
 CHALLENGE = {"WWW-Authenticate": 'ApiKey header="x-api-key"'}  # RFC 9110 wants one with every 401
 LONGEST_S = 1e9
@@ -26,7 +26,7 @@ GUARDED: web.AppKey[frozenset[Handler]] = web.AppKey("guarded", frozenset)
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class RoutePolicy:
     """One verb of a path: its handler, and the scope a key needs for it (None: no key at all)."""
 
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,7 +40,7 @@ async def own_door(request: web.Request, handler: Handler) -> web.StreamResponse
     return await own(request) if own in request.app[GUARDED] else await handler(request)
 
 
-def guarded(doors: Mapping[str, Door]) -> Handler:
+def guarded(doors: Mapping[str, RoutePolicy]) -> Handler:
     """A handler for every verb of a path that checks who comes and turns every failure into JSON."""
     allow = ",".join(sorted({*doors, *(("HEAD",) if "GET" in doors else ())}))
 

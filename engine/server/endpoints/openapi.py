@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
-from sigmagraph.engine.server.endpoints.guard import Door
+from sigmagraph.engine.server.endpoints.guard import RoutePolicy
 from sigmagraph.engine.server.endpoints.manifest import Parameter, Scalar
+from sigmagraph.engine.server.endpoints.request_headers import HEADERS
 from sigmagraph.engine.server.endpoints.schemas import ERROR, SCHEMAS
-from sigmagraph.engine.server.endpoints.wishes import HEADERS
 
 __all__ = ["document"]
 
@@ -52,7 +52,7 @@ IMAGES = ("image/jpeg", "image/png", "image/webp")
 
 
 def document(
-    paths: Mapping[str, Mapping[str, Door]],
+    paths: Mapping[str, Mapping[str, RoutePolicy]],
     endpoints: Mapping[str, Endpoint],
     allowed: Mapping[str, Mapping[str, Sequence[Scalar]]],
     server: str,
@@ -112,7 +112,7 @@ def _field(parameter: Parameter, allowed: Sequence[Scalar] | None) -> Json:
     return schema | {name: value for name, value in facts.items() if value not in (None, "")}
 
 
-def _operation(path: str, door: Door, endpoint: Endpoint | None) -> Json:
+def _operation(path: str, door: RoutePolicy, endpoint: Endpoint | None) -> Json:
     text = inspect.getdoc(door.handler) or ""
     first = text.partition("\n")[0]
     summary = (first.partition(": ")[2] if first.startswith("`") else first).replace("`", "").rstrip(".")

@@ -14,7 +14,7 @@ from sigmagraph.engine.server.context import JOBS
 from sigmagraph.engine.server.endpoints import calls, requests
 from sigmagraph.engine.server.endpoints.context import PUBLISHED, Published
 from sigmagraph.engine.server.endpoints.endpoint import declaration_problems
-from sigmagraph.engine.server.endpoints.guard import GUARDED, Door, guarded
+from sigmagraph.engine.server.endpoints.guard import GUARDED, RoutePolicy, guarded
 from sigmagraph.engine.server.endpoints.refusal import Refused
 from sigmagraph.engine.server.endpoints.retention import sweep_outputs
 from sigmagraph.engine.server.endpoints.viewer import make_doors
@@ -28,18 +28,21 @@ A stored workflow of the same name is still fetched, run and deleted there, and 
 """
 LOG = logging.getLogger("sigmagraph.server")
 
-PATHS: Mapping[str, Mapping[str, Door]] = {
-    "/v1/get-user-credits": {"GET": Door(requests.credit)},
-    "/v1/requests/{id}": {"GET": Door(requests.result)},
-    "/v1/{slug}": {"POST": Door(calls.call, "submit")},
-    "/v2/requests/{id}": {"GET": Door(requests.result)},
-    "/v2/requests/{id}/status": {"GET": Door(requests.status)},
-    "/v2/requests/{id}/cancel": {"POST": Door(requests.cancel, "submit"), "PUT": Door(requests.cancel, "submit")},
-    "/v2/requests/{id}/events": {"GET": Door(requests.events)},
-    "/v2/{slug}": {"POST": Door(calls.submit, "submit")},
-    "/workflows/request/{id}": {"GET": Door(requests.flow_state)},
-    "/workflows/{slug}": {"POST": Door(calls.flow, "submit")},
-    "/outputs/{id}/{name}": {"GET": Door(requests.picture, None)},
+PATHS: Mapping[str, Mapping[str, RoutePolicy]] = {
+    "/v1/get-user-credits": {"GET": RoutePolicy(requests.credit)},
+    "/v1/requests/{id}": {"GET": RoutePolicy(requests.result)},
+    "/v1/{slug}": {"POST": RoutePolicy(calls.call, "submit")},
+    "/v2/requests/{id}": {"GET": RoutePolicy(requests.result)},
+    "/v2/requests/{id}/status": {"GET": RoutePolicy(requests.status)},
+    "/v2/requests/{id}/cancel": {
+        "POST": RoutePolicy(requests.cancel, "submit"),
+        "PUT": RoutePolicy(requests.cancel, "submit"),
+    },
+    "/v2/requests/{id}/events": {"GET": RoutePolicy(requests.events)},
+    "/v2/{slug}": {"POST": RoutePolicy(calls.submit, "submit")},
+    "/workflows/request/{id}": {"GET": RoutePolicy(requests.flow_state)},
+    "/workflows/{slug}": {"POST": RoutePolicy(calls.flow, "submit")},
+    "/outputs/{id}/{name}": {"GET": RoutePolicy(requests.picture, None)},
 }
 
 
@@ -54,7 +57,7 @@ def mount(app: web.Application, published: Published | None) -> None:
     routes = [web.route("*", path, guarded(doors)) for path, doors in every_path.items()]
     flow, path = guarded(flows), FLOWS.replace("{slug}", f"{{slug:{slugs}}}")
     routes += [web.route(verb, path, flow) for verb in ("POST", "PUT", "PATCH") if slugs]
-    nothing = Door(_nothing)
+    nothing = RoutePolicy(_nothing)
     every = dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), nothing)
     routes += [web.route("*", f"/{root}/{{rest:.*}}", guarded(every)) for root in ("v1", "v2", "outputs")]
     app[PUBLISHED] = published

@@ -13,10 +13,10 @@ from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.context import FOLDERS, JOBS, reply
 from sigmagraph.engine.server.endpoints.context import PUBLISHED, base_url
-from sigmagraph.engine.server.endpoints.guard import Door
+from sigmagraph.engine.server.endpoints.guard import RoutePolicy
 from sigmagraph.engine.server.endpoints.openapi import document
 from sigmagraph.engine.server.endpoints.refusal import Refused
-from sigmagraph.engine.server.machine import version_of
+from sigmagraph.engine.server.host import version_of
 from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = ["make_doors"]
@@ -29,7 +29,7 @@ POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' d
 HOW = "The viewer is not installed: pip install 'sigmagraph[docs]'. /openapi.json needs none.\n"
 
 
-def make_doors(paths: Mapping[str, Mapping[str, Door]]) -> dict[str, Mapping[str, Door]]:
+def make_doors(paths: Mapping[str, Mapping[str, RoutePolicy]]) -> dict[str, Mapping[str, RoutePolicy]]:
     """The paths of the description itself, which needs no key."""
 
     async def openapi(request: web.Request) -> web.Response:
@@ -41,11 +41,11 @@ def make_doors(paths: Mapping[str, Mapping[str, Door]]) -> dict[str, Mapping[str
             document(described, published.endpoints, allowed, base_url(request), version_of("sigmagraph") or "0")
         )
 
-    described = {**paths, "/openapi.json": {"GET": Door(openapi, None)}}
+    described = {**paths, "/openapi.json": {"GET": RoutePolicy(openapi, None)}}
     return {
-        "/openapi.json": {"GET": Door(openapi, None)},
-        "/api-docs": {"GET": Door(page, None)},
-        "/api-docs/{file}": {"GET": Door(asset, None)},
+        "/openapi.json": {"GET": RoutePolicy(openapi, None)},
+        "/api-docs": {"GET": RoutePolicy(page, None)},
+        "/api-docs/{file}": {"GET": RoutePolicy(asset, None)},
     }
 
 

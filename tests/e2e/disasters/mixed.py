@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.execution.run import execute
+from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.validate import validate

@@ -9,7 +9,7 @@ from socket import socket as TcpSocket
 from typing import Any
 
 from sigmagraph.engine.errors import StoreFailed
-from sigmagraph.engine.jobs.worker import Picture
+from sigmagraph.engine.jobs.workers.worker import Picture
 from sigmagraph.engine.server.comfy.hub import HUB
 from tests.server import stubs
 from tests.server.conftest import Serving, is_end

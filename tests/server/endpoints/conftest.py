@@ -12,12 +12,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from sigmagraph.engine.cli.owners import folders_of, output_dirs
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.jobs.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
-from sigmagraph.engine.jobs.worker import Setup
+from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
+from sigmagraph.engine.jobs.workers.worker import Setup
 from sigmagraph.engine.server.app import Parts, make_app
 from sigmagraph.engine.server.endpoints.accounts import StoredAccounts
 from sigmagraph.engine.server.endpoints.context import Published

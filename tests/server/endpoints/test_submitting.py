@@ -13,9 +13,9 @@ from aiohttp.test_utils import TestServer
 
 from sigmagraph.engine.cli.publishing import words
 from sigmagraph.engine.jobs.job import JobQuery, State
-from sigmagraph.engine.jobs.webhooks import signature
+from sigmagraph.engine.jobs.webhooks.webhooks import signature
 from sigmagraph.engine.server.context import FOLDERS
-from sigmagraph.engine.server.posting import poster
+from sigmagraph.engine.server.webhook_client import poster
 from tests.server.endpoints.conftest import LARGE, SMALL, Served, local, serving
 
 V2 = LARGE.replace("/v1/", "/v2/")

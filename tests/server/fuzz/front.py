@@ -15,13 +15,13 @@ from aiohttp import web
 from PIL import Image
 
 from sigmagraph.engine.cli.owners import folders_of
-from sigmagraph.engine.execution.cache import MemoryCache
+from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.node import Node, Range, node
-from sigmagraph.engine.jobs.process import ProcessWorker
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, ProcessSettings, StoreSettings
-from sigmagraph.engine.jobs.worker import Setup
+from sigmagraph.engine.jobs.workers.process import ProcessWorker
+from sigmagraph.engine.jobs.workers.worker import Setup
 from sigmagraph.engine.server.app import make_app
 from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
 from tests.server import stubs

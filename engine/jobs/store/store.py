@@ -1,4 +1,4 @@
-"""`Store`: the durable half of the service. Each method is one transaction (or one read); what it means is in moves.py.
+"""`Store`: the durable half of the service. Each method is one transaction (or one read); its meaning: transitions.py.
 
 The row is on disk when a method returns; events are published in the order of commits.
 """
@@ -12,13 +12,13 @@ from typing import Any
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, select
 
-from sigmagraph.engine.jobs import lists, log, moves, sweep
 from sigmagraph.engine.jobs.artifacts import Artifact
-from sigmagraph.engine.jobs.database import Database, Tx
 from sigmagraph.engine.jobs.events import Body, JobEvent
 from sigmagraph.engine.jobs.job import Failure, Idempotency, Job, JobQuery, Outcome, Page, Request, State, Submission
 from sigmagraph.engine.jobs.settings import StoreSettings
-from sigmagraph.engine.jobs.tables import facts
+from sigmagraph.engine.jobs.store import log, queries, retention, transitions
+from sigmagraph.engine.jobs.store.database import Database, Tx
+from sigmagraph.engine.jobs.store.tables import facts
 
 __all__ = ["Clock", "Store"]
 
@@ -59,18 +59,20 @@ class Store:
 
         def work(tx: Tx) -> tuple[Job, bool]:
             known = _repeat(tx, submission, at - self._idempotency_s)
-            return (known, True) if known is not None else (moves.create(tx, submission, request, at, worker), False)
+            return (
+                (known, True) if known is not None else (transitions.create(tx, submission, request, at, worker), False)
+            )
 
         return await self.database.write(work)
 
     async def repeat(self, owner: str, key: Idempotency) -> Job | None:
         """The job an equal request made before, if any; raises `IdempotencyConflict`."""
         since = self.clock() - self._idempotency_s
-        return await self.database.write(partial(moves.find_repeat, owner=owner, key=key, since=since))
+        return await self.database.write(partial(transitions.find_repeat, owner=owner, key=key, since=since))
 
     async def begin(self, job_id: str, worker: str) -> Job:
         """The next attempt starts; the job with its request."""
-        return await self.database.write(partial(moves.begin, job_id=job_id, worker=worker, at=self.clock()))
+        return await self.database.write(partial(transitions.begin, job_id=job_id, worker=worker, at=self.clock()))
 
     async def append(self, job_id: str, bodies: Sequence[Body]) -> None:
         """More of a run's events."""
@@ -87,43 +89,45 @@ class Store:
         tail: Sequence[Body] = (),
     ) -> Job:
         """The end of a job."""
-        finish = partial(moves.end, job_id=job_id, to=to, at=self.clock(), failure=failure, outcome=outcome, tail=tail)
+        finish = partial(
+            transitions.end, job_id=job_id, to=to, at=self.clock(), failure=failure, outcome=outcome, tail=tail
+        )
         return await self.database.write(finish, is_sure=True)
 
     async def lose(self, job_id: str, reason: str, *, max_deaths: int | None = None) -> Job:
         """An attempt is lost: back to the queue, or the end."""
         at = self.clock()
         return await self.database.write(
-            lambda tx: moves.lose(tx, job_id, reason, at, max_deaths=max_deaths), is_sure=True
+            lambda tx: transitions.lose(tx, job_id, reason, at, max_deaths=max_deaths), is_sure=True
         )
 
     async def cancel(self, job_id: str, owner: str | None = None) -> Job:
         """End a queued job, mark a running one."""
-        return await self.database.write(partial(moves.cancel, job_id=job_id, owner=owner, at=self.clock()))
+        return await self.database.write(partial(transitions.cancel, job_id=job_id, owner=owner, at=self.clock()))
 
     async def place(
         self, job_id: str, owner: str | None, number: float | None, front: bool, priority: int | None
     ) -> Job:
         """Another place in the queue."""
-        return await self.database.write(lambda tx: moves.place(tx, job_id, owner, number, front, priority))
+        return await self.database.write(lambda tx: transitions.place(tx, job_id, owner, number, front, priority))
 
     # -- lists ---------------------------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         """One job, whole; raises `UnknownJob`."""
-        return await self.database.read(partial(lists.get, job_id=job_id, owner=owner))
+        return await self.database.read(partial(queries.get, job_id=job_id, owner=owner))
 
     async def find(self, query: JobQuery) -> Page:
         """One page."""
-        return await self.database.read(partial(lists.page, query=query))
+        return await self.database.read(partial(queries.page, query=query))
 
     async def by_state(self, state: State, owner: str | None = None) -> Sequence[Job]:
         """All jobs in one state, in the order they came, without their requests."""
-        return await self.database.read(partial(lists.by_state, state=state, owner=owner))
+        return await self.database.read(partial(queries.by_state, state=state, owner=owner))
 
     async def owing(self) -> set[str]:
         """Open jobs whose end is owed to a webhook."""
-        return await self.database.read(lists.owing)
+        return await self.database.read(queries.owing)
 
     async def events(self, job: Job, after: int = 0, limit: int = 1000) -> list[JobEvent]:
         """Stored events above `after`."""
@@ -137,30 +141,30 @@ class Store:
 
     async def expire(self) -> list[str]:
         """End waiting jobs whose time is up."""
-        return await self.database.write(partial(sweep.expire, at=self.clock()))
+        return await self.database.write(partial(retention.expire, at=self.clock()))
 
     async def forget_old(self, keep_s: float, keep_jobs: int) -> int:
         """Delete ended jobs nobody needs to remember."""
         at, idempotency_s = self.clock(), self._idempotency_s
-        return await self.database.write(lambda tx: sweep.forget_old(tx, at, keep_s, keep_jobs, idempotency_s))
+        return await self.database.write(lambda tx: retention.forget_old(tx, at, keep_s, keep_jobs, idempotency_s))
 
     async def forget_files(self, keep_s: float, delete: Callable[[Artifact], None]) -> int:
         """Delete files older than that, then their rows; says how many."""
         before = self.clock() - keep_s
-        old = await self.database.read(lambda connection: sweep.old_files(connection, before))
+        old = await self.database.read(lambda connection: retention.old_files(connection, before))
         for _, artifact in old:
             await asyncio.to_thread(delete, artifact)
         if old:
-            await self.database.write(lambda tx: sweep.forget_files(tx, [number for number, _ in old]))
+            await self.database.write(lambda tx: retention.forget_files(tx, [number for number, _ in old]))
         return len(old)
 
     async def forget(self, job_id: str, owner: str | None = None) -> None:
         """Delete one ended job."""
-        await self.database.write(partial(sweep.forget, job_id=job_id, owner=owner))
+        await self.database.write(partial(retention.forget, job_id=job_id, owner=owner))
 
     async def forget_ended(self, owner: str | None = None) -> int:
         """Delete all ended jobs."""
-        return await self.database.write(partial(sweep.forget_ended, owner=owner))
+        return await self.database.write(partial(retention.forget_ended, owner=owner))
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
@@ -181,4 +185,4 @@ class Store:
 
 def _repeat(tx: Tx, submission: Submission, since: float) -> Job | None:
     key = submission.idempotency
-    return moves.find_repeat(tx, submission.owner, key, since) if key is not None else None
+    return transitions.find_repeat(tx, submission.owner, key, since) if key is not None else None

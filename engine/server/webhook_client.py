@@ -15,7 +15,7 @@ from aiohttp.resolver import ThreadedResolver
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.jobs.job import Job
-from sigmagraph.engine.jobs.webhooks import Post, is_public
+from sigmagraph.engine.jobs.webhooks.webhooks import Post, is_public
 
 __all__ = ["poster", "told"]
 

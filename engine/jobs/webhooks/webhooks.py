@@ -16,11 +16,11 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from sigmagraph.engine.errors import StoreFailed, UnknownJob
-from sigmagraph.engine.jobs.database import Tx
-from sigmagraph.engine.jobs.delivery import Attempt, Delivery
 from sigmagraph.engine.jobs.job import Job
-from sigmagraph.engine.jobs.store import Store
-from sigmagraph.engine.jobs.tables import deliveries
+from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.store.tables import deliveries
+from sigmagraph.engine.jobs.webhooks.delivery import Attempt, Delivery
 
 __all__ = ["Attempt", "Delivery", "Post", "Webhooks", "deliveries_of", "is_public", "signature"]
 

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.execution.cache import MemoryCache
-from sigmagraph.engine.execution.store import Store
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.cache.store import Store
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Outcome, State

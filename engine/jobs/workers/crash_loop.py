@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 
-from sigmagraph.engine.jobs.database import Tx
-from sigmagraph.engine.jobs.tables import events
+from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.tables import events
 
 __all__ = ["strikes_after"]
 

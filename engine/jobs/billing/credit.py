@@ -7,9 +7,9 @@ Every amount is a whole number of millionths of a credit.
 from sqlalchemy import insert, select, update
 
 from sigmagraph.engine.errors import InsufficientCredits, SpendLimitReached, UnknownKey
-from sigmagraph.engine.jobs.database import Tx
 from sigmagraph.engine.jobs.job import LOCAL
-from sigmagraph.engine.jobs.tables import accounts, ledger
+from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.tables import accounts, ledger
 
 __all__ = ["hold", "settle"]
 

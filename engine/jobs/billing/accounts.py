@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, insert, select, update
 
 from sigmagraph.engine.errors import BadValue, UnknownKey
-from sigmagraph.engine.jobs.database import Tx
 from sigmagraph.engine.jobs.job import LARGEST_COST, LOCAL, is_name
-from sigmagraph.engine.jobs.store import Store
-from sigmagraph.engine.jobs.tables import accounts, ledger
+from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.store.tables import accounts, ledger
 
 __all__ = ["CREDIT", "SCOPES", "Account", "Accounts", "Entry"]
 

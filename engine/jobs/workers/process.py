@@ -13,12 +13,12 @@ from itertools import count
 from typing import Any
 
 from sigmagraph.engine.errors import WorkerLost
-from sigmagraph.engine.jobs.frames import pack, receive
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
 from sigmagraph.engine.jobs.records import decode
 from sigmagraph.engine.jobs.settings import ProcessSettings
-from sigmagraph.engine.jobs.worker import Finished, Listener, Picture, Task
+from sigmagraph.engine.jobs.workers.ipc import pack, receive
+from sigmagraph.engine.jobs.workers.worker import Finished, Listener, Picture, Task
 
 __all__ = ["ProcessWorker"]
 
@@ -130,7 +130,7 @@ class ProcessWorker:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "sigmagraph.engine.jobs.child",
+                "sigmagraph.engine.jobs.workers.worker_main",
                 str(theirs.fileno()),
                 pass_fds=[theirs.fileno()],
                 env=self._environment(),

@@ -1,4 +1,4 @@
-"""The worker process: `python -m sigmagraph.engine.jobs.child FD`. It reads tasks from a socket and sends what happens.
+"""The worker process: `python -m sigmagraph.engine.jobs.workers.worker_main FD`. It reads tasks from a socket and sends what happens.
 
 It ends as soon as the socket does: a front that was killed leaves no orphan behind.
 """
@@ -16,11 +16,11 @@ from typing import Any
 
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.jobs.events import Body
-from sigmagraph.engine.jobs.frames import Channel
 from sigmagraph.engine.jobs.job import LOCAL, Failure, State
 from sigmagraph.engine.jobs.records import encode, plain
-from sigmagraph.engine.jobs.runner import Runner
-from sigmagraph.engine.jobs.worker import Finished, Picture, Task, load_factory
+from sigmagraph.engine.jobs.workers.ipc import Channel
+from sigmagraph.engine.jobs.workers.runner import Runner
+from sigmagraph.engine.jobs.workers.worker import Finished, Picture, Task, load_factory
 
 __all__ = ["main"]
 

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import BadDocument, BadValue, MissingFile, suggestion
 from sigmagraph.engine.execution.replay import Recorded, read_recorded
-from sigmagraph.engine.graph.carriers import is_carrier
 from sigmagraph.engine.graph.document import parse_json, parse_workflow, read_workflow
+from sigmagraph.engine.graph.image_metadata import is_carrier
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.overrides import override, override_values
 from sigmagraph.engine.graph.workflow import Workflow

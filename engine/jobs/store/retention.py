@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, select
 
 from sigmagraph.engine.errors import IllegalMove
-from sigmagraph.engine.jobs import moves
 from sigmagraph.engine.jobs.artifacts import Artifact
-from sigmagraph.engine.jobs.database import Tx
 from sigmagraph.engine.jobs.job import ENDED, State
-from sigmagraph.engine.jobs.tables import artifacts, idempotency, jobs
+from sigmagraph.engine.jobs.store import transitions
+from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.tables import artifacts, idempotency, jobs
 
 __all__ = ["MOST", "expire", "forget", "forget_ended", "forget_files", "forget_old", "old_files"]
 
@@ -23,7 +23,7 @@ def expire(tx: Tx, at: float) -> list[str]:
     query = select(jobs.c.id).where(jobs.c.state == State.QUEUED.value, jobs.c.expires_at <= at).order_by(jobs.c.seq)
     overdue = list(tx.connection.execute(query.limit(MOST)).scalars())
     for job_id in overdue:
-        moves.end(tx, job_id, State.EXPIRED, at)
+        transitions.end(tx, job_id, State.EXPIRED, at)
     return overdue
 
 
@@ -45,7 +45,7 @@ def forget_old(tx: Tx, at: float, keep_s: float, keep_jobs: int, idempotency_s: 
 
 def forget(tx: Tx, job_id: str, owner: str | None) -> None:
     """Delete one ended job."""
-    job = moves.the_job(tx, job_id, owner)
+    job = transitions.the_job(tx, job_id, owner)
     if not job.state.is_end:
         raise IllegalMove(job_id, job.state, "deleted")
     _delete(tx, [job_id])

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from sigmagraph.engine.execution.cache import Entry, MemoryCache
-from sigmagraph.engine.execution.disk import DiskTier
+from sigmagraph.engine.execution.cache.disk import DiskTier
+from sigmagraph.engine.execution.cache.memory import Entry, MemoryCache
 from sigmagraph.engine.execution.events import Source, Tier
-from sigmagraph.engine.graph.copies import has_nan
+from sigmagraph.engine.graph.defensive_copy import has_nan
 
 Wake = Callable[[], None]
 log = logging.getLogger(__name__)

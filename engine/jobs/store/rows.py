@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement
 
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State, Submission
-from sigmagraph.engine.jobs.tables import jobs
+from sigmagraph.engine.jobs.store.tables import jobs
 
 __all__ = ["LIGHT", "SAME", "UNTOUCHED", "WHOLE", "inserted", "job_of"]
 

@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import Select, bindparam, delete, func, insert, select, update
 
 from sigmagraph.engine.errors import DuplicateJob, IdempotencyConflict, UnknownJob
-from sigmagraph.engine.jobs import credit, log
-from sigmagraph.engine.jobs.database import Tx
+from sigmagraph.engine.jobs.billing import credit
 from sigmagraph.engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import Failure, Idempotency, Job, Outcome, Request, State, Submission, is_name, move
-from sigmagraph.engine.jobs.rows import LIGHT, UNTOUCHED, WHOLE, inserted, job_of
-from sigmagraph.engine.jobs.strikes import strikes_after
-from sigmagraph.engine.jobs.tables import deliveries, idempotency, jobs
+from sigmagraph.engine.jobs.store import log
+from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.rows import LIGHT, UNTOUCHED, WHOLE, inserted, job_of
+from sigmagraph.engine.jobs.store.tables import deliveries, idempotency, jobs
+from sigmagraph.engine.jobs.workers.crash_loop import strikes_after
 
 __all__ = ["begin", "begun_at_once", "cancel", "create", "end", "find_repeat", "lose", "place", "the_job"]
 

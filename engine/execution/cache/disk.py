@@ -13,8 +13,8 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 
 from sigmagraph.engine.errors import WriteFailed
-from sigmagraph.engine.execution.cache import Entry
-from sigmagraph.engine.execution.packing import DamagedError, Packing, UnpackableError
+from sigmagraph.engine.execution.cache.memory import Entry
+from sigmagraph.engine.execution.cache.serialise import DamagedError, Packing, UnpackableError
 from sigmagraph.engine.writing import make_folder, write_file
 
 SUFFIX = ".entry"

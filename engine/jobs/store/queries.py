@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, Connection, func, select
 
 from sigmagraph.engine.errors import BadValue, UnknownJob
 from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
-from sigmagraph.engine.jobs.rows import LIGHT, WHOLE, job_of
-from sigmagraph.engine.jobs.tables import jobs
+from sigmagraph.engine.jobs.store.rows import LIGHT, WHOLE, job_of
+from sigmagraph.engine.jobs.store.tables import jobs
 
 __all__ = ["by_state", "get", "owing", "page"]
 

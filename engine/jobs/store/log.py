@@ -9,11 +9,11 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from sigmagraph.engine.execution.events import NodeFinished
 from sigmagraph.engine.jobs.artifacts import entries
-from sigmagraph.engine.jobs.database import Tx
 from sigmagraph.engine.jobs.events import Body, JobEvent
 from sigmagraph.engine.jobs.job import LARGEST
 from sigmagraph.engine.jobs.records import decode, encode
-from sigmagraph.engine.jobs.tables import artifacts, events, jobs
+from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.tables import artifacts, events, jobs
 
 __all__ = ["append", "append_all", "keep", "owner_of_file", "read"]
 

@@ -26,9 +26,9 @@ from sqlalchemy.exc import (
 )
 
 from sigmagraph.engine.errors import StoreFailed
-from sigmagraph.engine.jobs.engines import Lock, engines, migrate
 from sigmagraph.engine.jobs.events import JobEvent
 from sigmagraph.engine.jobs.settings import StoreSettings
+from sigmagraph.engine.jobs.store.engines import Lock, engines, migrate
 
 __all__ = ["Database", "Tx"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sigmagraph.engine.execution.cache import Entry, InnerUi
+from sigmagraph.engine.execution.cache.memory import Entry, InnerUi
 
 MAGIC = b"SGENTRY1"
 DIGEST_BYTES = 16

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sigmagraph.engine.graph.marks import FileIn, Options, Range
+from sigmagraph.engine.graph.annotations import FileIn, Options, Range
 from sigmagraph.engine.graph.node import MISSING, Input, Node, Output, Services
 from sigmagraph.engine.jobs.records import plain
 

@@ -10,8 +10,8 @@ from sigmagraph.engine.errors import WorkerLost
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import LOCAL, Failure, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
-from sigmagraph.engine.jobs.runner import Runner
-from sigmagraph.engine.jobs.worker import Finished, Listener, Picture, Setup, Task
+from sigmagraph.engine.jobs.workers.runner import Runner
+from sigmagraph.engine.jobs.workers.worker import Finished, Listener, Picture, Setup, Task
 
 __all__ = ["InProcessWorker"]
 

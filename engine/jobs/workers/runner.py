@@ -15,11 +15,11 @@ from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.validate import validate
-from sigmagraph.engine.jobs.declare import declarations
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.records import plain
-from sigmagraph.engine.jobs.worker import Finished, Picture, Setup, Task
+from sigmagraph.engine.jobs.workers.declare import declarations
+from sigmagraph.engine.jobs.workers.worker import Finished, Picture, Setup, Task
 
 __all__ = ["Runner"]
 

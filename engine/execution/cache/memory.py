@@ -8,7 +8,7 @@ from itertools import count
 from threading import RLock
 from typing import Any
 
-from sigmagraph.engine.execution.size import Footprint, footprint
+from sigmagraph.engine.execution.cache.footprint import Footprint, footprint
 
 
 @dataclass(frozen=True, slots=True)

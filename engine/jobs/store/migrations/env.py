@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from sigmagraph.engine.jobs.tables import METADATA
+from sigmagraph.engine.jobs.store.tables import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,0 +1,1 @@
+"""Results by content key: in memory, on disk, as bytes; and unfinished work."""

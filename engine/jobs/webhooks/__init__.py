@@ -1,0 +1,1 @@
+"""Telling a client's server what became of its job."""
