@@ -119,7 +119,7 @@ def end(
 def lose(tx: Tx, job_id: str, reason: str, at: float, *, max_deaths: int | None) -> Job:
     """The attempt is lost: the job waits for the next one, unless it was to stop or has cost too many workers in vain.
 
-    `max_deaths` None: the job is not to blame (the server stopped). Which deaths count: see strikes.py.
+    `max_deaths` None: the job is not to blame (the server stopped). Which deaths count: see crash_loop.py.
     """
     row = _row(tx, SELECT_DEBTS, job_id)
     job = job_of(row)

@@ -1,4 +1,4 @@
-"""The worker process: `python -m sigmagraph.engine.jobs.workers.worker_main FD`. It reads tasks from a socket and sends what happens.
+"""The worker process, `python -m sigmagraph.engine.jobs.workers.worker_main FD`: reads tasks, sends what happens.
 
 It ends as soon as the socket does: a front that was killed leaves no orphan behind.
 """
