@@ -4,7 +4,7 @@ import os
 import sysconfig
 from pathlib import Path
 
-__all__ = ["IS_CHECKOUT", "SHIPPED", "shipped_models"]
+__all__ = ["ENDPOINTS", "IS_CHECKOUT", "SHIPPED", "shipped_models"]
 
 BESIDE = Path(__file__).resolve().parents[1]
 IS_CHECKOUT = (BESIDE / "pyproject.toml").is_file() and (BESIDE / "web").is_dir()
@@ -19,6 +19,8 @@ def _installed() -> Path:
 
 SHIPPED = BESIDE if IS_CHECKOUT else _installed()
 """The folder that holds web/, workflows/ and models/."""
+ENDPOINTS = SHIPPED / "workflows" / "endpoints"
+"""The published workflows."""
 
 
 def shipped_models() -> dict[str, list[Path]]:

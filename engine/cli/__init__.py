@@ -1,1 +1,1 @@
-"""The `sigmagraph` command: one file per command, and the one place that wires the layers together."""
+"""The `sigmagraph` command: one file per command. What a command puts together comes from `engine.compose`."""

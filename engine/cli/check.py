@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sigmagraph.engine.cli.plugins import Plugins
-from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.options import Home, Plugins, workspace
 
 __all__ = ["check"]
 
@@ -21,7 +20,7 @@ def check(
 ) -> None:
     """Validate a workflow without running it."""
     from sigmagraph.engine.cli.console import remark, warn
-    from sigmagraph.engine.cli.overrides import override
+    from sigmagraph.engine.graph.overrides import override
 
     space = workspace(home)
     document = space.load(workflow)

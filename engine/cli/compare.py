@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.plugins import Plugins
-from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.options import Home, Plugins, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sigmagraph.engine.cli.comparison.cells import Cell, Outcome
+    from sigmagraph.engine.compose.comparison.cells import Cell, Outcome
     from sigmagraph.engine.execution.events import Event
 
 __all__ = ["compare"]
@@ -37,8 +36,8 @@ def compare(
     plugins: Plugins = None,
 ) -> None:
     """Run every combination; write a contact sheet, a work-precision plot, the sigma curves and a CSV."""
-    from sigmagraph.engine.cli.comparison.cells import Cell, run_cells
-    from sigmagraph.engine.cli.overrides import override
+    from sigmagraph.engine.compose.comparison.cells import Cell, run_cells
+    from sigmagraph.engine.graph.overrides import override
 
     counts = _counts(steps)
     rules, spacings = _parts("--samplers", samplers), _parts("--schedules", schedules)
@@ -81,9 +80,9 @@ class _Bars:
 
 def _write(folder: Path, outcomes: "list[Outcome]", exact: "Outcome") -> None:
     """The files, each whole or not at all; then what failed."""
-    from sigmagraph.engine.cli.comparison.measures import csv_bytes, distances
-    from sigmagraph.engine.cli.comparison.sheet import contact_sheet
     from sigmagraph.engine.cli.console import out, remark, warn
+    from sigmagraph.engine.compose.comparison.measures import csv_bytes, distances
+    from sigmagraph.engine.compose.comparison.sheet import contact_sheet
     from sigmagraph.engine.errors import NodeFailed
     from sigmagraph.engine.writing import write_file
 
@@ -92,7 +91,7 @@ def _write(folder: Path, outcomes: "list[Outcome]", exact: "Outcome") -> None:
     away = distances(outcomes, exact.latent)
     files = {"contact_sheet.png": contact_sheet(outcomes), "cells.csv": csv_bytes(outcomes, away)}
     if find_spec("matplotlib") is not None:
-        from sigmagraph.engine.cli.comparison.plots import sigma_curves, work_precision
+        from sigmagraph.engine.compose.comparison.plots import sigma_curves, work_precision
 
         files["work_precision.png"] = work_precision(outcomes, away, exact.cell)
         files["sigmas.png"] = sigma_curves(outcomes)
@@ -129,7 +128,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _reference(text: str, most_steps: int) -> "Cell":
-    from sigmagraph.engine.cli.comparison.cells import Cell
+    from sigmagraph.engine.compose.comparison.cells import Cell
     from sigmagraph.engine.errors import BadValue
 
     sampler, _, rest = text.partition("/")

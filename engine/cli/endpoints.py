@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sigmagraph.engine.cli.workspace import Home, workspace
-from sigmagraph.engine.shipped import SHIPPED
+from sigmagraph.engine.cli.options import Home, workspace
+from sigmagraph.engine.shipped import ENDPOINTS
 
-__all__ = ["ENDPOINTS", "VARIABLE", "endpoints"]
+__all__ = ["VARIABLE", "endpoints"]
 
-ENDPOINTS = SHIPPED / "workflows" / "endpoints"
 VARIABLE = "SIGMAGRAPH_ENDPOINTS"
 """The server's setting of that name: what is published here is served there."""
 

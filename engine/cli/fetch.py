@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.options import Home, workspace
 from sigmagraph.engine.errors import EngineError, FetchFailed, InvalidWorkflow, UnknownName
 
 __all__ = ["SETS", "fetch"]

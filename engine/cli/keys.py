@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.options import Home, workspace
 
 if TYPE_CHECKING:
     from sigmagraph.engine.jobs.billing.accounts import Account, Accounts

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.options import Home, workspace
 from sigmagraph.engine.errors import EngineError
 
 __all__ = ["models"]

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.plugins import Plugins
-from sigmagraph.engine.cli.workspace import Home, Workspace, workspace
+from sigmagraph.engine.cli.options import Home, Plugins, workspace
+from sigmagraph.engine.compose.workspace import Workspace
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.plugins import Plugins
-from sigmagraph.engine.cli.workspace import CacheBudget, CustomNodes, Home, workspace
+from sigmagraph.engine.cli.options import CacheBudget, CustomNodes, Home, Plugins, workspace
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must stay quick
     from rich.table import Table
@@ -28,8 +27,8 @@ def plan(
 ) -> None:
     """Print what would run, what is cached, and what each node needs."""
     from sigmagraph.engine.cli.console import out, remark, warn
-    from sigmagraph.engine.cli.overrides import override
     from sigmagraph.engine.execution.describe import describe
+    from sigmagraph.engine.graph.overrides import override
     from sigmagraph.engine.graph.plan import plan as planned
 
     space = workspace(home, None, custom_nodes)

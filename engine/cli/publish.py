@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from sigmagraph.engine.cli.endpoints import ENDPOINTS, VARIABLE
-from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.endpoints import VARIABLE
+from sigmagraph.engine.cli.options import Home, workspace
+from sigmagraph.engine.shipped import ENDPOINTS
 
 __all__ = ["publish"]
 
@@ -23,7 +24,7 @@ def publish(
 ) -> None:
     """Write a first manifest from a graph: every number, choice and text that the graph sets becomes a parameter."""
     from sigmagraph.engine.cli.console import out, remark
-    from sigmagraph.engine.cli.manifests import first_manifest, slug_of
+    from sigmagraph.engine.compose.manifests import first_manifest, slug_of
     from sigmagraph.engine.errors import WriteFailed
     from sigmagraph.engine.server.endpoints.endpoint import load_endpoint
     from sigmagraph.engine.writing import make_folder

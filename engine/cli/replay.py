@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.plugins import Plugins
-from sigmagraph.engine.cli.workspace import Home, Workspace, workspace
+from sigmagraph.engine.cli.options import Home, Plugins, workspace
+from sigmagraph.engine.compose.workspace import Workspace
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must not load torch
     from sigmagraph.engine.execution.replay import Comparison, Recorded, Verdict
@@ -60,7 +60,7 @@ def replay(
 
 
 def _read(space: Workspace, file: Path) -> "Recorded":
-    from sigmagraph.engine.cli.stored import stored_workflow
+    from sigmagraph.engine.compose.stored import stored_workflow
     from sigmagraph.engine.errors import MissingFile
     from sigmagraph.engine.execution.replay import Recorded, read_recorded
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from sigmagraph.engine.cli.console import out, say
-from sigmagraph.engine.cli.workspace import Workspace
+from sigmagraph.engine.compose.workspace import Workspace
 from sigmagraph.engine.execution.events import Event, NodeFinished, NodeProgress
 
 __all__ = ["Report"]

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sigmagraph.engine.cli.plugins import Plugins
-from sigmagraph.engine.cli.workspace import CacheBudget, CustomNodes, Home, WatchEdits, workspace
+from sigmagraph.engine.cli.options import CacheBudget, CustomNodes, Home, Plugins, WatchEdits, workspace
 
 __all__ = ["run"]
 
@@ -29,10 +28,10 @@ def run(
 ) -> None:
     """Run a workflow and print the path of each picture."""
     from sigmagraph.engine.cli.console import warn
-    from sigmagraph.engine.cli.overrides import override
     from sigmagraph.engine.cli.report import Report
     from sigmagraph.engine.execution.inline import execute
     from sigmagraph.engine.execution.trace import Trace
+    from sigmagraph.engine.graph.overrides import override
     from sigmagraph.engine.graph.plan import plan
 
     space = workspace(home, output, custom_nodes, watches_edits=watch_edits)

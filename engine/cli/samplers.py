@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.plugins import Plugins
+from sigmagraph.engine.cli.options import Plugins
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sigmagraph.engine.cli.workspace import Home, workspace
+from sigmagraph.engine.cli.options import Home, workspace
 from sigmagraph.engine.shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def serve(
 
         out().print(as_toml(settings), end="", markup=False, soft_wrap=True)
         return
-    from sigmagraph.engine.cli.serving import run
+    from sigmagraph.engine.compose.serving import run
 
     run(settings)
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sigmagraph.engine.cli.aliases import read_aliases
 from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.compose.aliases import read_aliases
 from sigmagraph.engine.errors import BadValue, EngineError, MissingFile
 from sigmagraph.engine.execution.folders import Folders
 

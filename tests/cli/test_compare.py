@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from sigmagraph.engine.cli import compare as command
 from sigmagraph.engine.cli.app import app
-from sigmagraph.engine.cli.comparison.cells import Cell, Outcome
-from sigmagraph.engine.cli.comparison.measures import distances
-from sigmagraph.engine.cli.comparison.sheet import contact_sheet
+from sigmagraph.engine.compose.comparison.cells import Cell, Outcome
+from sigmagraph.engine.compose.comparison.measures import distances
+from sigmagraph.engine.compose.comparison.sheet import contact_sheet
 
 Graphs = Callable[..., dict[str, Any]]
 

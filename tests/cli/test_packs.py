@@ -9,8 +9,8 @@ import PIL.Image
 import pytest
 import torch
 
-from sigmagraph.engine.cli.caching import PACKING, open_store
-from sigmagraph.engine.cli.packs import load_custom_nodes
+from sigmagraph.engine.compose.caching import PACKING, open_store
+from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.execution.cache.memory import Entry
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import Pack
@@ -68,7 +68,7 @@ OFFERED = """
 import os, sys, threading
 from pathlib import Path
 
-from sigmagraph.engine.cli.packs import load_custom_nodes
+from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.execution.folders import Folders
 
 here = Path(sys.argv.pop())

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from models.demo.checker import check
 from models.demo.scenes import single
 from sigmagraph.engine.cli.app import app
-from sigmagraph.engine.cli.workspace import workspace
+from sigmagraph.engine.compose.workspace import open_workspace
 from sigmagraph.engine.graph.editor import drawn
 from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
 from tests.serving import CHECKOUT, Server
@@ -86,7 +86,7 @@ def test_the_commands_about_publishing_make_an_endpoint_that_draws(home: Path) -
 
 @pytest.mark.parametrize("form", ["drawing", "picture"])
 def test_a_drawing_and_a_picture_become_the_endpoint_their_graph_becomes(form: str, home: Path) -> None:
-    space = workspace(home)
+    space = open_workspace(home)
     prompt = space.load(home / "workflows" / "txt2img.json").prompt()
     drawing = drawn(prompt, space.declarations)
     if form == "drawing":

@@ -10,8 +10,8 @@ from typing import Any
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 
-from sigmagraph.engine.cli.owners import folders_of
-from sigmagraph.engine.cli.worker import build
+from sigmagraph.engine.compose.owners import folders_of
+from sigmagraph.engine.compose.worker import build
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings

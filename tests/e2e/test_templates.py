@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sigmagraph.engine.cli.workspace import workspace
+from sigmagraph.engine.compose.workspace import open_workspace
 from sigmagraph.engine.errors import InvalidWorkflow
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.inline import execute
@@ -99,7 +99,7 @@ def test_the_table_names_every_basic_and_sd35_file() -> None:
 def test_a_file_runs_on_the_demo_checkpoint_or_names_every_node_it_lacks(home: Path, name: str) -> None:
     path = folder() / f"{name}.json"
     bind(home, load_workflow(path, DECLARATIONS))
-    space = workspace(home, home / "out")
+    space = open_workspace(home, home / "out")
     workflow = small(space.load(path))
     lacks = {node.class_type for node in workflow.nodes.values()} - set(NODES)
     assert lacks == set(re.findall(r"`(\w+)`", ROWS[name]))

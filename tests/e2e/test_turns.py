@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sigmagraph.engine.cli.serving import compose
+from sigmagraph.engine.compose.serving import compose
 from sigmagraph.engine.execution.events import NodeProgress
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.jobs.job import Job, State, Submission

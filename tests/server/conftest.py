@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientResponse, ClientWebSocketResponse, WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
 
-from sigmagraph.engine.cli.owners import folders_of
+from sigmagraph.engine.compose.owners import folders_of
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings

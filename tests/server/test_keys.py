@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sigmagraph.engine.cli.serving import BadBind, check_keys
+from sigmagraph.engine.compose.serving import BadBind, check_keys
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.server.keys import StoredKeys

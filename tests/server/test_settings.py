@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sigmagraph.engine.cli.model_paths import extra_folders
-from sigmagraph.engine.cli.owners import folders_of
 from sigmagraph.engine.cli.serve import serve
-from sigmagraph.engine.cli.serving import BadBind, address, bound, compose
+from sigmagraph.engine.compose.model_paths import extra_folders
+from sigmagraph.engine.compose.owners import folders_of
+from sigmagraph.engine.compose.serving import BadBind, address, bound, compose
 from sigmagraph.engine.errors import BadValue, MissingFile, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.server.logs import JsonFormatter, RecentLines

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from sigmagraph.engine.cli.owners import folders_of, output_dirs
+from sigmagraph.engine.compose.owners import folders_of, output_dirs
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.service import JobService

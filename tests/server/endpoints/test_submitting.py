@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientTimeout, web
 from aiohttp.test_utils import TestServer
 
-from sigmagraph.engine.cli.publishing import words
+from sigmagraph.engine.compose.publishing import words
 from sigmagraph.engine.jobs.job import JobQuery, State
 from sigmagraph.engine.jobs.webhooks.webhooks import signature
 from sigmagraph.engine.server.context import FOLDERS

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from aiohttp import web
 from PIL import Image
 
-from sigmagraph.engine.cli.owners import folders_of
+from sigmagraph.engine.compose.owners import folders_of
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.node import Node, Range, node

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sigmagraph.engine.cli.endpoints import ENDPOINTS
-from sigmagraph.engine.cli.owners import output_dirs
+from sigmagraph.engine.compose.owners import output_dirs
 from sigmagraph.engine.errors import MissingFile, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.job import Job
@@ -19,7 +18,7 @@ from sigmagraph.engine.server.endpoints.webhook_body import teller
 from sigmagraph.engine.server.keys import StoredKeys
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.webhook_client import told
-from sigmagraph.engine.shipped import SHIPPED
+from sigmagraph.engine.shipped import ENDPOINTS, SHIPPED
 
 __all__ = ["published", "words"]
 

@@ -1,47 +1,27 @@
 """Where a command finds models, pictures and nodes: the parts of the engine, put together for one process."""
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from sigmagraph.engine.errors import WriteFailed
 from sigmagraph.engine.shipped import IS_CHECKOUT, SHIPPED, shipped_models
 from sigmagraph.engine.writing import make_folder
 
-if TYPE_CHECKING:  # imported when a command needs them: `--help` must not load torch
+if TYPE_CHECKING:  # imported when they are needed: `--help` must not load torch
     from sigmagraph.engine.execution.cache.store import Store
     from sigmagraph.engine.execution.folders import Folders
     from sigmagraph.engine.graph.graph import Graph
     from sigmagraph.engine.graph.node import Node
     from sigmagraph.engine.graph.workflow import Workflow
 
-__all__ = ["CacheBudget", "CustomNodes", "Home", "WatchEdits", "Workspace", "workspace"]
+__all__ = ["Workspace", "open_workspace"]
 
-Home = Annotated[
-    Path | None,
-    typer.Option(
-        "--home", envvar="SIGMAGRAPH_HOME", help="The folder that holds models/ and input/.", show_default=False
-    ),
-]
-
-CustomNodes = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--custom-nodes", metavar="DIR", help="A folder of node packs; their code runs here.", show_default=False
-    ),
-]
-WatchEdits = Annotated[
-    bool, typer.Option("--watch-edits", help="Debug: fail a pack's node that edits an input in place.")
-]
-CacheBudget = Annotated[
-    str | None,
-    typer.Option("--cache", metavar="BUDGET", help="memory=4GiB,disk=20GiB, or off.", show_default="memory, no disk"),
-]
+LOG = logging.getLogger("sigmagraph")
 
 
 @dataclass(frozen=True)
@@ -52,11 +32,13 @@ class Workspace:
     output: Path
     custom_nodes: tuple[Path, ...] = ()
     watches_edits: bool = False
+    remark: Callable[[str], None] = LOG.info
+    warn: Callable[[str], None] = LOG.warning
 
     @cached_property
     def folders(self) -> "Folders":
         """The services nodes ask for."""
-        from sigmagraph.engine.cli.aliases import read_aliases
+        from sigmagraph.engine.compose.aliases import read_aliases
         from sigmagraph.engine.execution.folders import Folders
 
         models, aliases = self.home / "models", os.environ.get("SIGMAGRAPH_ALIASES")
@@ -67,23 +49,21 @@ class Workspace:
     @cached_property
     def nodes(self) -> "Mapping[str, Node]":
         """Every node there is; loading them loads torch."""
-        from sigmagraph.engine.cli.console import remark
-        from sigmagraph.engine.cli.packs import load_custom_nodes
+        from sigmagraph.engine.compose.packs import load_custom_nodes
 
-        listed = [*self.custom_nodes], self.folders, lambda pack: remark(f"nodes: {pack}")
+        listed = [*self.custom_nodes], self.folders, lambda pack: self.remark(f"nodes: {pack}")
         return load_custom_nodes(*listed, watches=self.watches_edits)
 
     def store(self, budget: str | None) -> "Store":
         """The cache, by the option; what is wrong with the disk tier is a warning."""
-        from sigmagraph.engine.cli.caching import open_store
-        from sigmagraph.engine.cli.console import warn
+        from sigmagraph.engine.compose.caching import open_store
         from sigmagraph.engine.execution.settings import CacheSettings
 
-        return open_store(CacheSettings.parse(budget or "disk=0"), self.home / "cache", warn)
+        return open_store(CacheSettings.parse(budget or "disk=0"), self.home / "cache", self.warn)
 
     def load(self, path: Path) -> "Workflow":
         """Read a workflow file of any kind, or one stored under that name."""
-        from sigmagraph.engine.cli.stored import stored_workflow
+        from sigmagraph.engine.compose.stored import stored_workflow
         from sigmagraph.engine.graph.document import load_workflow
 
         stored = stored_workflow(self.home, path)
@@ -107,7 +87,7 @@ class Workspace:
         from sigmagraph.engine.graph.validate import validate
 
         graph = validate(workflow, self.nodes, self.folders)
-        if graph.problems:  # some outputs could run; a command line user wants all of them
+        if graph.problems:  # some outputs could run; a caller wants all of them
             raise InvalidWorkflow(graph.problems)
         return graph
 
@@ -137,15 +117,18 @@ class _Declarations(Mapping[str, Any]):
         return len(self._space.nodes)
 
 
-def workspace(
+def open_workspace(
     home: Path | None = None,
     output: Path | None = None,
     custom_nodes: Sequence[Path] | None = None,
     *,
     watches_edits: bool = False,
+    remark: Callable[[str], None] = LOG.info,
+    warn: Callable[[str], None] = LOG.warning,
 ) -> Workspace:
     """The workspace at `home`: else here if there is a models folder, else the checkout this code lies in, if any."""
     here = Path.cwd()
     places = (here, SHIPPED) if IS_CHECKOUT else (here,)
     found = next((place for place in places if (place / "models").is_dir()), here)
-    return Workspace(home or found, output or here / "output", tuple(custom_nodes or ()), watches_edits)
+    packs = tuple(custom_nodes or ())
+    return Workspace(home or found, output or here / "output", packs, watches_edits, remark, warn)

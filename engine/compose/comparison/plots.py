@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from sigmagraph.engine.cli.comparison.cells import Cell, Outcome
+from sigmagraph.engine.compose.comparison.cells import Cell, Outcome
 
 __all__ = ["sigma_curves", "work_precision"]
 

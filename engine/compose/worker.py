@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from sigmagraph.engine.cli.caching import open_store
-from sigmagraph.engine.cli.owners import folders_of
-from sigmagraph.engine.cli.packs import load_custom_nodes
-from sigmagraph.engine.cli.plugins import load_what_loads
+from sigmagraph.engine.compose.caching import open_store
+from sigmagraph.engine.compose.owners import folders_of
+from sigmagraph.engine.compose.packs import load_custom_nodes
+from sigmagraph.engine.compose.plugins import load_what_loads
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.graph.node import Node

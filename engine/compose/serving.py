@@ -14,10 +14,10 @@ from typing import Any
 
 from aiohttp import web
 
-from sigmagraph.engine.cli.aliases import read_aliases
-from sigmagraph.engine.cli.model_paths import extra_folders
-from sigmagraph.engine.cli.owners import folders_of
-from sigmagraph.engine.cli.publishing import published, words
+from sigmagraph.engine.compose.aliases import read_aliases
+from sigmagraph.engine.compose.model_paths import extra_folders
+from sigmagraph.engine.compose.owners import folders_of
+from sigmagraph.engine.compose.publishing import published, words
 from sigmagraph.engine.errors import EngineError, MissingFile, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.service import JobService
@@ -37,7 +37,7 @@ from sigmagraph.engine.writing import make_folder
 __all__ = ["FACTORY", "BadBind", "check_keys", "compose", "run"]
 
 LOG = logging.getLogger("sigmagraph.server")
-FACTORY = "sigmagraph.engine.cli.worker:build"
+FACTORY = "sigmagraph.engine.compose.worker:build"
 KEY_COMMAND = "sigmagraph keys create NAME"
 
 

@@ -6,7 +6,7 @@ from io import StringIO
 
 from torch import Tensor
 
-from sigmagraph.engine.cli.comparison.cells import Cell, Outcome
+from sigmagraph.engine.compose.comparison.cells import Cell, Outcome
 
 __all__ = ["csv_bytes", "distances"]
 

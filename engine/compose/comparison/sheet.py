@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sigmagraph.engine.cli.comparison.cells import Outcome
+from sigmagraph.engine.compose.comparison.cells import Outcome
 
 __all__ = ["contact_sheet"]
 

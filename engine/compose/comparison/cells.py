@@ -7,7 +7,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.cli.workspace import Workspace
+from sigmagraph.engine.compose.workspace import Workspace
 from sigmagraph.engine.errors import BadValue, EngineError
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.events import Event, NodeProgress

@@ -3,23 +3,18 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from sigmagraph.engine.errors import BadValue, EngineError
 
-__all__ = ["Plugins", "load_plugins", "load_what_loads"]
-
+__all__ = ["load_plugins", "load_what_loads"]
 
 Part = tuple[str, str, Callable[[], object]]
 
 
-def load_plugins(files: list[Path] | None) -> list[Path] | None:
+def load_plugins(files: Sequence[Path]) -> None:
     """Register what installed packages offer, then what the files hold; the first that does not load is the error."""
-    for part in _parts(files or ()):
+    for part in _parts(files):
         _load(*part)
-    return files
 
 
 def load_what_loads(files: Sequence[Path], report: Callable[[EngineError], None]) -> None:
@@ -48,9 +43,3 @@ def _load(place: str, name: str, load: Callable[[], object]) -> None:
     except Exception as error:  # code of the user's own: whatever it raises is their message
         problem = f"{type(error).__name__}: {error}"
         raise BadValue(place, name, f"Python code that loads; it raised {problem}") from error
-
-
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", metavar="FILE", callback=load_plugins, help="A Python file with samplers of your own."),
-]

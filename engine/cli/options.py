@@ -1,0 +1,57 @@
+"""The options that several commands take, and the workspace as a command line user sees it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sigmagraph.engine.compose.workspace import Workspace, open_workspace
+
+__all__ = ["CacheBudget", "CustomNodes", "Home", "Plugins", "WatchEdits", "workspace"]
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", envvar="SIGMAGRAPH_HOME", help="The folder that holds models/ and input/.", show_default=False
+    ),
+]
+CustomNodes = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--custom-nodes", metavar="DIR", help="A folder of node packs; their code runs here.", show_default=False
+    ),
+]
+WatchEdits = Annotated[
+    bool, typer.Option("--watch-edits", help="Debug: fail a pack's node that edits an input in place.")
+]
+CacheBudget = Annotated[
+    str | None,
+    typer.Option("--cache", metavar="BUDGET", help="memory=4GiB,disk=20GiB, or off.", show_default="memory, no disk"),
+]
+
+
+def _loaded(files: list[Path] | None) -> list[Path] | None:
+    from sigmagraph.engine.compose.plugins import load_plugins
+
+    load_plugins(files or ())
+    return files
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", callback=_loaded, help="A Python file with samplers of your own."),
+]
+
+
+def workspace(
+    home: Path | None = None,
+    output: Path | None = None,
+    custom_nodes: Sequence[Path] | None = None,
+    *,
+    watches_edits: bool = False,
+) -> Workspace:
+    """The workspace at `home`, which tells the terminal what it has to tell."""
+    from sigmagraph.engine.cli.console import remark, warn
+
+    return open_workspace(home, output, custom_nodes, watches_edits=watches_edits, remark=remark, warn=warn)
