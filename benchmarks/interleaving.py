@@ -33,7 +33,7 @@ from sigmagraph.engine.graph.node import Node, UiResult, node
 from sigmagraph.engine.graph.plan import Plan, plan
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.types import Image
+from sigmagraph.nodes.support.types import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ROOT / "workflows" / "txt2img.json"

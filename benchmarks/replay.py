@@ -29,8 +29,9 @@ from sigmagraph.engine.graph.editor import convert, drawn
 from sigmagraph.engine.graph.lock import lock_of
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.validate import validate
-from sigmagraph.nodes import NODES, resuming
-from sigmagraph.nodes.provenance import sealed
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.support import resuming
+from sigmagraph.nodes.support.provenance import sealed
 
 ROOT = Path(__file__).resolve().parents[1]
 

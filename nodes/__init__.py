@@ -1,47 +1,16 @@
-"""The built-in node library, one file per family. Thin: the work is in `engine`."""
+"""The built-in node library: each module here is a family of nodes. Thin: the work is in `engine`."""
+
+import importlib
+import pkgutil
 
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.registry import Registry
-from sigmagraph.nodes import (
-    adapters,
-    conditioning,
-    custom_sampling,
-    guidance,
-    image,
-    image_sizes,
-    latent,
-    latent_edits,
-    latent_places,
-    loaders,
-    model_sampling,
-    previews,
-    samplers,
-    sampling,
-    schedulers,
-    sigmas,
-)
 
 __all__ = ["NODES"]
 
 NODES: Registry[Node] = Registry("node")
-_FAMILIES = (
-    loaders,
-    adapters,
-    conditioning,
-    latent,
-    latent_edits,
-    latent_places,
-    sampling,
-    custom_sampling,
-    samplers,
-    schedulers,
-    sigmas,
-    model_sampling,
-    guidance,
-    image,
-    image_sizes,
-    previews,
-)
-for _family in _FAMILIES:
-    for _node in _family.NODES:
+"""Every node of every family, by name; a family is a module of this folder with a list `NODES`."""
+
+for _module in sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg):
+    for _node in importlib.import_module(f"{__name__}.{_module}").NODES:
         NODES.add(_node.class_type, _node)

@@ -7,7 +7,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import FileIn, Output, Range, Tooltip, node
 from sigmagraph.engine.models import Adapter, load_adapter
 from sigmagraph.engine.models import Clip as ClipValue
-from sigmagraph.nodes.types import Clip, Engine, Model
+from sigmagraph.nodes.support.types import Clip, Engine, Model
 
 __all__ = ["NODES"]
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from sigmagraph.engine.graph.node import Multiline, Options, Output, Range, Tooltip, node
-from sigmagraph.nodes.types import Clip, Conditioning, present
+from sigmagraph.nodes.support.types import Clip, Conditioning, present
 
 __all__ = ["NODES"]
 

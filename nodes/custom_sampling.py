@@ -5,9 +5,9 @@ from typing import Annotated
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
 from sigmagraph.engine.sampling import Comfy, NoiseSource, Silent, Unguided, find_solver
 from sigmagraph.engine.sampling.guidance_rules import DualCfg, PerpNeg
-from sigmagraph.nodes.denoising import Pair, denoised_latent, in_model_space
-from sigmagraph.nodes.resuming import Unfinished
-from sigmagraph.nodes.types import (
+from sigmagraph.nodes.support.denoising import Pair, denoised_latent, in_model_space
+from sigmagraph.nodes.support.resuming import Unfinished
+from sigmagraph.nodes.support.types import (
     Conditioning,
     Guider,
     GuiderValue,
@@ -19,7 +19,7 @@ from sigmagraph.nodes.types import (
     Seed,
     Sigmas,
 )
-from sigmagraph.nodes.widgets import OLD_GRAPHS, GuidanceScale, SamplerName
+from sigmagraph.nodes.support.widgets import OLD_GRAPHS, GuidanceScale, SamplerName
 
 __all__ = ["NODES"]
 

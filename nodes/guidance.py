@@ -9,7 +9,7 @@ from sigmagraph.engine.models.conditioning import Conditioning as ConditioningVa
 from sigmagraph.engine.models.value import Model as ModelValue
 from sigmagraph.engine.sampling.guidance import Cfg
 from sigmagraph.engine.sampling.guidance_rules import Apg, CfgZeroStar, PerpNegCombination, Rescale, SkipLayer
-from sigmagraph.nodes.types import Conditioning, Model
+from sigmagraph.nodes.support.types import Conditioning, Model
 
 __all__ = ["NODES"]
 

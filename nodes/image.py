@@ -12,10 +12,10 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.lock import Lock
 from sigmagraph.engine.graph.node import FileIn, Range, Tooltip, UiResult, node
 from sigmagraph.engine.writing import write_new
-from sigmagraph.nodes.naming import series
-from sigmagraph.nodes.pictures import png_bytes, read_picture
-from sigmagraph.nodes.provenance import LockInput, locked
-from sigmagraph.nodes.types import BatchSize, Document, Engine, Image, Mask, PictureInfo
+from sigmagraph.nodes.support.naming import series
+from sigmagraph.nodes.support.pictures import png_bytes, read_picture
+from sigmagraph.nodes.support.provenance import LockInput, locked
+from sigmagraph.nodes.support.types import BatchSize, Document, Engine, Image, Mask, PictureInfo
 
 __all__ = ["NODES"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, node
 from sigmagraph.engine.sampling.resize import METHODS, middle, resized
-from sigmagraph.nodes.types import Image
+from sigmagraph.nodes.support.types import Image
 
 __all__ = ["NODES"]
 

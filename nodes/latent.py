@@ -6,7 +6,7 @@ import torch
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Range, Tooltip, node
-from sigmagraph.nodes.types import NO_VAE, BatchSize, Image, Latent, LatentValue, Vae, present
+from sigmagraph.nodes.support.types import NO_VAE, BatchSize, Image, Latent, LatentValue, Vae, present
 
 __all__ = ["NODES"]
 

@@ -11,7 +11,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, node
 from sigmagraph.engine.sampling.resize import METHODS, resized
 from sigmagraph.nodes.latent_places import cycled
-from sigmagraph.nodes.types import NO_VAE, Image, Latent, LatentValue, Mask, Vae, present
+from sigmagraph.nodes.support.types import NO_VAE, Image, Latent, LatentValue, Mask, Vae, present
 
 __all__ = ["NODES"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Extra, Output, Range, Socket, Tooltip, node
 from sigmagraph.engine.sampling.resize import resized
-from sigmagraph.nodes.types import Latent, LatentValue, Mask
+from sigmagraph.nodes.support.types import Latent, LatentValue, Mask
 
 __all__ = ["NODES", "cycled"]
 

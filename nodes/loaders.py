@@ -6,7 +6,7 @@ import torch
 
 from sigmagraph.engine.graph.node import Extra, FileIn, Options, Output, Services, Tooltip, node
 from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
-from sigmagraph.nodes.types import Clip, Engine, Model, Vae
+from sigmagraph.nodes.support.types import Clip, Engine, Model, Vae
 
 __all__ = ["NODES"]
 

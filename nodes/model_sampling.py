@@ -7,7 +7,7 @@ from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
 from sigmagraph.engine.sampling import Parameterisation, continuous_v, edm, flux, sd3, sdxl
 from sigmagraph.engine.sampling.levels import ContinuousLevels, FlowLevels
 from sigmagraph.engine.sampling.parameterisation import Target, lcm
-from sigmagraph.nodes.types import Model
+from sigmagraph.nodes.support.types import Model
 
 __all__ = ["NODES"]
 

@@ -17,8 +17,8 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from sigmagraph.engine.graph.node import Progress, Tooltip, UiResult, node
-from sigmagraph.nodes.pictures import png_bytes
-from sigmagraph.nodes.types import Image
+from sigmagraph.nodes.support.pictures import png_bytes
+from sigmagraph.nodes.support.types import Image
 
 __all__ = ["NODES", "Encoded", "Previewer", "latent_picture"]
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
 from sigmagraph.engine.sampling import find_solver
-from sigmagraph.nodes.types import Model, Sampler, SamplerValue
-from sigmagraph.nodes.widgets import OLD_GRAPHS, SamplerName
+from sigmagraph.nodes.support.types import Model, Sampler, SamplerValue
+from sigmagraph.nodes.support.widgets import OLD_GRAPHS, SamplerName
 
 __all__ = ["NODES"]
 

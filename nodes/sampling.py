@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
 from sigmagraph.engine.sampling import Comfy, Silent, cut, find_schedule, find_solver, run_sigmas
-from sigmagraph.nodes.denoising import Sampling, denoised_latent
-from sigmagraph.nodes.resuming import Unfinished
-from sigmagraph.nodes.types import Conditioning, Latent, Model, Seed
-from sigmagraph.nodes.widgets import OLD_GRAPHS, Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
+from sigmagraph.nodes.support.denoising import Sampling, denoised_latent
+from sigmagraph.nodes.support.resuming import Unfinished
+from sigmagraph.nodes.support.types import Conditioning, Latent, Model, Seed
+from sigmagraph.nodes.support.widgets import OLD_GRAPHS, Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
 
 __all__ = ["NODES"]
 

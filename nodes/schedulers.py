@@ -9,8 +9,8 @@ from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
 from sigmagraph.engine.sampling import find_schedule, run_sigmas
 from sigmagraph.engine.sampling.searched import GITS_COEFFICIENT, OPTIMAL, gits, optimal_steps
 from sigmagraph.engine.sampling.spacings import Span
-from sigmagraph.nodes.types import Latent, Model, Sigmas
-from sigmagraph.nodes.widgets import OLD_GRAPHS, Fraction, ScheduleName, Steps
+from sigmagraph.nodes.support.types import Latent, Model, Sigmas
+from sigmagraph.nodes.support.widgets import OLD_GRAPHS, Fraction, ScheduleName, Steps
 
 __all__ = ["NODES"]
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
-from sigmagraph.nodes.types import Model, Sigmas, SigmasValue
-from sigmagraph.nodes.widgets import Fraction
+from sigmagraph.nodes.support.types import Model, Sigmas, SigmasValue
+from sigmagraph.nodes.support.widgets import Fraction
 
 __all__ = ["NODES"]
 

@@ -38,7 +38,7 @@ def replay(
     from sigmagraph.engine.execution.replay import judged, output_of, what_differs
     from sigmagraph.engine.graph.lock import lock_of
     from sigmagraph.engine.graph.overrides import override
-    from sigmagraph.nodes.provenance import sealed
+    from sigmagraph.nodes.support.provenance import sealed
 
     space = workspace(home, output)
     recorded = _read(space, file)

@@ -12,7 +12,7 @@ from sigmagraph.engine.execution.cache.serialise import Packer, Packing
 from sigmagraph.engine.execution.cache.store import Store
 from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.models.conditioning import Conditioning
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes.support.types import LatentValue
 
 __all__ = ["PACKING", "open_store"]
 

@@ -15,7 +15,7 @@ from sigmagraph.engine.models.files.read import open_weights
 from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model
 from sigmagraph.engine.models.memory.device import best_device, host_free_bytes
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.borders import border
+from sigmagraph.nodes.support.borders import border
 
 __all__ = ["load_custom_nodes"]
 

@@ -20,7 +20,7 @@ from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.jobs.workers.worker import Picture, Setup
 from sigmagraph.engine.models.memory.device import best_device, host_free_bytes
 from sigmagraph.nodes.previews import Previewer
-from sigmagraph.nodes.provenance import environment, known_revisions
+from sigmagraph.nodes.support.provenance import environment, known_revisions
 
 __all__ = ["build", "folders_from"]
 

@@ -17,7 +17,7 @@ from sigmagraph.engine.execution.packs import Pack
 from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes.support.types import LatentValue
 
 PACK = """
 import comfy.samplers

@@ -14,7 +14,7 @@ from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.pictures import read_picture
+from sigmagraph.nodes.support.pictures import read_picture
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / "workflows/txt2img.json"

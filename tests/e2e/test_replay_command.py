@@ -71,16 +71,16 @@ def test_a_dry_run_of_an_unchanged_picture_finds_nothing(home: Path, made: Path)
 
 
 def test_another_sampler_revision_is_named(home: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sigmagraph.nodes.provenance.revisions", lambda names: {name: 2 for _, name in names})
+    monkeypatch.setattr("sigmagraph.nodes.support.provenance.revisions", lambda names: {name: 2 for _, name in names})
     done = command(home, "replay", str(made), "--dry-run")
     assert done.stdout == "samplers.euler: was 1, now 2\nsamplers.normal: was 1, now 2\n"
 
 
 def test_another_precision_or_version_is_named(home: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sigmagraph.nodes.provenance import environment
+    from sigmagraph.nodes.support.provenance import environment
 
     now = environment() | {"precision": "bfloat16", "torch": "9.9"}
-    monkeypatch.setattr("sigmagraph.nodes.provenance.environment", lambda: now)
+    monkeypatch.setattr("sigmagraph.nodes.support.provenance.environment", lambda: now)
     done = command(home, "replay", str(made), "--dry-run", "--json")
     named = [line.split(":")[0] for line in json.loads(done.stdout)["differences"]]
     assert named == ["environment.precision", "environment.torch"]

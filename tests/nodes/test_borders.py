@@ -3,8 +3,8 @@ import torch
 
 from sigmagraph.engine.graph.comfy_class import from_class
 from sigmagraph.engine.models.conditioning import Conditioning
-from sigmagraph.nodes.borders import border
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes.support.borders import border
+from sigmagraph.nodes.support.types import LatentValue
 
 CROSS = border().translations
 

@@ -8,7 +8,7 @@ from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import Comfy
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes.support.types import LatentValue
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import SOLVERS, Comfy
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes.support.types import LatentValue
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from sigmagraph.engine.graph.plan import Plan, plan
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
 from sigmagraph.engine.models.value import predict_together
-from sigmagraph.nodes import NODES, types
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.support import types
+from sigmagraph.nodes.support.types import LatentValue
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from sigmagraph.engine.models import load_checkpoint
 from sigmagraph.engine.sampling import Comfy
 from sigmagraph.engine.sampling.resize import resized
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes.support.types import LatentValue
 
 
 def latent(batch: int = 3, height: int = 8, width: int = 12, seed: int = 0) -> LatentValue:

@@ -3,7 +3,7 @@ import torch
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes.support.types import LatentValue
 
 
 def filled(value: float, count: int = 1, height: int = 4, width: int = 6) -> LatentValue:

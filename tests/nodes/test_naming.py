@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sigmagraph.engine.errors import BadValue, WriteFailed
-from sigmagraph.nodes.naming import series
+from sigmagraph.nodes.support.naming import series
 
 NOON = datetime(2031, 2, 3, 4, 5, 6)
 

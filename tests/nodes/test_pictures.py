@@ -6,8 +6,8 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from sigmagraph.engine.errors import MissingFile, UnreadableImage
-from sigmagraph.nodes import pictures
-from sigmagraph.nodes.pictures import png_bytes, read_picture
+from sigmagraph.nodes.support import pictures
+from sigmagraph.nodes.support.pictures import png_bytes, read_picture
 
 
 def test_saved_values_are_cut_off_not_rounded(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sigmagraph.engine.graph.kept import Kept
 from sigmagraph.engine.sampling import SOLVERS, Cfg, Comfy, sample_steps, sd3
 from sigmagraph.engine.sampling.solver import Prediction
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.resuming import KeptPredictions, packed, resumed, unpacked
+from sigmagraph.nodes.support.resuming import KeptPredictions, packed, resumed, unpacked
 
 CPU = torch.device("cpu")
 SIGMAS = [1.0, 0.85, 0.6, 0.35, 0.15, 0.0]
@@ -89,7 +89,7 @@ def test_predictions_pass_through_bytes_unchanged() -> None:
 def test_another_device_or_library_begins_anew(kept: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         run("euler", Counted(dies_at=4), eager(kept.of("key")))
-    monkeypatch.setattr("sigmagraph.nodes.resuming.environment", lambda: {"torch": "another"})
+    monkeypatch.setattr("sigmagraph.nodes.support.resuming.environment", lambda: {"torch": "another"})
     assert resumed(kept.of("key"), CPU).predictions == []
 
 

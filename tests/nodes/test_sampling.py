@@ -9,7 +9,7 @@ from sigmagraph.engine.graph.node import Progress
 from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
 from sigmagraph.engine.sampling import find_schedule, run_sigmas
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes.support.types import LatentValue
 
 
 @pytest.fixture(scope="module")

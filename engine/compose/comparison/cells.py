@@ -18,7 +18,7 @@ from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import find_schedule, find_solver, run_sigmas
-from sigmagraph.nodes.widgets import OLD_GRAPHS
+from sigmagraph.nodes.support.widgets import OLD_GRAPHS
 
 __all__ = ["Cell", "Outcome", "run_cells"]
 
@@ -126,7 +126,7 @@ def _extended(workflow: Workflow) -> tuple[Workflow, str]:
 
 def _collector(kept: list[_Collected]) -> Node:
     """An output node that hands latent, picture and model over to us."""
-    from sigmagraph.nodes.types import LatentValue
+    from sigmagraph.nodes.support.types import LatentValue
 
     @node(COLLECTOR, category="", output_node=True, outputs=())
     def collect(

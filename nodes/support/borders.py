@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sigmagraph.engine.graph.comfy_class import Border, Translation
 from sigmagraph.engine.models.conditioning import Conditioning
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes.support.types import LatentValue
 
 __all__ = ["border"]
 

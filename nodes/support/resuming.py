@@ -19,7 +19,7 @@ from sigmagraph.engine.graph.kept import Kept, Log
 from sigmagraph.engine.graph.node import Hidden
 from sigmagraph.engine.sampling import Recording
 from sigmagraph.engine.sampling.solver import Prediction
-from sigmagraph.nodes.provenance import environment
+from sigmagraph.nodes.support.provenance import environment
 
 __all__ = ["KeptPredictions", "Unfinished", "resumed"]
 

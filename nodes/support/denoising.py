@@ -13,8 +13,8 @@ from sigmagraph.engine.graph.node import Progress
 from sigmagraph.engine.graph.results import Joinable
 from sigmagraph.engine.models.value import Model, Question, predict_together
 from sigmagraph.engine.sampling import Ask, Denoiser, NoiseSource, Solver, ask_steps
-from sigmagraph.nodes.resuming import resumed
-from sigmagraph.nodes.types import LatentValue
+from sigmagraph.nodes.support.resuming import resumed
+from sigmagraph.nodes.support.types import LatentValue
 
 __all__ = ["Pair", "Sampling", "denoised_latent", "in_model_space"]
 

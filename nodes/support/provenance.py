@@ -15,7 +15,7 @@ from sigmagraph.engine.graph.node import Hidden
 from sigmagraph.engine.models.memory.device import best_device, compute_dtype
 from sigmagraph.engine.sampling import find_schedule, find_solver
 from sigmagraph.engine.sampling.plugins import content_of
-from sigmagraph.nodes.widgets import OLD_GRAPHS, sampler_names, schedule_names
+from sigmagraph.nodes.support.widgets import OLD_GRAPHS, sampler_names, schedule_names
 
 __all__ = ["LockInput", "environment", "known_revisions", "locked", "sealed"]
 

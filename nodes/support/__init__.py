@@ -1,0 +1,1 @@
+"""What the node families share: wire types, widgets, the border to packs, picture files. Nothing here is a node."""
