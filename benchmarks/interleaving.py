@@ -27,7 +27,7 @@ from torch import Tensor
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.execution.lanes.scheduler import Scheduler
 from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.node import Node, UiResult, node
 from sigmagraph.engine.graph.plan import Plan, plan

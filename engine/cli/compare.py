@@ -11,7 +11,7 @@ from sigmagraph.engine.cli.options import Home, Plugins, workspace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sigmagraph.engine.compose.comparison.cells import Cell, Outcome
+    from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome
     from sigmagraph.engine.execution.events import Event
 
 __all__ = ["compare"]
@@ -78,7 +78,7 @@ class _Bars:
         return lambda event: None
 
 
-def _write(folder: Path, outcomes: "list[Outcome]", exact: "Outcome") -> None:
+def _write(folder: Path, outcomes: "list[CellOutcome]", exact: "CellOutcome") -> None:
     """The files, each whole or not at all; then what failed."""
     from sigmagraph.engine.cli.console import out, remark, warn
     from sigmagraph.engine.compose.comparison.measures import csv_bytes, distances

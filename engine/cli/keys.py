@@ -108,14 +108,14 @@ def _with_accounts(home: Path | None, database: str | None, work: "Callable[[Acc
     """What `work` gives, with the accounts of the server's database."""
     from sigmagraph.engine.jobs.billing.accounts import Accounts
     from sigmagraph.engine.jobs.settings import StoreSettings
-    from sigmagraph.engine.jobs.store.store import Store
+    from sigmagraph.engine.jobs.store.job_store import JobStore
     from sigmagraph.engine.writing import make_folder
 
     place = workspace(home).home.resolve()
     url = database or f"sqlite:///{make_folder(place / 'user') / 'jobs.sqlite'}"
 
     async def run() -> Any:
-        store = Store(StoreSettings(url=url, is_shared=True))
+        store = JobStore(StoreSettings(url=url, is_shared=True))
         await store.open()
         try:
             return await work(Accounts(store))

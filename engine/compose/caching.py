@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sigmagraph.engine.execution.cache.disk import DiskTier
 from sigmagraph.engine.execution.cache.memory import MemoryCache
-from sigmagraph.engine.execution.cache.serialise import Packer, Packing
-from sigmagraph.engine.execution.cache.store import Store
+from sigmagraph.engine.execution.cache.result_store import ResultStore
+from sigmagraph.engine.execution.cache.serialise import Packer, Serialiser
 from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.nodes.support.types import LatentValue
@@ -28,10 +28,12 @@ def _unpack(data: bytes) -> Tensor:
 
 
 # embeddings, latents and pictures; models are no records and have no packer, so weights never go to disk
-PACKING = Packing([Packer("tensor", lambda value: type(value) is Tensor, _pack, _unpack)], [LatentValue, Conditioning])
+PACKING = Serialiser(
+    [Packer("tensor", lambda value: type(value) is Tensor, _pack, _unpack)], [LatentValue, Conditioning]
+)
 
 
-def open_store(settings: CacheSettings, folder: Path, report: Callable[[str], None]) -> Store:
+def open_store(settings: CacheSettings, folder: Path, report: Callable[[str], None]) -> ResultStore:
     """The store with both tiers; `report` hears of damaged entries and of a disk that cannot be written."""
     disk = DiskTier(folder, PACKING, settings.disk_bytes, report) if settings.disk_bytes else None
-    return Store(MemoryCache(settings.memory_bytes), disk)
+    return ResultStore(MemoryCache(settings.memory_bytes), disk)

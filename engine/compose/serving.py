@@ -25,7 +25,7 @@ from sigmagraph.engine.jobs.settings import DAY_S, JobSettings, ProcessSettings,
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.workers.process import ProcessWorker
 from sigmagraph.engine.jobs.workers.worker import Worker, load_factory
-from sigmagraph.engine.server.app import Parts, make_app
+from sigmagraph.engine.server.app import ServerParts, make_app
 from sigmagraph.engine.server.keys import StoredKeys
 from sigmagraph.engine.server.logs import RecentLines, configure
 from sigmagraph.engine.server.settings import Settings, misspelt
@@ -135,7 +135,7 @@ async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines
     keys = StoredKeys(jobs.accounts, is_open=settings.no_keys)
     try:
         await check_keys(settings, jobs, keys)
-        parts = Parts(jobs, folders, keys, settings, _home(settings) / "user", Path(str(settings.workflows)))
+        parts = ServerParts(jobs, folders, keys, settings, _home(settings) / "user", Path(str(settings.workflows)))
         parts.frontend, parts.lines = _frontend(settings), lines
         parts.published = published(settings, jobs, keys)
         runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=5.0)

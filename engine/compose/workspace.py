@@ -13,7 +13,7 @@ from sigmagraph.engine.shipped import IS_CHECKOUT, SHIPPED, shipped_models
 from sigmagraph.engine.writing import make_folder
 
 if TYPE_CHECKING:  # imported when they are needed: `--help` must not load torch
-    from sigmagraph.engine.execution.cache.store import Store
+    from sigmagraph.engine.execution.cache.result_store import ResultStore
     from sigmagraph.engine.execution.folders import Folders
     from sigmagraph.engine.graph.graph import Graph
     from sigmagraph.engine.graph.node import Node
@@ -54,7 +54,7 @@ class Workspace:
         listed = [*self.custom_nodes], self.folders, lambda pack: self.remark(f"nodes: {pack}")
         return load_custom_nodes(*listed, watches=self.watches_edits)
 
-    def store(self, budget: str | None) -> "Store":
+    def store(self, budget: str | None) -> "ResultStore":
         """The cache, by the option; what is wrong with the disk tier is a warning."""
         from sigmagraph.engine.compose.caching import open_store
         from sigmagraph.engine.execution.settings import CacheSettings

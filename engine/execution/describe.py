@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sigmagraph.engine.execution.cache.store import Store
+from sigmagraph.engine.execution.cache.result_store import ResultStore
 from sigmagraph.engine.graph.graph import GraphNode
 from sigmagraph.engine.graph.node import Lane
 from sigmagraph.engine.graph.plan import Plan
@@ -27,7 +27,7 @@ class Line:
     same_as: str | None = None
 
 
-def describe(plan: Plan, store: Store) -> list[Line]:
+def describe(plan: Plan, store: ResultStore) -> list[Line]:
     """A line per node, in the order they would run."""
     sure = _reached(plan, store, list(plan.roots), lazily=False)
     perhaps = _reached(plan, store, list(plan.roots), lazily=True)
@@ -52,7 +52,7 @@ def describe(plan: Plan, store: Store) -> list[Line]:
     return lines
 
 
-def _fate(plan: Plan, store: Store, node_id: str, sure: set[str], perhaps: set[str]) -> Fate:
+def _fate(plan: Plan, store: ResultStore, node_id: str, sure: set[str], perhaps: set[str]) -> Fate:
     kept = None if _acts(plan, node_id) else store.where(plan.key(node_id))
     if node_id not in sure and node_id not in perhaps:
         return kept or "unneeded"
@@ -64,7 +64,7 @@ def _acts(plan: Plan, node_id: str) -> bool:
     return plan.nodes[node_id].node.output_node or node_id in plan.keys.volatile
 
 
-def _reached(plan: Plan, store: Store, roots: list[str], lazily: bool) -> set[str]:
+def _reached(plan: Plan, store: ResultStore, roots: list[str], lazily: bool) -> set[str]:
     """The nodes that are needed: from the roots backwards, not past a node whose result is kept."""
     reached: set[str] = set()
     waiting = roots

@@ -9,12 +9,12 @@ from typing import Any
 
 from sigmagraph.engine.execution import events
 from sigmagraph.engine.execution.cache.memory import MemoryCache
-from sigmagraph.engine.execution.cache.store import Store, as_store
-from sigmagraph.engine.execution.instances import Instances
-from sigmagraph.engine.execution.loop import AsyncLoop
+from sigmagraph.engine.execution.cache.result_store import ResultStore, as_store
+from sigmagraph.engine.execution.calling.instances import Instances
+from sigmagraph.engine.execution.calling.node_task import Around, NodeTask
+from sigmagraph.engine.execution.lanes.async_loop import AsyncLoop
 from sigmagraph.engine.execution.result import RunResult
 from sigmagraph.engine.execution.run import Emit, Run
-from sigmagraph.engine.execution.task import Around, Task
 from sigmagraph.engine.execution.vertex import Vertex
 from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.graph.plan import Plan
@@ -26,7 +26,7 @@ POLL_S = 0.02
 def execute(
     plan: Plan,
     services: Services | None = None,
-    cache: MemoryCache | Store | None = None,
+    cache: MemoryCache | ResultStore | None = None,
     emit: Emit = lambda event: None,
     *,
     cancelled: Callable[[], bool] = lambda: False,
@@ -62,7 +62,7 @@ class _Inline:
         self.run, self.cancelled, self.instances, self.around, self.woken = run, cancelled, instances, around, woken
         self.free: Callable[[], None] = lambda: None
         self.loop = AsyncLoop()
-        self.waiting: dict[Future[list[Any]], Task] = {}
+        self.waiting: dict[Future[list[Any]], NodeTask] = {}
 
     def to_the_end(self) -> RunResult:
         """Run until nothing is left to do."""
@@ -83,15 +83,15 @@ class _Inline:
         run.start()
         while not run.is_over:
             if self.cancelled():
-                run.cancel()
+                run.give_up()
             elif (vertex := run.take()) is not None:
-                self._advance(Task(run, vertex, self.instances, self.cancelled, partial(self._report, vertex)))
+                self._advance(NodeTask(run, vertex, self.instances, self.cancelled, partial(self._report, vertex)))
             elif self.waiting:
                 self._collect()
             elif run.is_parked and self.woken.wait(POLL_S):
                 self.woken.clear()
 
-    def _advance(self, task: Task) -> None:
+    def _advance(self, task: NodeTask) -> None:
         """Step a node's work until it is done, fails or waits."""
         while task.outcome is None:
             task.step(self.around)

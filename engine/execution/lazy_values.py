@@ -6,7 +6,7 @@ from sigmagraph.engine.execution.vertex import Vertex
 from sigmagraph.engine.graph.workflow import Link
 
 
-class LateReaders:
+class LazyValues:
     """Knows which results could be wanted late: those behind lazy links, while a node with lazy links is not done."""
 
     def __init__(self, vertices: Mapping[str, Vertex]) -> None:

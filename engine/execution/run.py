@@ -16,11 +16,11 @@ from typing import Any
 from sigmagraph.engine.errors import Cancelled, EngineError, NodeFailed
 from sigmagraph.engine.execution import events
 from sigmagraph.engine.execution.cache.memory import Entry, InnerUi
-from sigmagraph.engine.execution.cache.store import Found, Store
-from sigmagraph.engine.execution.calls import Spread, merge, merge_ui
+from sigmagraph.engine.execution.cache.result_store import Found, ResultStore
+from sigmagraph.engine.execution.calling.calls import Spread, merge, merge_ui
+from sigmagraph.engine.execution.calling.hidden import HiddenValues
 from sigmagraph.engine.execution.expand import grow, result_links
-from sigmagraph.engine.execution.hidden import HiddenValues
-from sigmagraph.engine.execution.lazy_values import LateReaders
+from sigmagraph.engine.execution.lazy_values import LazyValues
 from sigmagraph.engine.execution.result import NodeReport, RunResult
 from sigmagraph.engine.execution.vertex import Needs, Status, Vertex
 from sigmagraph.engine.graph.node import Lane, Services
@@ -39,7 +39,7 @@ class Run:
         self,
         plan: Plan,
         services: Services | None,
-        store: Store,
+        store: ResultStore,
         emit: Emit,
         extra_data: Mapping[str, Any],
         on_wake: Callable[[], None] = lambda: None,
@@ -53,7 +53,7 @@ class Run:
         self.hidden = HiddenValues(plan.graph, services, extra_data, self)
         self.error: EngineError | None = None
         self.ui: dict[str, Mapping[str, Any]] = {}
-        self._lazy = LateReaders(self.vertices)
+        self._lazy = LazyValues(self.vertices)
         self._kept = set(plan.roots)
         self._open = set(plan.roots)
         self._ready: dict[Lane, list[tuple[tuple[int, ...], int, str]]] = {"device": [], "host": []}
@@ -157,7 +157,7 @@ class Run:
         if self.is_over:
             return
         if isinstance(error, Cancelled):
-            self.cancel(vertex)
+            self.give_up(vertex)
             return
         root = self.vertices[self.root_id(vertex.id)]
         reason = str(error) or type(error).__name__
@@ -172,7 +172,7 @@ class Run:
         if where is not None:
             self.failed(where, error, {})
 
-    def cancel(self, vertex: Vertex | None = None) -> None:
+    def give_up(self, vertex: Vertex | None = None) -> None:
         """Stop on request, in or before a node."""
         if self.is_over:
             return

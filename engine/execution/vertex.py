@@ -7,8 +7,8 @@ from typing import Any
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution.cache.memory import Entry, InnerUi
-from sigmagraph.engine.execution.calls import Pending, blocker_in, calls, slices
-from sigmagraph.engine.execution.context import CallContext
+from sigmagraph.engine.execution.calling.calls import Pending, blocker_in, calls, slices
+from sigmagraph.engine.execution.calling.context import CallContext
 from sigmagraph.engine.execution.events import Source
 from sigmagraph.engine.graph.graph import GraphNode
 from sigmagraph.engine.graph.node import Node

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from sigmagraph.engine.jobs.events import JobEvent, Preview, is_last
 from sigmagraph.engine.jobs.protocol import Listener
 
-__all__ = ["Feed", "Follower"]
+__all__ = ["Broadcast", "Follower"]
 
 LOG = logging.getLogger("sigmagraph.jobs")
 KEPT = 256
@@ -36,7 +36,7 @@ class Follower:
         return taken
 
 
-class Feed:
+class Broadcast:
     """Hands events on, on the event loop, in the order they were committed."""
 
     def __init__(self) -> None:

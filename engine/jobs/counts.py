@@ -7,10 +7,10 @@ from sigmagraph.engine.jobs.events import Ended, JobEvent, Queued, Requeued, Sta
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.protocol import Counts
 
-__all__ = ["Tally"]
+__all__ = ["JobCounts"]
 
 
-class Tally:
+class JobCounts:
     """Jobs that are not over, by owner. On the event loop only; as exact as the log that it reads."""
 
     def __init__(self) -> None:

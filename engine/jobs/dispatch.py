@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
-from sigmagraph.engine.jobs.broadcast import Feed
+from sigmagraph.engine.jobs.broadcast import Broadcast
 from sigmagraph.engine.jobs.events import Body, Preview
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, State
 from sigmagraph.engine.jobs.queue import Queue
@@ -21,8 +21,8 @@ from sigmagraph.engine.jobs.runs import End, Running, Said
 from sigmagraph.engine.jobs.settings import JobSettings
 from sigmagraph.engine.jobs.store import transitions
 from sigmagraph.engine.jobs.store.database import Tx
-from sigmagraph.engine.jobs.store.store import Store
-from sigmagraph.engine.jobs.workers.worker import Finished, Picture, Task, Worker
+from sigmagraph.engine.jobs.store.job_store import JobStore
+from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Picture, Worker
 
 __all__ = ["Dispatcher"]
 
@@ -39,8 +39,8 @@ class Dispatcher:
 
     def __init__(
         self,
-        store: Store,
-        feed: Feed,
+        store: JobStore,
+        feed: Broadcast,
         workers: Sequence[Worker],
         settings: JobSettings,
         told: Callable[[Sequence[Mapping[str, Any]]], None],
@@ -106,12 +106,12 @@ class Dispatcher:
         self._suspects.discard(job_id)
         self.look()
 
-    def cancel(self, job_id: str) -> None:
+    def tell_to_stop(self, job_id: str) -> None:
         """Stop a running job at its next step."""
         running = self._running.get(job_id)
         if running is not None:
-            running.cancel_at = running.cancel_at or self._now()
-            running.worker.cancel(job_id)
+            running.told_to_stop_at = running.told_to_stop_at or self._now()
+            running.worker.stop_job(job_id)
 
     async def until_ready(self, timeout_s: float | None) -> bool:
         """Whether a worker is ready."""
@@ -178,7 +178,7 @@ class Dispatcher:
         if running is None:
             return
         finished = running.judged(finished)
-        if finished.state is State.CANCELLED and running.cancel_at is None and self.is_stopping:
+        if finished.state is State.CANCELLED and running.told_to_stop_at is None and self.is_stopping:
             self._lose(job_id, STOPPED, is_blamed=False)
             return
         if self._archive is not None and finished.outcome is not None and finished.state is State.SUCCEEDED:
@@ -269,7 +269,9 @@ class Dispatcher:
             self._lose(job.id, f"{worker.name} was gone before it began", is_blamed=False)
             return
         asked = job.request
-        worker.run(Task(job.id, job.owner, job.attempt, asked.prompt, asked.targets, asked.extra_data, job.priority))
+        worker.run(
+            JobAttempt(job.id, job.owner, job.attempt, asked.prompt, asked.targets, asked.extra_data, job.priority)
+        )
 
     def _lose(self, job_id: str, reason: str, *, is_blamed: bool) -> None:
         """The attempt is lost; the job waits again once the store says so."""
@@ -327,7 +329,7 @@ class Dispatcher:
             await asyncio.sleep(min(5.0, step_s / 4, cancel_s / 4))
             now = self._now()
             for job_id, running in list(self._running.items()):
-                if running.cancel_at is not None and now - running.cancel_at > cancel_s:
+                if running.told_to_stop_at is not None and now - running.told_to_stop_at > cancel_s:
                     running.worker.kill(f"did not stop job {job_id} within {cancel_s:g} s")
                 elif now - running.heard_at > step_s:
                     running.worker.kill(f"missed its step deadline: nothing from job {job_id} for {step_s:g} s")

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.store.job_store import JobStore
 
 __all__ = ["recover"]
 
 REASON = "the server was stopped while it ran"
 
 
-async def recover(store: Store) -> Sequence[Job]:
+async def recover(store: JobStore) -> Sequence[Job]:
     """Give up the attempts that were running, and return everything that waits now, oldest first.
 
     The server that ran them is gone (the store is ours alone) and took its workers with it, so each is lost for sure:

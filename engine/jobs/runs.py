@@ -23,7 +23,7 @@ class Running:
     worker: Worker
     heard_at: float
     shows: str | None = None
-    cancel_at: float | None = None
+    told_to_stop_at: float | None = None
     said: deque[tuple[float, Body]] = field(default_factory=deque)
     is_posted: bool = False
 

@@ -1,4 +1,22 @@
-"""`JobService`: the one job service, put together. Every protocol is an adapter over it (see protocol.py)."""
+"""`JobService`: the one job service, put together. Every protocol is an adapter over it (see protocol.py).
+
+A cancel goes down six hops. Each keeps what it needs to know of it, under a name of its own:
+
+    JobService.cancel
+      |   JobStore.request_cancel: the row says so, and a killed server does not run the job again (`cancel_requested`)
+    Dispatcher.tell_to_stop
+      |   since when: a worker that has not stopped it by the deadline is killed (`Running.told_to_stop_at`)
+    Worker.stop_job
+      |   over the socket, where there is one
+    Runner.stop_job
+      |   the id, because the job may not be planned so far (`Runner._to_stop`)
+    Scheduler.withdraw
+      |   nodes read it at their next report, async work is cancelled (`Ticket.is_withdrawn`)
+    Run.give_up
+          the run is over, with `Cancelled` as its error (`Run.error`)
+
+A job that waits ends with the first of them.
+"""
 
 import asyncio
 import time
@@ -14,9 +32,9 @@ from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.artifacts import Artifacts, keep_outputs
 from sigmagraph.engine.jobs.billing.accounts import Accounts
-from sigmagraph.engine.jobs.broadcast import Feed
+from sigmagraph.engine.jobs.broadcast import Broadcast
 from sigmagraph.engine.jobs.check import Checker
-from sigmagraph.engine.jobs.counts import Tally
+from sigmagraph.engine.jobs.counts import JobCounts
 from sigmagraph.engine.jobs.dispatch import Dispatcher
 from sigmagraph.engine.jobs.events import JobEvent, is_last
 from sigmagraph.engine.jobs.job import (
@@ -34,7 +52,7 @@ from sigmagraph.engine.jobs.job import (
 from sigmagraph.engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
 from sigmagraph.engine.jobs.recover import recover
 from sigmagraph.engine.jobs.settings import JobSettings
-from sigmagraph.engine.jobs.store.store import Clock, Store
+from sigmagraph.engine.jobs.store.job_store import Clock, JobStore
 from sigmagraph.engine.jobs.store.transitions import begun_at_once
 from sigmagraph.engine.jobs.webhooks.delivery import Delivery
 from sigmagraph.engine.jobs.webhooks.webhooks import Post, Webhooks, deliveries_of
@@ -61,8 +79,8 @@ class JobService:
         clock: Clock = time.time,
     ) -> None:
         self.settings = settings
-        self._feed, self._tally = Feed(), Tally()
-        self.store = Store(settings.store, self._publish, idempotency_s=settings.idempotency_s, clock=clock)
+        self._feed, self._tally = Broadcast(), JobCounts()
+        self.store = JobStore(settings.store, self._publish, idempotency_s=settings.idempotency_s, clock=clock)
         self.accounts = Accounts(self.store)
         self._workers = workers
         self._checker = Checker(workers, services, settings.check_deadline_s, settings.step_deadline_s)
@@ -144,9 +162,9 @@ class JobService:
         return self._tally.counts(owner)
 
     async def cancel(self, job_id: str, owner: str | None = None) -> Job:
-        job = await self.store.cancel(job_id, owner)
+        job = await self.store.request_cancel(job_id, owner)
         if job.state is State.RUNNING:
-            self._dispatcher.cancel(job_id)
+            self._dispatcher.tell_to_stop(job_id)
         else:
             self._dispatcher.remove(job_id)
         return job

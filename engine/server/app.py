@@ -16,7 +16,7 @@ from sigmagraph.engine.server.comfy.preferences import LOCK
 from sigmagraph.engine.server.comfy.routes import comfy_routes, mirrored
 from sigmagraph.engine.server.comfy.socket import SOCKETS
 from sigmagraph.engine.server.comfy.system import EXTENSIONS
-from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, Places
+from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, OwnerFolders
 from sigmagraph.engine.server.deliveries import DELIVERY_ROWS
 from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.guard import own_door
@@ -32,17 +32,17 @@ from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.static import cache_rules, frontend_routes
 from sigmagraph.engine.server.workflows import WORKFLOW_ROWS
 
-__all__ = ["Parts", "make_app"]
+__all__ = ["ServerParts", "make_app"]
 
 COMPRESSED = ("application/json", "text/plain")
 
 
 @dataclass
-class Parts:
+class ServerParts:
     """What the composition root hands over."""
 
     jobs: Jobs
-    folders: Callable[[str], Places]
+    folders: Callable[[str], OwnerFolders]
     accounts: Accounts
     settings: Settings
     user_dir: Path
@@ -54,7 +54,7 @@ class Parts:
     warms_up: bool = True
 
 
-def make_app(parts: Parts) -> web.Application:
+def make_app(parts: ServerParts) -> web.Application:
     """The application, complete; its start starts the hub, not the job service."""
     middlewares = (count_requests, options, cache_rules, compress, origins, own_door, answer_errors, auth)
     app = web.Application(middlewares=middlewares, client_max_size=parts.settings.max_upload_bytes)

@@ -23,7 +23,7 @@ __all__ = [
     "SETTINGS",
     "USER_DIR",
     "WORKFLOWS",
-    "Places",
+    "OwnerFolders",
     "compact",
     "empty",
     "folders",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-class Places(Services, Protocol):
+class OwnerFolders(Services, Protocol):
     """The folders of one owner: what `sigmagraph.engine.execution.folders.Folders` is."""
 
     @property
@@ -47,7 +47,7 @@ class Places(Services, Protocol):
 
 JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
-FOLDERS: web.AppKey[Callable[[str], Places]] = web.AppKey("folders")
+FOLDERS: web.AppKey[Callable[[str], OwnerFolders]] = web.AppKey("folders")
 USER_DIR: web.AppKey[Path] = web.AppKey("user_dir", Path)
 NO_FORM = (ValueError, AssertionError, KeyError, HttpProcessingError)
 """What aiohttp raises for a body that is no form."""
@@ -55,7 +55,7 @@ WORKFLOWS: web.AppKey[Path] = web.AppKey("workflows", Path)
 OWNER: web.RequestKey[str] = web.RequestKey("owner", str)
 
 
-def folders(request: web.Request) -> Places:
+def folders(request: web.Request) -> OwnerFolders:
     """The folders of the request's owner."""
     return request.app[FOLDERS](request[OWNER])
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from sigmagraph.engine.cli import compare as command
 from sigmagraph.engine.cli.app import app
-from sigmagraph.engine.compose.comparison.cells import Cell, Outcome
+from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome
 from sigmagraph.engine.compose.comparison.measures import distances
 from sigmagraph.engine.compose.comparison.sheet import contact_sheet
 
@@ -107,13 +107,13 @@ def test_a_workflow_without_one_sampler_is_refused(home: Path, txt2img: Graphs) 
 def test_distance_is_relative_to_the_spread_of_the_reference() -> None:
     reference = torch.randn(1, 16, 8, 8) * 3
     cell = Cell("a", "b", 1)
-    [distance] = distances([Outcome(cell, latent=reference + 0.3)], reference).values()
+    [distance] = distances([CellOutcome(cell, latent=reference + 0.3)], reference).values()
     assert distance == pytest.approx(0.3 / float(reference.std()))
 
 
 def test_a_failed_cell_has_its_place_on_the_sheet(tmp_path: Path) -> None:
     red = torch.tensor([1.0, 0.0, 0.0]).expand(32, 48, 3)
-    outcomes = [Outcome(Cell("a", "b", 1), picture=red), Outcome(Cell("a", "b", 2), problem="NaN")]
+    outcomes = [CellOutcome(Cell("a", "b", 1), picture=red), CellOutcome(Cell("a", "b", 2), problem="NaN")]
     (tmp_path / "a.png").write_bytes(contact_sheet(outcomes))
     with Image.open(tmp_path / "a.png") as sheet:
         colours = {colour for _, colour in sheet.getcolors(100_000) or []}

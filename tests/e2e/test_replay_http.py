@@ -16,7 +16,7 @@ from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
-from sigmagraph.engine.server.app import Parts, make_app
+from sigmagraph.engine.server.app import ServerParts, make_app
 from sigmagraph.engine.server.keys import NoKeys
 from sigmagraph.engine.server.settings import Settings
 
@@ -32,7 +32,7 @@ async def serving(home: Path) -> AsyncIterator[Client]:
     folders = folders_of(Folders(*(Path(path) for path in places.values())))
     store = StoreSettings(f"sqlite:///{home}/jobs.sqlite", survives_power_cut=False)
     jobs = JobService(JobSettings(store=store), [InProcessWorker(build(places))], folders)
-    parts = Parts(jobs, folders, NoKeys(), Settings(), home / "user", home / "workflows", warms_up=False)
+    parts = ServerParts(jobs, folders, NoKeys(), Settings(), home / "user", home / "workflows", warms_up=False)
     await jobs.start()
     try:
         async with TestClient(TestServer(make_app(parts))) as client:

@@ -6,8 +6,8 @@ from typing import Any
 
 from sigmagraph.engine.execution import events
 from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.calling.instances import Instances
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.execution.instances import Instances
 from sigmagraph.engine.execution.result import RunResult
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.plan import Plan, plan

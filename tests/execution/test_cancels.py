@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import pytest
 
 from sigmagraph.engine.errors import OutOfMemory
-from sigmagraph.engine.execution import scheduler as scheduler_module
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.execution.lanes import scheduler as scheduler_module
+from sigmagraph.engine.execution.lanes.scheduler import Scheduler
 from sigmagraph.engine.graph.comfy_class import from_class
 from sigmagraph.engine.graph.node import Expansion, Node, Progress, Socket, node
 from sigmagraph.engine.graph.plan import plan
@@ -107,7 +107,7 @@ def test_cancels_at_random_moments_hang_nobody_and_spoil_no_result(
         for ticket in tickets:
             if dice.random() < 0.4:
                 time.sleep(dice.random() * 0.002)
-                scheduler.cancel(ticket)
+                scheduler.withdraw(ticket)
         for each, ticket in zip(documents, tickets, strict=True):
             result = ticket.wait(30)
             if result.error is None:

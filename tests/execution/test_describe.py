@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.execution.cache.memory import MemoryCache
-from sigmagraph.engine.execution.cache.store import Store
+from sigmagraph.engine.execution.cache.result_store import ResultStore
 from sigmagraph.engine.execution.describe import describe
 from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.trace import Trace
@@ -15,12 +15,12 @@ from tests.graph.small import NODES, checked, prompt
 SUM = prompt(a=("Add", {"a": 1, "b": 2}), b=("Add", {"a": ["a", 0], "b": 10}), s=("Show", {"value": ["b", 0]}))
 
 
-def fates(document: dict[str, Any], store: Store, nodes: dict[str, Node] = NODES) -> dict[str, str]:
+def fates(document: dict[str, Any], store: ResultStore, nodes: dict[str, Node] = NODES) -> dict[str, str]:
     return {line.node_id: line.fate for line in describe(plan(checked(document, nodes)), store)}
 
 
 def test_a_plan_says_what_would_run_and_what_is_cached() -> None:
-    store = Store()
+    store = ResultStore()
     assert fates(SUM, store) == {"a": "runs", "b": "runs", "s": "runs"}
     execute(plan(checked(SUM)), None, store)
     assert fates(SUM, store) == {"a": "memory", "b": "memory", "s": "runs"}
@@ -35,7 +35,7 @@ def test_a_plan_says_what_each_node_needs_and_which_nodes_are_equal() -> None:
         d=("Add", {"a": ["a", 0], "b": ["c", 0]}),
         s=("Show", {"value": ["d", 0]}),
     )
-    lines = {line.node_id: line for line in describe(plan(checked(document)), Store())}
+    lines = {line.node_id: line for line in describe(plan(checked(document)), ResultStore())}
     assert lines["d"].needs == {"a": "a.0", "b": "c.0"}
     assert (lines["a"].same_as, lines["c"].same_as) == (None, "a")
 
@@ -47,11 +47,11 @@ def test_what_only_a_lazy_input_may_ask_for_runs_perhaps(nodes: dict[str, Node])
         w=("P.Switch", {"which": True, "yes": ["y", 0], "no": ["n", 0]}),
         s=("Show", {"value": ["w", 0]}),
     )
-    assert fates(document, Store(), nodes) == {"y": "perhaps", "n": "perhaps", "w": "runs", "s": "runs"}
+    assert fates(document, ResultStore(), nodes) == {"y": "perhaps", "n": "perhaps", "w": "runs", "s": "runs"}
 
 
 def test_nodes_behind_a_cached_one_are_not_needed() -> None:
-    store = Store(MemoryCache())
+    store = ResultStore(MemoryCache())
     execute(plan(checked(SUM)), None, store)
     store.memory.drop(plan(checked(SUM)).key("a"))
     assert fates(SUM, store) == {"a": "unneeded", "b": "memory", "s": "runs"}
@@ -84,7 +84,7 @@ def assert_readable(written: list[dict[str, Any]]) -> None:
 def test_traces_of_jobs_that_succeed_fail_and_are_cancelled_follow_the_rules_of_the_viewers(
     tmp_path: Path, nodes: dict[str, Node]
 ) -> None:
-    trace, store = Trace(), Store(MemoryCache())
+    trace, store = Trace(), ResultStore(MemoryCache())
     fails = prompt(a=("P.AsyncAdd", {"a": -1, "milliseconds": 0}), s=("Show", {"value": ["a", 0]}))
     waits = prompt(w=("P.Sleeps", {"steps": 5, "milliseconds": 0}), s=("Show", {"value": ["w", 0]}))
     blocks = prompt(b=("P.Block", {"value": 1, "message": "no"}), s=("Show", {"value": ["b", 0]}))

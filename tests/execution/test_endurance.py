@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sigmagraph.engine.execution.cache.memory import MemoryCache
-from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.execution.lanes.scheduler import Scheduler
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.plan import plan
 from tests.execution.test_random_graphs import random_document
@@ -31,7 +31,7 @@ def test_memory_is_flat_over_ten_thousand_mixed_jobs(nodes: dict[str, Node]) -> 
         tickets = [scheduler.submit(plan(checked(document, nodes))) for document in documents]
         for i, ticket in enumerate(tickets):
             if i % 7 == 0:
-                scheduler.cancel(ticket)
+                scheduler.withdraw(ticket)
             ticket.wait(60)
         if at == 3_000:
             before, threads = resident_bytes(), threading.active_count()

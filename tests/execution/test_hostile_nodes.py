@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import pytest
 
 from sigmagraph.engine.errors import MissingFile, NodeFailed
-from sigmagraph.engine.execution import scheduler as scheduler_module
 from sigmagraph.engine.execution.cache.memory import Entry, MemoryCache
-from sigmagraph.engine.execution.cache.store import Store
+from sigmagraph.engine.execution.cache.result_store import ResultStore
+from sigmagraph.engine.execution.calling.instances import Instances
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.execution.instances import Instances
+from sigmagraph.engine.execution.lanes import scheduler as scheduler_module
+from sigmagraph.engine.execution.lanes.scheduler import Scheduler
 from sigmagraph.engine.execution.run import Run
-from sigmagraph.engine.execution.scheduler import Scheduler
 from sigmagraph.engine.graph.comfy_class import from_class
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import FileIn, Node, Progress, node
@@ -150,7 +150,7 @@ def test_a_job_cancelled_between_its_question_and_its_call_ends() -> None:
     scheduler = Scheduler()
     ticket = scheduler.submit(plan_of(class_of(is_called, check_lazy_status=needs_nothing)))
     assert asked.wait(10)
-    scheduler.cancel(ticket)
+    scheduler.withdraw(ticket)
     assert ticket.wait(20).is_cancelled
     assert not called.is_set()
     scheduler.close()
@@ -256,7 +256,7 @@ def test_a_result_that_appears_while_a_lane_looks_for_work_wakes_the_other_lane(
         return value
 
     document = prompt(l=("Load", {"value": 1}), u=("Use", {"value": ["l", 0]}), s=("Show", {"value": ["u", 0]}))
-    made, store, woken = plan(checked(document, with_nodes(load, use))), Store(), []
+    made, store, woken = plan(checked(document, with_nodes(load, use))), ResultStore(), []
     run = Run(made, None, store, lambda event: None, {}, lambda: woken.append(True))
     run.start()
     store.keep(made.key("l"), Entry(([1],)))

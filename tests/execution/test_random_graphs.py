@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sigmagraph.engine.execution.cache.memory import MemoryCache
-from sigmagraph.engine.execution.instances import Instances
-from sigmagraph.engine.execution.scheduler import Scheduler
+from sigmagraph.engine.execution.calling.instances import Instances
+from sigmagraph.engine.execution.lanes.scheduler import Scheduler
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.plan import plan
 from tests.execution.naive import BLOCKED, Naive

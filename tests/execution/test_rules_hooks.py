@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import InvalidWorkflow, NodeFailed
-from sigmagraph.engine.execution.context import CURRENT, CallContext
+from sigmagraph.engine.execution.calling.context import CURRENT, CallContext
 from sigmagraph.engine.execution.inline import execute
+from sigmagraph.engine.execution.lanes.scheduler import Scheduler
 from sigmagraph.engine.execution.packs.graph_utils import GraphBuilder
-from sigmagraph.engine.execution.scheduler import Scheduler
 from sigmagraph.engine.graph.node import Node, Progress, node
 from sigmagraph.engine.graph.plan import plan
 from tests.execution.running import Stage

@@ -13,9 +13,9 @@ from sigmagraph.engine.errors import NodeFailed, OutOfMemory
 from sigmagraph.engine.execution import events
 from sigmagraph.engine.execution.cache.memory import Entry, MemoryCache
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.execution.policy import Claimant, first
-from sigmagraph.engine.execution.scheduler import Scheduler
-from sigmagraph.engine.execution.ticket import Ticket
+from sigmagraph.engine.execution.lanes.policy import Claimant, first
+from sigmagraph.engine.execution.lanes.scheduler import Scheduler
+from sigmagraph.engine.execution.lanes.ticket import Ticket
 from sigmagraph.engine.graph.node import Node, Progress, node
 from sigmagraph.engine.graph.plan import plan
 from tests.execution.running import with_nodes
@@ -197,7 +197,7 @@ def test_a_cancelled_job_ends_between_two_steps_and_the_next_goes_on(scheduler: 
     long = scheduler.submit(job("long", 10_000, pause_ms=1))
     while ("long", 2) not in ORDER:
         time.sleep(0.001)
-    scheduler.cancel(long)
+    scheduler.withdraw(long)
     assert long.wait(20).is_cancelled
     assert scheduler.submit(job("next", seed=5)).wait(20).error is None
     assert ("long", 9_999) not in ORDER
@@ -207,7 +207,7 @@ def test_a_job_can_be_cancelled_before_it_begins(gate: Any) -> None:
     scheduler = Scheduler(host_threads=1, most_jobs=1)
     held = scheduler.submit(gate())
     queued = scheduler.submit(job("queued"))
-    scheduler.cancel(queued)
+    scheduler.withdraw(queued)
     assert queued.wait(20).is_cancelled
     assert not held.is_done
     gate.open()
@@ -365,7 +365,7 @@ def test_when_the_one_who_computes_is_cancelled_another_takes_over() -> None:
     while ("same", 2) not in ORDER:
         time.sleep(0.001)
     second = scheduler.submit(job("same", 50, pause_ms=2))
-    scheduler.cancel(first)
+    scheduler.withdraw(first)
     assert first.wait(20).is_cancelled
     assert second.wait(20).or_raise().nodes["k"].outcome == "executed"
     scheduler.close()
@@ -383,7 +383,7 @@ def test_a_thousand_cancels_at_random_moments_leave_no_stuck_lane_and_no_wrong_e
         tickets.append((which, scheduler.submit(plans[which])))
         if dice.random() < 0.3:
             time.sleep(dice.random() * 0.0005)
-        scheduler.cancel(dice.choice(tickets[-20:])[1])
+        scheduler.withdraw(dice.choice(tickets[-20:])[1])
     results = [(which, ticket.wait(60)) for which, ticket in tickets]
     assert {result.is_cancelled for _, result in results} == {True, False}
     assert all(result.is_cancelled or result.ui == alone[which] for which, result in results)
@@ -434,6 +434,6 @@ def test_a_job_that_waits_for_async_work_is_cancelled_at_once() -> None:
         plan(checked(prompt(w=("Waits", {"value": 1}), s=("Show", {"value": ["w", 0]})), with_nodes(waits)))
     )
     begun.wait(10)
-    scheduler.cancel(ticket)
+    scheduler.withdraw(ticket)
     assert ticket.wait(5).is_cancelled
     scheduler.close()

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution.cache.disk import DiskTier
 from sigmagraph.engine.execution.cache.memory import Entry, InnerUi, MemoryCache
-from sigmagraph.engine.execution.cache.serialise import DamagedError, Packer, Packing, UnpackableError
-from sigmagraph.engine.execution.cache.store import Found, Store
+from sigmagraph.engine.execution.cache.result_store import Found, ResultStore
+from sigmagraph.engine.execution.cache.serialise import DamagedError, Packer, Serialiser, UnpackableError
 from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.settings import CacheSettings, memory_limit_bytes, parse_size
 from sigmagraph.engine.graph.node import node
@@ -44,7 +44,7 @@ class Latent:
     index: tuple[int, ...] | None = None
 
 
-PACKING = Packing([Packer("pixels", lambda value: type(value) is Pixels, lambda p: p.data, Pixels)], [Latent])
+PACKING = Serialiser([Packer("pixels", lambda value: type(value) is Pixels, lambda p: p.data, Pixels)], [Latent])
 KEY = "0123456789abcdef" * 2
 
 
@@ -142,7 +142,7 @@ def test_a_value_that_fails_while_it_is_packed_is_reported_and_the_next_one_is_w
         raise RuntimeError("no memory left on the device")
 
     told: list[str] = []
-    packing = Packing([Packer("pixels", lambda value: type(value) is Pixels, pack, Pixels)])
+    packing = Serialiser([Packer("pixels", lambda value: type(value) is Pixels, pack, Pixels)])
     tier = DiskTier(tmp_path, packing, 10_000, told.append)
     tier.put(KEY, Entry(([Pixels(b"x")],), None, 50.0))
     tier.put(KEY[::-1], Entry(([1],), None, 50.0))
@@ -177,14 +177,14 @@ def test_what_another_process_removed_is_computed_again(tmp_path: Path) -> None:
     tier.put(KEY, Entry(([1],), None, 50.0))
     tier.close()
     next(tmp_path.glob("??/*.entry")).unlink()
-    assert Store(MemoryCache(), tier).claim(KEY, lambda: None) is True
+    assert ResultStore(MemoryCache(), tier).claim(KEY, lambda: None) is True
     assert len(told) == 1
 
 
 def test_an_entry_with_a_packer_nobody_has_any_more_is_damaged() -> None:
     data = PACKING.write(KEY, Entry(([Pixels(b"x")],)))
     with pytest.raises(DamagedError, match="'pixels' that nobody here reads"):
-        Packing().read(KEY, data)
+        Serialiser().read(KEY, data)
 
 
 def test_what_took_no_time_is_not_written(tmp_path: Path) -> None:
@@ -211,14 +211,14 @@ def twelve() -> dict[str, Any]:
     return prompt(**links, s=("Show", {"value": ["n10", 0]}))
 
 
-def run_with(store: Store) -> Any:
+def run_with(store: ResultStore) -> Any:
     return execute(plan(checked(twelve(), with_nodes(sample))), None, store).or_raise()
 
 
 def test_after_a_restart_nothing_but_the_output_runs_and_the_bytes_are_the_same(tmp_path: Path) -> None:
     CALLS.clear()
-    first = run_with(Store(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
-    second = run_with(Store(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
+    first = run_with(ResultStore(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
+    second = run_with(ResultStore(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
     assert len(CALLS) == 11
     assert second.executed == ["s"]
     assert {report.outcome for node_id, report in second.nodes.items() if node_id != "s"} == {"disk"}
@@ -228,9 +228,9 @@ def test_after_a_restart_nothing_but_the_output_runs_and_the_bytes_are_the_same(
 def test_a_killed_process_leaves_its_results_behind(tmp_path: Path) -> None:
     program = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from tests.execution.test_store import DiskTier, MemoryCache, PACKING, Store, run_with\n"
+        "from tests.execution.test_store import DiskTier, MemoryCache, PACKING, ResultStore, run_with\n"
         "tier = DiskTier(Path(sys.argv[1]), PACKING, 10_000_000, cheapest_ms=0.0)\n"
-        "print(run_with(Store(MemoryCache(), tier)).ui, flush=True)\ntime.sleep(60)\n"
+        "print(run_with(ResultStore(MemoryCache(), tier)).ui, flush=True)\ntime.sleep(60)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as child:
@@ -238,18 +238,18 @@ def test_a_killed_process_leaves_its_results_behind(tmp_path: Path) -> None:
         told = child.stdout.readline().strip()
         child.kill()
     CALLS.clear()
-    again = run_with(Store(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
+    again = run_with(ResultStore(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
     assert CALLS == []
     assert str(again.ui) == told
     assert {report.outcome for node_id, report in again.nodes.items() if node_id != "s"} == {"disk"}
 
 
 def test_a_damaged_entry_is_computed_again_with_the_same_result(tmp_path: Path) -> None:
-    first = run_with(Store(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
+    first = run_with(ResultStore(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, cheapest_ms=0.0)))
     for path in tmp_path.glob("??/*.entry"):
         path.write_bytes(b"SGENTRY1 rubbish")
     told: list[str] = []
-    second = run_with(Store(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, told.append, cheapest_ms=0.0)))
+    second = run_with(ResultStore(MemoryCache(), DiskTier(tmp_path, PACKING, 10_000_000, told.append, cheapest_ms=0.0)))
     assert second.ui == first.ui
     assert told
 
@@ -266,7 +266,7 @@ def test_equal_work_of_concurrent_runs_is_done_once() -> None:
         time.sleep(0.1)
         return value
 
-    store = Store()
+    store = ResultStore()
     made = with_nodes(slow)
     results: list[Any] = []
 
@@ -297,7 +297,7 @@ def test_a_failure_lets_the_next_one_try() -> None:
             raise ValueError("not yet")
         return value
 
-    store, made = Store(), with_nodes(once)
+    store, made = ResultStore(), with_nodes(once)
     document = prompt(n=("Once", {"value": 3}), s=("Show", {"value": ["n", 0]}))
     errors: list[Any] = []
 
@@ -316,7 +316,7 @@ def test_a_failure_lets_the_next_one_try() -> None:
 
 
 def test_a_result_with_a_nan_in_it_is_not_kept() -> None:
-    store = Store()
+    store = ResultStore()
     for at, value in enumerate([float("nan"), [1.0, {"a": float("nan")}], Latent(Pixels(b""), (float("nan"),))]):
         store.keep(str(at), Entry(([value],)))
         assert str(at) not in store
@@ -325,7 +325,7 @@ def test_a_result_with_a_nan_in_it_is_not_kept() -> None:
 
 
 def test_a_claim_finds_what_appeared_meanwhile() -> None:
-    store, entry = Store(), Entry(([1],))
+    store, entry = ResultStore(), Entry(([1],))
     assert store.claim("k", lambda: None) is True
     store.keep("k", entry)
     assert store.claim("k", lambda: None) == Found(entry, "memory")

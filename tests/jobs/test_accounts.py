@@ -12,7 +12,7 @@ from sigmagraph.engine.errors import BadValue, InsufficientCredits, SpendLimitRe
 from sigmagraph.engine.jobs.billing.accounts import CREDIT, Accounts
 from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.settings import StoreSettings
-from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.store.job_store import JobStore
 from tests.jobs.serving import here, sent, service, started
 from tests.jobs.test_store import WORK, opened, submission
 
@@ -97,7 +97,7 @@ def test_whatever_does_not_succeed_costs_nothing(run: Runs, store_settings: Stor
             assert (await keys.get(account.id)).available == 0
             match way:
                 case "cancelled":
-                    await store.cancel("x")
+                    await store.request_cancel("x")
                 case "expired":
                     await store.expire()
                 case "worker lost":
@@ -106,7 +106,7 @@ def test_whatever_does_not_succeed_costs_nothing(run: Runs, store_settings: Stor
                 case "refused":
                     with pytest.raises(InsufficientCredits):
                         await store.submit(submission(owner=account.id, cost=1), WORK)
-                    await store.cancel("x")
+                    await store.request_cancel("x")
             after = await keys.get(account.id)
             assert (after.credits, after.held, after.spent) == (CREDIT, 0, 0)
             assert len(await keys.ledger(account.id)) == 1
@@ -117,7 +117,7 @@ def test_whatever_does_not_succeed_costs_nothing(run: Runs, store_settings: Stor
 def test_keys_are_made_and_credited_beside_a_running_server(run: Runs, store_settings: StoreSettings) -> None:
     async def case() -> None:
         async with opened(store_settings) as (server, _):
-            operator = Store(replace(store_settings, is_shared=True))
+            operator = JobStore(replace(store_settings, is_shared=True))
             await operator.open()
             secret, account = await Accounts(operator).create("me")
             await Accounts(operator).credit(account.id, CREDIT)

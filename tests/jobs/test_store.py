@@ -25,7 +25,7 @@ from sigmagraph.engine.jobs.job import (
 )
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store.engines import engines, migrate
-from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.tables import METADATA
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -48,13 +48,13 @@ class Time:
 
 
 @asynccontextmanager
-async def opened(settings: StoreSettings, **options: Any) -> AsyncIterator[tuple[Store, list[JobEvent]]]:
+async def opened(settings: StoreSettings, **options: Any) -> AsyncIterator[tuple[JobStore, list[JobEvent]]]:
     heard: list[JobEvent] = []
 
     def publish(events: Sequence[JobEvent]) -> None:
         heard.extend(events)
 
-    store = Store(settings, publish, **options)
+    store = JobStore(settings, publish, **options)
     await store.open()
     try:
         yield store, heard
@@ -166,7 +166,7 @@ def test_another_owners_job_is_not_there(run: Runs, store_settings: StoreSetting
             await store.submit(submission(job_id="x", owner="a"), WORK)
             for attempt in (
                 store.get("x", "b"),
-                store.cancel("x", "b"),
+                store.request_cancel("x", "b"),
                 store.place("x", "b", 1.0, False, None),
                 store.forget("x", "b"),
             ):
@@ -304,10 +304,10 @@ def test_a_job_that_was_to_stop_does_not_run_again(run: Runs, store_settings: St
         async with opened(store_settings) as (store, _):
             await store.submit(submission(job_id="x"), WORK)
             await store.begin("x", "w")
-            marked = await store.cancel("x")
+            marked = await store.request_cancel("x")
             assert (marked.state, marked.cancel_requested) == (State.RUNNING, True)
             assert (await store.lose("x", "killed")).state is State.CANCELLED
-            assert (await store.cancel("x")).state is State.CANCELLED
+            assert (await store.request_cancel("x")).state is State.CANCELLED
 
     run(case())
 
@@ -388,7 +388,7 @@ def test_only_ended_jobs_can_be_deleted(run: Runs, store_settings: StoreSettings
             await store.submit(submission(job_id="x"), WORK)
             with pytest.raises(IllegalMove, match="cannot become deleted"):
                 await store.forget("x")
-            await store.cancel("x")
+            await store.request_cancel("x")
             await store.forget("x")
             assert (await store.find(JobQuery())).total == 0
 
@@ -412,7 +412,7 @@ def test_files_belong_to_who_made_them(run: Runs, store_settings: StoreSettings)
 def test_ids_that_cannot_be_are_not_there(run: Runs, store_settings: StoreSettings, odd: str) -> None:
     async def case() -> None:
         async with opened(store_settings) as (store, _):
-            for attempt in (store.get(odd), store.cancel(odd), store.forget(odd), store.begin(odd, "w")):
+            for attempt in (store.get(odd), store.request_cancel(odd), store.forget(odd), store.begin(odd, "w")):
                 with pytest.raises(UnknownJob):
                     await attempt
             with pytest.raises(UnknownKey):
@@ -446,7 +446,7 @@ def test_a_second_server_on_the_same_database_is_refused(run: Runs, store_settin
     async def case() -> None:
         async with opened(store_settings):
             with pytest.raises(StoreInUse, match="another server works on"):
-                await Store(store_settings).open()
+                await JobStore(store_settings).open()
         async with opened(store_settings) as (store, _):
             assert (await store.find(JobQuery(states=OPEN))).total == 0
 

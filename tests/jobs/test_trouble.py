@@ -14,7 +14,7 @@ from sigmagraph.engine.jobs.events import JobEvent
 from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
-from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.store.job_store import JobStore
 from tests.jobs.serving import ends, here, log, sent, service, started
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -153,7 +153,7 @@ def test_a_damaged_database_is_named_and_left_alone(run: Runs, tmp_path: Path, c
 
     async def case() -> None:
         with pytest.raises(StoreFailed, match=r"jobs\.sqlite: file is not a database"):
-            await Store(StoreSettings(f"sqlite:///{database(tmp_path)}")).open()
+            await JobStore(StoreSettings(f"sqlite:///{database(tmp_path)}")).open()
 
     run(case())
     assert database(tmp_path).read_bytes() == contents
@@ -164,7 +164,7 @@ def test_a_database_in_a_place_that_cannot_be_is_named(run: Runs, tmp_path: Path
 
     async def case() -> None:
         with pytest.raises(StoreFailed, match="file/jobs.sqlite: File exists"):
-            await Store(StoreSettings(f"sqlite:///{tmp_path}/file/jobs.sqlite")).open()
+            await JobStore(StoreSettings(f"sqlite:///{tmp_path}/file/jobs.sqlite")).open()
 
     run(case())
 
@@ -172,7 +172,7 @@ def test_a_database_in_a_place_that_cannot_be_is_named(run: Runs, tmp_path: Path
 def test_a_password_is_not_part_of_any_message(run: Runs) -> None:
     async def case() -> str:
         with pytest.raises(StoreFailed) as caught:
-            await Store(StoreSettings("postgresql+psycopg://me:secret@127.0.0.1:1/none")).open()
+            await JobStore(StoreSettings("postgresql+psycopg://me:secret@127.0.0.1:1/none")).open()
         return str(caught.value)
 
     assert "secret" not in run(case())
@@ -180,7 +180,7 @@ def test_a_password_is_not_part_of_any_message(run: Runs) -> None:
 
 def test_a_closed_store_says_so(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
-        store = Store(StoreSettings(f"sqlite:///{database(tmp_path)}"))
+        store = JobStore(StoreSettings(f"sqlite:///{database(tmp_path)}"))
         with pytest.raises(StoreFailed, match="closed"):
             await store.owing()
         await store.open()

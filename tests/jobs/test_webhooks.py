@@ -11,7 +11,7 @@ import pytest
 from sigmagraph.engine.errors import BadValue, WorkerLost
 from sigmagraph.engine.jobs.job import Job, State, Webhook
 from sigmagraph.engine.jobs.settings import StoreSettings
-from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.webhooks.webhooks import Webhooks, is_public, signature
 from tests.jobs.test_store import WORK, Time, opened, submission
 
@@ -37,18 +37,18 @@ def told(job: Job) -> dict[str, Any]:
     return {"job_id": job.id, "state": job.state}
 
 
-async def ended(store: Store, state: State = State.SUCCEEDED, url: str = "https://a.example/x") -> None:
+async def ended(store: JobStore, state: State = State.SUCCEEDED, url: str = "https://a.example/x") -> None:
     await store.submit(submission(job_id="x", webhook=Webhook(url, "s3cret")), WORK)
     await store.begin("x", "w")
     await store.end("x", state)
 
 
-async def until(store: Store, webhooks: Webhooks, attempts: int) -> None:
+async def until(store: JobStore, webhooks: Webhooks, attempts: int) -> None:
     while (await webhooks.of("x"))[0].attempts < attempts:
         await asyncio.sleep(0.01)
 
 
-def served(store: Store, receiver: Receiver, waits_s: Sequence[float] = (1.0, 10.0)) -> Webhooks:
+def served(store: JobStore, receiver: Receiver, waits_s: Sequence[float] = (1.0, 10.0)) -> Webhooks:
     webhooks = Webhooks(store, receiver, told, waits_s)
     webhooks.start()
     return webhooks

@@ -18,7 +18,7 @@ from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
-from sigmagraph.engine.server.app import Parts, make_app
+from sigmagraph.engine.server.app import ServerParts, make_app
 from sigmagraph.engine.server.auth import Accounts
 from sigmagraph.engine.server.keys import NoKeys, StoredKeys
 from sigmagraph.engine.server.settings import Settings
@@ -136,7 +136,7 @@ def serving(tmp_path: Path) -> Serving:
         frontend = settings.pop("frontend_root", None)
         known = Settings(**settings)
         accounts = StoredKeys(jobs.accounts, is_open=known.no_keys) if keys == "stored" else keys or NoKeys()
-        parts = Parts(jobs, folders, accounts, known, tmp_path / "user", tmp_path / "workflows")
+        parts = ServerParts(jobs, folders, accounts, known, tmp_path / "user", tmp_path / "workflows")
         parts.frontend, parts.warms_up = frontend, warms_up
         await jobs.start()
         try:

@@ -42,12 +42,12 @@ async def test_a_key_made_beside_a_running_server_counts_without_a_restart(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sigmagraph.engine.jobs.billing.accounts import Accounts
-    from sigmagraph.engine.jobs.store.store import Store
+    from sigmagraph.engine.jobs.store.job_store import JobStore
 
     monkeypatch.setattr("sigmagraph.engine.server.keys.REMEMBERED_S", 0.0)
     async with serving(keys="stored") as api:
         assert (await api.get("/queue")).status == 200
-        beside = Store(StoreSettings(api.jobs.settings.store.url, is_shared=True))
+        beside = JobStore(StoreSettings(api.jobs.settings.store.url, is_shared=True))
         await beside.open()
         secret, _ = await Accounts(beside).create("ann")
         await beside.close()

@@ -20,7 +20,7 @@ from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import find_schedule, find_solver, run_sigmas
 from sigmagraph.nodes.support.widgets import OLD_GRAPHS
 
-__all__ = ["Cell", "Outcome", "run_cells"]
+__all__ = ["Cell", "CellOutcome", "run_cells"]
 
 COLLECTOR = "CompareCollector"
 SWEPT = ("sampler_name", "scheduler", "steps")
@@ -41,7 +41,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CellOutcome:
     """What a cell gave: the latent [B, C, h, w], the first picture [H, W, 3], its levels and cost; or the problem."""
 
     cell: Cell
@@ -62,7 +62,7 @@ class _Collected:
 
 def run_cells(
     space: Workspace, workflow: Workflow, cells: Sequence[Cell], began: Callable[[Cell], Emit]
-) -> list[Outcome]:
+) -> list[CellOutcome]:
     """Run every cell; one that fails is an outcome with a problem. All are validated before the first one runs."""
     kept: list[_Collected] = []
     nodes = {**space.nodes, COLLECTOR: _collector(kept)}
@@ -78,7 +78,7 @@ def run_cells(
 
 def _outcome(
     cell: Cell, ready: Plan, kept: list[_Collected], cache: MemoryCache, space: Workspace, emit: Emit, sampler_id: str
-) -> Outcome:
+) -> CellOutcome:
     evaluations = 0
 
     def count(event: Event) -> None:
@@ -90,9 +90,9 @@ def _outcome(
     try:
         execute(ready, space.folders, cache, count).or_raise()
     except EngineError as error:
-        return Outcome(cell, evaluations=evaluations, problem=str(error))
+        return CellOutcome(cell, evaluations=evaluations, problem=str(error))
     [found] = kept
-    blank = Outcome(cell, found.latent, found.picture, _sigmas(cell, found.model))
+    blank = CellOutcome(cell, found.latent, found.picture, _sigmas(cell, found.model))
     return replace(blank, evaluations=evaluations, seconds=time.perf_counter() - start)
 
 

@@ -6,21 +6,21 @@ from io import StringIO
 
 from torch import Tensor
 
-from sigmagraph.engine.compose.comparison.cells import Cell, Outcome
+from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome
 
 __all__ = ["csv_bytes", "distances"]
 
 COLUMNS = ("sampler", "schedule", "steps", "evaluations", "seconds", "distance", "problem")
 
 
-def distances(outcomes: Sequence[Outcome], reference: Tensor) -> dict[Cell, float]:
+def distances(outcomes: Sequence[CellOutcome], reference: Tensor) -> dict[Cell, float]:
     """Root mean square difference of each latent from the reference, in units of the reference's own spread."""
     unit = reference.std()
     found = {each.cell: each.latent for each in outcomes if each.latent is not None}
     return {cell: float((latent - reference).square().mean().sqrt() / unit) for cell, latent in found.items()}
 
 
-def csv_bytes(outcomes: Sequence[Outcome], away: Mapping[Cell, float]) -> bytes:
+def csv_bytes(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float]) -> bytes:
     """One line per cell."""
     text = StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from sigmagraph.engine.compose.comparison.cells import Cell, Outcome
+from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome
 
 __all__ = ["sigma_curves", "work_precision"]
 
@@ -16,7 +16,7 @@ MARKERS = "osD^vP*Xhd<>p8"
 LINES = ("-", "--", ":", "-.")
 
 
-def work_precision(outcomes: Sequence[Outcome], away: Mapping[Cell, float], reference: Cell) -> bytes:
+def work_precision(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float], reference: Cell) -> bytes:
     """Distance to the reference against model evaluations, both logarithmic, one line per sampler and schedule.
 
     A colour and marker per sampler, a kind of line per schedule.
@@ -44,10 +44,10 @@ def work_precision(outcomes: Sequence[Outcome], away: Mapping[Cell, float], refe
     return _png(figure, axes)
 
 
-def sigma_curves(outcomes: Sequence[Outcome]) -> bytes:
+def sigma_curves(outcomes: Sequence[CellOutcome]) -> bytes:
     """The noise level at each step of the longest run of every schedule."""
     figure, axes = _figure()
-    longest: dict[str, Outcome] = {}
+    longest: dict[str, CellOutcome] = {}
     for each in outcomes:
         best = longest.get(each.cell.schedule)
         if each.sigmas and (best is None or len(each.sigmas) > len(best.sigmas)):

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sigmagraph.engine.compose.comparison.cells import Outcome
+from sigmagraph.engine.compose.comparison.cells import CellOutcome
 
 __all__ = ["contact_sheet"]
 
@@ -16,7 +16,7 @@ LARGEST_TILE = 256
 INK, PAPER, WARNING = "#1c1c1c", "#ffffff", "#b3261e"
 
 
-def contact_sheet(outcomes: Sequence[Outcome]) -> bytes:
+def contact_sheet(outcomes: Sequence[CellOutcome]) -> bytes:
     """PNG bytes; a cell that failed says so in its place."""
     rows = list(dict.fromkeys((each.cell.sampler, each.cell.schedule) for each in outcomes))
     columns = sorted({each.cell.steps for each in outcomes})
@@ -42,7 +42,7 @@ def contact_sheet(outcomes: Sequence[Outcome]) -> bytes:
     return _png(sheet)
 
 
-def _tile_size(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+def _tile_size(outcomes: Sequence[CellOutcome]) -> tuple[int, int]:
     """Width and height of every picture on the sheet."""
     picture = next((each.picture for each in outcomes if each.picture is not None), torch.zeros(64, 64, 3))
     height, width = picture.shape[:2]

@@ -14,7 +14,7 @@ from threading import Lock, Thread
 
 from sigmagraph.engine.errors import WriteFailed
 from sigmagraph.engine.execution.cache.memory import Entry
-from sigmagraph.engine.execution.cache.serialise import DamagedError, Packing, UnpackableError
+from sigmagraph.engine.execution.cache.serialise import DamagedError, Serialiser, UnpackableError
 from sigmagraph.engine.writing import make_folder, write_file
 
 SUFFIX = ".entry"
@@ -41,7 +41,7 @@ class DiskTier:
     def __init__(
         self,
         folder: Path,
-        packing: Packing,
+        packing: Serialiser,
         budget_bytes: int,
         report: Report = lambda message: None,
         cheapest_ms: float = CHEAPEST_MS,

@@ -35,7 +35,7 @@ class Packer:
 
 
 @dataclass(frozen=True)
-class Packing:
+class Serialiser:
     """Everything that can be written: packers for leaves, and record classes that are taken apart field by field."""
 
     packers: Sequence[Packer] = ()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sigmagraph.engine.execution.context import current
+from sigmagraph.engine.execution.calling.context import current
 from sigmagraph.engine.graph.workflow import as_link
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sigmagraph.engine.execution.context import current
+from sigmagraph.engine.execution.calling.context import current
 from sigmagraph.engine.graph.results import Progress
 
 
@@ -79,4 +79,4 @@ def throw_exception_if_processing_interrupted() -> None:
 
 def processing_interrupted() -> bool:
     """Whether the run of the current node is to stop."""
-    return current().is_cancelled()
+    return current().should_stop()

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, Select, func, insert, select, update
 from sigmagraph.engine.errors import BadValue, UnknownKey
 from sigmagraph.engine.jobs.job import LARGEST_COST, LOCAL, is_name
 from sigmagraph.engine.jobs.store.database import Tx
-from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.tables import accounts, ledger
 
-__all__ = ["CREDIT", "SCOPES", "Account", "Accounts", "Entry"]
+__all__ = ["CREDIT", "SCOPES", "Account", "Accounts", "LedgerEntry"]
 
 CREDIT = 1_000_000
 SCOPES = frozenset({"submit", "read", "admin"})
@@ -59,7 +59,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LedgerEntry:
     """One line of the ledger: a grant is positive, a charge is negative and names its job."""
 
     at: float
@@ -71,7 +71,7 @@ class Entry:
 class Accounts:
     """Keys in the store of jobs."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: JobStore) -> None:
         self._store = store
 
     async def create(
@@ -175,12 +175,12 @@ class Accounts:
 
         return await self._store.database.write(work)
 
-    async def ledger(self, account_id: str, limit: int = 100) -> Sequence[Entry]:
+    async def ledger(self, account_id: str, limit: int = 100) -> Sequence[LedgerEntry]:
         """What happened to the credits, newest first."""
         columns = ledger.c.at, ledger.c.amount, ledger.c.reason, ledger.c.job_id
         query = select(*columns).where(ledger.c.account == account_id).order_by(ledger.c.seq.desc()).limit(limit)
         return await self._store.database.read(
-            lambda connection: [Entry(*row) for row in connection.execute(query)]  # the columns are its fields
+            lambda connection: [LedgerEntry(*row) for row in connection.execute(query)]  # the columns are its fields
         )
 
 

@@ -28,7 +28,7 @@ from sqlalchemy.exc import (
 from sigmagraph.engine.errors import StoreFailed
 from sigmagraph.engine.jobs.events import JobEvent
 from sigmagraph.engine.jobs.settings import StoreSettings
-from sigmagraph.engine.jobs.store.engines import Lock, engines, migrate
+from sigmagraph.engine.jobs.store.engines import DatabaseLock, engines, migrate
 
 __all__ = ["Database", "Tx"]
 
@@ -117,7 +117,7 @@ class Database:
         self._thread.start()
 
     def _open(self) -> None:
-        self._lock = Lock(self.settings.url)
+        self._lock = DatabaseLock(self.settings.url)
         if not self.settings.is_shared:
             self._lock.take()
         try:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sigmagraph.engine.errors import StoreFailed, StoreInUse
 from sigmagraph.engine.jobs.settings import StoreSettings
 
-__all__ = ["Lock", "engines", "migrate"]
+__all__ = ["DatabaseLock", "engines", "migrate"]
 
 ADVISORY = 0x5347_4A4F_4253  # "SGJOBS": the name of our lock in PostgreSQL
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -57,7 +57,7 @@ def migrate(engine: Engine) -> None:
         command.upgrade(config, "head")
 
 
-class Lock:
+class DatabaseLock:
     """One server per database: recovery would otherwise take running jobs away from a server that lives."""
 
     def __init__(self, url: str) -> None:

@@ -17,7 +17,7 @@ from sigmagraph.engine.jobs.store.rows import LIGHT, UNTOUCHED, WHOLE, inserted,
 from sigmagraph.engine.jobs.store.tables import deliveries, idempotency, jobs
 from sigmagraph.engine.jobs.workers.crash_loop import strikes_after
 
-__all__ = ["begin", "begun_at_once", "cancel", "create", "end", "find_repeat", "lose", "place", "the_job"]
+__all__ = ["begin", "begun_at_once", "create", "end", "find_repeat", "lose", "place", "request_cancel", "the_job"]
 
 SELECT_LIGHT = select(*LIGHT).where(jobs.c.id == bindparam("job")).with_for_update()
 SELECT_WHOLE = select(*WHOLE).where(jobs.c.id == bindparam("job")).with_for_update()
@@ -135,7 +135,7 @@ def lose(tx: Tx, job_id: str, reason: str, at: float, *, max_deaths: int | None)
     return replace(job, state=state, worker="", events=last)
 
 
-def cancel(tx: Tx, job_id: str, owner: str | None, at: float) -> Job:
+def request_cancel(tx: Tx, job_id: str, owner: str | None, at: float) -> Job:
     """A queued job ends, a running one is marked (a killed server will not run it again), an ended one stays."""
     job = the_job(tx, job_id, owner)
     if job.state is State.QUEUED:

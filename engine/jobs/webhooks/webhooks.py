@@ -18,7 +18,7 @@ from sqlalchemy import func, select, update
 from sigmagraph.engine.errors import StoreFailed, UnknownJob
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.store.database import Tx
-from sigmagraph.engine.jobs.store.store import Store
+from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.tables import deliveries
 from sigmagraph.engine.jobs.webhooks.delivery import Attempt, Delivery
 
@@ -37,7 +37,7 @@ TRANSLATED = tuple(map(IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")
 class Webhooks:
     """Delivers what is owed. `body` says what is told about a job; each protocol may have its own words."""
 
-    def __init__(self, store: Store, post: Post, body: Body, waits_s: Sequence[float] = WAITS_S) -> None:
+    def __init__(self, store: JobStore, post: Post, body: Body, waits_s: Sequence[float] = WAITS_S) -> None:
         self._store, self._post, self._body, self._waits_s = store, post, body, waits_s
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -117,7 +117,7 @@ class Webhooks:
         tx.connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(values))
 
 
-async def deliveries_of(store: Store, job_id: str) -> Sequence[Delivery]:
+async def deliveries_of(store: JobStore, job_id: str) -> Sequence[Delivery]:
     """The deliveries of one job, with their logs."""
     query = select(deliveries).where(deliveries.c.job_id == job_id)
     return await store.database.read(

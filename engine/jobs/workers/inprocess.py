@@ -11,7 +11,7 @@ from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import LOCAL, Failure, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
 from sigmagraph.engine.jobs.workers.runner import Runner
-from sigmagraph.engine.jobs.workers.worker import Finished, Listener, Picture, Setup, Task
+from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Listener, Picture, Setup
 
 __all__ = ["InProcessWorker"]
 
@@ -40,13 +40,13 @@ class InProcessWorker:
         self._loop.call_soon(listener.is_ready, self, nodes)
         self._beat = self._loop.call_later(self._beat_s, self._tell_who_waits)
 
-    def run(self, task: Task) -> None:
+    def run(self, task: JobAttempt) -> None:
         self._jobs[task.job_id] = None
         self._threads.submit(self._run, task)
 
-    def cancel(self, job_id: str) -> None:
+    def stop_job(self, job_id: str) -> None:
         if job_id in self._jobs:
-            self._runner.cancel(job_id)
+            self._runner.stop_job(job_id)
 
     async def ask(self, question: str, values: Mapping[str, Any], timeout_s: float) -> Any:
         answer = self._loop.run_in_executor(self._threads, self._runner.answer, question, values)
@@ -58,7 +58,7 @@ class InProcessWorker:
     def kill(self, reason: str) -> None:
         """There is nothing to kill: stop every task at its next step instead."""
         for job_id in self._jobs:
-            self._runner.cancel(job_id)
+            self._runner.stop_job(job_id)
 
     async def stop(self) -> None:
         self._is_ready = False
@@ -74,7 +74,7 @@ class InProcessWorker:
         self._listener.are_waiting(self, self._runner.waiting())
         self._beat = self._loop.call_later(self._beat_s, self._tell_who_waits)
 
-    def _run(self, task: Task) -> None:
+    def _run(self, task: JobAttempt) -> None:
         def tell(body: Body, picture: Picture | None) -> None:
             self._later(partial(self._listener.happened, self, task.job_id, body, picture))
 

@@ -18,7 +18,7 @@ from sigmagraph.engine.jobs.protocol import WorkerStatus
 from sigmagraph.engine.jobs.records import decode
 from sigmagraph.engine.jobs.settings import ProcessSettings
 from sigmagraph.engine.jobs.workers.ipc import pack, receive
-from sigmagraph.engine.jobs.workers.worker import Finished, Listener, Picture, Task
+from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Listener, Picture
 
 __all__ = ["ProcessWorker"]
 
@@ -56,13 +56,13 @@ class ProcessWorker:
         self._listener = listener
         self._life = asyncio.create_task(self._live(), name=f"worker {self.name}")
 
-    def run(self, task: Task) -> None:
+    def run(self, task: JobAttempt) -> None:
         self._jobs[task.job_id] = None
         self._send({"do": "run", "task": asdict(task)})
 
-    def cancel(self, job_id: str) -> None:
+    def stop_job(self, job_id: str) -> None:
         if job_id in self._jobs:
-            self._send({"do": "cancel", "job_id": job_id})
+            self._send({"do": "stop_job", "job_id": job_id})
 
     async def ask(self, question: str, values: Mapping[str, Any], timeout_s: float) -> Any:
         if not self._is_ready:

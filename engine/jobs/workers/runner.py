@@ -8,9 +8,9 @@ from typing import Any
 
 from sigmagraph.engine.errors import Cancelled, EngineError, InvalidWorkflow
 from sigmagraph.engine.execution import events as run_events
+from sigmagraph.engine.execution.lanes.scheduler import Scheduler
+from sigmagraph.engine.execution.lanes.ticket import Ticket
 from sigmagraph.engine.execution.result import RunResult
-from sigmagraph.engine.execution.scheduler import Scheduler
-from sigmagraph.engine.execution.ticket import Ticket
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.problems import Problem
@@ -19,7 +19,7 @@ from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.records import plain
 from sigmagraph.engine.jobs.workers.declare import declarations
-from sigmagraph.engine.jobs.workers.worker import Finished, Picture, Setup, Task
+from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Picture, Setup
 
 __all__ = ["Runner"]
 
@@ -48,12 +48,12 @@ class Runner:
         )
         self._lock = Lock()
         self._tickets: dict[str, Ticket] = {}
-        self._cancelled: set[str] = set()
+        self._to_stop: set[str] = set()
         self._outbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._sender = Thread(target=self._send_all, name="sender", daemon=True)
         self._sender.start()
 
-    def run(self, task: Task, tell: Tell) -> Finished:
+    def run(self, task: JobAttempt, tell: Tell) -> Finished:
         """Run a task to its end; `tell` hears of everything but the last event, which is part of the result."""
         run = _Run(self.setup, tell, self._outbox)
         try:
@@ -63,17 +63,17 @@ class Runner:
         finally:
             with self._lock:
                 self._tickets.pop(task.job_id, None)
-                self._cancelled.discard(task.job_id)
+                self._to_stop.discard(task.job_id)
             run.until_told()
         return run.ended(result)
 
-    def cancel(self, job_id: str) -> None:
+    def stop_job(self, job_id: str) -> None:
         """Stop a task at its next step, or before its first if it was only announced."""
         with self._lock:
-            self._cancelled.add(job_id)
+            self._to_stop.add(job_id)
             ticket = self._tickets.get(job_id)
         if ticket is not None:
-            self._scheduler.cancel(ticket)
+            self._scheduler.withdraw(ticket)
 
     def waiting(self) -> list[str]:
         """The tasks that say nothing because others are having their turn."""
@@ -100,7 +100,7 @@ class Runner:
                 return plain(self.setup.stats())
         raise AssertionError(f"no such question: {question!r}")
 
-    def _execute(self, task: Task, run: "_Run") -> RunResult:
+    def _execute(self, task: JobAttempt, run: "_Run") -> RunResult:
         services = self.setup.services(task.owner)
         graph = validate(parse_workflow(dict(task.prompt)), self.setup.nodes, services, task.targets or None)
         made = plan(graph, services)
@@ -109,9 +109,9 @@ class Runner:
         )
         with self._lock:
             self._tickets[task.job_id] = ticket
-            is_cancelled = task.job_id in self._cancelled
-        if is_cancelled:
-            self._scheduler.cancel(ticket)
+            is_to_stop = task.job_id in self._to_stop
+        if is_to_stop:
+            self._scheduler.withdraw(ticket)
         return ticket.wait()
 
     def _send_all(self) -> None:

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution.cache.memory import MemoryCache
-from sigmagraph.engine.execution.cache.store import Store
+from sigmagraph.engine.execution.cache.result_store import ResultStore
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
 
-__all__ = ["Finished", "Listener", "Picture", "Setup", "Task", "Worker", "load_factory"]
+__all__ = ["Finished", "JobAttempt", "Listener", "Picture", "Setup", "Worker", "load_factory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Setup:
 
     nodes: Mapping[str, Node]
     services: Callable[[str], Services | None] = lambda owner: None
-    cache: MemoryCache | Store = field(default_factory=MemoryCache)
+    cache: MemoryCache | ResultStore = field(default_factory=MemoryCache)
     encode_preview: Callable[[Any], Picture | None] = lambda value: None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
     host_threads: int = 4
@@ -51,7 +51,7 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class JobAttempt:
     """One attempt of one job."""
 
     job_id: str
@@ -106,10 +106,10 @@ class Worker(Protocol):
     def start(self, listener: Listener) -> None:
         """Begin to start; `is_ready` follows."""
 
-    def run(self, task: Task) -> None:
+    def run(self, task: JobAttempt) -> None:
         """Take a task; `has_finished` or `is_lost` follows, once."""
 
-    def cancel(self, job_id: str) -> None:
+    def stop_job(self, job_id: str) -> None:
         """Stop a task at its next step; nothing happens if it is not here."""
 
     async def ask(self, question: str, values: Mapping[str, Any], timeout_s: float) -> Any:

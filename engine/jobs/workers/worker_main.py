@@ -20,7 +20,7 @@ from sigmagraph.engine.jobs.job import LOCAL, Failure, State
 from sigmagraph.engine.jobs.records import encode, plain
 from sigmagraph.engine.jobs.workers.ipc import Channel
 from sigmagraph.engine.jobs.workers.runner import Runner
-from sigmagraph.engine.jobs.workers.worker import Finished, Picture, Task, load_factory
+from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Picture, load_factory
 
 __all__ = ["main"]
 
@@ -43,9 +43,9 @@ class Child:
             message, _ = frame
             match message["do"]:
                 case "run":
-                    self._tasks.submit(self._run, Task(**message["task"]))
-                case "cancel":
-                    self._runner.cancel(message["job_id"])
+                    self._tasks.submit(self._run, JobAttempt(**message["task"]))
+                case "stop_job":
+                    self._runner.stop_job(message["job_id"])
                 case "ask":
                     self._questions.submit(self._answer, message)
                 case "stop":
@@ -58,7 +58,7 @@ class Child:
             if job_ids:
                 self._channel.send({"say": "waiting", "job_ids": job_ids})
 
-    def _run(self, task: Task) -> None:
+    def _run(self, task: JobAttempt) -> None:
         def tell(body: Body, picture: Picture | None) -> None:
             name, values = encode(body)
             about = {"content_type": picture.content_type, "meta": plain(picture.meta)} if picture else None

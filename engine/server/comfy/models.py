@@ -13,7 +13,7 @@ from PIL import Image
 
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.server import pictures
-from sigmagraph.engine.server.context import SETTINGS, Places, folders, reply
+from sigmagraph.engine.server.context import SETTINGS, OwnerFolders, folders, reply
 from sigmagraph.engine.server.files import Outside, resolve
 
 __all__ = [
@@ -104,7 +104,7 @@ def _file(request: web.Request, name: str) -> Path:
     return path
 
 
-def _locate(places: Places, folder: str, name: str) -> Path | None:
+def _locate(places: OwnerFolders, folder: str, name: str) -> Path | None:
     for directory in places.directories(folder):
         try:
             path = resolve(directory, name)
@@ -115,7 +115,7 @@ def _locate(places: Places, folder: str, name: str) -> Path | None:
     return None
 
 
-def _entry(places: Places, folder: str, name: str) -> dict[str, Any]:
+def _entry(places: OwnerFolders, folder: str, name: str) -> dict[str, Any]:
     path = _locate(places, folder, name)
     facts = path.stat() if path is not None else None
     numbers = {"modified": 0.0, "created": 0.0, "size": 0}

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.node import Node
-from sigmagraph.engine.server.context import JOBS, Places, folders, reply
+from sigmagraph.engine.server.context import JOBS, OwnerFolders, folders, reply
 
 __all__ = ["all_info", "declarations", "one_info"]
 
@@ -68,7 +68,7 @@ def _stand_in(name: str) -> dict[str, Any]:
     }
 
 
-def _described(nodes: Mapping[str, Node], names: Iterable[str], places: Places) -> dict[str, Any]:
+def _described(nodes: Mapping[str, Node], names: Iterable[str], places: OwnerFolders) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in names:
         try:

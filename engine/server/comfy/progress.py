@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Progress"]
+__all__ = ["DrawnProgress"]
 
 SHOWN_IN_FULL = 16  # up to here every message repeats every started node; beyond, what runs and what just changed
 
 
 @dataclass
-class Progress:
+class DrawnProgress:
     """The started nodes of one job.
 
     ComfyUI repeats every started node in each message, so that a graph of n nodes costs n squared: 98 MB for 1,000.

@@ -25,7 +25,7 @@ SECRETS = frozenset({"auth_token_comfy_org", "api_key_comfy_org"})
 LONGEST_ID = 200
 
 
-class Refused(Exception):
+class PromptRefused(Exception):
     """The body cannot be a prompt; carries the answer."""
 
     def __init__(self, kind: str, message: str, details: str = "") -> None:
@@ -46,7 +46,7 @@ async def submit(request: web.Request) -> web.Response:
     try:
         body = await prompt_body(request)
         submission = _submission(body, request, await request.read())
-    except Refused as refused:
+    except PromptRefused as refused:
         return reply(refused.body, 400)
     hub.expect(submission.job_id, str(submission.meta["client_id"] or "") or None)
     is_accepted = False
@@ -73,7 +73,7 @@ def shown_number(accepted: Accepted) -> float:
 
 def _submission(body: Any, request: web.Request, raw: bytes) -> Submission:
     if not isinstance(body, dict) or "prompt" not in body:
-        raise Refused("no_prompt", "No prompt provided", "No prompt provided")
+        raise PromptRefused("no_prompt", "No prompt provided", "No prompt provided")
     workflow = _workflow(body["prompt"], request.app[SETTINGS].max_nodes)
     extra = body.get("extra_data")
     extra_data = {name: value for name, value in _mapping(extra).items() if name not in SECRETS}
@@ -105,14 +105,16 @@ def _workflow(prompt: Any, max_nodes: int) -> Workflow:
     if prompt == []:  # what a page with an empty canvas may send
         prompt = {}
     if isinstance(prompt, Mapping) and len(prompt) > max_nodes:
-        raise Refused("invalid_prompt", f"the prompt has {len(prompt)} nodes; this server takes at most {max_nodes}")
+        raise PromptRefused(
+            "invalid_prompt", f"the prompt has {len(prompt)} nodes; this server takes at most {max_nodes}"
+        )
     if isinstance(prompt, str):
         message = "the prompt is a text, and no stored workflow has that name; expected an object of nodes"
-        raise Refused("invalid_prompt", message, message)
+        raise PromptRefused("invalid_prompt", message, message)
     try:
         return parse_workflow({"prompt": prompt}) if prompt else Workflow({})
     except BadDocument as bad:
-        raise Refused("invalid_prompt", str(bad), str(bad)) from bad
+        raise PromptRefused("invalid_prompt", str(bad), str(bad)) from bad
 
 
 def _job_id(value: Any) -> str:
@@ -120,7 +122,7 @@ def _job_id(value: Any) -> str:
     if value is None:
         return str(uuid.uuid4())
     if not isinstance(value, str) or not value or len(value) > LONGEST_ID or not value.isprintable():
-        raise Refused("invalid_prompt_id", f"prompt_id must be a text of 1 to {LONGEST_ID} printable characters")
+        raise PromptRefused("invalid_prompt_id", f"prompt_id must be a text of 1 to {LONGEST_ID} printable characters")
     return value
 
 
@@ -132,7 +134,7 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise Refused("invalid_prompt", f"number must be a number, not {str(value)[:40]!r}")
+        raise PromptRefused("invalid_prompt", f"number must be a number, not {str(value)[:40]!r}")
     return number
 
 

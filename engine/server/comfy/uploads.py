@@ -16,7 +16,7 @@ from sigmagraph.engine.errors import BadDocument, EngineError
 from sigmagraph.engine.graph.document import parse_json
 from sigmagraph.engine.server import pictures
 from sigmagraph.engine.server.comfy.view import folder_of, named
-from sigmagraph.engine.server.context import SETTINGS, Places, empty, folders, form_body, reply
+from sigmagraph.engine.server.context import SETTINGS, OwnerFolders, empty, folders, form_body, reply
 from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.writing import make_folder, write_file, write_new
 
@@ -56,7 +56,7 @@ async def _form(request: web.Request) -> Form:
     return await form_body(request)
 
 
-def _keep(form: Form, places: Places, filename: str, data: bytes) -> web.Response:
+def _keep(form: Form, places: OwnerFolders, filename: str, data: bytes) -> web.Response:
     """Write the file under its name, or under a free one where another file has it."""
     kind, subfolder = _text(form, "type") or "input", _text(form, "subfolder")
     try:
@@ -90,7 +90,7 @@ def _relative(folder: Path, root: Path) -> str:
     return "" if text == "." else text
 
 
-def _original(form: Form, places: Places) -> Path:
+def _original(form: Form, places: OwnerFolders) -> Path:
     """The file `original_ref` names; 400 where it is missing, outside, or not described."""
     try:
         reference = parse_json(_text(form, "original_ref"))

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from sigmagraph.engine.server import pictures
-from sigmagraph.engine.server.context import SETTINGS, Places, folders
+from sigmagraph.engine.server.context import SETTINGS, OwnerFolders, folders
 from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.server.static import content_type
 
@@ -34,7 +34,7 @@ async def view(request: web.Request) -> web.StreamResponse:
     return _file(path, request.headers.get("Sec-Fetch-Dest") == "image")
 
 
-def folder_of(places: Places, kind: str) -> Path:
+def folder_of(places: OwnerFolders, kind: str) -> Path:
     """The folder a `type` names; 400 for any other word."""
     if kind not in PLACES:
         raise web.HTTPBadRequest

@@ -10,14 +10,14 @@ from typing import Any, Literal
 from sigmagraph.engine.execution import events as run
 from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import Failure
-from sigmagraph.engine.server.comfy.progress import Progress
+from sigmagraph.engine.server.comfy.progress import DrawnProgress
 from sigmagraph.engine.server.context import compact
 
 __all__ = [
     "Audience",
     "Message",
     "Narrator",
-    "Picture",
+    "PictureFrame",
     "Sent",
     "as_failed_run",
     "changes_count",
@@ -53,7 +53,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PictureFrame:
     """A preview: with metadata for clients that said they read it, bare for the others."""
 
     content_type: str
@@ -70,7 +70,7 @@ class Picture:
         return struct.pack(">II", 1, IMAGE_FORMATS.get(self.content_type, 1)) + self.data
 
 
-Sent = Message | Picture
+Sent = Message | PictureFrame
 
 
 def status(remaining: int, sid: str | None = None) -> Message:
@@ -120,13 +120,13 @@ class Narrator:
     job_id: str
     owner: str
     client_id: str | None
-    progress: Progress = field(init=False)
+    progress: DrawnProgress = field(init=False)
     has_begun: bool = False
     has_failed: bool = False
     early: list[Preview] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.progress = Progress(self.job_id)
+        self.progress = DrawnProgress(self.job_id)
 
     def tell(self, event: JobEvent) -> list[Sent]:
         """The messages of one event; `status` is the hub's to add."""
@@ -135,7 +135,7 @@ class Narrator:
     def show(self, preview: Preview) -> list[Sent]:
         """A preview as the binary message it becomes."""
         meta = {"node_id": preview.node_id, "prompt_id": self.job_id, **self.progress.place(preview.node_id)}
-        return [Picture(preview.content_type, preview.data, meta, is_result=bool(preview.meta.get("is_result")))]
+        return [PictureFrame(preview.content_type, preview.data, meta, is_result=bool(preview.meta.get("is_result")))]
 
     @singledispatchmethod
     def _tell(self, body: object, at: float) -> Iterator[Sent]:
@@ -145,7 +145,7 @@ class Narrator:
 
     @_tell.register
     def _(self, body: Started, at: float) -> Iterator[Sent]:
-        self.progress, self.has_begun = Progress(self.job_id), True
+        self.progress, self.has_begun = DrawnProgress(self.job_id), True
         yield Message("execution_start", {"prompt_id": self.job_id, "timestamp": _ms(at)})
 
     @_tell.register

@@ -15,7 +15,7 @@ from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.guard import endpoint_of, take_token
 from sigmagraph.engine.server.endpoints.refusal import Refused
 from sigmagraph.engine.server.endpoints.replies import finished
-from sigmagraph.engine.server.endpoints.request_headers import read_wishes
+from sigmagraph.engine.server.endpoints.request_headers import read_headers
 from sigmagraph.engine.server.endpoints.translation import translated
 from sigmagraph.engine.server.endpoints.values import InvalidValues, Values, read_values
 
@@ -82,8 +82,8 @@ async def _accept(request: web.Request, endpoint: Endpoint) -> Job:
     raw = await _body(request)
     jobs, owner = request.app[JOBS], request[CALLER].owner
     allowed = endpoint.allowed(await jobs.nodes(), request.app[FOLDERS](owner))
-    wishes = read_wishes(request, endpoint.slug, raw)
-    values = read_values(endpoint, _parsed(raw), allowed, wishes.faults)
+    headers = read_headers(request, endpoint.slug, raw)
+    values = read_values(endpoint, _parsed(raw), allowed, headers.faults)
     request_id = str(uuid.uuid4())
     submission = Submission(
         workflow=endpoint.bind(values.all, request_id),
@@ -95,8 +95,8 @@ async def _accept(request: web.Request, endpoint: Endpoint) -> Job:
         cost=0 if owner == LOCAL else values.cost(),
         expires_s=endpoint.manifest.expires_s,
         keep_s=max(request.app[PUBLISHED].file_s, request.app[PUBLISHED].record_s),
-        idempotency=wishes.idempotency,
-        webhook=wishes.webhook,
+        idempotency=headers.idempotency,
+        webhook=headers.webhook,
         shows=endpoint.reply_node,
     )
     try:

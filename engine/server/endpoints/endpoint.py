@@ -11,7 +11,7 @@ from sigmagraph.engine.graph.node import MISSING, Input, Node, Services
 from sigmagraph.engine.graph.workflow import Link, Workflow
 from sigmagraph.engine.server.endpoints.manifest import BadEndpoint, Manifest, Scalar, read_manifest
 
-__all__ = ["FOLDER", "Endpoint", "Socket", "declaration_problems", "load_endpoint", "load_endpoints"]
+__all__ = ["FOLDER", "Endpoint", "NodeInput", "declaration_problems", "load_endpoint", "load_endpoints"]
 
 PREFIX = "filename_prefix"
 FOLDER = "published"
@@ -25,7 +25,7 @@ WIRES: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Socket:
+class NodeInput:
     """One input of one node of the graph."""
 
     node_id: str
@@ -40,8 +40,8 @@ class Endpoint:
     manifest: Manifest
     workflow: Workflow
     reply_node: str
-    sockets: Mapping[str, Sequence[Socket]]
-    choices: Mapping[str, Socket] = field(default_factory=dict)
+    sockets: Mapping[str, Sequence[NodeInput]]
+    choices: Mapping[str, NodeInput] = field(default_factory=dict)
     pixel_scale: float = 1.0
 
     @property
@@ -61,7 +61,7 @@ class Endpoint:
 
     def parameter_at(self, node_id: str | None, input_name: str | None) -> str | None:
         """The parameter that is bound to a node's input."""
-        place = Socket(node_id or "", input_name or "")
+        place = NodeInput(node_id or "", input_name or "")
         return next((name for name, sockets in self.sockets.items() if place in sockets), None)
 
     def allowed(self, nodes: Mapping[str, Node], services: Services | None) -> dict[str, list[Scalar]]:
@@ -76,7 +76,7 @@ class Endpoint:
                 found[name] = listed
         return found
 
-    def _declared(self, socket: Socket, nodes: Mapping[str, Node]) -> Input | None:
+    def _declared(self, socket: NodeInput, nodes: Mapping[str, Node]) -> Input | None:
         node = nodes.get(self.workflow.nodes[socket.node_id].class_type)
         return node.declared.get(socket.input) if node is not None else None
 
@@ -99,8 +99,8 @@ def load_endpoint(path: Path, *, is_demo: bool = False) -> Endpoint:
     workflow = _graph(path, demo.graph if demo else manifest.graph, "demo.graph" if demo else "graph")
     problems: list[str] = []
     reply_node = _node(workflow, manifest.reply.images, "reply.images", problems)
-    sockets: dict[str, list[Socket]] = {}
-    choices: dict[str, Socket] = {}
+    sockets: dict[str, list[NodeInput]] = {}
+    choices: dict[str, NodeInput] = {}
     for name, parameter in manifest.parameters.items():
         place = f"parameters.{name}"
         found = [_socket(workflow, bind, f"{place}.binds", problems) for bind in parameter.binds]
@@ -133,7 +133,7 @@ def declaration_problems(endpoint: Endpoint, nodes: Mapping[str, Node]) -> list[
     return problems
 
 
-def _strangers(endpoint: Endpoint, name: str, node: Node | None, socket: Socket) -> list[str]:
+def _strangers(endpoint: Endpoint, name: str, node: Node | None, socket: NodeInput) -> list[str]:
     """Values written in the manifest that a node's list does not have; lists of files are another machine's matter."""
     declared = node.declared.get(socket.input) if node is not None else None
     listed = declared.allowed(None) if declared is not None and declared.file is None else None
@@ -155,7 +155,7 @@ def _near(value: Scalar, known: Sequence[Any]) -> str:
     return suggestion(value, [each for each in known if isinstance(each, str)]) if isinstance(value, str) else ""
 
 
-def _misfit(endpoint: Endpoint, name: str, socket: Socket, node: Node) -> list[str]:
+def _misfit(endpoint: Endpoint, name: str, socket: NodeInput, node: Node) -> list[str]:
     parameter = endpoint.manifest.parameters[name]
     place = f"parameters.{name}.binds: node {socket.node_id} ({node.class_type})"
     declared = node.declared.get(socket.input)
@@ -195,7 +195,7 @@ def _node(workflow: Workflow, title: str, place: str, problems: list[str]) -> st
     return None
 
 
-def _socket(workflow: Workflow, bind: str, place: str, problems: list[str]) -> Socket | None:
+def _socket(workflow: Workflow, bind: str, place: str, problems: list[str]) -> NodeInput | None:
     title, dot, name = bind.rpartition(".")
     if not dot or not title or not name:
         problems.append(f"{place}: {bind!r}; expected 'TITLE.INPUT'")
@@ -211,4 +211,4 @@ def _socket(workflow: Workflow, bind: str, place: str, problems: list[str]) -> S
         near = suggestion(name, written.inputs)
         problems.append(f"{place}: node {node_id} ({written.class_type}) has no input {name!r} in the graph{near}")
         return None
-    return Socket(node_id, name)
+    return NodeInput(node_id, name)

@@ -10,7 +10,7 @@ Wish = Literal["image", "json"] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class MediaRange:
     """One media range of the header, with its weight and place."""
 
     kind: str
@@ -37,12 +37,12 @@ def wish(accept: str) -> Wish:
     return None
 
 
-def _ranges(accept: str) -> Sequence[Range]:
+def _ranges(accept: str) -> Sequence[MediaRange]:
     found = []
     for place, part in enumerate(accept.split(",")):
         kind, *parameters = (each.strip() for each in part.split(";"))
         weights = [each[2:] for each in parameters if each.startswith("q=")]
-        found.append(Range(kind.lower(), _weight(weights), place))
+        found.append(MediaRange(kind.lower(), _weight(weights), place))
     return found
 
 
@@ -53,7 +53,7 @@ def _weight(written: list[str]) -> float:
         return 1.0
 
 
-def _first(ranges: Sequence[Range], kind: str) -> Range | None:
+def _first(ranges: Sequence[MediaRange], kind: str) -> MediaRange | None:
     """The range of that kind with the most weight, the first of equals."""
     matching = [each for each in ranges if each.kind.startswith(kind)]
     return max(matching, key=lambda each: (each.weight, -each.place), default=None)

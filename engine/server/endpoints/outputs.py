@@ -11,7 +11,7 @@ from typing import Any
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.png import is_png
 from sigmagraph.engine.jobs.job import Job
-from sigmagraph.engine.server.context import Places
+from sigmagraph.engine.server.context import OwnerFolders
 from sigmagraph.engine.server.files import resolve
 from sigmagraph.engine.server.pictures import opened
 
@@ -30,7 +30,7 @@ class Gone(EngineError):
         super().__init__(message)
 
 
-def files_of(job: Job, places: Places) -> list[Path]:
+def files_of(job: Job, places: OwnerFolders) -> list[Path]:
     """The files of the reply node, in batch order, whether they are still there or not."""
     if job.outcome is None:
         return []
@@ -39,7 +39,7 @@ def files_of(job: Job, places: Places) -> list[Path]:
     return [resolve(roots[str(each["type"])], str(each["subfolder"]), str(each["filename"])) for each in shown]
 
 
-def pictures_of(job: Job, places: Places) -> list[Path]:
+def pictures_of(job: Job, places: OwnerFolders) -> list[Path]:
     """The same files, all of them there; raises `Gone`."""
     paths = files_of(job, places)
     if not all(path.is_file() for path in paths):

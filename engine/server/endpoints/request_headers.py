@@ -10,14 +10,14 @@ from aiohttp import web
 from sigmagraph.engine.jobs.job import Idempotency, Webhook
 from sigmagraph.engine.server.endpoints.values import Fault, printable
 
-__all__ = ["HEADERS", "Wishes", "read_wishes"]
+__all__ = ["HEADERS", "RequestHeaders", "read_headers"]
 
 KEY, URL, SECRET = "Idempotency-Key", "X-Webhook-Url", "X-Webhook-Secret"
 LONGEST_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class HeaderRule:
     """One header that may be sent; the pattern is what the server checks and what the OpenAPI document says."""
 
     name: str
@@ -41,17 +41,17 @@ class Header:
 
 TEXT = r"^[!-~]([ -~]*[!-~])?$"
 ADDRESS = r"^https?://[!-~]+$"
-WISHES = (
-    Header(KEY, "the same key and body make one request, however often sent", "printable ASCII", TEXT),
-    Header(URL, "where the end is told, by a POST", "an http or https address", ADDRESS, 2048),
-    Header(SECRET, "signs what is told: HMAC-SHA256, in Webhook-Signature", "printable ASCII", TEXT),
+RULES = (
+    HeaderRule(KEY, "the same key and body make one request, however often sent", "printable ASCII", TEXT),
+    HeaderRule(URL, "where the end is told, by a POST", "an http or https address", ADDRESS, 2048),
+    HeaderRule(SECRET, "signs what is told: HMAC-SHA256, in Webhook-Signature", "printable ASCII", TEXT),
 )
-HEADERS = tuple(each.parameter() for each in WISHES)
+HEADERS = tuple(each.parameter() for each in RULES)
 """OpenAPI parameters of every call that submits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RequestHeaders:
     """What the headers asked for, or what is wrong with them."""
 
     idempotency: Idempotency | None = None
@@ -59,11 +59,11 @@ class Wishes:
     faults: Sequence[Fault] = ()
 
 
-def read_wishes(request: web.Request, slug: str, body: bytes) -> Wishes:
+def read_headers(request: web.Request, slug: str, body: bytes) -> RequestHeaders:
     """The headers of a call; an idempotency key that comes again for another endpoint is a conflict."""
-    faults = [fault for each in WISHES if (fault := each.fault(request.headers.get(each.name))) is not None]
+    faults = [fault for each in RULES if (fault := each.fault(request.headers.get(each.name))) is not None]
     if faults:
-        return Wishes(faults=faults)
+        return RequestHeaders(faults=faults)
     key, url = request.headers.get(KEY), request.headers.get(URL)
     idempotency = Idempotency.of(key, slug.encode() + b"\n" + body) if key is not None else None
-    return Wishes(idempotency, Webhook(url, request.headers.get(SECRET, "")) if url is not None else None)
+    return RequestHeaders(idempotency, Webhook(url, request.headers.get(SECRET, "")) if url is not None else None)

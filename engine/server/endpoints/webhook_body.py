@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.server.context import Places
+from sigmagraph.engine.server.context import OwnerFolders
 from sigmagraph.engine.server.endpoints import outputs, wire
 from sigmagraph.engine.server.endpoints.context import Published
 
 __all__ = ["teller"]
 
 
-def teller(published: Published, folders: Callable[[str], Places]) -> Callable[[Job], dict[str, Any]]:
+def teller(published: Published, folders: Callable[[str], OwnerFolders]) -> Callable[[Job], dict[str, Any]]:
     """A function that puts an ended request into this protocol's words; what is left of credits is not told."""
 
     def body(job: Job) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.workers.worker import Setup
-from sigmagraph.engine.server.app import Parts, make_app
+from sigmagraph.engine.server.app import ServerParts, make_app
 from sigmagraph.engine.server.endpoints.accounts import StoredAccounts
 from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint, load_endpoints
@@ -62,9 +62,11 @@ class Keys(StoredKeys):
         self._asked_at = float("-inf")
 
 
-def parts_of(home: Path, jobs: JobService, folders: Any, endpoints: Mapping[str, Endpoint], **rules: Any) -> Parts:
+def parts_of(
+    home: Path, jobs: JobService, folders: Any, endpoints: Mapping[str, Endpoint], **rules: Any
+) -> ServerParts:
     keys = Keys(jobs.accounts)
-    parts = Parts(jobs, folders, keys, Settings(home=home), home / "user", ROOT / "workflows", warms_up=False)
+    parts = ServerParts(jobs, folders, keys, Settings(home=home), home / "user", ROOT / "workflows", warms_up=False)
     rules = {"output_dirs": partial(output_dirs, home / "output"), **rules}
     parts.published = Published(endpoints, StoredAccounts(jobs.accounts, keys), b"secret", **rules)
     return parts

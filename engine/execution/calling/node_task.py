@@ -11,9 +11,9 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from sigmagraph.engine.errors import Cancelled, OutOfMemory
-from sigmagraph.engine.execution.calls import Pending
-from sigmagraph.engine.execution.context import CURRENT, CallContext
-from sigmagraph.engine.execution.instances import Instances
+from sigmagraph.engine.execution.calling.calls import Pending
+from sigmagraph.engine.execution.calling.context import CURRENT, CallContext
+from sigmagraph.engine.execution.calling.instances import Instances
 from sigmagraph.engine.execution.run import Run
 from sigmagraph.engine.execution.vertex import Needs, Vertex, Work, work
 from sigmagraph.engine.graph.results import Joinable, Progress, Row
@@ -22,7 +22,7 @@ ENOUGH_SAMPLES = 3
 Around = Callable[[], AbstractContextManager[Any]]
 
 
-class Task:
+class NodeTask:
     """The work of one node. `step` goes on to its next report, wait or end; `outcome` is there once it ended."""
 
     def __init__(
@@ -30,12 +30,12 @@ class Task:
         run: Run,
         vertex: Vertex,
         instances: Instances,
-        is_cancelled: Callable[[], bool],
+        should_stop: Callable[[], bool],
         report: Callable[[Progress], None],
         clock: Callable[[], float] = time.perf_counter,
         gathers: bool = False,
     ) -> None:
-        self.run, self.vertex, self.is_cancelled, self.report = run, vertex, is_cancelled, report
+        self.run, self.vertex, self.should_stop, self.report = run, vertex, should_stop, report
         self.arguments = run.arguments(vertex)
         self.seconds = 0.0
         self.pace_s = float("inf")
@@ -48,7 +48,7 @@ class Task:
         self.gathers = gathers
         self._answers: list[Any] = []
         self.outcome: list[Row] | Needs | BaseException | None = None
-        self._context = CallContext(vertex.id, report, is_cancelled)
+        self._context = CallContext(vertex.id, report, should_stop)
         self._instances = instances
         self._clock = clock
         self._steps: Work | None = None
@@ -101,7 +101,7 @@ class Task:
             instance = self._instances.of(self.vertex.id, node)
             hidden = self.run.hidden.of(self.vertex)
             self._steps = work(node, instance, self.arguments, hidden, self._context)
-        elif self.is_cancelled():
+        elif self.should_stop():
             return self._steps.throw(Cancelled(f"stopped on request in node {self.vertex.id}"))
         return self._go_on(self._answers.pop() if self._answers else None)
 

@@ -22,7 +22,7 @@ class Found:
     source: Source
 
 
-class Store:
+class ResultStore:
     """Two tiers and the computations in flight. Safe to use from several threads, and shared by concurrent runs."""
 
     def __init__(self, memory: MemoryCache | None = None, disk: DiskTier | None = None) -> None:
@@ -106,6 +106,6 @@ class Store:
             self.disk.close()
 
 
-def as_store(cache: "MemoryCache | Store | None") -> Store:
+def as_store(cache: "MemoryCache | ResultStore | None") -> ResultStore:
     """A store round a memory cache; a store itself; a fresh one."""
-    return cache if isinstance(cache, Store) else Store(cache)
+    return cache if isinstance(cache, ResultStore) else ResultStore(cache)

@@ -5,7 +5,7 @@ Guesses serve the order of turns alone: a wrong one delays a job, and changes no
 
 from collections.abc import Mapping
 
-from sigmagraph.engine.execution.task import Task
+from sigmagraph.engine.execution.calling.node_task import NodeTask
 
 FORGETTING = 1.01
 FRESH = 0.5  # weight of the newest measurement
@@ -27,13 +27,13 @@ class Forecast:
         known = self._seconds
         return sum(number * known[kind] for kind, number in kinds.items() if kind in known)
 
-    def learn_pace(self, task: Task) -> None:
+    def learn_pace(self, task: NodeTask) -> None:
         """The usual pace of a class: the fastest seen, forgotten slowly."""
         kind = task.vertex.node.class_type
         if task.pace_s < float("inf"):
             self._paces[kind] = min(task.pace_s, FORGETTING * self._paces.get(kind, float("inf")))
 
-    def learn_whole(self, task: Task) -> None:
+    def learn_whole(self, task: NodeTask) -> None:
         """A node is done: how long it took, where it reports no progress from which to tell beforehand."""
         kind = task.vertex.node.class_type
         if task.progress is None:

@@ -12,8 +12,8 @@ import pytest
 from sigmagraph.engine.errors import NodeFailed
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.execution.scheduler import Scheduler
-from sigmagraph.engine.execution.ticket import Ticket
+from sigmagraph.engine.execution.lanes.scheduler import Scheduler
+from sigmagraph.engine.execution.lanes.ticket import Ticket
 from sigmagraph.engine.graph.node import Node, Progress, node
 from sigmagraph.engine.graph.plan import Plan, plan
 from sigmagraph.engine.graph.results import Joinable
@@ -157,7 +157,7 @@ def test_a_cancelled_job_leaves_the_calls_of_the_others() -> None:
     stays, goes = (scheduler.submit(each) for each in plans)
     while bench.order.count("goes") < 5:
         threading.Event().wait(0.001)
-    scheduler.cancel(goes)
+    scheduler.withdraw(goes)
     assert goes.wait(20).is_cancelled
     assert shown(stays) == alone
     scheduler.close()

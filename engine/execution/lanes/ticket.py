@@ -6,11 +6,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from sigmagraph.engine.execution.forecast import Forecast
-from sigmagraph.engine.execution.policy import Claimant
+from sigmagraph.engine.execution.calling.node_task import NodeTask
+from sigmagraph.engine.execution.lanes.forecast import Forecast
+from sigmagraph.engine.execution.lanes.policy import Claimant
 from sigmagraph.engine.execution.result import RunResult
 from sigmagraph.engine.execution.run import Run
-from sigmagraph.engine.execution.task import Task
 from sigmagraph.engine.graph.node import Lane
 
 
@@ -27,11 +27,11 @@ class Ticket:
     run: Run
     priority: int
     arrival: int
-    is_cancelled: bool = False
-    device_task: Task | None = None
-    active: set[Task] = field(default_factory=set)
-    waiting: dict["Future[list[Any]]", Task] = field(default_factory=dict)
-    resumed: list[Task] = field(default_factory=list)
+    is_withdrawn: bool = False
+    device_task: NodeTask | None = None
+    active: set[NodeTask] = field(default_factory=set)
+    waiting: dict["Future[list[Any]]", NodeTask] = field(default_factory=dict)
+    resumed: list[NodeTask] = field(default_factory=list)
     arrived_s: float = 0.0
     ahead: Counter[str] = field(default_factory=Counter)
     spent_s: float = 0.0
@@ -45,8 +45,8 @@ class Ticket:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether its nodes should stop: it was cancelled, or one of them failed."""
-        return self.is_cancelled or self.run.is_over
+        """Whether its nodes should stop: it was withdrawn, or one of them failed."""
+        return self.is_withdrawn or self.run.is_over
 
     @property
     def order(self) -> tuple[int, int]:
@@ -70,7 +70,7 @@ class Ticket:
             or self.run.peek("device") is not None
         )
 
-    def take_resumed(self, lane: Lane) -> Task | None:
+    def take_resumed(self, lane: Lane) -> NodeTask | None:
         """A task whose wait is over and that goes on in this lane."""
         task = next((each for each in self.resumed if each.vertex.node.lane == lane), None)
         if task is not None:
@@ -92,14 +92,14 @@ class Ticket:
         """Count the device nodes that are needed; the run has just begun."""
         self.ahead = Counter(self.run.needed("device"))
 
-    def begun(self, task: Task) -> None:
+    def begun(self, task: NodeTask) -> None:
         """A device node begins: it is no longer ahead. Those that an expansion added were never counted."""
         self.device_task, kind = task, task.vertex.node.class_type
         self.ahead[kind] -= 1
         if self.ahead[kind] <= 0:
             del self.ahead[kind]
 
-    def ended(self, task: Task) -> None:
+    def ended(self, task: NodeTask) -> None:
         """A task is over, or was given up."""
         self.active.discard(task)
         if self.device_task is task:

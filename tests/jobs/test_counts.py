@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sigmagraph.engine.jobs.counts import Tally
+from sigmagraph.engine.jobs.counts import JobCounts
 from sigmagraph.engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.protocol import Counts
@@ -21,7 +21,7 @@ NEXT: dict[str, list[tuple[str, Body]]] = {
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=60))
 def test_the_tally_follows_every_legal_course_of_every_job(steps: list[tuple[int, bool]]) -> None:
-    tally, states = Tally(), Counter[str]()
+    tally, states = JobCounts(), Counter[str]()
     where = dict.fromkeys(range(7), "")
     for job, is_second in steps:
         choices = NEXT[where[job]]

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from sigmagraph.engine.execution.task import Around, Task
+from sigmagraph.engine.execution.calling.node_task import Around, NodeTask
 
 log = logging.getLogger(__name__)
 
 
-def answer_together(tasks: Sequence[Task], around: Around, clock: Callable[[], float]) -> None:
+def answer_together(tasks: Sequence[NodeTask], around: Around, clock: Callable[[], float]) -> None:
     """Answer what they ask for, which has one key, and share the time out equally.
 
     Where the call fails nobody is answered: each does its own piece in its next step, so that a piece that cannot be

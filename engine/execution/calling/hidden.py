@@ -12,7 +12,7 @@ from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.graph.workflow import api_node
 
 
-class Family(Protocol):
+class Ancestry(Protocol):
     """The part of a run that knows where nodes came from."""
 
     @property
@@ -26,7 +26,7 @@ class Family(Protocol):
 class DynamicPrompt:
     """The prompt including nodes made at run time, under the names custom nodes call."""
 
-    def __init__(self, original: Callable[[], dict[str, Any]], family: Family) -> None:
+    def __init__(self, original: Callable[[], dict[str, Any]], family: Ancestry) -> None:
         self._original, self._family = original, family
 
     def get_original_prompt(self) -> dict[str, Any]:
@@ -67,7 +67,9 @@ class DynamicPrompt:
 class HiddenValues:
     """Tag -> value, for one run. The prompt is made once, when a node first asks for it."""
 
-    def __init__(self, graph: Graph, services: Services | None, extra_data: Mapping[str, Any], family: Family) -> None:
+    def __init__(
+        self, graph: Graph, services: Services | None, extra_data: Mapping[str, Any], family: Ancestry
+    ) -> None:
         self._graph, self._services, self._extra = graph, services, extra_data
         self._prompt: dict[str, Any] | None = None
         self._family = family

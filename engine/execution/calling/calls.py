@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Generator, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
-from sigmagraph.engine.execution.context import CallContext
+from sigmagraph.engine.execution.calling.context import CallContext
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.results import Blocker, Expansion, Joinable, Progress, Row, UiResult
 

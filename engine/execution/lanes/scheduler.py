@@ -23,16 +23,16 @@ from typing import Any
 
 from sigmagraph.engine.errors import Cancelled
 from sigmagraph.engine.execution import events
-from sigmagraph.engine.execution.batching import answer_together
 from sigmagraph.engine.execution.cache.memory import MemoryCache
-from sigmagraph.engine.execution.cache.store import Store, as_store
-from sigmagraph.engine.execution.forecast import Forecast
-from sigmagraph.engine.execution.instances import Instances
-from sigmagraph.engine.execution.loop import AsyncLoop
-from sigmagraph.engine.execution.policy import first
+from sigmagraph.engine.execution.cache.result_store import ResultStore, as_store
+from sigmagraph.engine.execution.calling.instances import Instances
+from sigmagraph.engine.execution.calling.node_task import Around, NodeTask
+from sigmagraph.engine.execution.lanes.async_loop import AsyncLoop
+from sigmagraph.engine.execution.lanes.batching import answer_together
+from sigmagraph.engine.execution.lanes.forecast import Forecast
+from sigmagraph.engine.execution.lanes.policy import first
+from sigmagraph.engine.execution.lanes.ticket import Ticket
 from sigmagraph.engine.execution.run import Emit, Run
-from sigmagraph.engine.execution.task import Around, Task
-from sigmagraph.engine.execution.ticket import Ticket
 from sigmagraph.engine.execution.vertex import Vertex
 from sigmagraph.engine.graph.node import Lane, Services
 from sigmagraph.engine.graph.plan import Plan
@@ -53,7 +53,7 @@ class Scheduler:
     def __init__(
         self,
         services: Services | None = None,
-        cache: MemoryCache | Store | None = None,
+        cache: MemoryCache | ResultStore | None = None,
         *,
         host_threads: int = 4,
         batch_evaluations: int = 1,
@@ -103,11 +103,11 @@ class Scheduler:
             self._admit()
         return ticket
 
-    def cancel(self, ticket: Ticket) -> None:
+    def withdraw(self, ticket: Ticket) -> None:
         """Stop a job: at once where it waits, else at its next progress report."""
         with self._changed:
-            ticket.is_cancelled = True
-            ticket.run.cancel()
+            ticket.is_withdrawn = True
+            ticket.run.give_up()
             for future in list(ticket.waiting):
                 future.cancel()
             self._unqueue(ticket)
@@ -125,7 +125,7 @@ class Scheduler:
         with self._changed:
             self._is_closing = True
             for ticket in [*self._tickets, *(ticket for _, ticket in self._queue)]:
-                self.cancel(ticket)
+                self.withdraw(ticket)
             self._changed.notify_all()
         for thread in self._lanes:
             thread.join()
@@ -175,7 +175,7 @@ class Scheduler:
         self.store.clear()
         self._free()
 
-    def _take(self, lane: Lane) -> tuple[Ticket, Task] | None:
+    def _take(self, lane: Lane) -> tuple[Ticket, NodeTask] | None:
         """Wait for work; None at the very end."""
         with self._changed:
             self._stepping = set() if lane == "device" else self._stepping
@@ -187,7 +187,7 @@ class Scheduler:
                     return None
                 self._changed.wait(IDLE_S)
 
-    def _next_on_host(self) -> tuple[Ticket, Task] | None:
+    def _next_on_host(self) -> tuple[Ticket, NodeTask] | None:
         for ticket in sorted(self._tickets, key=lambda each: each.order):
             with _guarded(ticket):
                 if (resumed := ticket.take_resumed("host")) is not None:
@@ -198,7 +198,7 @@ class Scheduler:
             self._end_if_over(ticket)
         return None
 
-    def _next_on_device(self) -> tuple[Ticket, Task] | None:
+    def _next_on_device(self) -> tuple[Ticket, NodeTask] | None:
         """The claimant that is first by policy; taking may show that its work is done or somebody's already."""
         while wanting := [ticket for ticket in self._tickets if ticket.wants_device()]:
             ticket = self._first(wanting)
@@ -224,10 +224,10 @@ class Scheduler:
         claims = {each.claim(now, self._forecast): each for each in wanting}
         return claims[first(claims)]
 
-    def _task(self, ticket: Ticket, vertex: Vertex) -> Task:
+    def _task(self, ticket: Ticket, vertex: Vertex) -> NodeTask:
         report = partial(self._report, ticket.run, vertex)
         gathers = self._most_together > 1 and vertex.node.lane == "device"
-        task = Task(ticket.run, vertex, self.instances, lambda: ticket.is_stopping, report, self._clock, gathers)
+        task = NodeTask(ticket.run, vertex, self.instances, lambda: ticket.is_stopping, report, self._clock, gathers)
         task.usual_pace_s = self._forecast.pace_s(vertex.node.class_type)
         ticket.active.add(task)
         return task
@@ -239,7 +239,7 @@ class Scheduler:
 
     # -- after a step --------------------------------------------------------------------------------------------
 
-    def _stepped(self, ticket: Ticket, task: Task) -> None:
+    def _stepped(self, ticket: Ticket, task: NodeTask) -> None:
         """Put the task where it belongs now. Nobody needs to wake up for a step that leaves it where it was."""
         on_device, is_retry = ticket.device_task is task, task.is_out_of_memory and task.vertex.attempts == 0
         if is_retry and not on_device:
@@ -261,7 +261,7 @@ class Scheduler:
                 return
             self._changed.notify_all()
 
-    def _park(self, ticket: Ticket, task: Task) -> None:
+    def _park(self, ticket: Ticket, task: NodeTask) -> None:
         """Wait for async work off the lane."""
         assert task.pending is not None
         if ticket.device_task is task:
@@ -292,7 +292,7 @@ class Scheduler:
                 self._finish(ticket, task)
             self._changed.notify_all()
 
-    def _finish(self, ticket: Ticket, task: Task) -> None:
+    def _finish(self, ticket: Ticket, task: NodeTask) -> None:
         ticket.ended(task)
         task.report_end()
         self._end_if_over(ticket)

@@ -22,7 +22,7 @@ class CallContext:
 
     node_id: str = ""
     report: Callable[[Progress], None] = _nobody
-    is_cancelled: Callable[[], bool] = lambda: False
+    should_stop: Callable[[], bool] = lambda: False
     call_index: int = 0
     graphs: int = 0
 
@@ -33,12 +33,12 @@ class CallContext:
 
     def check(self) -> None:
         """Raise `Cancelled` if the run is to stop."""
-        if self.is_cancelled():
+        if self.should_stop():
             raise Cancelled(f"stopped on request in node {self.node_id}")
 
     async def carry(self, work: Awaitable[Any]) -> Any:
         """The awaitable, in a context of its own call."""
-        CURRENT.set(CallContext(self.node_id, self.report, self.is_cancelled, self.call_index))
+        CURRENT.set(CallContext(self.node_id, self.report, self.should_stop, self.call_index))
         return await work
 
 

@@ -1,4 +1,4 @@
-"""`Store`: the durable half of the service. Each method is one transaction (or one read); its meaning: transitions.py.
+"""`JobStore`: the durable half of the service. Each method is one transaction, or one read; see transitions.py.
 
 The row is on disk when a method returns; events are published in the order of commits.
 """
@@ -20,7 +20,7 @@ from sigmagraph.engine.jobs.store import log, queries, retention, transitions
 from sigmagraph.engine.jobs.store.database import Database, Tx
 from sigmagraph.engine.jobs.store.tables import facts
 
-__all__ = ["Clock", "Store"]
+__all__ = ["Clock", "JobStore"]
 
 Clock = Callable[[], float]
 
@@ -29,7 +29,7 @@ def _nobody(events: Sequence[JobEvent]) -> None:
     """Publish to nobody."""
 
 
-class Store:
+class JobStore:
     """Jobs on disk. `publish` gets every stored event after its commit, on the event loop that opened the store."""
 
     def __init__(
@@ -101,9 +101,11 @@ class Store:
             lambda tx: transitions.lose(tx, job_id, reason, at, max_deaths=max_deaths), is_sure=True
         )
 
-    async def cancel(self, job_id: str, owner: str | None = None) -> Job:
+    async def request_cancel(self, job_id: str, owner: str | None = None) -> Job:
         """End a queued job, mark a running one."""
-        return await self.database.write(partial(transitions.cancel, job_id=job_id, owner=owner, at=self.clock()))
+        return await self.database.write(
+            partial(transitions.request_cancel, job_id=job_id, owner=owner, at=self.clock())
+        )
 
     async def place(
         self, job_id: str, owner: str | None, number: float | None, front: bool, priority: int | None

@@ -1,0 +1,1 @@
+"""Many runs at once: lanes, and who goes next on the device."""
