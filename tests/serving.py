@@ -9,9 +9,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-c", "from sigmagraph.engine.cli.app import main; main()", "serve"]
@@ -23,6 +26,7 @@ class Server:
 
     def __init__(self, home: Path, *options: str) -> None:
         self.home, self.options, self.port = home, options, free_port()
+        self.command: Sequence[str] = COMMAND
         self.process: subprocess.Popen[bytes] | None = None
         (home / "models").mkdir(parents=True, exist_ok=True)
 
@@ -30,13 +34,13 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, path: str = "/ready") -> "Server":
-        """Start, and wait until it answers this path."""
+    def start(self, path: str = "/ready", folder: Path = CHECKOUT, **variables: str) -> "Server":
+        """Start in a folder, and wait until it answers this path."""
         arguments = ["--home", str(self.home), "--port", str(self.port), *self.options]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
         with (self.home / "server.log").open("ab") as log:
-            command = [*COMMAND, *arguments]
-            self.process = subprocess.Popen(command, cwd=CHECKOUT, stderr=log, stdout=log, env=environment)
+            command = [*self.command, *arguments]
+            self.process = subprocess.Popen(command, cwd=folder, stderr=log, stdout=log, env=environment)
         return self.until(path)
 
     def until(self, path: str) -> "Server":
@@ -61,6 +65,13 @@ class Server:
         data = None if body is None else json.dumps(body).encode()
         with urllib.request.urlopen(urllib.request.Request(self.url + path, data)) as response:
             return json.loads(response.read() or b"null")
+
+    def refusal(self, path: str) -> Any:
+        """What a route that refuses answers."""
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            self.json(path)
+        with caught.value as error:
+            return json.loads(error.read())
 
     def ended(self, prompt_id: str) -> Any:
         """The history entry of a job, once it is over."""

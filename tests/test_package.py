@@ -5,14 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sigmagraph
+from tests.serving import CHECKOUT, Server
 
 ALL = sorted(
     module.name
     for module in pkgutil.walk_packages(sigmagraph.__path__, "sigmagraph.")
     if ".migrations" not in module.name and not module.name.endswith("__main__")
 )
-FOREIGN = ("engine", "nodes", "server", "comfy", "folder_paths", "torch", "json", "typing", "aiohttp")
+FOREIGN = ("engine", "nodes", "server", "comfy_execution", "folder_paths", "torch", "json", "typing", "aiohttp")
 
 
 def test_importing_everything_leaves_no_top_level_name_but_ours() -> None:
@@ -29,12 +32,48 @@ print(*sorted(name for name in sys.modules if name.split(".")[0] in ("engine", "
     assert len(ALL) > 300
 
 
-def test_the_command_runs_in_a_folder_of_files_with_the_names_of_modules(tmp_path: Path) -> None:
-    for name in FOREIGN:
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of this folder was imported')")
-    command = Path(sys.executable).with_name("sigmagraph")
-    printed = subprocess.run(
-        [str(command), "nodes", "KSampler"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
+@pytest.mark.parametrize(
+    "command", [[str(Path(sys.executable).with_name("sigmagraph"))], [sys.executable, "-m", "sigmagraph"]]
+)
+def test_the_command_runs_in_a_folder_of_files_with_the_names_of_modules(tmp_path: Path, command: list[str]) -> None:
+    lay_traps(tmp_path)
+    arguments = [*command, "run", str(CHECKOUT / "workflows/txt2img.json"), "--set", "KSampler.steps=1"]
+    printed = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert printed.returncode == 0, printed.stderr
-    assert "latent_image" in printed.stdout
+    assert Path(printed.stdout.split()[-1]).is_file()
+
+
+def test_a_server_and_its_worker_start_in_such_a_folder(tmp_path: Path) -> None:
+    lay_traps(tmp_path)
+    server = Server(tmp_path / "home")
+    server.command = [sys.executable, "-m", "sigmagraph", "serve"]
+    try:
+        assert server.start(folder=tmp_path).json("/ready") == {"status": "ready"}
+    finally:
+        server.stop()
+
+
+def test_a_server_whose_worker_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "torch.py").write_text("raise RuntimeError('driver too old')")
+    server = Server(tmp_path / "home")
+    try:
+        server.start("/health", PYTHONPATH=str(broken))
+        assert server.process is not None
+        why = ""
+        while "driver" not in why:
+            why = server.refusal("/ready")["reason"]
+        assert why == "no worker is ready: cannot start: RuntimeError: driver too old"
+        assert server.process.wait(30) == 1
+        last = (tmp_path / "home/server.log").read_text().strip().splitlines()[-1]
+        assert last.startswith("error: worker did not start, 3 times in a row: cannot start: RuntimeError: driver")
+    finally:
+        server.stop()
+
+
+def lay_traps(folder: Path) -> None:
+    """Files of other projects, each of which ends the process that imports it."""
+    (folder / "comfy").mkdir()
+    for name in (*FOREIGN, "comfy/__init__"):
+        (folder / f"{name}.py").write_text("raise SystemExit('a file of this folder was imported')")

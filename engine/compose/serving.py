@@ -18,7 +18,7 @@ from sigmagraph.engine.compose.aliases import read_aliases
 from sigmagraph.engine.compose.model_paths import extra_folders
 from sigmagraph.engine.compose.owners import folders_of
 from sigmagraph.engine.compose.publishing import published, words
-from sigmagraph.engine.errors import EngineError, MissingFile, WriteFailed
+from sigmagraph.engine.errors import EngineError, MissingFile, WorkerLost, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import DAY_S, JobSettings, ProcessSettings, StoreSettings
@@ -139,12 +139,14 @@ async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines
         parts.frontend, parts.lines = _frontend(settings), lines
         parts.published = published(settings, jobs, keys)
         runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=5.0)
-        await runner.setup()
-        await web.SockSite(runner, listener).start()
-        async with poster(allows_private=settings.private_webhooks) as post:
-            jobs.deliver(post, words(parts.published, folders))
-            await _until_stopped(settings, listener, jobs)
-        await runner.cleanup()
+        try:
+            await runner.setup()
+            await web.SockSite(runner, listener).start()
+            async with poster(allows_private=settings.private_webhooks) as post:
+                jobs.deliver(post, words(parts.published, folders))
+                await _until_stopped(settings, listener, jobs)
+        finally:
+            await runner.cleanup()
     finally:
         await jobs.stop(0.0)
 
@@ -160,7 +162,10 @@ async def check_keys(settings: Settings, jobs: JobService, keys: StoredKeys) -> 
 
 
 async def _until_stopped(settings: Settings, listener: socket.socket, jobs: JobService) -> None:
-    """Say where, wait for a signal, then let the running job finish while HTTP still answers."""
+    """Say where, wait for a signal, then let the running job finish while HTTP still answers.
+
+    Raises `WorkerLost` where no worker can be started: a supervisor hears of it, and nobody waits for nothing.
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
@@ -169,9 +174,13 @@ async def _until_stopped(settings: Settings, listener: socket.socket, jobs: JobS
     LOG.info("listening", extra={"url": url})
     if settings.open:
         loop.run_in_executor(None, webbrowser.open, url)
-    await stopping.wait()
+    stopped, hopeless = asyncio.create_task(stopping.wait()), asyncio.create_task(jobs.until_hopeless())
+    await asyncio.wait((stopped, hopeless), return_when=asyncio.FIRST_COMPLETED)
     for each in (signal.SIGINT, signal.SIGTERM):  # a second signal ends it at once
         loop.remove_signal_handler(each)
+    if hopeless.done():
+        raise WorkerLost(f"{hopeless.result()}; what it printed stands above")
+    hopeless.cancel()
     LOG.info("stopping", extra={"deadline_s": settings.stop_deadline_s})
     await jobs.stop(settings.stop_deadline_s)
 

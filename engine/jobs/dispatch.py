@@ -14,7 +14,7 @@ from typing import Any
 
 from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
 from sigmagraph.engine.jobs.broadcast import Broadcast
-from sigmagraph.engine.jobs.events import Body, Preview
+from sigmagraph.engine.jobs.events import Body, Cause, Preview
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, State
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import End, Running, Said
@@ -55,6 +55,8 @@ class Dispatcher:
         self._open: set[str] = set()  # taken from the queue, and its end or return not in the store so far
         self._suspects: set[str] = set()  # a worker died under them, and they are not over
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._given_up: dict[str, str] = {}  # workers that cannot start, and why
+        self._hopeless = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._keeping: set[asyncio.Task[None]] = set()
 
@@ -119,6 +121,11 @@ class Dispatcher:
             await asyncio.wait_for(self._ready.wait(), timeout_s)
         return any(worker.status().is_ready for worker in self._workers)
 
+    async def until_hopeless(self) -> str:
+        """Wait until every worker has given up starting; the reasons."""
+        await self._hopeless.wait()
+        return "; ".join(self._given_up.values())
+
     async def until_idle(self, timeout_s: float | None, *, with_queue: bool) -> bool:
         """Whether nothing runs (and, with the queue, nothing waits)."""
         try:
@@ -140,11 +147,12 @@ class Dispatcher:
         await asyncio.gather(*(worker.stop() for worker in self._workers))
         await asyncio.sleep(0)  # what a worker said last
         for job_id in list(self._running):
-            self._lose(job_id, STOPPED, is_blamed=False)
+            self._lose(job_id, STOPPED, Cause.SERVER)
 
     # -- from the workers ----------------------------------------------------------------------------------------
 
     def is_ready(self, worker: Worker, nodes: Sequence[Mapping[str, Any]]) -> None:
+        self._given_up.pop(worker.name, None)
         self._told(nodes)
         self._ready.set()
         self.look()
@@ -179,7 +187,7 @@ class Dispatcher:
             return
         finished = running.judged(finished)
         if finished.state is State.CANCELLED and running.told_to_stop_at is None and self.is_stopping:
-            self._lose(job_id, STOPPED, is_blamed=False)
+            self._lose(job_id, STOPPED, Cause.SERVER)
             return
         if self._archive is not None and finished.outcome is not None and finished.state is State.SUCCEEDED:
             self._keeping.add(task := asyncio.create_task(self._keep_and_end(running.job, finished, self._archive)))
@@ -203,13 +211,19 @@ class Dispatcher:
         self._gone(job_id, is_back=False)
         self._post(End(running, finished, self._store.clock()), partial(self._settled, job_id))
 
-    def is_lost(self, worker: Worker, job_ids: Sequence[str], reason: str) -> None:
+    def has_given_up(self, worker: Worker, reason: str) -> None:
+        self._given_up[worker.name] = reason
+        if len(self._given_up) == len(self._workers):
+            self._hopeless.set()
+
+    def is_lost(self, worker: Worker, job_ids: Sequence[str], reason: str, *, is_from_outside: bool) -> None:
         if not any(each.status().is_ready for each in self._workers):
             self._ready.clear()
         for job_id in job_ids:
             if job_id in self._running:
-                self._suspects.add(job_id)
-                self._lose(job_id, reason, is_blamed=True)
+                if not is_from_outside:
+                    self._suspects.add(job_id)
+                self._lose(job_id, reason, Cause.OUTSIDE if is_from_outside else Cause.JOB)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -266,22 +280,20 @@ class Dispatcher:
         light = Job(**{name: getattr(job, name) for name in Job.__slots__ if name != "request"})
         self._running[job.id] = Running(light, worker, self._now(), job.request.shows)
         if worker.free_slots <= 0:  # it died while the row was written
-            self._lose(job.id, f"{worker.name} was gone before it began", is_blamed=False)
+            self._lose(job.id, f"{worker.name} was gone before it began", Cause.SERVER)
             return
         asked = job.request
         worker.run(
             JobAttempt(job.id, job.owner, job.attempt, asked.prompt, asked.targets, asked.extra_data, job.priority)
         )
 
-    def _lose(self, job_id: str, reason: str, *, is_blamed: bool) -> None:
+    def _lose(self, job_id: str, reason: str, cause: Cause) -> None:
         """The attempt is lost; the job waits again once the store says so."""
-        deaths = self._settings.max_deaths if is_blamed else None
+        deaths = self._settings.max_deaths
         at = self._store.clock()
         self._write(self._running[job_id])  # before it is lost
         self._gone(job_id, is_back=True)
-        self._post(
-            lambda tx: transitions.lose(tx, job_id, reason, at, max_deaths=deaths), partial(self._came_back, job_id)
-        )
+        self._post(lambda tx: transitions.lose(tx, job_id, reason, at, cause, deaths), partial(self._came_back, job_id))
 
     def _came_back(self, job_id: str, done: "asyncio.Future[Job]") -> None:
         if done.exception() is None and done.result().state is State.QUEUED:

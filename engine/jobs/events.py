@@ -4,12 +4,13 @@ The log of a job is `Queued`, then per attempt `Started` and the run's events, t
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from sigmagraph.engine.execution import events as run_events
 from sigmagraph.engine.jobs.job import Failure, State
 
-__all__ = ["Body", "Ended", "JobEvent", "Preview", "Queued", "Requeued", "Started", "is_last"]
+__all__ = ["Body", "Cause", "Ended", "JobEvent", "Preview", "Queued", "Requeued", "Started", "is_last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,21 @@ class Started:
     worker: str
 
 
+class Cause(StrEnum):
+    """Why an attempt was lost, as far as the job is concerned."""
+
+    SERVER = "server"  # the server stopped or was killed, and its worker with it
+    OUTSIDE = "outside"  # somebody killed the worker
+    JOB = "job"  # the worker crashed, ran out of memory or hung: perhaps the job's doing
+
+
 @dataclass(frozen=True, slots=True)
 class Requeued:
     """The attempt was lost (worker died, step deadline missed, server stopped); the job waits for the next one."""
 
     attempt: int
     reason: str
+    cause: str = Cause.SERVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,6 +267,10 @@ class JobService:
         ready = [worker for worker in self._workers if worker.status().is_ready]
         await asyncio.gather(*(worker.ask("free", asked, FREE_S) for worker in ready))
 
+    async def until_hopeless(self) -> str:
+        """Wait until no worker can be started; the reason. What runs the service had better end then."""
+        return await self._dispatcher.until_hopeless()
+
     def workers(self) -> Sequence[WorkerStatus]:
         return [worker.status() for worker in self._workers]
 

@@ -47,8 +47,11 @@ async def ready(request: web.Request) -> web.Response:
     jobs, warmth = request.app[JOBS], request.app[WARM]
     if warmth.is_done and jobs.is_accepting and any(worker.is_ready for worker in jobs.workers()):
         return reply({"status": "ready"})
-    problems = [worker.last_error for worker in jobs.workers() if worker.last_error]
+    workers = jobs.workers()
+    problems = [worker.last_error for worker in workers if worker.last_error]
     reason = warmth.reason if not warmth.is_done else "no worker is ready" if jobs.is_accepting else "stopping"
+    if problems and not any(worker.is_ready for worker in workers):
+        reason = f"no worker is ready: {problems[0]}"
     return reply({"status": "not ready", "reason": reason, "workers": problems}, 503)
 
 

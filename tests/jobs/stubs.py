@@ -1,7 +1,6 @@
 """Nodes that do next to nothing, well or badly, and the factory a worker process builds them with."""
 
 import os
-import signal
 import stat
 import time
 from collections.abc import Generator, Mapping
@@ -52,11 +51,11 @@ def fail(*, message: Text = "no") -> str:
 
 @node("Die", category="test")
 def die(*, unless: Text = "") -> str:
-    """Kills its process, unless there is a file of that name; the file is made first."""
+    """Ends its process as a crash does, unless there is a file of that name; the file is made first."""
     if not unless or not Path(unless).exists():
         if unless:
             Path(unless).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(139)
     return "alive"
 
 
@@ -131,6 +130,12 @@ def build(options: Mapping[str, Any]) -> Setup:
     return Setup(
         NODES, cache=MemoryCache(options.get("cache_bytes", 0)), encode_preview=picture, stats=lambda: {"a": 1}
     )
+
+
+def slow(options: Mapping[str, Any]) -> Setup:
+    """A factory that takes its time."""
+    time.sleep(0.5)
+    return build(options)
 
 
 def broken(options: Mapping[str, Any]) -> Setup:

@@ -10,6 +10,7 @@ import pytest
 
 from sigmagraph.engine.errors import BadValue, InsufficientCredits, SpendLimitReached, UnknownKey
 from sigmagraph.engine.jobs.billing.accounts import CREDIT, Accounts
+from sigmagraph.engine.jobs.events import Cause
 from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store.job_store import JobStore
@@ -102,7 +103,7 @@ def test_whatever_does_not_succeed_costs_nothing(run: Runs, store_settings: Stor
                     await store.expire()
                 case "worker lost":
                     await store.begin("x", "w")
-                    await store.lose("x", "died", max_deaths=1)
+                    await store.lose("x", "died", Cause.JOB)
                 case "refused":
                     with pytest.raises(InsufficientCredits):
                         await store.submit(submission(owner=account.id, cost=1), WORK)

@@ -1,6 +1,7 @@
 """A worker process of its own: what it says, and what happens when it dies, hangs, or never starts."""
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -13,6 +14,7 @@ from sigmagraph.engine.errors import InvalidWorkflow, NotAccepting
 from sigmagraph.engine.jobs.events import Preview, Requeued, Started
 from sigmagraph.engine.jobs.job import State, Submission
 from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.workers import process
 from sigmagraph.engine.jobs.workers.worker import Worker
 from tests.jobs import stubs
 from tests.jobs.serving import child, ends, here, log, sent, service, started
@@ -135,11 +137,54 @@ def test_a_job_that_kills_every_worker_fails_and_the_next_one_runs(run: Runs, tm
             ended = await jobs.wait(bad.id)
             assert ended.failure is not None
             assert (ended.failure.code, ended.attempt) == ("worker_lost", 2)
-            assert ended.failure.message == "gave up after 2 attempts: worker died of SIGKILL"
+            assert ended.failure.message == "gave up after 2 attempts: worker exited with status 139"
             assert (await jobs.wait(good.id)).state is State.SUCCEEDED
             assert ends(await log(jobs, bad)) == 1
 
     run(case())
+
+
+def test_three_kills_from_outside_at_one_place_do_not_fail_the_job(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child()], max_deaths=3) as jobs:
+            job = await sent(jobs, count=1, seconds=1.5)
+            for attempt in (1, 2, 3):
+                await started(jobs, job, attempt)
+                await asyncio.sleep(0.2)
+                pid = jobs.workers()[0].pid
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+            assert (await jobs.wait(job.id)).state is State.SUCCEEDED
+            causes = [event.body.cause for event in await log(jobs, job) if isinstance(event.body, Requeued)]
+            assert causes == ["outside"] * 3
+
+    run(case())
+
+
+def test_a_kill_by_a_kernel_short_of_memory_counts_against_the_job(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = itertools.count()  # one more process killed each time somebody looks
+    monkeypatch.setattr(process, "kernel_kills", lambda: next(counted))
+
+    async def case() -> None:
+        async with service(tmp_path, [child()], max_deaths=1) as jobs:
+            job = await sent(jobs, "Hang")
+            await started(jobs, job)
+            pid = jobs.workers()[0].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            assert (await jobs.wait(job.id)).state is State.FAILED
+
+    run(case())
+
+
+def test_the_kernels_count_is_read_from_its_counters(tmp_path: Path) -> None:
+    (tmp_path / "vmstat").write_text("nr_free_pages 1\noom_kill 12\noom_kill_other 3\n")
+    assert process.kernel_kills(tmp_path / "vmstat") == 12
+    (tmp_path / "vmstat").write_text("nr_free_pages 1\n")
+    assert process.kernel_kills(tmp_path / "vmstat") is None
+    assert process.kernel_kills(tmp_path / "nothing") is None
 
 
 def test_a_job_that_kills_every_worker_takes_its_neighbour_down_once(run: Runs, tmp_path: Path) -> None:
@@ -225,6 +270,29 @@ def test_a_worker_that_cannot_start_is_named_with_its_reason(run: Runs, tmp_path
             with pytest.raises(NotAccepting, match="cannot start: ValueError: no such device"):
                 await sent(jobs)
             assert not await jobs.ready(0.01)
+
+    run(case())
+
+
+def test_a_worker_that_does_not_start_three_times_gives_up_and_says_why(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child("broken")]) as jobs:
+            why = "worker did not start, 3 times in a row: cannot start: ValueError: no such device"
+            assert await jobs.until_hopeless() == why
+
+    run(case())
+
+
+def test_a_worker_killed_while_it_starts_has_not_failed_to(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child("slow")]) as jobs:
+            for starts in (1, 2, 3):
+                while (status := jobs.workers()[0]).starts < starts or status.pid is None:
+                    await asyncio.sleep(0.01)
+                os.kill(status.pid, signal.SIGKILL)
+            assert await jobs.ready(30)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(jobs.until_hopeless(), 0.01)
 
     run(case())
 

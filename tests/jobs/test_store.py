@@ -11,7 +11,7 @@ from sigmagraph.engine.errors import DuplicateJob, IdempotencyConflict, IllegalM
 from sigmagraph.engine.execution.events import NodeFinished, NodeProgress, NodeStarted, RunSucceeded
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.billing.accounts import Accounts
-from sigmagraph.engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
+from sigmagraph.engine.jobs.events import Body, Cause, Ended, JobEvent, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import (
     ENDED,
     Failure,
@@ -217,15 +217,15 @@ def test_a_lost_attempt_is_queued_again_until_it_has_cost_too_much(run: Runs, st
             job, _ = await store.submit(submission(job_id="x"), WORK)
             for attempt in (1, 2):
                 assert (await store.begin("x", "w")).attempt == attempt
-                assert (await store.lose("x", "killed", max_deaths=3)).state is State.QUEUED
+                assert (await store.lose("x", "killed", Cause.JOB, 3)).state is State.QUEUED
             await store.begin("x", "w")
-            ended = await store.lose("x", "killed", max_deaths=3)
+            ended = await store.lose("x", "killed", Cause.JOB, 3)
             assert ended.state is State.FAILED
             assert ended.failure == Failure("worker_lost", "gave up after 3 attempts: killed")
             log = await store.events(job)
         assert [each.body for each in log if isinstance(each.body, Requeued)] == [
-            Requeued(1, "killed"),
-            Requeued(2, "killed"),
+            Requeued(1, "killed", "job"),
+            Requeued(2, "killed", "job"),
         ]
         assert sum(isinstance(each.body, Ended) for each in log) == 1
 
@@ -252,7 +252,7 @@ def test_only_deaths_at_the_furthest_place_count(run: Runs, store_settings: Stor
             for bodies, strikes in lives:
                 await store.begin("x", "w")
                 await store.append("x", bodies)
-                state = (await store.lose("x", "killed", max_deaths=3)).state
+                state = (await store.lose("x", "killed", Cause.JOB, 3)).state
                 assert state is (State.FAILED if strikes == 3 else State.QUEUED)
 
     run(case())
@@ -271,8 +271,43 @@ def test_a_death_where_an_earlier_attempt_stood_for_much_longer_does_not_count(
                 await store.begin("x", "w")
                 await store.append("x", at("a", 0))
                 clock.now += seconds
-                state = (await store.lose("x", "killed", max_deaths=3)).state
+                state = (await store.lose("x", "killed", Cause.JOB, 3)).state
                 assert state is (State.FAILED if strikes == 3 else State.QUEUED)
+
+    run(case())
+
+
+async def loses(store: JobStore, cause: Cause, times: int) -> State:
+    """So many attempts, each lost at the same place."""
+    for _ in range(times):
+        await store.begin("x", "w")
+        await store.append("x", at("a", 0))
+        state = (await store.lose("x", "killed", cause, 3)).state
+    return state
+
+
+def test_what_a_server_lost_before_does_not_make_one_death_of_a_worker_final(
+    run: Runs, store_settings: StoreSettings
+) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await store.submit(submission(job_id="x"), WORK)
+            assert await loses(store, Cause.SERVER, 60) is State.QUEUED
+            assert await loses(store, Cause.JOB, 2) is State.QUEUED
+            assert await loses(store, Cause.JOB, 1) is State.FAILED
+
+    run(case())
+
+
+def test_a_worker_killed_by_somebody_is_no_strike_but_fifty_of_them_are_enough(
+    run: Runs, store_settings: StoreSettings
+) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            await store.submit(submission(job_id="x"), WORK)
+            assert await loses(store, Cause.OUTSIDE, 49) is State.QUEUED
+            assert await loses(store, Cause.SERVER, 1) is State.QUEUED
+            assert await loses(store, Cause.OUTSIDE, 1) is State.FAILED
 
     run(case())
 

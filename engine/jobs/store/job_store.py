@@ -13,7 +13,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, select
 
 from sigmagraph.engine.jobs.artifacts import Artifact
-from sigmagraph.engine.jobs.events import Body, JobEvent
+from sigmagraph.engine.jobs.events import Body, Cause, JobEvent
 from sigmagraph.engine.jobs.job import Failure, Idempotency, Job, JobQuery, Outcome, Page, Request, State, Submission
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store import log, queries, retention, transitions
@@ -94,12 +94,11 @@ class JobStore:
         )
         return await self.database.write(finish, is_sure=True)
 
-    async def lose(self, job_id: str, reason: str, *, max_deaths: int | None = None) -> Job:
+    async def lose(self, job_id: str, reason: str, cause: Cause = Cause.SERVER, max_deaths: int = 1) -> Job:
         """An attempt is lost: back to the queue, or the end."""
         at = self.clock()
-        return await self.database.write(
-            lambda tx: transitions.lose(tx, job_id, reason, at, max_deaths=max_deaths), is_sure=True
-        )
+        lose = partial(transitions.lose, job_id=job_id, reason=reason, at=at, cause=cause, max_deaths=max_deaths)
+        return await self.database.write(lose, is_sure=True)
 
     async def request_cancel(self, job_id: str, owner: str | None = None) -> Job:
         """End a queued job, mark a running one."""

@@ -9,13 +9,13 @@ from sqlalchemy import Select, bindparam, delete, func, insert, select, update
 
 from sigmagraph.engine.errors import DuplicateJob, IdempotencyConflict, UnknownJob
 from sigmagraph.engine.jobs.billing import credit
-from sigmagraph.engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
+from sigmagraph.engine.jobs.events import Body, Cause, Ended, JobEvent, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import Failure, Idempotency, Job, Outcome, Request, State, Submission, is_name, move
 from sigmagraph.engine.jobs.store import log
 from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.rows import LIGHT, UNTOUCHED, WHOLE, inserted, job_of
 from sigmagraph.engine.jobs.store.tables import deliveries, idempotency, jobs
-from sigmagraph.engine.jobs.workers.crash_loop import strikes_after
+from sigmagraph.engine.jobs.workers.crash_loop import losses, strikes_after
 
 __all__ = ["begin", "begun_at_once", "create", "end", "find_repeat", "lose", "place", "request_cancel", "the_job"]
 
@@ -26,7 +26,7 @@ SELECT_TAKEN = select(jobs.c.seq).where(jobs.c.id == bindparam("job"))
 SELECT_LAST = select(func.max(jobs.c.seq))
 SELECT_FIRST = select(func.min(jobs.c.number)).where(jobs.c.state == State.QUEUED.value)
 INSERT_JOB = insert(jobs)
-MOST_ATTEMPTS = 50  # a job that loses its worker once more after that fails, whoever is to blame
+MOST_LOSSES = 50  # a job under which so many workers died fails, whoever is to blame
 
 
 def the_job(tx: Tx, job_id: str, owner: str | None = None) -> Job:
@@ -116,22 +116,22 @@ def end(
     return replace(job, state=state, ended_at=at, failure=failure, outcome=outcome, events=last)
 
 
-def lose(tx: Tx, job_id: str, reason: str, at: float, *, max_deaths: int | None) -> Job:
+def lose(tx: Tx, job_id: str, reason: str, at: float, cause: Cause, max_deaths: int) -> Job:
     """The attempt is lost: the job waits for the next one, unless it was to stop or has cost too many workers in vain.
 
-    `max_deaths` None: the job is not to blame (the server stopped). Which deaths count: see crash_loop.py.
+    Which of the deaths that may be the job's doing count: see crash_loop.py. A server's own never count.
     """
     row = _row(tx, SELECT_DEBTS, job_id)
     job = job_of(row)
     if job.cancel_requested:
         return end(tx, job_id, State.CANCELLED, at)
-    deaths = strikes_after(tx, job_id, row["deaths"], at) if max_deaths is not None else row["deaths"]
-    if max_deaths is not None and (deaths >= max_deaths or job.attempt >= MOST_ATTEMPTS):
+    deaths = strikes_after(tx, job_id, row["deaths"], at) if cause is Cause.JOB else row["deaths"]
+    if cause is not Cause.SERVER and (deaths >= max_deaths or losses(tx, job_id) + 1 >= MOST_LOSSES):
         message = f"gave up after {job.attempt} attempts: {reason}"
         return end(tx, job_id, State.FAILED, at, failure=Failure("worker_lost", message))
     state = move(job_id, job.state, State.QUEUED)
     values = {"state": state.value, "worker": "", "deaths": deaths}
-    last = log.append(tx, job_id, [Requeued(job.attempt, reason)], at, **values)
+    last = log.append(tx, job_id, [Requeued(job.attempt, reason, cause)], at, **values)
     return replace(job, state=state, worker="", events=last)
 
 

@@ -1,8 +1,9 @@
 """Is a job to blame for the workers that died under it? Counted are deaths in a row at the same place.
 
-A process can be killed by anyone: an operator, the kernel short of memory, a power cut. A job that gets further with
-every attempt will end, and one that dies where an earlier attempt came past, or stood for much longer, was not the
-reason; a job that dies at its furthest place again and again will never end. Functions of a transaction.
+What an operator or a power cut did is told apart before (`events.Cause`); a crash counts, a silence, and a kill by a
+kernel short of memory. A job that gets further with every attempt will end, and one that dies where an earlier attempt
+came past, or stood for much longer, was not the reason; a job that dies at its furthest place again and again will
+never end. Functions of a transaction.
 """
 
 import math
@@ -11,10 +12,11 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 
+from sigmagraph.engine.jobs.events import Cause
 from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.tables import events
 
-__all__ = ["strikes_after"]
+__all__ = ["losses", "strikes_after"]
 
 TELLING = ("started", "requeued", "node_started", "node_finished", "node_progress")
 SELECT_TELLING = (
@@ -22,6 +24,7 @@ SELECT_TELLING = (
     .where(events.c.job_id == bindparam("job"), events.c.type.in_(TELLING))
     .order_by(events.c.number)
 )
+SELECT_LOST = select(events.c.body).where(events.c.job_id == bindparam("job"), events.c.type == "requeued")
 DONE = math.inf
 LONGER, NOISE_S = 2.0, 1.0
 """A crash that comes after some time comes after about that time: who stood twice as long did not die of the place."""
@@ -57,6 +60,12 @@ def strikes_after(tx: Tx, job_id: str, before: int, at: float) -> int:
         if not any(attempt.stood(node_id, value) > LONGER * mine for attempt in earlier):
             return before + 1
     return before
+
+
+def losses(tx: Tx, job_id: str) -> int:
+    """How many workers died under the job before, whoever was to blame; a stop of the server is none."""
+    bodies = tx.connection.execute(SELECT_LOST, {"job": job_id}).scalars()
+    return sum(body.get("cause", Cause.SERVER) != Cause.SERVER for body in bodies)
 
 
 def _attempts(tx: Tx, job_id: str, at: float) -> list[_Attempt]:

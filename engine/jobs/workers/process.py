@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import count
+from pathlib import Path
 from typing import Any
 
+import sigmagraph
 from sigmagraph.engine.errors import WorkerLost
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
@@ -26,6 +28,10 @@ LOG = logging.getLogger("sigmagraph.jobs")
 FIRST_WAIT_S = 0.2
 STEADY_S = 60.0
 """A process that lived so long starts again at once; one that dies sooner waits longer each time."""
+TRIES = 3
+"""So many starts in a row that came to nothing are no accident: whoever runs the server has to know."""
+PACKAGE_PARENT = str(Path(sigmagraph.__file__).resolve().parents[1])
+OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class ProcessWorker:
@@ -39,8 +45,8 @@ class ProcessWorker:
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._life: asyncio.Task[None] | None = None
-        self._is_ready = self._is_stopping = False
-        self._starts = 0
+        self._is_ready = self._is_stopping = self._has_started = self._is_from_outside = False
+        self._starts = self._failed_starts = 0
         self._reason = self._last_error = ""
         self._stats: Mapping[str, Any] = {}
 
@@ -110,7 +116,7 @@ class ProcessWorker:
         wait_s = FIRST_WAIT_S
         clock = asyncio.get_running_loop().time
         while not self._is_stopping:
-            began, self._reason = clock(), ""
+            began, self._reason, self._has_started = clock(), "", False
             try:
                 await self._one_life()
             except OSError as error:
@@ -121,14 +127,17 @@ class ProcessWorker:
             if self._is_stopping:
                 return
             self._mourn()
+            self._count_failed_start()
             wait_s = FIRST_WAIT_S if clock() - began > STEADY_S else min(self.settings.max_restart_wait_s, wait_s * 2)
             await asyncio.sleep(wait_s)
 
     async def _one_life(self) -> None:
         ours, theirs = socket.socketpair()
+        short_of_memory = kernel_kills()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # the current folder may be another project's, with a torch.py or nodes.py of its own
                 "-m",
                 "sigmagraph.engine.jobs.workers.worker_main",
                 str(theirs.fileno()),
@@ -155,6 +164,8 @@ class ProcessWorker:
             if not self._is_stopping:  # its end of the socket is closed: it is dead, or no use any more
                 self._reap()
             status = await self._process.wait()
+            is_spared = short_of_memory is not None and short_of_memory == kernel_kills()
+            self._is_from_outside = is_spared and not self._reason and -status in OUTSIDE
             self._reason = self._reason or _how_it_ended(status)
 
     def _reap(self) -> None:
@@ -174,12 +185,20 @@ class ProcessWorker:
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(WorkerLost(f"{self.name} {self._reason}"))
-        self._listener.is_lost(self, jobs, f"{self.name} {self._reason}")
+        self._listener.is_lost(self, jobs, f"{self.name} {self._reason}", is_from_outside=self._is_from_outside)
+
+    def _count_failed_start(self) -> None:
+        """Tell when it is time to give up; a worker that somebody killed while it started has not failed."""
+        if self._has_started:
+            self._failed_starts = 0
+        elif not self._is_from_outside:
+            self._failed_starts += 1
+            if self._failed_starts == TRIES:
+                reason = f"{self.name} did not start, {TRIES} times in a row: {self._reason}"
+                self._listener.has_given_up(self, reason)
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(each or "." for each in sys.path)} | dict(
-            self.settings.environment
-        )
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())} | dict(self.settings.environment)
 
     # -- speaking ------------------------------------------------------------------------------------------------
 
@@ -191,7 +210,7 @@ class ProcessWorker:
     def _heard(self, message: Mapping[str, Any], data: bytes) -> None:
         match message["say"]:
             case "ready":
-                self._is_ready, self._stats = True, message["stats"]
+                self._is_ready, self._has_started, self._stats = True, True, message["stats"]
                 self._listener.is_ready(self, message["nodes"])
             case "failed":
                 self._reason = f"cannot start: {message['reason']}"
@@ -225,6 +244,22 @@ def _finished(message: Mapping[str, Any]) -> Finished:
         Outcome(**outcome) if outcome is not None else None,
         tuple(decode(name, values) for name, values in _pairs(message["tail"])),
     )
+
+
+def _search_path() -> list[str]:
+    """Where this process found its modules, but for the current folder: what lies there is not the operator's code."""
+    here = os.getcwd()  # noqa: PTH109  # compared with strings
+    paths = [path for path in sys.path if os.path.isabs(path) and path != here]  # noqa: PTH117  # likewise
+    return paths if PACKAGE_PARENT in paths else [*paths, PACKAGE_PARENT]
+
+
+def kernel_kills(counters: Path = Path("/proc/vmstat")) -> int | None:
+    """How many processes the kernel has killed for want of memory so far; None where it does not say."""
+    try:
+        lines = counters.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
 
 def _pairs(tail: Sequence[Sequence[Any]]) -> list[tuple[str, Mapping[str, Any]]]:

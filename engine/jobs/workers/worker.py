@@ -88,8 +88,11 @@ class Listener(Protocol):
     def has_finished(self, worker: "Worker", job_id: str, finished: Finished) -> None:
         """The attempt is over."""
 
-    def is_lost(self, worker: "Worker", job_ids: Sequence[str], reason: str) -> None:
-        """It died with these jobs. It starts again by itself."""
+    def is_lost(self, worker: "Worker", job_ids: Sequence[str], reason: str, *, is_from_outside: bool) -> None:
+        """It died with these jobs, or was killed by somebody who is none of them. It starts again by itself."""
+
+    def has_given_up(self, worker: "Worker", reason: str) -> None:
+        """It failed to start again and again; it goes on trying, and nobody need wait for that."""
 
 
 class Worker(Protocol):

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from threading import Event, Thread
 from typing import Any
 
-from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import LOCAL, Failure, State
 from sigmagraph.engine.jobs.records import encode, plain
@@ -94,7 +93,7 @@ def main(descriptor: int) -> int:
     try:
         runner = Runner(load_factory(hello["factory"])(hello["options"]))
         nodes, stats = runner.answer("nodes", {"owner": LOCAL}), runner.answer("stats", {})
-    except (EngineError, ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  # whatever keeps it from starting, the front has to know it
         traceback.print_exc()
         channel.send({"say": "failed", "reason": f"{type(error).__name__}: {error}"})
         return BAD_START
