@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.auth import ACCOUNTS, Accounts, auth, login_routes
+from sigmagraph.engine.server.bodies import HANDLER
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
 from sigmagraph.engine.server.comfy.internal import LINES
 from sigmagraph.engine.server.comfy.preferences import LOCK
@@ -57,7 +58,9 @@ class ServerParts:
 def make_app(parts: ServerParts) -> web.Application:
     """The application, complete; its start starts the hub, not the job service."""
     middlewares = (count_requests, options, cache_rules, compress, origins, own_door, answer_errors, auth)
-    app = web.Application(middlewares=middlewares, client_max_size=parts.settings.max_upload_bytes)
+    app = web.Application(
+        middlewares=middlewares, client_max_size=parts.settings.max_upload_bytes, handler_args=HANDLER
+    )
     app[JOBS], app[FOLDERS], app[ACCOUNTS] = parts.jobs, parts.folders, parts.accounts
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines

@@ -10,7 +10,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.jobs.job import LOCAL
-from sigmagraph.engine.server.context import OWNER, empty, form_body
+from sigmagraph.engine.server.bodies import LOGIN, form_body
+from sigmagraph.engine.server.context import OWNER, empty
 from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = ["ACCOUNTS", "SCOPES", "Account", "Accounts", "auth", "login_routes", "require", "require_any_graph"]
@@ -110,7 +111,7 @@ async def _login_page(request: web.Request) -> web.Response:
 
 async def _login(request: web.Request) -> web.Response:
     """Keep the key in a cookie that scripts cannot read and other sites cannot send."""
-    key = str((await form_body(request)).get("key", "")).strip()
+    key = (await form_body(request, LOGIN)).get("key", "").strip()
     if await request.app[ACCOUNTS].identify(key) is None:
         return _page("This key is not known.", 401)
     response = web.Response(status=303, headers={"Location": "/"})

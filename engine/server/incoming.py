@@ -19,8 +19,9 @@ from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.overrides import override, override_values
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Webhook
+from sigmagraph.engine.server.bodies import json_body, multipart_body, read_body
 from sigmagraph.engine.server.comfy.userdata import user_root
-from sigmagraph.engine.server.context import JOBS, NO_FORM, OWNER, SETTINGS, folders, json_body
+from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders
 from sigmagraph.engine.server.files import resolve
 from sigmagraph.engine.server.library import Library
 
@@ -77,7 +78,7 @@ async def read_incoming(request: web.Request) -> Incoming:
     kind = request.content_type
     if kind.startswith("multipart/"):
         return await _form(request)
-    data = await request.read()
+    data = await read_body(request)
     if is_carrier(data):
         query = {name: request.query.getall(name) for name in request.query}
         return Incoming({name: found if name == "set" else found[-1] for name, found in query.items()}, data)
@@ -91,11 +92,7 @@ async def _form(request: web.Request) -> Incoming:
     """A multipart form: the part with a file name is the file; `set` may come several times."""
     fields: dict[str, Any] = {}
     data: bytes | None = None
-    try:
-        form = await request.post()
-    except NO_FORM as error:
-        raise BadValue("the body", str(error), "a multipart form") from error
-    for name, value in form.items():
+    for name, value in (await multipart_body(request)).items():
         if isinstance(value, web.FileField):
             data = await asyncio.to_thread(value.file.read)
         elif name == "set":
@@ -167,9 +164,9 @@ def changed(workflow: Workflow, settings: Any, nodes: Mapping[str, Node]) -> Wor
 
 async def prompt_body(request: web.Request) -> Any:
     """The body of `POST /prompt`; in place of the prompt an editor document, a picture, or a stored workflow's name."""
-    data = await request.read()
+    data = await read_body(request)
     is_picture = is_carrier(data)
-    body = {} if is_picture else await json_body(request)
+    body = {} if is_picture else await json_body(request, None)
     if isinstance(body, dict) and isinstance(body.get("prompt"), str):
         try:
             stored = await asyncio.to_thread(Library(user_root(request) / "stored").read, body["prompt"])

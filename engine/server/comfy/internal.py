@@ -7,9 +7,10 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.server.auth import SCOPES
+from sigmagraph.engine.server.bodies import object_body
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.models import FOLDERS
-from sigmagraph.engine.server.context import OWNER, empty, folders, object_body, reply
+from sigmagraph.engine.server.context import OWNER, empty, folders, reply
 from sigmagraph.engine.server.logs import RecentLines
 
 __all__ = ["LINES", "internal_routes"]

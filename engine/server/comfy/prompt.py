@@ -14,6 +14,7 @@ from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Accepted, Idempotency, Submission
 from sigmagraph.engine.server.auth import require_any_graph
+from sigmagraph.engine.server.bodies import read_body
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.refusals import node_errors, refusal, whole_error
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, reply
@@ -45,7 +46,7 @@ async def submit(request: web.Request) -> web.Response:
     jobs, hub = request.app[JOBS], request.app[HUB]
     try:
         body = await prompt_body(request)
-        submission = _submission(body, request, await request.read())
+        submission = _submission(body, request, await read_body(request))
     except PromptRefused as refused:
         return reply(refused.body, 400)
     hub.expect(submission.job_id, str(submission.meta["client_id"] or "") or None)

@@ -12,8 +12,9 @@ from sigmagraph.engine.execution.events import RunFailed
 from sigmagraph.engine.jobs.events import JobEvent
 from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, State
 from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.bodies import object_body
 from sigmagraph.engine.server.comfy.records import history_entry, queue_item
-from sigmagraph.engine.server.context import JOBS, OWNER, empty, object_body, reply
+from sigmagraph.engine.server.context import JOBS, OWNER, empty, reply
 
 __all__ = ["cancel", "change_history", "change_queue", "failure_of", "history", "interrupt", "one_history", "queue"]
 

@@ -7,7 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.server.auth import require
-from sigmagraph.engine.server.context import JOBS, SETTINGS, empty, object_body, reply
+from sigmagraph.engine.server.bodies import object_body
+from sigmagraph.engine.server.context import JOBS, SETTINGS, empty, reply
 from sigmagraph.engine.server.host import memory, version_of
 from sigmagraph.engine.server.settings import Settings
 

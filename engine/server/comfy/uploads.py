@@ -15,8 +15,9 @@ from PIL import Image
 from sigmagraph.engine.errors import BadDocument, EngineError
 from sigmagraph.engine.graph.document import parse_json
 from sigmagraph.engine.server import pictures
+from sigmagraph.engine.server.bodies import multipart_body
 from sigmagraph.engine.server.comfy.view import folder_of, named
-from sigmagraph.engine.server.context import SETTINGS, OwnerFolders, empty, folders, form_body, reply
+from sigmagraph.engine.server.context import SETTINGS, OwnerFolders, empty, folders, reply
 from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.writing import make_folder, write_file, write_new
 
@@ -53,7 +54,7 @@ async def upload_mask(request: web.Request) -> web.Response:
 async def _form(request: web.Request) -> Form:
     if not request.content_type.startswith("multipart/"):
         raise web.HTTPBadRequest
-    return await form_body(request)
+    return await multipart_body(request)
 
 
 def _keep(form: Form, places: OwnerFolders, filename: str, data: bytes) -> web.Response:

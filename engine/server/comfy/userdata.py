@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.server.bodies import read_body
 from sigmagraph.engine.server.context import OWNER, USER_DIR, empty, reply
 from sigmagraph.engine.server.files import Outside, below, resolve
 from sigmagraph.engine.server.static import content_type
@@ -71,7 +72,7 @@ async def write(request: web.Request) -> web.Response:
         raise web.HTTPBadRequest
     if not _is_true(request.query.get("overwrite", "true")) and path.exists():
         raise web.HTTPConflict(text="File already exists")
-    data = await request.read()
+    data = await read_body(request)
     make_folder(path.parent)
     await asyncio.to_thread(write_file, path, data)
     return _described(request, path)

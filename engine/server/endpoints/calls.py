@@ -8,6 +8,7 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import InvalidWorkflow
 from sigmagraph.engine.jobs.job import LOCAL, Job, State, Submission
+from sigmagraph.engine.server.bodies import CALL, read_body
 from sigmagraph.engine.server.context import FOLDERS, JOBS, reply
 from sigmagraph.engine.server.endpoints import wire
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
@@ -21,7 +22,6 @@ from sigmagraph.engine.server.endpoints.values import InvalidValues, Values, rea
 
 __all__ = ["call", "flow", "submit"]
 
-MOST_BYTES = 8 * 1024 * 1024
 NO_CALL = frozenset({InvalidValues.code, "invalid_content_type"})
 ELSEWHERE = "save a workflow under another name, or by POST /api/workflows/"
 
@@ -69,7 +69,7 @@ async def _is_document(request: web.Request) -> bool:
     if request.content_type.startswith(("multipart/", "image/")):
         return True
     try:
-        body = json.loads(await request.read())
+        body = json.loads(await read_body(request, CALL))
     except (ValueError, RecursionError):
         return False
     return isinstance(body, dict) and isinstance(body.get("workflow"), dict)
@@ -79,7 +79,7 @@ async def _accept(request: web.Request, endpoint: Endpoint) -> Job:
     """The request as a committed job; everything that can be refused is refused before."""
     _require_json(request)
     take_token(request)
-    raw = await _body(request)
+    raw = await read_body(request, CALL)
     jobs, owner = request.app[JOBS], request[CALLER].owner
     allowed = endpoint.allowed(await jobs.nodes(), request.app[FOLDERS](owner))
     headers = read_headers(request, endpoint.slug, raw)
@@ -127,15 +127,6 @@ def _require_json(request: web.Request) -> None:
     kind = request.content_type if "Content-Type" in request.headers else ""
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Refused(406, "invalid_content_type", "Invalid content type: send application/json", received=kind)
-
-
-async def _body(request: web.Request) -> bytes:
-    if (request.content_length or 0) > MOST_BYTES:
-        raise Refused(413, "too_large", f"The request body is larger than {MOST_BYTES} bytes")
-    raw = await request.read()
-    if len(raw) > MOST_BYTES:
-        raise Refused(413, "too_large", f"The request body is larger than {MOST_BYTES} bytes")
-    return raw
 
 
 def _parsed(raw: bytes) -> Any:
