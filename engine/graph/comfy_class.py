@@ -102,12 +102,20 @@ def _input(name: str, spec: Any, group: Group) -> Input:
     )
     if isinstance(kind, list | tuple):
         return Input(name, "COMBO", group, options, choices=Options(list(kind)))
-    return Input(name, kind, group, options)
+    return Input(name, _hashable(kind), group, options)
+
+
+def _hashable(kind: Any) -> Any:
+    """A wire type that can be looked up in a set: packs' wildcards define `__eq__` and thereby lose `str`'s hash."""
+    if not isinstance(kind, str) or type(kind).__hash__ is not None:
+        return kind
+    cls = type(kind)
+    return str.__new__(type(cls.__name__, (cls,), {"__hash__": str.__hash__}), kind)
 
 
 def _hidden(name: str, spec: Any) -> Input:
     tag = spec[0] if isinstance(spec, list | tuple) and spec else spec
-    return Input(name, tag if isinstance(tag, str) else str(getattr(tag, "value", tag)), "hidden")
+    return Input(name, _hashable(tag) if isinstance(tag, str) else str(getattr(tag, "value", tag)), "hidden")
 
 
 def _outputs(cls: Any) -> tuple[Output, ...]:
@@ -121,7 +129,7 @@ def _outputs(cls: Any) -> tuple[Output, ...]:
 
     return tuple(
         Output(
-            "COMBO" if isinstance(kind, list) else kind,
+            "COMBO" if isinstance(kind, list) else _hashable(kind),
             at(names, slot, None),
             at(tips, slot, None),
             bool(at(lists, slot, False)),

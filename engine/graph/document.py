@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument, MissingFile
+from sigmagraph.engine.graph.carried import Form, chosen
 from sigmagraph.engine.graph.editor import convert
 from sigmagraph.engine.graph.image_metadata import carried_texts, is_carrier
 from sigmagraph.engine.graph.workflow import NOTHING, Workflow, WorkflowNode, as_link
@@ -18,10 +19,11 @@ MAX_VALUES = 1_000_000  # of one JSON text: a workflow of 20,000 nodes has half 
 KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
 
 
-def load_workflow(path: Path, declarations: Mapping[str, Any] | None = None) -> Workflow:
+def load_workflow(path: Path, declarations: Mapping[str, Any] | None = None, form: Form = "auto") -> Workflow:
     """Read a workflow file of any kind: JSON in API or editor form, or a PNG, WebP or JPEG that carries one.
 
-    `declarations` (class -> `/object_info` form) are needed for the editor form only.
+    `declarations` (class -> `/object_info` form) are needed for the editor form only. `form` says which of a picture's
+    two texts counts: `auto` follows the rule of `carried.py`.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -30,15 +32,17 @@ def load_workflow(path: Path, declarations: Mapping[str, Any] | None = None) -> 
     except OSError as error:
         raise MissingFile(path, error.strerror or "cannot be read") from error
     try:
-        return read_workflow(data, declarations)
+        return read_workflow(data, declarations, form)
     except BadDocument as problem:
         raise BadDocument(f"{path}: {problem}") from problem
 
 
-def read_workflow(data: bytes | str, declarations: Mapping[str, Any] | None = None) -> Workflow:
-    """Bytes or text of a document -> Workflow."""
+def read_workflow(data: bytes | str, declarations: Mapping[str, Any] | None = None, form: Form = "auto") -> Workflow:
+    """The bytes or the text of a document -> Workflow."""
     if isinstance(data, bytes) and is_carrier(data):
-        return _from_picture(carried_texts(data), declarations)
+        warnings: list[str] = []
+        workflow = _from_picture(carried_texts(data, warnings.append), declarations, form)
+        return Workflow(workflow.nodes, workflow.editor, (*warnings, *workflow.warnings))
     return parse_workflow(parse_json(data), declarations)
 
 
@@ -82,22 +86,35 @@ def _count_values(data: bytes | str) -> int:
     return sum(data.count(mark) for mark in b",[{")
 
 
-def _from_picture(texts: Mapping[str, str], declarations: Mapping[str, Any] | None) -> Workflow:
-    """Prefer `prompt`: it is exact and needs no conversion; keep `workflow` beside it."""
+def _from_picture(texts: Mapping[str, str], declarations: Mapping[str, Any] | None, form: Form) -> Workflow:
+    """A picture holds a prompt, a drawing or both; of two that differ, `chosen` says which counts."""
     editor = parse_json(texts["workflow"]) if "workflow" in texts else None
-    if "prompt" in texts:
-        workflow = parse_workflow(parse_json(texts["prompt"]), declarations)
-        return Workflow(workflow.nodes, editor if isinstance(editor, dict) else None, workflow.warnings)
-    if editor is None:
-        raise BadDocument("the picture carries no workflow: no text 'prompt' or 'workflow'")
-    return parse_workflow(editor, declarations)
+    if "prompt" not in texts or form == "drawing":
+        if editor is None:
+            missing = "drawing: no text 'workflow'" if form == "drawing" else "workflow: no text 'prompt' or 'workflow'"
+            raise BadDocument(f"the picture carries no {missing}")
+        if "prompt" not in texts and form == "prompt":
+            raise BadDocument("the picture carries no prompt: no text 'prompt'")
+        return parse_workflow(editor, declarations)
+    workflow = parse_workflow(parse_json(texts["prompt"]), declarations)
+    prompt = Workflow(workflow.nodes, editor if isinstance(editor, dict) else None, workflow.warnings)
+    if form == "prompt" or declarations is None or not isinstance(editor, dict):
+        return prompt
+    try:
+        return chosen(prompt, parse_workflow(editor, declarations), declarations)
+    except BadDocument as problem:
+        return Workflow(prompt.nodes, editor, (*prompt.warnings, f"the picture's drawing cannot be read: {problem}"))
 
 
 def _nodes(prompt: Any) -> dict[str, WorkflowNode]:
-    """Read an API prompt; a node without class stays, validation names it beside all other problems."""
+    """Read an API prompt; a node without class stays, validation names it beside all other problems.
+
+    Entries such as `_comment`, which people write into files by hand, are no nodes.
+    """
     if not isinstance(prompt, dict):
         raise BadDocument(f"the prompt is {_kind(prompt)}; expected an object of nodes")
-    return {node_id: _node(node_id, node) for node_id, node in prompt.items()}
+    remarks = [key for key, value in prompt.items() if key.startswith("_") and not isinstance(value, dict)]
+    return {node_id: _node(node_id, node) for node_id, node in prompt.items() if node_id not in remarks}
 
 
 def _node(node_id: str, node: Any) -> WorkflowNode:

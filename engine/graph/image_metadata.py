@@ -30,22 +30,32 @@ def kind_of(data: bytes) -> str | None:
     return "jpeg" if data[:3] == b"\xff\xd8\xff" else None
 
 
-def carried_texts(data: bytes) -> Mapping[str, str]:
+Warn = Callable[[str], None]
+
+
+def carried_texts(data: bytes, warn: Warn = lambda message: None) -> Mapping[str, str]:
     """Keyword -> text of whatever the picture carries: `prompt`, `workflow`, `lock`, and others' keywords.
 
-    Raises `BadDocument` for damage and for text beyond 32 MiB.
+    Damage that leaves the texts readable is handed to `warn`. Raises `BadDocument` for other damage and for text beyond
+    32 MiB, and where nothing is readable beside what was warned of.
     """
     kind = kind_of(data)
     if kind is None:
         raise BadDocument("not a picture of a kind that carries workflows; expected PNG, WebP or JPEG")
-    return READERS[kind](data)
+    warnings: list[str] = []
+    texts = READERS[kind](data, warnings.append)
+    if warnings and not texts:
+        raise BadDocument(warnings[0])
+    for message in warnings:
+        warn(message)
+    return texts
 
 
-def _webp_texts(data: bytes) -> dict[str, str]:
+def _webp_texts(data: bytes, warn: Warn) -> dict[str, str]:
     """RIFF chunks: four letters, length, body padded to even; the first EXIF one holds a TIFF structure."""
     for name, body in _riff_chunks(data):
         if name == b"EXIF":
-            return _texts_of(body.removeprefix(EXIF_MARK))
+            return _texts_of(body.removeprefix(EXIF_MARK), warn)
     return {}
 
 
@@ -63,11 +73,11 @@ def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     raise BadDocument(f"WebP: more than {MAX_CHUNKS} chunks")
 
 
-def _jpeg_texts(data: bytes) -> dict[str, str]:
+def _jpeg_texts(data: bytes, warn: Warn) -> dict[str, str]:
     """The first EXIF segment before the picture's data; the structure fits in it, 64 KiB."""
     for marker, body in _jpeg_segments(data):
         if marker == APP1 and body.startswith(EXIF_MARK):
-            return _texts_of(body[len(EXIF_MARK) :])
+            return _texts_of(body[len(EXIF_MARK) :], warn)
     return {}
 
 
@@ -90,17 +100,17 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     raise BadDocument(f"JPEG: more than {MAX_CHUNKS} segments")
 
 
-def _texts_of(tiff: bytes) -> dict[str, str]:
+def _texts_of(tiff: bytes, warn: Warn) -> dict[str, str]:
     """EXIF texts of the form `keyword:text`, as ComfyUI and others write them; the first of a keyword wins."""
     texts: dict[str, str] = {}
-    for text in exif_texts(tiff):
+    for text in exif_texts(tiff, warn):
         keyword, colon, rest = text.partition(":")
         if colon and keyword.strip().isidentifier():
             texts.setdefault(keyword.strip().lower(), rest.strip())
     return texts
 
 
-READERS: Mapping[str, Callable[[bytes], dict[str, str]]] = {
+READERS: Mapping[str, Callable[[bytes, Warn], dict[str, str]]] = {
     "png": text_chunks,
     "webp": _webp_texts,
     "jpeg": _jpeg_texts,

@@ -1,7 +1,7 @@
 """Text chunks of a PNG, read with the standard library and with limits. Knows nothing about workflows or pixels."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sigmagraph.engine.errors import BadDocument
 
@@ -15,14 +15,15 @@ def is_png(data: bytes) -> bool:
     return data.startswith(SIGNATURE)
 
 
-def text_chunks(data: bytes) -> dict[str, str]:
+def text_chunks(data: bytes, warn: Callable[[str], None]) -> dict[str, str]:
     """Keyword -> text of the tEXt, zTXt and iTXt chunks; the first of a keyword wins.
 
-    Raises `BadDocument` for a truncated file, 100,000 chunks, a failed checksum of a text chunk, or text beyond 32 MiB.
+    A text chunk with a wrong checksum is read, and said: some programs edit texts and leave the old checksum. Raises
+    `BadDocument` for a truncated file, 100,000 chunks, or text beyond 32 MiB.
     """
     texts: dict[str, str] = {}
     total = 0
-    for kind, body in _chunks(data):
+    for kind, body in _chunks(data, warn):
         if kind not in READERS:
             continue
         keyword, _, rest = body.partition(b"\0")
@@ -34,7 +35,7 @@ def text_chunks(data: bytes) -> dict[str, str]:
     return texts
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(data: bytes, warn: Callable[[str], None]) -> Iterator[tuple[bytes, bytes]]:
     """Kind and body of each chunk up to IEND; checksums are verified for text only, pixels are not our concern."""
     at = len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
@@ -47,7 +48,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if kind in READERS:
             body = data[at + 8 : end]
             if zlib.crc32(kind + body) != int.from_bytes(data[end : end + 4], "big"):
-                raise BadDocument(f"PNG: chunk {kind.decode('latin-1')} at byte {at} is damaged (checksum)")
+                warn(f"PNG: chunk {kind.decode('latin-1')} at byte {at} has a wrong checksum; its text may be damaged")
             yield kind, body
         if kind == b"IEND":
             return

@@ -80,13 +80,21 @@ def test_a_ring_of_directories_ends() -> None:
         (b"nothing like it", "begins as no TIFF"),
         (b"II*\0" + struct.pack("<I", 2**31), "leads out"),
         (b"II*\0" + struct.pack("<IH", 8, 60_000), "60000 entries"),
-        (b"II*\0" + struct.pack("<IHHHII", 8, 1, MAKE, 2, 2**31, 8), "leads out"),
+        (b"II*\0" + struct.pack("<IHHHII", 8, 1, MAKE, 2, 2**31, 8), "beyond the structure"),
     ],
 )
 def test_lying_exif_is_refused_in_words(tiff: bytes, message: str) -> None:
     webp = b"RIFF" + struct.pack("<I", 12 + len(tiff)) + b"WEBPEXIF" + struct.pack("<I", len(tiff)) + tiff
     with pytest.raises(BadDocument, match=message):
         carried_texts(webp)
+
+
+def test_a_stale_tag_beside_a_whole_text_is_left_out_and_said() -> None:
+    entries = struct.pack("<HHII", MODEL, 2, 2**31, 8) + struct.pack("<HHII", MAKE, 2, 17, 38)
+    tiff = b"II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4) + b'prompt:{"1": {}}\0'
+    warnings: list[str] = []
+    assert carried_texts(webp(tiff), warnings.append) == {"prompt": '{"1": {}}'}
+    assert warnings == ["EXIF: tag 0x0110 claims a text of 2147483648 bytes beyond the structure; left out"]
 
 
 def webp(*structures: bytes) -> bytes:

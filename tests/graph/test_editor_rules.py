@@ -335,6 +335,48 @@ def test_slots_a_group_hides_are_not_on_its_instances_and_hidden_widgets_keep_th
     assert prompt["2"] == {"images": ["4:0", 1]}
 
 
+def test_inner_nodes_that_list_a_slot_for_every_widget_do_not_shift_the_values() -> None:
+    def slots(*names: str) -> list[dict[str, Any]]:
+        return [{"name": name, "type": "INT", "widget": {"name": name}} for name in names]
+
+    sizes = {"type": "EmptyImage", "widgets_values": [1, 1, 1, 1], "outputs": [{"name": "IMAGE", "type": "IMAGE"}]}
+    sizes["inputs"] = slots("width", "height", "batch_size", "color")
+    sample = {"type": "Sample", "widgets_values": [1, "fixed", 2, "euler"], "inputs": slots("seed", "steps", "name")}
+    group = {"nodes": [sizes, sample], "links": [], "external": []}
+    inputs = [(name, "INT", None, name) for name in ("width", "height", "batch_size", "color", "seed", "steps", "name")]
+    instance = item(4, "workflow>Made", values=[5, 6, 7, 8, 77, "fixed", 30, "heun"], inputs=inputs)
+    prompt = made([instance], [], extra={"groupNodes": {"Made": group}})
+    assert prompt["4:0"] == {"width": 5, "height": 6, "batch_size": 7, "color": 8}
+    assert prompt["4:1"] == {"seed": 77, "steps": 30, "name": "heun"}
+
+
+def test_an_external_entry_that_holds_a_node_is_skipped() -> None:
+    group = {**GROUP, "external": [[{"type": "EmptyImage", "index": 0}, 0, "IMAGE"]]}
+    instance = item(4, "workflow>Made", values=[8, 2, 0, "area", 3, 77, "fixed", 30, "heun"])
+    instance["outputs"] = [{"name": "IMAGE", "type": "IMAGE", "links": [1]}]
+    prompt = made([instance, preview(2, 1)], [[1, 4, 0, 2, 0, "IMAGE"]], extra={"groupNodes": {"Made": group}})
+    assert prompt["2"] == {"images": ["4:2", 0]}  # the first inner output that is not used inside
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ({"nodes": [7]}, r"groupNodes\[Made\].nodes\[0\]: expected an object, found int"),
+        ({"nodes": [{"type": "Text", "inputs": 3}]}, r"nodes\[0\].inputs: expected a list, found int"),
+        ({"nodes": [{"type": "Text", "outputs": ["x"]}]}, r"outputs\[0\]: expected an object, found str"),
+        ({"nodes": [], "links": 1}, r"groupNodes\[Made\].links: expected a list"),
+    ],
+)
+def test_a_damaged_group_is_refused_by_its_place(group: Any, message: str) -> None:
+    with pytest.raises(BadDocument, match=message):
+        made([item(4, "workflow>Made")], [], extra={"groupNodes": {"Made": group}})
+
+
+def test_a_link_with_a_lost_or_impossible_end_is_no_link() -> None:
+    for row in ([1, None, 0, 2, 0, "IMAGE"], [1, 1, None, 2, 0, "IMAGE"], [1, 1, -1, 2, 0, "IMAGE"]):
+        assert made([picture(), preview(2, 1)], [row])["2"] == {}
+
+
 # -- A10: where documents come from -----------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ Each instance gets a definition of its own, so that its slots can be matched by 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sigmagraph.engine.graph.editor.records import INPUT_SIDE, OUTPUT_SIDE
+from sigmagraph.engine.graph.editor.records import INPUT_SIDE, OUTPUT_SIDE, list_at, object_at
 from sigmagraph.engine.graph.editor.widgets import Declaration, widgets_of
 
 PREFIXES = ("workflow>", "workflow/")
@@ -22,14 +22,18 @@ def with_groups(document: Mapping[str, Any], declarations: Mapping[str, Declarat
     nodes: list[Any] = []
     definitions: list[Any] = []
     for node in document["nodes"]:
-        group = groups.get(_group_name(node))
+        name = _group_name(node)
+        group = groups.get(name)
         if isinstance(group, dict) and isinstance(group.get("nodes"), list):
+            group = _checked(group, f"extra.groupNodes[{name}]")
             definition = _definition(node, group)
             definitions.append(definition)
             node = _instance(node, definition, group, declarations)
         nodes.append(node)
-    known = (document.get("definitions") or {}).get("subgraphs") or []
-    return {**document, "nodes": nodes, "definitions": {"subgraphs": [*known, *definitions]}}
+    known = document.get("definitions")
+    subgraphs = known.get("subgraphs") if isinstance(known, dict) else None
+    listed = subgraphs if isinstance(subgraphs, list) else []
+    return {**document, "nodes": nodes, "definitions": {"subgraphs": [*listed, *definitions]}}
 
 
 def _group_name(node: Any) -> str | None:
@@ -38,16 +42,34 @@ def _group_name(node: Any) -> str | None:
     return kind[len(prefix) :] if isinstance(kind, str) and prefix is not None else None
 
 
+def _checked(group: Written, place: str) -> Written:
+    """The group with lists where lists belong and objects in them; links are [origin, slot, target, slot] by index."""
+    nodes = [
+        {
+            **object_at(each, f"{place}.nodes[{at}]"),
+            "inputs": _objects(each, "inputs", f"{place}.nodes[{at}]"),
+            "outputs": _objects(each, "outputs", f"{place}.nodes[{at}]"),
+        }
+        for at, each in enumerate(group["nodes"])
+    ]
+    rows = [row[:4] for row in list_at(group, "links", place) if isinstance(row, list)]
+    links = [row for row in rows if len(row) == 4 and all(type(end) is int and end >= 0 for end in row)]
+    return {**group, "nodes": nodes, "links": links, "external": list_at(group, "external", place)}
+
+
+def _objects(node: Any, key: str, place: str) -> list[Written]:
+    return [object_at(each, f"{place}.{key}[{at}]") for at, each in enumerate(list_at(node, key, place))]
+
+
 def _definition(node: Written, group: Written) -> Written:
     """The group's inside, with sides named as this instance names its slots."""
     inner = [
-        {**each, "id": at, "inputs": [dict(slot) for slot in each.get("inputs") or ()]}
-        for at, each in enumerate(group["nodes"])
+        {**each, "id": at, "inputs": [dict(slot) for slot in each["inputs"]]} for at, each in enumerate(group["nodes"])
     ]
     links = _inner_links(group, inner)
     arrivals = {(link["target_id"], link["target_slot"]) for link in links}
     departures = {(link["origin_id"], link["origin_slot"]) for link in links}
-    external = {(each[0], each[1]) for each in group.get("external") or () if isinstance(each, list)}
+    external = set(_external(group))
     free = [
         (at, k)
         for at, each in enumerate(inner)
@@ -59,7 +81,7 @@ def _definition(node: Written, group: Written) -> Written:
     exits = [
         (at, k)
         for at, each in enumerate(inner)
-        for k in range(len(each.get("outputs") or ()))
+        for k in range(len(each["outputs"]))
         if ((at, k) not in departures or (at, k) in external) and not _is_hidden(group, at, "output", k)
     ]
     inputs = [
@@ -68,6 +90,13 @@ def _definition(node: Written, group: Written) -> Written:
     outputs = [_exit(inner, links, place) for place in exits]
     identity = f"group node {node.get('id')}"
     return {"id": identity, "nodes": inner, "links": links, "inputs": inputs, "outputs": outputs}
+
+
+def _external(group: Written) -> Iterator[tuple[int, int]]:
+    """Inner outputs that were linked to outside. Entries that hold a node, not its index, are skipped."""
+    for entry in group["external"]:
+        if isinstance(entry, list) and len(entry) >= 2 and all(type(number) is int for number in entry[:2]):
+            yield entry[0], entry[1]
 
 
 def _is_hidden(group: Written, at: int, side: str, name: Any) -> bool:
@@ -83,10 +112,7 @@ def _inner_links(group: Written, inner: list[Written]) -> list[Written]:
     for slot in (slot for each in inner for slot in each["inputs"]):
         slot["link"] = None
     links: list[Written] = []
-    for written in group.get("links") or ():
-        if not isinstance(written, list) or len(written) < 4 or written[0] is None or written[2] is None:
-            continue
-        origin, origin_slot, target, target_slot = (int(each) for each in written[:4])
+    for origin, origin_slot, target, target_slot in group["links"]:
         if target < len(inner) and target_slot < len(inner[target]["inputs"]):
             _connect(links, origin, origin_slot, target, target_slot)
             inner[target]["inputs"][target_slot]["link"] = links[-1]["id"]
@@ -100,7 +126,7 @@ def _connect(links: list[Written], origin: Any, origin_slot: int, target: Any, t
 
 def _names(node: Written, inner: list[Written], entries: list[tuple[int, int]]) -> Iterator[str]:
     """The instance's names for its slots: sockets and converted widgets each in their own order."""
-    slots = [slot for slot in node.get("inputs") or () if isinstance(slot, dict)]
+    slots = _objects(node, "inputs", f"node {node.get('id')}")
     sockets = iter([slot for slot in slots if not slot.get("widget")])
     converted = iter([slot for slot in slots if slot.get("widget")])
     for at, k in entries:
@@ -126,23 +152,43 @@ def _exit(inner: list[Written], links: list[Written], place: tuple[int, int]) ->
 
 
 def _instance(node: Written, definition: Written, group: Written, declarations: Mapping[str, Declaration]) -> Written:
-    """The instance with one `proxyWidgets` entry for each place in its `widgets_values`."""
-    proxies = [
-        [str(at), name]
-        for at, inner in enumerate(definition["nodes"])
-        for name in _widget_names(inner, declarations.get(inner.get("type", "")))
+    """The instance with one `proxyWidgets` entry for each place in its `widgets_values`.
+
+    Older inner nodes list a slot for a converted widget only, newer ones for every widget; then the slot means a
+    conversion only where another inner node is linked to it. The number of values says which of the two a file is.
+    """
+    inside = {(x["target_id"], x["target_slot"]) for x in definition["links"] if str(x["origin_id"]) != INPUT_SIDE}
+    readings = [
+        [
+            [str(at), name]
+            for at, inner in enumerate(definition["nodes"])
+            for name in _widget_names(inner, declarations.get(str(inner.get("type"))), _converted(at, inner, among))
+        ]
+        for among in (None, inside)
     ]
-    properties = {**(node.get("properties") or {}), "proxyWidgets": proxies}
+    values = node.get("widgets_values")
+    stored = len(values) if isinstance(values, list) else 0
+    proxies = next((each for each in readings if len(each) == stored), readings[0])
+    kept = node.get("properties")
+    properties = {**(kept if isinstance(kept, dict) else {}), "proxyWidgets": proxies}
     return {**node, "type": definition["id"], "properties": properties}
 
 
-def _widget_names(inner: Written, declaration: Declaration | None) -> Iterator[str]:
+def _converted(at: int, inner: Written, among: set[tuple[Any, Any]] | None) -> set[str]:
+    """The widgets of inner node `at` that have a slot (one of `among` where that is given)."""
+    return {
+        str(slot["widget"].get("name"))
+        for k, slot in enumerate(inner["inputs"])
+        if isinstance(slot.get("widget"), dict) and (among is None or (at, k) in among)
+    }
+
+
+def _widget_names(inner: Written, declaration: Declaration | None, converted: set[str]) -> Iterator[str]:
     """The inner node's widgets that were not converted; controls are skipped when values are read."""
     if inner.get("type") == "PrimitiveNode":
-        values = inner.get("widgets_values") or [None]
-        yield from ("value", *("$$control" for _ in values[1:]))
+        values = inner.get("widgets_values")
+        yield from ("value", *("$$control" for _ in (values[1:] if isinstance(values, list) else ())))
         return
-    converted = {slot["widget"].get("name") for slot in inner["inputs"] if isinstance(slot.get("widget"), dict)}
     is_dropped = False
     for widget in widgets_of(declaration) if declaration is not None else ():
         if widget.is_control:

@@ -93,22 +93,24 @@ class Drawing:
 
 def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, Any] | None = None) -> Drawing:
     """Read a canvas; `outer` are the definitions visible from further out."""
-    nodes = [read_node(each, f"{place}.nodes[{at}]") for at, each in enumerate(_list(document, "nodes", place))]
+    nodes = [read_node(each, f"{place}.nodes[{at}]") for at, each in enumerate(list_at(document, "nodes", place))]
     wires = [
-        wire for at, each in enumerate(_list(document, "links", place)) if (wire := _wire(each, f"{place}.links[{at}]"))
+        wire
+        for at, each in enumerate(list_at(document, "links", place))
+        if (wire := _wire(each, f"{place}.links[{at}]"))
     ]
     named = {(node.id, slot.link) for node in nodes for slot in node.inputs}
     leaving: dict[tuple[str, int], list[Wire]] = {}
     for wire in {wire.id: wire for wire in wires}.values():
         leaving.setdefault((wire.origin, wire.origin_slot), []).append(wire)
     definitions = dict(outer or {})
-    for at, each in enumerate(_list(document.get("definitions") or {}, "subgraphs", place)):
-        definitions[str(_object(each, f"{place}.definitions.subgraphs[{at}]").get("id"))] = each
+    for at, each in enumerate(list_at(document.get("definitions") or {}, "subgraphs", place)):
+        definitions[str(object_at(each, f"{place}.definitions.subgraphs[{at}]").get("id"))] = each
     return Drawing(
         {node.id: node for node in nodes},
         {wire.id: wire for wire in wires},
-        tuple(_side(each) for each in _list(document, "inputs", place)),
-        tuple(_side(each) for each in _list(document, "outputs", place)),
+        tuple(_side(each) for each in list_at(document, "inputs", place)),
+        tuple(_side(each) for each in list_at(document, "outputs", place)),
         definitions,
         {(wire.target, wire.target_slot): wire.id for wire in wires if (wire.target, wire.id) not in named},
         leaving,
@@ -117,7 +119,7 @@ def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, An
 
 def read_node(written: Any, place: str) -> EditorNode:
     """One node of a file."""
-    node = _object(written, place)
+    node = object_at(written, place)
     if "id" not in node or not isinstance(node.get("type"), str):
         raise BadDocument(f"{place}: a node needs an id and a type")
     properties, named = node.get("properties"), node.get("widgets_values_named")
@@ -126,8 +128,8 @@ def read_node(written: Any, place: str) -> EditorNode:
         type=node["type"],
         mode=_integer(node.get("mode") or 0, f"{place}.mode"),
         title=node["title"] if isinstance(node.get("title"), str) else None,
-        inputs=tuple(_slot(each, f"{place}.inputs[{at}]") for at, each in enumerate(_list(node, "inputs", place))),
-        outputs=tuple(_slot(each, f"{place}.outputs[{at}]") for at, each in enumerate(_list(node, "outputs", place))),
+        inputs=tuple(_slot(each, f"{place}.inputs[{at}]") for at, each in enumerate(list_at(node, "inputs", place))),
+        outputs=tuple(_slot(each, f"{place}.outputs[{at}]") for at, each in enumerate(list_at(node, "outputs", place))),
         values=node.get("widgets_values"),
         named_values=named if isinstance(named, dict) else None,
         properties=properties if isinstance(properties, dict) else {},
@@ -135,7 +137,7 @@ def read_node(written: Any, place: str) -> EditorNode:
 
 
 def _slot(written: Any, place: str) -> Slot:
-    slot = _object(written, place)
+    slot = object_at(written, place)
     widget = slot.get("widget")
     converted = str(widget.get("name", slot.get("name", ""))) if isinstance(widget, dict) else None
     link = slot.get("link")
@@ -158,12 +160,17 @@ def _wire(written: Any, place: str) -> Wire | None:
     else:
         raise BadDocument(f"{place}: expected [id, from, slot, to, slot, type] or an object with these names")
     wire, origin, origin_slot, target, target_slot = parts
-    return Wire(str(wire), str(origin), _integer(origin_slot, place), str(target), _integer(target_slot, place))
+    if None in parts:
+        return None  # an end was deleted; the editor drops such a link too
+    slots = _integer(origin_slot, place), _integer(target_slot, place)
+    return Wire(str(wire), str(origin), slots[0], str(target), slots[1]) if min(slots) >= 0 else None
 
 
 def _side(written: Any) -> Side:
     side = written if isinstance(written, dict) else {}
-    return Side(str(side.get("name", "")), _type(side.get("type")), tuple(str(i) for i in side.get("linkIds") or ()))
+    links = side.get("linkIds")
+    ids = tuple(str(each) for each in links) if isinstance(links, list) else ()
+    return Side(str(side.get("name", "")), _type(side.get("type")), ids)
 
 
 def _integer(value: Any, place: str) -> int:
@@ -174,7 +181,8 @@ def _integer(value: Any, place: str) -> int:
         raise BadDocument(f"{place}: {value!r} is no number") from error
 
 
-def _list(document: Any, key: str, place: str) -> list[Any]:
+def list_at(document: Any, key: str, place: str) -> list[Any]:
+    """The list under a key, empty where there is none."""
     value = document.get(key) if isinstance(document, dict) else None
     if value is None:
         return []
@@ -183,7 +191,8 @@ def _list(document: Any, key: str, place: str) -> list[Any]:
     return value
 
 
-def _object(value: Any, place: str) -> dict[str, Any]:
+def object_at(value: Any, place: str) -> dict[str, Any]:
+    """The value, which must be an object."""
     if not isinstance(value, dict):
         raise BadDocument(f"{place}: expected an object, found {type(value).__name__}")
     return value
