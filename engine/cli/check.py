@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sigmagraph.engine.cli.options import Home, Plugins, workspace
+from sigmagraph.engine.cli.options import Form, FormOption, Home, Plugins, workspace
 
 __all__ = ["check"]
 
@@ -15,6 +15,7 @@ def check(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input first.")
     ] = None,
+    form: FormOption = Form.auto,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
@@ -23,7 +24,7 @@ def check(
     from sigmagraph.engine.graph.overrides import override
 
     space = workspace(home)
-    document = space.load(workflow)
+    document = space.load(workflow, form.value)
     for warning in document.warnings:
         warn(warning)
     graph = space.validated(override(document, settings or [], space.nodes))

@@ -1,6 +1,7 @@
 """The options that several commands take, and the workspace as a command line user sees it."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 
 from sigmagraph.engine.compose.workspace import Workspace, open_workspace
 
-__all__ = ["CacheBudget", "CustomNodes", "Home", "Plugins", "WatchEdits", "workspace"]
+__all__ = ["CacheBudget", "CustomNodes", "Form", "FormOption", "Home", "Plugins", "WatchEdits", "workspace"]
 
 Home = Annotated[
     Path | None,
@@ -29,6 +30,17 @@ CacheBudget = Annotated[
     str | None,
     typer.Option("--cache", metavar="BUDGET", help="memory=4GiB,disk=20GiB, or off.", show_default="memory, no disk"),
 ]
+
+
+class Form(StrEnum):
+    """Of a picture's two workflows, the one that counts (see `engine/graph/carried.py`)."""
+
+    auto = "auto"
+    drawing = "drawing"
+    prompt = "prompt"
+
+
+FormOption = Annotated[Form, typer.Option("--form", help="Of a picture that holds both: which workflow counts.")]
 
 
 def _loaded(files: list[Path] | None) -> list[Path] | None:

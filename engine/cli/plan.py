@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.options import CacheBudget, CustomNodes, Home, Plugins, workspace
+from sigmagraph.engine.cli.options import CacheBudget, CustomNodes, Form, FormOption, Home, Plugins, workspace
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must stay quick
     from rich.table import Table
@@ -22,6 +22,7 @@ def plan(
     ] = None,
     cache: CacheBudget = None,
     custom_nodes: CustomNodes = None,
+    form: FormOption = Form.auto,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
@@ -32,7 +33,7 @@ def plan(
     from sigmagraph.engine.graph.plan import plan as planned
 
     space = workspace(home, None, custom_nodes)
-    document = space.load(workflow)
+    document = space.load(workflow, form.value)
     for warning in document.warnings:
         warn(warning)
     graph = space.validated(override(document, settings or [], space.nodes))

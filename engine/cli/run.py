@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from sigmagraph.engine.cli.options import CacheBudget, CustomNodes, Home, Plugins, WatchEdits, workspace
+from sigmagraph.engine.cli.options import (
+    CacheBudget,
+    CustomNodes,
+    Form,
+    FormOption,
+    Home,
+    Plugins,
+    WatchEdits,
+    workspace,
+)
 
 __all__ = ["run"]
 
@@ -23,6 +32,7 @@ def run(
     ] = None,
     custom_nodes: CustomNodes = None,
     watch_edits: WatchEdits = False,
+    form: FormOption = Form.auto,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
@@ -35,7 +45,7 @@ def run(
     from sigmagraph.engine.graph.plan import plan
 
     space = workspace(home, output, custom_nodes, watches_edits=watch_edits)
-    document = space.load(workflow)
+    document = space.load(workflow, form.value)
     for warning in document.warnings:
         warn(warning)
     changed = override(document, settings or [], space.nodes)

@@ -15,6 +15,7 @@ from sigmagraph.engine.writing import make_folder
 if TYPE_CHECKING:  # imported when they are needed: `--help` must not load torch
     from sigmagraph.engine.execution.cache.result_store import ResultStore
     from sigmagraph.engine.execution.folders import Folders
+    from sigmagraph.engine.graph.carried import Form
     from sigmagraph.engine.graph.graph import Graph
     from sigmagraph.engine.graph.node import Node
     from sigmagraph.engine.graph.workflow import Workflow
@@ -61,7 +62,7 @@ class Workspace:
 
         return open_store(CacheSettings.parse(budget or "disk=0"), self.home / "cache", self.warn)
 
-    def load(self, path: Path) -> "Workflow":
+    def load(self, path: Path, form: "Form" = "auto") -> "Workflow":
         """Read a workflow file of any kind, or one stored under that name."""
         from sigmagraph.engine.compose.stored import stored_workflow
         from sigmagraph.engine.graph.document import load_workflow
@@ -69,7 +70,7 @@ class Workspace:
         stored = stored_workflow(self.home, path)
         if stored is not None:
             return stored
-        return load_workflow(path, self.declarations)
+        return load_workflow(path, self.declarations, form)
 
     @property
     def declarations(self) -> Mapping[str, Any]:

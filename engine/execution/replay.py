@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.carried import Form
 from sigmagraph.engine.graph.document import read_workflow
 from sigmagraph.engine.graph.graph import Graph
 from sigmagraph.engine.graph.image_metadata import carried_texts, is_carrier
@@ -89,9 +90,9 @@ class Verdict:
         }
 
 
-def read_recorded(data: bytes, declarations: Mapping[str, Any] | None = None) -> Recorded:
+def read_recorded(data: bytes, declarations: Mapping[str, Any] | None = None, form: Form = "auto") -> Recorded:
     """A document or a picture, with what it says about its making; an unreadable lock counts as none."""
-    workflow = read_workflow(data, declarations)
+    workflow = read_workflow(data, declarations, form)
     if not is_carrier(data):
         return Recorded(workflow)
     text = carried_texts(data).get(CHUNK)

@@ -2,6 +2,7 @@
 
 The rule, the same on the command line and over HTTP:
 
+0. The prompt, where a lock is beside it: the lock says what was run, and that is what a replay is about.
 1. The prompt, where both are the same graph: the same classes, linked in the same way. Texts that the page fills in
    when it queues (`{a|b}`, `%date%`), seeds it draws and numbers it steps may differ.
 2. The drawing, where they are the same graph but the prompt lacks a required input that the drawing has.

@@ -98,7 +98,7 @@ def _from_picture(texts: Mapping[str, str], declarations: Mapping[str, Any] | No
         return parse_workflow(editor, declarations)
     workflow = parse_workflow(parse_json(texts["prompt"]), declarations)
     prompt = Workflow(workflow.nodes, editor if isinstance(editor, dict) else None, workflow.warnings)
-    if form == "prompt" or declarations is None or not isinstance(editor, dict):
+    if form == "prompt" or "lock" in texts or declarations is None or not isinstance(editor, dict):
         return prompt
     try:
         return chosen(prompt, parse_workflow(editor, declarations), declarations)

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import BadDocument, BadValue, MissingFile, suggestion
 from sigmagraph.engine.execution.replay import Recorded, read_recorded
+from sigmagraph.engine.graph.carried import FORMS, Form
 from sigmagraph.engine.graph.document import parse_json, parse_workflow, read_workflow
 from sigmagraph.engine.graph.image_metadata import is_carrier
 from sigmagraph.engine.graph.node import Node, Services
@@ -131,12 +132,12 @@ class Declarations(Mapping[str, Any]):
 
 async def recorded_of(request: web.Request, incoming: Incoming) -> Recorded:
     """The workflow that came in, whatever way: file, document, an output of ours, or the request of a job."""
-    known = await declarations(request)
+    known, form = await declarations(request), _form_of(incoming.fields.get("form", "auto"))
     if incoming.data is not None:
-        recorded = await asyncio.to_thread(read_recorded, incoming.data, known)
+        recorded = await asyncio.to_thread(read_recorded, incoming.data, known, form)
     elif "image" in incoming.fields:
         data = await asyncio.to_thread(_output, request, incoming.mapping("image"))
-        recorded = await asyncio.to_thread(read_recorded, data, known)
+        recorded = await asyncio.to_thread(read_recorded, data, known, form)
     elif "job_id" in incoming.fields:
         job = await request.app[JOBS].get(str(incoming.fields["job_id"]), request[OWNER])
         recorded = Recorded(parse_workflow(dict(job.request.prompt) if job.request is not None else {}))
@@ -148,6 +149,14 @@ async def recorded_of(request: web.Request, incoming: Incoming) -> Recorded:
     if len(recorded.workflow.nodes) > most:
         raise BadDocument(f"the workflow has {len(recorded.workflow.nodes)} nodes; this server takes at most {most}")
     return recorded
+
+
+def _form_of(value: Any) -> Form:
+    """Which workflow of a picture counts."""
+    if value not in FORMS:
+        raise BadValue("form", value, ", ".join(FORMS))
+    form: Form = value
+    return form
 
 
 def changed(workflow: Workflow, settings: Any, nodes: Mapping[str, Node]) -> Workflow:
@@ -177,8 +186,10 @@ async def prompt_body(request: web.Request) -> Any:
     if not is_picture and not _is_drawing(document):
         return body
     known = await declarations(request)
-    source: Any = data if is_picture else document
-    workflow = await asyncio.to_thread(read_workflow if is_picture else parse_workflow, source, known)
+    if is_picture:
+        workflow = await asyncio.to_thread(read_workflow, data, known, _form_of(request.query.get("form", "auto")))
+    else:
+        workflow = await asyncio.to_thread(parse_workflow, document, known)
     _refuse_unknown(workflow, known)
     return _with_drawing({} if _is_drawing(body) else body, workflow.prompt(), workflow.editor)
 

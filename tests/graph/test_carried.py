@@ -81,6 +81,11 @@ def test_of_two_graphs_the_drawing_counts_and_it_is_said() -> None:
     assert "another graph" in read_workflow(png(prompt=swapped, workflow=DRAWING), NODES).warnings[0]
 
 
+def test_beside_a_lock_the_prompt_counts_whatever_was_drawn() -> None:
+    other = {**PROMPT, "3": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}
+    assert prefix(png(prompt=other, workflow=DRAWING, lock={})) == ("from the prompt", [])
+
+
 @pytest.mark.parametrize("damage", [{"nodes": [1]}, {"nodes": [{"id": 1, "type": "Unheard"}]}])
 def test_a_drawing_that_is_not_whole_leaves_the_prompt(damage: dict[str, Any]) -> None:
     assert prefix(png(prompt=PROMPT, workflow=damage))[0] == "from the prompt"

@@ -12,10 +12,11 @@ from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph
 
 
-def carrying() -> bytes:
+def carrying(**further: object) -> bytes:
     """A black picture that carries the prompt of a black picture."""
     texts, buffer = PngInfo(), BytesIO()
-    texts.add_text("prompt", json.dumps(picture_graph(0)))
+    for name, value in {"prompt": picture_graph(0), **further}.items():
+        texts.add_text(name, json.dumps(value))
     Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=texts)
     return buffer.getvalue()
 
@@ -40,3 +41,14 @@ async def test_recorded_pictures_of_forgotten_replays_are_deleted(serving: Servi
         os.utime(kept / first, (three_days_ago, three_days_ago))
         third = (await (await api.post("/replay", data=carrying())).json())["job_id"]
         assert {path.name for path in kept.iterdir()} == {second, third}
+
+
+async def test_the_form_says_which_of_two_workflows_is_queued_and_others_are_refused(serving: Serving) -> None:
+    picture = carrying(workflow={"nodes": [], "links": []})
+    async with serving() as api:
+        drawing = await api.post("/prompt", data=picture)
+        assert drawing.status == 400  # the drawing is empty
+        assert (await api.post("/prompt?form=prompt", data=picture)).status == 200
+        unheard = await api.post("/replay?form=sketch", data=picture)
+        assert unheard.status == 400
+        assert "auto, drawing, prompt" in await unheard.text()
