@@ -124,7 +124,7 @@ def dual_cfg_guider(
     return GuiderValue(model, DualCfg(*sides, cfg_conds, cfg_cond2_negative, style == "nested"))
 
 
-@node("PerpNegGuider", category="_for_testing")
+@node("PerpNegGuider", category="_for_testing", experimental=True)
 def perp_neg_guider(
     *,
     model: Model,

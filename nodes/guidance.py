@@ -84,7 +84,7 @@ def rescale_cfg(
     return model.with_guidance(Rescaled(multiplier))
 
 
-@node("SkipLayerGuidanceSD3", category="advanced/guidance")
+@node("SkipLayerGuidanceSD3", category="advanced/guidance", experimental=True)
 def skip_layer_guidance_sd3(
     *,
     model: Model,

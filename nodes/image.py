@@ -1,6 +1,7 @@
 """Pictures in and out: load, save, preview, and one flat colour."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,14 +11,14 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.lock import Lock
-from sigmagraph.engine.graph.node import FileIn, Range, Tooltip, UiResult, node
+from sigmagraph.engine.graph.node import FileIn, Range, Services, Tooltip, UiResult, node
 from sigmagraph.engine.writing import write_new
 from sigmagraph.nodes.support.naming import series
 from sigmagraph.nodes.support.pictures import png_bytes, read_picture
 from sigmagraph.nodes.support.provenance import LockInput, locked
 from sigmagraph.nodes.support.types import BatchSize, Document, Engine, Image, Mask, PictureInfo
 
-__all__ = ["NODES"]
+__all__ = ["NODES", "write_preview"]
 
 PREFIX_TIP = "Begins the file name; may hold a folder and tokens such as %year% or %width%."
 MAX_BYTES = 8 << 30  # an image batch larger than this is a slip of the hand, not a wish
@@ -49,10 +50,7 @@ def preview_image(
     *, images: Image, prompt: Document, extra_pnginfo: PictureInfo, services: Engine, lock: LockInput = None
 ) -> UiResult:
     """Save to the folder for temporary files, to look at."""
-    letters = hashlib.blake2b(images.cpu().contiguous().numpy().tobytes(), digest_size=5).digest()
-    prefix = "ComfyUI_temp_" + "".join(chr(ord("a") + byte % 26) for byte in letters)
-    text = {"prompt": prompt, **(extra_pnginfo or {})}
-    return _write(images, services.temp_dir, prefix, text, lock, "temp", 1)
+    return write_preview(images, prompt, extra_pnginfo, services, lock)
 
 
 @node("EmptyImage", category="image", display_name="EmptyImage")
@@ -68,6 +66,20 @@ def empty_image(
         raise BadValue("EmptyImage", f"{batch_size} x {width} x {height}", f"at most {MAX_BYTES >> 30} GiB of pixels")
     channels = torch.tensor([color >> 16 & 0xFF, color >> 8 & 0xFF, color & 0xFF], dtype=torch.float32) / 255.0
     return channels.expand(batch_size, height, width, 3).contiguous()
+
+
+def write_preview(
+    images: Tensor,
+    prompt: Mapping[str, Any] | None,
+    extra_pnginfo: Mapping[str, Any] | None,
+    services: Services,
+    lock: Lock | None,
+    prefix: str = "ComfyUI_temp",
+) -> UiResult:
+    """The pictures in the folder for temporary files, under a name that their content decides."""
+    letters = hashlib.blake2b(images.cpu().contiguous().numpy().tobytes(), digest_size=5).digest()
+    name = f"{prefix}_" + "".join(chr(ord("a") + byte % 26) for byte in letters)
+    return _write(images, services.temp_dir, name, {"prompt": prompt, **(extra_pnginfo or {})}, lock, "temp", 1)
 
 
 def _write(

@@ -14,7 +14,7 @@ from sigmagraph.engine.graph.node import Extra, Output, Range, Socket, Tooltip, 
 from sigmagraph.engine.sampling.resize import resized
 from sigmagraph.nodes.support.types import Latent, LatentValue, Mask
 
-__all__ = ["NODES", "cycled"]
+__all__ = ["NODES", "cycled", "laid"]
 
 PIXELS = 8  # of a latent's place
 Place = Annotated[int, Range(0, 16384, step=8), Tooltip("In pixels.")]
@@ -39,7 +39,7 @@ def latent_composite(
             (min(above.shape[3], below.shape[3] - left), width, left, above.shape[3], below.shape[3]),
         )
     )
-    return samples_to.with_samples(_laid(below, above, top, left, rows[:, None] * columns))
+    return samples_to.with_samples(laid(below, above, top, left, rows[:, None] * columns))
 
 
 @node("LatentCompositeMasked", category="latent")
@@ -61,7 +61,7 @@ def latent_composite_masked(
     if mask is not None:
         drawn = F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]), size=above.shape[-2:], mode="bilinear")
         weights = cycled(drawn, len(below))
-    return destination.with_samples(_laid(below, above, y // PIXELS, x // PIXELS, weights))
+    return destination.with_samples(laid(below, above, y // PIXELS, x // PIXELS, weights))
 
 
 @node(
@@ -93,7 +93,7 @@ def _over(above: Tensor, below: Tensor, name: str) -> Tensor:
     return cycled(above, len(below))
 
 
-def _laid(below: Tensor, above: Tensor, top: int, left: int, weights: Tensor) -> Tensor:
+def laid(below: Tensor, above: Tensor, top: int, left: int, weights: Tensor) -> Tensor:
     """`above` over `below` at a place, weighed by `weights` [..., h, w]; what hangs over the edge is cut off."""
     height, width = (max(below.shape[axis] - start, 0) for axis, start in ((2, top), (3, left)))
     above, weights = above[..., :height, :width], weights[..., :height, :width]

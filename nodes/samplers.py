@@ -42,7 +42,7 @@ def euler_ancestral_cfg_pp(
     return _sampler("euler_ancestral_cfg_pp", eta=eta, s_noise=s_noise)
 
 
-@node("SamplerEulerCFGpp", category="_for_testing", display_name="SamplerEulerCFG++")
+@node("SamplerEulerCFGpp", category="_for_testing", display_name="SamplerEulerCFG++", experimental=True)
 def euler_cfg_pp(
     *, version: Annotated[Literal["regular", "alternative"], Options(["regular", "alternative"])] = "regular"
 ) -> Sampler:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import MissingFile, UnreadableImage
 
-__all__ = ["MAX_PIXELS", "png_bytes", "read_picture"]
+__all__ = ["ALPHA", "MAX_PIXELS", "opened", "png_bytes", "read_channel", "read_picture"]
 
 # Pillow's own threshold for a decompression bomb, over all frames; refused from the header, before decoding.
 MAX_PIXELS = 89_478_485
+ALPHA = 3  # the place of the alpha channel
 
 
 def png_bytes(image: Tensor, text: Mapping[str, Any], compress_level: int = 4) -> bytes:
@@ -35,16 +37,13 @@ def png_bytes(image: Tensor, text: Mapping[str, Any], compress_level: int = 4) -
     return buffer.getvalue()
 
 
-def read_picture(path: Path) -> tuple[Tensor, Tensor]:
-    """A picture file as images [B, H, W, 3] and masks [B, H, W], both 0..1; mask 1 = transparent.
-
-    Turned upright by its EXIF orientation. The frames of an animation that share the first one's size become a batch.
-    Without transparency the mask is [1, 64, 64] zeros, as ComfyUI graphs expect.
-    """
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file, refused by its header where it is too large; whatever decoding raises becomes a file problem."""
     try:
         with Image.open(path, formats=_kinds()) as picture:
             _check_size(path, picture)
-            frames = [_frame(frame) for frame in _upright(picture)]
+            yield picture
     except FileNotFoundError as error:
         raise MissingFile(path, "there is no such picture") from error
     except UnidentifiedImageError as error:
@@ -53,6 +52,25 @@ def read_picture(path: Path) -> tuple[Tensor, Tensor]:
         raise UnreadableImage(path, f"is too large; at most {MAX_PIXELS:,} pixels are read") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise on damaged files
         raise UnreadableImage(path, f"is damaged: {error}") from error
+
+
+def read_channel(path: Path, index: int) -> Tensor:
+    """Red, green, blue or alpha (0 to 3) of the upright first frame, as values [H, W] in 0..1."""
+    with opened(path) as picture:
+        upright = ImageOps.exif_transpose(picture)
+        if _is_16_bit_grey(upright):
+            return torch.ones(upright.height, upright.width) if index == ALPHA else _deep_grey(upright)
+        return _tensor(upright.convert("RGBA").getchannel(index))
+
+
+def read_picture(path: Path) -> tuple[Tensor, Tensor]:
+    """A picture file as images [B, H, W, 3] and masks [B, H, W], both 0..1; mask 1 = transparent.
+
+    Turned upright by its EXIF orientation. The frames of an animation that share the first one's size become a batch.
+    Without transparency the mask is [1, 64, 64] zeros, as ComfyUI graphs expect.
+    """
+    with opened(path) as picture:
+        frames = [_frame(frame) for frame in _upright(picture)]
     alike = [frame for frame in frames if frame[0].shape == frames[0][0].shape]
     images = torch.stack([image for image, _ in alike])
     return images, _masks([mask for _, mask in alike], *images.shape[1:3])
@@ -80,12 +98,20 @@ def _upright(picture: Image.Image) -> Iterator[Image.Image]:
 
 def _frame(frame: Image.Image) -> tuple[Tensor, Tensor | None]:
     """One frame as image [H, W, 3] and, where it has transparency, mask [H, W]."""
-    if frame.mode == "I" or frame.mode.startswith("I;16"):  # 16-bit grey
-        grey = torch.from_numpy(np.asarray(frame).astype(np.float32) / 65535.0).clamp(0, 1)
-        return grey[..., None].repeat(1, 1, 3), None
+    if _is_16_bit_grey(frame):
+        return _deep_grey(frame)[..., None].repeat(1, 1, 3), None
     has_alpha = "A" in frame.getbands() or "transparency" in frame.info
     mask = 1.0 - _tensor(frame.convert("RGBA").getchannel("A")) if has_alpha else None
     return _tensor(frame.convert("RGB")), mask
+
+
+def _is_16_bit_grey(frame: Image.Image) -> bool:
+    return frame.mode == "I" or frame.mode.startswith("I;16")
+
+
+def _deep_grey(frame: Image.Image) -> Tensor:
+    """16-bit grey [H, W] in 0..1; Pillow's own conversion would cut everything above 255 off."""
+    return torch.from_numpy(np.asarray(frame).astype(np.float32) / 65535.0).clamp(0, 1)
 
 
 def _masks(masks: list[Tensor | None], height: int, width: int) -> Tensor:

@@ -1,0 +1,71 @@
+"""Where our nodes knowingly differ from ComfyUI 0.3.64's, and why: the list behind tests and docs."""
+
+from collections.abc import Mapping
+
+
+def numbered(node: str, *numbers: int) -> frozenset[str]:
+    """Names of recorded cases."""
+    return frozenset(f"{node}/case{number}" for number in numbers)
+
+
+# recorded cases whose result differs on purpose, with the reason
+RESULTS: Mapping[str, tuple[frozenset[str], str]] = {
+    "FeatherMask": (
+        numbered("FeatherMask", *range(1, 8), *range(9, 15)),
+        "`right` and `bottom` fade from the far edge inwards; ComfyUI starts at the near edge's first line and leaves "
+        "the last one out",
+    ),
+    "JoinImageWithAlpha": (
+        numbered("JoinImageWithAlpha", 8),
+        "a mask without a batch axis is one mask; ComfyUI fails",
+    ),
+    "LoadImageMask": (
+        numbered("LoadImageMask", 29, 30, 31),
+        "16-bit grey is scaled to 0..1; with today's Pillow ComfyUI cuts everything above 255 of 65535 off",
+    ),
+    "ImageBatch": (
+        numbered("ImageBatch", 3, 4),
+        "pictures with and without transparency share a batch, opaque where they had none; ComfyUI fails",
+    ),
+    "ImageBlend": (
+        numbered("ImageBlend", *range(24, 30)),
+        "a first picture with transparency takes a second one without; ComfyUI pads to five channels and fails",
+    ),
+    "ImageCompositeMasked": (
+        numbered("ImageCompositeMasked", *range(32, 40)),
+        "a destination with transparency takes a source without; ComfyUI pads to five channels and fails",
+    ),
+}
+
+# inputs, outputs or flags of a declaration that differ on purpose, with the reason
+DECLARATIONS: Mapping[tuple[str, str], str] = {
+    ("UNETLoader", "weight_dtype"): "files keep the precision they are stored in",
+    ("CLIPLoader", "type"): "the SD3 family only",
+    ("DualCLIPLoader", "type"): "the SD3 family only",
+    ("VAELoader", "vae_name"): "no pixel-space VAE",
+}
+
+HEAD = """# Where nodes differ from ComfyUI's
+
+Nodes that exist in ComfyUI 0.3.64 have its names, inputs, order, types, defaults, ranges and results. What differs on
+purpose stands here. The page is written by `python -m tests.nodes.deviations > docs/comfyui.md`; tests hold every other
+declaration and every other recorded result to ComfyUI's.
+"""
+
+
+def page() -> str:
+    """docs/comfyui.md."""
+    results = [f"| {node} | {reason} |" for node, (_, reason) in sorted(RESULTS.items())]
+    declared = [f"| {node} | {part} | {reason} |" for (node, part), reason in sorted(DECLARATIONS.items())]
+    sections = [
+        "## Results\n\n| node | ours |\n| --- | --- |\n" + "\n".join(results),
+        "## Declarations\n\n| node | part | ours |\n| --- | --- | --- |\n" + "\n".join(declared),
+        "Sampler and schedule lists hold more names than ComfyUI's. Tooltips and descriptions are our own.",
+    ]
+    return HEAD + "\n" + "\n\n".join(sections) + "\n"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(page())

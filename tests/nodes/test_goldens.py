@@ -1,0 +1,96 @@
+"""What ComfyUI 0.3.64's nodes gave for 2,200 inputs, recorded, against what ours give."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.nodes import NODES
+from tests.nodes.deviations import RESULTS
+from tests.nodes.golden_cases import PICTURES, content, difference, family, ours, theirs
+
+# how far a value may be off, by node: equal where nothing is named
+TOLERANCE = {
+    **dict.fromkeys(("ImageInvert", "FeatherMask", "MaskComposite", "Morphology", "ImageRGBToYUV", "InvertMask"), 5e-7),
+    **dict.fromkeys(("ImageYUVToRGB", "VAEEncodeForInpaint", "ImageAddNoise"), 5e-7),
+    **dict.fromkeys(
+        ("ImageBlend", "ImageBatch", "ImageCompositeMasked", "PorterDuffImageComposite", "ImageBlur"), 3e-6
+    ),
+    **dict.fromkeys(
+        ("JoinImageWithAlpha", "InpaintModelConditioning", "ImageStitch", "ImageScaleToMaxDimension"), 3e-6
+    ),
+    **dict.fromkeys(("ResizeAndPadImage", "ImagePadForOutpaint", "SplitImageWithAlpha"), 3e-6),
+    **dict.fromkeys(("ImageSharpen", "LatentApplyOperation"), 1e-5),
+}
+
+
+def ways(name: str) -> list[str]:
+    """Every node of a family."""
+    return sorted({case["node"] for case in family(name)[0].values()})
+
+
+def cases(name: str, node: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(key, case) for key, case in family(name)[0].items() if case["node"] == node]
+
+
+def outputs(value: Any, count: int) -> list[Any]:
+    return list(value) if count != 1 else [value]
+
+
+def said_otherwise(name: str, key: str, case: dict[str, Any], extra: dict[str, Any]) -> str | None:
+    """What a case gives that was not recorded."""
+    tensors, node = family(name)[1], NODES[case["node"]]
+    types = {one.name: one.type for one in node.inputs}
+    inputs = {what: ours(content(given, tensors), types.get(what, "")) for what, given in case["inputs"].items()}
+    try:
+        with torch.inference_mode():
+            found = outputs(node(**inputs, **extra), len(node.outputs))
+    except EngineError as error:
+        return None if "error" in case else f"{key}: {error}"
+    if "error" in case:
+        return f"{key}: a result where {case['error']['message']!r} was recorded"
+    for slot, (value, recorded) in enumerate(zip(found, case["outputs"], strict=True)):
+        expected = content(recorded["content"], tensors)
+        said = difference(theirs(value, node.outputs[slot].type), expected, TOLERANCE.get(case["node"], 0.0))
+        if said is not None:
+            return f"{key}, output {slot}: {said}"
+    return None
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    home = tmp_path_factory.mktemp("goldens")
+    for part in ("output", "temp"):
+        (home / part).mkdir()
+    return Folders(home / "models", PICTURES, home / "output", home / "temp")
+
+
+ALIKE = [(name, node) for name in ("mask", "porterduff", "image", "filters") for node in ways(name)]
+
+
+@pytest.mark.parametrize(("name", "node"), [pair for pair in ALIKE if pair[1] != "MaskPreview"])
+def test_every_recorded_case_gives_what_was_recorded(name: str, node: str, folders: Folders) -> None:
+    extra = {"services": folders} if "services" in NODES[node].declared else {}
+    differing, _ = RESULTS.get(node, (frozenset(), ""))
+    said = {key: said_otherwise(name, key, case, extra) for key, case in cases(name, node)}
+    assert {key: why for key, why in said.items() if why is not None and key not in differing} == {}
+    assert {key for key, why in said.items() if why is None} & differing == set()
+
+
+def test_previews_of_masks_are_the_recorded_pictures(folders: Folders) -> None:
+    tensors = family("mask")[1]
+    for key, case in cases("mask", "MaskPreview"):
+        mask = content(case["inputs"]["mask"], tensors)
+        shown = NODES["MaskPreview"](mask=mask, prompt=None, extra_pnginfo=None, services=folders).ui["images"]
+        found = [np.array(Picture.open(folders.temp_dir / one["filename"])) for one in shown]
+        assert (
+            difference(
+                [torch.from_numpy(one) for one in found], content(case["outputs"][0]["content"], tensors), 0.0, key
+            )
+            is None
+        )
+        assert [one["type"] for one in shown] == content(case["ui"], tensors)["images"]
