@@ -1,0 +1,12 @@
+"""The device of the tests that need one: where there is none, they fail and say so."""
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def cuda() -> torch.device:
+    """The first CUDA device. These tests are asked for by name (`-m gpu`), so that its absence is a failure."""
+    if not torch.cuda.is_available():
+        pytest.fail("torch sees no CUDA device on this machine")
+    return torch.device("cuda", 0)

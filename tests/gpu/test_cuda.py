@@ -1,0 +1,104 @@
+"""What only a CUDA device can show: `pytest -m gpu tests/gpu`. Needs torch and transformers, nothing of the server."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sigmagraph.engine.errors import BadPrediction, OutOfMemory
+from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.engine.models.memory.device import Placement, available_bytes, require_room
+from sigmagraph.engine.models.spec import sd3_spec
+from sigmagraph.engine.models.value import Model
+from sigmagraph.engine.sampling import (
+    SOLVERS,
+    Cfg,
+    Comfy,
+    Counter,
+    NoiseSource,
+    Unguided,
+    find_schedule,
+    run_sigmas,
+    sample,
+    sd3,
+)
+
+pytestmark = pytest.mark.gpu
+SHAPE = MMDiTShape(3, 128, 64, 96, 32, dual_attention_blocks=frozenset({0}))
+STEPS = 6
+
+
+def model(device: torch.device, dtype: torch.dtype = torch.float32) -> Model:
+    """The same random network on every device."""
+    torch.manual_seed(0)
+    network = MMDiT(SHAPE).requires_grad_(False).eval()
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.05)
+    spec = sd3_spec(SHAPE)
+    return Model(network.to(device, dtype), spec, Placement(device, dtype), spec.parameterisation)
+
+
+def conditionings() -> tuple[Conditioning, Conditioning]:
+    generator = torch.Generator().manual_seed(1)
+    first, second = (
+        Conditioning(torch.randn(1, 20, 96, generator=generator), torch.randn(1, 64, generator=generator))
+        for _ in range(2)
+    )
+    return first, second
+
+
+def sampled(made: Model, sampler: str, noise: NoiseSource) -> Tensor:
+    """A run of six guided steps, back on the CPU."""
+    latent = torch.zeros(1, 16, 32, 32, device=made.placement.device)
+    levels = made.parameterisation.levels
+    sigmas = run_sigmas(find_schedule("normal"), levels, STEPS, 1.0, False)
+    return sample(made.guided(*conditionings(), 4.0), latent, sigmas, made.parameterisation, sampler, noise=noise).cpu()
+
+
+def test_nan_on_the_card_is_told_with_its_step(cuda: torch.device) -> None:
+    def predict(x: Tensor, sigma: float, conditionings: Sequence[Any]) -> list[Tensor]:
+        estimate = x * 0.5
+        return [estimate / 0.0 if sigma == sigmas[3] else estimate for _ in conditionings]
+
+    parameterisation = sd3()
+    sigmas = run_sigmas(find_schedule("normal"), parameterisation.levels, 8, 1.0, False)
+    latent = torch.zeros(1, 16, 32, 32, device=cuda)
+    with pytest.raises(BadPrediction, match="step 4, sigma .*NaN or infinity"):
+        sample(Unguided(predict, None), latent, sigmas, parameterisation, "euler", noise=Comfy(1))
+
+
+@pytest.mark.parametrize("source", [Comfy(5), Counter(5)], ids=["comfy", "counter"])
+def test_initial_noise_is_that_of_a_cpu_bit_for_bit(cuda: torch.device, source: NoiseSource) -> None:
+    here = torch.empty(3, 16, 64, 64)
+    assert torch.equal(source.initial(here), source.initial(here.to(cuda)).cpu())
+
+
+@pytest.mark.parametrize("sampler", [name for name in SOLVERS if not name.endswith("_gpu")])
+def test_a_run_on_the_card_is_that_of_a_cpu(cuda: torch.device, sampler: str) -> None:
+    here, there = (sampled(model(device), sampler, Counter(7)) for device in (torch.device("cpu"), cuda))
+    assert (here - there).norm() <= 2e-3 * here.norm()
+
+
+def test_the_same_run_twice_is_equal_bit_for_bit(cuda: torch.device) -> None:
+    made = model(cuda, torch.bfloat16)
+    assert torch.equal(sampled(made, "dpmpp_2m_sde", Comfy(3)), sampled(made, "dpmpp_2m_sde", Comfy(3)))
+
+
+def test_a_network_that_cannot_fit_is_refused_before_anything_is_allocated(cuda: torch.device) -> None:
+    room, before = available_bytes(cuda), torch.cuda.memory_allocated(cuda)
+    with pytest.raises(OutOfMemory, match=r"a network takes .* GB on cuda:0, which has .* GB left"):
+        require_room("a network", 2 * room, cuda)
+    assert torch.cuda.memory_allocated(cuda) == before
+
+
+def test_guidance_of_both_sides_in_one_forward_is_that_of_two(cuda: torch.device) -> None:
+    made = model(cuda)
+    positive, negative = conditionings()
+    x = torch.randn(1, 16, 32, 32, generator=torch.Generator().manual_seed(2)).to(cuda)
+    together = Cfg(made.predict, positive, negative, 4.0)(x, 0.5).denoised
+    (cond,), (uncond,) = made.predict(x, 0.5, [positive]), made.predict(x, 0.5, [negative])
+    torch.testing.assert_close(together, uncond + (cond - uncond) * 4.0, rtol=1e-3, atol=1e-3)
