@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling import Comfy, Prediction, edm, find_solver, sample
+from sigmagraph.engine.sampling import ComfyNoise, Prediction, Sampling, edm, find_solver
 from tests.oracles import k_diffusion_sampling
 
 VE = edm(0.03, 14.6)
@@ -66,7 +66,7 @@ def ours(name: str, sigmas: list[float], x: Tensor) -> None:
     def denoiser(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
         return Prediction(x * 0.5)
 
-    sample(denoiser, x, sigmas, VE, find_solver(name), noise=Comfy(1))
+    Sampling(denoiser, x, sigmas, VE, find_solver(name), noise=ComfyNoise(1)).run()
 
 
 def theirs_k(name: str, sigmas: list[float], x: Tensor) -> None:

@@ -3,8 +3,8 @@
 from typing import Annotated
 
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
-from sigmagraph.engine.sampling import Comfy, NoiseSource, Silent, Unguided, find_solver
-from sigmagraph.engine.sampling.guidance_rules import DualCfg, PerpNeg
+from sigmagraph.engine.sampling import ComfyNoise, NoiseSource, NoNoise, Unguided, find_solver
+from sigmagraph.engine.sampling.guidance import DualCfg, PerpNeg
 from sigmagraph.nodes.support.denoising import Pair, denoised_latent, in_model_space
 from sigmagraph.nodes.support.resuming import Unfinished
 from sigmagraph.nodes.support.types import (
@@ -44,7 +44,7 @@ def sampler_custom(
     unfinished: Unfinished = None,
 ) -> Pair:
     """Sample with any sampler over any sigmas."""
-    noise: NoiseSource = Comfy(noise_seed) if add_noise else Silent(Comfy(noise_seed))
+    noise: NoiseSource = ComfyNoise(noise_seed) if add_noise else NoNoise(ComfyNoise(noise_seed))
     denoiser = model.guided(positive, negative, cfg)
     how = sampler.solver, noise, sampler.options, unfinished
     return (yield from denoised_latent(model, denoiser, latent_image, sigmas, *how))
@@ -75,13 +75,13 @@ def ksampler_select(*, sampler_name: SamplerName = "euler") -> Sampler:
 @node("RandomNoise", category="sampling/custom_sampling/noise")
 def random_noise(*, noise_seed: Seed = 0) -> Noise:
     """Noise from a seed, the same as everywhere else."""
-    return Comfy(noise_seed)
+    return ComfyNoise(noise_seed)
 
 
 @node("DisableNoise", category="sampling/custom_sampling/noise")
 def disable_noise() -> Noise:
     """No noise to start from; what a sampler draws on its way follows seed 0."""
-    return Silent(Comfy(0))
+    return NoNoise(ComfyNoise(0))
 
 
 @node("AddNoise", category="_for_testing/custom_sampling/noise")

@@ -7,8 +7,7 @@ from typing import Annotated
 from sigmagraph.engine.graph.node import Extra, Output, Range, Tooltip, node
 from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
 from sigmagraph.engine.models.value import Model as ModelValue
-from sigmagraph.engine.sampling.guidance import Cfg
-from sigmagraph.engine.sampling.guidance_rules import Apg, CfgZeroStar, PerpNegCombination, Rescale, SkipLayer
+from sigmagraph.engine.sampling.guidance import Apg, Cfg, CfgZeroStar, PerpNegCombination, Rescale, SkipLayer
 from sigmagraph.nodes.support.types import Conditioning, Model
 
 __all__ = ["NODES"]

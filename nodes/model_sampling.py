@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
-from sigmagraph.engine.sampling import Parameterisation, continuous_v, edm, flux, sd3, sdxl
+from sigmagraph.engine.sampling import Parameterisation, edm, flux, sd3, sdxl
 from sigmagraph.engine.sampling.levels import ContinuousLevels, FlowLevels
-from sigmagraph.engine.sampling.parameterisation import Target, lcm
+from sigmagraph.engine.sampling.parameterisation import Target, continuous_v, lcm
 from sigmagraph.nodes.support.types import Model
 
 __all__ = ["NODES"]

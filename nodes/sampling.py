@@ -3,8 +3,8 @@
 from typing import Annotated, Literal
 
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
-from sigmagraph.engine.sampling import Comfy, Silent, cut, find_schedule, find_solver, run_sigmas
-from sigmagraph.nodes.support.denoising import Sampling, denoised_latent
+from sigmagraph.engine.sampling import ComfyNoise, NoNoise, find_schedule, find_solver, run_sigmas, step_range
+from sigmagraph.nodes.support.denoising import LatentSteps, denoised_latent
 from sigmagraph.nodes.support.resuming import Unfinished
 from sigmagraph.nodes.support.types import Conditioning, Latent, Model, Seed
 from sigmagraph.nodes.support.widgets import OLD_GRAPHS, Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
@@ -35,12 +35,12 @@ def ksampler(
     latent_image: Start,
     denoise: Fraction = 1.0,
     unfinished: Unfinished = None,
-) -> Sampling:
+) -> LatentSteps:
     """Noise the latent, then remove the noise step by step."""
     solver, schedule = find_solver(sampler_name, OLD_GRAPHS), find_schedule(scheduler, OLD_GRAPHS)
     sigmas = run_sigmas(schedule, model.parameterisation.levels, steps, denoise, solver.drops_penultimate)
     denoiser = model.guided(positive, negative, cfg)
-    noise = Comfy(seed)
+    noise = ComfyNoise(seed)
     result, _ = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, noise, kept=unfinished)
     return result
 
@@ -62,12 +62,12 @@ def ksampler_advanced(
     end_at_step: StepNumber = 10_000,
     return_with_leftover_noise: DisableFirst = "disable",
     unfinished: Unfinished = None,
-) -> Sampling:
+) -> LatentSteps:
     """A part of a run: from one step to another, with or without noise at its start and at its end."""
     solver, schedule = find_solver(sampler_name, OLD_GRAPHS), find_schedule(scheduler, OLD_GRAPHS)
     whole = run_sigmas(schedule, model.parameterisation.levels, steps, drops_penultimate=solver.drops_penultimate)
-    sigmas = cut(whole, start_at_step, end_at_step, return_with_leftover_noise == "enable")
-    noise = Comfy(noise_seed) if add_noise == "enable" else Silent(Comfy(noise_seed))
+    sigmas = step_range(whole, start_at_step, end_at_step, return_with_leftover_noise == "enable")
+    noise = ComfyNoise(noise_seed) if add_noise == "enable" else NoNoise(ComfyNoise(noise_seed))
     denoiser = model.guided(positive, negative, cfg)
     result, _ = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, noise, kept=unfinished)
     return result

@@ -7,8 +7,8 @@ from typing import Annotated
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
 from sigmagraph.engine.sampling import find_schedule, run_sigmas
-from sigmagraph.engine.sampling.searched import GITS_COEFFICIENT, OPTIMAL, gits, optimal_steps
-from sigmagraph.engine.sampling.spacings import Span
+from sigmagraph.engine.sampling.levels import Span
+from sigmagraph.engine.sampling.schedules.published_schedules import GITS_COEFFICIENT, OPTIMAL, gits, optimal_steps
 from sigmagraph.nodes.support.types import Latent, Model, Sigmas
 from sigmagraph.nodes.support.widgets import OLD_GRAPHS, Fraction, ScheduleName, Steps
 

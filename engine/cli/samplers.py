@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sigmagraph.engine.sampling import Schedule, Solver
-    from sigmagraph.engine.sampling.solver import Option
+    from sigmagraph.engine.sampling.options import Option
 
 __all__ = ["samplers"]
 
@@ -24,11 +24,12 @@ def samplers(
     from sigmagraph.engine.cli.console import out
     from sigmagraph.engine.errors import UnknownName
     from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, find_schedule, find_solver
+    from sigmagraph.engine.sampling.versioned import VersionedName
 
     if name is None:
         out().print(_schedules() if schedules else _samplers())
         return
-    bare = name.partition("@")[0]
+    bare = VersionedName.parse(name).name
     if bare in SOLVERS:
         solver = find_solver(name)
         facts = f"order {solver.order}, {solver.evaluations} evaluations a step, noise: {solver.noise.value}"
@@ -67,7 +68,7 @@ def _describe(part: "Solver | Schedule", *words: str) -> None:
     """One part: what it is, its options with their limits, and what became of each revision."""
     from sigmagraph.engine.cli.console import out
 
-    for line in (f"{part.name}@{part.revision}", *words, part.source, part.remark):
+    for line in (str(part), *words, part.source, part.remark):
         if line:
             out().print(line, markup=False, soft_wrap=True)
     table = _table("option", "default", "allowed")

@@ -1,32 +1,32 @@
-"""Processes, schedules, solvers, noise sources, guidance and the loop that joins them. Needs torch and nothing else."""
+"""Processes, schedules, solvers, noise sources, guidance and the value that joins them. Needs torch and nothing else.
 
-from sigmagraph.engine.sampling import solvers, spacings
-from sigmagraph.engine.sampling.guidance import Ask, Cfg, Denoiser, Predict, Unguided
-from sigmagraph.engine.sampling.levels import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
-from sigmagraph.engine.sampling.noise import Comfy, Counter, NoiseSource, Silent, Streams, Wanted
-from sigmagraph.engine.sampling.parameterisation import Parameterisation, continuous_v, edm, flux, sd3, sdxl
-from sigmagraph.engine.sampling.process import Process, RectifiedFlow, VarianceExploding
+What a sampling is made of is exported here; what builds such parts (levels, guidance rules, options) has its module.
+"""
+
+from sigmagraph.engine.sampling import schedules, solvers  # noqa: F401  # importing them registers their parts
+from sigmagraph.engine.sampling.denoiser import Denoiser
+from sigmagraph.engine.sampling.guidance import Cfg, Unguided
+from sigmagraph.engine.sampling.levels import Levels
+from sigmagraph.engine.sampling.noise import ComfyNoise, NoiseSource, NoNoise, PhiloxNoise
+from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.parameterisation import Parameterisation, edm, flux, sd3, sdxl
 from sigmagraph.engine.sampling.record import Recording, Trajectory
-from sigmagraph.engine.sampling.run import Run, Tick, drive
-from sigmagraph.engine.sampling.sample import ask_steps, sample, sample_steps
-from sigmagraph.engine.sampling.schedules import (
+from sigmagraph.engine.sampling.run import Tick
+from sigmagraph.engine.sampling.sampling import Sampling
+from sigmagraph.engine.sampling.schedule import (
     SCHEDULES,
     Schedule,
-    cut,
     find_schedule,
-    parsed,
-    resampled,
+    parse_sigmas,
     run_sigmas,
     schedule,
+    step_range,
 )
 from sigmagraph.engine.sampling.solver import (
     SOLVERS,
-    Choices,
     Context,
     Evaluate,
-    Noise,
     Prediction,
-    Range,
     Solver,
     Step,
     Steps,
@@ -37,57 +37,37 @@ from sigmagraph.engine.sampling.solver import (
 __all__ = [
     "SCHEDULES",
     "SOLVERS",
-    "Ask",
     "Cfg",
     "Choices",
-    "Comfy",
+    "ComfyNoise",
     "Context",
-    "ContinuousLevels",
-    "Counter",
     "Denoiser",
-    "DiscreteLevels",
     "Evaluate",
-    "FlowLevels",
-    "FluxLevels",
     "Levels",
-    "Noise",
+    "NoNoise",
     "NoiseSource",
     "Parameterisation",
-    "Predict",
+    "PhiloxNoise",
     "Prediction",
-    "Process",
     "Range",
     "Recording",
-    "RectifiedFlow",
-    "Run",
+    "Sampling",
     "Schedule",
-    "Silent",
     "Solver",
     "Step",
     "Steps",
-    "Streams",
     "Tick",
     "Trajectory",
     "Unguided",
-    "VarianceExploding",
-    "Wanted",
-    "ask_steps",
-    "continuous_v",
-    "cut",
-    "drive",
     "edm",
     "find_schedule",
     "find_solver",
     "flux",
-    "parsed",
-    "resampled",
+    "parse_sigmas",
     "run_sigmas",
-    "sample",
-    "sample_steps",
     "schedule",
     "sd3",
     "sdxl",
     "solver",
-    "solvers",
-    "spacings",
+    "step_range",
 ]

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.registry import Registry
-from sigmagraph.engine.sampling.guidance import Denoiser
-from sigmagraph.engine.sampling.noise import Comfy, NoiseSource
+from sigmagraph.engine.sampling.denoiser import Denoiser
+from sigmagraph.engine.sampling.noise import ComfyNoise, NoiseSource
+from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.run import Run, context_of, drive
-from sigmagraph.engine.sampling.sample import checked_sigmas
-from sigmagraph.engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Range, Solver, Step, Steps
+from sigmagraph.engine.sampling.sampling import checked_sigmas
+from sigmagraph.engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Solver, Step, Steps
 
 FIXED = ("model", "x", "sigmas", "extra_args", "callback", "disable", "noise_sampler")
 ANY = Range(-math.inf, math.inf)
@@ -140,7 +141,7 @@ def as_k_diffusion(
         **options: Any,
     ) -> Tensor:
         levels = checked_sigmas(sigmas.tolist(), solver)
-        run = Run(solver, x, levels, context_of(solver, x, levels, parameterisation, noise or Comfy(0)), options)
+        run = Run(solver, x, levels, context_of(solver, x, levels, parameterisation, noise or ComfyNoise(0)), options)
         steps = drive(run, _calling(model, extra_args or {}))
         while True:
             try:

@@ -260,6 +260,19 @@ class ContinuousLevels(_Table):
         return math.exp((high - low) * (1.0 - percent) + low)
 
 
+@dataclass(frozen=True)
+class Span(ContinuousLevels):
+    """Any two ends, for schedules that look at nothing else of a model."""
+
+    @property
+    def sigma_min(self) -> float:
+        return self.lowest
+
+    @property
+    def sigma_max(self) -> float:
+        return self.highest
+
+
 def _zero_terminal(sigmas: Tensor) -> Tensor:
     """Stretch a table so that its last level carries no signal (Lin 2023, arXiv:2305.08891, Alg. 1)."""
     amplitudes = (1 / (sigmas**2 + 1)).sqrt()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling.guidance import Asking, Asks, Denoiser, Remembering
+from sigmagraph.engine.sampling.denoiser import Denoiser, Requests, Stateful, requests_of, self_answered
 from sigmagraph.engine.sampling.solver import Prediction
 
 
@@ -21,13 +21,11 @@ class Masked:
     noised: Callable[[float], Tensor]
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
-        return self._kept(x, self.denoiser(self.blended(x, sigma), sigma, needs_uncond))
+        return self_answered(self.requests(x, sigma, needs_uncond))
 
-    def asks(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Asks:
+    def requests(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Requests:
         """What the guidance within asks, if it can say so."""
-        if not isinstance(self.denoiser, Asking):
-            return self(x, sigma, needs_uncond)
-        return self._kept(x, (yield from self.denoiser.asks(self.blended(x, sigma), sigma, needs_uncond)))
+        return self._kept(x, (yield from requests_of(self.denoiser, self.blended(x, sigma), sigma, needs_uncond)))
 
     def _kept(self, x: Tensor, prediction: Prediction) -> Prediction:
         if prediction.denoised.shape != x.shape:
@@ -37,7 +35,7 @@ class Masked:
 
     def remember(self, memory: Tensor) -> None:
         """Hand on what the guidance within carried."""
-        if isinstance(self.denoiser, Remembering):
+        if isinstance(self.denoiser, Stateful):
             self.denoiser.remember(memory)
 
     def blended(self, x: Tensor, sigma: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Noise sources: what a seed means. `Comfy` gives the numbers existing graphs and seeds expect.
+"""Noise sources: what a seed means. `ComfyNoise` gives the numbers existing graphs and seeds expect.
 
 A source is a value; `streams` opens what one run draws from. Nothing here knows a solver or a schedule.
 """
@@ -21,7 +21,7 @@ PURPOSES = ("initial", "sequence", "churn", "brownian", "mask")  # of one seed's
 
 
 @dataclass(frozen=True)
-class Wanted:
+class NoiseSpec:
     """What a run says about itself when it opens its streams.
 
     `low`, `high`: its lowest level above 0 and its highest. `restarts_seed`: its first draw is to be the initial noise
@@ -50,7 +50,7 @@ class NoiseSource(Protocol):
     def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
         """The noise a run starts from, shaped like `like`; `batch_index` says which image of a batch each one is."""
 
-    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
+    def streams(self, like: Tensor, spec: NoiseSpec) -> Streams:
         """The run's own noise, shaped like `like`."""
 
     def mask_noise(self, like: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class NoiseSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Comfy:
+class ComfyNoise:
     """torch's generators, seeded as ComfyUI seeds them: initial noise on the CPU, the rest on the state's device."""
 
     seed: int
@@ -75,12 +75,12 @@ class Comfy:
         draws = [_normal(one, like.dtype, generator) for _ in range(max(batch_index) + 1)]
         return torch.cat([draws[index] for index in batch_index]).to(like.device)
 
-    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
-        device = like.device if wanted.on_device else torch.device("cpu")
+    def streams(self, like: Tensor, spec: NoiseSpec) -> Streams:
+        device = like.device if spec.on_device else torch.device("cpu")
 
         @cache  # what a run never draws from is never opened
         def own() -> torch.Generator:
-            return _generator(self.seed if wanted.restarts_seed else derived(self.seed), like.device)
+            return _generator(self.seed if spec.restarts_seed else derived(self.seed), like.device)
 
         @cache
         def churn() -> torch.Generator:
@@ -93,7 +93,7 @@ class Comfy:
         def words() -> SeedWords:
             return SeedWords(self.seed)
 
-        brownian = Tree(wanted, lambda node: _word_noise(words().of_node(node), like, device))
+        brownian = Tree(spec, lambda node: _word_noise(words().of_node(node), like, device))
         return Streams(
             lambda: _normal(like.shape, like.dtype, own()),
             lambda: _normal(like.shape, like.dtype, churn()),
@@ -105,7 +105,7 @@ class Comfy:
 
 
 @dataclass(frozen=True)
-class Counter:
+class PhiloxNoise:
     """Noise by counter: equal on every device, and image k of a batch draws what it would draw alone."""
 
     seed: int
@@ -117,9 +117,9 @@ class Counter:
     def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
         return self._noise("initial", 0, like, batch_index)
 
-    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
+    def streams(self, like: Tensor, spec: NoiseSpec) -> Streams:
         draws, churns = count(), count()
-        images = wanted.batch_index
+        images = spec.batch_index
 
         def of_node(node: tuple[int, int] | None) -> Tensor:
             return self._noise("brownian", 0 if node is None else node[0] + 2 ** node[1], like, images)
@@ -127,7 +127,7 @@ class Counter:
         return Streams(
             lambda: self._noise("sequence", next(draws), like, images),
             lambda: self._noise("churn", next(churns), like, images),
-            Tree(wanted, of_node),
+            Tree(spec, of_node),
         )
 
     def mask_noise(self, like: Tensor) -> Tensor:
@@ -142,14 +142,14 @@ class Counter:
 class Tree:
     """A Brownian tree that is grown at the first query."""
 
-    def __init__(self, wanted: Wanted, draw: Callable[[tuple[int, int] | None], Tensor]) -> None:
-        self._wanted, self._draw = wanted, draw
+    def __init__(self, spec: NoiseSpec, draw: Callable[[tuple[int, int] | None], Tensor]) -> None:
+        self._spec, self._draw = spec, draw
         self._tree: BrownianTree | None = None
 
     def __call__(self, sigma: float, sigma_next: float) -> Tensor:
         """Unit-variance noise of the way from `sigma` down to `sigma_next`."""
         if self._tree is None:
-            self._tree = BrownianTree(self._wanted.low, self._wanted.high, self._draw)
+            self._tree = BrownianTree(self._spec.low, self._spec.high, self._draw)
         return self._tree.unit_noise(sigma, sigma_next)
 
 
@@ -165,16 +165,16 @@ class OneImage:
     def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
         return self.source.initial(self.whole, self.batch_index)[self.place : self.place + 1]
 
-    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
+    def streams(self, like: Tensor, spec: NoiseSpec) -> Streams:
         index = self.place if self.batch_index is None else self.batch_index[self.place]
-        return self.source.streams(like, replace(wanted, batch_index=[index]))
+        return self.source.streams(like, replace(spec, batch_index=[index]))
 
     def mask_noise(self, like: Tensor) -> Tensor:
         return self.source.mask_noise(self.whole)[self.place : self.place + 1]
 
 
 @dataclass(frozen=True)
-class Silent:
+class NoNoise:
     """No initial noise; what the run itself draws still follows the source within."""
 
     source: NoiseSource
@@ -182,8 +182,8 @@ class Silent:
     def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
         return torch.zeros_like(like)
 
-    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
-        return self.source.streams(like, wanted)
+    def streams(self, like: Tensor, spec: NoiseSpec) -> Streams:
+        return self.source.streams(like, spec)
 
     def mask_noise(self, like: Tensor) -> Tensor:
         return self.source.mask_noise(like)

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 from sigmagraph.engine.errors import BadValue, MissingFile
-from sigmagraph.engine.sampling.schedules import SCHEDULES
+from sigmagraph.engine.sampling.schedule import SCHEDULES
 from sigmagraph.engine.sampling.solver import SOLVERS
+from sigmagraph.engine.sampling.versioned import VersionedName
 
 GROUP = "sigmagraph.samplers"
 _CONTENTS: dict[str, str] = {}  # what came from outside, "sampler NAME" or "schedule NAME" -> digest of its file
@@ -56,7 +57,7 @@ def content_of(kind: str, name: str) -> str:
 
     `name` may carry a revision. Only the file that registers counts, not what it imports.
     """
-    return _CONTENTS.get(f"{kind} {name.partition('@')[0]}", "")
+    return _CONTENTS.get(f"{kind} {VersionedName.parse(name).name}", "")
 
 
 def _registered() -> set[str]:

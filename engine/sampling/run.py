@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction
+from sigmagraph.engine.sampling.denoiser import Denoiser, PredictRequest, Requests, Stateful, requests_of
 from sigmagraph.engine.sampling.finite import FiniteWatch
-from sigmagraph.engine.sampling.guidance import Ask, Asking, Denoiser, Remembering
-from sigmagraph.engine.sampling.noise import NoiseSource, Wanted
+from sigmagraph.engine.sampling.noise import NoiseSource, NoiseSpec
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.record import Recording
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step
@@ -72,23 +72,23 @@ class Run:
             self.result = end.value
 
 
-Driven = Generator[Tick | Ask, Sequence[Tensor] | None, Tensor]
+Driven = Generator[Tick | PredictRequest, Sequence[Tensor] | None, Tensor]
 """Ticks, which need no answer, and what is to be predicted, which is answered with the estimates."""
 
 
 def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
     """Answer a run's requests until it ends; predictions already in `recording` are replayed, not made again."""
-    return alone(drive_asking(run, denoiser, recording))
+    return ticks_only(drive_requests(run, denoiser, recording))
 
 
-def alone(steps: Driven) -> Generator[Tick, None, Tensor]:
+def ticks_only(driven: Driven) -> Generator[Tick, None, Tensor]:
     """Predict what is asked for where it is asked for; ticks remain."""
     answer: Sequence[Tensor] | None = None
     try:
         while True:
-            said = steps.send(answer)
+            said = driven.send(answer)
             answer = None
-            if isinstance(said, Ask):
+            if isinstance(said, PredictRequest):
                 with torch.inference_mode():
                     answer = said.answer()
             else:
@@ -97,15 +97,15 @@ def alone(steps: Driven) -> Generator[Tick, None, Tensor]:
         result: Tensor = end.value
         return result
     finally:
-        steps.close()
+        driven.close()
 
 
-def drive_asking(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Driven:
+def drive_requests(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Driven:
     """As `drive`, but predictions are asked for, if the denoiser can say what it needs: others may make them."""
     replay = recording.rest() if recording is not None else iter(())
     while run.request is not None and (known := next(replay, None)) is not None:
         run.answer(known)
-        if known.memory is not None and isinstance(denoiser, Remembering):
+        if known.memory is not None and isinstance(denoiser, Stateful):
             denoiser.remember(known.memory)
     watch = FiniteWatch()
     try:
@@ -139,22 +139,20 @@ def _check_shape(estimate: Tensor, request: Evaluate, step: int) -> None:
         )
 
 
-def _predicted(denoiser: Denoiser, request: Evaluate, step: int) -> Generator[Ask, Sequence[Tensor] | None, Prediction]:
+def _predicted(
+    denoiser: Denoiser, request: Evaluate, step: int
+) -> Generator[PredictRequest, Sequence[Tensor] | None, Prediction]:
     """One evaluation; where the denoiser can say what it needs, whoever drives the run predicts it."""
-    wanted = request.x, request.sigma, request.needs_uncond
-    if not isinstance(denoiser, Asking):
-        with torch.inference_mode():
-            return denoiser(*wanted)
-    asks = denoiser.asks(*wanted)
+    wanted: Requests = requests_of(denoiser, request.x, request.sigma, request.needs_uncond)
     answer: Sequence[Tensor] | None = None
     while True:
         try:
             with torch.inference_mode():
-                ask = next(asks) if answer is None else asks.send(answer)
+                asked = next(wanted) if answer is None else wanted.send(answer)
         except StopIteration as end:
             prediction: Prediction = end.value
             return prediction
-        answer = yield ask
+        answer = yield asked
         for estimate in answer or ():
             _check_shape(estimate, request, step)
 
@@ -169,8 +167,8 @@ def context_of(
 ) -> Context:
     """What a solver may know about a run that starts from `x`."""
     lowest = min((sigma for sigma in sigmas if sigma > 0), default=0.0)
-    wanted = Wanted(lowest, max(sigmas), solver.restarts_seed, solver.on_device, batch_index)
-    streams = noise.streams(x, wanted)
+    spec = NoiseSpec(lowest, max(sigmas), solver.restarts_seed, solver.on_device, batch_index)
+    streams = noise.streams(x, spec)
     return Context(
         parameterisation.process,
         parameterisation.levels,

@@ -6,20 +6,21 @@ from a generator of its own and never reads a number back from the device.
 """
 
 import inspect
-import typing
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.errors import BadValue, UnknownName
+from sigmagraph.engine.errors import UnknownName
 from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling.levels import Levels
+from sigmagraph.engine.sampling.options import Option, options_of
 from sigmagraph.engine.sampling.precision import float32
 from sigmagraph.engine.sampling.process import Process
+from sigmagraph.engine.sampling.versioned import Versioned, find
 
 
 class Prediction(NamedTuple):
@@ -87,57 +88,11 @@ class Context:
         return sigma if self.dtype == torch.float64 else float32(sigma)
 
 
-class Range(NamedTuple):
-    """Bounds of a numeric option, both included."""
-
-    low: float
-    high: float
-
-
-class Choices(NamedTuple):
-    """Allowed values of an option that picks a variant."""
-
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A setting of a solver or schedule, as its signature declares it."""
-
-    name: str
-    default: object
-    limits: Range | Choices | None
-    kind: type
-
-    def check(self, place: str, value: object) -> object:
-        """Return `value` if it is of the right kind and within limits; a whole number as an int where one is due."""
-        numeric = self.kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is None and self.default is None:
-            return None
-        whole = self.kind is not int or (isinstance(value, (int, float)) and float(value).is_integer())
-        if isinstance(self.limits, Choices) and value in self.limits.values:
-            return value
-        if isinstance(self.limits, Range) and numeric and whole and self.limits.low <= float(value) <= self.limits.high:  # type: ignore[arg-type]  # numeric says so
-            return int(value) if self.kind is int else value  # type: ignore[call-overload]  # numeric says so
-        if self.limits is None and (value is None or isinstance(value, self.kind)):
-            return value
-        raise BadValue(f"{place}.{self.name}", value, self.allowed)
-
-    @property
-    def allowed(self) -> str:
-        """The limits in words."""
-        if isinstance(self.limits, Choices):
-            return "one of " + ", ".join(self.limits.values)
-        if isinstance(self.limits, Range):
-            return f"{self.kind.__name__} from {self.limits.low:g} to {self.limits.high:g}"
-        return self.kind.__name__
-
-
 SolverFunction: TypeAlias = Callable[..., Steps]
 
 
 @dataclass(frozen=True)
-class Solver:
+class Solver(Versioned):
     """One revision of one sampler: the step rule and everything declared about it.
 
     `order` is what tests hold it to on smooth problems, with its history full (0: it converges to no ODE or SDE);
@@ -149,6 +104,7 @@ class Solver:
     `fixed` are options this name settles; `older` are its earlier revisions.
     """
 
+    kind: ClassVar[str] = "sampler"
     name: str
     function: SolverFunction
     order: int
@@ -186,13 +142,6 @@ class Solver:
     def summary(self) -> str:
         """The first line of its docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
-
-    def at(self, revision: int | None) -> "Solver":
-        """This sampler as it was at `revision`; None means the newest."""
-        found = [one for one in (self, *self.older) if revision is None or one.revision == revision]
-        if not found:
-            raise BadValue(f"sampler {self.name} revision", revision, f"1 to {self.revision}")
-        return found[0]
 
     def checked(self, options: Mapping[str, object]) -> dict[str, object]:
         """The options, each known and within limits, with what the name settles."""
@@ -250,28 +199,6 @@ def alias(
     return registry.add(name, replace(base, name=name, older=past, **fields))
 
 
-def options_of(function: Callable[..., object]) -> tuple[Option, ...]:
-    """The keyword-only parameters of a solver or schedule function, as options."""
-    hints = typing.get_type_hints(function, include_extras=True)
-    found = []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            hint, limits = hints[parameter.name], None
-            if typing.get_origin(hint) is Annotated:
-                hint, limits = typing.get_args(hint)[:2]
-            bare = [one for one in typing.get_args(hint) if one is not type(None)] or [hint]
-            found.append(Option(parameter.name, parameter.default, limits, bare[0]))
-    return tuple(found)
-
-
 def find_solver(name: str, bare_revision: int | None = None, registry: Registry[Solver] = SOLVERS) -> Solver:
-    """The sampler a graph names: `name@revision`, or a bare name, which means `bare_revision` (None: the newest)."""
-    return registry[name.partition("@")[0]].at(revision_of(name, bare_revision))
-
-
-def revision_of(name: str, bare_revision: int | None) -> int | None:
-    """The number behind the `@` of a sampler or schedule name; saved graphs from elsewhere write none and mean 1."""
-    _, mark, number = name.partition("@")
-    if mark and not number.isdecimal():
-        raise BadValue(name, number, "a whole number behind the '@'")
-    return int(number) if mark else bare_revision
+    """The sampler that `name` or `name@revision` means; a bare name means `bare_revision` (None: the newest)."""
+    return find(registry, name, bare_revision)

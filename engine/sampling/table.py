@@ -6,8 +6,9 @@ python -m sigmagraph.engine.sampling.table    writes that part to standard outpu
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from sigmagraph.engine.sampling.schedules import SCHEDULES, Schedule
-from sigmagraph.engine.sampling.solver import SOLVERS, Choices, Noise, Option, Range, Solver
+from sigmagraph.engine.sampling.options import Choices, Option, Range
+from sigmagraph.engine.sampling.schedule import SCHEDULES, Schedule
+from sigmagraph.engine.sampling.solver import SOLVERS, Noise, Solver
 
 LEGEND = """\
 *First noise*: revision 1 begins its own noise with the run's initial noise (on a CPU), as existing seeds expect;

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.demo.checker import Verdict, check
 from models.demo.scenes import Scene, draw, scenes
 from sigmagraph.engine.models import load_checkpoint
-from sigmagraph.engine.sampling import Cfg, Comfy, find_schedule, find_solver, run_sigmas, sample
+from sigmagraph.engine.sampling import Cfg, ComfyNoise, Sampling, find_schedule, find_solver, run_sigmas
 
 STEPS, GUIDANCE, LATENT_SIDE = 20, 4.0, 16
 HELD_OUT_SEED = 77
@@ -58,7 +58,7 @@ class Pipeline:
         sigmas = run_sigmas(self.schedule, parameterisation.levels, self.steps, 1.0, self.solver.drops_penultimate)
         denoiser = Cfg(self.model.predict, self.clip.encode(caption), self.clip.encode(""), GUIDANCE)
         blank = torch.zeros(1, 16, LATENT_SIDE, LATENT_SIDE)
-        latent = sample(denoiser, blank, sigmas, parameterisation, self.solver, noise=Comfy(seed))
+        latent = Sampling(denoiser, blank, sigmas, parameterisation, self.solver, noise=ComfyNoise(seed)).run()
         image: Tensor = self.vae.decode(self.model.spec.latent_format.to_vae(latent))[0].permute(2, 0, 1)
         return image
 

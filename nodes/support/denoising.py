@@ -12,15 +12,16 @@ from sigmagraph.engine.graph.kept import Kept
 from sigmagraph.engine.graph.node import Progress
 from sigmagraph.engine.graph.results import Joinable
 from sigmagraph.engine.models.value import Model, Question, predict_together
-from sigmagraph.engine.sampling import Ask, Denoiser, NoiseSource, Solver, ask_steps
+from sigmagraph.engine.sampling import Denoiser, NoiseSource, Sampling, Solver
+from sigmagraph.engine.sampling.guidance import PredictRequest
 from sigmagraph.nodes.support.resuming import resumed
 from sigmagraph.nodes.support.types import LatentValue
 
-__all__ = ["Pair", "Sampling", "denoised_latent", "in_model_space"]
+__all__ = ["LatentSteps", "Pair", "denoised_latent", "in_model_space"]
 
 Said = Progress | Joinable
 """A sampler reports its steps, and asks for predictions, which may be made together with those of other jobs."""
-Sampling = Generator[Said, Any, LatentValue]
+LatentSteps = Generator[Said, Any, LatentValue]
 Pair = Generator[Said, Any, tuple[LatentValue, LatentValue]]
 
 
@@ -43,7 +44,7 @@ def denoised_latent(
         return latent, latent
     start = in_model_space(model, latent.samples)
     recording = resumed(kept, start.device)
-    steps = ask_steps(
+    steps = Sampling(
         denoiser,
         start,
         sigmas,
@@ -53,13 +54,12 @@ def denoised_latent(
         options=options,
         mask=latent.noise_mask,
         batch_index=latent.batch_index,
-        recording=recording,
-    )
+    ).requests(recording)
     estimate, answer = start, None
     try:
         while True:
             said = steps.send(answer)
-            if isinstance(said, Ask):
+            if isinstance(said, PredictRequest):
                 joinable = _joinable(model, said)
                 answer = yield joinable
                 answer = joinable.alone() if answer is None else answer
@@ -78,7 +78,7 @@ def denoised_latent(
     return _in_vae_units(model, latent, final), _in_vae_units(model, latent, estimate)
 
 
-def _joinable(model: Model, ask: Ask) -> Joinable:
+def _joinable(model: Model, ask: PredictRequest) -> Joinable:
     """Predictions of one network over states of one size can be made together; all others are made alone."""
     if ask.predict == model.predict:
         return Joinable(model.joins(ask.x), (model, ask.x, ask.sigma, ask.conditionings), _predictions)
@@ -91,7 +91,7 @@ def _predictions(questions: Sequence[Question]) -> list[list[Tensor]]:
 
 
 @torch.inference_mode()
-def _answers(asks: Sequence[Ask]) -> list[Sequence[Tensor]]:
+def _answers(asks: Sequence[PredictRequest]) -> list[Sequence[Tensor]]:
     return [each.answer() for each in asks]
 
 

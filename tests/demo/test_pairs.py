@@ -15,7 +15,16 @@ from models.demo.measure import GUIDANCE, LATENT_SIDE, STEPS, Pipeline
 from models.demo.scenes import single
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models import Conditioning
-from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, Cfg, Comfy, find_schedule, find_solver, run_sigmas, sample
+from sigmagraph.engine.sampling import (
+    SCHEDULES,
+    SOLVERS,
+    Cfg,
+    ComfyNoise,
+    Sampling,
+    find_schedule,
+    find_solver,
+    run_sigmas,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +81,7 @@ def is_obeyed(
     scale = 1.0 if "cfg_pp" in sampler else GUIDANCE  # CFG++ is meant for scales near 1
     blank = torch.zeros(1, 16, LATENT_SIDE, LATENT_SIDE)
     guided = Cfg(model.predict, *texts, scale)
-    latent = sample(guided, blank, sigmas, model.parameterisation, solver, noise=Comfy(3))
+    latent = Sampling(guided, blank, sigmas, model.parameterisation, solver, noise=ComfyNoise(3)).run()
     image = pipeline.vae.decode(model.spec.latent_format.to_vae(latent))[0].permute(2, 0, 1)
     return check(image, SCENE).is_right
 

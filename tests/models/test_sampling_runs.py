@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
-from sigmagraph.engine.sampling import Cfg, Comfy, Denoiser, Prediction, find_solver, sample
+from sigmagraph.engine.sampling import Cfg, ComfyNoise, Denoiser, Prediction, Sampling, find_solver
 from sigmagraph.engine.sampling.noise import Streams
 from tests.models.conftest import Arrays, Unpack
 
@@ -26,7 +26,7 @@ class Fixed:
         return self.noise
 
     def streams(self, *request: Any) -> Streams:
-        return Comfy(0).streams(*request)
+        return ComfyNoise(0).streams(*request)
 
     def mask_noise(self, like: Tensor) -> Tensor:
         return self.noise
@@ -41,7 +41,7 @@ def run(model: Model, denoiser: Denoiser, io: dict[str, Tensor], solver: str) ->
     sigmas = [float(sigma) for sigma in io["sigmas"]]
     latent = torch.zeros_like(io["noise"])
     recorded = find_solver(solver, bare_revision=1)
-    found = sample(denoiser, latent, sigmas, model.parameterisation, recorded, noise=Fixed(io["noise"]))
+    found = Sampling(denoiser, latent, sigmas, model.parameterisation, recorded, noise=Fixed(io["noise"])).run()
     torch.testing.assert_close(found, io["latent"], rtol=0, atol=WHOLE_RUN)
     for_vae = model.spec.latent_format.to_vae(found)
     torch.testing.assert_close(for_vae, io["latent_for_vae.comfy"], rtol=0, atol=WHOLE_RUN)

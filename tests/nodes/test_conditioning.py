@@ -6,7 +6,7 @@ import torch
 from sigmagraph.engine.models import Conditioning, load_checkpoint
 from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.engine.models.value import Model
-from sigmagraph.engine.sampling import Comfy
+from sigmagraph.engine.sampling import ComfyNoise
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.types import LatentValue
 
@@ -81,7 +81,7 @@ def made_up(seed: int, length: int = 6) -> Conditioning:
     return Conditioning(torch.randn(1, length, 128, generator=generator), torch.randn(1, 128, generator=generator))
 
 
-X = Comfy(3).initial(torch.zeros(2, 16, 6, 8))
+X = ComfyNoise(3).initial(torch.zeros(2, 16, 6, 8))
 
 
 def combined(*parts: Conditioning) -> Conditioning:

@@ -6,7 +6,7 @@ import torch
 from sigmagraph.engine.errors import BadValue, UnknownName
 from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
 from sigmagraph.engine.models.value import Model
-from sigmagraph.engine.sampling import SOLVERS, Comfy
+from sigmagraph.engine.sampling import SOLVERS, ComfyNoise
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.types import LatentValue
 
@@ -33,7 +33,7 @@ def basic(model: Model, steps: int = 4, scheduler: str = "normal") -> tuple[floa
 
 
 def advanced(guider: object, sigmas: object, **inputs: object) -> torch.Tensor:
-    settings = {"noise": Comfy(7), "sampler": NODES["KSamplerSelect"](sampler_name="euler"), "latent_image": BLANK}
+    settings = {"noise": ComfyNoise(7), "sampler": NODES["KSamplerSelect"](sampler_name="euler"), "latent_image": BLANK}
     output, _ = NODES["SamplerCustomAdvanced"](guider=guider, sigmas=sigmas, **(settings | inputs))
     samples: torch.Tensor = output.samples
     return samples
@@ -188,7 +188,7 @@ def test_any_sampler_takes_its_settings_as_text(model: Model) -> None:
 
 def test_added_noise_is_the_start_of_a_run(model: Model) -> None:
     latent = LatentValue(torch.randn(1, 16, 6, 8))
-    noised = NODES["AddNoise"](model=model, noise=Comfy(7), sigmas=(0.6, 0.0), latent_image=latent).samples
+    noised = NODES["AddNoise"](model=model, noise=ComfyNoise(7), sigmas=(0.6, 0.0), latent_image=latent).samples
     drawn = torch.randn(1, 16, 6, 8, generator=torch.Generator().manual_seed(7))
     to_model, to_vae = model.spec.latent_format.to_model, model.spec.latent_format.to_vae
     torch.testing.assert_close(noised, to_vae(0.6 * drawn + 0.4 * to_model(latent.samples)))
@@ -222,7 +222,7 @@ def test_both_versions_of_euler_in_cfg_pp_are_euler_where_the_sides_agree(model:
 def test_the_alternative_step_ends_beyond_the_guided_estimate(model: Model) -> None:
     guider = NODES["CFGGuider"](model=model, cfg=3.0, **SIDES)
     chosen = NODES["SamplerEulerCFGpp"](version="alternative")
-    noise = Comfy(7).initial(torch.zeros(1, 16, 6, 8))
+    noise = ComfyNoise(7).initial(torch.zeros(1, 16, 6, 8))
     uncond, cond = model.predict(noise, 1.0, [NEGATIVE, POSITIVE])
     guided = uncond + (cond - uncond) * 3.0
     expected = model.spec.latent_format.to_vae(guided * 2 - uncond)

@@ -5,7 +5,7 @@ import torch
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models import load_checkpoint
-from sigmagraph.engine.sampling import Comfy
+from sigmagraph.engine.sampling import ComfyNoise
 from sigmagraph.engine.sampling.resize import resized
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.types import LatentValue
@@ -18,8 +18,8 @@ def latent(batch: int = 3, height: int = 8, width: int = 12, seed: int = 0) -> L
 def test_a_latent_taken_out_of_a_batch_gets_the_noise_it_had_there() -> None:
     whole = latent(batch=4)
     chosen = NODES["LatentFromBatch"](samples=whole, batch_index=2, length=1)
-    noise = Comfy(5).initial(whole.samples)
-    assert torch.equal(Comfy(5).initial(chosen.samples, chosen.batch_index), noise[2:3])
+    noise = ComfyNoise(5).initial(whole.samples)
+    assert torch.equal(ComfyNoise(5).initial(chosen.samples, chosen.batch_index), noise[2:3])
 
 
 def test_a_part_of_a_batch_stops_at_its_end_and_keeps_its_masks() -> None:

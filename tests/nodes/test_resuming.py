@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sigmagraph.engine.execution.cache.checkpoint import Checkpoints
 from sigmagraph.engine.graph.kept import Kept
-from sigmagraph.engine.sampling import SOLVERS, Cfg, Comfy, sample_steps, sd3
+from sigmagraph.engine.sampling import SOLVERS, Cfg, ComfyNoise, Sampling, sd3
 from sigmagraph.engine.sampling.solver import Prediction
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.resuming import KeptPredictions, packed, resumed, unpacked
@@ -32,7 +32,7 @@ class Counted:
 def run(name: str, model: Counted, recording: KeptPredictions) -> Tensor:
     denoiser = Cfg(model, 0.3, -0.2, 3.0)  # type: ignore[arg-type]  # conditionings are whatever the model takes
     latent = torch.zeros(2, 4, 3, 3)
-    steps = sample_steps(denoiser, latent, SIGMAS, sd3(3.0), name, noise=Comfy(5), recording=recording)
+    steps = Sampling(denoiser, latent, SIGMAS, sd3(3.0), name, noise=ComfyNoise(5)).ticks(recording)
     try:
         while True:
             next(steps)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling import Comfy, Prediction, Run, drive, sd3
+from sigmagraph.engine.sampling import ComfyNoise, Prediction, sd3
 from sigmagraph.engine.sampling.noise import NoiseSource
-from sigmagraph.engine.sampling.run import context_of
+from sigmagraph.engine.sampling.run import Run, context_of, drive
 from sigmagraph.engine.sampling.solver import Solver
 
 WEIGHTS, MEANS, STDS = (0.35, 0.65), (-1.2, 0.7), (0.35, 0.5)
@@ -72,7 +72,7 @@ def solve(
 ) -> Tensor:
     """Run a solver from a given state, with nothing of `sample` round it."""
     steps = drive(
-        Run(solver, x, sigmas, context_of(solver, x, sigmas, sd3(), noise or Comfy(0)), options or {}), denoiser
+        Run(solver, x, sigmas, context_of(solver, x, sigmas, sd3(), noise or ComfyNoise(0)), options or {}), denoiser
     )
     while True:
         try:

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sigmagraph.engine.sampling import Cfg, Comfy, Parameterisation, Prediction, Streams, Wanted, sample, sd3, sdxl
+from sigmagraph.engine.sampling import Cfg, ComfyNoise, Parameterisation, Prediction, Sampling, sd3, sdxl
+from sigmagraph.engine.sampling.noise import NoiseSpec, Streams
 from sigmagraph.engine.sampling.solver import Solver
 
 DATA = Path(__file__).parents[1] / "data" / "sampling"
@@ -56,8 +57,8 @@ def predict(family: str) -> Callable[[Tensor, float, Sequence[str]], list[Tensor
     return lambda x, sigma, sides: [posterior(x, sigma, family, side).to(x.dtype) for side in sides]
 
 
-class WideComfy(Comfy):
-    """The float32 numbers of `Comfy` as float64: the noise of the float64 recordings."""
+class WideComfyNoise(ComfyNoise):
+    """The float32 numbers of `ComfyNoise` as float64: the noise of the float64 recordings."""
 
     def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
         return super().initial(like.float(), batch_index).double()
@@ -65,8 +66,8 @@ class WideComfy(Comfy):
     def mask_noise(self, like: Tensor) -> Tensor:
         return super().mask_noise(like.float()).double()
 
-    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
-        narrow = super().streams(like.float(), wanted)
+    def streams(self, like: Tensor, spec: NoiseSpec) -> Streams:
+        narrow = super().streams(like.float(), spec)
         return Streams(
             lambda: narrow.draw().double(),
             lambda: narrow.churn().double(),
@@ -103,9 +104,9 @@ def run(
 ) -> tuple[Tensor, list[float]]:
     """One run on the mixture as the recordings made it: the final latent and the levels that were evaluated."""
     counting = Counting(denoiser or Cfg(predict(mixture or family), "pos", "neg", guidance_scale))
-    source = noise or (WideComfy(SEED) if dtype == torch.float64 else Comfy(SEED))
+    source = noise or (WideComfyNoise(SEED) if dtype == torch.float64 else ComfyNoise(SEED))
     start = torch.zeros(SHAPES[family]) if latent is None else latent
-    result = sample(
+    result = Sampling(
         counting,
         start.to(dtype),
         sigmas,
@@ -114,7 +115,7 @@ def run(
         noise=source,
         options=options,
         **rest,
-    )
+    ).run()
     return result, counting.sigmas
 
 

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.sampling import (
-    Comfy,
+    ComfyNoise,
+    NoNoise,
     Parameterisation,
-    Silent,
-    continuous_v,
-    cut,
     edm,
     find_schedule,
     find_solver,
@@ -23,9 +21,10 @@ from sigmagraph.engine.sampling import (
     run_sigmas,
     sd3,
     sdxl,
+    step_range,
 )
-from sigmagraph.engine.sampling.guidance import Cfg
-from sigmagraph.engine.sampling.guidance_rules import Rescale
+from sigmagraph.engine.sampling.guidance import Cfg, Rescale
+from sigmagraph.engine.sampling.parameterisation import continuous_v
 from tests.sampling.mixture import SEED, TWINS, arrays, facts, predict, relative_error, run, tolerance
 
 FAMILIES = {"flow": sd3(), "eps": sdxl()}
@@ -151,14 +150,14 @@ def part(key: str) -> Outcome:
     family, is_plain, data = kind.removesuffix("_plain"), kind.endswith("_plain"), arrays("advanced")
     solver = find_solver(name, 1)
     whole = run_sigmas(find_schedule("normal", 1), FAMILIES[family].levels, 10, 1.0, solver.drops_penultimate)
-    sigmas = cut(whole, info.get("start", 0), info.get("last", 10_000), not info.get("force_full", True))
+    sigmas = step_range(whole, info.get("start", 0), info.get("last", 10_000), not info.get("force_full", True))
     latent = torch.zeros_like(data[f"{family}/latent_in"])
     if tag == "second_from_leftover":
         latent = data["final/" + key.replace(tag, "first_leftover")]
     elif not is_plain and tag not in ("first_leftover", "first_forced"):
         latent = data[f"{family}/latent_in"]
     indices = [int(index) for index in tag[11:].split("_")] if tag.startswith("batch_index") else None
-    noise = Silent(Comfy(SEED)) if info.get("disable_noise") else Comfy(SEED)
+    noise = NoNoise(ComfyNoise(SEED)) if info.get("disable_noise") else ComfyNoise(SEED)
     start = latent if is_plain else scaled(latent, family)
     result, asked = run(solver, sigmas, family=family, latent=start, noise=noise, batch_index=indices)
     result = result if is_plain or not sigmas else unscaled(result, family)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling import Comfy, Counter, Prediction, find_solver, sample, sd3, sdxl
+from sigmagraph.engine.sampling import ComfyNoise, PhiloxNoise, Prediction, Sampling, find_solver, sd3, sdxl
 from sigmagraph.engine.sampling.parameterisation import lcm
 from sigmagraph.engine.sampling.resize import resized
 
@@ -21,7 +21,8 @@ def halved(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
 def test_without_growth_it_is_lcm() -> None:
     latent = torch.zeros(2, 4, 4, 4)
     plain, growing = (
-        sample(halved, latent, SIGMAS, sd3(), find_solver(name, 2), noise=Comfy(4)) for name in ("lcm", "lcm_upscale")
+        Sampling(halved, latent, SIGMAS, sd3(), find_solver(name, 2), noise=ComfyNoise(4)).run()
+        for name in ("lcm", "lcm_upscale")
     )
     assert torch.equal(plain, growing)
 
@@ -36,7 +37,7 @@ def test_it_grows_evenly_over_the_first_half_of_the_steps() -> None:
     latent = torch.zeros(1, 4, 4, 8)
     for options in ({"scale": 2.0}, {"scale": 2.0, "scale_steps": 4}):
         sizes.clear()
-        result = sample(denoiser, latent, SIGMAS, sd3(), "lcm_upscale", noise=Comfy(4), options=options)
+        result = Sampling(denoiser, latent, SIGMAS, sd3(), "lcm_upscale", noise=ComfyNoise(4), options=options).run()
         middle = [(6, 12), (8, 16), (8, 16)] if len(options) == 1 else [(5, 10), (6, 12), (7, 14)]
         assert [*sizes, tuple(result.shape[-2:])] == [(4, 8), *middle, (8, 16)]
 
@@ -45,7 +46,9 @@ def test_revision_1_goes_on_in_one_stream_with_the_initial_noise_as_if_alpha_wer
     latent = torch.zeros(1, 4, 4, 4)
     options = {"scale": 2.0, "scale_steps": 1, "method": "bilinear"}
     sigmas = [1.0, 0.75, 0.5]
-    result = sample(halved, latent, sigmas, sdxl(), find_solver("lcm_upscale", 1), noise=Comfy(9), options=options)
+    result = Sampling(
+        halved, latent, sigmas, sdxl(), find_solver("lcm_upscale", 1), noise=ComfyNoise(9), options=options
+    ).run()
     generator = torch.Generator().manual_seed(9)
     x = torch.randn(1, 4, 4, 4, generator=generator)
     x = resized(x * 0.5, 8, 8, "bilinear") + torch.randn(1, 4, 8, 8, generator=generator) * 0.75
@@ -55,18 +58,20 @@ def test_revision_1_goes_on_in_one_stream_with_the_initial_noise_as_if_alpha_wer
 
 def test_a_growing_image_does_not_depend_on_its_batch() -> None:
     options = {"scale": 1.5}
-    batch = sample(halved, torch.zeros(3, 4, 4, 4), SIGMAS, sd3(), "lcm_upscale", noise=Counter(5), options=options)
+    batch = Sampling(
+        halved, torch.zeros(3, 4, 4, 4), SIGMAS, sd3(), "lcm_upscale", noise=PhiloxNoise(5), options=options
+    ).run()
     for image in range(3):
-        alone = sample(
+        alone = Sampling(
             halved,
             torch.zeros(1, 4, 4, 4),
             SIGMAS,
             sd3(),
             "lcm_upscale",
-            noise=Counter(5),
+            noise=PhiloxNoise(5),
             options=options,
             batch_index=[image],
-        )
+        ).run()
         assert torch.equal(batch[image : image + 1], alone)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import MissingFile
-from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, Comfy
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise
 from sigmagraph.engine.sampling.plugins import load_file, load_installed
 from sigmagraph.engine.sampling.table import generated
 
@@ -46,7 +46,7 @@ def test_the_page_on_writing_a_sampler_works_as_written(tmp_path: Path, monkeypa
     for block in blocks[1:]:
         exec(compile(block, "your-own-sampler.md", "exec"), names)
     assert names["latent"].shape == (1, 16, 64, 64)
-    exact = Comfy(1).initial(names["latent"]) / 2  # that denoiser's flow is x proportional to 1 + sigma
+    exact = ComfyNoise(1).initial(names["latent"]) / 2  # that denoiser's flow is x proportional to 1 + sigma
     assert (names["latent"] - exact).abs().max() < 0.05
     assert SOLVERS["ralston"].options[0].name == "c2"
     assert SCHEDULES["even_log"].source == "this page"

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling import Cfg, Comfy, Recording, Unguided, sample, sd3
-from sigmagraph.engine.sampling.guidance import Estimates, Linear
-from sigmagraph.engine.sampling.guidance_rules import (
+from sigmagraph.engine.sampling import Cfg, ComfyNoise, Recording, Sampling, Unguided, sd3
+from sigmagraph.engine.sampling.guidance import (
     Apg,
     CfgZeroStar,
     DualCfg,
+    Estimates,
+    Linear,
     PerpNeg,
     PerpNegCombination,
     Rescale,
@@ -26,7 +27,7 @@ SIGMA = 0.7
 
 
 def state(seed: int = 0) -> Tensor:
-    return Comfy(seed).initial(torch.zeros(SHAPES["flow"]))
+    return ComfyNoise(seed).initial(torch.zeros(SHAPES["flow"]))
 
 
 def guided(denoiser: Any, x: Tensor | None = None, sigma: float = SIGMA) -> Tensor:
@@ -143,8 +144,8 @@ def test_a_resumed_run_takes_up_the_momentum_of_projected_guidance() -> None:
         denoiser = Cfg(MODEL, "pos", "neg", 3.0, combine=Apg(3.0, momentum=-0.5))
         latent = torch.zeros(SHAPES["flow"])
         mask = torch.ones(1, 6, 4)
-        return sample(
-            denoiser, latent, [1.0, 0.8, 0.5, 0.2, 0.0], sd3(), noise=Comfy(1), mask=mask, recording=recording
+        return Sampling(denoiser, latent, [1.0, 0.8, 0.5, 0.2, 0.0], sd3(), noise=ComfyNoise(1), mask=mask).run(
+            recording
         )
 
     whole = Recording()

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, UnknownName
 from sigmagraph.engine.registry import Registry
-from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, Comfy, Prediction, Run, Wanted, drive, edm, sample
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise, Prediction, Sampling, edm
 from sigmagraph.engine.sampling.k_diffusion import as_k_diffusion, from_k_diffusion
-from sigmagraph.engine.sampling.run import context_of
+from sigmagraph.engine.sampling.levels import Span
+from sigmagraph.engine.sampling.noise import NoiseSpec
+from sigmagraph.engine.sampling.run import Run, context_of, drive
 from sigmagraph.engine.sampling.solver import Noise, Solver
-from sigmagraph.engine.sampling.spacings import Span
 from tests.oracles import k_diffusion_sampling
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD
 
@@ -36,7 +37,7 @@ def denoiser(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
 
 
 def ours(solver: Solver, sigmas: list[float] = SIGMAS, **options: Any) -> Tensor:
-    steps = drive(Run(solver, START, sigmas, context_of(solver, START, sigmas, VE, Comfy(11)), options), denoiser)
+    steps = drive(Run(solver, START, sigmas, context_of(solver, START, sigmas, VE, ComfyNoise(11)), options), denoiser)
     while True:
         try:
             next(steps)
@@ -46,7 +47,7 @@ def ours(solver: Solver, sigmas: list[float] = SIGMAS, **options: Any) -> Tensor
 
 
 def noise_of(solver: Solver, sigmas: list[float] = SIGMAS) -> Any:
-    context = context_of(solver, START, sigmas, VE, Comfy(11))
+    context = context_of(solver, START, sigmas, VE, ComfyNoise(11))
     if solver.noise is Noise.BROWNIAN:
         return lambda sigma, sigma_next: context.brownian(float(sigma), float(sigma_next))
     return lambda sigma, sigma_next: context.draw()
@@ -120,15 +121,17 @@ def test_a_function_of_theirs_runs_unchanged_as_a_sampler(name: str) -> None:
     )
     assert list(registry) == [f"kd_{name}"]
     latent, seen = torch.zeros(2, 1, 4, 6, dtype=torch.float64), list[float]()
-    result = sample(denoiser, latent, SIGMAS, VE, made, noise=Comfy(3), on_tick=lambda tick: seen.append(tick.sigma))
-    expected = sample(denoiser, latent, SIGMAS, VE, declared, noise=Comfy(3))
+    result = Sampling(denoiser, latent, SIGMAS, VE, made, noise=ComfyNoise(3)).run(
+        on_tick=lambda tick: seen.append(tick.sigma)
+    )
+    expected = Sampling(denoiser, latent, SIGMAS, VE, declared, noise=ComfyNoise(3)).run()
     assert (result - expected).abs().max() < 1e-10
     assert len(seen) >= len(SIGMAS) - 1
 
 
 def test_closing_a_run_stops_the_functions_thread() -> None:
     made = from_k_diffusion(k_diffusion_sampling().sample_euler, "kd", order=1, registry=None)
-    run = Run(made, START, SIGMAS, context_of(made, START, SIGMAS, VE, Comfy(1)), {})
+    run = Run(made, START, SIGMAS, context_of(made, START, SIGMAS, VE, ComfyNoise(1)), {})
     run.answer(Prediction(START * 0.5))
     run.close()
     assert run.evaluations == 1
@@ -141,7 +144,7 @@ def test_an_error_inside_a_function_comes_out_of_the_run() -> None:
 
     made = from_k_diffusion(broken, "broken", order=1, registry=None)
     with pytest.raises(ValueError, match="their own mistake"):
-        sample(denoiser, torch.zeros(1, 1, 2, 2), SIGMAS, VE, made, noise=Comfy(1))
+        Sampling(denoiser, torch.zeros(1, 1, 2, 2), SIGMAS, VE, made, noise=ComfyNoise(1)).run()
 
 
 def test_our_samplers_can_be_called_as_k_diffusions_functions() -> None:
@@ -160,7 +163,7 @@ def test_our_samplers_can_be_called_as_k_diffusions_functions() -> None:
 def test_every_sampler_of_ours_called_in_their_way_is_itself(name: str) -> None:
     solver = SOLVERS[name]
     calls: list[dict[str, Any]] = []
-    function = as_k_diffusion(solver, VE, Comfy(11))
+    function = as_k_diffusion(solver, VE, ComfyNoise(11))
     result = function(gauss_ve, START, torch.tensor(SIGMAS, dtype=torch.float64), None, calls.append)
     assert torch.equal(result, ours(solver))
     assert len(calls) >= 1
@@ -183,13 +186,15 @@ def test_numbers_texts_and_truth_values_of_a_function_are_options_of_the_sampler
     }
     latent = torch.zeros(2, 1, 4, 6, dtype=torch.float64)
     settings = {"eta": 0.5, "solver_type": "heun"}
-    result = sample(denoiser, latent, SIGMAS, VE, made, noise=Comfy(3), options=settings)
-    expected = sample(denoiser, latent, SIGMAS, VE, SOLVERS["dpmpp_2m_sde"].at(1), noise=Comfy(3), options=settings)
+    result = Sampling(denoiser, latent, SIGMAS, VE, made, noise=ComfyNoise(3), options=settings).run()
+    expected = Sampling(
+        denoiser, latent, SIGMAS, VE, SOLVERS["dpmpp_2m_sde"].at(1), noise=ComfyNoise(3), options=settings
+    ).run()
     assert (result - expected).abs().max() < 1e-10
     with pytest.raises(UnknownName, match="did you mean 'eta'"):
-        sample(denoiser, latent, SIGMAS, VE, made, noise=Comfy(3), options={"etta": 1.0})
+        Sampling(denoiser, latent, SIGMAS, VE, made, noise=ComfyNoise(3), options={"etta": 1.0}).run()
     with pytest.raises(BadValue, match="float from"):
-        sample(denoiser, latent, SIGMAS, VE, made, noise=Comfy(3), options={"eta": "much"})
+        Sampling(denoiser, latent, SIGMAS, VE, made, noise=ComfyNoise(3), options={"eta": "much"}).run()
 
 
 def test_schedules_it_has_are_the_same() -> None:
@@ -208,7 +213,7 @@ def test_the_brownian_tree_is_torchsdes() -> None:
     torchsde = importlib.import_module("torchsde")
     start = torch.zeros(3, 5)
     tree = torchsde.BrownianTree(0.03125, start, 1.0, entropy=77, tol=1e-6, pool_size=24)
-    ours = Comfy(77).streams(start, Wanted(0.03125, 1.0))
+    ours = ComfyNoise(77).streams(start, NoiseSpec(0.03125, 1.0))
     for sigma, sigma_next in ((1.0, 0.7), (0.7, 0.31), (0.31, 0.3), (0.9, 0.123456), (0.123456, 0.03125)):
         high, low = torch.tensor([sigma, sigma_next])
         theirs = -tree(low, high) / (high - low).sqrt()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling import Comfy, Counter, Silent, Wanted
+from sigmagraph.engine.sampling import ComfyNoise, NoNoise, PhiloxNoise
 from sigmagraph.engine.sampling.brownian import BrownianTree, SeedWords
 from sigmagraph.engine.sampling.counter import (
     PHILOX_M,
@@ -18,33 +18,34 @@ from sigmagraph.engine.sampling.counter import (
     normal_quantile,
     philox_words,
 )
+from sigmagraph.engine.sampling.noise import NoiseSpec
 from tests.sampling.mixture import SEED, arrays, facts
 
-SOURCES = [Comfy(7), Counter(7)]
+SOURCES = [ComfyNoise(7), PhiloxNoise(7)]
 BATCH = torch.zeros(4, 16, 8, 8)
 
 
 @pytest.mark.parametrize("key", sorted(key for key in facts("noise") if key.startswith("seed")))
 def test_initial_noise_is_the_recorded_one_bit_for_bit(key: str) -> None:
     info = facts("noise")[key]
-    noise = Comfy(info["seed"]).initial(torch.zeros(info["shape"]), info["noise_inds"])
+    noise = ComfyNoise(info["seed"]).initial(torch.zeros(info["shape"]), info["noise_inds"])
     assert torch.equal(noise, arrays("noise")[key])
 
 
 @pytest.mark.parametrize("key", sorted(key for key in arrays("noise") if key.startswith("dtype")))
 def test_other_precisions_draw_what_was_recorded(key: str) -> None:
     recorded = arrays("noise")[key]
-    assert torch.equal(Comfy(42).initial(torch.zeros(1, 4, 4, 4, dtype=recorded.dtype)), recorded)
+    assert torch.equal(ComfyNoise(42).initial(torch.zeros(1, 4, 4, 4, dtype=recorded.dtype)), recorded)
 
 
 def test_the_recorded_sequence_begins_with_the_initial_noise_and_ours_does_not() -> None:
     like = torch.zeros_like(arrays("noise")["sequential/0"])
-    literal = Comfy(SEED).streams(like, Wanted(0.1, 1.0, restarts_seed=True))
+    literal = ComfyNoise(SEED).streams(like, NoiseSpec(0.1, 1.0, restarts_seed=True))
     for draw in range(3):
         assert torch.equal(literal.draw(), arrays("noise")[f"sequential/{draw}"])
     assert torch.equal(arrays("noise")["initial"], arrays("noise")["sequential/0"])
-    first = Comfy(SEED).streams(like, Wanted(0.1, 1.0)).draw()
-    assert abs(float((first * Comfy(SEED).initial(like)).mean())) < 4 / math.sqrt(like.numel())
+    first = ComfyNoise(SEED).streams(like, NoiseSpec(0.1, 1.0)).draw()
+    assert abs(float((first * ComfyNoise(SEED).initial(like)).mean())) < 4 / math.sqrt(like.numel())
 
 
 def test_brownian_noise_is_the_recorded_one_bit_for_bit_in_any_order() -> None:
@@ -52,9 +53,9 @@ def test_brownian_noise_is_the_recorded_one_bit_for_bit_in_any_order() -> None:
     sigmas = data["brownian/sigmas"].tolist()
     queries = [(sigmas[i], sigmas[i + 1], f"brownian/{i}") for i in range(len(sigmas) - 1)]
     queries.append((0.9, 0.8123457, "brownian/sub"))
-    wanted = Wanted(min(sigmas), max(sigmas))
+    spec = NoiseSpec(min(sigmas), max(sigmas))
     for order in (queries, queries[::-1]):
-        tree = Comfy(SEED).streams(torch.zeros(2, 16, 6, 4), wanted)
+        tree = ComfyNoise(SEED).streams(torch.zeros(2, 16, 6, 4), spec)
         for sigma, sigma_next, key in order:
             assert torch.equal(tree.brownian(sigma, sigma_next), data[key])
 
@@ -112,29 +113,29 @@ def test_counter_noise_is_normal_and_its_uses_and_images_are_unrelated() -> None
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=["comfy", "counter"])
-def test_every_stream_has_unit_variance(source: Comfy | Counter) -> None:
-    streams = source.streams(BATCH, Wanted(0.01, 1.0))
+def test_every_stream_has_unit_variance(source: ComfyNoise | PhiloxNoise) -> None:
+    streams = source.streams(BATCH, NoiseSpec(0.01, 1.0))
     for noise in (source.initial(BATCH), streams.draw(), streams.churn(), streams.brownian(0.8, 0.3)):
         assert float(noise.var()) == pytest.approx(1.0, abs=0.1)
         assert abs(float(noise.mean())) < 4 / math.sqrt(noise.numel())
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=["comfy", "counter"])
-def test_initial_noise_of_an_image_is_the_same_for_every_batch_size(source: Comfy | Counter) -> None:
+def test_initial_noise_of_an_image_is_the_same_for_every_batch_size(source: ComfyNoise | PhiloxNoise) -> None:
     whole = source.initial(BATCH)
     assert torch.equal(source.initial(BATCH[:1]), whole[:1])
     assert torch.equal(source.initial(BATCH[:2], [2, 0]), whole[[2, 0]])
 
 
 def test_silence_is_only_at_the_start() -> None:
-    source = Silent(Comfy(7))
+    source = NoNoise(ComfyNoise(7))
     assert not source.initial(BATCH).any()
-    wanted = Wanted(0.01, 1.0)
-    assert torch.equal(source.streams(BATCH, wanted).draw(), Comfy(7).streams(BATCH, wanted).draw())
+    spec = NoiseSpec(0.01, 1.0)
+    assert torch.equal(source.streams(BATCH, spec).draw(), ComfyNoise(7).streams(BATCH, spec).draw())
 
 
-@pytest.mark.parametrize("kind", [Comfy, Counter])
-def test_seeds_outside_64_bits_are_refused(kind: type[Comfy] | type[Counter]) -> None:
+@pytest.mark.parametrize("kind", [ComfyNoise, PhiloxNoise])
+def test_seeds_outside_64_bits_are_refused(kind: type[ComfyNoise] | type[PhiloxNoise]) -> None:
     for seed in (-1, 2**64):
         with pytest.raises(BadValue, match="2\\^64"):
             kind(seed)
@@ -142,9 +143,9 @@ def test_seeds_outside_64_bits_are_refused(kind: type[Comfy] | type[Counter]) ->
 
 @pytest.mark.gpu
 def test_counter_noise_is_equal_on_cpu_and_gpu_bit_for_bit() -> None:
-    here = Counter(123).streams(BATCH, Wanted(0.01, 1.0))
-    there = Counter(123).streams(BATCH.cuda(), Wanted(0.01, 1.0))
-    assert torch.equal(Counter(123).initial(BATCH), Counter(123).initial(BATCH.cuda()).cpu())
+    here = PhiloxNoise(123).streams(BATCH, NoiseSpec(0.01, 1.0))
+    there = PhiloxNoise(123).streams(BATCH.cuda(), NoiseSpec(0.01, 1.0))
+    assert torch.equal(PhiloxNoise(123).initial(BATCH), PhiloxNoise(123).initial(BATCH.cuda()).cpu())
     for _ in range(3):
         assert torch.equal(here.draw(), there.draw().cpu())
     assert torch.equal(here.brownian(0.9, 0.2), there.brownian(0.9, 0.2).cpu())

@@ -11,17 +11,16 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling import (
     SCHEDULES,
     SOLVERS,
-    Counter,
     Parameterisation,
+    PhiloxNoise,
     Prediction,
+    Sampling,
     find_solver,
-    sample,
-    sample_steps,
     sd3,
     sdxl,
 )
-from sigmagraph.engine.sampling.schedules import Schedule
-from sigmagraph.engine.sampling.solver import Choices, Option, Range
+from sigmagraph.engine.sampling.options import Choices, Option, Range
+from sigmagraph.engine.sampling.schedule import Schedule
 
 SCHEDULES_OF_ALL_REVISIONS = {
     f"{one.name}@{one.revision}": one for newest in SCHEDULES.values() for one in (newest, *newest.older)
@@ -97,15 +96,15 @@ def test_a_sampler_at_the_ends_of_an_options_range_gives_numbers_or_says_what_it
                 continue
             refusal, result = solver.name, torch.zeros(1)
             try:
-                result = sample(
+                result = Sampling(
                     halved,
                     torch.zeros(1, 1, 2, 2),
                     sigmas,
                     parameterisation,
                     solver,
-                    noise=Counter(3),
+                    noise=PhiloxNoise(3),
                     options={option.name: value},
-                )
+                ).run()
             except BadValue as refused:
                 refusal = str(refused)
             assert solver.name in refusal or "er_sde" in refusal, (option.name, value)
@@ -117,20 +116,20 @@ def test_a_sampler_at_the_ends_of_an_options_range_gives_numbers_or_says_what_it
 def test_an_eta_beyond_the_renewal_of_all_noise_renews_all_of_it(name: str, family: str) -> None:
     parameterisation: Parameterisation = FAMILIES[family]
     target, level = torch.full((1, 1, 64, 64), 0.7, dtype=torch.float64), 0.5
-    steps = sample_steps(
+    steps = Sampling(
         lambda x, sigma, needs_uncond=False: Prediction(target, target),
         target * 0,
         [0.8, level, 0.0],
         parameterisation,
         find_solver(name, 2),
-        noise=Counter(8),
+        noise=PhiloxNoise(8),
         options={"eta": 100.0},
-    )
+    ).ticks()
     state = next(tick.x for tick in steps if tick.step == 1)
     drawn = (state - target * parameterisation.process.alpha(level)) / level
     assert abs(float(drawn.mean())) < 3 / 64
     assert float(drawn.std()) == pytest.approx(1.0, abs=3 / 64 / math.sqrt(2))
-    assert abs(float((drawn * Counter(8).initial(target)).mean())) < 3 / 64
+    assert abs(float((drawn * PhiloxNoise(8).initial(target)).mean())) < 3 / 64
 
 
 @pytest.mark.parametrize("options", [{"accept_safety": 3.0}, {"h_init": 0.0}, {"rtol": 0.0, "atol": 0.0}])
@@ -138,4 +137,6 @@ def test_an_eta_beyond_the_renewal_of_all_noise_renews_all_of_it(name: str, fami
 def test_an_adaptive_run_that_cannot_go_on_says_so(revision: int, options: dict[str, object]) -> None:
     one = find_solver("dpm_adaptive", revision)
     with pytest.raises(BadValue, match="sampler dpm_adaptive.*stuck at sigma 1.*accept_safety at most 1"):
-        sample(halved, torch.zeros(1, 1, 2, 2), [1.0, 0.1, 0.0], sd3(), one, noise=Counter(3), options=options)
+        Sampling(
+            halved, torch.zeros(1, 1, 2, 2), [1.0, 0.1, 0.0], sd3(), one, noise=PhiloxNoise(3), options=options
+        ).run()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sigmagraph.engine.sampling import SOLVERS, Comfy, Prediction
+from sigmagraph.engine.sampling import SOLVERS, ComfyNoise, Prediction
 from sigmagraph.engine.sampling.solver import Noise
 from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals, exponential_moments, integrals
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, flow_error, gauss, measured_order, solve
@@ -108,9 +108,9 @@ def test_a_stochastic_solver_reproduces_mean_and_variance(name: str, eta: float)
     if not has_eta and eta != 1.0:
         eta = 1.0
     steps = 48 if solver.noise is Noise.BROWNIAN else 160
-    start = Comfy(5).initial(torch.zeros(1, 1, side, side)).double()
+    start = ComfyNoise(5).initial(torch.zeros(1, 1, side, side)).double()
     sigmas = [1 - i / steps for i in range(steps)] + [0.0]
-    result = solve(solver, start, sigmas, gauss, {"eta": eta} if has_eta else {}, Comfy(77))
+    result = solve(solver, start, sigmas, gauss, {"eta": eta} if has_eta else {}, ComfyNoise(77))
     mean_error = abs(float(result.mean()) - GAUSS_MEAN)
     spread_error = abs(float(result.var()) / GAUSS_STD**2 - 1)
     assert mean_error < 3 * GAUSS_STD / side + 1 / steps

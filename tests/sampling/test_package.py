@@ -22,3 +22,7 @@ def test_importing_sampling_brings_in_nothing_of_ours_beyond_it() -> None:
         "sigmagraph.engine.registry",
         "sigmagraph.engine.writing",
     ]
+
+
+def test_no_more_names_than_one_can_learn() -> None:
+    assert len(package.__all__) <= 35

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sigmagraph.engine.errors import BadValue, CorruptFile, MissingFile
-from sigmagraph.engine.sampling import SOLVERS, Comfy, Prediction, Recording, Trajectory, sample, sd3
+from sigmagraph.engine.sampling import SOLVERS, ComfyNoise, Prediction, Recording, Sampling, Trajectory, sd3
 from tests.sampling.closed_form import bumps
 
 SIGMAS = [1.0, 0.7, 0.4, 0.1, 0.0]
@@ -16,7 +16,7 @@ SIGMAS = [1.0, 0.7, 0.4, 0.1, 0.0]
 
 def run(recording: Recording | None = None, seed: int = 4, **rest: object) -> torch.Tensor:
     latent = torch.zeros(2, 1, 3, 4)
-    return sample(bumps, latent, SIGMAS, sd3(), "dpmpp_2m_cfg_pp", noise=Comfy(seed), recording=recording, **rest)  # type: ignore[arg-type]
+    return Sampling(bumps, latent, SIGMAS, sd3(), "dpmpp_2m_cfg_pp", noise=ComfyNoise(seed)).run(recording, **rest)  # type: ignore[arg-type]
 
 
 def test_a_recording_saved_and_loaded_resumes_the_run(tmp_path: Path) -> None:
@@ -56,7 +56,9 @@ def test_a_trajectory_of_any_sampler_follows_its_evaluations_to_its_result(name:
         asked.append(sigma)
         return bumps(x, sigma)
 
-    final = sample(denoiser, torch.zeros(1, 1, 3, 4), SIGMAS, sd3(), name, noise=Comfy(2), on_tick=trajectory.add)
+    final = Sampling(denoiser, torch.zeros(1, 1, 3, 4), SIGMAS, sd3(), name, noise=ComfyNoise(2)).run(
+        on_tick=trajectory.add
+    )
     trajectory.save(tmp_path / "way.safetensors")
     saved = load_file(tmp_path / "way.safetensors")
     assert saved["sigma"].tolist() == asked

@@ -14,19 +14,18 @@ from sigmagraph.engine.sampling import (
     SCHEDULES,
     SOLVERS,
     Cfg,
-    Comfy,
-    Counter,
+    ComfyNoise,
+    NoNoise,
+    PhiloxNoise,
     Prediction,
     Recording,
-    Silent,
+    Sampling,
     find_schedule,
     find_solver,
     run_sigmas,
-    sample,
-    sample_steps,
     sd3,
 )
-from sigmagraph.engine.sampling.guidance_rules import CfgZeroStar, Rescale
+from sigmagraph.engine.sampling.guidance import CfgZeroStar, Rescale
 from tests.sampling.closed_form import bumps, bumps_below
 
 EVERY = {f"{one.name}@{one.revision}": one for solver in SOLVERS.values() for one in (solver, *solver.older)}
@@ -38,9 +37,10 @@ def shaped(*shape: int) -> Tensor:
 
 
 def run(key: str, latent: Tensor | None = None, sigmas: Any = FIVE, denoiser: Any = bumps, **rest: Any) -> Tensor:
-    rest.setdefault("noise", Comfy(3))
+    rest.setdefault("noise", ComfyNoise(3))
+    watch = {name: rest.pop(name) for name in ("recording", "on_tick", "is_cancelled") if name in rest}
     start = shaped(2, 1, 3, 4) if latent is None else latent
-    return sample(denoiser, start, sigmas, sd3(), EVERY[key], **rest)
+    return Sampling(denoiser, start, sigmas, sd3(), EVERY[key], **rest).run(**watch)
 
 
 @pytest.mark.parametrize("key", EVERY)
@@ -64,9 +64,9 @@ def test_a_run_cut_after_any_evaluation_resumes_to_the_same_bits(key: str) -> No
 def test_image_k_of_a_batch_equals_the_image_alone(name: str) -> None:
     key = f"{name}@{SOLVERS[name].revision}"
     # 64 elements an image: the test model's own exponentials differ in the last bit where a CPU's vectors end
-    batch = run(key, shaped(8, 1, 8, 8), noise=Counter(99))
+    batch = run(key, shaped(8, 1, 8, 8), noise=PhiloxNoise(99))
     for image in range(8):
-        alone = run(key, shaped(1, 1, 8, 8), noise=Counter(99), batch_index=[image])
+        alone = run(key, shaped(1, 1, 8, 8), noise=PhiloxNoise(99), batch_index=[image])
         assert torch.equal(batch[image : image + 1], alone)
 
 
@@ -109,7 +109,7 @@ def test_a_repeated_sigma_is_left_out(key: str) -> None:
 
 
 @dataclass(frozen=True)
-class Rounded(Comfy):
+class Rounded(ComfyNoise):
     """Comfy's noise with the initial one rounded to a precision, in float32."""
 
     dtype: torch.dtype = torch.float16
@@ -122,9 +122,9 @@ class Rounded(Comfy):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_half_precision_latents_are_sampled_in_single_precision(name: str, dtype: torch.dtype) -> None:
     latent = torch.linspace(-1, 1, 24).reshape(2, 1, 3, 4).to(dtype)
-    result = sample(bumps, latent, FIVE, sd3(), name, noise=Comfy(3))
+    result = Sampling(bumps, latent, FIVE, sd3(), name, noise=ComfyNoise(3)).run()
     assert result.dtype == torch.float32
-    assert torch.equal(result, sample(bumps, latent.float(), FIVE, sd3(), name, noise=Rounded(3, dtype)))
+    assert torch.equal(result, Sampling(bumps, latent.float(), FIVE, sd3(), name, noise=Rounded(3, dtype)).run())
 
 
 @pytest.mark.parametrize("denoise", [0.0, 1e-3])
@@ -132,7 +132,7 @@ def test_hardly_any_denoising_leaves_the_latent_nearly_as_it_is(denoise: float) 
     latent = torch.linspace(-1, 1, 12).reshape(1, 1, 3, 4)
     for name, solver in SOLVERS.items():
         sigmas = run_sigmas(SCHEDULES["simple"], sd3().levels, 4, denoise, solver.drops_penultimate)
-        result = sample(bumps, latent, sigmas, sd3(), name, noise=Comfy(3))
+        result = Sampling(bumps, latent, sigmas, sd3(), name, noise=ComfyNoise(3)).run()
         assert (result - latent).abs().max() < (0.05 if denoise else 1e-9), name
 
 
@@ -140,7 +140,7 @@ def test_hardly_any_denoising_leaves_the_latent_nearly_as_it_is(denoise: float) 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_ten_thousand_steps_stay_finite(name: str) -> None:
     sigmas = run_sigmas(SCHEDULES["normal"], sd3().levels, 10_000)
-    result = sample(bumps, shaped(1, 1, 2, 2), sigmas, sd3(), name, noise=Comfy(3))
+    result = Sampling(bumps, shaped(1, 1, 2, 2), sigmas, sd3(), name, noise=ComfyNoise(3)).run()
     assert result.isfinite().all()
     assert result.abs().max() < 3  # the data lies within
 
@@ -153,7 +153,7 @@ def test_cancelling_stops_between_two_evaluations() -> None:
 
 
 def test_closing_the_steps_closes_the_solver() -> None:
-    steps = sample_steps(bumps, shaped(1, 1, 2, 2), FIVE, sd3(), "heun", noise=Comfy(1))
+    steps = Sampling(bumps, shaped(1, 1, 2, 2), FIVE, sd3(), "heun", noise=ComfyNoise(1)).ticks()
     next(steps)
     steps.close()
     with pytest.raises(StopIteration):
@@ -210,7 +210,7 @@ def test_an_unconditional_estimate_of_the_wrong_shape_or_with_nan_is_told() -> N
 
 
 @pytest.mark.parametrize("places", [[0], [0, 1, 2], [0, -1]])
-@pytest.mark.parametrize("noise", [Comfy(3), Counter(3)])
+@pytest.mark.parametrize("noise", [ComfyNoise(3), PhiloxNoise(3)])
 @pytest.mark.parametrize("key", ["euler@1", "dpm_adaptive@2"])
 def test_places_in_a_batch_are_as_many_as_its_images(key: str, noise: Any, places: list[int]) -> None:
     with pytest.raises(BadValue, match="batch_index.*each of the latent's 2 images"):
@@ -290,8 +290,8 @@ def test_results_can_be_used_outside_inference_mode() -> None:
 def test_a_rising_schedule_turns_an_image_into_the_noise_it_came_from(name: str) -> None:
     latent = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
     down = [0.98 * (1 - i / 200) + 0.005 * i / 200 for i in range(201)]
-    noise = sample(bumps, latent, down[::-1], sd3(), name, noise=Silent(Comfy(1)))
-    back = sample(bumps, noise, down, sd3(), name, noise=Silent(Comfy(1)))
+    noise = Sampling(bumps, latent, down[::-1], sd3(), name, noise=NoNoise(ComfyNoise(1))).run()
+    back = Sampling(bumps, noise, down, sd3(), name, noise=NoNoise(ComfyNoise(1))).run()
     assert (back - latent).abs().max() < 0.05
 
 
@@ -299,7 +299,7 @@ def test_a_rising_schedule_turns_an_image_into_the_noise_it_came_from(name: str)
 def test_a_rising_schedule_may_end_where_no_signal_is_left(key: str) -> None:
     latent = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
     rising = [1e-4, *(i / 200 for i in range(1, 201))]
-    noise = run(key, latent, sigmas=rising, noise=Silent(Comfy(1)))
+    noise = run(key, latent, sigmas=rising, noise=NoNoise(ComfyNoise(1)))
     quantiles = bumps_below(latent, 0.0)
     # the exact flow keeps quantiles, and at sigma 1 the density is the standard normal one
     limit = 0.3 if EVERY[key].order == 1 else 0.12

@@ -13,21 +13,19 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling import (
     SOLVERS,
-    Comfy,
-    Counter,
+    ComfyNoise,
     NoiseSource,
     Parameterisation,
+    PhiloxNoise,
     Prediction,
-    Streams,
-    Wanted,
+    Sampling,
     find_schedule,
     find_solver,
     run_sigmas,
-    sample,
-    sample_steps,
     sd3,
     sdxl,
 )
+from sigmagraph.engine.sampling.noise import NoiseSpec, Streams
 from sigmagraph.engine.sampling.run import context_of
 from sigmagraph.engine.sampling.solver import Noise
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, eased_in, gauss, measured_order, solve
@@ -38,9 +36,9 @@ COMFY_NAMES = [name for name, one in SOLVERS.items() if one.revision == 2]
 
 def moments(name: str, revision: int, steps: int = 64, seeds: tuple[int, int] = (5, 5), **options: Any) -> Tensor:
     """(mean error, variance ratio) of a run from pure noise to a Gaussian; by default one seed for everything."""
-    start = Comfy(seeds[0]).initial(torch.zeros(1, 1, 64, 64)).double()
+    start = ComfyNoise(seeds[0]).initial(torch.zeros(1, 1, 64, 64)).double()
     sigmas = [1 - i / steps for i in range(steps)] + [0.0]
-    result = solve(find_solver(name, revision), start, sigmas, gauss, options, Comfy(seeds[1]))
+    result = solve(find_solver(name, revision), start, sigmas, gauss, options, ComfyNoise(seeds[1]))
     return torch.stack([result.mean() - GAUSS_MEAN, result.var() / GAUSS_STD**2])
 
 
@@ -49,10 +47,10 @@ SEQUENTIAL = [name for name in COMFY_NAMES if SOLVERS[name].noise is Noise.SEQUE
 
 @pytest.mark.parametrize("name", SEQUENTIAL)
 def test_1_the_first_drawn_noise_is_the_initial_noise_in_revision_1_only(name: str) -> None:
-    x = Comfy(31).initial(torch.zeros(1, 1, 32, 32))
+    x = ComfyNoise(31).initial(torch.zeros(1, 1, 32, 32))
 
     def likeness(revision: int) -> float:
-        drawn = context_of(find_solver(name, revision), x, [1.0, 0.5, 0.0], FLOW, Comfy(31)).draw()
+        drawn = context_of(find_solver(name, revision), x, [1.0, 0.5, 0.0], FLOW, ComfyNoise(31)).draw()
         return float(torch.corrcoef(torch.stack([x.flatten(), drawn.flatten()]))[0, 1])
 
     assert likeness(1) == pytest.approx(1.0, abs=1e-6)
@@ -83,11 +81,11 @@ def test_2_a_line_is_not_followed_through_what_noise_did_to_the_last_two_estimat
 ) -> None:
     sigmas = run_sigmas(find_schedule("karras"), parameterisation.levels, 20)
     latent = torch.zeros(1, 1, 64, 64, dtype=torch.float64)
-    result = sample(denoiser, latent, sigmas, parameterisation, find_solver(name, 2), noise=Counter(4))
+    result = Sampling(denoiser, latent, sigmas, parameterisation, find_solver(name, 2), noise=PhiloxNoise(4)).run()
     assert abs(float(result.var()) / GAUSS_STD**2 - 1) < limit
     # an eta that renews all noise in some steps only: nothing is known of where the step before went
     options = {"eta": 1.3}
-    result = sample(denoiser, latent, sigmas, parameterisation, name, noise=Counter(4), options=options)
+    result = Sampling(denoiser, latent, sigmas, parameterisation, name, noise=PhiloxNoise(4), options=options).run()
     assert abs(float(result.var()) / GAUSS_STD**2 - 1) < 1
 
 
@@ -99,14 +97,14 @@ def test_2_the_signal_has_the_scale_of_its_level_after_a_step(name: str) -> None
     target = torch.ones(1, 1, 64, 64, dtype=torch.float64)
 
     def scale(revision: int) -> float:
-        steps = sample_steps(
+        steps = Sampling(
             lambda x, sigma, needs_uncond=False: Prediction(target, target),
             target,
             [0.8, 0.5, 0.0],
             FLOW,
             find_solver(name, revision),
-            noise=Counter(8),
-        )
+            noise=PhiloxNoise(8),
+        ).ticks()
         return float(next(tick.x.mean() for tick in steps if tick.step == 1))
 
     assert scale(1) > 0.5 + 4 / 64
@@ -148,7 +146,7 @@ def test_4_the_long_last_step_of_normal_leaves_the_variance_near_the_data(
     sigmas = run_sigmas(find_schedule("normal"), parameterisation.levels, 20)
     assert sigmas[-3] > 7 * sigmas[-2]
     latent = torch.zeros(1, 1, 64, 64, dtype=torch.float64)
-    result = sample(denoiser, latent, sigmas, parameterisation, find_solver(name, 2), noise=Counter(4))
+    result = Sampling(denoiser, latent, sigmas, parameterisation, find_solver(name, 2), noise=PhiloxNoise(4)).run()
     assert abs(float(result.var()) / GAUSS_STD**2 - 1) < 0.5  # up to four times the data's without the bound
 
 
@@ -167,7 +165,9 @@ def test_8_unipc_ends_at_zero_and_is_not_divided_by_0_999(name: str) -> None:
     def result(revision: int, steps: int) -> Tensor:
         sigmas = run_sigmas(find_schedule("simple", 1), FLOW.levels, steps)
         answer = lambda x, sigma, needs_uncond=False: Prediction(target)  # noqa: E731
-        return sample(answer, torch.zeros(1, 1, 2, 2), sigmas, FLOW, find_solver(name, revision), noise=Comfy(1))
+        return Sampling(
+            answer, torch.zeros(1, 1, 2, 2), sigmas, FLOW, find_solver(name, revision), noise=ComfyNoise(1)
+        ).run()
 
     assert torch.allclose(result(2, 8), target, atol=1e-6)
     assert torch.allclose(result(2, 1), target, atol=1e-6)
@@ -220,7 +220,10 @@ PLAIN = {
 def test_11_where_both_estimates_agree_cfg_pp_is_its_plain_twin(name: str) -> None:
     latent = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
     sigmas = [1.0, 0.85, 0.6, 0.4, 0.15, 0.0]
-    results = [sample(bumps, latent, sigmas, FLOW, find_solver(one, 2), noise=Comfy(2)) for one in (name, PLAIN[name])]
+    results = [
+        Sampling(bumps, latent, sigmas, FLOW, find_solver(one, 2), noise=ComfyNoise(2)).run()
+        for one in (name, PLAIN[name])
+    ]
     assert (results[0] - results[1]).abs().max() < 1e-12
 
 
@@ -241,7 +244,7 @@ def test_12_ancestral_cfg_pp_keeps_its_share_of_the_first_noise() -> None:
             seen.append(x)
             return Prediction(x * 0, x * 0)
 
-        sample(denoiser, latent, [1.0, 0.8, 0.0], FLOW, solver, noise=Comfy(1), options={"eta": eta})
+        Sampling(denoiser, latent, [1.0, 0.8, 0.0], FLOW, solver, noise=ComfyNoise(1), options={"eta": eta}).run()
         return float(torch.corrcoef(torch.stack([seen[0].flatten(), seen[1].flatten()]))[0, 1])
 
     # down to 0.8 (1 - 0.2 eta) = 0.72, then scaled by 0.2 / 0.28 on the way back up to 0.8
@@ -256,9 +259,9 @@ FROM_NO_SIGNAL = ["dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "er_sde", "seeds_
 @pytest.mark.parametrize("name", FROM_NO_SIGNAL)
 def test_13_a_run_from_pure_noise_asks_about_the_level_its_state_is_at(name: str) -> None:
     def first_level(revision: int) -> float:
-        steps = sample_steps(
-            bumps, torch.zeros(1, 1, 2, 2), [1.0, 0.6, 0.0], FLOW, find_solver(name, revision), noise=Comfy(1)
-        )
+        steps = Sampling(
+            bumps, torch.zeros(1, 1, 2, 2), [1.0, 0.6, 0.0], FLOW, find_solver(name, revision), noise=ComfyNoise(1)
+        ).ticks()
         return next(steps).sigma
 
     assert first_level(1) == pytest.approx(0.99996667, abs=1e-7)
@@ -291,7 +294,7 @@ def test_17_a_masked_run_ends_with_the_kept_region_as_it_was(name: str) -> None:
     latent = torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
     mask = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(4, 1)
     sigmas = [1.0, 0.7, 0.4, 0.1, 0.0]
-    result = sample(bumps, latent, sigmas, FLOW, find_solver(name, 2), noise=Comfy(1), mask=mask)
+    result = Sampling(bumps, latent, sigmas, FLOW, find_solver(name, 2), noise=ComfyNoise(1), mask=mask).run()
     assert torch.equal(result[..., :2], latent[..., :2])
 
 
@@ -305,11 +308,13 @@ def test_17_ddim_shows_the_model_the_noise_the_run_started_from() -> None:
             states.append(x)
             return bumps(x, sigma)
 
-        sample(denoiser, latent, [1.0, 0.5, 0.0], FLOW, find_solver("ddim", revision), noise=Comfy(1), mask=mask)
+        Sampling(
+            denoiser, latent, [1.0, 0.5, 0.0], FLOW, find_solver("ddim", revision), noise=ComfyNoise(1), mask=mask
+        ).run()
         return states[0]
 
-    assert torch.equal(seen(2), Comfy(1).initial(latent))
-    assert torch.equal(seen(1), Comfy(2).initial(latent))
+    assert torch.equal(seen(2), ComfyNoise(1).initial(latent))
+    assert torch.equal(seen(1), ComfyNoise(2).initial(latent))
 
 
 @pytest.mark.parametrize("name", ["ipndm", "ipndm_v", "deis", "uni_pc"])
@@ -317,11 +322,11 @@ def test_18_ticks_show_the_state_that_was_reached(name: str) -> None:
     target = torch.full((1, 1, 2, 2), 0.3)
     sigmas: Sequence[float] = [1.0, 0.7, 0.4, 0.0]
     ticks = list(
-        sample_steps(
-            lambda x, s, needs_uncond=False: Prediction(target), target * 0, sigmas, FLOW, name, noise=Comfy(1)
-        )
+        Sampling(
+            lambda x, s, needs_uncond=False: Prediction(target), target * 0, sigmas, FLOW, name, noise=ComfyNoise(1)
+        ).ticks()
     )
-    noise = Comfy(1).initial(target)
+    noise = ComfyNoise(1).initial(target)
     for tick in ticks:
         level = sigmas[tick.step]
         assert torch.allclose(tick.x, target + (noise - target) * level, atol=1e-5)
@@ -346,22 +351,22 @@ def test_19_an_image_depends_on_its_batch_by_its_noise_alone_and_with_counters_n
 
     def first_images(name: str, revision: int, source: NoiseSource) -> tuple[Tensor, Tensor]:
         solver = find_solver(name, revision)
-        one, many = (sample(curved, latent, sigmas, FLOW, solver, noise=source) for latent in (alone, batch))
+        one, many = (Sampling(curved, latent, sigmas, FLOW, solver, noise=source).run() for latent in (alone, batch))
         return one, many[:1]
 
-    assert not torch.allclose(*first_images("euler_ancestral", 1, Comfy(3)), atol=1e-3)
-    assert torch.equal(*first_images("euler_ancestral", 2, Counter(3)))
-    assert not torch.equal(*first_images("dpm_adaptive", 1, Counter(3)))  # one step size for all images
-    assert torch.equal(*first_images("dpm_adaptive", 2, Counter(3)))
+    assert not torch.allclose(*first_images("euler_ancestral", 1, ComfyNoise(3)), atol=1e-3)
+    assert torch.equal(*first_images("euler_ancestral", 2, PhiloxNoise(3)))
+    assert not torch.equal(*first_images("dpm_adaptive", 1, PhiloxNoise(3)))  # one step size for all images
+    assert torch.equal(*first_images("dpm_adaptive", 2, PhiloxNoise(3)))
 
 
-class CountedChurn(Comfy):
+class CountedChurn(ComfyNoise):
     """Counts the draws for churn."""
 
     counts: dict[str, int]
 
-    def streams(self, like: Tensor, wanted: Wanted) -> Streams:
-        streams = super().streams(like, wanted)
+    def streams(self, like: Tensor, spec: NoiseSpec) -> Streams:
+        streams = super().streams(like, spec)
 
         def churn() -> Tensor:
             self.counts["churn"] += 1
@@ -375,7 +380,7 @@ def test_heunpp2_draws_for_churn_in_every_step_in_revision_1_only(name: str, rev
     noise = CountedChurn(1)
     object.__setattr__(noise, "counts", {"churn": 0})
     options = {"s_churn": 1.0, "s_tmax": 0.6, "s_tmin": 0.2}
-    sample(
+    Sampling(
         bumps,
         torch.zeros(1, 1, 2, 2),
         [1.0, 0.8, 0.5, 0.3, 0.0],
@@ -383,7 +388,7 @@ def test_heunpp2_draws_for_churn_in_every_step_in_revision_1_only(name: str, rev
         f"{name}@{revision}",
         noise=noise,
         options=options,
-    )
+    ).run()
     assert noise.counts["churn"] == draws
 
 

@@ -9,18 +9,18 @@ from sigmagraph.engine.errors import BadValue, UnknownName
 from sigmagraph.engine.sampling import (
     SCHEDULES,
     Levels,
-    continuous_v,
-    cut,
     edm,
     find_schedule,
     flux,
-    parsed,
-    resampled,
+    parse_sigmas,
     run_sigmas,
     sd3,
     sdxl,
+    step_range,
 )
-from sigmagraph.engine.sampling.spacings import Span
+from sigmagraph.engine.sampling.levels import Span
+from sigmagraph.engine.sampling.parameterisation import continuous_v
+from sigmagraph.engine.sampling.schedule import interpolate_sigmas
 from tests.sampling.mixture import arrays, facts
 
 RECORDED = {
@@ -181,24 +181,24 @@ def test_denoise_keeps_the_last_steps_of_a_longer_schedule() -> None:
 
 def test_cut_keeps_steps_from_start_to_end_and_forces_zero_unless_noise_may_be_left() -> None:
     sigmas = [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
-    assert cut(sigmas, 1, 3) == [0.8, 0.6, 0.0]
-    assert cut(sigmas, 1, 3, leftover_noise=True) == [0.8, 0.6, 0.4]
-    assert cut(sigmas, 5) == []
-    assert cut(sigmas) == sigmas
+    assert step_range(sigmas, 1, 3) == [0.8, 0.6, 0.0]
+    assert step_range(sigmas, 1, 3, leftover_noise=True) == [0.8, 0.6, 0.4]
+    assert step_range(sigmas, 5) == []
+    assert step_range(sigmas) == sigmas
 
 
 def test_sigmas_written_by_hand_are_read_and_checked() -> None:
-    assert parsed("1.0, 5e-1; .25 0") == [1.0, 0.5, 0.25, 0.0]
+    assert parse_sigmas("1.0, 5e-1; .25 0") == [1.0, 0.5, 0.25, 0.0]
     with pytest.raises(BadValue, match=r"sigmas\[2\]"):
-        parsed("1, 0.5, 0.7")
+        parse_sigmas("1, 0.5, 0.7")
     for text, place in (("1, nan, 0", r"sigmas\[1\]"), ("inf 0", r"sigmas\[0\]"), ("1, half, 0", "numbers, separated")):
         with pytest.raises(BadValue, match=place):
-            parsed(text)
+            parse_sigmas(text)
 
 
 def test_resampling_keeps_ends_and_goes_straight_in_the_logarithm() -> None:
-    assert resampled([16.0, 4.0, 1.0], 4) == pytest.approx([16.0, 8.0, 4.0, 2.0, 1.0])
-    assert resampled([16.0, 4.0, 1.0], 1) == pytest.approx([16.0, 1.0])
+    assert interpolate_sigmas([16.0, 4.0, 1.0], 4) == pytest.approx([16.0, 8.0, 4.0, 2.0, 1.0])
+    assert interpolate_sigmas([16.0, 4.0, 1.0], 1) == pytest.approx([16.0, 1.0])
 
 
 def test_every_schedule_says_where_it_is_from() -> None:

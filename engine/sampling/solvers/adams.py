@@ -9,7 +9,8 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.solver import Context, Evaluate, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.lagrange import integrals
 
 # (levels of the slopes, newest first; the next level) -> one weight per slope, the step's width included

@@ -10,9 +10,10 @@ from typing import Annotated
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.options import Choices
 from sigmagraph.engine.sampling.process import split
-from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.euler import Strength, add_noise, ancestral, denoise_and_renoise
 
 SOURCE = "Chung 2024, arXiv:2406.08070"
 
@@ -61,7 +62,7 @@ def euler_ancestral_cfg_pp(
             x = guided
         elif not ctx.as_recorded:
             share = ancestral(sigma, sigma_next, eta, ctx)
-            x = renoised(moved(x, sigma, share.sigma_down, guided, uncond, ctx), share, s_noise, ctx)
+            x = add_noise(moved(x, sigma, share.sigma_down, guided, uncond, ctx), share, s_noise, ctx)
         else:
             alpha, alpha_next = ctx.process.alpha(sigma), ctx.process.alpha(sigma_next)
             relative = sigma_next / alpha_next
@@ -131,7 +132,7 @@ def dpmpp_2s_ancestral_cfg_pp(
         share = ancestral(sigma, sigma_next, eta, ctx)
         down, up = split(sigma, sigma_next, eta) if ctx.as_recorded else (share.sigma_down, share.sigma_up)
         if down == 0:
-            x = guided if ctx.as_recorded else renewed(guided, share, sigma_next, s_noise, ctx)
+            x = guided if ctx.as_recorded else denoise_and_renoise(guided, share, sigma_next, s_noise, ctx)
         else:
             middle = math.sqrt(sigma * down)
             state = guided + (x - uncond) * (middle / sigma)
@@ -143,6 +144,6 @@ def dpmpp_2s_ancestral_cfg_pp(
                 x = x + ctx.draw() * (up * s_noise) if up * s_noise > 0 else x
             else:
                 x = moved(x, sigma, down, guided_middle, uncond_middle, ctx)
-                x = renoised(x, share, s_noise, ctx) if sigma_next > 0 else x
+                x = add_noise(x, share, s_noise, ctx) if sigma_next > 0 else x
         yield Step(x, guided)
     return x

@@ -9,8 +9,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.sampling.options import Choices, Range
 from sigmagraph.engine.sampling.resize import METHODS, resized
-from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 
 
 @solver(

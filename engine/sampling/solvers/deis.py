@@ -11,7 +11,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.adams import exact, multistep
 
 EARLIEST, LOWEST, HIGHEST = 1e-3, 0.002, 80.0  # the VP process whose time is used, whatever the model's

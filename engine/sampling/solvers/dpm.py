@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.euler import Level, Strength, ancestral, churned, renewed, renoised
+from sigmagraph.engine.sampling.solvers.euler import Level, Strength, add_noise, ancestral, churned, denoise_and_renoise
 
 DROPPED = "revision 1 drops the last sigma above 0, which makes the final jump long; revision 2 keeps every sigma"
 
@@ -66,12 +66,12 @@ def dpm_2_ancestral(
         share = ancestral(sigma, sigma_next, eta, ctx)
         down = share.sigma_down
         if down == 0:
-            x = renewed(denoised, share, sigma_next, s_noise, ctx)
+            x = denoise_and_renoise(denoised, share, sigma_next, s_noise, ctx)
         else:
             middle = math.sqrt(sigma * down)
             state = denoised.lerp(x, middle / sigma)
             halfway: Tensor = yield Evaluate(state, middle)
             x = x.add(state - halfway, alpha=(down - sigma) / middle)
-            x = renoised(x, share, s_noise, ctx)
+            x = add_noise(x, share, s_noise, ctx)
         yield Step(x, denoised)
     return x

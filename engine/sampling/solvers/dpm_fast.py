@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.process import split
-from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.euler import Strength, ancestral
 
 SOURCE = "Lu 2022, arXiv:2206.00927"

@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
+from sigmagraph.engine.sampling.solvers.euler import Strength, add_noise, ancestral, denoise_and_renoise
 
 SOURCE = "Lu 2022, arXiv:2211.01095"
 FURTHEST = 1.0  # a line through two estimates is followed at most this many times their distance (a doubled step)
@@ -59,13 +59,13 @@ def dpmpp_2s_ancestral(
         share = ancestral(sigma, sigma_next, eta, ctx)
         down = share.sigma_down
         if down == 0:
-            x = renewed(denoised, share, sigma_next, s_noise, ctx)
+            x = denoise_and_renoise(denoised, share, sigma_next, s_noise, ctx)
         else:
             middle = _middle(sigma, down, ctx)
             state = denoised.lerp(x, middle / sigma)
             halfway: Tensor = yield Evaluate(state, middle)
             x = halfway.lerp(x, down / sigma)
-            x = renoised(x, share, s_noise, ctx)
+            x = add_noise(x, share, s_noise, ctx)
         yield Step(x, denoised)
     return x
 

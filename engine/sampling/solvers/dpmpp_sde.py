@@ -11,12 +11,13 @@ from typing import Annotated
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.options import Choices, Range
 from sigmagraph.engine.sampling.process import split
-from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST, SOURCE
 from sigmagraph.engine.sampling.solvers.euler import Strength
 from sigmagraph.engine.sampling.solvers.log_snr import (
-    faded,
+    exp_decay,
     fresh,
     from_no_signal,
     phi_2,
@@ -86,7 +87,7 @@ def dpmpp_2m_sde(
         else:
             h = ctx.process.log_snr(sigma_next) - ctx.process.log_snr(sigma)
             alpha, decay = ctx.process.alpha(sigma_next), (1 + eta) * h
-            x = x * (sigma_next / sigma * faded(eta, h)) - denoised * (alpha * math.expm1(-decay))
+            x = x * (sigma_next / sigma * exp_decay(eta, h)) - denoised * (alpha * math.expm1(-decay))
             if last is not None:
                 stretch = _stretch(h, last[0], ctx)
                 weight = -0.5 * math.expm1(-decay) if solver_type == "midpoint" else phi_2(decay)
@@ -123,7 +124,7 @@ def dpmpp_3m_sde(
         else:
             h = ctx.process.log_snr(sigma_next) - ctx.process.log_snr(sigma)
             alpha, decay = ctx.process.alpha(sigma_next), (1 + eta) * h
-            x = x * (sigma_next / sigma * faded(eta, h)) - denoised * (alpha * math.expm1(-decay))
+            x = x * (sigma_next / sigma * exp_decay(eta, h)) - denoised * (alpha * math.expm1(-decay))
             if past and (ctx.as_recorded or h <= 2 * FURTHEST * past[0][0] * (1 + 1e-9)):
                 x = x + _bend(denoised, past, h, decay, ctx) * alpha
             x = fresh(x, sigma, sigma_next, eta, s_noise, h, ctx)

@@ -8,7 +8,8 @@ from typing import Annotated
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.euler import Strength
 from sigmagraph.engine.sampling.solvers.gauss import NODES_16
 from sigmagraph.engine.sampling.solvers.log_snr import started

@@ -7,8 +7,9 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.process import Ancestral
-from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
 
 Strength: TypeAlias = Annotated[float, Range(0.0, 100.0)]
 Level: TypeAlias = Annotated[float, Range(0.0, math.inf)]
@@ -28,7 +29,7 @@ def churned(
     return x * fade + ctx.churn() * (s_noise * math.sqrt(max(raised**2 - (fade * sigma) ** 2, 0.0))), raised
 
 
-def renoised(x: Tensor, share: Ancestral, s_noise: float, ctx: Context) -> Tensor:
+def add_noise(x: Tensor, share: Ancestral, s_noise: float, ctx: Context) -> Tensor:
     """The second half of an ancestral step: from `sigma_down` back up to the next level with fresh noise."""
     x = x * share.rescale if share.rescale != 1 else x
     return x.add(ctx.draw(), alpha=share.sigma_up * s_noise) if share.sigma_up * s_noise != 0 else x
@@ -40,14 +41,14 @@ def ancestral(sigma: float, sigma_next: float, eta: float, ctx: Context) -> Ance
     return share if share.sigma_down >= 0 else Ancestral(0.0, ctx.process.alpha(sigma_next), sigma_next)
 
 
-def renewed(denoised: Tensor, share: Ancestral, sigma_next: float, s_noise: float, ctx: Context) -> Tensor:
+def denoise_and_renoise(denoised: Tensor, share: Ancestral, sigma_next: float, s_noise: float, ctx: Context) -> Tensor:
     """A step all the way down: the estimate, with all of the next level's noise.
 
     Revision 1 forgets that noise where alpha = 1, as existing images have it.
     """
     if sigma_next == 0 or (ctx.as_recorded and share.rescale == 1):
         return denoised
-    return renoised(denoised, share, s_noise, ctx)
+    return add_noise(denoised, share, s_noise, ctx)
 
 
 @solver("euler", order=1, inverts=True, source="Karras 2022, arXiv:2206.00364, Alg. 2, first order", revision=2)
@@ -88,7 +89,7 @@ def euler_ancestral(
             share = ancestral(sigma, sigma_next, eta, ctx)
         x = denoised.lerp(x, share.sigma_down / sigma)
         if sigma_next > 0 and (share.sigma_down != 0 or not ctx.as_recorded):
-            x = renoised(x, share, s_noise, ctx)
+            x = add_noise(x, share, s_noise, ctx)
         yield Step(x, denoised)
     return x
 

@@ -11,11 +11,12 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST
 from sigmagraph.engine.sampling.solvers.euler import Strength
 from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
-from sigmagraph.engine.sampling.solvers.log_snr import faded, fresh, phi_2
+from sigmagraph.engine.sampling.solvers.log_snr import exp_decay, fresh, phi_2
 from sigmagraph.engine.sampling.solvers.seeds import StageNoise, first_order, from_no_signal_in_stages
 
 SOURCE = "Zhang 2023, arXiv:2308.02157; Hochbruck & Ostermann 2005"
@@ -110,7 +111,7 @@ def adams(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noise:
             if len(nodes) > 1 and end - lam > 2 * FURTHEST * (lam - nodes[1]) * (1 + 1e-9):
                 nodes = nodes[:1]  # so far a step says nothing about how the estimate goes on
             weights = exponential_integrals(nodes, lam, end, 1 + eta)
-            x = x * (sigma_next / sigma * faded(eta, end - lam))
+            x = x * (sigma_next / sigma * exp_decay(eta, end - lam))
             for estimate, weight in zip(past, weights, strict=False):
                 x = x + estimate * (weight * ctx.process.alpha(sigma_next))
             x = fresh(x, sigma, sigma_next, eta, s_noise, end - lam, ctx)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.solver import Context, Evaluate, Range, Step, Steps, solver
+from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.gauss import gauss_legendre
 from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
 from sigmagraph.engine.sampling.solvers.seeds import StageNoise, from_no_signal_in_stages

@@ -36,7 +36,7 @@ def from_no_signal(sigma_next: float, rate: float, ctx: Context) -> float:
     return ctx.process.sigma(ctx.process.log_snr(sigma_next) - 1 / rate)
 
 
-def faded(rate: float, h: float) -> float:
+def exp_decay(rate: float, h: float) -> float:
     """e^(-rate h), with 1 for rate 0 even where h is infinite."""
     return math.exp(-rate * h) if rate > 0 else 1.0
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from sigmagraph.engine.sampling.process import split
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.cfg_pp import moved
-from sigmagraph.engine.sampling.solvers.euler import Strength, ancestral, renewed, renoised
+from sigmagraph.engine.sampling.solvers.euler import Strength, add_noise, ancestral, denoise_and_renoise
 
 SOURCE = "Zhang 2023, arXiv:2308.02157"
 QUIRKS = "revision 1 adds noise as if alpha = 1; revision 2 follows the process and bounds the extrapolation"
@@ -26,7 +26,7 @@ def res_rule(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noi
         share = ancestral(sigma, sigma_next, eta, ctx)
         down, up = split(sigma, sigma_next, eta) if ctx.as_recorded else (share.sigma_down, share.sigma_up)
         if down == 0:
-            x = denoised if ctx.as_recorded else renewed(denoised, share, sigma_next, s_noise, ctx)
+            x = denoised if ctx.as_recorded else denoise_and_renoise(denoised, share, sigma_next, s_noise, ctx)
         else:
             ratio = down / sigma
             moved_on = denoised + (x - uncond) * ratio
@@ -39,7 +39,7 @@ def res_rule(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noi
                 if ctx.as_recorded:
                     x = x + ctx.draw() * (up * s_noise) if up * s_noise > 0 else x
                 else:
-                    x = renoised(x, share, s_noise, ctx)
+                    x = add_noise(x, share, s_noise, ctx)
         last = sigma, down, uncond
         yield Step(x, denoised)
     return x

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.solver import Context, Noise, Range, Steps, solver
+from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.solver import Context, Noise, Steps, solver
 from sigmagraph.engine.sampling.solvers.heun import heun
 
 Percent = Annotated[float, Range(0.0, 1.0)]

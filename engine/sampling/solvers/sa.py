@@ -10,10 +10,11 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Range, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.euler import Strength
 from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
-from sigmagraph.engine.sampling.solvers.log_snr import faded, started
+from sigmagraph.engine.sampling.solvers.log_snr import exp_decay, started
 
 Fraction = Annotated[float, Range(0.0, 1.0)]
 
@@ -98,7 +99,7 @@ def sa_solver(
         else:
             h = lams[i] - lams[i - 1]
             pull = memory.integral(k, lams[i - 1], lams[i], tau, _simple_corrector if simple_order_2 else None)
-            x = x * (sigma / sigmas[i - 1] * faded(tau**2, h)) + pull * process.alpha(sigma)
+            x = x * (sigma / sigmas[i - 1] * exp_decay(tau**2, h)) + pull * process.alpha(sigma)
             x = x + noise if noise is not None else x
             if use_pece:
                 denoised = yield Evaluate(x, sigma)
@@ -108,7 +109,7 @@ def sa_solver(
         else:
             tau, h = eta if low <= sigma_next <= high else 0.0, lams[i + 1] - lams[i]
             pull = memory.integral(p, lams[i], lams[i + 1], tau, _simple_predictor if simple_order_2 else None)
-            predicted = x * (sigma_next / sigma * faded(tau**2, h)) + pull * process.alpha(sigma_next)
+            predicted = x * (sigma_next / sigma * exp_decay(tau**2, h)) + pull * process.alpha(sigma_next)
             noise = None
             if tau * s_noise > 0:
                 noise = ctx.draw() * (sigma_next * math.sqrt(-math.expm1(-2 * tau**2 * h)) * s_noise)

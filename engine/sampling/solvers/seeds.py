@@ -10,10 +10,11 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Noise, Range, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.dpmpp_sde import LIMIT
 from sigmagraph.engine.sampling.solvers.euler import Strength
-from sigmagraph.engine.sampling.solvers.log_snr import faded, from_no_signal, rounded_middle, started
+from sigmagraph.engine.sampling.solvers.log_snr import exp_decay, from_no_signal, rounded_middle, started
 
 SOURCE = "Gonzalez 2023, arXiv:2305.14267"
 Inside = Annotated[float, Range(1e-3, 1.0)]
@@ -32,7 +33,7 @@ class StageNoise:
             return x
         dlam = max(dlam, 0.0)  # a stage at the very end of its step may be a rounding error beyond it
         new = self._ctx.draw() * math.sqrt(-math.expm1(-2 * self._eta * dlam))
-        self._sum = new if self._sum is None else self._sum * faded(self._eta, dlam) + new
+        self._sum = new if self._sum is None else self._sum * exp_decay(self._eta, dlam) + new
         return x + self._sum * (sigma * self._s_noise)
 
 
@@ -71,7 +72,7 @@ def seeds_2(
             z = -(1 + eta) * (end - start)
             weight = math.expm1(z) / (2 * r) if solver_type == "phi_1" else big_phi_2(z) / r if not unlimited else 0.0
             weight = math.expm1(z) if unlimited else weight
-            x = x * (sigma_next / sigma * faded(eta, end - start)) - (
+            x = x * (sigma_next / sigma * exp_decay(eta, end - start)) - (
                 denoised * (math.expm1(z) - weight) + second * weight
             ) * process.alpha(sigma_next)
             x = noise.added(x, sigma_next, end - inner)
@@ -82,7 +83,9 @@ def seeds_2(
 def first_order(x: Tensor, sigma: float, target: float, denoised: Tensor, eta: float, ctx: Context) -> Tensor:
     """The exponential Euler step to `target`, without its noise."""
     h = ctx.process.log_snr(target) - ctx.process.log_snr(sigma)
-    return x * (target / sigma * faded(eta, h)) - denoised * (ctx.process.alpha(target) * math.expm1(-(1 + eta) * h))
+    return x * (target / sigma * exp_decay(eta, h)) - denoised * (
+        ctx.process.alpha(target) * math.expm1(-(1 + eta) * h)
+    )
 
 
 @solver("seeds_3", order=3, evaluations=3, noise=Noise.SEQUENCE, source=SOURCE + ", SEEDS-3", revision=2, remark=LIMIT)

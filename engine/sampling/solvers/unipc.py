@@ -9,7 +9,8 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.solver import Choices, Context, Evaluate, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.options import Choices
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.dpm import DROPPED
 from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST
 

@@ -4,10 +4,12 @@ Both searches keep some points of a long run so that a short one loses least (dy
 path bends, optimal steps by how far the result moves.
 """
 
-from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling.schedules import resampled
+from typing import Annotated
 
-__all__ = ["GITS_COEFFICIENT", "OPTIMAL", "gits", "optimal_steps"]
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling.levels import DiscreteLevels, Levels
+from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.schedule import interpolate_sigmas, schedule, with_zero
 
 GITS_COEFFICIENT = 1.2  # of the cost of one more step; for others no figures are published outside ComfyUI's program
 
@@ -169,10 +171,41 @@ def gits(steps: int, coefficient: float = GITS_COEFFICIENT) -> list[float]:
         raise BadValue("coeff", coefficient, f"{GITS_COEFFICIENT}: figures of other coefficients are not published")
     kept = (100, *GITS_KEPT[min(steps, 20) - 2], 0)
     levels = [GITS_LEVELS[point] for point in kept]
-    return [*(levels if steps <= 20 else resampled(levels, steps))[:-1], 0.0]
+    return [*(levels if steps <= 20 else interpolate_sigmas(levels, steps))[:-1], 0.0]
 
 
 def optimal_steps(model: str, steps: int) -> list[float]:
     """The searched levels of a model of `OPTIMAL`, spread by lines in ln(sigma) over the steps; the last one 0."""
     levels = list(OPTIMAL[model])
-    return [*(levels if steps + 1 == len(levels) else resampled(levels, steps))[:-1], 0.0]
+    return [*(levels if steps + 1 == len(levels) else interpolate_sigmas(levels, steps))[:-1], 0.0]
+
+
+# Sabour 2024, arXiv:2404.14507: the timesteps its authors give for the optimised ten-step schedules of SD1 and SDXL,
+# whose levels the paper's table 3 has rounded, and the levels for Stable Video Diffusion
+ALIGNED_TIMESTEPS = {
+    "sd1": (999, 850, 736, 645, 545, 455, 343, 233, 124, 24, 0),
+    "sdxl": (999, 845, 730, 587, 443, 310, 193, 116, 53, 13, 0),
+}
+ALIGNED_SVD = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+
+
+@schedule("align_your_steps", source="Sabour 2024, arXiv:2404.14507")
+def align_your_steps(
+    levels: Levels, steps: int, *, table: Annotated[str, Choices(("sd1", "sdxl", "svd"))] = "sdxl"
+) -> list[float]:
+    """The published optimised levels, spread over any number of steps by lines in ln(sigma); the last becomes 0."""
+    known: tuple[float, ...] = ALIGNED_SVD
+    if table in ALIGNED_TIMESTEPS:
+        trained = DiscreteLevels().table.tolist()
+        known = tuple(trained[timestep] for timestep in ALIGNED_TIMESTEPS[table])
+    return [*(known if steps + 1 == len(known) else interpolate_sigmas(known, steps))[:-1], 0.0]
+
+
+@schedule("sd_turbo", source="Sauer 2023, arXiv:2311.17042", exact_length=False)
+def sd_turbo(levels: Levels, steps: int, *, denoise: Annotated[float, Range(0.0, 1.0)] = 1.0) -> list[float]:
+    """The four-step teacher's timesteps 999, 899 ... 99, from entry 10 - floor(10 denoise) on; then 0."""
+    table, first = levels.table.tolist(), 10 - int(10 * denoise)
+    picked = [table[len(table) * place // 10 - 1] for place in range(10, 0, -1)][first : first + steps]
+    if not picked:
+        raise BadValue("schedule sd_turbo.denoise", denoise, "at least 0.1")
+    return with_zero(picked)

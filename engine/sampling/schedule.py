@@ -1,6 +1,6 @@
 """What a schedule declares, and what a sampling node does to one: truncation for denoise < 1, start and end steps.
 
-The schedules themselves are in `spacings`.
+The schedules themselves are in `schedules/`.
 """
 
 import math
@@ -8,20 +8,24 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
+
+from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, UnknownName
 from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling.levels import Levels
-from sigmagraph.engine.sampling.solver import Option, options_of, revision_of
+from sigmagraph.engine.sampling.options import Option, options_of
+from sigmagraph.engine.sampling.versioned import Versioned, find
 
 ScheduleFunction: TypeAlias = Callable[..., list[float]]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Versioned):
     """One revision of one schedule. Call it with (levels, steps) and its options."""
 
+    kind: ClassVar[str] = "schedule"
     name: str
     function: ScheduleFunction
     source: str = ""
@@ -58,13 +62,6 @@ class Schedule:
         """The settings its signature offers."""
         return options_of(self.function)
 
-    def at(self, revision: int | None) -> "Schedule":
-        """This schedule as it was at `revision`; None means the newest."""
-        found = [one for one in (self, *self.older) if revision is None or one.revision == revision]
-        if not found:
-            raise BadValue(f"schedule {self.name} revision", revision, f"1 to {self.revision}")
-        return found[0]
-
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")
 
@@ -89,7 +86,7 @@ def schedule(
 
 def find_schedule(name: str, bare_revision: int | None = None, registry: Registry[Schedule] = SCHEDULES) -> Schedule:
     """The schedule a graph names, as `find_solver` finds a sampler."""
-    return registry[name.partition("@")[0]].at(revision_of(name, bare_revision))
+    return find(registry, name, bare_revision)
 
 
 def run_sigmas(
@@ -110,7 +107,7 @@ def run_sigmas(
     return sigmas if denoise > 0.9999 else sigmas[-(steps + 1) :]
 
 
-def cut(sigmas: Sequence[float], start: int = 0, end: int = 10_000, leftover_noise: bool = False) -> list[float]:
+def step_range(sigmas: Sequence[float], start: int = 0, end: int = 10_000, leftover_noise: bool = False) -> list[float]:
     """The part of a run from step `start` to step `end`; without `leftover_noise` an early end jumps to 0.
 
     Empty where `start` lies at or behind the end: nothing to do.
@@ -123,7 +120,7 @@ def cut(sigmas: Sequence[float], start: int = 0, end: int = 10_000, leftover_noi
     return kept[start:] if start < len(kept) - 1 else []
 
 
-def parsed(text: str) -> list[float]:
+def parse_sigmas(text: str) -> list[float]:
     """Sigmas written by hand: numbers apart by commas, semicolons or blanks; finite, not negative, never rising."""
     try:
         sigmas = [float(word) for word in re.split(r"[,;\s]+", text) if word]
@@ -135,7 +132,7 @@ def parsed(text: str) -> list[float]:
     return sigmas
 
 
-def resampled(sigmas: Sequence[float], steps: int) -> list[float]:
+def interpolate_sigmas(sigmas: Sequence[float], steps: int) -> list[float]:
     """Levels above 0 spread over `steps` + 1 values by straight lines in ln(sigma), ends kept."""
     logs, width = [math.log(sigma) for sigma in sigmas], (len(sigmas) - 1) / max(steps, 1)
     spread = []
@@ -144,3 +141,8 @@ def resampled(sigmas: Sequence[float], steps: int) -> list[float]:
         low = min(int(at), len(logs) - 2)
         spread.append(math.exp(logs[low] + (at - low) * (logs[low + 1] - logs[low])))
     return spread
+
+
+def with_zero(sigmas: Tensor | Sequence[float]) -> list[float]:
+    """The sigmas as Python floats, with the 0 that ends a run."""
+    return [*(sigmas.tolist() if isinstance(sigmas, Tensor) else sigmas), 0.0]

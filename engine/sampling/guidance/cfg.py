@@ -1,66 +1,22 @@
-"""Guidance: (what the model predicts, conditionings) -> denoiser. Knows no solver, schedule or network.
+"""Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598), and the frame that other rules fit into.
 
-`Predict` is the model with everything but guidance: the denoised estimate of `x` at `sigma`, one per conditioning,
-compatible conditionings in one forward, in the order handed in. A guidance is made of values: a combination of the
-two sides' estimates, and adjustments of the result, in order. Neutral parameters are plain CFG bit for bit.
+By Bayes' rule grad log p(c | x) = grad log p(x | c) - grad log p(x). Raising p(c | x) to the power w and going back to
+the score gives U + w (C - U), with C the conditional and U the unconditional estimate. Score and denoised estimate
+differ by an affine map that is the same for C and U, so the rule reads alike in both; here it is in denoised space.
+
+A guidance is made of values: a combination of the two sides' estimates, and adjustments of the result, in order.
+Neutral parameters are plain CFG bit for bit.
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.denoiser import Predict, PredictRequest, Requests, Stateful, self_answered
 from sigmagraph.engine.sampling.solver import Prediction
-
-
-class Predict(Protocol):
-    """Denoised estimates [B, ...] of `x` [B, ...] at `sigma`, one per conditioning."""
-
-    def __call__(self, x: Tensor, sigma: float, conditionings: Sequence[Any]) -> Sequence[Tensor]: ...
-
-
-class Denoiser(Protocol):
-    """Anything that turns (x, sigma) into a guided estimate, with the unconditional one where it is asked for."""
-
-    def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ask:
-    """What a denoiser wants predicted; whoever drives it may answer several of them in one forward."""
-
-    predict: Predict
-    x: Tensor
-    sigma: float
-    conditionings: Sequence[Any]
-
-    def answer(self) -> Sequence[Tensor]:
-        """The estimates, predicted alone."""
-        return self.predict(self.x, self.sigma, self.conditionings)
-
-
-Asks = Generator[Ask, Sequence[Tensor], Prediction]
-
-
-@runtime_checkable
-class Asking(Protocol):
-    """A denoiser that can say what it wants predicted instead of predicting it."""
-
-    def asks(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Asks:
-        """Yield each prediction it needs, be sent the estimates, return what calling it returns."""
-
-
-def answered(asks: Asks) -> Prediction:
-    """Every prediction made where it is asked for."""
-    try:
-        ask = next(asks)
-        while True:
-            ask = asks.send(ask.answer())
-    except StopIteration as end:
-        prediction: Prediction = end.value
-        return prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +40,6 @@ class Combination(Protocol):
         """The guided estimate."""
 
 
-@runtime_checkable
-class Remembering(Protocol):
-    """Something that carries a tensor from one evaluation to the next; a resumed run hands it back."""
-
-    def remember(self, memory: Tensor) -> None:
-        """Go on from there."""
-
-
 class Adjustment(Protocol):
     """Changes a guided estimate after the fact, or hands it back as it is."""
 
@@ -100,7 +48,7 @@ class Adjustment(Protocol):
 
 @dataclass(frozen=True)
 class Linear:
-    """U + scale (C - U) (Ho 2022, arXiv:2207.12598), in denoised space."""
+    """U + scale (C - U)."""
 
     scale: float
 
@@ -131,16 +79,16 @@ class Cfg:
     interval: tuple[float, float] = (math.inf, 0.0)
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
-        return answered(self.asks(x, sigma, needs_uncond))
+        return self_answered(self.requests(x, sigma, needs_uncond))
 
-    def asks(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Asks:
+    def requests(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Requests:
         """Both sides at once where both are needed; what adjustments predict is their own affair."""
         combine = self.combine or Linear(self.scale)
         acts = self.interval[0] >= sigma >= self.interval[1] and not (combine.is_neutral and not needs_uncond)
         if acts or needs_uncond:
-            uncond, cond = yield Ask(self.predict, x, sigma, [self.negative, self.positive])
+            uncond, cond = yield PredictRequest(self.predict, x, sigma, [self.negative, self.positive])
         else:
-            (cond,) = yield Ask(self.predict, x, sigma, [self.positive])
+            (cond,) = yield PredictRequest(self.predict, x, sigma, [self.positive])
             uncond = cond
         known = Estimates(x, sigma, cond, uncond)
         guided = combine(known) if acts else cond
@@ -150,7 +98,7 @@ class Cfg:
 
     def remember(self, memory: Tensor) -> None:
         """Take up what `combine` carried from one evaluation to the next in a run that is resumed."""
-        if isinstance(self.combine, Remembering):
+        if isinstance(self.combine, Stateful):
             self.combine.remember(memory)
 
 
@@ -162,9 +110,14 @@ class Unguided:
     positive: Any
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
-        return answered(self.asks(x, sigma, needs_uncond))
+        return self_answered(self.requests(x, sigma, needs_uncond))
 
-    def asks(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Asks:
+    def requests(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Requests:
         """The one side there is."""
-        (denoised,) = yield Ask(self.predict, x, sigma, [self.positive])
+        (denoised,) = yield PredictRequest(self.predict, x, sigma, [self.positive])
         return Prediction(denoised, denoised if needs_uncond else None)
+
+
+def sample_axes(x: Tensor) -> tuple[int, ...]:
+    """All axes of one sample: norms and products in guidance rules are per image."""
+    return tuple(range(1, x.ndim))

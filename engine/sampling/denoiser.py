@@ -1,0 +1,95 @@
+"""What answers a solver: a denoiser, and how it may say what it needs predicted instead of predicting it.
+
+A denoiser is anything `(x, sigma) -> denoised`. One that also takes `needs_uncond` can give the unconditional estimate.
+One with `requests` can be answered by whoever drives the run, so that several runs share a forward.
+"""
+
+import inspect
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from torch import Tensor
+
+from sigmagraph.engine.errors import BadPrediction
+from sigmagraph.engine.sampling.solver import Prediction
+
+
+class Predict(Protocol):
+    """Denoised estimates [B, ...] of `x` [B, ...] at `sigma`, one per conditioning."""
+
+    def __call__(self, x: Tensor, sigma: float, conditionings: Sequence[Any]) -> Sequence[Tensor]: ...
+
+
+class Denoiser(Protocol):
+    """Anything that turns (x, sigma) into an estimate of the clean latent: a tensor, or a `Prediction`."""
+
+    def __call__(self, x: Tensor, sigma: float, /) -> Tensor | Prediction: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictRequest:
+    """What a denoiser wants predicted; whoever drives it may answer several of them in one forward."""
+
+    predict: Predict
+    x: Tensor
+    sigma: float
+    conditionings: Sequence[Any]
+
+    def answer(self) -> Sequence[Tensor]:
+        """The estimates, predicted alone."""
+        return self.predict(self.x, self.sigma, self.conditionings)
+
+
+Requests: TypeAlias = Generator[PredictRequest, Sequence[Tensor], Prediction]
+
+
+@runtime_checkable
+class Requesting(Protocol):
+    """A denoiser that can say what it wants predicted instead of predicting it."""
+
+    def requests(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Requests:
+        """Yield each prediction it needs, be sent the estimates, return what calling it returns."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Something that carries a tensor from one evaluation to the next; a resumed run hands it back."""
+
+    def remember(self, memory: Tensor) -> None:
+        """Go on from there."""
+
+
+def self_answered(requests: Requests) -> Prediction:
+    """Every prediction made where it is asked for."""
+    try:
+        request = next(requests)
+        while True:
+            request = requests.send(request.answer())
+    except StopIteration as end:
+        prediction: Prediction = end.value
+        return prediction
+
+
+def requests_of(denoiser: Denoiser, x: Tensor, sigma: float, needs_uncond: bool) -> Requests:
+    """One evaluation, as requests where the denoiser can say what it needs; else it is simply called."""
+    if isinstance(denoiser, Requesting):
+        return (yield from denoiser.requests(x, sigma, needs_uncond))
+    call: Any = denoiser  # whether it takes `needs_uncond` was looked at before the run
+    given = call(x, sigma, needs_uncond=True) if needs_uncond else call(x, sigma)
+    if isinstance(given, Prediction):
+        return given
+    if isinstance(given, Tensor):
+        return Prediction(given)
+    raise BadPrediction(f"sigma {sigma:.6g}: the denoiser returned {type(given).__name__}, not a tensor")
+
+
+def gives_uncond(denoiser: Denoiser) -> bool:
+    """Whether it can be asked for the unconditional estimate."""
+    if isinstance(denoiser, Requesting):
+        return True
+    try:
+        taken = inspect.signature(denoiser).parameters.values()
+    except (TypeError, ValueError):  # a callable of C code does not say what it takes
+        return False
+    return any(one.name == "needs_uncond" or one.kind is inspect.Parameter.VAR_KEYWORD for one in taken)

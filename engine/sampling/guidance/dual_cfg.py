@@ -1,0 +1,34 @@
+"""Guidance by two prompts (Brooks 2022, arXiv:2211.09800, eq. 3): a scale of its own for each.
+
+By Bayes' rule p(x | s, p) is p(x) p(s | x) p(p | s, x); each factor to a power of its own gives
+N + w_S (S - N) + w (P - S), with N, S, P the estimates given nothing, the second prompt, and both.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sigmagraph.engine.sampling.denoiser import Predict
+from sigmagraph.engine.sampling.solver import Prediction
+
+
+@dataclass(frozen=True)
+class DualCfg:
+    """Two prompts: N + second_scale (S - N) + scale (P - S), or nested: N + second_scale (S + scale (P - S) - N)."""
+
+    predict: Predict
+    positive: Any
+    second: Any
+    negative: Any
+    scale: float = 8.0
+    second_scale: float = 8.0
+    is_nested: bool = False
+
+    def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+        negative, second, positive = self.predict(x, sigma, [self.negative, self.second, self.positive])
+        if self.is_nested:
+            guided = negative + (second + (positive - second) * self.scale - negative) * self.second_scale
+        else:
+            guided = negative + (second - negative) * self.second_scale + (positive - second) * self.scale
+        return Prediction(guided, negative if needs_uncond else None)

@@ -1,0 +1,69 @@
+"""Settings of solvers and schedules, as the signatures of their functions declare them."""
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+from sigmagraph.engine.errors import BadValue
+
+
+class Range(NamedTuple):
+    """Bounds of a numeric option, both included."""
+
+    low: float
+    high: float
+
+
+class Choices(NamedTuple):
+    """Allowed values of an option that picks a variant."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A setting of a solver or schedule, as its signature declares it."""
+
+    name: str
+    default: object
+    limits: Range | Choices | None
+    kind: type
+
+    def check(self, place: str, value: object) -> object:
+        """Return `value` if it is of the right kind and within limits; a whole number as an int where one is due."""
+        numeric = self.kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is None and self.default is None:
+            return None
+        whole = self.kind is not int or (isinstance(value, (int, float)) and float(value).is_integer())
+        if isinstance(self.limits, Choices) and value in self.limits.values:
+            return value
+        if isinstance(self.limits, Range) and numeric and whole and self.limits.low <= float(value) <= self.limits.high:  # type: ignore[arg-type]  # numeric says so
+            return int(value) if self.kind is int else value  # type: ignore[call-overload]  # numeric says so
+        if self.limits is None and (value is None or isinstance(value, self.kind)):
+            return value
+        raise BadValue(f"{place}.{self.name}", value, self.allowed)
+
+    @property
+    def allowed(self) -> str:
+        """The limits in words."""
+        if isinstance(self.limits, Choices):
+            return "one of " + ", ".join(self.limits.values)
+        if isinstance(self.limits, Range):
+            return f"{self.kind.__name__} from {self.limits.low:g} to {self.limits.high:g}"
+        return self.kind.__name__
+
+
+def options_of(function: Callable[..., object]) -> tuple[Option, ...]:
+    """The keyword-only parameters of a solver or schedule function, as options."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    found = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            hint, limits = hints[parameter.name], None
+            if typing.get_origin(hint) is Annotated:
+                hint, limits = typing.get_args(hint)[:2]
+            bare = [one for one in typing.get_args(hint) if one is not type(None)] or [hint]
+            found.append(Option(parameter.name, parameter.default, limits, bare[0]))
+    return tuple(found)

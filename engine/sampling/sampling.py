@@ -1,0 +1,184 @@
+"""One sampling as a value: from a latent to a latent, over a schedule, by a solver.
+
+Sampling.run()         to the end: the final latent
+.ticks()             the same, watched: a generator of one `Tick` an evaluation
+.requests()        the same, answered from outside: it also yields each `PredictRequest`
+drive(Run, ...)  one solver under way: requests, checks, recording, replay
+"""
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sigmagraph.engine.errors import BadValue, Cancelled
+from sigmagraph.engine.sampling.denoiser import Denoiser, gives_uncond
+from sigmagraph.engine.sampling.mask import Masked, fitted
+from sigmagraph.engine.sampling.noise import NoiseSource, OneImage
+from sigmagraph.engine.sampling.parameterisation import Parameterisation
+from sigmagraph.engine.sampling.record import Recording
+from sigmagraph.engine.sampling.run import Driven, Run, Tick, context_of, drive_requests, ticks_only
+from sigmagraph.engine.sampling.solver import SOLVERS, Solver, find_solver
+
+HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up
+
+
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """Noise `latent` [B, C, H, W] (clean, in model units) to the first sigma and solve to the last.
+
+    The result is in float32 or better. `mask`: 1 = make anew, 0 = keep. `batch_index` says which image of a batch each
+    one is. A bare name of a solver is its newest revision. A schedule without a step or without noise gives the latent
+    as it is.
+    """
+
+    denoiser: Denoiser
+    latent: Tensor
+    sigmas: Sequence[float]
+    model: Parameterisation
+    solver: Solver | str = "euler"
+    _: KW_ONLY
+    noise: NoiseSource
+    options: Mapping[str, object] | None = None
+    mask: Tensor | None = None
+    batch_index: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        places, images = self.batch_index, self.latent.shape[0]
+        if places is not None and (len(places) != images or min(places, default=0) < 0):
+            raise BadValue("batch_index", list(places), f"a place from 0 for each of the latent's {images} images")
+        if self.rule.needs_uncond and not gives_uncond(self.denoiser):
+            given = getattr(self.denoiser, "__qualname__", type(self.denoiser).__qualname__)
+            allowed = f"one that takes `needs_uncond`, such as Cfg: sampler {self.rule.name} needs both estimates"
+            raise BadValue("denoiser", given, allowed)
+
+    @property
+    def rule(self) -> Solver:
+        """The solver itself, whether it was given or named."""
+        return find_solver(self.solver) if isinstance(self.solver, str) else self.solver
+
+    @property
+    def about(self) -> str:
+        """What a recording of this run belongs to."""
+        return f"{self.rule} {dict(self.options or {})} over {[*self.sigmas]} by {self.noise}"
+
+    def run(
+        self,
+        recording: Recording | None = None,
+        *,
+        on_tick: Callable[[Tick], None] | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> Tensor:
+        """The final latent. `is_cancelled` is asked between evaluations and ends the run with `Cancelled`."""
+        ticks = self.ticks(recording)
+        while True:
+            try:
+                tick = next(ticks)
+            except StopIteration as end:
+                result: Tensor = end.value
+                return result
+            if on_tick is not None:
+                on_tick(tick)
+            if is_cancelled is not None and is_cancelled():
+                ticks.close()
+                raise Cancelled(f"cancelled after {tick.evaluations} evaluations, step {tick.step} of {tick.steps}")
+
+    def ticks(self, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
+        """A tick an evaluation; the return value is the final latent.
+
+        `recording` is replayed as far as it goes and then extended.
+        """
+        return ticks_only(self.requests(recording))
+
+    def requests(self, recording: Recording | None = None) -> Driven:
+        """As `ticks`, but each `PredictRequest` it yields must be sent its estimates: for who predicts for several."""
+        if len(self.sigmas) < 2 or not any(self.sigmas):
+            return self.latent.clone()
+        if recording is not None:
+            recording.belongs_to(self.about)
+        if not self.rule.splits_batch or self.latent.shape[0] == 1:
+            return (yield from self._together(recording))
+        finals = []
+        for image in self._images():
+            final = yield from image._together(recording)
+            finals.append(final)
+        return torch.cat(finals)
+
+    def _images(self) -> list["Sampling"]:
+        """The same for each image alone: for a batch whose images must not share their steps."""
+        masks = None if self.mask is None else fitted(self.mask, self.latent)
+        return [
+            replace(
+                self,
+                latent=self.latent[place : place + 1],
+                noise=OneImage(self.noise, self.latent, place, self.batch_index),
+                mask=None if masks is None else masks[place : place + 1, :1],
+                batch_index=None,
+            )
+            for place in range(self.latent.shape[0])
+        ]
+
+    def _together(self, recording: Recording | None) -> Driven:
+        with torch.inference_mode():
+            ready = self._prepared()
+        x = yield from drive_requests(ready.run, ready.denoiser, recording)
+        return ready.finish(x).clone()  # a clone made here is no inference tensor
+
+    def _prepared(self) -> "_Prepared":
+        """Noise, start state, context and mask."""
+        solver, model, levels = self.rule, self.model, checked_sigmas(self.sigmas, self.rule)
+        noise = self.noise.initial(self.latent, self.batch_index)
+        latent, noise = (one.float() if one.dtype in HALF else one for one in (self.latent, noise))
+        x = model.start(levels[0], noise, latent)
+        context = context_of(solver, x, levels, model, self.noise, self.batch_index)
+        run = Run(solver, x, levels, context, self.options or {})
+        if self.mask is None:
+            return _Prepared(run, self.denoiser, lambda x: model.released(levels[-1], x))
+        kept_noise = self.noise.mask_noise(x) if solver.masks_with_next_seed else noise
+        masked = Masked(
+            self.denoiser,
+            fitted(self.mask, latent),
+            latent,
+            lambda sigma: model.noised(sigma, kept_noise, latent),
+        )
+
+        def finish(x: Tensor) -> Tensor:
+            return model.released(levels[-1], masked.blended(x, levels[-1]) if solver.composes_mask else x)
+
+        return _Prepared(run, masked, finish)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A run before its first evaluation: solver with start state, denoiser with mask, and what is done to the end."""
+
+    run: Run
+    denoiser: Denoiser
+    finish: Callable[[Tensor], Tensor]
+
+
+def checked_sigmas(sigmas: Sequence[float], solver: Solver) -> list[float]:
+    """The sigmas: finite, not negative, falling all the way; or rising all the way, for a sampler that can invert.
+
+    A repeated sigma is a step of length zero and is left out.
+    """
+    kept = [float(sigmas[0])]
+    rises = sigmas[-1] > sigmas[0] and math.isfinite(sigmas[-1])
+    if rises and not solver.inverts:
+        able = ", ".join(sorted(name for name, one in SOLVERS.items() if one.inverts))
+        raise BadValue(
+            "sigmas", f"{sigmas[0]:.6g} rising to {sigmas[-1]:.6g}", f"falling ones: of samplers only {able} go up"
+        )
+    for place, sigma in enumerate(sigmas):
+        if not (sigma > 0 if rises else sigma >= 0) or sigma == float("inf"):
+            raise BadValue(
+                f"sigmas[{place}]", sigma, "a finite number above 0" if rises else "a finite number, 0 or more"
+            )
+        if (sigma < kept[-1]) if rises else (sigma > kept[-1]):
+            bound = "at least" if rises else "at most"
+            raise BadValue(f"sigmas[{place}]", sigma, f"{bound} the sigma before it, {kept[-1]:.6g}")
+        if sigma != kept[-1]:
+            kept.append(float(sigma))
+    return kept

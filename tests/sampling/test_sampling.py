@@ -1,0 +1,66 @@
+"""One `Sampling`, three ways to have it: run, watched, and answered from outside. And what may be a denoiser."""
+
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sigmagraph.engine.errors import BadPrediction, BadValue
+from sigmagraph.engine.sampling import Cfg, ComfyNoise, Sampling, Tick, sd3
+from sigmagraph.engine.sampling.denoiser import PredictRequest
+from tests.sampling.mixture import predict
+
+SIGMAS = [1.0, 0.8, 0.4, 0.0]
+LATENT = torch.zeros(2, 16, 6, 4)
+
+
+def halved(x: Tensor, sigma: float) -> Tensor:
+    return x * 0.5
+
+
+def sampling(denoiser: Any, solver: str = "dpmpp_2m", **rest: Any) -> Sampling:
+    return Sampling(denoiser, LATENT, SIGMAS, sd3(), solver, noise=ComfyNoise(5), **rest)
+
+
+@pytest.mark.parametrize("mask", [None, torch.ones(1, 6, 4).tril()])
+def test_run_watched_and_answered_from_outside_are_the_same_run(mask: Tensor | None) -> None:
+    one = sampling(Cfg(predict("flow"), "pos", "neg", 3.0), mask=mask)
+    ticks: list[Tick] = []
+
+    def watched() -> Generator[Tick, None, None]:
+        finals.append((yield from one.ticks()))
+
+    def answered() -> Generator[Tick | PredictRequest, Any, None]:
+        finals.append((yield from one.requests()))
+
+    finals = [one.run()]
+    ticks.extend(watched())
+    steps, answer = answered(), None
+    with suppress(StopIteration):
+        while True:
+            said = steps.send(answer)
+            answer = said.answer() if isinstance(said, PredictRequest) else None
+    assert [tick.sigma for tick in ticks] == SIGMAS[:-1]
+    assert torch.equal(finals[0], finals[1])
+    assert torch.equal(finals[0], finals[2])
+
+
+def test_a_function_of_state_and_level_is_a_denoiser() -> None:
+    wrapped = sampling(lambda x, sigma, needs_uncond=False: halved(x, sigma))
+    assert torch.equal(sampling(halved).run(), wrapped.run())
+    assert torch.equal(sampling(halved, mask=torch.ones(6, 4)).run(), wrapped.run())
+
+
+def test_a_sampler_that_needs_both_estimates_says_so_before_it_runs() -> None:
+    with pytest.raises(BadValue, match=r"denoiser: 'halved'.*such as Cfg: sampler euler_cfg_pp needs both"):
+        sampling(halved, "euler_cfg_pp")
+
+
+def test_what_is_no_estimate_is_named() -> None:
+    with pytest.raises(BadPrediction, match=r"sigma 1: the denoiser returned list, not a tensor"):
+        sampling(lambda x, sigma: [x]).run()
+    with pytest.raises(BadPrediction, match=r"step 1, sigma 1: the model returned shape \(1, 16, 6, 4\)"):
+        sampling(lambda x, sigma: x[:1]).run()
