@@ -26,6 +26,7 @@ from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.workers.process import ProcessWorker
 from sigmagraph.engine.jobs.workers.worker import Worker, load_factory
 from sigmagraph.engine.server.app import ServerParts, make_app
+from sigmagraph.engine.server.connections import Connections, listening, places
 from sigmagraph.engine.server.keys import StoredKeys
 from sigmagraph.engine.server.logs import RecentLines, configure
 from sigmagraph.engine.server.settings import Settings, misspelt
@@ -138,11 +139,11 @@ async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines
         parts = ServerParts(jobs, folders, keys, settings, _home(settings) / "user", Path(str(settings.workflows)))
         parts.frontend, parts.lines = _frontend(settings), lines
         parts.published = published(settings, jobs, keys)
+        parts.connections = Connections(places(settings.max_connections))
         runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=5.0)
         try:
             await runner.setup()
-            await web.SockSite(runner, listener).start()
-            async with poster(allows_private=settings.private_webhooks) as post:
+            async with listening(runner, listener), poster(allows_private=settings.private_webhooks) as post:
                 jobs.deliver(post, words(parts.published, folders))
                 await _until_stopped(settings, listener, jobs)
         finally:

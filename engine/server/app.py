@@ -17,6 +17,7 @@ from sigmagraph.engine.server.comfy.preferences import LOCK
 from sigmagraph.engine.server.comfy.routes import comfy_routes, mirrored
 from sigmagraph.engine.server.comfy.socket import SOCKETS
 from sigmagraph.engine.server.comfy.system import EXTENSIONS
+from sigmagraph.engine.server.connections import CONNECTIONS, Connections, watch_connections, watched
 from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, OwnerFolders
 from sigmagraph.engine.server.deliveries import DELIVERY_ROWS
 from sigmagraph.engine.server.endpoints.context import Published
@@ -30,7 +31,7 @@ from sigmagraph.engine.server.metrics import METRICS, Metrics, count_jobs, count
 from sigmagraph.engine.server.origin import options, origins
 from sigmagraph.engine.server.replay import REPLAY_ROWS
 from sigmagraph.engine.server.settings import Settings
-from sigmagraph.engine.server.static import cache_rules, frontend_routes
+from sigmagraph.engine.server.static import frontend_routes, keep_private
 from sigmagraph.engine.server.workflows import WORKFLOW_ROWS
 
 __all__ = ["ServerParts", "make_app"]
@@ -50,6 +51,7 @@ class ServerParts:
     workflows: Path
     frontend: Path | None = None
     published: Published | None = None
+    connections: Connections = field(default_factory=lambda: Connections(1000))
     lines: RecentLines = field(default_factory=RecentLines)
     more_routes: Iterable[web.AbstractRouteDef] = ()
     warms_up: bool = True
@@ -57,7 +59,7 @@ class ServerParts:
 
 def make_app(parts: ServerParts) -> web.Application:
     """The application, complete; its start starts the hub, not the job service."""
-    middlewares = (count_requests, options, cache_rules, compress, origins, own_door, answer_errors, auth)
+    middlewares = (watched, count_requests, options, compress, origins, own_door, answer_errors, auth)
     app = web.Application(
         middlewares=middlewares, client_max_size=parts.settings.max_upload_bytes, handler_args=HANDLER
     )
@@ -65,11 +67,13 @@ def make_app(parts: ServerParts) -> web.Application:
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
+    app[CONNECTIONS] = parts.connections
     app[METRICS], app[WARM] = Metrics(), Readiness()
-    app.cleanup_ctx.extend((run_hub, count_jobs, keep_journal, follow_log))
+    app.cleanup_ctx.extend((run_hub, count_jobs, keep_journal, follow_log, watch_connections))
     if parts.warms_up:
         app.cleanup_ctx.append(warm_up)
     app.on_shutdown.append(close_sockets)
+    app.on_response_prepare.append(keep_private)
     operating = (("GET", "/health", health), ("GET", "/ready", ready), ("GET", "/metrics", metrics))
     app.add_routes(parts.more_routes)
     mount(app, parts.published)

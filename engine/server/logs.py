@@ -1,15 +1,21 @@
-"""Log lines as JSON with their fields, and the last few hundred of them kept for the page's console."""
+"""Log lines as JSON or text with their fields, said once; the last few hundred are kept for the page's console."""
 
 import json
 import logging
+import re
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-__all__ = ["JsonFormatter", "RecentLines", "configure"]
+__all__ = ["JsonFormatter", "RecentLines", "TextFormatter", "Unrepeated", "configure"]
 
 KEPT = 300
+SILENCE_S = 10.0
+MOST_KNOWN = 1000
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What would begin a new line or move the cursor of a terminal."""
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -30,14 +36,53 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same for people: fields follow the message."""
+    """The same for people: fields follow the message. Whatever a client sent, one event is one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {name: value for name, value in vars(record).items() if name not in STANDARD}
         moment = datetime.fromtimestamp(record.created, UTC)
         tail = "".join(f" {name}={value}" for name, value in fields.items())
-        head = f"{moment:%H:%M:%S} {record.levelname.lower():7} {record.getMessage()}{tail}"
-        return f"{head}\n{self.formatException(record.exc_info)}" if record.exc_info else head
+        head = f"{moment:%H:%M:%S} {record.levelname.lower():7} {one_line(record.getMessage() + tail)}"
+        if not record.exc_info:
+            return head
+        lines = self.formatException(record.exc_info).splitlines()
+        return "\n".join([head, *("    " + one_line(line) for line in lines)])
+
+
+def one_line(text: str) -> str:
+    """The text with control characters written as Python escapes them."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class Unrepeated(logging.Filter):
+    """A warning that comes again within some seconds, with the same fields, is counted and not said."""
+
+    def __init__(self, silence_s: float = SILENCE_S, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._silence_s, self._clock = silence_s, clock
+        self._said: dict[tuple[str, ...], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        fields = [f"{name}={value}" for name, value in vars(record).items() if name not in STANDARD]
+        cause = str(record.exc_info[1]) if record.exc_info else ""
+        key = (record.name, record.getMessage(), cause, *fields)
+        now = self._clock()
+        until, count = self._said.get(key, (now, 0))
+        if now < until:
+            self._said[key] = until, count + 1
+            return False
+        if count:
+            record.repeated = count
+        self._remember(key, now)
+        return True
+
+    def _remember(self, key: tuple[str, ...], now: float) -> None:
+        if len(self._said) >= MOST_KNOWN:
+            self._said = {each: (until, count) for each, (until, count) in self._said.items() if now < until}
+        if len(self._said) < MOST_KNOWN:
+            self._said[key] = now + self._silence_s, 0
 
 
 class RecentLines(logging.Handler):
@@ -48,6 +93,7 @@ class RecentLines(logging.Handler):
         self.entries: deque[dict[str, str]] = deque(maxlen=kept)
         self.listeners: list[Callable[[dict[str, str]], None]] = []
         self.setFormatter(TextFormatter())
+        self.addFilter(Unrepeated())
 
     def emit(self, record: logging.LogRecord) -> None:
         moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
@@ -61,6 +107,7 @@ def configure(form: str, level: str) -> None:
     """Send the project's log to stderr in the form the operator chose."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.addFilter(Unrepeated())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

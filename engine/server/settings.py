@@ -65,6 +65,9 @@ class Settings(BaseModel):
     cache: str = Field("disk=0", description="cached results: memory=4GiB,disk=20GiB or off; default: memory alone")
     private_webhooks: bool = Field(False, description="let webhooks go to addresses of private networks")
     step_deadline_s: float = Field(900.0, gt=0, description="a worker silent for so long during a job is restarted")
+    max_connections: int = Field(
+        1000, ge=8, description="connections at once; fewer where the limit of open files is lower"
+    )
     max_queued: int = Field(10_000, gt=0, description="jobs that may wait, all owners together; more are refused")
     keep_days: float = Field(30.0, gt=0, description="how long ended jobs are in the history")
     keep_jobs: int = Field(10_000, ge=0, description="how many ended jobs are kept at most, the newest")

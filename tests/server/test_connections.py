@@ -1,0 +1,127 @@
+"""Half a request, a body that does not come, more connections than there is room for: none keeps the server."""
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from sigmagraph.engine.server import connections
+from sigmagraph.engine.server.bodies import HANDLER, read_body
+from sigmagraph.engine.server.connections import CONNECTIONS, Connections, Patience, listening, watched
+
+HALF = b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: "
+WHOLE = b"GET /wait HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+BODY = b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
+NOW = b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\nhi"
+
+
+class Front:
+    """A small server behind watched connections, and raw clients of it."""
+
+    def __init__(self, known: Connections, port: int) -> None:
+        self.known, self.port = known, port
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def client(self, said: bytes) -> asyncio.StreamReader:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.writers.append(writer)
+        writer.write(said)
+        await writer.drain()
+        return reader
+
+
+@asynccontextmanager
+async def front(most: int = 100, patience: Patience | None = None) -> AsyncIterator[Front]:
+    async def echo(request: web.Request) -> web.Response:
+        return web.Response(body=await read_body(request))
+
+    async def wait(request: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    app = web.Application(middlewares=[watched], handler_args=HANDLER)
+    app.add_routes([web.post("/echo", echo), web.get("/wait", wait)])
+    app[CONNECTIONS] = Connections(most, patience)
+    app.cleanup_ctx.append(connections.watch_connections)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    async with listening(runner, listener):
+        made = Front(app[CONNECTIONS], listener.getsockname()[1])
+        try:
+            yield made
+        finally:
+            for writer in made.writers:
+                writer.close()
+    await runner.cleanup()
+
+
+async def ends(reader: asyncio.StreamReader, within_s: float) -> bool:
+    """Whether the server closes the connection in time."""
+    with contextlib.suppress(ConnectionError):
+        try:
+            await asyncio.wait_for(reader.read(), within_s)
+        except TimeoutError:
+            return False
+    return True
+
+
+async def test_half_a_head_or_half_a_body_is_not_waited_for() -> None:
+    async with front(patience=Patience(head_s=0.3, body_s=0.3)) as server:
+        slow = [await server.client(said) for said in (b"", b"G", HALF, BODY % 100 + b"half")]
+        busy = await server.client(WHOLE)
+        answered = await server.client(NOW)
+        assert b"200 OK" in await answered.readuntil(b"hi")
+        assert all(await asyncio.gather(*(ends(each, 5.0) for each in slow)))
+        assert not await ends(busy, 0.1)
+        assert not await ends(answered, 0.1)  # it waits for its next request, as browsers have it
+        assert len(server.known) == 2
+
+
+async def test_a_body_that_keeps_a_pace_is_waited_for_and_one_that_dribbles_is_not() -> None:
+    async with front(patience=Patience(head_s=5, body_s=0.5, pace=10.0)) as server:
+        steady, dribble = await server.client(BODY % 20), await server.client(BODY % 20)
+        for step in range(20):
+            server.writers[0].write(b"x")
+            server.writers[1].write(b"y" if step < 3 else b"")
+            await asyncio.sleep(0.08)
+        assert b"200 OK" in await steady.readuntil(b"x" * 20)
+        assert await ends(dribble, 0.1)
+
+
+async def test_beyond_the_limit_the_one_that_waits_longest_makes_room() -> None:
+    async with front(most=8) as server:
+        busy = await server.client(WHOLE)
+        await asyncio.sleep(0.05)
+        idle = [await server.client(HALF) for _ in range(40)]
+        fresh = await server.client(NOW)
+        assert b"200 OK" in await asyncio.wait_for(fresh.readuntil(b"hi"), 5.0)
+        assert len(server.known) <= 8
+        assert all(await asyncio.gather(*(ends(each, 1.0) for each in idle[:30])))
+        assert not await ends(busy, 0.05)
+
+
+async def test_where_every_connection_is_at_work_a_new_one_is_told_so() -> None:
+    async with front(most=8) as server:
+        for _ in range(8):
+            await server.client(WHOLE)
+        await asyncio.sleep(0.1)
+        refused = await server.client(NOW)
+        assert (await asyncio.wait_for(refused.read(), 5.0)).startswith(b"HTTP/1.1 503")
+
+
+def test_the_places_leave_descriptors_for_everything_else() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
+        assert connections.places(1000) == 400 - connections.SPARE
+    except ValueError:  # a hard limit below 400: nothing to try
+        return
+    finally:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
