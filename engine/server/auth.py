@@ -14,7 +14,18 @@ from sigmagraph.engine.server.bodies import LOGIN, form_body
 from sigmagraph.engine.server.context import OWNER, empty
 from sigmagraph.engine.shipped import SHIPPED
 
-__all__ = ["ACCOUNTS", "SCOPES", "Account", "Accounts", "auth", "login_routes", "require", "require_any_graph"]
+__all__ = [
+    "ACCOUNTS",
+    "COOKIE",
+    "SCOPES",
+    "Account",
+    "Accounts",
+    "auth",
+    "login_routes",
+    "require",
+    "require_any_graph",
+    "shows_key",
+]
 
 COOKIE = "sigmagraph_key"
 OPEN = frozenset({"/health", "/api/health", "/login"})
@@ -80,6 +91,11 @@ def require_any_graph(request: web.Request) -> None:
     """403 for a key that is for published workflows only: what is priced there must not be free elsewhere."""
     if request[IS_LIMITED]:
         raise web.HTTPForbidden(text="this key may run published workflows only: POST /v1/{slug}")
+
+
+def shows_key(request: web.Request) -> bool:
+    """Whether the request names a key in a header, which no page can have a browser do for another site."""
+    return "Authorization" in request.headers or "X-API-Key" in request.headers
 
 
 def _key(request: web.Request) -> str | None:

@@ -6,12 +6,14 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from sigmagraph.engine.server.auth import COOKIE, shows_key
 from sigmagraph.engine.server.context import SETTINGS
-from sigmagraph.engine.server.settings import is_loopback
+from sigmagraph.engine.server.settings import Settings, is_loopback
 
 __all__ = ["options", "origins"]
 
 METHODS = "POST, GET, DELETE, PUT, PATCH, OPTIONS"
+SESSION = frozenset({"/login", "/logout"})
 HEADERS = "Content-Type, Authorization, X-API-Key, Comfy-User, Idempotency-Key, Last-Event-ID"
 
 
@@ -19,10 +21,12 @@ HEADERS = "Content-Type, Authorization, X-API-Key, Comfy-User, Idempotency-Key, 
 async def origins(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse what another site's page sends; with CORS on, mark every answer instead."""
     settings = request.app[SETTINGS]
-    if settings.cors_origin is None:
+    reason = _cookie_refusal(request, settings)
+    if reason is None and settings.cors_origin is None:
         reason = _refusal(request, settings.is_loopback, settings.hosts)
-        if reason is not None:
-            return web.Response(status=403, text=reason)
+    if reason is not None:
+        return web.Response(status=403, text=reason)
+    if settings.cors_origin is None:
         return await handler(request)
     try:
         response = await handler(request)
@@ -69,10 +73,32 @@ def _refusal(request: web.Request, is_local_server: bool, known: tuple[str, ...]
     if origin is None or not (is_loopback(name) or is_local_server):
         return None
     if origin == "null":
-        return "pages without an origin may not call" if _is_foreign(request) else None
+        # a sandboxed frame of any site; browsers send a socket's handshake without Sec-Fetch-Site
+        is_own = request.headers.get("Sec-Fetch-Site") in ("same-origin", "none")
+        return None if is_own else "pages without an origin may not call"
     return (
         None if _is_equal(host, origin) else f"a page of {origin} may not call {host}: open the page as http://{host}"
     )
+
+
+def _cookie_refusal(request: web.Request, settings: Settings) -> str | None:
+    """Why a request is refused that a browser sends a cookie with by itself, or that would get one.
+
+    Whoever shows a key in a header means it; a cookie comes along with whatever a page asks for. A link that somebody
+    follows to a page here is let through: what it shows is not seen by the page that holds the link.
+    """
+    brings_cookie = COOKIE in request.cookies and not shows_key(request)
+    if not brings_cookie and not (request.method == "POST" and request.path in SESSION):
+        return None
+    origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
+    known = {each.rstrip("/") for each in (settings.cors_origin, settings.public_url) if each}
+    if origin is not None and origin not in known and not _is_equal(host, origin):
+        return f"a page of {origin[:200]} may not use the key of this browser at {host}"
+    is_link = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
+    is_page = request.headers.get("Sec-Fetch-Dest") == "document"
+    if origin is None and _is_foreign(request) and not (is_link and is_page):
+        return "pages of other sites may not use the key of this browser"
+    return None
 
 
 def _name(host: str) -> str:

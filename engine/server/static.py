@@ -1,13 +1,13 @@
-"""Files of a folder over HTTP: the editor's build, with the content types and cache rules its pages rely on."""
+"""Files over HTTP: the one function that sends them, the editor's build, and who may keep a copy of a reply."""
 
 import importlib.util
 import mimetypes
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-__all__ = ["cache_rules", "find_frontend", "frontend_routes", "inside", "send"]
+__all__ = ["content_type", "find_frontend", "frontend_routes", "inside", "keep_private", "send"]
 
 TYPES = {
     ".js": "text/javascript",
@@ -24,6 +24,8 @@ TYPES = {
 }
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".ico", ".bmp", ".avif"})
 FRESH = {"Cache-Control": "no-store, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
+PRIVATE = "private, no-store"
+"""A reply to somebody: no proxy keeps it, and no browser that several people use."""
 NO_EDITOR = "The editor is not installed: pip install 'sigmagraph[editor]'. The API answers all the same.\n"
 
 
@@ -40,9 +42,15 @@ def content_type(name: str) -> str:
     return TYPES.get(PurePosixPath(name).suffix.lower()) or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def send(path: Path) -> web.FileResponse:
-    """A file with its type; ranges, ETag and Last-Modified are aiohttp's."""
-    return web.FileResponse(path, headers={"Content-Type": content_type(path.name)})
+def send(root: Path, path: Path, headers: Mapping[str, str] | None = None) -> web.FileResponse:
+    """A file below `root` with its type; 404 where it is not a file there, whatever the path says.
+
+    Every file this server sends goes through here. Ranges, ETag and Last-Modified are aiohttp's.
+    """
+    found = path.resolve()
+    if not found.is_relative_to(root.resolve()) or not found.is_file():
+        raise web.HTTPNotFound
+    return web.FileResponse(found, headers={"Content-Type": content_type(path.name), **(headers or {})})
 
 
 def inside(root: Path, name: str) -> Path | None:
@@ -67,47 +75,27 @@ def frontend_routes(root: Path | None) -> list[web.RouteDef]:
     async def index(request: web.Request) -> web.StreamResponse:
         if root is None:
             return web.Response(text=NO_EDITOR)
-        response = send(root / "index.html")
-        response.headers.update(FRESH)
-        return response
+        return send(root, root / "index.html", FRESH)
 
     async def file(request: web.Request) -> web.StreamResponse:
         path = inside(root, request.match_info["path"]) if root is not None else None
-        if path is None:
+        if root is None or path is None:
             raise web.HTTPNotFound
         if path.is_dir():
             raise web.HTTPForbidden
-        if not path.is_file():
-            raise web.HTTPNotFound
-        return send(path)
+        return send(root, path, _rule(path))
 
     return [web.get("/", index), web.get("/api/", index), web.get("/{path:.+}", file)]
 
 
-@web.middleware
-async def cache_rules(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Scripts and indexes are asked for again each time, pictures are kept for a day."""
-    try:
-        response = await handler(request)
-    except web.HTTPException as error:
-        if error.status == 404 and _suffix(request) in PICTURES:
-            error.headers["Cache-Control"] = "public, max-age=3600"
-        raise
-    if not response.prepared and "Cache-Control" not in response.headers:
-        rule = _rule(request, response.status)
-        if rule is not None:
-            response.headers["Cache-Control"] = rule
-    return response
-
-
-def _rule(request: web.Request, status: int) -> str | None:
-    name, suffix = PurePosixPath(request.path).name, _suffix(request)
+def _rule(path: Path) -> dict[str, str]:
+    """What pages rely on: scripts and indexes are asked for again each time, pictures are kept for a day."""
+    name, suffix = path.name, path.suffix.lower()
     if suffix in (".js", ".css", ".mjs") or (name.startswith("index") and suffix == ".json"):
-        return "no-cache"
-    if suffix in PICTURES and status in (200, 404):
-        return f"public, max-age={86400 if status == 200 else 3600}"
-    return None
+        return {"Cache-Control": "no-cache"}
+    return {"Cache-Control": "public, max-age=86400"} if suffix in PICTURES else {}
 
 
-def _suffix(request: web.Request) -> str:
-    return PurePosixPath(request.path).suffix.lower()
+async def keep_private(request: web.Request, response: web.StreamResponse) -> None:
+    """Whatever says nothing else is for the one who asked, and is not kept; called before a reply begins."""
+    response.headers.setdefault("Cache-Control", PRIVATE)

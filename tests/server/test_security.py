@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -131,6 +132,75 @@ async def test_logging_in_keeps_the_key_where_no_script_reads_it(serving: Servin
         assert (bool(cookie["httponly"]), cookie["samesite"]) == (True, "Strict")
 
 
+async def test_on_a_public_bind_a_cookie_counts_for_pages_of_this_server_only(serving: Serving) -> None:
+    async with serving(keys=KEYS, host="0.0.0.0", public_url="https://pictures.example/") as api:
+        cookie, here = {"Cookie": "sigmagraph_key=key-a"}, {"Host": "studio.lan:8188"}
+        link = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        for more, status in (
+            ({}, 200),
+            ({"Origin": "http://studio.lan:8188"}, 200),
+            ({"Origin": "https://pictures.example"}, 200),
+            ({"Sec-Fetch-Site": "same-origin"}, 200),
+            (link, 200),
+            (link | {"Sec-Fetch-Dest": "iframe"}, 403),
+            ({"Sec-Fetch-Site": "same-site"}, 403),
+            ({"Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Origin": "http://other.lan"}, 403),
+            ({"Origin": "http://studio.lan:9999"}, 403),
+        ):
+            for path in ("/queue", "/api/queue"):
+                assert (await api.get(path, headers=cookie | here | more)).status == status, more
+            keyed = await api.get("/queue", headers=cookie | here | more | key("a"))
+            assert keyed.status == 200, more  # whoever shows a key means it
+        for path in ("/login", "/logout"):
+            forged = await api.client.post(
+                path, data={"key": "key-b"}, headers=here | {"Origin": "http://evil.example"}
+            )
+            assert (forged.status, "Set-Cookie" in forged.headers) == (403, False)
+        own = here | {"Origin": "http://studio.lan:8188"}
+        assert (
+            await api.client.post("/login", data={"key": "key-a"}, headers=own, allow_redirects=False)
+        ).status == 303
+
+
+async def test_with_cors_a_cookie_still_counts_for_known_pages_only(serving: Serving) -> None:
+    cookie = {"Cookie": "sigmagraph_key=key-a"}
+    for allowed in ("*", "https://app.example"):
+        async with serving(keys=KEYS, cors_origin=allowed) as api:
+            foreign = await api.get("/queue", headers=cookie | {"Origin": "https://evil.example"})
+            assert foreign.status == 403
+            known = await api.get("/queue", headers=cookie | {"Origin": "https://app.example"})
+            assert known.status == (200 if allowed != "*" else 403)
+
+
+async def test_replies_to_somebody_are_kept_by_nobody(serving: Serving, tmp_path: Path) -> None:
+    root = tmp_path / "page"
+    root.mkdir()
+    (root / "index.html").write_text("x")
+    (root / "logo.png").write_text("x")
+    async with serving(keys=KEYS, frontend_root=root) as api:
+        await api.post("/userdata/x.png", data=b"mine", headers=key("a"))
+        await api.post("/userdata/app.js", data=b"mine", headers=key("a"))
+        done = await api.queue(picture_graph(), headers=key("a"), prompt_id="x.png")
+        await api.jobs.wait(done, timeout_s=20)
+        for path in (
+            *(
+                "/userdata/x.png",
+                "/userdata/app.js",
+                "/history/x.png",
+                "/jobs/x.png",
+                "/queue",
+                "/view?filename=x_00001_.png",
+            ),
+            *("/settings/x.png", "/nothing.png", "/templates/index.json", "/login", "/userdata/nothing.png"),
+        ):
+            response = await api.get(path, headers=key("a"))
+            assert response.headers["Cache-Control"] == "private, no-store", path
+        assert (await api.get("/queue/x.png")).headers["Cache-Control"] == "private, no-store"
+        assert "public" in (await api.get("/logo.png", headers=key("a"))).headers["Cache-Control"]
+
+
 async def test_a_reading_key_submits_nothing(serving: Serving) -> None:
     async with serving(keys=KEYS) as api:
         assert (await api.get("/history", headers=key("r"))).status == 200
@@ -148,15 +218,17 @@ async def test_pages_of_other_sites_may_not_call(serving: Serving) -> None:
         here = f"127.0.0.1:{api.client.port}"
         assert await origin(api, Origin=f"http://{here}") == 200
         assert await origin(api, Origin="http://127.0.0.1") == 200
-        assert await origin(api, Origin="null") == 200
+        assert await origin(api, Origin="null", Sec_Fetch_Site="same-origin") == 200
         assert await origin(api) == 200
+        assert await origin(api, Origin="null") == 403
         assert await origin(api, Origin="null", Sec_Fetch_Site="cross-site") == 403
         assert await origin(api, Origin=f"http://localhost:{api.client.port}") == 403
         assert await origin(api, Origin="http://127.0.0.1:1") == 403
         assert await origin(api, Origin="https://evil.example") == 403
         assert await origin(api, Origin="http://[") == 403
         for path in ("/ws", "/api/ws", "/prompt"):
-            assert (await api.get(path, headers={"Origin": "https://evil.example"})).status == 403
+            for foreign in ("https://evil.example", "null"):  # ComfyUI#13245: a sandboxed frame has no origin
+                assert (await api.get(path, headers={"Origin": foreign})).status == 403
 
 
 async def test_a_name_that_was_re_pointed_at_this_machine_is_refused(serving: Serving) -> None:

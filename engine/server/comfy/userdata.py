@@ -10,7 +10,7 @@ from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.bodies import read_body
 from sigmagraph.engine.server.context import OWNER, USER_DIR, empty, reply
 from sigmagraph.engine.server.files import Outside, below, resolve
-from sigmagraph.engine.server.static import content_type
+from sigmagraph.engine.server.static import send
 from sigmagraph.engine.writing import make_folder, write_file
 
 __all__ = ["delete", "listing", "listing_v2", "move", "read", "user_css", "user_root", "write"]
@@ -53,7 +53,7 @@ async def read(request: web.Request) -> web.StreamResponse:
     path = _inside(user_root(request), request.match_info["file"])
     if not path.is_file():
         raise web.HTTPNotFound
-    return _file(path)
+    return _file(user_root(request), path)
 
 
 async def user_css(request: web.Request) -> web.StreamResponse:
@@ -61,7 +61,7 @@ async def user_css(request: web.Request) -> web.StreamResponse:
     path = user_root(request) / "user.css"
     if not path.is_file():
         raise web.HTTPNotFound
-    return _file(path)
+    return _file(user_root(request), path)
 
 
 async def write(request: web.Request) -> web.Response:
@@ -131,10 +131,10 @@ def _info(path: Path, name: str) -> dict[str, Any]:
     return {"path": name, "size": facts.st_size, "modified": modified, "created": created}
 
 
-def _file(path: Path) -> web.FileResponse:
+def _file(root: Path, path: Path) -> web.FileResponse:
     is_style = path.name == "user.css"
-    headers = {"Content-Type": content_type(path.name), "X-Content-Type-Options": "nosniff"}
-    return web.FileResponse(path, headers=headers | ({} if is_style else {"Content-Disposition": "attachment"}))
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return send(root, path, headers | ({} if is_style else {"Content-Disposition": "attachment"}))
 
 
 def _inside(root: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from aiohttp import web
 from sigmagraph.engine.server import pictures
 from sigmagraph.engine.server.context import SETTINGS, OwnerFolders, folders
 from sigmagraph.engine.server.files import Outside, resolve
-from sigmagraph.engine.server.static import content_type
+from sigmagraph.engine.server.static import content_type, send
 
 __all__ = ["folder_of", "named", "view"]
 
@@ -31,7 +31,7 @@ async def view(request: web.Request) -> web.StreamResponse:
     if query.get("channel") in ("rgb", "a"):
         change = pictures.without_alpha if query["channel"] == "rgb" else pictures.alpha_of
         return _picture(await asyncio.to_thread(lambda: change(pictures.opened(path, limit))), "png", path.name)
-    return _file(path, request.headers.get("Sec-Fetch-Dest") == "image")
+    return _file(_root(request), path, request.headers.get("Sec-Fetch-Dest") == "image")
 
 
 def folder_of(places: OwnerFolders, kind: str) -> Path:
@@ -49,15 +49,20 @@ def named(filename: str, kind: str) -> tuple[str, str]:
     return filename, kind
 
 
+def _root(request: web.Request) -> Path:
+    """The folder the file is asked of."""
+    _, kind = named(request.query.get("filename", ""), request.query.get("type", "output"))
+    return folder_of(folders(request), kind)
+
+
 def _path(request: web.Request) -> Path:
     if "filename" not in request.query:
         raise web.HTTPNotFound
-    filename, kind = named(request.query["filename"], request.query.get("type", "output"))
+    filename, _ = named(request.query["filename"], "")
     if not filename or filename.startswith("/") or ".." in filename or "\0" in filename:
         raise web.HTTPBadRequest
     try:
-        root = folder_of(folders(request), kind)
-        return resolve(root, request.query.get("subfolder", ""), PurePosixPath(filename).name)
+        return resolve(_root(request), request.query.get("subfolder", ""), PurePosixPath(filename).name)
     except Outside:
         raise web.HTTPForbidden from None
 
@@ -78,7 +83,7 @@ def _picture(body: bytes, kind: str, name: str) -> web.Response:
     return web.Response(body=body, content_type=f"image/{kind}", headers=headers)
 
 
-def _file(path: Path, is_image_request: bool) -> web.FileResponse:
+def _file(root: Path, path: Path, is_image_request: bool) -> web.FileResponse:
     """Types a browser may run are sent as downloads; an SVG may stand in an `<img>`, where its scripts are dead."""
     kind = content_type(path.name)
     is_safe = kind in SAFE or kind.startswith(SAFE_KINDS) or (kind == "image/svg+xml" and is_image_request)
@@ -88,7 +93,7 @@ def _file(path: Path, is_image_request: bool) -> web.FileResponse:
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
     }
-    return web.FileResponse(path, headers=headers)
+    return send(root, path, headers)
 
 
 def _disposition(name: str) -> str:

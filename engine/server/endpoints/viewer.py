@@ -17,6 +17,7 @@ from sigmagraph.engine.server.endpoints.guard import RoutePolicy
 from sigmagraph.engine.server.endpoints.openapi import document
 from sigmagraph.engine.server.endpoints.refusal import Refused
 from sigmagraph.engine.server.host import version_of
+from sigmagraph.engine.server.static import send
 from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = ["make_doors"]
@@ -26,6 +27,7 @@ PATIENCE_S = 2.0
 ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 OWN = {"start.js": ("api-docs.js", "text/javascript")}
 POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src *"
+AGAIN = {"Cache-Control": "no-cache"}
 HOW = "The viewer is not installed: pip install 'sigmagraph[docs]'. /openapi.json needs none.\n"
 
 
@@ -62,10 +64,10 @@ async def asset(request: web.Request) -> web.StreamResponse:
     name, bundle = request.match_info["file"], _bundle()
     if name in OWN:
         own, kind = OWN[name]
-        return web.FileResponse(WEB / own, headers={"Content-Type": kind})
+        return send(WEB, WEB / own, {"Content-Type": kind} | AGAIN)
     if bundle is None or name not in ASSETS:
         raise Refused(404, "not_found", "The requested URL does not exist")
-    return web.FileResponse(bundle / name, headers={"Content-Type": ASSETS[name]})
+    return send(bundle, bundle / name, {"Content-Type": ASSETS[name]} | AGAIN)
 
 
 async def _nodes(request: web.Request) -> Mapping[str, Node]:
