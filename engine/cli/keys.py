@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sigmagraph.engine.cli.options import Home, workspace
+from sigmagraph.engine.units import CREDIT
 
 if TYPE_CHECKING:
     from sigmagraph.engine.jobs.billing.accounts import Account, Accounts
@@ -64,7 +65,7 @@ def listing(database: Database = None, home: Home = None) -> None:
 
     table = Table("id", "name", "key", "scopes", "endpoints", "credits", "held", "spent", "state", box=None)
     for each in _with_accounts(home, database, work):
-        amounts = (f"{amount / 1e6:g}" for amount in (each.credits, each.held, each.spent))
+        amounts = (f"{amount / CREDIT:g}" for amount in (each.credits, each.held, each.spent))
         state = "revoked" if each.revoked_at is not None else "works"
         called = ", ".join(sorted(each.endpoints)) if each.endpoints is not None else "all"
         table.add_row(each.id, each.name, f"{each.hint}…", ", ".join(sorted(each.scopes)), called, *amounts, state)
@@ -92,7 +93,7 @@ def credit(
     from sigmagraph.engine.cli.console import out
 
     account = _with_accounts(home, database, lambda accounts: accounts.credit(key, _micro(amount), reason))
-    out().print(f"{account.credits / 1e6:g}", markup=False)
+    out().print(f"{account.credits / CREDIT:g}", markup=False)
 
 
 def _micro(credits: float) -> int:
@@ -101,7 +102,7 @@ def _micro(credits: float) -> int:
 
     if not math.isfinite(credits):
         raise BadValue("credits", credits, "a finite number")
-    return round(credits * 1e6)
+    return round(credits * CREDIT)
 
 
 def _with_accounts(home: Path | None, database: str | None, work: "Callable[[Accounts], Awaitable[Any]]") -> Any:

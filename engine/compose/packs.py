@@ -11,9 +11,10 @@ from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import Pack, load_packs, offered_modules
 from sigmagraph.engine.graph.comfy_facade import as_class
 from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.host import free_bytes
 from sigmagraph.engine.models.files.read import open_weights
 from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model
-from sigmagraph.engine.models.memory.device import best_device, host_free_bytes
+from sigmagraph.engine.models.memory.device import best_device
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.borders import border
 
@@ -50,7 +51,7 @@ def _further(folders: Folders) -> dict[str, dict[str, Any]]:
         "comfy.model_management": {
             "get_torch_device": best_device,
             "intermediate_device": lambda: torch.device("cpu"),
-            "get_free_memory": lambda *_, **__: host_free_bytes(),
+            "get_free_memory": lambda *_, **__: free_bytes(),
             "soft_empty_cache": lambda *_: None,
         },
         "comfy.sd": {"load_checkpoint_guess_config": _load_checkpoint, "load_diffusion_model": _load_diffusion_model},

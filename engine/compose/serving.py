@@ -21,7 +21,7 @@ from sigmagraph.engine.compose.publishing import published, words
 from sigmagraph.engine.errors import EngineError, MissingFile, WorkerLost, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.service import JobService
-from sigmagraph.engine.jobs.settings import DAY_S, JobSettings, ProcessSettings, StoreSettings
+from sigmagraph.engine.jobs.settings import JobSettings, ProcessSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.workers.process import ProcessWorker
 from sigmagraph.engine.jobs.workers.worker import Worker, load_factory
@@ -33,6 +33,7 @@ from sigmagraph.engine.server.settings import Settings, misspelt
 from sigmagraph.engine.server.static import find_frontend
 from sigmagraph.engine.server.webhook_client import poster
 from sigmagraph.engine.shipped import shipped_models
+from sigmagraph.engine.units import DAY_S
 from sigmagraph.engine.writing import make_folder
 
 __all__ = ["FACTORY", "BadBind", "check_keys", "compose", "run"]

@@ -17,8 +17,9 @@ from sigmagraph.engine.compose.plugins import load_what_loads
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.host import free_bytes
 from sigmagraph.engine.jobs.workers.worker import Picture, Setup
-from sigmagraph.engine.models.memory.device import best_device, host_free_bytes
+from sigmagraph.engine.models.memory.device import best_device
 from sigmagraph.nodes.previews import Previewer
 from sigmagraph.nodes.support.provenance import environment, known_revisions
 
@@ -92,7 +93,7 @@ def _stats() -> dict[str, Any]:
 def _device(device: torch.device) -> dict[str, Any]:
     """One device in the words of `/system_stats`; bytes."""
     if device.type != "cuda":
-        free = host_free_bytes()
+        free = free_bytes()
         sizes = {"vram_total": free, "vram_free": free, "torch_vram_total": free, "torch_vram_free": free}
         return {"name": platform.processor() or "cpu", "type": device.type, "index": None, **sizes}
     free, total = torch.cuda.mem_get_info(device)

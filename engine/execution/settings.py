@@ -2,17 +2,15 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.host import limit_bytes
 
 UNITS = {"": 1, "b": 1}
 UNITS |= {f"{letter}{tail}": 1024 ** (at + 1) for at, letter in enumerate("kmgt") for tail in ("", "ib")}
 UNITS |= {f"{letter}b": 1000 ** (at + 1) for at, letter in enumerate("kmgt")}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 ALLOWED = "'off', or memory=SIZE and disk=SIZE with a comma between, such as memory=4GiB,disk=20GiB"
-CGROUP_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-MEMINFO = Path("/proc/meminfo")
 SHARE = 0.25
 
 
@@ -45,27 +43,6 @@ def parse_size(size: str, whole: str = "") -> int:
     return int(float(match.group(1)) * UNITS[match.group(2).lower()])
 
 
-def memory_limit_bytes(limits: tuple[Path, ...] = CGROUP_FILES, meminfo: Path = MEMINFO) -> int:
-    """What this process may use: the smaller of the control group's limit and the machine's memory."""
-    found = [total] if (total := _machine_bytes(meminfo)) else []
-    for path in limits:
-        try:
-            text = path.read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            found.append(int(text))
-    return min(found, default=4 * 1024**3)
-
-
 def default_memory_bytes() -> int:
     """A quarter of what there is: weights and activations want the rest."""
-    return int(memory_limit_bytes() * SHARE)
-
-
-def _machine_bytes(meminfo: Path) -> int | None:
-    try:
-        match = re.search(r"MemTotal:\s+(\d+) kB", meminfo.read_text(encoding="ascii"))
-    except OSError:
-        return None
-    return int(match.group(1)) * 1024 if match else None
+    return int(limit_bytes() * SHARE)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["DAY_S", "JobSettings", "ProcessSettings", "StoreSettings"]
+from sigmagraph.engine.units import DAY_S
 
-DAY_S = 86_400.0
+__all__ = ["JobSettings", "ProcessSettings", "StoreSettings"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.host import version_of
 from sigmagraph.engine.jobs.job import State, Submission
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.context import JOBS, reply
-from sigmagraph.engine.server.host import version_of
 
 __all__ = ["WARM", "Readiness", "health", "ready", "warm_up"]
 

@@ -1,7 +1,6 @@
 """Pictures as the server touches them: re-encoded for the page, masks put onto originals. Limits come first."""
 
 import io
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,6 +8,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from sigmagraph.engine.errors import UnreadableImage
+from sigmagraph.engine.pictures import readable_formats
 
 __all__ = ["alpha_of", "opened", "reencoded", "with_alpha", "without_alpha"]
 
@@ -16,7 +16,7 @@ __all__ = ["alpha_of", "opened", "reencoded", "with_alpha", "without_alpha"]
 def opened(path: Path | BinaryIO, max_pixels: int) -> Image.Image:
     """The picture, its size checked before a pixel is decoded."""
     try:
-        with Image.open(path, formats=_kinds()) as image:
+        with Image.open(path, formats=readable_formats()) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise UnreadableImage(path, f"{width} x {height} is more than {max_pixels} pixels")
@@ -24,13 +24,6 @@ def opened(path: Path | BinaryIO, max_pixels: int) -> Image.Image:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableImage(path, f"no picture that can be shown: {error}") from error
     return image
-
-
-@cache
-def _kinds() -> list[str]:
-    """Every kind that Pillow decodes itself: an EPS is a program, which it would have Ghostscript run."""
-    Image.init()
-    return [kind for kind in Image.OPEN if kind != "EPS"]
 
 
 def reencoded(image: Image.Image, kind: str, quality: int, *, keep_alpha: bool) -> bytes:

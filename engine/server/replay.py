@@ -18,12 +18,12 @@ from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.jobs.settings import DAY_S
 from sigmagraph.engine.server.compare import compare
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
 from sigmagraph.engine.server.files import resolve
 from sigmagraph.engine.server.incoming import Incoming, changed, read_incoming, recorded_of
 from sigmagraph.engine.server.workflows import bound, library, submitted
+from sigmagraph.engine.units import DAY_S
 from sigmagraph.engine.writing import make_folder, write_file
 
 __all__ = ["REPLAY_ROWS"]

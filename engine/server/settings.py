@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sigmagraph.engine.errors import BadValue, EngineError, MissingFile, suggestion
 from sigmagraph.engine.execution.settings import CacheSettings
+from sigmagraph.engine.units import DAY_S
 
 __all__ = ["PREFIX", "Settings", "as_toml", "load_settings", "misspelt"]
 
@@ -46,7 +47,7 @@ class Settings(BaseModel):
         3600.0, gt=0, le=1e9, description="how long an ended request of a published workflow can be asked for"
     )
     keep_outputs_s: float = Field(
-        7 * 86_400.0, gt=0, le=1e9, description="how long pictures of published workflows and their URLs stay"
+        7 * DAY_S, gt=0, le=1e9, description="how long pictures of published workflows and their URLs stay"
     )
     cors_origin: str | None = Field(None, description="origin (or *) that other pages may call from")
     compress: bool = Field(False, description="gzip JSON and text where the client takes it")

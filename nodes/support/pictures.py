@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from sigmagraph.engine.errors import MissingFile, UnreadableImage
+from sigmagraph.engine.pictures import readable_formats
 
 __all__ = ["ALPHA", "MAX_PIXELS", "opened", "png_bytes", "read_channel", "read_picture"]
 
@@ -41,7 +41,7 @@ def png_bytes(image: Tensor, text: Mapping[str, Any], compress_level: int = 4) -
 def opened(path: Path) -> Iterator[Image.Image]:
     """A picture file, refused by its header where it is too large; whatever decoding raises becomes a file problem."""
     try:
-        with Image.open(path, formats=_kinds()) as picture:
+        with Image.open(path, formats=readable_formats()) as picture:
             _check_size(path, picture)
             yield picture
     except FileNotFoundError as error:
@@ -74,13 +74,6 @@ def read_picture(path: Path) -> tuple[Tensor, Tensor]:
     alike = [frame for frame in frames if frame[0].shape == frames[0][0].shape]
     images = torch.stack([image for image, _ in alike])
     return images, _masks([mask for _, mask in alike], *images.shape[1:3])
-
-
-@cache
-def _kinds() -> list[str]:
-    """Every kind that Pillow decodes itself: an EPS is a program, which it would have Ghostscript run."""
-    Image.init()
-    return [kind for kind in Image.OPEN if kind != "EPS"]
 
 
 def _check_size(path: Path, picture: Image.Image) -> None:

@@ -18,7 +18,7 @@ from sigmagraph.engine.execution.cache.memory import Entry, InnerUi, MemoryCache
 from sigmagraph.engine.execution.cache.result_store import Found, ResultStore
 from sigmagraph.engine.execution.cache.serialise import DamagedError, Packer, Serialiser, UnpackableError
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.execution.settings import CacheSettings, memory_limit_bytes, parse_size
+from sigmagraph.engine.execution.settings import CacheSettings, parse_size
 from sigmagraph.engine.graph.node import node
 from sigmagraph.engine.graph.plan import plan
 from tests.execution.running import with_nodes
@@ -352,11 +352,3 @@ def test_the_cache_option_is_read() -> None:
 def test_a_wrong_cache_option_says_what_is_allowed(text: str) -> None:
     with pytest.raises(BadValue, match="such as memory=4GiB,disk=20GiB"):
         CacheSettings.parse(text)
-
-
-def test_the_memory_limit_is_the_smaller_of_control_group_and_machine(tmp_path: Path) -> None:
-    (tmp_path / "group").write_text("1000000\n", encoding="ascii")
-    (tmp_path / "info").write_text("MemTotal:       2000 kB\n", encoding="ascii")
-    (tmp_path / "none").write_text("max\n", encoding="ascii")
-    assert memory_limit_bytes((tmp_path / "group",), tmp_path / "info") == 1_000_000
-    assert memory_limit_bytes((tmp_path / "none", tmp_path / "absent"), tmp_path / "info") == 2_048_000

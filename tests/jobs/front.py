@@ -8,8 +8,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from sigmagraph.engine.jobs.billing.accounts import CREDIT
 from sigmagraph.engine.jobs.job import JobQuery, Submission
+from sigmagraph.engine.units import CREDIT
 from tests.jobs import stubs
 from tests.jobs.serving import child, service
 

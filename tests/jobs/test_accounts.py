@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import BadValue, InsufficientCredits, SpendLimitReached, UnknownKey
-from sigmagraph.engine.jobs.billing.accounts import CREDIT, Accounts
+from sigmagraph.engine.jobs.billing.accounts import Accounts
 from sigmagraph.engine.jobs.events import Cause
 from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store.job_store import JobStore
+from sigmagraph.engine.units import CREDIT
 from tests.jobs.serving import here, sent, service, started
 from tests.jobs.test_store import WORK, opened, submission
 

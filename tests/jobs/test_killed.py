@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from sigmagraph.engine.jobs.billing.accounts import CREDIT
 from sigmagraph.engine.jobs.events import Ended, Started
 from sigmagraph.engine.jobs.job import JobQuery, State
+from sigmagraph.engine.units import CREDIT
 from tests.jobs.serving import log, service
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]

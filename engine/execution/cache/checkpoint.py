@@ -14,6 +14,7 @@ from pathlib import Path
 from struct import Struct
 
 from sigmagraph.engine.graph.kept import Log
+from sigmagraph.engine.units import DAY_S
 
 __all__ = ["Checkpoints", "KeptWork"]
 
@@ -26,7 +27,7 @@ class Checkpoints:
     """All logs of a folder. What nobody came back for goes after `keep_s`, or when all exceed `max_bytes`."""
 
     folder: Path
-    keep_s: float = 2 * 86_400.0
+    keep_s: float = 2 * DAY_S
     max_bytes: int = 8 << 30
     _is_swept: bool = field(default=False, init=False)
 

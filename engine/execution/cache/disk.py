@@ -15,6 +15,7 @@ from threading import Lock, Thread
 from sigmagraph.engine.errors import WriteFailed
 from sigmagraph.engine.execution.cache.memory import Entry
 from sigmagraph.engine.execution.cache.serialise import DamagedError, Serialiser, UnpackableError
+from sigmagraph.engine.units import DAY_S
 from sigmagraph.engine.writing import make_folder, write_file
 
 SUFFIX = ".entry"
@@ -176,4 +177,4 @@ class DiskTier:
 
 
 def _worth(file: _File, now: float) -> float:
-    return (file.milliseconds + 1) / max(1, file.size) * float(0.5 ** ((now - file.used) / 86_400))
+    return (file.milliseconds + 1) / max(1, file.size) * float(0.5 ** ((now - file.used) / DAY_S))

@@ -18,9 +18,8 @@ from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.tables import accounts, ledger
 
-__all__ = ["CREDIT", "SCOPES", "Account", "Accounts", "LedgerEntry"]
+__all__ = ["SCOPES", "Account", "Accounts", "LedgerEntry"]
 
-CREDIT = 1_000_000
 SCOPES = frozenset({"submit", "read", "admin"})
 PREFIX = "SG_"
 BYTES = 16

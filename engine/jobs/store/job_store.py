@@ -19,6 +19,7 @@ from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store import log, queries, retention, transitions
 from sigmagraph.engine.jobs.store.database import Database, Tx
 from sigmagraph.engine.jobs.store.tables import facts
+from sigmagraph.engine.units import DAY_S
 
 __all__ = ["Clock", "JobStore"]
 
@@ -37,7 +38,7 @@ class JobStore:
         settings: StoreSettings,
         publish: Callable[[Sequence[JobEvent]], None] = _nobody,
         *,
-        idempotency_s: float = 86_400.0,
+        idempotency_s: float = DAY_S,
         clock: Clock = time.time,
     ) -> None:
         self.database = Database(settings, publish)

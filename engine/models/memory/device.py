@@ -1,18 +1,13 @@
-"""Which device computes, in which precision, and how much memory this process may use.
+"""Which device computes, in which precision, and how much may be allocated on it. Nothing is looked up at import."""
 
-The limit comes from the control group where there is one: in a container the machine's memory is not ours. Nothing is
-looked up at import.
-"""
-
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from sigmagraph.engine.errors import OutOfMemory
+from sigmagraph.engine.host import free_bytes
 
-UNLIMITED = 2**60  # version 1 groups say 2**63 - 4096 for "no limit"
+UNLIMITED = 2**60  # what a device without memory of its own has
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,74 +38,11 @@ def placement(stored: torch.dtype, device: torch.device | None = None) -> Placem
     return Placement(chosen, compute_dtype(chosen, stored))
 
 
-def host_free_bytes(root: Path = Path("/")) -> int:
-    """Host memory this process may still take: the least that the machine and every control group above us leave."""
-    return max(min([_machine_free(root), *_groups_free(root)]), 0)
-
-
-def _machine_free(root: Path) -> int:
-    try:
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # no /proc: all we can ask for is the machine's size
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _groups_free(root: Path) -> list[int]:
-    """What the limits of our group and of every group above it leave, versions 1 and 2."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    free: list[int] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            free += _along(root / "sys/fs/cgroup", path, ("memory.max", "memory.current"))
-        elif "memory" in controllers.split(","):
-            files = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            free += _along(root / "sys/fs/cgroup/memory", path, files)
-    return free
-
-
-def _along(base: Path, path: str, files: tuple[str, str]) -> list[int]:
-    """Limit less usage for `base` and each folder down to `path`, which need not exist inside a container."""
-    folders = [base]
-    for part in Path(path.lstrip("/")).parts:
-        folders.append(folders[-1] / part)
-    found: list[int] = []
-    for folder in folders:
-        limit = _number(folder / files[0])
-        if limit is not None and limit < UNLIMITED:
-            found.append(limit - (_number(folder / files[1]) or 0) + _cached_files(folder))
-    return found
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file; None where there is no such file or it says `max`."""
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
-
-
-def _cached_files(folder: Path) -> int:
-    """Bytes of a group's usage that are cached file contents (mapped weight files, say): given back on demand."""
-    try:
-        pairs = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]
-    except OSError:
-        return 0
-    return sum(int(value) for name, value in pairs if name in ("inactive_file", "active_file"))
-
-
 def available_bytes(device: torch.device) -> int:
     """What may still be allocated on `device`."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return UNLIMITED if device.type == "meta" else host_free_bytes()
+    return UNLIMITED if device.type == "meta" else free_bytes()
 
 
 def require_room(what: str, size_bytes: int, device: torch.device) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
+from sigmagraph.engine.host import free_bytes, limit_bytes, version_of
 from sigmagraph.engine.server.auth import require
 from sigmagraph.engine.server.bodies import object_body
 from sigmagraph.engine.server.context import JOBS, SETTINGS, empty, reply
-from sigmagraph.engine.server.host import memory, version_of
 from sigmagraph.engine.server.settings import Settings
 
 __all__ = ["EXTENSIONS", "extensions", "features", "flags", "free", "nothing", "subgraph", "system_stats"]
@@ -20,11 +20,11 @@ EXTENSIONS: web.AppKey[Path | None] = web.AppKey("extensions")
 
 async def system_stats(request: web.Request) -> web.Response:
     """`GET /system_stats`. `argv` keeps the page from calling services of Comfy Org."""
-    total, free_bytes = memory()
+    total, left = limit_bytes(), free_bytes()
     system = {
         "os": os.name,
         "ram_total": total,
-        "ram_free": free_bytes,
+        "ram_free": left,
         "comfyui_version": SPOKEN_VERSION,
         "sigmagraph_version": version_of("sigmagraph"),
         "python_version": version_of("python"),
@@ -36,12 +36,12 @@ async def system_stats(request: web.Request) -> web.Response:
     if frontend and request.app[SETTINGS].frontend is None:
         system["required_frontend_version"] = frontend
     devices = [device for worker in request.app[JOBS].workers() for device in worker.stats.get("devices", ())]
-    return reply({"system": system, "devices": devices or [_unknown_device(total, free_bytes)]})
+    return reply({"system": system, "devices": devices or [_unknown_device(total, left)]})
 
 
-def _unknown_device(total: int, free_bytes: int) -> dict[str, Any]:
+def _unknown_device(total: int, left: int) -> dict[str, Any]:
     """Clients read `devices[0]`; before a worker has spoken it is the machine itself."""
-    sizes = {"vram_total": total, "vram_free": free_bytes, "torch_vram_total": total, "torch_vram_free": free_bytes}
+    sizes = {"vram_total": total, "vram_free": left, "torch_vram_total": total, "torch_vram_free": left}
     return {"name": "cpu", "type": "cpu", "index": None, **sizes}
 
 

@@ -5,10 +5,7 @@ from typing import Protocol
 
 from sigmagraph.engine.errors import UnknownKey
 
-__all__ = ["MICRO", "Accounts", "Standing", "StoredAccounts"]
-
-MICRO = 1_000_000
-"""Amounts are millionths of a credit; clients see credits."""
+__all__ = ["Accounts", "Standing", "StoredAccounts"]
 
 
 class Standing(Protocol):

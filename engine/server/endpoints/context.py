@@ -11,10 +11,10 @@ from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.endpoints.accounts import Accounts, Standing
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.rates import Buckets, Taken
+from sigmagraph.engine.units import DAY_S
 
-__all__ = ["CALLER", "DAY_S", "PUBLISHED", "SOURCE", "Caller", "Published", "base_url"]
+__all__ = ["CALLER", "PUBLISHED", "SOURCE", "Caller", "Published", "base_url"]
 
-DAY_S = 86_400.0
 SOURCE = "endpoint"
 """The `source` of the jobs made here; another protocol's job is not found here."""
 

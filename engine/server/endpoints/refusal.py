@@ -12,6 +12,7 @@ from sigmagraph.engine.server.context import reply
 from sigmagraph.engine.server.endpoints.outputs import Gone
 from sigmagraph.engine.server.endpoints.translation import MissingWeights
 from sigmagraph.engine.server.endpoints.values import InvalidValues
+from sigmagraph.engine.units import CREDIT
 
 __all__ = ["Refused", "answer"]
 
@@ -81,9 +82,9 @@ def _known(error: errors.EngineError, request: web.Request) -> web.Response:
     if isinstance(error, MissingWeights):
         facts = {"missing": error.missing}
     if isinstance(error, errors.InsufficientCredits):
-        facts = {"available": error.available / 1e6, "cost": error.cost / 1e6}
+        facts = {"available": error.available / CREDIT, "cost": error.cost / CREDIT}
     if isinstance(error, errors.SpendLimitReached):
-        facts = {"spent": error.spent / 1e6, "limit": error.limit / 1e6, "cost": error.cost / 1e6}
+        facts = {"spent": error.spent / CREDIT, "limit": error.limit / CREDIT, "cost": error.cost / CREDIT}
     return Refused(status, error.code, str(error), headers=headers, **facts).response()
 
 

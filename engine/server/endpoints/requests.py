@@ -9,11 +9,11 @@ from sigmagraph.engine.errors import UnknownJob
 from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.server.context import FOLDERS, JOBS, OWNER, reply
 from sigmagraph.engine.server.endpoints import outputs, wire
-from sigmagraph.engine.server.endpoints.accounts import MICRO
 from sigmagraph.engine.server.endpoints.context import PUBLISHED, SOURCE, base_url
 from sigmagraph.engine.server.endpoints.refusal import Refused
 from sigmagraph.engine.server.endpoints.replies import output_of, standing_of
 from sigmagraph.engine.server.sse import job_events
+from sigmagraph.engine.units import CREDIT
 
 __all__ = ["cancel", "credit", "events", "flow_state", "picture", "result", "status"]
 
@@ -63,7 +63,7 @@ async def credit(request: web.Request) -> web.Response:
     left = wire.remaining(standing)
     if standing is None or left is None:
         raise Refused(404, "no_credits", "No credits found for the user")
-    return reply({"credits": left, "held": standing.held / MICRO, "account": standing.name})
+    return reply({"credits": left, "held": standing.held / CREDIT, "account": standing.name})
 
 
 async def picture(request: web.Request) -> web.Response:

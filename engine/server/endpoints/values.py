@@ -9,6 +9,7 @@ from typing import Any
 from sigmagraph.engine.errors import EngineError, nearest
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.manifest import Manifest, Parameter, Role, Scalar
+from sigmagraph.engine.units import CREDIT
 
 __all__ = ["Fault", "InvalidValues", "Values", "printable", "read_values"]
 
@@ -78,7 +79,7 @@ class Values:
             return MOST_COST
         width, height, count, steps = sizes
         megapixels = width * height * count / 1e6
-        cost = round((price.per_call + price.per_megapixel_step * megapixels * steps) * 1e6)
+        cost = round((price.per_call + price.per_megapixel_step * megapixels * steps) * CREDIT)
         return min(max(0, cost), MOST_COST)
 
     def facts(self) -> dict[str, Scalar]:

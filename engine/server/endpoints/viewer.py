@@ -10,13 +10,13 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.host import version_of
 from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.context import FOLDERS, JOBS, reply
 from sigmagraph.engine.server.endpoints.context import PUBLISHED, base_url
 from sigmagraph.engine.server.endpoints.guard import RoutePolicy
 from sigmagraph.engine.server.endpoints.openapi import document
 from sigmagraph.engine.server.endpoints.refusal import Refused
-from sigmagraph.engine.server.host import version_of
 from sigmagraph.engine.server.static import send
 from sigmagraph.engine.shipped import SHIPPED
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from sigmagraph.engine.jobs.job import LOCAL, Failure, Job, State
 from sigmagraph.engine.server.context import compact
-from sigmagraph.engine.server.endpoints.accounts import MICRO, Standing
+from sigmagraph.engine.server.endpoints.accounts import Standing
+from sigmagraph.engine.units import CREDIT
 
 __all__ = ["STATUSES", "accepted", "error_of", "headers_of", "image_body", "metrics", "remaining", "state_body"]
 
@@ -51,7 +52,7 @@ def error_of(job: Job) -> Failure:
 
 def remaining(standing: Standing | None) -> float | None:
     """Credits that can still be spent; None where none are counted."""
-    return (standing.credits - standing.held) / MICRO if standing is not None else None
+    return (standing.credits - standing.held) / CREDIT if standing is not None else None
 
 
 def metrics(job: Job, standing: Standing | None, now: float) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def headers_of(job: Job, standing: Standing | None, rate: dict[str, str]) -> dic
 
 def _cost(job: Job) -> float:
     """What was charged; the owner of a server without keys is charged nothing."""
-    return 0.0 if job.owner == LOCAL else job.cost / MICRO
+    return 0.0 if job.owner == LOCAL else job.cost / CREDIT
 
 
 def _run_s(job: Job) -> float:
