@@ -5,6 +5,7 @@ from typing import Any
 
 from sigmagraph.engine.errors import BadValue, DuplicateName, UnknownName
 from sigmagraph.engine.execution.vertex import Vertex
+from sigmagraph.engine.graph.dynamic import resolved
 from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.keys import Keys
 from sigmagraph.engine.graph.literals import unwrap
@@ -55,6 +56,8 @@ def _vertex(node_id: str, written: Any, classes: Mapping[str, Node], existing: C
 
 def graph_node(node_id: str, node: Node, inputs: Mapping[str, Any], meta: Mapping[str, Any]) -> GraphNode:
     """An unvalidated vertex: links are read, undeclared literals are set aside."""
+    links = {name: link for name, value in inputs.items() if (link := as_link(value)) is not None}
+    node = resolved(node, {**inputs, **links})
     given: dict[str, Any] = {}
     ignored: dict[str, Any] = {}
     for name, value in inputs.items():

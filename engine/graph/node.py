@@ -28,17 +28,22 @@ from sigmagraph.engine.graph.annotations import (
     Socket,
     Tooltip,
 )
+from sigmagraph.engine.graph.dynamic import MATCH_TYPE, TYPES, Autogrow, Dynamic, DynamicCombo, DynamicSlot, MatchType
 from sigmagraph.engine.graph.results import Blocker, Expansion, Progress, Row, UiResult
 
 __all__ = [
+    "Autogrow",
     "Blocker",
     "Choice",
+    "DynamicCombo",
+    "DynamicSlot",
     "Expansion",
     "Extra",
     "FileIn",
     "Hidden",
     "Input",
     "Lane",
+    "MatchType",
     "Multiline",
     "Node",
     "Optional",
@@ -51,6 +56,7 @@ __all__ = [
     "Tooltip",
     "UiResult",
     "drain",
+    "input_of",
     "node",
 ]
 
@@ -72,6 +78,8 @@ class Input:
     choices: Options | None = None
     file: FileIn | None = None
     range: Range | None = None
+    dynamic: Dynamic | None = None
+    match: MatchType | None = None
 
     @property
     def is_checked_combo(self) -> bool:
@@ -92,6 +100,10 @@ class Input:
     def spec(self, services: Services | None) -> list[Any]:
         """The input as `/object_info` shows it: type, and options where there are any."""
         options = dict(self.options)
+        if self.dynamic is not None:
+            return [TYPES[type(self.dynamic)], {**options, **self.dynamic.wire()}]
+        if self.match is not None:
+            return [MATCH_TYPE, {**options, **self.match.wire()}]
         allowed = self.allowed(services)
         if allowed is None:
             return [self.type, options] if options else [self.type]
@@ -109,6 +121,7 @@ class Output:
     tooltip: str | None = None
     is_list: bool = False
     choices: tuple[Choice, ...] | None = None
+    match: MatchType | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -193,7 +206,7 @@ class Node:
         for each in shown:
             group = groups.setdefault(each.group, {})
             group[each.name] = each.type if each.group == "hidden" else each.spec(services)
-        types: list[Any] = [output.type if output.choices is None else list(output.choices) for output in self.outputs]
+        types: list[Any] = [_wire_type(output) for output in self.outputs]
         info: dict[str, Any] = {
             "input": groups,
             "input_order": {group: list(inputs) for group, inputs in groups.items()},
@@ -209,8 +222,16 @@ class Node:
         }
         if any(output.tooltip for output in self.outputs):
             info["output_tooltips"] = [output.tooltip for output in self.outputs]
+        if any(output.match for output in self.outputs):
+            info["output_matchtypes"] = [output.match.template if output.match else None for output in self.outputs]
         flags = {"deprecated": self.deprecated, "experimental": self.experimental}
         return info | {name: True for name, is_set in flags.items() if is_set}
+
+
+def _wire_type(output: Output) -> Any:
+    if output.match is not None:
+        return MATCH_TYPE
+    return output.type if output.choices is None else list(output.choices)
 
 
 def drain(steps: Generator[Any, Any, Any]) -> Any:
@@ -272,32 +293,39 @@ def _input(parameter: inspect.Parameter, hint: Any, owner: str) -> Input:
     place = f"{owner}({parameter.name})"
     if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
         raise TypeError(f"{place}: node inputs are keyword-only; put a bare * first")
+    return input_of(parameter.name, hint, parameter.default, place)
+
+
+def input_of(name: str, hint: Any, default: Any = MISSING, place: str = "") -> Input:
+    """An input from a name, an annotation and a default, as a parameter of a node has them; for dynamic inputs."""
     base, marks = _unwrap(hint)
     by_kind = {type(mark): mark for mark in marks}
     hidden = cast(Hidden | None, by_kind.get(Hidden))
     if hidden is not None:
-        return Input(parameter.name, hidden.tag, "hidden")
-    default = parameter.default
+        return Input(name, hidden.tag, "hidden")
     options: dict[str, Any] = {} if default is MISSING or default is None else {"default": default}
     for mark in marks:
         if isinstance(mark, Range | FileIn | Multiline | Tooltip | Extra):
             options |= mark.options()
     choices, file = cast(Options | None, by_kind.get(Options)), cast(FileIn | None, by_kind.get(FileIn))
     socket = cast(Socket | None, by_kind.get(Socket))
+    dynamic = next((mark for mark in marks if isinstance(mark, Dynamic)), None)
+    match = cast(MatchType | None, by_kind.get(MatchType))
     wire = "COMBO" if choices or file else socket.type if socket else WIDGET_TYPES.get(base)
+    wire = TYPES[type(dynamic)] if dynamic is not None else match.allowed if match is not None else wire
     if wire is None:
-        raise TypeError(f"{place}: {base!r} is no widget type; annotate it with Socket(...)")
+        raise TypeError(f"{place or name}: {base!r} is not a widget type; annotate it with Socket(...)")
     group: Group = "optional" if default is None or Optional in by_kind else "required"
     span = cast(Range | None, by_kind.get(Range))
-    return Input(parameter.name, wire, group, options, default, choices, file, span)
+    return Input(name, wire, group, options, default, choices, file, span, dynamic, match)
 
 
-def _unwrap(hint: Any) -> tuple[Any, list[Mark]]:
+def _unwrap(hint: Any) -> tuple[Any, list[Mark | Dynamic | MatchType]]:
     """The bare type and the marks, through `Annotated` and `| None` nested in any order; inner marks first."""
     if get_origin(hint) is Annotated:
         base, *extras = get_args(hint)
         inner, marks = _unwrap(base)
-        return inner, marks + [extra for extra in extras if isinstance(extra, MARKS)]
+        return inner, marks + [extra for extra in extras if isinstance(extra, (*MARKS, Dynamic, MatchType))]
     if get_origin(hint) in (Union, UnionType):
         members = [member for member in get_args(hint) if member is not NoneType]
         if len(members) == 1:
@@ -305,9 +333,11 @@ def _unwrap(hint: Any) -> tuple[Any, list[Mark]]:
     return hint, []
 
 
-def _returned(hint: Any, owner: str) -> list[str]:
-    """Output types read from a return annotation."""
+def _returned(hint: Any, owner: str) -> list[str | Output]:
+    """Outputs read from a return annotation."""
     base, marks = _unwrap(hint)
+    if match := next((mark for mark in marks if isinstance(mark, MatchType)), None):
+        return [Output(match.allowed, match=match)]
     if socket := next((mark for mark in marks if isinstance(mark, Socket)), None):
         return [socket.type]
     if base in (NoneType, None, UiResult):

@@ -13,8 +13,9 @@ from sigmagraph.engine.graph import literals
 from sigmagraph.engine.graph.annotations import INTERNAL
 from sigmagraph.engine.graph.custom import run_validator
 from sigmagraph.engine.graph.cycles import find_cycles
+from sigmagraph.engine.graph.dynamic import resolved
 from sigmagraph.engine.graph.graph import Graph, GraphNode
-from sigmagraph.engine.graph.node import MISSING, Choice, Input, Node, Services
+from sigmagraph.engine.graph.node import MISSING, Choice, Input, Node, Output, Services
 from sigmagraph.engine.graph.pause import no_collection
 from sigmagraph.engine.graph.problems import Place, Problem
 from sigmagraph.engine.graph.type_matching import fits, members
@@ -66,11 +67,11 @@ class Validator:
         declared: dict[str, Node] = {}
         for node_id, written in self.workflow.nodes.items():
             name = written.class_type
-            if name in declared:
-                self.nodes[node_id] = declared[name]
-            elif name in self._registry:
+            if name not in declared and name in self._registry:
                 node = self._registry[name]
-                self.nodes[node_id] = declared[name] = node.refresh() if node.refresh else node
+                declared[name] = node.refresh() if node.refresh else node
+            if name in declared:
+                self.nodes[node_id] = resolved(declared[name], written.inputs)
             else:
                 message = f"there is no node class {name!r}" if name else "the node has no class_type"
                 match = nearest(name, self._registry) if name else None
@@ -136,11 +137,30 @@ class Validator:
         if not 0 <= slot < len(source.outputs):
             self.problems.append(missing_slot(place, link, source))
             return link
-        output = source.outputs[slot]
+        output = self._origin(link.source, slot)
         received_types[name] = output.type if output.choices is None else list(output.choices)
         if declared is not None and not takes_types(node) and not fits(output, declared):
             self.problems.append(mismatch(place, link, source, str(output.type)))
         return link if slot == link.slot else Link(link.source, slot)
+
+    def _origin(self, node_id: str, slot: int) -> Output:
+        """The output a link comes from; through outputs that repeat the type of an input, the one behind that input."""
+        seen: set[str] = set()
+        while True:
+            node, written = self.nodes[node_id], self.workflow.nodes[node_id]
+            output = node.outputs[slot]
+            if output.match is None or node_id in seen:
+                return output
+            seen.add(node_id)
+            same = [each.name for each in node.inputs if each.match and each.match.template == output.match.template]
+            links = [link for name in same if type(link := written.inputs.get(name)) is Link]
+            behind = next((link for link in links if self._has(link)), None)
+            if behind is None:
+                return output
+            node_id, slot = behind.source, behind.slot
+
+    def _has(self, link: Link) -> bool:
+        return link.source in self.nodes and 0 <= link.slot < len(self.nodes[link.source].outputs)
 
     def _check_literal(self, place: Place, value: Any) -> Any:
         if type(value) is list:

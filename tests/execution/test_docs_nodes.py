@@ -17,7 +17,7 @@ BLOCK = re.compile(r"^```python( pack)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 def test_the_typed_functions_of_the_guide_run_as_written() -> None:
     code = "\n".join(body for kind, body in BLOCK.findall(TEXT) if not kind)
-    assert code.count("@node(") == 6
+    assert code.count("@node(") == 8
     exec(compile(code, "docs/nodes.md", "exec"), {"__name__": "docs_nodes"})
 
 

@@ -6,13 +6,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from sigmagraph.engine.graph.editor.dynamic_widgets import is_dynamic
 from sigmagraph.engine.graph.editor.groups import with_groups
 from sigmagraph.engine.graph.editor.links import NOTES, VIRTUAL, Known, Value, resolve
 from sigmagraph.engine.graph.editor.primitives import primitive_values
 from sigmagraph.engine.graph.editor.records import EditorNode, read_drawing
 from sigmagraph.engine.graph.editor.scope import Scope, every_scope, unfold
 from sigmagraph.engine.graph.editor.texts import SAVERS, Choose, dynamic_prompt, file_prefix
-from sigmagraph.engine.graph.editor.widgets import Declaration, Places, Widget, assumption, places_of, stored_values
+from sigmagraph.engine.graph.editor.widgets import (
+    Declaration,
+    Places,
+    Widget,
+    assumption,
+    declaration_of,
+    places_of,
+    stored_values,
+)
 from sigmagraph.engine.graph.literals import wrap
 from sigmagraph.engine.graph.workflow import Link
 
@@ -84,7 +93,7 @@ class Conversion:
 
     def _node(self, scope: Scope, node: EditorNode) -> dict[str, Any]:
         class_type = RENAMED.get(node.type, node.type)
-        places = self._places_of(class_type)
+        places = self._places_of(class_type, node)
         if places is None:
             self.warnings.append(f"node {scope.id_of(node)}: class {class_type!r} is unknown; its widgets are lost")
         inputs = self._widget_values(scope, node, places) if places is not None else {}
@@ -99,10 +108,12 @@ class Conversion:
         title = node.title or TITLES.get(class_type) or self._display_name(class_type) or class_type
         return {"inputs": inputs, "class_type": class_type, "_meta": {"title": title}}
 
-    def _places_of(self, class_type: str) -> Places | None:
-        """The widgets of a class; None for one that nobody declared."""
+    def _places_of(self, class_type: str, node: EditorNode) -> Places | None:
+        """The widgets of a class, read once, or of this node where inputs are dynamic; None for an unknown class."""
         if class_type not in self._places:
             declaration = self.declarations.get(class_type)
+            if declaration is not None and is_dynamic(declaration):
+                return places_of(declaration_of(node, declaration))
             self._places[class_type] = places_of(declaration) if declaration is not None else None
         return self._places[class_type]
 
@@ -136,7 +147,7 @@ class Conversion:
         nodes = [node for scope in every_scope(self.root) for node in scope.drawing.nodes.values()]
         named = [node for node in nodes if node.properties.get("Node name for S&R") == label]
         for node in named or [node for node in nodes if node.title == label]:
-            places = self._places_of(node.type)
+            places = self._places_of(node.type, node)
             values = stored_values(node, places) if places is not None and node.type not in NOTES else {}
             return str(values[widget]) if widget in values else None
         return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from sigmagraph.engine.errors import BadDocument, suggestion
 from sigmagraph.engine.graph.editor.columns import Box, placed
+from sigmagraph.engine.graph.editor.dynamic_widgets import is_dynamic, laid_out
 from sigmagraph.engine.graph.editor.widgets import Declaration, Widget, declared_inputs, widget_type, widgets_of
 from sigmagraph.engine.graph.literals import unwrap
 from sigmagraph.engine.graph.workflow import Link, as_link
@@ -71,11 +72,17 @@ class _Node:
 
     def __post_init__(self) -> None:
         self.inputs: Mapping[str, Any] = self.written.get("inputs") or {}
+        if is_dynamic(self.declaration):
+            self.declaration = laid_out(self.declaration, self._chosen, lambda name: name in self.inputs)
         self.widgets = widgets_of(self.declaration)
         known = list(declared_inputs(self.declaration))
         self.sockets = [(name, str(kind)) for name, kind, options, _ in known if widget_type(kind, options) is None]
         declared = {name for name, *_ in known}
         self.sockets += [(name, "*") for name, value in self.inputs.items() if as_link(value) and name not in declared]
+
+    def _chosen(self, name: str, keys: list[str]) -> str:
+        value = self.inputs.get(name)
+        return value if isinstance(value, str) else next(iter(keys), "")
 
     @property
     def slots(self) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sigmagraph.engine.graph.editor.records import EditorNode
 from sigmagraph.engine.graph.editor.scope import Scope, every_scope
-from sigmagraph.engine.graph.editor.widgets import Declaration, declared_inputs
+from sigmagraph.engine.graph.editor.widgets import Declaration, declaration_of, declared_inputs
 
 Target = tuple[str, str]
 REWRITES = "Run widget replace on values"
@@ -47,7 +47,7 @@ def _apply(
             named = node.inputs[wire.target_slot].name
         if named is not None:
             targets.append((node, named))
-    value = _clamped(value, [_bounds(declarations.get(node.type), name) for node, name in targets])
+    value = _clamped(value, [_bounds(node, name, declarations.get(node.type)) for node, name in targets])
     for node, name in targets:
         child = scope.children.get(node.id)
         if child is not None:
@@ -56,8 +56,8 @@ def _apply(
             written[scope.id_of(node), name] = value
 
 
-def _bounds(declaration: Declaration | None, name: str) -> Mapping[str, Any]:
-    inputs = declared_inputs(declaration) if declaration is not None else ()
+def _bounds(node: EditorNode, name: str, declaration: Declaration | None) -> Mapping[str, Any]:
+    inputs = declared_inputs(declaration_of(node, declaration)) if declaration is not None else ()
     return next((options for each, _, options, _ in inputs if each == name), {})
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sigmagraph.engine.graph.editor.dynamic_widgets import is_dynamic, laid_out
 from sigmagraph.engine.graph.editor.records import EditorNode
 
 Declaration = Mapping[str, Any]
@@ -104,6 +105,29 @@ def places_of(declaration: Declaration) -> Places:
         has_control = options.get("control_after_generate") or name in ("seed", "noise_seed")
         is_forced += [bool(options.get("forceInput"))] * (2 if has_control else 1)
     return Places(widgets_of(declaration), is_forced)
+
+
+def declaration_of(node: EditorNode, declaration: Declaration) -> Declaration:
+    """The class's declaration as this node has it: with the inputs its choices bring."""
+    if not is_dynamic(declaration):
+        return declaration
+    keys: dict[str, str] = {}
+    while True:
+        laid = laid_out(declaration, lambda name, listed: keys.get(name, ""), lambda name: _is_linked(node, name))
+        values = stored_values(node, places_of(laid))
+        fresh = {
+            name: str(values[name])
+            for name, kind, _, _ in declared_inputs(laid)
+            if isinstance(kind, list) and name in values and keys.get(name) != str(values[name])
+        }
+        if not fresh.keys() - keys.keys():
+            return laid
+        first = next(name for name in fresh if name not in keys)  # what stands behind it moves when it is known
+        keys[first] = fresh[first]
+
+
+def _is_linked(node: EditorNode, name: str) -> bool:
+    return any(slot.name == name and slot.link is not None for slot in node.inputs)
 
 
 def stored_values(node: EditorNode, places: Places) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sigmagraph.engine.graph.annotations import FileIn, Options, Range
+from sigmagraph.engine.graph.dynamic import Autogrow, Dynamic, DynamicCombo, DynamicSlot, MatchType
 from sigmagraph.engine.graph.node import MISSING, Input, Node, Output, Services
 from sigmagraph.engine.jobs.records import plain
 
@@ -60,7 +61,20 @@ def _input(each: Input, services: Services | None) -> dict[str, Any]:
         "choices": None if choices is None else {"choices": choices.list(services), "named": choices.named},
         "file": None if each.file is None else asdict(each.file),
         "range": None if each.range is None else asdict(each.range),
+        "match": None if each.match is None else asdict(each.match),
+        "dynamic": None if each.dynamic is None else _dynamic(each.dynamic, services),
     }
+
+
+def _dynamic(dynamic: Dynamic, services: Services | None) -> dict[str, Any]:
+    """A dynamic input by the names of its parts, with the inputs it stands for."""
+    if isinstance(dynamic, DynamicCombo):
+        options = {key: [_input(each, services) for each in inputs] for key, inputs in dynamic.options.items()}
+        return {"combo": options}
+    if isinstance(dynamic, DynamicSlot):
+        return {"slot": _input(dynamic.slot, services), "inputs": [_input(each, services) for each in dynamic.inputs]}
+    names = {"names": list(dynamic.names), "least": dynamic.least, "prefix": dynamic.prefix}
+    return {"template": _input(dynamic.template, services), **names}
 
 
 def _output(each: Output) -> dict[str, Any]:
@@ -97,12 +111,23 @@ def _declared_input(record: Mapping[str, Any]) -> Input:
         None if choices is None else Options(tuple(choices["choices"]), choices["named"]),
         None if file is None else FileIn(**file),
         None if span is None else Range(**span),
+        None if record["dynamic"] is None else _declared_dynamic(record["dynamic"]),
+        None if record["match"] is None else MatchType(**record["match"]),
     )
+
+
+def _declared_dynamic(record: Mapping[str, Any]) -> Dynamic:
+    if "combo" in record:
+        return DynamicCombo({key: [_declared_input(each) for each in some] for key, some in record["combo"].items()})
+    if "slot" in record:
+        return DynamicSlot(_declared_input(record["slot"]), [_declared_input(each) for each in record["inputs"]])
+    return Autogrow(_declared_input(record["template"]), tuple(record["names"]), record["least"], record["prefix"])
 
 
 def _declared_output(record: Mapping[str, Any]) -> Output:
     choices: Sequence[Any] | None = record["choices"]
-    return Output(**{**record, "choices": None if choices is None else tuple(choices)})
+    match = None if record["match"] is None else MatchType(**record["match"])
+    return Output(**{**record, "choices": None if choices is None else tuple(choices), "match": match})
 
 
 def _elsewhere(**inputs: Any) -> Any:
