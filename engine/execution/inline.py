@@ -13,8 +13,9 @@ from sigmagraph.engine.execution.cache.result_store import ResultStore, as_store
 from sigmagraph.engine.execution.calling.instances import Instances
 from sigmagraph.engine.execution.calling.node_task import Around, NodeTask
 from sigmagraph.engine.execution.lanes.async_loop import AsyncLoop
+from sigmagraph.engine.execution.report import Emit
 from sigmagraph.engine.execution.result import RunResult
-from sigmagraph.engine.execution.run import Emit, Run
+from sigmagraph.engine.execution.run import Run
 from sigmagraph.engine.execution.vertex import Vertex
 from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.graph.plan import Plan

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.execution import events
-from sigmagraph.engine.execution.run import Emit
+from sigmagraph.engine.execution.report import Emit
 from sigmagraph.engine.writing import write_file
 
 

@@ -17,7 +17,7 @@ from sigmagraph.engine.graph.workflow import Link
 
 
 class Status(Enum):
-    """Where a node stands. IDLE nodes are not needed so far; PARKED ones wait for equal work of somebody else."""
+    """Where a node stands in its run. IDLE: not needed so far; what moves it on is drawn at the head of run.py."""
 
     IDLE = "idle"
     WAITING = "waiting"
@@ -28,14 +28,46 @@ class Status(Enum):
     DONE = "done"
 
 
+MOVES: Mapping[Status, frozenset[Status]] = {
+    Status.IDLE: frozenset({Status.WAITING, Status.DONE}),  # needed; in the store
+    Status.WAITING: frozenset({Status.READY, Status.DONE}),  # the last source is there; its twin is done
+    Status.READY: frozenset({Status.RUNNING, Status.PARKED, Status.DONE}),  # taken; claimed elsewhere; just kept there
+    Status.PARKED: frozenset({Status.READY}),
+    Status.RUNNING: frozenset({Status.DONE, Status.EXPANDED, Status.WAITING, Status.READY}),  # lazy needs; tried again
+    Status.EXPANDED: frozenset({Status.DONE}),
+    Status.DONE: frozenset({Status.WAITING, Status.DONE}),  # let go and needed again; then found in the store
+}
+"""Every move a node makes. No move is checked in a run, where it would cost; a test checks them over random graphs."""
+
+
 @dataclass(slots=True)
 class Vertex:
     """One node of one run.
 
-    `missing` counts sources without a result; `consumers` wait for this one; `uses` counts nodes that may still read
-    the value, which is let go at zero; `held` are the nodes this one may still read; `wanted` are lazy inputs the
-    node asked for; `twin` is an equal node whose result this one takes; `rows` are results that wait for the nodes
-    of an expansion, and `inner_ui` what output nodes among them showed.
+    What it is:
+        at, node      its place in the graph, and its class
+        key           the content key its result is kept under
+        rank          its place in the order of work: the plan's, then expansion by expansion
+        parent        the node whose expansion made it; None for nodes of the prompt
+        display_id    the node the editor shows for it
+    Whom it waits for, and who waits for it:
+        status        where it stands
+        missing       how many sources have no result
+        consumers     nodes that wait for this one
+        wanted        lazy inputs the node asked for
+        twin          an equal node whose result this one takes
+        rows          what its calls returned, while an expansion among them is not done
+    Its result:
+        entry         the result, until it is let go
+        source        where that came from, the first time
+        uses          how many nodes may still read it; at zero it is let go
+        held          the nodes this one may still read
+        inner_ui      what output nodes of its expansion showed
+    Its work:
+        milliseconds  time spent in its calls
+        attempts      how often it was given up for want of memory
+        is_claimed    others that need the key wait for this run
+        is_started, is_announced    its events have gone out, which they do once
     """
 
     at: GraphNode
@@ -65,6 +97,11 @@ class Vertex:
     def __post_init__(self) -> None:
         self.id, self.node = self.at.id, self.at.node
 
+    @property
+    def has_result(self) -> bool:
+        """Whether the result is there, and not let go."""
+        return self.entry is not None and self.status is Status.DONE
+
     def sources(self) -> list[str]:
         """The nodes whose results must be there before this one can be called; each once, in the order written."""
         if self.twin is not None:
@@ -82,6 +119,13 @@ class Vertex:
         if self.twin is not None:
             return [self.twin]
         return list({value.source: None for value in self.at.inputs.values() if type(value) is Link})
+
+
+def root_of(vertices: Mapping[str, Vertex], node_id: str) -> str:
+    """The node of the prompt that a node descends from."""
+    while (vertex := vertices.get(node_id)) is not None and vertex.parent is not None:
+        node_id = vertex.parent
+    return node_id
 
 
 @dataclass(frozen=True, slots=True)

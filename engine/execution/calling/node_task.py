@@ -36,7 +36,7 @@ class NodeTask:
         gathers: bool = False,
     ) -> None:
         self.run, self.vertex, self.should_stop, self.report = run, vertex, should_stop, report
-        self.arguments = run.arguments(vertex)
+        self.arguments = run.values.arguments(vertex)
         self.seconds = 0.0
         self.pace_s = float("inf")
         self.usual_pace_s = float("inf")

@@ -32,7 +32,8 @@ from sigmagraph.engine.execution.lanes.batching import answer_together
 from sigmagraph.engine.execution.lanes.forecast import Forecast
 from sigmagraph.engine.execution.lanes.policy import first
 from sigmagraph.engine.execution.lanes.ticket import Ticket
-from sigmagraph.engine.execution.run import Emit, Run
+from sigmagraph.engine.execution.report import Emit
+from sigmagraph.engine.execution.run import Run
 from sigmagraph.engine.execution.vertex import Vertex
 from sigmagraph.engine.graph.node import Lane, Services
 from sigmagraph.engine.graph.plan import Plan
