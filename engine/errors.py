@@ -33,6 +33,9 @@
     │   ├── UnknownKey         wrong, revoked or of no account
     │   ├── InsufficientCredits  balance and cost are named
     │   └── SpendLimitReached  the account's own limit
+    ├── ServerProblem          what a client of a server meets
+    │   ├── ServerUnreachable  nobody answers at that address, or the connection broke
+    │   └── ServerRefused      the server answered with an error, or its job failed; carries status and kind
     ├── NodeFailed             a node raised; carries node id, class and cause
     └── OutOfMemory            the device or the host ran out
 
@@ -310,6 +313,32 @@ class OutOfMemory(EngineError):
     """The device or the host has no memory left for this."""
 
     code = "out_of_memory"
+
+
+class ServerProblem(EngineError):
+    """What a client of a server meets."""
+
+    code = "server_problem"
+
+
+class ServerUnreachable(ServerProblem):
+    """Nobody answers at `url`, or the connection broke."""
+
+    code = "server_unreachable"
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url, self.reason = url, reason
+        super().__init__(f"{url} cannot be reached: {reason}; `sigmagraph serve` starts a server")
+
+
+class ServerRefused(ServerProblem):
+    """The server answered a call with an error, or the job it made failed; `status` is HTTP's."""
+
+    code = "server_refused"
+
+    def __init__(self, place: str, status: int, kind: str, message: str) -> None:
+        self.status, self.kind = status, kind
+        super().__init__(f"{place}: {message}")
 
 
 class NodeFailed(EngineError):

@@ -25,6 +25,10 @@ class Registry(Mapping[str, T], Generic[T]):
         self._parts[name] = part
         return part
 
+    def discard(self, name: str) -> None:
+        """Forget the part of that name, if there is one."""
+        self._parts.pop(name, None)
+
     def arrange(self, first: Iterable[str]) -> None:
         """Put these names first, in this order; the others follow as they were added."""
         self._parts = {name: self[name] for name in first} | self._parts

@@ -1,23 +1,16 @@
-"""`sigmagraph compare`: one workflow under many samplers, schedules and step counts, side by side."""
+"""`sigmagraph compare`: one workflow under many samplers, schedules, step counts and seeds, side by side."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.options import Home, Plugins, workspace
+from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, Plugins, Settings, workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome
-    from sigmagraph.engine.execution.events import Event
+    from sigmagraph.engine.compose.comparison import Comparison
 
 __all__ = ["compare"]
-
-FINER = 8  # the reference has this many times the most steps asked for, unless it is given
-REFERENCE = "heun/sgm_uniform"
 
 
 def compare(
@@ -25,34 +18,61 @@ def compare(
     samplers: Annotated[str, typer.Option(help="Names, separated by commas.")] = "euler,dpmpp_2m",
     schedules: Annotated[str, typer.Option(help="Names, separated by commas.")] = "sgm_uniform",
     steps: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "4,8,16,32",
+    seeds: Annotated[str, typer.Option(help="Numbers, separated by commas.", show_default="the workflow's own")] = "",
     reference: Annotated[
         str, typer.Option(metavar="SAMPLER/SCHEDULE[/STEPS]", help="What distances are measured to.")
-    ] = REFERENCE,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input first.")
-    ] = None,
+    ] = "heun/sgm_uniform",
+    settings: Settings = None,
     output: Annotated[Path | None, typer.Option(help="Where the results go.", show_default="./output/compare")] = None,
+    as_json: AsJson = False,
+    custom_nodes: CustomNodes = None,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
     """Run every combination; write a contact sheet, a work-precision plot, the sigma curves and a CSV."""
-    from sigmagraph.engine.compose.comparison.cells import Cell, run_cells
+    from sigmagraph.engine.cli.console import out, remark, warn, write_json
+    from sigmagraph.engine.compose.comparison import PLOTS, can_plot
+    from sigmagraph.engine.compose.comparison import compare as compare_cells
     from sigmagraph.engine.graph.overrides import override
 
-    counts = _counts(steps)
+    counts, drawn = _numbers("--steps", steps, 1), _numbers("--seeds", seeds, 0) if seeds else []
     rules, spacings = _parts("--samplers", samplers), _parts("--schedules", schedules)
-    cells = [Cell(a, b, n) for a in rules for b in spacings for n in counts]
-    finest = _reference(reference, max(counts))
-    space = workspace(home, output or Path.cwd() / "output" / "compare")
-    changed = override(space.load(workflow), settings or [], space.nodes)
+    space = workspace(home, output or Path.cwd() / "output" / "compare", custom_nodes)
+    changed = override(space.read(workflow), settings or [], space.nodes)
     space.require_output()
-    bars = _Bars(len(cells) + 1)
-    with bars:
-        exact, *outcomes = run_cells(space, changed, [finest, *cells], bars.began)
-    _write(space.output, outcomes, exact)
+    with _Bar((len(rules) * len(spacings) * len(counts) + 1) * max(len(drawn), 1)) as bar:
+        found = compare_cells(space, changed, rules, spacings, counts, drawn, reference, bar.began)
+    written = found.write(space.output)
+    if as_json:
+        write_json(_as_values(found, written))
+    else:
+        for path in written:
+            out().print(str(path), markup=False, soft_wrap=True)
+    if not can_plot():
+        remark(f"skipped: {PLOTS}")
+    for each in found.outcomes:
+        if each.problem:
+            warn(f"{each.cell}: {each.problem}")
 
 
-class _Bars:
+def _as_values(found: "Comparison", written: list[Path]) -> dict[str, object]:
+    cells = [
+        {
+            "sampler": each.cell.sampler,
+            "schedule": each.cell.schedule,
+            "steps": each.cell.steps,
+            "seed": each.cell.seed,
+            "evaluations": each.evaluations,
+            "seconds": each.seconds,
+            "distance": found.distances.get(each.cell),
+            "problem": each.problem or None,
+        }
+        for each in found.outcomes
+    ]
+    return {"files": [str(path) for path in written], "cells": cells}
+
+
+class _Bar:
     """One bar over all cells, and what the current one is."""
 
     def __init__(self, total: int) -> None:
@@ -66,74 +86,32 @@ class _Bars:
         self._task = self._bars.add_task("", total=total)
         self._done = 0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Bar":
         self._bars.start()
+        return self
 
     def __exit__(self, *failure: object) -> None:
         self._bars.stop()
 
-    def began(self, cell: "Cell") -> "Callable[[Event], None]":
-        self._bars.update(self._task, description=str(cell), completed=self._done)
+    def began(self, cell: str) -> None:
+        self._bars.update(self._task, description=cell, completed=self._done)
         self._done += 1
-        return lambda event: None
-
-
-def _write(folder: Path, outcomes: "list[CellOutcome]", exact: "CellOutcome") -> None:
-    """The files, each whole or not at all; then what failed."""
-    from sigmagraph.engine.cli.console import out, remark, warn
-    from sigmagraph.engine.compose.comparison.measures import csv_bytes, distances
-    from sigmagraph.engine.compose.comparison.sheet import contact_sheet
-    from sigmagraph.engine.errors import NodeFailed
-    from sigmagraph.engine.writing import write_file
-
-    if exact.latent is None:
-        raise NodeFailed("reference", str(exact.cell), exact.problem)
-    away = distances(outcomes, exact.latent)
-    files = {"contact_sheet.png": contact_sheet(outcomes), "cells.csv": csv_bytes(outcomes, away)}
-    if find_spec("matplotlib") is not None:
-        from sigmagraph.engine.compose.comparison.plots import sigma_curves, work_precision
-
-        files["work_precision.png"] = work_precision(outcomes, away, exact.cell)
-        files["sigmas.png"] = sigma_curves(outcomes)
-    else:
-        remark("no plots without matplotlib; `pip install 'sigmagraph[plots]'` brings it")
-    for name, data in files.items():
-        out().print(str(write_file(folder / name, data)), markup=False, soft_wrap=True)
-    for each in outcomes:
-        if each.problem:
-            warn(f"{each.cell}: {each.problem}")
 
 
 def _parts(option: str, text: str) -> list[str]:
-    """Samplers or schedules; `name@1` is what a graph means by the bare name."""
     from sigmagraph.engine.errors import BadValue
 
-    names = list(dict.fromkeys(name.removesuffix("@1") for name in _names(text)))
+    names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise BadValue(option, text, "names, separated by commas")
     return names
 
 
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _counts(text: str) -> list[int]:
+def _numbers(option: str, text: str, lowest: int) -> list[int]:
     from sigmagraph.engine.errors import BadValue
 
-    words = _names(text)
-    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise BadValue("--steps", text, "whole numbers above 0, separated by commas")
-    return sorted({int(word) for word in words})
-
-
-def _reference(text: str, most_steps: int) -> "Cell":
-    from sigmagraph.engine.compose.comparison.cells import Cell
-    from sigmagraph.engine.errors import BadValue
-
-    sampler, _, rest = text.partition("/")
-    schedule, _, count = rest.partition("/")
-    sampler, schedule = sampler.removesuffix("@1"), schedule.removesuffix("@1")
-    if not sampler or not schedule or (count and not count.isdecimal()):
-        raise BadValue("--reference", text, "SAMPLER/SCHEDULE or SAMPLER/SCHEDULE/STEPS")
-    return Cell(sampler, schedule, int(count) if count else FINER * most_steps)
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or not all(word.isdecimal() and int(word) >= lowest for word in words):
+        above = "whole numbers above 0" if lowest else "whole numbers, 0 or more"
+        raise BadValue(option, text, f"{above}, separated by commas")
+    return list(dict.fromkeys(int(word) for word in words))

@@ -1,9 +1,12 @@
 """Where words to the user go: results to stdout, everything else to stderr."""
 
+import json
+from typing import Any
+
 from rich.console import Console
 from rich.markup import escape
 
-__all__ = ["complain", "out", "remark", "say", "warn"]
+__all__ = ["complain", "out", "remark", "say", "warn", "write_json"]
 
 
 def out() -> Console:
@@ -30,3 +33,8 @@ def warn(message: str) -> None:
 def complain(error: Exception) -> None:
     """The one message of a failed command."""
     say().print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def write_json(value: Any) -> None:
+    """One JSON document on stdout, never wrapped; what JSON has no form for (a path, say) as a string."""
+    out().print(json.dumps(value, indent=2, ensure_ascii=False, default=str), markup=False, soft_wrap=True)

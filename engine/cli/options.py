@@ -9,13 +9,29 @@ import typer
 
 from sigmagraph.engine.compose.workspace import Workspace, open_workspace
 
-__all__ = ["CacheBudget", "CustomNodes", "Form", "FormOption", "Home", "Plugins", "WatchEdits", "workspace"]
+__all__ = [
+    "AsJson",
+    "CacheBudget",
+    "CustomNodes",
+    "Form",
+    "FormOption",
+    "Home",
+    "Plugins",
+    "Settings",
+    "WatchEdits",
+    "workspace",
+]
 
 Home = Annotated[
     Path | None,
     typer.Option(
         "--home", envvar="SIGMAGRAPH_HOME", help="The folder that holds models/ and input/.", show_default=False
     ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; NODE is an id or a title."),
 ]
 CustomNodes = Annotated[
     list[Path] | None,

@@ -37,25 +37,18 @@ def run(
     plugins: Plugins = None,
 ) -> None:
     """Run a workflow and print the path of each picture."""
-    from sigmagraph.engine.cli.console import warn
     from sigmagraph.engine.cli.report import Report
-    from sigmagraph.engine.execution.inline import execute
+    from sigmagraph.engine.compose.running import execute_graph
     from sigmagraph.engine.execution.trace import Trace
     from sigmagraph.engine.graph.overrides import override
-    from sigmagraph.engine.graph.plan import plan
 
     space = workspace(home, output, custom_nodes, watches_edits=watch_edits)
-    document = space.load(workflow, form.value)
-    for warning in document.warnings:
-        warn(warning)
-    changed = override(document, settings or [], space.nodes)
+    changed = override(space.read(workflow, form.value), settings or [], space.nodes)
     graph = space.validated(changed)
     space.require_output()
-    extra = {"extra_pnginfo": {"workflow": document.editor}} if document.editor is not None else {}
     with Report({node_id: node.title for node_id, node in changed.nodes.items()}, space) as report:
         store, record = space.store(cache), Trace()
-        heard = record.listener(workflow.name, report)
-        result = execute(plan(graph, space.folders), space.folders, store, heard, extra_data=extra)
+        result = execute_graph(space, graph, changed, store, record.listener(workflow.name, report))
         store.close()
     if trace is not None:
         record.write(trace)

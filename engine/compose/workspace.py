@@ -72,6 +72,21 @@ class Workspace:
             return stored
         return load_workflow(path, self.declarations, form)
 
+    def read(self, workflow: "str | Path | Mapping[str, Any] | Workflow", form: "Form" = "auto") -> "Workflow":
+        """A workflow from wherever it is: a file or stored name, a document, or one read already. Says its warnings."""
+        from sigmagraph.engine.graph.document import parse_workflow
+        from sigmagraph.engine.graph.workflow import Workflow
+
+        if isinstance(workflow, str | Path):
+            read = self.load(Path(workflow), form)
+        elif isinstance(workflow, Workflow):
+            return workflow
+        else:
+            read = parse_workflow(workflow, self.declarations)
+        for warning in read.warnings:
+            self.warn(warning)
+        return read
+
     @property
     def declarations(self) -> Mapping[str, Any]:
         """The nodes in `/object_info` form, for documents of the editor."""

@@ -81,7 +81,9 @@ def requests_of(denoiser: Denoiser, x: Tensor, sigma: float, needs_uncond: bool)
         return given
     if isinstance(given, Tensor):
         return Prediction(given)
-    raise BadPrediction(f"sigma {sigma:.6g}: the denoiser returned {type(given).__name__}, not a tensor")
+    raise BadPrediction(
+        f"sigma {sigma:.6g}: the denoiser returned {type(given).__name__}; expected a tensor like x, or a Prediction"
+    )
 
 
 def gives_uncond(denoiser: Denoiser) -> bool:
@@ -89,7 +91,7 @@ def gives_uncond(denoiser: Denoiser) -> bool:
     if isinstance(denoiser, Requesting):
         return True
     try:
-        taken = inspect.signature(denoiser).parameters.values()
+        taken = inspect.signature(getattr(denoiser, "forward", denoiser)).parameters.values()  # torch's modules
     except (TypeError, ValueError):  # a callable of C code does not say what it takes
         return False
     return any(one.name == "needs_uncond" or one.kind is inspect.Parameter.VAR_KEYWORD for one in taken)

@@ -51,7 +51,10 @@ class Run:
         """Hand over what `request` asked for; the solver runs on to its next request or to its end."""
         assert self.request is not None
         if self.request.needs_uncond and prediction.uncond is None:
-            raise BadPrediction("this sampler needs the unconditional estimate, and the guidance gave none")
+            raise BadPrediction(
+                "this sampler needs the unconditional estimate, and the guidance gave none; "
+                "a denoiser that takes `needs_uncond` returns Prediction(denoised, uncond)"
+            )
         self.evaluations += 1
         self._advance(prediction[:2] if self.request.needs_uncond else prediction.denoised)
 

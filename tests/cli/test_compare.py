@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from sigmagraph.engine.cli import compare as command
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome
 from sigmagraph.engine.compose.comparison.measures import distances
@@ -70,7 +69,7 @@ def test_the_first_revision_is_what_a_bare_name_means(home: Path, txt2img: Graph
 def test_without_matplotlib_sheet_and_table_are_still_written(
     home: Path, txt2img: Graphs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setattr("sigmagraph.engine.compose.comparison.comparison.find_spec", lambda name: None)
     done = compare(home, txt2img(), "--samplers", "euler", "--steps", "2", "--reference", "euler/simple/2")
     assert done.exit_code == 0, done.output
     assert {path.name for path in (home / "out").iterdir()} == {"cells.csv", "contact_sheet.png"}

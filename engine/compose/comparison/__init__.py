@@ -1,1 +1,5 @@
-"""What `sigmagraph compare` is made of: cells that run, and the sheet, curves and table that show them."""
+"""`compare`: one workflow under many samplers, schedules, step counts and seeds, side by side."""
+
+from sigmagraph.engine.compose.comparison.comparison import PLOTS, Comparison, can_plot, compare
+
+__all__ = ["PLOTS", "Comparison", "can_plot", "compare"]

@@ -24,8 +24,7 @@ __all__ = ["Cell", "CellOutcome", "run_cells"]
 
 COLLECTOR = "CompareCollector"
 SWEPT = ("sampler_name", "scheduler", "steps")
-
-Emit = Callable[[Event], None]
+SEEDS = ("seed", "noise_seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +34,11 @@ class Cell:
     sampler: str
     schedule: str
     steps: int
+    seed: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.sampler} / {self.schedule} / {self.steps}"
+        drawn = f" / seed {self.seed}" if self.seed is not None else ""
+        return f"{self.sampler} / {self.schedule} / {self.steps}{drawn}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class _Collected:
 
 
 def run_cells(
-    space: Workspace, workflow: Workflow, cells: Sequence[Cell], began: Callable[[Cell], Emit]
+    space: Workspace, workflow: Workflow, cells: Sequence[Cell], began: Callable[[str], None]
 ) -> list[CellOutcome]:
     """Run every cell; one that fails is an outcome with a problem. All are validated before the first one runs."""
     kept: list[_Collected] = []
@@ -72,19 +73,19 @@ def run_cells(
     outcomes = []
     for cell, ready in zip(cells, planned, strict=True):
         kept.clear()
-        outcomes.append(_outcome(cell, ready, kept, cache, space, began(cell), sampler_id))
+        began(str(cell))
+        outcomes.append(_outcome(cell, ready, kept, cache, space, sampler_id))
     return outcomes
 
 
 def _outcome(
-    cell: Cell, ready: Plan, kept: list[_Collected], cache: MemoryCache, space: Workspace, emit: Emit, sampler_id: str
+    cell: Cell, ready: Plan, kept: list[_Collected], cache: MemoryCache, space: Workspace, sampler_id: str
 ) -> CellOutcome:
     evaluations = 0
 
     def count(event: Event) -> None:
         nonlocal evaluations
         evaluations += isinstance(event, NodeProgress) and event.node_id == sampler_id
-        emit(event)
 
     start = time.perf_counter()
     try:
@@ -103,7 +104,9 @@ def _sigmas(cell: Cell, model: Model) -> tuple[float, ...]:
 
 
 def _planned(space: Workspace, nodes: dict[str, Node], workflow: Workflow, sampler_id: str, cell: Cell) -> Plan:
-    values = dict(zip(SWEPT, (cell.sampler, cell.schedule, cell.steps), strict=True))
+    values: dict[str, object] = dict(zip(SWEPT, (cell.sampler, cell.schedule, cell.steps), strict=True))
+    if cell.seed is not None:
+        values |= {name: cell.seed for name in SEEDS if name in workflow.nodes[sampler_id].inputs}
     graph = validate(workflow.with_inputs({sampler_id: values}), nodes, space.folders, targets={COLLECTOR})
     return plan(graph, space.folders, {COLLECTOR})
 

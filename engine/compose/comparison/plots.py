@@ -1,6 +1,7 @@
 """Curves, drawn by matplotlib (the extra `plots`): work against precision, and the noise levels of each schedule."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 
 from matplotlib.axes import Axes
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome
+from sigmagraph.engine.compose.comparison.measures import mean_distances
 
 __all__ = ["sigma_curves", "work_precision"]
 
@@ -19,16 +21,16 @@ LINES = ("-", "--", ":", "-.")
 def work_precision(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float], reference: Cell) -> bytes:
     """Distance to the reference against model evaluations, both logarithmic, one line per sampler and schedule.
 
-    A colour and marker per sampler, a kind of line per schedule.
+    Of several seeds it is the mean. A colour and marker per sampler, a kind of line per schedule.
     """
     figure, axes = _figure()
+    means = mean_distances(outcomes, away)
+    cost = {replace(each.cell, seed=None): each.evaluations for each in outcomes}
     samplers = list(dict.fromkeys(each.cell.sampler for each in outcomes))
     schedules = list(dict.fromkeys(each.cell.schedule for each in outcomes))
     for name in dict.fromkeys((each.cell.sampler, each.cell.schedule) for each in outcomes):
-        line = [
-            each for each in outcomes if (each.cell.sampler, each.cell.schedule) == name and away.get(each.cell, 0) > 0
-        ]
-        points = sorted((each.evaluations, away[each.cell]) for each in line)
+        line = {cell: mean for cell, mean in means.items() if (cell.sampler, cell.schedule) == name and mean > 0}
+        points = sorted((cost[cell], mean) for cell, mean in line.items())
         if points:
             sampler, schedule = samplers.index(name[0]), schedules.index(name[1])
             look = {"color": f"C{sampler % 10}", "linestyle": LINES[schedule % len(LINES)]}

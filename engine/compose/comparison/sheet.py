@@ -1,4 +1,4 @@
-"""A labelled contact sheet: a row per sampler and schedule, a column per step count."""
+"""A labelled contact sheet: a row per sampler, schedule and seed, a column per step count."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -18,11 +18,11 @@ INK, PAPER, WARNING = "#1c1c1c", "#ffffff", "#b3261e"
 
 def contact_sheet(outcomes: Sequence[CellOutcome]) -> bytes:
     """PNG bytes; a cell that failed says so in its place."""
-    rows = list(dict.fromkeys((each.cell.sampler, each.cell.schedule) for each in outcomes))
+    rows = list(dict.fromkeys(_row(each) for each in outcomes))
     columns = sorted({each.cell.steps for each in outcomes})
     tile = _tile_size(outcomes)
     font = ImageFont.load_default(15)
-    labels = [f"{sampler}\n{schedule}" for sampler, schedule in rows]
+    labels = ["\n".join(row) for row in rows]
     gutter = int(max(max(font.getlength(line) for line in label.split("\n")) for label in labels)) + 2 * MARGIN
     size = gutter + len(columns) * (tile[0] + GAP), HEADER + len(rows) * (tile[1] + GAP)
     sheet = Image.new("RGB", size, PAPER)
@@ -32,7 +32,7 @@ def contact_sheet(outcomes: Sequence[CellOutcome]) -> bytes:
     for row, label in enumerate(labels):
         draw.multiline_text((MARGIN, HEADER + row * (tile[1] + GAP) + 4), label, INK, font)
     for each in outcomes:
-        row, column = rows.index((each.cell.sampler, each.cell.schedule)), columns.index(each.cell.steps)
+        row, column = rows.index(_row(each)), columns.index(each.cell.steps)
         corner = gutter + column * (tile[0] + GAP), HEADER + row * (tile[1] + GAP)
         if each.picture is None:
             draw.rectangle((*corner, corner[0] + tile[0] - 1, corner[1] + tile[1] - 1), outline=WARNING)
@@ -40,6 +40,12 @@ def contact_sheet(outcomes: Sequence[CellOutcome]) -> bytes:
         else:
             sheet.paste(_tile(each.picture, tile), corner)
     return _png(sheet)
+
+
+def _row(outcome: CellOutcome) -> tuple[str, ...]:
+    """The words at the left of its row; a seed only where there are several."""
+    cell = outcome.cell
+    return (cell.sampler, cell.schedule, *([f"seed {cell.seed}"] if cell.seed is not None else []))
 
 
 def _tile_size(outcomes: Sequence[CellOutcome]) -> tuple[int, int]:

@@ -1,0 +1,112 @@
+"""Every combination of samplers, schedules, step counts and seeds on one workflow, and what was found."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome, run_cells
+from sigmagraph.engine.compose.comparison.measures import csv_bytes, distances, mean_distances
+from sigmagraph.engine.compose.comparison.sheet import contact_sheet
+from sigmagraph.engine.compose.workspace import Workspace
+from sigmagraph.engine.errors import BadValue, NodeFailed
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.writing import make_folder, write_file
+
+__all__ = ["PLOTS", "Comparison", "can_plot", "compare", "read_reference"]
+
+FINER = 8  # the reference has this many times the most steps asked for, unless it is given
+PLOTS = "the plots, which need matplotlib: `pip install 'sigmagraph[plots]'`"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What each cell gave, and the references (one per seed) that distances are measured to."""
+
+    outcomes: Sequence[CellOutcome]
+    references: Mapping[int | None, CellOutcome]
+
+    @cached_property
+    def distances(self) -> dict[Cell, float]:
+        """Per cell that worked, how far its latent is from its seed's reference (rms, in units of its spread)."""
+        found: dict[Cell, float] = {}
+        for seed, exact in self.references.items():
+            assert exact.latent is not None
+            found |= distances([each for each in self.outcomes if each.cell.seed == seed], exact.latent)
+        return found
+
+    def ranking(self) -> list[tuple[Cell, int, float]]:
+        """(cell without its seed, evaluations, distance as the mean over seeds), the nearest first."""
+        means = mean_distances(self.outcomes, self.distances)
+        cost = {replace(each.cell, seed=None): each.evaluations for each in self.outcomes}
+        return sorted(((cell, cost[cell], mean) for cell, mean in means.items()), key=lambda row: row[2])
+
+    def files(self) -> dict[str, bytes]:
+        """Contact sheet, table and, where matplotlib is installed, the plots; by file name."""
+        files = {
+            "contact_sheet.png": contact_sheet(self.outcomes),
+            "cells.csv": csv_bytes(self.outcomes, self.distances),
+        }
+        if can_plot():
+            from sigmagraph.engine.compose.comparison.plots import sigma_curves, work_precision
+
+            reference = replace(next(iter(self.references.values())).cell, seed=None)
+            files["work_precision.png"] = work_precision(self.outcomes, self.distances, reference)
+            files["sigmas.png"] = sigma_curves(self.outcomes)
+        return files
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """The same into a folder, each whole or not at all; the paths."""
+        place = make_folder(Path(folder))
+        return [write_file(place / name, data) for name, data in self.files().items()]
+
+
+def compare(
+    space: Workspace,
+    workflow: Workflow,
+    samplers: Sequence[str],
+    schedules: Sequence[str],
+    steps: Sequence[int],
+    seeds: Sequence[int],
+    reference: str,
+    began: Callable[[str], None] = lambda cell: None,
+) -> Comparison:
+    """Run every combination; `began` hears of each cell before it runs. A cell that fails is an outcome with a problem.
+
+    A bare name is revision 1, as in a graph. Without `seeds` it is the workflow's own.
+    """
+    for place, given in (("samplers", samplers), ("schedules", schedules), ("steps", steps)):
+        if isinstance(given, str) or not given:
+            raise BadValue(place, given, "a list with at least one entry")
+    rules, spacings = _bare(samplers), _bare(schedules)
+    drawn: list[int | None] = [*dict.fromkeys(seeds)]
+    drawn = drawn or [None]
+    cells = [Cell(a, b, n, seed) for a in rules for b in spacings for n in sorted({*steps}) for seed in drawn]
+    exact = [replace(read_reference(reference, max(steps)), seed=seed) for seed in drawn]
+    outcomes = run_cells(space, workflow, [*exact, *cells], began)
+    references = dict(zip(drawn, outcomes, strict=False))
+    for each in references.values():
+        if each.latent is None:
+            raise NodeFailed("reference", str(each.cell), each.problem)
+    return Comparison(outcomes[len(exact) :], references)
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def read_reference(text: str, most_steps: int) -> Cell:
+    """SAMPLER/SCHEDULE[/STEPS] as a cell; without a number it has eight times the most steps asked for."""
+    sampler, _, rest = text.partition("/")
+    schedule, _, count = rest.partition("/")
+    [sampler], [schedule] = _bare([sampler]), _bare([schedule])
+    if not sampler or not schedule or (count and not count.isdecimal()):
+        raise BadValue("--reference", text, "SAMPLER/SCHEDULE or SAMPLER/SCHEDULE/STEPS")
+    return Cell(sampler, schedule, int(count) if count else FINER * most_steps)
+
+
+def _bare(names: Sequence[str]) -> list[str]:
+    """Each once; `name@1` is what a graph means by the bare name."""
+    return list(dict.fromkeys(name.removesuffix("@1") for name in names))

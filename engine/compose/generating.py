@@ -1,0 +1,185 @@
+"""A prompt in, pictures out, without a graph: the model files of a workspace, found and put together."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sigmagraph.engine.compose.workspace import Workspace, open_workspace
+from sigmagraph.engine.errors import BadValue, MissingFile
+from sigmagraph.engine.models import Checkpoint, Clip, Model, Vae, load_checkpoint, load_text_encoders, load_vae
+from sigmagraph.engine.sampling import Cfg, ComfyNoise, Sampling, Tick, find_schedule, find_solver, run_sigmas
+from sigmagraph.engine.sampling.guidance import Adjustment, Combination
+from sigmagraph.engine.writing import make_folder, write_file
+from sigmagraph.nodes.support.pictures import png_bytes
+
+__all__ = ["Generated", "generate", "load"]
+
+ENCODERS = (
+    ("clip_l",),
+    ("clip_g",),
+    ("t5xxl_fp16", "t5xxl_fp8_e4m3fn", "t5xxl"),
+)  # one of each, the first that is there
+USUAL_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Pictures [B, H, W, 3] in 0..1, and how they came about. In a notebook it shows itself."""
+
+    images: Tensor
+    latent: Tensor
+    sigmas: tuple[float, ...]
+    evaluations: int
+    seconds: float
+    parameters: dict[str, Any]
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write PNGs that carry `parameters`; of several, the second is `name_1.png`. The paths written."""
+        place = Path(path)
+        if place.suffix.lower() != ".png":
+            raise BadValue("path", str(path), "a name that ends in .png")
+        make_folder(place.parent)
+        names = [place, *(place.with_stem(f"{place.stem}_{i}") for i in range(1, len(self.images)))]
+        files = zip(names, self.images, strict=True)
+        return [write_file(name, png_bytes(image, {"parameters": self.parameters})) for name, image in files]
+
+    def _repr_png_(self) -> bytes:
+        from PIL import Image
+
+        row = torch.cat(list(self.images), dim=1)
+        buffer = BytesIO()
+        Image.fromarray((row * 255).round().to(torch.uint8).numpy()).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def load(
+    name: str | Path,
+    *,
+    text_encoders: Sequence[str | Path] = (),
+    vae: str | Path | None = None,
+    home: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> Checkpoint:
+    """A checkpoint by its path, or by its name in models/checkpoints: `(model, clip, vae)`.
+
+    Text encoders that it lacks are those named, else the ones of models/text_encoders that SD3 uses; where none are
+    found, `clip` is None. `vae` names one that is not in the file.
+    """
+    space = open_workspace(Path(home) if home is not None else None)
+    where = torch.device(device) if device is not None else None
+    found = load_checkpoint(_file(space, "checkpoints", name), where)
+    paths = [_file(space, "text_encoders", each) for each in text_encoders]
+    paths = paths or (_usual_encoders(space) if found.clip is None else [])
+    clip = load_text_encoders(paths, device=where) if paths else found.clip
+    return Checkpoint(found.model, clip, load_vae(_file(space, "vae", vae), where) if vae is not None else found.vae)
+
+
+def generate(
+    checkpoint: Checkpoint,
+    prompt: str,
+    *,
+    negative: str = "",
+    steps: int = 28,
+    seed: int = 0,
+    guidance_scale: float = 4.5,
+    width: int | None = None,
+    height: int | None = None,
+    batch_size: int = 1,
+    solver: str = "dpmpp_2m",
+    schedule: str = "sgm_uniform",
+    guidance: Sequence[Combination | Adjustment] = (),
+    on_tick: Callable[[Tick], None] | None = None,
+) -> Generated:
+    """Make pictures of a prompt with a checkpoint that `load` returned.
+
+    Width and height are in pixels, 1024 where the model goes so far; `guidance` are further rules: `Rescale(0.7)`.
+    Names mean their newest revision; `euler@1` is what a saved graph means by `euler`.
+    """
+    model, clip, vae = _complete(checkpoint)
+    began = time.perf_counter()
+    rule, levels = find_solver(solver), model.parameterisation.levels
+    sigmas = run_sigmas(find_schedule(schedule), levels, steps, drops_penultimate=rule.drops_penultimate)
+    start = _blank(model, width, height, batch_size)
+    denoiser = _guided(model.guided(clip.encode(prompt), clip.encode(negative), guidance_scale), guidance)
+    count = 0
+
+    def heard(tick: Tick) -> None:
+        nonlocal count
+        count = tick.evaluations
+        if on_tick is not None:
+            on_tick(tick)
+
+    sampling = Sampling(denoiser, start, sigmas, model.parameterisation, rule, noise=ComfyNoise(seed))
+    final = sampling.run(on_tick=heard)
+    latent = model.spec.latent_format.to_vae(final.float()).cpu()
+    parameters = {
+        "prompt": prompt,
+        "negative": negative,
+        "steps": steps,
+        "seed": seed,
+        "guidance_scale": guidance_scale,
+        "solver": f"{rule.name}@{rule.revision}",
+        "schedule": schedule,
+    }
+    images = vae.decode(latent)
+    return Generated(images, latent, tuple(sigmas), count, time.perf_counter() - began, parameters)
+
+
+def _complete(checkpoint: Checkpoint) -> tuple[Model, Clip, Vae]:
+    if not isinstance(checkpoint, Checkpoint):
+        raise BadValue("checkpoint", checkpoint, "what sigmagraph.load(name) returned")
+    if checkpoint.clip is None:
+        wanted = "one with text encoders: load(name, text_encoders=[...]); `sigmagraph fetch text-encoders` brings them"
+        raise BadValue("checkpoint.clip", None, wanted)
+    if checkpoint.vae is None:
+        raise BadValue("checkpoint.vae", None, "one with an autoencoder: load(name, vae=...)")
+    return checkpoint.model, checkpoint.clip, checkpoint.vae
+
+
+def _blank(model: Model, width: int | None, height: int | None, batch_size: int) -> Tensor:
+    """Zeros in model units for pictures of that size."""
+    step, largest, shape = model.spec.pixel_step, model.spec.largest_side, model.spec.latent_format
+    usual = min(USUAL_SIDE, largest)
+    sides = {"height": height if height is not None else usual, "width": width if width is not None else usual}
+    for name, side in sides.items():
+        if type(side) is not int or side % step or not step <= side <= largest:
+            raise BadValue(name, side, f"a multiple of {step} from {step} to {largest}")
+    if type(batch_size) is not int or batch_size < 1:
+        raise BadValue("batch_size", batch_size, "a whole number, 1 or more")
+    rows, columns = (side // shape.downscale for side in sides.values())
+    return torch.zeros(batch_size, shape.channels, rows, columns, device=model.placement.device)
+
+
+def _guided(denoiser: Cfg, rules: Sequence[Combination | Adjustment]) -> Cfg:
+    """The guidance with further rules: one that combines takes the formula's place, the others follow it."""
+    listed: Any = [rules] if callable(rules) else rules
+    for rule in listed:
+        is_formula = hasattr(rule, "is_neutral")
+        changed: dict[str, Any] = {"combine": rule} if is_formula else {"adjust": (*denoiser.adjust, rule)}
+        denoiser = replace(denoiser, **changed)
+    return denoiser
+
+
+def _file(space: Workspace, folder: str, name: str | Path) -> Path:
+    """A file by its path, else by its name in a model folder."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_absolute():
+        raise MissingFile(path, "there is no such file")
+    return space.folders.path(folder, str(name))
+
+
+def _usual_encoders(space: Workspace) -> list[Path]:
+    """The text encoders of the SD3 family, of each the first that is there."""
+    there = set(space.folders.files("text_encoders"))
+    found = [
+        next((f"{name}.safetensors" for name in names if f"{name}.safetensors" in there), None) for names in ENCODERS
+    ]
+    return [space.folders.path("text_encoders", name) for name in found if name is not None]

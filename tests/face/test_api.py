@@ -1,0 +1,250 @@
+"""Python's face: its laws, what it says to wrong arguments, and that it makes what graphs make."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+import sigmagraph as sg
+from sigmagraph.engine import sampling
+from sigmagraph.engine.errors import BadPrediction, BadValue, UnknownName
+from sigmagraph.engine.graph.document import read_workflow
+from sigmagraph.engine.graph.image_metadata import carried_texts
+from sigmagraph.engine.graph.lock import CHUNK, read_lock
+from sigmagraph.nodes.support.pictures import read_picture
+from tests.serving import CHECKOUT
+
+WORKFLOW = CHECKOUT / "workflows/txt2img.json"
+START = torch.zeros(2, 3, 8, 8)
+LEVELS = sg.sigmas("karras", 10)
+
+
+def gaussian(x: Tensor, sigma: float) -> Tensor:
+    """Exact for data of mean 0 and standard deviation 0.5."""
+    return x * 0.25 / (0.25 + sigma**2)
+
+
+def test_a_plain_function_is_a_denoiser_and_follows_the_known_path() -> None:
+    final = sg.sample(gaussian, START, sg.sigmas("karras", 200), "heun", noise=3)
+    first = LEVELS[0]
+    noise = sampling.ComfyNoise(3).initial(START) * (1 + first**2) ** 0.5
+    exact = noise * (0.25 / (0.25 + first**2)) ** 0.5  # x(sigma) is proportional to sqrt(0.25 + sigma^2)
+    assert (final - exact).abs().max() < 2e-3
+
+
+def test_it_is_the_cores_own_sampling() -> None:
+    full = sg.sample(gaussian, START, torch.tensor(LEVELS), "dpmpp_2m", seed=5)
+    levels = [float(torch.tensor(each)) for each in LEVELS]
+    noise = sampling.ComfyNoise(5)
+    core = sampling.Sampling(gaussian, START, levels, sampling.edm(0.002, 80.0), "dpmpp_2m", noise=noise).run()
+    assert torch.equal(full, core)
+
+
+def test_a_seed_a_noise_and_a_source_are_the_same() -> None:
+    one, two, three = (
+        sg.sample(gaussian, START, LEVELS, "euler_ancestral", **given)
+        for given in ({"seed": 4}, {"noise": 4}, {"noise": sg.ComfyNoise(4)})
+    )
+    assert torch.equal(one, two)
+    assert torch.equal(two, three)
+    assert not torch.equal(one, sg.sample(gaussian, START, LEVELS, "euler_ancestral", seed=5))
+
+
+def test_further_keywords_are_the_solvers_options() -> None:
+    still = sg.sample(gaussian, START, LEVELS, "euler_ancestral", eta=0.0)
+    assert torch.allclose(still, sg.sample(gaussian, START, LEVELS, "euler"), atol=1e-5)
+
+
+def test_a_module_is_a_denoiser_and_a_mask_keeps_the_rest() -> None:
+    class Halves(torch.nn.Module):
+        def forward(self, x: Tensor, sigma: float) -> Tensor:
+            return gaussian(x, sigma)
+
+    mask, clean = torch.zeros(8, 8), torch.full((1, 3, 8, 8), 0.25)
+    mask[:, 4:] = 1.0
+    final = sg.sample(Halves(), clean, LEVELS, "euler", mask=mask)
+    assert torch.allclose(final[..., :4], clean[..., :4], atol=1e-6)
+    assert not torch.allclose(final[..., 4:], clean[..., 4:], atol=1e-2)
+
+
+def test_a_guidance_answers_a_solver_that_needs_both_estimates() -> None:
+    def predict(x: Tensor, sigma: float, conditionings: Any) -> list[Tensor]:
+        return [gaussian(x, sigma) + centre for centre in conditionings]
+
+    guided = sg.Cfg(predict, 0.5, 0.0, 1.0)
+    final = sg.sample(guided, START, LEVELS, "euler_cfg_pp")
+    assert torch.isfinite(final).all()
+    assert final.mean() > sg.sample(sg.Cfg(predict, 0.0, 0.0, 1.0), START, LEVELS, "euler_cfg_pp").mean() + 0.3
+
+
+def half_guided(x: Tensor, sigma: float, needs_uncond: bool = False) -> Tensor:
+    """Says that it can give both estimates, and gives one."""
+    return gaussian(x, sigma)
+
+
+WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
+    (lambda: sg.sample(gaussian, START, cast(Any, "karas")), BadValue, r'sigmagraph.sigmas\("karras", 20\)'),
+    (lambda: sg.sample(gaussian, START, [None]), BadValue, "a list of numbers"),  # type: ignore[list-item]
+    (lambda: sg.sample(gaussian, START.long(), LEVELS), BadValue, "x: torch.int64 .* floating-point tensor"),
+    (lambda: sg.sample(gaussian, [0.0], LEVELS), BadValue, "x: 'list' .* floating-point"),  # type: ignore[arg-type]
+    (
+        lambda: sg.sample(lambda x, sigma: x[:, :1], START, LEVELS),
+        BadPrediction,
+        r"shape \(2, 1, 8, 8\) .*\(2, 3, 8, 8\)",
+    ),
+    (
+        lambda: sg.sample(cast(Any, lambda x, sigma: None), START, LEVELS),
+        BadPrediction,
+        "returned NoneType; expected a tensor",
+    ),
+    (lambda: sg.sample(gaussian, START, LEVELS, "euler_cfg_pp"), BadValue, "euler_cfg_pp needs both estimates"),
+    (lambda: sg.sample(half_guided, START, LEVELS, "euler_cfg_pp"), BadPrediction, "Prediction\\(denoised, uncond\\)"),
+    (lambda: sg.sample(7, START, LEVELS), BadValue, r"denoiser: 7 .* function of \(x, sigma\)"),  # type: ignore[arg-type]
+    (lambda: sg.sample(gaussian, START, LEVELS, "eulr"), UnknownName, "did you mean 'euler'"),
+    (lambda: sg.sample(gaussian, START, LEVELS, gaussian), BadValue, "@sigmagraph.solver"),  # type: ignore[arg-type]
+    (lambda: sg.sample(gaussian, START, LEVELS, noise=0.5), BadValue, "a seed, which is a whole"),  # type: ignore[arg-type]
+    (lambda: sg.sample(gaussian, START, LEVELS, seed=1, noise=2), BadValue, "one of seed and noise"),
+    (lambda: sg.sample(gaussian, START, LEVELS, sed=1), UnknownName, "option of sampler euler"),
+    (lambda: sg.sample(gaussian, START, LEVELS, model="sd3"), BadValue, r"model: 'sd3' .* such as sd3\(\)"),
+    (lambda: sg.sigmas("karas", 4), UnknownName, "did you mean 'karras'"),
+    (lambda: sg.sigmas("karras", 0), BadValue, "1 or more"),
+    (lambda: sg.load("sigmagraph-dmo.safetensors", home=CHECKOUT), UnknownName, "did you mean 'sigmagraph-demo"),
+    (lambda: sg.load("/none.safetensors"), sg.EngineError, "/none.safetensors: there is no such file"),
+    (lambda: sg.run(WORKFLOW, {"KSampler.sed": 1}, home=CHECKOUT), UnknownName, "did you mean 'seed'"),
+    (lambda: sg.run("none.json", home=CHECKOUT), sg.EngineError, "none.json: No such file"),
+    (lambda: sg.compare(WORKFLOW, "euler", home=CHECKOUT), BadValue, "samplers: 'euler' .* a list"),
+    (lambda: sg.Client("localhost"), BadValue, "an address such as http"),
+    (lambda: sg.Client("http://127.0.0.1:9").submit({}), sg.EngineError, "cannot be reached: .*sigmagraph serve"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "words"), WRONG, ids=[words for _, _, words in WRONG])
+def test_what_is_wrong_is_told_with_what_is_allowed(
+    call: Callable[[], object], kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        call()
+
+
+def test_a_cell_that_is_run_again_replaces_its_solver() -> None:
+    cell = """
+@sg.solver("again", order=1)
+def again(x, sigmas, ctx):
+    denoised = yield sg.Evaluate(x, sigmas[0])
+    yield sg.Step(denoised * {factor}, denoised)
+    return denoised * {factor}
+@sg.schedule("two_levels")
+def two_levels(levels, steps):
+    return [levels.sigma_max, 0.0]
+"""
+    space: dict[str, Any] = {"__name__": "__main__", "sg": sg}
+    try:
+        for factor in (1, 2):
+            exec(cell.format(factor=factor), space)
+        assert sg.sigmas("two_levels", 1) == [80.0, 0.0]
+        assert torch.equal(
+            sg.sample(lambda x, sigma: x * 0 + 1, START, [1.0, 0.0], "again"), torch.full_like(START, 2.0)
+        )
+        elsewhere = {"__name__": "another", "sg": sg}
+        with pytest.raises(sg.EngineError, match="registered already"):
+            exec(cell.format(factor=1), elsewhere)
+    finally:
+        sg.SOLVERS.discard("again")
+        sg.SCHEDULES.discard("two_levels")
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Any:
+    return sg.load("sigmagraph-demo.safetensors", home=CHECKOUT)
+
+
+def test_generate_makes_what_the_graph_makes(checkpoint: Any, tmp_path: Path) -> None:
+    changes = {"KSampler.steps": 3, "KSampler.seed": 9, "KSampler.sampler_name": "heun", "KSampler.scheduler": "simple"}
+    ran = sg.run(WORKFLOW, changes, home=CHECKOUT, output=tmp_path)
+    prompt = read_workflow(WORKFLOW.read_bytes()).nodes["2"].inputs["text"]
+    options: dict[str, Any] = {
+        "width": 128,
+        "height": 128,
+        "guidance_scale": 4.0,
+        "solver": "heun",
+        "schedule": "simple",
+    }
+    made = sg.generate(checkpoint, prompt, steps=3, seed=9, **options)
+    assert made.evaluations == sum(2 if sigma > 0 else 1 for _, sigma in pairwise(made.sigmas))
+    saved = made.save(tmp_path / "made.png")
+    assert torch.equal(read_picture(saved[0])[0], read_picture(ran.images[0])[0])
+    assert '"seed": 9' in carried_texts(saved[0].read_bytes())["parameters"]
+
+
+def test_a_batch_is_saved_as_several_files_and_its_images_differ(checkpoint: Any, tmp_path: Path) -> None:
+    made = sg.generate(
+        checkpoint, "a red heart", steps=1, width=64, height=32, batch_size=2, guidance=[sg.Rescale(0.5)]
+    )
+    assert made.images.shape == (2, 32, 64, 3)
+    assert not torch.equal(made.images[0], made.images[1])
+    assert [path.name for path in made.save(tmp_path / "a.png")] == ["a.png", "a_1.png"]
+    with pytest.raises(BadValue, match=r"ends in \.png"):
+        made.save(tmp_path / "a.jpg")
+
+
+def test_generate_refuses_what_it_cannot_make(checkpoint: Any) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"width": 100}, "a multiple of 16"),
+        ({"batch_size": 0}, "1 or more"),
+        ({"steps": 0}, "1 or more"),
+    ]
+    for given, words in wrong:
+        with pytest.raises(BadValue, match=words):
+            sg.generate(checkpoint, "x", **given)
+    with pytest.raises(BadValue, match="what sigmagraph.load"):
+        sg.generate("demo", "x")  # type: ignore[arg-type]
+    with pytest.raises(BadValue, match="fetch text-encoders"):
+        sg.generate(checkpoint._replace(clip=None), "x")
+
+
+def test_a_run_has_its_pictures_reports_and_the_lock_they_carry(tmp_path: Path) -> None:
+    ran = sg.run(WORKFLOW, {"KSampler.steps": 1}, home=CHECKOUT, output=tmp_path)
+    assert [path.parent for path in ran.images] == [tmp_path]
+    assert ran.reports["5"].outcome == "executed"
+    assert ran.lock == read_lock(carried_texts(ran.images[0].read_bytes())[CHUNK])
+    again = sg.run(ran.images[0], home=CHECKOUT, output=tmp_path)
+    assert torch.equal(read_picture(again.images[0])[0], read_picture(ran.images[0])[0])
+
+
+def test_a_comparison_of_seeds_measures_each_against_its_own_reference() -> None:
+    found = sg.compare(WORKFLOW, ["euler"], steps=[1, 2], seeds=[1, 2], reference="euler/sgm_uniform/2", home=CHECKOUT)
+    away = {(cell.steps, cell.seed): distance for cell, distance in found.distances.items()}
+    assert away[2, 1] == away[2, 2] == 0.0
+    assert away[1, 1] > 0
+    assert away[1, 1] != away[1, 2]
+    assert [cell.steps for cell, _, _ in found.ranking()] == [2, 1]
+
+
+def test_the_list_of_public_names_is_complete_and_each_is_there() -> None:
+    tree = ast.parse(Path(sg.__file__ or "").with_suffix(".pyi").read_text(encoding="utf-8"))
+    typed = {
+        name.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names
+    }
+    assert typed == vars(sg)["_HOME_OF"]
+    names = sorted(typed)
+    assert names == vars(sg)["__all__"]
+    assert all(getattr(sg, name) is not None for name in names)
+    with pytest.raises(AttributeError, match="did you mean 'sigmas'"):
+        getattr(sg, "sigma")  # noqa: B009  # a type checker knows that it is not there
+
+
+def test_importing_it_brings_nothing_heavy() -> None:
+    heavy = "('torch', 'sigmagraph', 'numpy', 'pydantic')"
+    code = f"import sys, sigmagraph; print(*sorted(n for n in sys.modules if n.startswith({heavy})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["sigmagraph"]
+    light = "import sys, sigmagraph; sigmagraph.Client; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", light], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

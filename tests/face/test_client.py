@@ -1,0 +1,138 @@
+"""The client against a real server, and its streams against one that breaks off."""
+
+import asyncio
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sigmagraph as sg
+from sigmagraph import client as module
+from sigmagraph.client_calls import Event
+from sigmagraph.engine.errors import MissingFile, ServerRefused, ServerUnreachable, UnknownName
+from tests.serving import CHECKOUT, Server
+
+WORKFLOW = CHECKOUT / "workflows/txt2img.json"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models").symlink_to(CHECKOUT / "models")
+    running = Server(home).start()
+    yield running
+    running.stop()
+
+
+def test_a_job_is_followed_to_its_end_and_can_be_followed_again(server: Server) -> None:
+    client = sg.Client(server.url)
+    job = client.submit(WORKFLOW, {"KSampler.steps": 2, "5.seed": 3})
+    events = list(client.events(job))
+    assert [each.number for each in events] == list(range(1, len(events) + 1))
+    assert (events[0].kind, events[-1].kind, events[-1].data["state"]) == ("Queued", "Ended", "succeeded")
+    assert list(client.events(job, after=3)) == events[3:]
+    result = client.result(job).or_raise()
+    [image] = result.images
+    assert client.download(image).startswith(b"\x89PNG")
+
+
+def test_a_cancelled_job_says_so(server: Server) -> None:
+    client = sg.Client(server.url)
+    job = client.submit(json.loads(WORKFLOW.read_text()), {"KSampler.steps": 10_000})
+    for event in client.events(job):
+        if event.kind == "NodeProgress":
+            client.cancel(job)
+    result = client.result(job)
+    assert result.status == "cancelled"
+    with pytest.raises(ServerRefused, match="the job was cancelled"):
+        result.or_raise()
+
+
+def test_an_uploaded_picture_is_run_and_a_made_one_replayed(server: Server, tmp_path: Path) -> None:
+    async def work() -> tuple[str, dict[str, Any], list[str]]:
+        async with sg.AsyncClient(server.url) as client:
+            made = await client.run(WORKFLOW, {"KSampler.steps": 1})
+            picture = tmp_path / 'a "quoted" name.png'
+            picture.write_bytes(await client.download(made.images[0]))
+            name = await client.upload(picture)
+            again = await client.submit(picture)
+            kinds = [event.kind async for event in client.events(again)]
+            await client.cancel(again)  # it is over: left as it is
+            return name, await client.replay(picture), kinds
+
+    name, verdict, kinds = asyncio.run(work())
+    assert (server.home / "input" / name).is_file()
+    assert verdict["verdict"] == "identical"
+    assert kinds[-1] == "Ended"
+    shutil.copy(server.home / "input" / name, tmp_path / "copy.png")
+    assert sg.Client(server.url).replay(tmp_path / "copy.png", dry_run=True) == {"dry_run": True, "differences": []}
+
+
+def test_what_the_server_refuses_is_told_in_its_words(server: Server) -> None:
+    client = sg.Client(server.url)
+    with pytest.raises(ServerRefused, match=r"(?s)POST /prompt: .*did you mean 'euler'") as refused:
+        client.submit(WORKFLOW, {"KSampler.sampler_name": "eulr"})
+    assert refused.value.status == 400
+    with pytest.raises(UnknownName, match="did you mean 'KSampler'"):
+        client.submit(WORKFLOW, {"KSmapler.steps": 1})
+    with pytest.raises(MissingFile, match="no such workflow file"):
+        client.submit(Path("none.json"))
+    with pytest.raises(ServerRefused, match="404|there is no job"):
+        list(client.events("none"))
+
+
+class Breaking(BaseHTTPRequestHandler):
+    """A log of five entries, two to a connection; the sixth call and later find nobody."""
+
+    asked: list[str] = []  # noqa: RUF012  # one server, one test
+
+    def do_GET(self) -> None:
+        self.asked.append(self.headers["Last-Event-ID"])
+        after = int(self.headers["Last-Event-ID"])
+        self.send_response(200)
+        self.end_headers()
+        for number in range(after + 1, min(after + 2, 5) + 1):
+            kind = "Ended" if number == 5 else "Progress"
+            self.wfile.write(f"id: {number}\nevent: {kind}\ndata: {{}}\n\n:\n\n".encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(module, "PAUSE_S", 0.0)
+    Breaking.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Breaking)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+WHOLE = [Event(number, "Ended" if number == 5 else "Progress", {}) for number in range(1, 6)]
+
+
+def test_a_stream_that_breaks_is_taken_up_where_it_was(breaking: str) -> None:
+    assert list(sg.Client(breaking).events("job")) == WHOLE
+    assert Breaking.asked == ["0", "2", "4"]
+
+
+def test_the_asynchronous_stream_is_taken_up_as_well(breaking: str) -> None:
+    async def work() -> list[Event]:
+        async with sg.AsyncClient(breaking) as client:
+            return [event async for event in client.events("job")]
+
+    assert asyncio.run(work()) == WHOLE
+    assert Breaking.asked == ["0", "2", "4"]
+
+
+def test_a_server_that_is_gone_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_S", 0.0)
+    with pytest.raises(ServerUnreachable, match="cannot be reached"):
+        list(sg.Client("http://127.0.0.1:9").events("job"))
