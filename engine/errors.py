@@ -26,6 +26,7 @@
     │   ├── IllegalMove        a job cannot go from this state to that one
     │   ├── IdempotencyConflict  the same key came with another request
     │   ├── NotAccepting       draining or stopping, too many jobs, or no worker to check the workflow
+    │   │   └── QueueShareUsed   this owner has as many jobs waiting as one owner may
     │   ├── WorkerLost         the worker died or missed its step deadline
     │   ├── StoreFailed        the database is full, locked, damaged or away; nothing was accepted
     │   └── StoreInUse         another server works on this database
@@ -257,6 +258,12 @@ class NotAccepting(JobProblem):
     """New jobs are not taken now; the message says why."""
 
     code = "not_accepting"
+
+
+class QueueShareUsed(NotAccepting):
+    """The owner's share of the queue is used up; others are served as before."""
+
+    code = "queue_share_used"
 
 
 class WorkerLost(JobProblem):

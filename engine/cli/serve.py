@@ -58,6 +58,7 @@ def serve(
     ] = None,
     max_queued: Annotated[int | None, typer.Option(help="Jobs that may wait.", show_default="10000")] = None,
     max_connections: Annotated[int | None, typer.Option(help="Connections at once.", show_default="1000")] = None,
+    max_queued_per_owner: Annotated[int | None, typer.Option(help="Jobs of one key that may wait.")] = None,
     keep_days: Annotated[float | None, typer.Option(help="Life of ended jobs.", show_default="30")] = None,
     keep_jobs: Annotated[int | None, typer.Option(help="Most ended jobs kept.", show_default="10000")] = None,
     artifacts: Annotated[str | None, typer.Option(help="Folder or fsspec URL for copies of output files.")] = None,

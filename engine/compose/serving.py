@@ -113,16 +113,16 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
         if settings.in_process
         else ProcessWorker(ProcessSettings(factory, options, slots=settings.slots))
     )
-    return JobService(_job_settings(settings), workers=[worker], services=folders), folders
+    return JobService(job_settings(settings), workers=[worker], services=folders), folders
 
 
-def _job_settings(settings: Settings) -> JobSettings:
+def job_settings(settings: Settings) -> JobSettings:
     """What of the settings concerns the job layer."""
     kept = settings.keep_artifacts_days
     return JobSettings(
         store=StoreSettings(url=str(settings.database)),
         max_queued=settings.max_queued,
-        max_queued_per_owner=settings.max_queued,
+        max_queued_per_owner=settings.max_queued_per_owner or max(1, settings.max_queued // 4),
         step_deadline_s=settings.step_deadline_s,
         keep_s=settings.keep_days * DAY_S,
         keep_jobs=settings.keep_jobs,

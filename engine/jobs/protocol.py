@@ -96,6 +96,9 @@ class Jobs(Protocol):
     async def find(self, query: JobQuery) -> Page:
         """Jobs as the query says; outcomes included, requests only if asked for."""
 
+    async def ids(self, query: JobQuery) -> Sequence[str]:
+        """The ids of one page of jobs: for lists whose jobs are then read one by one."""
+
     async def counts(self, owner: str | None = None) -> Counts:
         """Waiting and running jobs."""
 

@@ -26,7 +26,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sigmagraph.engine.errors import BadValue, IllegalMove, NotAccepting, StoreFailed, WorkerLost
+from sigmagraph.engine.errors import BadValue, IllegalMove, NotAccepting, QueueShareUsed, StoreFailed, WorkerLost
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.workflow import Workflow
@@ -157,6 +157,9 @@ class JobService:
 
     async def find(self, query: JobQuery) -> Page:
         return await self.store.find(query)
+
+    async def ids(self, query: JobQuery) -> Sequence[str]:
+        return await self.store.ids(query)
 
     async def counts(self, owner: str | None = None) -> Counts:
         return self._tally.counts(owner)
@@ -323,8 +326,9 @@ class JobService:
         queue, settings = self._dispatcher.queue, self.settings
         if len(queue) >= settings.max_queued:
             raise NotAccepting(f"the queue is full: {len(queue)} jobs wait already")
-        if queue.waiting(owner) >= settings.max_queued_per_owner:
-            raise NotAccepting(f"your queue is full: {queue.waiting(owner)} jobs wait already")
+        if owner != LOCAL and queue.waiting(owner) >= settings.max_queued_per_owner:
+            allowed = settings.max_queued_per_owner
+            raise QueueShareUsed(f"your share of the queue is used up: {allowed} of your jobs wait already")
 
     async def _sweep(self) -> None:
         """Expire and forget, every now and then; a store in trouble gets another chance next time."""

@@ -13,11 +13,13 @@ from sigmagraph.engine.server.files import Outside
 __all__ = ["answer_errors", "status_of"]
 
 LOG = logging.getLogger("sigmagraph.http")
+RETRY_S = "5"
 STATUSES: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that fits
     (errors.UnknownName, 404),
     (errors.UnknownJob, 404),
     (errors.UnknownKey, 401),
     (errors.AccountProblem, 402),
+    (errors.QueueShareUsed, 429),
     (errors.NotAccepting, 503),
     (errors.WorkerLost, 503),
     (errors.StoreFailed, 503),
@@ -44,7 +46,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         status = status_of(error)
         if status >= 500:
             LOG.error("request failed", extra={"path": request.path, "error": str(error), "code": error.code})
-        return reply({"error": {"type": error.code, "message": str(error)}}, status)
+        response = reply({"error": {"type": error.code, "message": str(error)}}, status)
+        if isinstance(error, errors.NotAccepting | errors.WorkerLost | errors.StoreFailed):
+            response.headers["Retry-After"] = RETRY_S
+        return response
     except web.HTTPException:
         raise
     except RequestPayloadError as error:  # compressed or cut into chunks, it said, and was not

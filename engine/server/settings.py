@@ -1,6 +1,7 @@
 """Settings of `sigmagraph serve`: defaults, then one TOML file, then the environment, then flags; the later wins."""
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -16,6 +17,8 @@ from sigmagraph.engine.units import DAY_S
 __all__ = ["PREFIX", "Settings", "as_toml", "load_settings", "misspelt"]
 
 PREFIX = "SIGMAGRAPH_"
+ADDRESSES = ("database", "artifacts", "public_url")
+"""Settings that may carry a password, which is nobody's to read over a shoulder or in a ticket."""
 
 
 class Settings(BaseModel):
@@ -70,6 +73,11 @@ class Settings(BaseModel):
         1000, ge=8, description="connections at once; fewer where the limit of open files is lower"
     )
     max_queued: int = Field(10_000, gt=0, description="jobs that may wait, all owners together; more are refused")
+    max_queued_per_owner: int | None = Field(
+        None,
+        gt=0,
+        description="jobs of one key that may wait; default: a quarter of max_queued",
+    )
     keep_days: float = Field(30.0, gt=0, description="how long ended jobs are in the history")
     keep_jobs: int = Field(10_000, ge=0, description="how many ended jobs are kept at most, the newest")
     artifacts: str | None = Field(
@@ -142,8 +150,15 @@ def as_toml(settings: Settings) -> str:
     lines = []
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
-        lines += [f"# {field.description}", f"# {name} =" if value is None else f"{name} = {_toml(value)}"]
+        shown = without_password(value) if name in ADDRESSES and isinstance(value, str) else value
+        lines += [f"# {field.description}", f"# {name} =" if value is None else f"{name} = {_toml(shown)}"]
     return "\n".join(lines) + "\n"
+
+
+def without_password(address: str) -> str:
+    """An address with `***` for its password, wherever it stands: before the host, or among the options."""
+    hidden = re.sub(r"(://[^:/@?#]*:).*(@)", r"\1***\2", address)
+    return re.sub(r"(?i)([?&;][^=&;]*(?:password|passwd|secret|token|key)[^=&;]*=)[^&;]*", r"\1***", hidden)
 
 
 def _from_file(file: Path | None) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def test_a_full_queue_refuses(run: Runs, tmp_path: Path) -> None:
                 with pytest.raises(NotAccepting, match=message):
                     await sent(jobs, asked={"owner": owner})
             await jobs.cancel_all("b")
-            with pytest.raises(NotAccepting, match="your queue is full: 2 jobs wait already"):
+            with pytest.raises(NotAccepting, match="your share of the queue is used up: 2 of your jobs wait"):
                 await sent(jobs, asked={"owner": "a"})
 
     run(case())

@@ -123,6 +123,10 @@ class JobStore:
         """One page."""
         return await self.database.read(partial(queries.page, query=query))
 
+    async def ids(self, query: JobQuery) -> Sequence[str]:
+        """The ids of one page, which cost next to nothing however large the jobs are."""
+        return await self.database.read(partial(queries.ids, query=query))
+
     async def by_state(self, state: State, owner: str | None = None) -> Sequence[Job]:
         """All jobs in one state, in the order they came, without their requests."""
         return await self.database.read(partial(queries.by_state, state=state, owner=owner))

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from sigmagraph.engine.errors import BadValue, UnknownJob
 from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
 from sigmagraph.engine.jobs.store.rows import LIGHT, WHOLE, job_of
 from sigmagraph.engine.jobs.store.tables import jobs
 
-__all__ = ["by_state", "get", "owing", "page"]
+__all__ = ["by_state", "get", "ids", "owing", "page"]
 
 ORDERS: dict[str, ColumnElement[Any]] = {
     "created_at": jobs.c.created_at,
@@ -34,16 +34,23 @@ def get(connection: Connection, job_id: str, owner: str | None) -> Job:
 
 def page(connection: Connection, query: JobQuery) -> Page:
     """One page; a page beyond the end is empty."""
+    total = connection.execute(select(func.count()).select_from(jobs).where(*_conditions(query))).scalar_one()
+    rows = _page(query, WHOLE if query.with_request else LIGHT)
+    return Page([job_of(row) for row in connection.execute(rows).mappings()], total)  # type: ignore[arg-type]
+
+
+def ids(connection: Connection, query: JobQuery) -> Sequence[str]:
+    """The ids of one page."""
+    return connection.execute(_page(query, [jobs.c.id])).scalars().all()
+
+
+def _page(query: JobQuery, columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
     if query.by not in ORDERS:
         raise BadValue("by", query.by, f"one of {', '.join(ORDERS)}")
-    where = _conditions(query)
-    total = connection.execute(select(func.count()).select_from(jobs).where(*where)).scalar_one()
     column = ORDERS[query.by]
     order = (column.desc(), jobs.c.seq.desc()) if query.newest_first else (column, jobs.c.seq)
     limit = min(query.limit, LARGEST_PAGE)
-    columns = WHOLE if query.with_request else LIGHT
-    rows = select(*columns).where(*where).order_by(*order).limit(limit).offset(query.offset)
-    return Page([job_of(row) for row in connection.execute(rows).mappings()], total)  # type: ignore[arg-type]
+    return select(*columns).where(*_conditions(query)).order_by(*order).limit(limit).offset(query.offset)
 
 
 def by_state(connection: Connection, state: State, owner: str | None = None) -> Sequence[Job]:

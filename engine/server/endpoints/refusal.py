@@ -23,6 +23,7 @@ TABLE: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that fi
     (errors.AccountProblem, 406),
     (errors.UnknownJob, 404),
     (errors.IdempotencyConflict, 409),
+    (errors.QueueShareUsed, 429),
     (errors.NotAccepting, 502),
     (errors.WorkerLost, 502),
     (errors.StoreFailed, 502),
@@ -76,7 +77,7 @@ def _known(error: errors.EngineError, request: web.Request) -> web.Response:
     status = next((status for kind, status in TABLE if isinstance(error, kind)), 500)
     if status >= 500:
         LOG.error("request failed", extra={"path": request.path, "error": str(error), "code": error.code})
-    is_short = status == 502 and not isinstance(error, MissingWeights)
+    is_short = status in (429, 502) and not isinstance(error, MissingWeights)
     headers = {"Retry-After": RETRY_S} if is_short else {}
     facts: dict[str, Any] = {}
     if isinstance(error, MissingWeights):
