@@ -13,6 +13,7 @@ from sigmagraph.engine.server.auth import ACCOUNTS, Accounts, auth, login_routes
 from sigmagraph.engine.server.bodies import HANDLER
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
 from sigmagraph.engine.server.comfy.internal import LINES
+from sigmagraph.engine.server.comfy.listing import LISTINGS, Listings
 from sigmagraph.engine.server.comfy.preferences import LOCK
 from sigmagraph.engine.server.comfy.routes import comfy_routes, mirrored
 from sigmagraph.engine.server.comfy.socket import SOCKETS
@@ -67,6 +68,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
+    app[LISTINGS] = Listings()
     app[CONNECTIONS] = parts.connections
     app[METRICS], app[WARM] = Metrics(), Readiness()
     app.cleanup_ctx.extend((run_hub, count_jobs, keep_journal, follow_log, watch_connections))

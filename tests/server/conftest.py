@@ -120,7 +120,7 @@ Serving = Callable[..., AbstractAsyncContextManager[Api]]
 def serving(tmp_path: Path) -> Serving:
     """Starts servers on one home folder: `async with serving() as api`; options are settings.
 
-    `keys` are accounts, or "stored" for those of the job service.
+    `keys` are accounts, or "stored" for those of the job service; `jobs` are settings of that.
     """
 
     @asynccontextmanager
@@ -132,7 +132,8 @@ def serving(tmp_path: Path) -> Serving:
         places = Folders(tmp_path / "models", tmp_path / "input", tmp_path / "output", tmp_path / "temp")
         folders = folders_of(places)
         store = StoreSettings(f"sqlite:///{tmp_path}/jobs.sqlite", survives_power_cut=False)
-        jobs = JobService(JobSettings(store=store), [InProcessWorker(setup(folders))], folders)
+        more = settings.pop("jobs", {})
+        jobs = JobService(JobSettings(store=store, **more), [InProcessWorker(setup(folders))], folders)
         frontend = settings.pop("frontend_root", None)
         known = Settings(**settings)
         accounts = StoredKeys(jobs.accounts, is_open=known.no_keys) if keys == "stored" else keys or NoKeys()

@@ -17,7 +17,7 @@ from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.jobs.events import JobEvent, Preview, Started, is_last
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.comfy import wire
-from sigmagraph.engine.server.comfy.outbox import Outbox
+from sigmagraph.engine.server.comfy.outbox import Budget, Outbox
 from sigmagraph.engine.server.comfy.resuming import NOTHING, Away, Mark, messages_of, retold
 from sigmagraph.engine.server.context import JOBS
 
@@ -36,9 +36,12 @@ class Client:
     reads_logs: bool = False
     takes_bare_previews: bool = False
     is_numbered: bool = False
-    outbox: Outbox = field(default_factory=Outbox)
+    budget: Budget = field(default_factory=Budget)
     told: dict[str, tuple[int, int]] = field(default_factory=dict)
     held: list[tuple[str, wire.Sent, Mark]] | None = None
+
+    def __post_init__(self) -> None:
+        self.outbox = Outbox(self.budget, self.owner)
 
     def tell(self, job_id: str, sent: wire.Sent, mark: Mark) -> None:
         """Queue a message of a job; one that is still being told what it missed gets it after that."""
@@ -80,6 +83,7 @@ class Hub:
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
+        self.budget = Budget()
         self._clients: dict[tuple[str, str], Client] = {}
         self._narrators: dict[str, wire.Narrator] = {}
         self._client_ids: dict[str, str | None] = {}

@@ -7,7 +7,8 @@ from aiohttp import web
 from sigmagraph.engine.errors import EngineError, UnknownJob
 from sigmagraph.engine.jobs.job import Job, JobQuery, State
 from sigmagraph.engine.server.bodies import object_body
-from sigmagraph.engine.server.comfy.queue import MOST, cancel, failure_of
+from sigmagraph.engine.server.comfy.listing import failure_of
+from sigmagraph.engine.server.comfy.queue import MOST, cancel
 from sigmagraph.engine.server.comfy.records import STATUSES, detail, summary
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
 

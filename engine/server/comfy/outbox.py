@@ -1,14 +1,69 @@
-"""What waits to be sent to one client. A client that reads slowly loses stale progress, and in the end its socket."""
+"""What waits to be sent to clients. One that reads slowly loses stale progress, and in the end its socket.
+
+All that waits has a budget, per owner and in all; a message that several clients wait for is one copy and counts once.
+"""
 
 from asyncio import Event
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 
-__all__ = ["Outbox"]
+__all__ = ["Budget", "Outbox"]
 
 PATIENCE = 64  # as long as fewer messages wait, every one is sent
 MOST_MESSAGES = 50_000
-MOST_BYTES = 256 * 1024 * 1024
+PER_OWNER, IN_ALL = 64 * 1024 * 1024, 192 * 1024 * 1024
+"""Bytes that may wait."""
+
+
+class Budget:
+    """What waits in all outboxes together. Over it, the fullest is closed: first an owner's own, then anybody's."""
+
+    def __init__(self, per_owner: int = PER_OWNER, in_all: int = IN_ALL) -> None:
+        self.per_owner, self.in_all = per_owner, in_all
+        self.sizes: Counter[str] = Counter()
+        self._copies: Counter[tuple[str, int]] = Counter()
+        self._boxes: dict[Outbox, str] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait, of every owner."""
+        return self.sizes.total()
+
+    def join(self, box: "Outbox", owner: str) -> None:
+        """From now on the outbox is counted."""
+        self._boxes[box] = owner
+
+    def leave(self, box: "Outbox") -> None:
+        """The outbox is closed."""
+        self._boxes.pop(box, None)
+
+    def take(self, owner: str, message: str | bytes) -> None:
+        """A message waits once more; makes room where there is too little."""
+        self._copies[owner, id(message)] += 1
+        if self._copies[owner, id(message)] == 1:
+            self.sizes[owner] += len(message)
+        while self.sizes[owner] > self.per_owner and self._close_fullest(owner):
+            pass
+        while self.size > self.in_all and self._close_fullest(None):
+            pass
+
+    def give(self, owner: str, message: str | bytes) -> None:
+        """A message waits once less."""
+        key = owner, id(message)
+        self._copies[key] -= 1
+        if not self._copies[key]:
+            del self._copies[key]
+            self.sizes[owner] -= len(message)
+            if not self.sizes[owner]:
+                del self.sizes[owner]
+
+    def _close_fullest(self, owner: str | None) -> bool:
+        boxes = [box for box, whose in self._boxes.items() if owner in (None, whose) and box.size]
+        if not boxes:
+            return False
+        max(boxes, key=lambda box: box.size).close()
+        return True
 
 
 class Outbox:
@@ -17,13 +72,15 @@ class Outbox:
     A message may come with what is to be called once it is sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget | None = None, owner: str = "") -> None:
         self.is_closed = False
+        self.size = 0
+        self._budget, self._owner = budget or Budget(), owner
         self._waiting: dict[int, tuple[str | bytes, Callable[[], None] | None]] = {}
-        self._size = 0
         self._turns = count()
         self._last: dict[str, int] = {}
         self._filled = Event()
+        self._budget.join(self, owner)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -36,18 +93,21 @@ class Outbox:
         if replaces is not None:
             stale = self._last.get(replaces)
             if stale is not None and len(self._waiting) > PATIENCE and stale in self._waiting:
-                self._size -= len(self._waiting.pop(stale)[0])
+                self._take(stale)
             self._last[replaces] = key
         self._waiting[key] = message, then
-        self._size += len(message)
-        if len(self._waiting) > MOST_MESSAGES or self._size > MOST_BYTES:
+        self.size += len(message)
+        self._budget.take(self._owner, message)
+        if len(self._waiting) > MOST_MESSAGES:
             self.close()
         self._filled.set()
 
     def close(self) -> None:
         """Send nothing more."""
         self.is_closed = True
-        self._waiting.clear()
+        for key in list(self._waiting):
+            self._take(key)
+        self._budget.leave(self)
         self._last.clear()
         self._filled.set()
 
@@ -59,8 +119,13 @@ class Outbox:
                 self._filled.clear()
                 await self._filled.wait()
                 continue
-            message, then = self._waiting.pop(next(iter(self._waiting)))
-            self._size -= len(message)
+            message, then = self._take(next(iter(self._waiting)))
             yield message
             if then is not None:
                 then()
+
+    def _take(self, key: int) -> tuple[str | bytes, Callable[[], None] | None]:
+        message, then = self._waiting.pop(key)
+        self.size -= len(message)
+        self._budget.give(self._owner, message)
+        return message, then

@@ -14,6 +14,7 @@ from sigmagraph.engine.writing import make_folder, write_file
 
 __all__ = ["LOCK", "add_user", "all_settings", "one_setting", "store_all", "store_one", "users"]
 
+MOST_BYTES = 1024 * 1024
 FILE = "comfy.settings.json"
 LOCK: web.AppKey[asyncio.Lock] = web.AppKey("settings_lock", asyncio.Lock)
 
@@ -30,12 +31,13 @@ async def add_user(request: web.Request) -> web.Response:
 
 async def all_settings(request: web.Request) -> web.Response:
     """Everything that was set."""
-    return reply(_load(user_root(request) / FILE))
+    return reply(await asyncio.to_thread(_load, user_root(request) / FILE))
 
 
 async def one_setting(request: web.Request) -> web.Response:
     """One value, null where it was not set."""
-    return reply(_load(user_root(request) / FILE).get(request.match_info["id"]))
+    stored = await asyncio.to_thread(_load, user_root(request) / FILE)
+    return reply(stored.get(request.match_info["id"]))
 
 
 async def store_all(request: web.Request) -> web.Response:
@@ -56,15 +58,22 @@ async def store_one(request: web.Request) -> web.Response:
 async def _merge(request: web.Request, values: dict[str, Any]) -> None:
     root = user_root(request)
     async with request.app[LOCK]:
-        merged = _load(root / FILE) | values
-        make_folder(root)
-        await asyncio.to_thread(write_file, root / FILE, json.dumps(merged, indent=4).encode())
+        await asyncio.to_thread(_store, root, values)
+
+
+def _store(root: Path, values: dict[str, Any]) -> None:
+    """What was set before and now; no indentation, which of nested lists makes many times their size."""
+    data = json.dumps(_load(root / FILE) | values, separators=(",", ":")).encode()
+    if len(data) > MOST_BYTES:
+        raise web.HTTPRequestEntityTooLarge(MOST_BYTES, len(data), text=f"settings have {MOST_BYTES} bytes at most")
+    make_folder(root)
+    write_file(root / FILE, data)
 
 
 def _load(path: Path) -> dict[str, Any]:
     """The stored object; a damaged file counts as empty, the page must still come up."""
     try:
         stored = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return {}
     return stored if isinstance(stored, dict) else {}

@@ -1,34 +1,43 @@
 """The queue, the history, and stopping."""
 
-import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from sigmagraph.engine.errors import IllegalMove, UnknownJob
-from sigmagraph.engine.execution.events import RunFailed
-from sigmagraph.engine.jobs.events import JobEvent
-from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, State
+from sigmagraph.engine.jobs.job import ENDED, JobQuery, State
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.bodies import object_body
+from sigmagraph.engine.server.comfy.listing import failure_of, joined, lines, member, send_json
 from sigmagraph.engine.server.comfy.records import history_entry, queue_item
-from sigmagraph.engine.server.context import JOBS, OWNER, empty, reply
+from sigmagraph.engine.server.context import JOBS, OWNER, compact, empty, reply
 
-__all__ = ["cancel", "change_history", "change_queue", "failure_of", "history", "interrupt", "one_history", "queue"]
+__all__ = ["cancel", "change_history", "change_queue", "history", "interrupt", "one_history", "queue"]
 
 MOST = 10_000
 
 
-async def queue(request: web.Request) -> web.Response:
+async def queue(request: web.Request) -> web.StreamResponse:
     """`GET /queue`: what runs and what waits."""
-    states = frozenset({State.QUEUED, State.RUNNING})
-    query = JobQuery(request[OWNER], states, by="number", newest_first=False, limit=MOST, with_request=True)
-    jobs = (await request.app[JOBS].find(query)).jobs
-    running = [queue_item(job) for job in jobs if job.state is State.RUNNING]
-    pending = [queue_item(job) for job in jobs if job.state is State.QUEUED]
-    return reply({"queue_running": running, "queue_pending": pending})
+    waiting, running = [await _ids(request, state) for state in (State.QUEUED, State.RUNNING)]
+    begun = set(running)
+    waiting = [job_id for job_id in waiting if job_id not in begun]
+    return await send_json(request, _queue(request.app[JOBS], running, waiting))
+
+
+async def _ids(request: web.Request, state: State) -> Sequence[str]:
+    query = JobQuery(request[OWNER], frozenset({state}), by="number", newest_first=False, limit=MOST)
+    return await request.app[JOBS].ids(query)
+
+
+async def _queue(jobs: Jobs, running: Sequence[str], waiting: Sequence[str]) -> AsyncIterator[str]:
+    for head, ids in (('{"queue_running":[', running), ('],"queue_pending":[', waiting)):
+        yield head
+        async for part in joined(lines(jobs, ids, lambda job, _: compact(queue_item(job)))):
+            yield part
+    yield "]}"
 
 
 async def change_queue(request: web.Request) -> web.Response:
@@ -36,7 +45,7 @@ async def change_queue(request: web.Request) -> web.Response:
     body, jobs, owner = await object_body(request), request.app[JOBS], request[OWNER]
     if body.get("clear"):
         await jobs.cancel_all(owner, running=False)
-    for job_id in _ids(body.get("delete")):
+    for job_id in _named(body.get("delete")):
         await cancel(jobs, job_id, owner, State.QUEUED)
     return empty()
 
@@ -59,30 +68,31 @@ async def cancel(jobs: Jobs, job_id: str, owner: str, *states: State) -> None:
             await jobs.cancel(job_id, owner)
 
 
-async def history(request: web.Request) -> web.Response:
+async def history(request: web.Request) -> web.StreamResponse:
     """`GET /history`: ended jobs in the order they ended; the last ones, or from an offset on."""
     limit, offset = _integer(request, "max_items", MOST), _integer(request, "offset", -1)
     is_tail = offset < 0
-    query = JobQuery(
-        request[OWNER],
-        ENDED,
-        by="ended_at",
-        newest_first=is_tail,
-        limit=max(0, min(limit, MOST)),
-        offset=max(0, offset),
-        with_request=True,
-    )
-    jobs = list((await request.app[JOBS].find(query)).jobs) if limit > 0 else []
-    return reply(await _entries(request.app[JOBS], reversed(jobs) if is_tail else jobs))
+    limit = max(0, min(limit, MOST))
+    query = JobQuery(request[OWNER], ENDED, by="ended_at", newest_first=is_tail, limit=limit, offset=max(0, offset))
+    found = list(await request.app[JOBS].ids(query)) if limit > 0 else []
+    return await send_json(request, _history(request.app[JOBS], found[::-1] if is_tail else found))
+
+
+async def _history(jobs: Jobs, ids: Sequence[str]) -> AsyncIterator[str]:
+    yield "{"
+    async for part in joined(lines(jobs, ids, lambda job, failed: member(job.id, history_entry(job, failed)))):
+        yield part
+    yield "}"
 
 
 async def one_history(request: web.Request) -> web.Response:
     """`GET /history/{id}`: one entry; `{}` for a job that is unknown or not over."""
+    jobs = request.app[JOBS]
     try:
-        job = await request.app[JOBS].get(request.match_info["id"], request[OWNER])
+        job = await jobs.get(request.match_info["id"], request[OWNER])
     except UnknownJob:
         return reply({})
-    return reply(await _entries(request.app[JOBS], [job] if job.state.is_end else []))
+    return reply({job.id: history_entry(job, await failure_of(jobs, job))} if job.state.is_end else {})
 
 
 async def change_history(request: web.Request) -> web.Response:
@@ -90,27 +100,13 @@ async def change_history(request: web.Request) -> web.Response:
     body, jobs, owner = await object_body(request), request.app[JOBS], request[OWNER]
     if body.get("clear"):
         await jobs.delete_ended(owner)
-    for job_id in _ids(body.get("delete")):
+    for job_id in _named(body.get("delete")):
         with contextlib.suppress(UnknownJob, IllegalMove):
             await jobs.delete(job_id, owner)
     return empty()
 
 
-async def failure_of(jobs: Jobs, job: Job) -> JobEvent | None:
-    """The stored event of a failed run; it is among the last."""
-    if job.state is not State.FAILED:
-        return None
-    events = await jobs.events(job.id, job.owner, after=max(0, job.events - 3))
-    return next((event for event in reversed(events) if isinstance(event.body, RunFailed)), None)
-
-
-async def _entries(jobs: Jobs, ended: Iterable[Job]) -> dict[str, Any]:
-    listed = list(ended)
-    failures = await asyncio.gather(*(failure_of(jobs, job) for job in listed))
-    return {job.id: history_entry(job, failed) for job, failed in zip(listed, failures, strict=True)}
-
-
-def _ids(value: Any) -> list[str]:
+def _named(value: Any) -> list[str]:
     return [str(each) for each in value] if isinstance(value, list) else []
 
 

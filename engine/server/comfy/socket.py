@@ -29,10 +29,10 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     after = read_marks(request.query.getall("after", []))
     ws = web.WebSocketResponse(heartbeat=30.0, max_msg_size=4 * 1024 * 1024, compress=False, timeout=CLOSE_S)
     await ws.prepare(request)
-    client = Client(request[OWNER], request.query.get("clientId") or secrets.token_hex(16))
+    hub, sockets = request.app[HUB], request.app[SOCKETS]
+    client = Client(request[OWNER], request.query.get("clientId") or secrets.token_hex(16), budget=hub.budget)
     client.takes_bare_previews = request.app[SETTINGS].bare_previews
     client.is_numbered = request.query.get("events") == "1"
-    hub, sockets = request.app[HUB], request.app[SOCKETS]
     sockets.add(ws)
     writer = asyncio.create_task(_write(ws, client))
     try:
@@ -66,7 +66,7 @@ async def _read(ws: web.WebSocketResponse, client: Client, ours: dict[str, Any])
             continue
         try:
             body = json.loads(message.data)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # no JSON, or a number of more digits than Python reads
             continue
         is_first = False
         if isinstance(body, dict) and body.get("type") == "feature_flags":

@@ -4,7 +4,7 @@ import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import singledispatchmethod
+from functools import cached_property, singledispatchmethod
 from typing import Any, Literal
 
 from sigmagraph.engine.execution import events as run
@@ -33,7 +33,7 @@ Audience = Literal["client", "client_or_all", "all"]
 IMAGE_FORMATS = {"image/jpeg": 1, "image/png": 2}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Message:
     """One text message. A newer one with the same `replaces` makes a waiting older one worthless."""
 
@@ -42,7 +42,7 @@ class Message:
     to: Audience = "client"
     replaces: str | None = None
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The frame; `type` comes first because one client reads the first bytes only."""
         return compact({"type": self.kind, "data": self.data})
@@ -52,7 +52,7 @@ class Message:
         return compact({"type": self.kind, "data": self.data, "event": event})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PictureFrame:
     """A preview: with metadata for clients that said they read it, bare for the others."""
 
@@ -64,9 +64,15 @@ class PictureFrame:
 
     def frame(self, *, takes_metadata: bool) -> bytes:
         """The binary message (type 4, or type 1 with the format number)."""
-        if takes_metadata:
-            head = json.dumps({**self.meta, "image_type": self.content_type}).encode()
-            return struct.pack(">II", 4, len(head)) + head + self.data
+        return self._with_metadata if takes_metadata else self._bare
+
+    @cached_property
+    def _with_metadata(self) -> bytes:
+        head = json.dumps({**self.meta, "image_type": self.content_type}).encode()
+        return struct.pack(">II", 4, len(head)) + head + self.data
+
+    @cached_property
+    def _bare(self) -> bytes:
         return struct.pack(">II", 1, IMAGE_FORMATS.get(self.content_type, 1)) + self.data
 
 

@@ -232,7 +232,7 @@ async def test_a_reader_that_never_reads_slows_no_job(serving: Serving, monkeypa
             assert (await api.ended(prompt_id))["status"]["completed"] is True
             waiting = clients["local", "deaf"].outbox
             assert len(waiting) > 0  # it is behind, and nobody waited for it
-            assert waiting._size < 100 * 300_000  # older pictures made room for newer ones
+            assert waiting.size < 100 * 300_000  # older pictures made room for newer ones
 
 
 def done(message: Any) -> bool:

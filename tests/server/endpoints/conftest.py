@@ -72,23 +72,23 @@ def parts_of(
     return parts
 
 
-def service_of(home: Path, slots: int = 4) -> tuple[JobService, Callable[[str], Folders]]:
+def service_of(home: Path, slots: int = 4, **more: Any) -> tuple[JobService, Callable[[str], Folders]]:
     folders = folders_of(Folders(home / "models", home / "input", home / "output", home / "temp"))
     worker = InProcessWorker(Setup(NODES, folders, MemoryCache(1 << 20)), slots=slots)
     store = StoreSettings(f"sqlite:///{home / 'user' / 'jobs.sqlite'}", survives_power_cut=False)
-    return JobService(JobSettings(store=store), workers=[worker], services=folders), folders
+    return JobService(JobSettings(store=store, **more), workers=[worker], services=folders), folders
 
 
 @asynccontextmanager
 async def serving(
     home: Path, change: Callable[[Endpoint], Endpoint] | None = None, **rules: Any
 ) -> AsyncIterator[Served]:
-    """A server in `home`; `change` alters each endpoint, `rules` are fields of `Published`."""
+    """A server in `home`; `change` alters each endpoint, `rules` are fields of `Published`, and `jobs`."""
     make_home(home)
     endpoints = load_endpoints(ENDPOINTS)
     if change is not None:
         endpoints = {slug: change(each) for slug, each in endpoints.items()}
-    jobs, folders = service_of(home)
+    jobs, folders = service_of(home, **rules.pop("jobs", {}))
     await jobs.start()
     parts = parts_of(home, jobs, folders, endpoints, **rules)
     assert parts.published is not None
