@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.subjects import Subject, large, medium, operations
-from sigmagraph.engine.sampling import Counter
+from sigmagraph.engine.sampling import PhiloxNoise
 
 TARGET_BF16_S, TARGET_TURBO_S = 3.2, 0.30
 KINDS = (
@@ -150,8 +150,8 @@ def noise(bench: Bench) -> None:
     """Counter noise: equal on the CPU and the device, bit for bit, and its cost."""
     here = torch.empty(4, 16, 128, 128)
     there = here.to(bench.device)
-    is_equal = torch.equal(Counter(123).initial(here), Counter(123).initial(there).cpu())
-    took = bench.timed(lambda: Counter(123).initial(there), 3)
+    is_equal = torch.equal(PhiloxNoise(123).initial(here), PhiloxNoise(123).initial(there).cpu())
+    took = bench.timed(lambda: PhiloxNoise(123).initial(there), 3)
     bench.say("counter noise of four latents", f"equal to the CPU's {is_equal}; {took * 1e3:.1f} ms", equal=is_equal)
 
 

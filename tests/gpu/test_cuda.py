@@ -16,13 +16,13 @@ from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import (
     SOLVERS,
     Cfg,
-    Comfy,
-    Counter,
+    ComfyNoise,
     NoiseSource,
+    PhiloxNoise,
+    Sampling,
     Unguided,
     find_schedule,
     run_sigmas,
-    sample,
     sd3,
 )
 
@@ -56,7 +56,8 @@ def sampled(made: Model, sampler: str, noise: NoiseSource) -> Tensor:
     latent = torch.zeros(1, 16, 32, 32, device=made.placement.device)
     levels = made.parameterisation.levels
     sigmas = run_sigmas(find_schedule("normal"), levels, STEPS, 1.0, False)
-    return sample(made.guided(*conditionings(), 4.0), latent, sigmas, made.parameterisation, sampler, noise=noise).cpu()
+    denoiser = made.guided(*conditionings(), 4.0)
+    return Sampling(denoiser, latent, sigmas, made.parameterisation, sampler, noise=noise).run().cpu()
 
 
 def test_nan_on_the_card_is_told_with_its_step(cuda: torch.device) -> None:
@@ -68,10 +69,10 @@ def test_nan_on_the_card_is_told_with_its_step(cuda: torch.device) -> None:
     sigmas = run_sigmas(find_schedule("normal"), parameterisation.levels, 8, 1.0, False)
     latent = torch.zeros(1, 16, 32, 32, device=cuda)
     with pytest.raises(BadPrediction, match="step 4, sigma .*NaN or infinity"):
-        sample(Unguided(predict, None), latent, sigmas, parameterisation, "euler", noise=Comfy(1))
+        Sampling(Unguided(predict, None), latent, sigmas, parameterisation, "euler", noise=ComfyNoise(1)).run()
 
 
-@pytest.mark.parametrize("source", [Comfy(5), Counter(5)], ids=["comfy", "counter"])
+@pytest.mark.parametrize("source", [ComfyNoise(5), PhiloxNoise(5)], ids=["comfy", "counter"])
 def test_initial_noise_is_that_of_a_cpu_bit_for_bit(cuda: torch.device, source: NoiseSource) -> None:
     here = torch.empty(3, 16, 64, 64)
     assert torch.equal(source.initial(here), source.initial(here.to(cuda)).cpu())
@@ -79,13 +80,13 @@ def test_initial_noise_is_that_of_a_cpu_bit_for_bit(cuda: torch.device, source: 
 
 @pytest.mark.parametrize("sampler", [name for name in SOLVERS if not name.endswith("_gpu")])
 def test_a_run_on_the_card_is_that_of_a_cpu(cuda: torch.device, sampler: str) -> None:
-    here, there = (sampled(model(device), sampler, Counter(7)) for device in (torch.device("cpu"), cuda))
+    here, there = (sampled(model(device), sampler, PhiloxNoise(7)) for device in (torch.device("cpu"), cuda))
     assert (here - there).norm() <= 2e-3 * here.norm()
 
 
 def test_the_same_run_twice_is_equal_bit_for_bit(cuda: torch.device) -> None:
     made = model(cuda, torch.bfloat16)
-    assert torch.equal(sampled(made, "dpmpp_2m_sde", Comfy(3)), sampled(made, "dpmpp_2m_sde", Comfy(3)))
+    assert torch.equal(sampled(made, "dpmpp_2m_sde", ComfyNoise(3)), sampled(made, "dpmpp_2m_sde", ComfyNoise(3)))
 
 
 def test_a_network_that_cannot_fit_is_refused_before_anything_is_allocated(cuda: torch.device) -> None:
