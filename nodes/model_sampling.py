@@ -6,12 +6,13 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
 from sigmagraph.engine.sampling import Parameterisation, edm, flux, sd3, sdxl
 from sigmagraph.engine.sampling.levels import ContinuousLevels, FlowLevels
-from sigmagraph.engine.sampling.parameterisation import Target, continuous_v, lcm
+from sigmagraph.engine.sampling.parameterisation import continuous_v, lcm
+from sigmagraph.engine.sampling.targets import TargetName
 from sigmagraph.nodes.support.types import Model
 
 __all__ = ["NODES"]
 
-DISCRETE: dict[str, Target] = {
+DISCRETE: dict[str, TargetName] = {
     "eps": "eps",
     "v_prediction": "v",
     "lcm": "lcm",
@@ -56,7 +57,7 @@ def model_sampling_edm(
     if sampling == "cosmos_rflow":
         return model.with_parameterisation(Parameterisation(ContinuousLevels(low, high, "cosmos"), "cosmos"))
     if sampling == "eps" or sampling == "v_prediction":
-        target: Target = "v" if sampling == "v_prediction" else "eps"
+        target: TargetName = "v" if sampling == "v_prediction" else "eps"
         return model.with_parameterisation(Parameterisation(ContinuousLevels(low, high), target))
     sigma_data = PLAYGROUND_SIGMA_DATA if sampling == "edm_playground_v2.5" else 1.0
     return model.with_parameterisation(edm(low, high, sigma_data))

@@ -5,7 +5,6 @@ A `Parameterisation` is a value made of levels and a target; it knows no schedul
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 from torch import Tensor
 
@@ -18,11 +17,9 @@ from sigmagraph.engine.sampling.levels import (
     FluxLevels,
     Levels,
 )
-from sigmagraph.engine.sampling.process import Process, RectifiedFlow, VarianceExploding
+from sigmagraph.engine.sampling.process import Process
+from sigmagraph.engine.sampling.targets import TARGETS, TargetName
 
-Target = Literal["flow", "eps", "v", "edm", "x0", "image_to_image", "cosmos", "lcm"]
-TARGETS: tuple[Target, ...] = ("flow", "eps", "v", "edm", "x0", "image_to_image", "cosmos", "lcm")
-LCM_SIGMA_DATA, LCM_TIMESTEP_SCALE = 0.5, 10.0  # of the boundary condition (Luo 2023, arXiv:2310.04378, appendix)
 AT_MAXIMUM = 1e-5  # a first sigma this close to the trained maximum counts as the maximum
 
 
@@ -31,7 +28,7 @@ class Parameterisation:
     """Levels plus what the network predicts at them; `sigma_data` is the data's standard deviation (EDM, else 1)."""
 
     levels: Levels = field(default_factory=FlowLevels)
-    target: Target = "flow"
+    target: TargetName = "flow"
     sigma_data: float = 1.0
 
     def __post_init__(self) -> None:
@@ -41,7 +38,7 @@ class Parameterisation:
     @property
     def process(self) -> Process:
         """How signal and noise mix in this model's states."""
-        return RectifiedFlow() if self.target == "flow" else VarianceExploding()
+        return TARGETS[self.target].process
 
     def timestep(self, sigma: float) -> float:
         """What the network is told as its time."""
@@ -49,44 +46,27 @@ class Parameterisation:
 
     def network_input(self, x: Tensor, sigma: float) -> Tensor:
         """Scale a state to what the network was trained to see."""
-        if self.target in ("flow", "image_to_image"):
-            return x
-        if self.target == "cosmos":
-            return x * (1.0 / (1.0 + sigma))
-        return x / math.sqrt(sigma**2 + self.sigma_data**2)
+        return TARGETS[self.target].network_input(x, sigma, self)
 
     def denoised(self, x: Tensor, sigma: float, output: Tensor) -> Tensor:
         """Turn the raw `output` for state `x` into an estimate of the clean latent, in the state's precision."""
-        output = output.to(x.dtype)
-        if self.target in ("flow", "eps"):
-            return x - output * sigma
-        if self.target in ("x0", "image_to_image"):
-            return output
-        if self.target == "cosmos":
-            return x * (1.0 / (1.0 + sigma)) - output * (sigma / (1.0 + sigma))
-        if self.target == "lcm":
-            at = self.timestep(sigma) * LCM_TIMESTEP_SCALE
-            power = at**2 + LCM_SIGMA_DATA**2
-            return (x - output * sigma) * (at / math.sqrt(power)) + x * (LCM_SIGMA_DATA**2 / power)
-        variance = sigma**2 + self.sigma_data**2
-        sign = -1.0 if self.target == "v" else 1.0
-        return x * (self.sigma_data**2 / variance) + output * (sign * sigma * self.sigma_data / math.sqrt(variance))
+        return TARGETS[self.target].denoised(x, sigma, output.to(x.dtype), self)
 
     def noised(self, sigma: float, noise: Tensor, latent: Tensor) -> Tensor:
         """The state at level `sigma` of a clean `latent` with this unit `noise`."""
-        if self.target == "flow":
-            return noise * sigma + latent * (1.0 - sigma)
-        return noise * sigma + latent
+        return noise * sigma + latent * self.process.alpha(sigma)
 
     def start(self, sigma: float, noise: Tensor, latent: Tensor) -> Tensor:
-        """The state a run starts from: `noised`, but at the trained maximum the noise gets its full variance."""
-        if self.target in ("flow", "cosmos") or not self.is_maximum(sigma):
+        """The state a run starts from: `noised`, but at the trained maximum the noise may get its full variance."""
+        first_noise = TARGETS[self.target].first_noise
+        if first_noise is None or not self.is_maximum(sigma):
             return self.noised(sigma, noise, latent)
-        return noise * math.sqrt(1.0 + sigma**2) + latent
+        return noise * first_noise(sigma) + latent
 
     def released(self, sigma: float, x: Tensor) -> Tensor:
         """Undo the signal's scale in a state left at level `sigma` (0 after a whole run; at 1 there is no signal)."""
-        return x / (1.0 - sigma) if self.target == "flow" and sigma < 1 else x
+        alpha = self.process.alpha(sigma)
+        return x / alpha if 0 < alpha < 1 else x
 
     def is_maximum(self, sigma: float) -> bool:
         """Whether this level counts as the top of the trained range, or lies above it."""
@@ -103,7 +83,7 @@ def flux(mu: float = 1.15) -> Parameterisation:
     return Parameterisation(FluxLevels(mu), "flow")
 
 
-def sdxl(target: Target = "eps", zero_terminal_snr: bool = False) -> Parameterisation:
+def sdxl(target: TargetName = "eps", zero_terminal_snr: bool = False) -> Parameterisation:
     """SD1 and SDXL: eps or v on the linear-in-sqrt(beta) table."""
     return Parameterisation(DiscreteLevels(zero_terminal_snr=zero_terminal_snr), target)
 

@@ -176,7 +176,6 @@ def context_of(
         parameterisation.process,
         parameterisation.levels,
         x.dtype,
-        solver.revision,
         streams.draw,
         streams.churn,
         streams.brownian,

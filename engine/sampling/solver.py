@@ -67,21 +67,15 @@ class Noise(Enum):
 class Context:
     """What a solver may know about its run. `draw` and `brownian` give unit-variance noise shaped like the state.
 
-    `dtype` is the state's, `revision` the one the sampler was asked for.
+    `dtype` is the state's.
     """
 
     process: Process
     levels: Levels
     dtype: torch.dtype
-    revision: int
     draw: Callable[[], Tensor]
     churn: Callable[[], Tensor]
     brownian: Callable[[float, float], Tensor]
-
-    @property
-    def as_recorded(self) -> bool:
-        """Whether to keep every quirk of the numbers that existing graphs were made with (revision 1)."""
-        return self.revision == 1
 
     def rounded(self, sigma: float) -> float:
         """A level as the state's precision would hold it, for rules that depend on its last bit."""
@@ -89,6 +83,7 @@ class Context:
 
 
 SolverFunction: TypeAlias = Callable[..., Steps]
+Told: TypeAlias = Callable[[Sequence[float], Context], tuple[Sequence[float], Context]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,8 @@ class Solver(Versioned):
     `composes_mask` that a masked run ends by putting the kept region back; `masks_with_next_seed` that the kept
     region's noise is not the initial one; `splits_batch` that its steps depend on the image, so each runs alone;
     `inverts` that it can run up a rising schedule, from image to noise;
-    `fixed` are options this name settles; `older` are its earlier revisions.
+    `told` changes what it is told of its run, levels and context; `fixed` are options this name settles; `older` are
+    its earlier revisions.
     """
 
     kind: ClassVar[str] = "sampler"
@@ -123,6 +119,7 @@ class Solver(Versioned):
     revision: int = 1
     remark: str = ""
     as_ode: Mapping[str, object] = field(default_factory=lambda: {"eta": 0.0})
+    told: Told | None = None
     fixed: Mapping[str, object] = field(default_factory=dict)
     older: tuple["Solver", ...] = ()
 
@@ -154,6 +151,8 @@ class Solver(Versioned):
 
     def start(self, x: Tensor, sigmas: Sequence[float], ctx: Context, options: Mapping[str, object]) -> Steps:
         """The coroutine, at its beginning."""
+        if self.told is not None:
+            sigmas, ctx = self.told(sigmas, ctx)
         return self.function(x, sigmas, ctx, **self.checked(options))
 
 
@@ -178,8 +177,8 @@ def solver(
         newest = Solver(name, function, order, **declared)
         past = []
         for number in range(newest.revision - 1, 0, -1):
-            as_recorded = {"restarts_seed": newest.noise is Noise.SEQUENCE, "composes_mask": False}
-            past.append(replace(newest, revision=number, **(as_recorded | dict((older or {}).get(number, {})))))
+            existing = {"restarts_seed": newest.noise is Noise.SEQUENCE, "composes_mask": False}
+            past.append(replace(newest, revision=number, **(existing | dict((older or {}).get(number, {})))))
         registry.add(name, replace(newest, older=tuple(past)))
         return function
 
@@ -193,10 +192,17 @@ def alias(
     older: Mapping[int, Mapping[str, Any]] | None = None,
     **fields: Any,
 ) -> Solver:
-    """Register `name` as the sampler `of` with some fields (often `fixed`) changed, in every revision."""
+    """Register `name` as the sampler `of` with some fields changed, in every revision.
+
+    What `fixed` settles is added to what is settled already.
+    """
+
+    def renamed(one: Solver, **changed: Any) -> Solver:
+        return replace(one, name=name, **(changed | {"fixed": {**one.fixed, **changed.get("fixed", {})}}))
+
     base = registry[of]
-    past = tuple(replace(one, name=name, **(fields | dict((older or {}).get(one.revision, {})))) for one in base.older)
-    return registry.add(name, replace(base, name=name, older=past, **fields))
+    past = tuple(renamed(one, **(fields | dict((older or {}).get(one.revision, {})))) for one in base.older)
+    return registry.add(name, replace(renamed(base, **fields), older=past))
 
 
 def find_solver(name: str, bare_revision: int | None = None, registry: Registry[Solver] = SOLVERS) -> Solver:

@@ -1,7 +1,9 @@
 """The package as seen from outside: its public names, and what importing it brings in."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import sigmagraph.engine.sampling as package
 
@@ -26,3 +28,8 @@ def test_importing_sampling_brings_in_nothing_of_ours_beyond_it() -> None:
 
 def test_no_more_names_than_one_can_learn() -> None:
     assert len(package.__all__) <= 35
+
+
+def test_no_solver_asks_which_revision_it_is() -> None:
+    for file in (Path(package.__file__).parent / "solvers").rglob("*.py"):
+        assert not re.search(r"ctx\.revision|as_recorded", file.read_text()), file

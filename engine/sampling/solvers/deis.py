@@ -1,47 +1,16 @@
 """DEIS (Zhang & Chen 2022, arXiv:2204.13902): polynomial extrapolation of the slope, integrated against d sigma.
 
-tab: the polynomial is in the time of a VP process; rhoab: in sigma itself, where the integrals are closed forms.
+rhoab: the polynomial is in sigma itself, where the integrals are closed forms; tab: in the time of a VP process.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
-import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Choices, Range
-from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.adams import exact, multistep
-
-EARLIEST, LOWEST, HIGHEST = 1e-3, 0.002, 80.0  # the VP process whose time is used, whatever the model's
-POINTS = 10_000
-
-
-@dataclass(frozen=True)
-class VpTime:
-    """Sigma as a function of the time of a VP process with linear beta, and back (Karras 2022, table 1)."""
-
-    slope: float
-    start: float
-
-    @classmethod
-    def between(cls, ctx: Context) -> "VpTime":
-        """The process that runs from sigma 0.002 to 80; its constants depend on the precision of a logarithm."""
-        low = ctx.rounded(math.log(ctx.rounded(LOWEST**2 + 1)))
-        high = math.log(HIGHEST**2 + 1)
-        slope = 2 * (low / EARLIEST - high) / (EARLIEST - 1)
-        return cls(slope, high - slope / 2)
-
-    def time(self, sigma: float) -> float:
-        """The time of a level."""
-        return (math.sqrt(self.start**2 + 2 * self.slope * math.log(sigma**2 + 1)) - self.start) / self.slope
-
-    def rate(self, times: Tensor) -> Tensor:
-        """The derivative of sigma by time."""
-        kept = torch.exp(-0.5 * times**2 * self.slope - times * self.start)
-        return 0.5 * (times * self.slope + self.start) / (kept * (1 - kept)).sqrt()
+from sigmagraph.engine.sampling.solver import Context, Steps, solver
+from sigmagraph.engine.sampling.solvers.multistep import exact, multistep
+from sigmagraph.engine.sampling.solvers.recorded import deis as recorded
+from sigmagraph.engine.sampling.solvers.recorded.deis import MaxOrder, Mode
 
 
 @solver(
@@ -51,43 +20,12 @@ class VpTime:
     source="Zhang & Chen 2022, arXiv:2204.13902, tAB and rhoAB",
     revision=2,
     remark="revision 1 defaults to tab, a 10,000-point sum over the time of one fixed VP process; revision 2 to rhoab",
+    older={1: {"function": recorded.deis}},
 )
 def deis(
-    x: Tensor,
-    sigmas: Sequence[float],
-    ctx: Context,
-    *,
-    max_order: Annotated[int, Range(1, 4)] = 3,
-    deis_mode: Annotated[str, Choices(("default", "tab", "rhoab"))] = "default",
+    x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: MaxOrder = 3, deis_mode: Mode = "default"
 ) -> Steps:
-    """Multistep rule on the slope; the first step and the step onto 0 are Euler's."""
-    if deis_mode == "rhoab" or (deis_mode == "default" and not ctx.as_recorded):
-        return (yield from multistep(x, sigmas, max_order, exact))
-    process = VpTime.between(ctx)
-    times = [process.time(sigma) for sigma in sigmas]
-    slopes: list[Tensor] = []
-    for place, sigma in enumerate(sigmas[:-1]):
-        denoised: Tensor = yield Evaluate(x, sigma)
-        slopes = [(x - denoised) / sigma, *slopes][:max_order]
-        sigma_next = sigmas[place + 1]
-        if sigma_next == 0 or place == 0:
-            x = denoised + (x - denoised) * (sigma_next / sigma)
-        else:
-            nodes = [times[place - back] for back in range(len(slopes))]
-            for slope, weight in zip(slopes, summed(process, nodes, times[place + 1]), strict=True):
-                x = x + slope * weight
-        yield Step(x, denoised)
-    return x
-
-
-def summed(process: VpTime, nodes: Sequence[float], end: float) -> list[float]:
-    """The weights as sums over 10,000 points of the interval, both ends included."""
-    at = torch.linspace(nodes[0], end, POINTS, dtype=torch.float64)
-    rate = process.rate(at)
-    weights = []
-    for which, node in enumerate(nodes):
-        basis = torch.ones_like(at)
-        for other in (*nodes[:which], *nodes[which + 1 :]):
-            basis = basis * ((at - other) / (node - other))
-        weights.append(float((rate * basis).sum()) * (end - nodes[0]) / POINTS)
-    return weights
+    """Multistep rule on the slope, with exact weights unless `tab` is asked for."""
+    if deis_mode == "tab":
+        return (yield from recorded.tab(x, sigmas, ctx, max_order))
+    return (yield from multistep(x, sigmas, max_order, exact))

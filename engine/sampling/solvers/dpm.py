@@ -7,7 +7,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.euler import Level, Strength, add_noise, ancestral, churned, denoise_and_renoise
+from sigmagraph.engine.sampling.solvers.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
+from sigmagraph.engine.sampling.solvers.churn import Level, churned
+from sigmagraph.engine.sampling.solvers.recorded import ancestral as recorded
+from sigmagraph.engine.sampling.solvers.recorded.told import alpha_1
 
 DROPPED = "revision 1 drops the last sigma above 0, which makes the final jump long; revision 2 keeps every sigma"
 
@@ -20,7 +23,7 @@ DROPPED = "revision 1 drops the last sigma above 0, which makes the final jump l
     source="Lu 2022, arXiv:2206.00927, DPM-Solver-2; Karras 2022",
     revision=2,
     remark=DROPPED,
-    older={1: {"drops_penultimate": True}},
+    older={1: {"drops_penultimate": True, "told": alpha_1}},
 )
 def dpm_2(
     x: Tensor,
@@ -55,7 +58,7 @@ def dpm_2(
     source="k-diffusion (Crowson 2022); flow: RF split",
     revision=2,
     remark=DROPPED,
-    older={1: {"drops_penultimate": True}},
+    older={1: {"drops_penultimate": True, "function": recorded.dpm_2_ancestral}},
 )
 def dpm_2_ancestral(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0
@@ -63,15 +66,15 @@ def dpm_2_ancestral(
     """dpm_2 down to `sigma_down`, then fresh noise back up."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
-        share = ancestral(sigma, sigma_next, eta, ctx)
-        down = share.sigma_down
+        step = ancestral(sigma, sigma_next, eta, ctx)
+        down = step.sigma_down
         if down == 0:
-            x = denoise_and_renoise(denoised, share, sigma_next, s_noise, ctx)
+            x = denoise_and_renoise(denoised, step, sigma_next, s_noise, ctx)
         else:
             middle = math.sqrt(sigma * down)
             state = denoised.lerp(x, middle / sigma)
             halfway: Tensor = yield Evaluate(state, middle)
             x = x.add(state - halfway, alpha=(down - sigma) / middle)
-            x = add_noise(x, share, s_noise, ctx)
+            x = add_noise(x, step, s_noise, ctx)
         yield Step(x, denoised)
     return x

@@ -3,14 +3,20 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.euler import Strength, add_noise, ancestral, denoise_and_renoise
+from sigmagraph.engine.sampling.solvers.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
+from sigmagraph.engine.sampling.solvers.recorded import ancestral as recorded
 
 SOURCE = "Lu 2022, arXiv:2211.01095"
-FURTHEST = 1.0  # a line through two estimates is followed at most this many times their distance (a doubled step)
+# how far a line through two estimates is followed, in their distances: in half a step, a doubled step at most
+FURTHEST = 1.0
+Furthest: TypeAlias = Annotated[float, Range(0.0, math.inf)]
+BOUNDED, UNBOUNDED = {"furthest": FURTHEST}, {"furthest": math.inf}
 
 
 @solver(
@@ -20,14 +26,15 @@ FURTHEST = 1.0  # a line through two estimates is followed at most this many tim
     source=SOURCE + ", Alg. 2",
     revision=2,
     remark="revision 2 bounds the extrapolation where a step is more than twice the one before",
+    fixed=BOUNDED,
+    older={1: {"fixed": UNBOUNDED}},
 )
-def dpmpp_2m(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
+def dpmpp_2m(x: Tensor, sigmas: Sequence[float], ctx: Context, *, furthest: Furthest = FURTHEST) -> Steps:
     """DPM-Solver++(2M): exponential two-step method on denoised.
 
     Through the last two estimates runs a line in lam = -log(sigma); it is read at the middle of the step.
     The first step and the step onto sigma 0 are first order.
     """
-    furthest = math.inf if ctx.as_recorded else FURTHEST
     last: tuple[float, Tensor] | None = None
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
@@ -49,6 +56,7 @@ def dpmpp_2m(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
     noise=Noise.SEQUENCE,
     source=SOURCE + ", 2S with ancestral noise",
     revision=2,
+    older={1: {"function": recorded.dpmpp_2s_ancestral}},
 )
 def dpmpp_2s_ancestral(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0
@@ -56,16 +64,16 @@ def dpmpp_2s_ancestral(
     """DPM-Solver++(2S) down to `sigma_down`, the middle taken in log-SNR; then fresh noise."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
-        share = ancestral(sigma, sigma_next, eta, ctx)
-        down = share.sigma_down
+        step = ancestral(sigma, sigma_next, eta, ctx)
+        down = step.sigma_down
         if down == 0:
-            x = denoise_and_renoise(denoised, share, sigma_next, s_noise, ctx)
+            x = denoise_and_renoise(denoised, step, sigma_next, s_noise, ctx)
         else:
             middle = _middle(sigma, down, ctx)
             state = denoised.lerp(x, middle / sigma)
             halfway: Tensor = yield Evaluate(state, middle)
             x = halfway.lerp(x, down / sigma)
-            x = add_noise(x, share, s_noise, ctx)
+            x = add_noise(x, step, s_noise, ctx)
         yield Step(x, denoised)
     return x
 
@@ -73,9 +81,9 @@ def dpmpp_2s_ancestral(
 def _middle(sigma: float, down: float, ctx: Context) -> float:
     """The level half way in log-SNR; from no signal at all (log-SNR minus infinity) there is no half way.
 
-    There revision 2 takes the one-point Gauss-Laguerre node of the integral over all of the log-SNR below `down`.
+    There it is the one-point Gauss-Laguerre node of the integral over all of the log-SNR below `down`.
     """
     start, end = ctx.process.log_snr(sigma), ctx.process.log_snr(down)
     if math.isinf(start):
-        return 0.9999 if ctx.as_recorded else ctx.process.sigma(end - 1.0)
+        return ctx.process.sigma(end - 1.0)
     return ctx.process.sigma((start + end) / 2)

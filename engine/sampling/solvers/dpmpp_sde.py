@@ -12,26 +12,36 @@ from typing import Annotated
 from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Choices, Range
-from sigmagraph.engine.sampling.process import split
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
-from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST, SOURCE
-from sigmagraph.engine.sampling.solvers.euler import Strength
+from sigmagraph.engine.sampling.solvers.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.dpmpp import BOUNDED, FURTHEST, SOURCE, UNBOUNDED, Furthest
 from sigmagraph.engine.sampling.solvers.log_snr import (
+    at_fraction,
+    brownian_step,
     exp_decay,
     fresh,
     from_no_signal,
     phi_2,
     phi_3,
-    rounded_middle,
-    started,
 )
+from sigmagraph.engine.sampling.solvers.recorded import dpmpp_sde as recorded
+from sigmagraph.engine.sampling.solvers.recorded.told import late_start
 
 LIMIT = "revision 1 starts at percent 1e-4 where no signal is left; revision 2 takes the limit"
 BOUND = "; revision 2 bounds the extrapolation where a step is more than twice the one before"
 HALVED = "; revision 1 gives the curvature half its weight (order 2)"
 
 
-@solver("dpmpp_sde", order=2, evaluations=2, noise=Noise.BROWNIAN, source=SOURCE, revision=2, remark=LIMIT)
+@solver(
+    "dpmpp_sde",
+    order=2,
+    evaluations=2,
+    noise=Noise.BROWNIAN,
+    source=SOURCE,
+    revision=2,
+    remark=LIMIT,
+    older={1: {"function": recorded.dpmpp_sde, "told": late_start}},
+)
 def dpmpp_sde(
     x: Tensor,
     sigmas: Sequence[float],
@@ -42,33 +52,32 @@ def dpmpp_sde(
     r: Annotated[float, Range(1e-3, 100.0)] = 0.5,
 ) -> Steps:
     """Two ancestral steps from the same start: to the middle `r`, then all the way with the estimates blended."""
-    for sigma, sigma_next in pairwise(started(sigmas, ctx)):
+    for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
-        blend = 1 / (2 * r)
         if sigma_next == 0:
             x = denoised
         else:
-            middle = rounded_middle(sigma, sigma_next, r, ctx)
-            if math.isinf(ctx.process.log_snr(sigma)):
+            if math.isfinite(ctx.process.log_snr(sigma)):
+                middle, blend = at_fraction(sigma, sigma_next, r, ctx), 1 / (2 * r)
+            else:
                 middle, blend = from_no_signal(sigma_next, 1 + eta, ctx), 1.0
-            state = _to(x, sigma, middle, denoised, eta, s_noise, ctx)
+            state = brownian_step(x, sigma, middle, denoised, eta, s_noise, ctx)
             halfway: Tensor = yield Evaluate(state, middle)
-            x = _to(x, sigma, sigma_next, denoised + (halfway - denoised) * blend, eta, s_noise, ctx)
+            x = brownian_step(x, sigma, sigma_next, denoised + (halfway - denoised) * blend, eta, s_noise, ctx)
         yield Step(x, denoised)
     return x
 
 
-def _to(x: Tensor, sigma: float, target: float, denoised: Tensor, eta: float, s_noise: float, ctx: Context) -> Tensor:
-    """One first-order ancestral step in sigma / alpha, from `sigma` to `target`."""
-    alpha, alpha_target = ctx.process.alpha(sigma), ctx.process.alpha(target)
-    relative = sigma / alpha if alpha > 0 else math.inf
-    down, up = split(relative, target / alpha_target, eta)
-    kept = alpha_target * down / sigma  # alpha_target / alpha * down / relative, without its poles
-    x = x * kept + denoised * (alpha_target - kept * alpha)
-    return x + ctx.brownian(sigma, target) * (alpha_target * up * s_noise) if eta * s_noise > 0 else x
-
-
-@solver("dpmpp_2m_sde", order=2, noise=Noise.BROWNIAN, source=SOURCE + ", SDE 2M", revision=2, remark=LIMIT + BOUND)
+@solver(
+    "dpmpp_2m_sde",
+    order=2,
+    noise=Noise.BROWNIAN,
+    source=SOURCE + ", SDE 2M",
+    revision=2,
+    remark=LIMIT + BOUND,
+    fixed=BOUNDED,
+    older={1: {"fixed": UNBOUNDED, "told": late_start}},
+)
 def dpmpp_2m_sde(
     x: Tensor,
     sigmas: Sequence[float],
@@ -77,10 +86,11 @@ def dpmpp_2m_sde(
     eta: Strength = 1.0,
     s_noise: Strength = 1.0,
     solver_type: Annotated[str, Choices(("midpoint", "heun"))] = "midpoint",
+    furthest: Furthest = FURTHEST,
 ) -> Steps:
     """SDE-DPM-Solver++(2M): a line through the last two estimates, in half log-SNR."""
     last: tuple[float, Tensor] | None = None
-    for sigma, sigma_next in pairwise(started(sigmas, ctx)):
+    for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         if sigma_next == 0:
             x = denoised
@@ -89,18 +99,13 @@ def dpmpp_2m_sde(
             alpha, decay = ctx.process.alpha(sigma_next), (1 + eta) * h
             x = x * (sigma_next / sigma * exp_decay(eta, h)) - denoised * (alpha * math.expm1(-decay))
             if last is not None:
-                stretch = _stretch(h, last[0], ctx)
+                stretch = min(h / last[0], 2 * furthest)
                 weight = -0.5 * math.expm1(-decay) if solver_type == "midpoint" else phi_2(decay)
                 x = x + (denoised - last[1]) * (alpha * weight * stretch)
             x = fresh(x, sigma, sigma_next, eta, s_noise, h, ctx)
             last = h, denoised
         yield Step(x, denoised)
     return x
-
-
-def _stretch(h: float, h_last: float, ctx: Context) -> float:
-    """The new step over the last one: how far a line through two estimates is followed, bounded in revision 2."""
-    return h / h_last if ctx.as_recorded else min(h / h_last, 2 * FURTHEST)
 
 
 @solver(
@@ -110,14 +115,22 @@ def _stretch(h: float, h_last: float, ctx: Context) -> float:
     source="k-diffusion (Crowson 2023)",
     revision=2,
     remark=LIMIT + BOUND + HALVED,
-    older={1: {"order": 2}},
+    fixed={**BOUNDED, "curvature": 2.0},
+    older={1: {"fixed": {**UNBOUNDED, "curvature": 1.0}, "told": late_start, "order": 2}},
 )
 def dpmpp_3m_sde(
-    x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0
+    x: Tensor,
+    sigmas: Sequence[float],
+    ctx: Context,
+    *,
+    eta: Strength = 1.0,
+    s_noise: Strength = 1.0,
+    furthest: Furthest = FURTHEST,
+    curvature: Annotated[float, Range(1.0, 2.0)] = 2.0,
 ) -> Steps:
     """SDE-DPM-Solver++(3M): a parabola through the last three estimates, in half log-SNR."""
     past: list[tuple[float, Tensor]] = []
-    for sigma, sigma_next in pairwise(started(sigmas, ctx)):
+    for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         if sigma_next == 0:
             x = denoised
@@ -125,18 +138,18 @@ def dpmpp_3m_sde(
             h = ctx.process.log_snr(sigma_next) - ctx.process.log_snr(sigma)
             alpha, decay = ctx.process.alpha(sigma_next), (1 + eta) * h
             x = x * (sigma_next / sigma * exp_decay(eta, h)) - denoised * (alpha * math.expm1(-decay))
-            if past and (ctx.as_recorded or h <= 2 * FURTHEST * past[0][0] * (1 + 1e-9)):
-                x = x + _bend(denoised, past, h, decay, ctx) * alpha
+            if past and h <= 2 * furthest * past[0][0] * (1 + 1e-9):
+                x = x + bend(denoised, past, h, decay, curvature) * alpha
             x = fresh(x, sigma, sigma_next, eta, s_noise, h, ctx)
             past = [(h, denoised), *past[:1]]
         yield Step(x, denoised)
     return x
 
 
-def _bend(denoised: Tensor, past: list[tuple[float, Tensor]], h: float, decay: float, ctx: Context) -> Tensor:
+def bend(denoised: Tensor, past: list[tuple[float, Tensor]], h: float, decay: float, curvature: float) -> Tensor:
     """What slope and curvature of the estimates, per step `h`, add to the integral.
 
-    Revision 1 weights the curvature by phi_3 where the integral of its square is 2 phi_3, which costs an order.
+    The integral of the curvature's square is 2 phi_3; revision 1 counts it once, which costs an order.
     """
     (h1, first), *rest = past
     slope = (denoised - first) * (h / h1)
@@ -145,7 +158,7 @@ def _bend(denoised: Tensor, past: list[tuple[float, Tensor]], h: float, decay: f
     h2, second = rest[0]
     r0, r1 = h1 / h, h2 / h
     difference = slope - (first - second) / r1
-    weight = phi_3(decay) * (1 if ctx.as_recorded else 2)
+    weight = phi_3(decay) * curvature
     return (slope + difference * (r0 / (r0 + r1))) * phi_2(decay) - difference * (weight / (r0 + r1))
 
 

@@ -11,7 +11,7 @@ from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.gauss import gauss_legendre
 from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
-from sigmagraph.engine.sampling.solvers.seeds import StageNoise, from_no_signal_in_stages
+from sigmagraph.engine.sampling.solvers.stages import StageNoise, from_no_signal_in_stages
 
 
 @solver(

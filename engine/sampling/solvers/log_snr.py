@@ -1,30 +1,17 @@
-"""What the solvers in half log-SNR share: their first level, decay factors, phi functions and fresh noise."""
+"""What the solvers in half log-SNR share: levels within a step, decay factors, phi functions and fresh noise."""
 
 import math
-from collections.abc import Sequence
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.process import split
 from sigmagraph.engine.sampling.solver import Context
 
-START = 1e-4  # the percent at which revision 1 starts a run that begins with no signal at all
 
-
-def started(sigmas: Sequence[float], ctx: Context) -> Sequence[float]:
-    """The levels, in revision 1 with the first one moved down where its log-SNR is minus infinity."""
-    if ctx.as_recorded and len(sigmas) > 1 and math.isinf(ctx.process.log_snr(sigmas[0])):
-        return [ctx.rounded(ctx.levels.percent_to_sigma(START)), *sigmas[1:]]
-    return sigmas
-
-
-def rounded_middle(sigma: float, sigma_next: float, r: float, ctx: Context) -> float:
-    """The level at the fraction `r` of the step in log-SNR; revision 1 rounds on the way: its noise depends on it."""
-    keep = ctx.rounded if ctx.as_recorded else float
-    start = keep(ctx.process.log_snr(sigma))
-    if math.isinf(start):
-        return sigma
-    h = keep(keep(ctx.process.log_snr(sigma_next)) - start)
-    return keep(ctx.process.sigma(keep(start + keep(r * h))))
+def at_fraction(sigma: float, sigma_next: float, r: float, ctx: Context) -> float:
+    """The level at the fraction `r` of the step in log-SNR."""
+    start = ctx.process.log_snr(sigma)
+    return ctx.process.sigma(start + r * (ctx.process.log_snr(sigma_next) - start))
 
 
 def from_no_signal(sigma_next: float, rate: float, ctx: Context) -> float:
@@ -46,6 +33,18 @@ def fresh(x: Tensor, sigma: float, sigma_next: float, eta: float, s_noise: float
     if eta * s_noise == 0:
         return x
     return x + ctx.brownian(sigma, sigma_next) * (sigma_next * math.sqrt(-math.expm1(-2 * eta * h)) * s_noise)
+
+
+def brownian_step(
+    x: Tensor, sigma: float, target: float, denoised: Tensor, eta: float, s_noise: float, ctx: Context
+) -> Tensor:
+    """One first-order ancestral step in sigma / alpha, from `sigma` to `target`, its noise from the Brownian path."""
+    alpha, alpha_target = ctx.process.alpha(sigma), ctx.process.alpha(target)
+    relative = sigma / alpha if alpha > 0 else math.inf
+    down, up = split(relative, target / alpha_target, eta)
+    kept = alpha_target * down / sigma  # alpha_target / alpha * down / relative, without its poles
+    x = x * kept + denoised * (alpha_target - kept * alpha)
+    return x + ctx.brownian(sigma, target) * (alpha_target * up * s_noise) if eta * s_noise > 0 else x
 
 
 def phi_2(decay: float) -> float:

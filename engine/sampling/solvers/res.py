@@ -1,96 +1,128 @@
-"""RES, refined exponential solvers (Zhang 2023, arXiv:2308.02157): the multistep rule and its variants."""
+"""RES, refined exponential solvers (Zhang 2023, arXiv:2308.02157): the multistep rule and its variants.
+
+Over a step h in lam = -ln(sigma), x' = e^-h x + integral of e^(u - h) D(u) du. D is the line through the last two
+estimates, which lie c = (lam_last - lam) / h apart: weights b2 = (1 - phi_1) / (h c) and b1 = phi_1 - b2, times h.
+"""
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.process import split
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
+from sigmagraph.engine.sampling.solvers.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
 from sigmagraph.engine.sampling.solvers.cfg_pp import moved
-from sigmagraph.engine.sampling.solvers.euler import Strength, add_noise, ancestral, denoise_and_renoise
+from sigmagraph.engine.sampling.solvers.recorded import res as recorded
 
 SOURCE = "Zhang 2023, arXiv:2308.02157"
 QUIRKS = "revision 1 adds noise as if alpha = 1; revision 2 follows the process and bounds the extrapolation"
 
 
-def res_rule(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noise: float, is_cfg_pp: bool) -> Steps:
-    """Second-order exponential multistep on denoised, down to `sigma_down`; then noise back up where eta > 0."""
-    last: tuple[float, float, Tensor] | None = None  # level, sigma_down of the step after it, estimate
+class Last(NamedTuple):
+    """The step before: from where, down to where, and the estimate it had."""
+
+    sigma: float
+    down: float
+    estimate: Tensor
+
+
+def weights(last: Last, sigma: float, down: float) -> tuple[float, float, float]:
+    """The step h, and the weights b1 and b2 of the new and the last estimate."""
+    h = math.log(sigma / down)
+    # to where the last step went down to, not to where noise brought it back: what noise does to estimates is no slope
+    reach = math.log(last.down / last.sigma) / h if last.down > 0 else -math.inf
+    phi_1 = -math.expm1(-h) / h
+    b2 = (1 - phi_1) / h / reach if reach != 0 else 0.0
+    b2 = max(b2, -(1 - phi_1) / h * 2)  # at most as if steps had doubled
+    return h, phi_1 - b2 if reach != 0 else 0.0, b2
+
+
+def res_rule(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noise: float) -> Steps:
+    """Down to `sigma_down`, then noise back up where eta > 0."""
+    last: Last | None = None
     for sigma, sigma_next in pairwise(sigmas):
-        if is_cfg_pp:
-            denoised, uncond = yield Evaluate(x, sigma, needs_uncond=True)
-        else:
-            denoised = uncond = yield Evaluate(x, sigma)
-        share = ancestral(sigma, sigma_next, eta, ctx)
-        down, up = split(sigma, sigma_next, eta) if ctx.as_recorded else (share.sigma_down, share.sigma_up)
+        denoised: Tensor = yield Evaluate(x, sigma)
+        step = ancestral(sigma, sigma_next, eta, ctx)
+        down = step.sigma_down
         if down == 0:
-            x = denoised if ctx.as_recorded else denoise_and_renoise(denoised, share, sigma_next, s_noise, ctx)
+            x = denoise_and_renoise(denoised, step, sigma_next, s_noise, ctx)
         else:
-            ratio = down / sigma
-            moved_on = denoised + (x - uncond) * ratio
-            if is_cfg_pp and not ctx.as_recorded:
-                moved_on = moved(x, sigma, down, denoised, uncond, ctx)
-            if last is not None:
-                moved_on = _corrected(moved_on, x, sigma, down, denoised, uncond, last, is_cfg_pp, ctx)
-            x = moved_on
-            if sigma_next > 0 and eta > 0:
-                if ctx.as_recorded:
-                    x = x + ctx.draw() * (up * s_noise) if up * s_noise > 0 else x
-                else:
-                    x = add_noise(x, share, s_noise, ctx)
-        last = sigma, down, uncond
+            if last is None:
+                x = denoised + (x - denoised) * (down / sigma)
+            else:
+                h, b1, b2 = weights(last, sigma, down)
+                x = x * math.exp(-h) + (denoised * b1 + last.estimate * b2) * h
+            x = add_noise(x, step, s_noise, ctx) if sigma_next > 0 and eta > 0 else x
+        last = Last(sigma, down, denoised)
         yield Step(x, denoised)
     return x
 
 
-def _corrected(
-    first_order: Tensor,
-    x: Tensor,
-    sigma: float,
-    down: float,
-    denoised: Tensor,
-    uncond: Tensor,
-    last: tuple[float, float, Tensor],
-    is_cfg_pp: bool,
-    ctx: Context,
-) -> Tensor:
-    """Replace the constant estimate by a line through it and the last one: h (b1 D + b2 D_last), with phi functions."""
-    sigma_last, down_last, before = last
-    h = math.log(sigma / down)
-    # to where the last step went down to, not to where noise brought it back: what noise does to estimates is no slope
-    reach = math.log(down_last / sigma_last) / h if down_last > 0 else -math.inf
-    phi_1 = -math.expm1(-h) / h
-    b2 = (1 - phi_1) / h / reach if reach != 0 else 0.0
-    if not ctx.as_recorded:
-        b2 = max(b2, -(1 - phi_1) / h * 2)
-    b1 = phi_1 - b2 if reach != 0 else 0.0
-    if not is_cfg_pp:
-        return x * math.exp(-h) + (denoised * b1 + before * b2) * h
-    if ctx.as_recorded:
-        return (x + denoised - uncond) * math.exp(-h) + (uncond * b1 + before * b2) * h
-    return first_order + (before - uncond) * (h * b2)
+def res_rule_cfg_pp(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noise: float) -> Steps:
+    """The CFG++ step, with what the line through the last two unconditional estimates adds."""
+    last: Last | None = None
+    for sigma, sigma_next in pairwise(sigmas):
+        guided, uncond = yield Evaluate(x, sigma, needs_uncond=True)
+        step = ancestral(sigma, sigma_next, eta, ctx)
+        down = step.sigma_down
+        if down == 0:
+            x = denoise_and_renoise(guided, step, sigma_next, s_noise, ctx)
+        else:
+            x = moved(x, sigma, down, guided, uncond, ctx)
+            if last is not None:
+                h, _, b2 = weights(last, sigma, down)
+                x = x + (last.estimate - uncond) * (h * b2)
+            x = add_noise(x, step, s_noise, ctx) if sigma_next > 0 and eta > 0 else x
+        last = Last(sigma, down, uncond)
+        yield Step(x, guided)
+    return x
 
 
-@solver("res_multistep", order=2, noise=Noise.NONE, inverts=True, source=SOURCE, revision=2, remark=QUIRKS)
+@solver(
+    "res_multistep",
+    order=2,
+    noise=Noise.NONE,
+    inverts=True,
+    source=SOURCE,
+    revision=2,
+    remark=QUIRKS,
+    older={1: {"function": recorded.res_multistep}},
+)
 def res_multistep(x: Tensor, sigmas: Sequence[float], ctx: Context, *, s_noise: Strength = 1.0) -> Steps:
     """RES multistep on the probability-flow ODE; `s_noise` is accepted and has nothing to scale."""
-    return (yield from res_rule(x, sigmas, ctx, 0.0, s_noise, False))
+    return (yield from res_rule(x, sigmas, ctx, 0.0, s_noise))
 
 
-@solver("res_multistep_cfg_pp", order=2, needs_uncond=True, source=SOURCE + " with CFG++", revision=2, remark=QUIRKS)
+@solver(
+    "res_multistep_cfg_pp",
+    order=2,
+    needs_uncond=True,
+    source=SOURCE + " with CFG++",
+    revision=2,
+    remark=QUIRKS,
+    older={1: {"function": recorded.res_multistep_cfg_pp}},
+)
 def res_multistep_cfg_pp(x: Tensor, sigmas: Sequence[float], ctx: Context, *, s_noise: Strength = 1.0) -> Steps:
     """RES multistep along the unconditional direction."""
-    return (yield from res_rule(x, sigmas, ctx, 0.0, s_noise, True))
+    return (yield from res_rule_cfg_pp(x, sigmas, ctx, 0.0, s_noise))
 
 
-@solver("res_multistep_ancestral", order=2, noise=Noise.SEQUENCE, source=SOURCE, revision=2, remark=QUIRKS)
+@solver(
+    "res_multistep_ancestral",
+    order=2,
+    noise=Noise.SEQUENCE,
+    source=SOURCE,
+    revision=2,
+    remark=QUIRKS,
+    older={1: {"function": recorded.res_multistep_ancestral}},
+)
 def res_multistep_ancestral(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0
 ) -> Steps:
     """RES multistep down to `sigma_down`, then fresh noise."""
-    return (yield from res_rule(x, sigmas, ctx, eta, s_noise, False))
+    return (yield from res_rule(x, sigmas, ctx, eta, s_noise))
 
 
 @solver(
@@ -101,9 +133,10 @@ def res_multistep_ancestral(
     source=SOURCE + " with CFG++",
     revision=2,
     remark=QUIRKS,
+    older={1: {"function": recorded.res_multistep_ancestral_cfg_pp}},
 )
 def res_multistep_ancestral_cfg_pp(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0
 ) -> Steps:
     """The ancestral rule along the unconditional direction."""
-    return (yield from res_rule(x, sigmas, ctx, eta, s_noise, True))
+    return (yield from res_rule_cfg_pp(x, sigmas, ctx, eta, s_noise))

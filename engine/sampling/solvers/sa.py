@@ -12,9 +12,10 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
-from sigmagraph.engine.sampling.solvers.euler import Strength
+from sigmagraph.engine.sampling.solvers.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
-from sigmagraph.engine.sampling.solvers.log_snr import exp_decay, started
+from sigmagraph.engine.sampling.solvers.log_snr import exp_decay
+from sigmagraph.engine.sampling.solvers.recorded.told import late_start
 
 Fraction = Annotated[float, Range(0.0, 1.0)]
 
@@ -64,7 +65,8 @@ def _simple_predictor(lams: Sequence[float], start: float, end: float, rate: flo
     revision=2,
     remark="revision 1 returns the state one step early when the schedule does not end in 0 and starts at percent 1e-4 "
     "where no signal is left",
-    older={1: {"order": 1}},
+    fixed={"ends_early": False},
+    older={1: {"fixed": {"ends_early": True}, "told": late_start, "order": 1}},
 )
 def sa_solver(
     x: Tensor,
@@ -81,9 +83,9 @@ def sa_solver(
     sde_end_sigma: Annotated[float | None, Range(0.0, math.inf)] = None,
     use_pece: bool = False,
     simple_order_2: bool = False,
+    ends_early: bool = False,
 ) -> Steps:
     """Adams-Bashforth predictor and Adams-Moulton corrector of the reverse SDE; one evaluation a step, PECE two."""
-    sigmas = started(sigmas, ctx)
     process, steps = ctx.process, len(sigmas) - 1
     lams = [process.log_snr(sigma) for sigma in sigmas]
     high = ctx.levels.percent_to_sigma(sde_start_percent) if sde_start_sigma is None else sde_start_sigma
@@ -115,7 +117,7 @@ def sa_solver(
                 noise = ctx.draw() * (sigma_next * math.sqrt(-math.expm1(-2 * tau**2 * h)) * s_noise)
                 predicted = predicted + noise
         yield Step(predicted, denoised)
-    return x if ctx.as_recorded else predicted
+    return x if ends_early else predicted
 
 
 def orders(

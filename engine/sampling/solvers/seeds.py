@@ -12,37 +12,28 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Choices, Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.solvers.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.dpmpp_sde import LIMIT
-from sigmagraph.engine.sampling.solvers.euler import Strength
-from sigmagraph.engine.sampling.solvers.log_snr import exp_decay, from_no_signal, rounded_middle, started
+from sigmagraph.engine.sampling.solvers.log_snr import at_fraction, exp_decay, from_no_signal
+from sigmagraph.engine.sampling.solvers.recorded import seeds as recorded
+from sigmagraph.engine.sampling.solvers.recorded.told import late_start
+from sigmagraph.engine.sampling.solvers.stages import StageNoise, big_phi_2, first_order, from_no_signal_in_stages
 
 SOURCE = "Gonzalez 2023, arXiv:2305.14267"
 Inside = Annotated[float, Range(1e-3, 1.0)]
+Phi = Annotated[str, Choices(("phi_1", "phi_2"))]
 
 
-class StageNoise:
-    """The noise of one step's stages, in units of the level reached; nothing where eta or s_noise is 0."""
-
-    def __init__(self, eta: float, s_noise: float, ctx: Context) -> None:
-        self._eta, self._s_noise, self._ctx = eta, s_noise, ctx
-        self._sum: Tensor | None = None
-
-    def added(self, x: Tensor, sigma: float, dlam: float) -> Tensor:
-        """`x` with the noise gathered after a further stretch `dlam` of log-SNR, ending at `sigma`."""
-        if self._eta * self._s_noise == 0:
-            return x
-        dlam = max(dlam, 0.0)  # a stage at the very end of its step may be a rounding error beyond it
-        new = self._ctx.draw() * math.sqrt(-math.expm1(-2 * self._eta * dlam))
-        self._sum = new if self._sum is None else self._sum * exp_decay(self._eta, dlam) + new
-        return x + self._sum * (sigma * self._s_noise)
-
-
-def big_phi_2(z: float) -> float:
-    """(e^z - 1 - z) / z."""
-    return (math.expm1(z) - z) / z if abs(z) > 1e-5 else z / 2 + z**2 / 6
-
-
-@solver("seeds_2", order=2, evaluations=2, noise=Noise.SEQUENCE, source=SOURCE + ", SEEDS-2", revision=2, remark=LIMIT)
+@solver(
+    "seeds_2",
+    order=2,
+    evaluations=2,
+    noise=Noise.SEQUENCE,
+    source=SOURCE + ", SEEDS-2",
+    revision=2,
+    remark=LIMIT,
+    older={1: {"function": recorded.seeds_2, "told": late_start}},
+)
 def seeds_2(
     x: Tensor,
     sigmas: Sequence[float],
@@ -51,44 +42,45 @@ def seeds_2(
     eta: Strength = 1.0,
     s_noise: Strength = 1.0,
     r: Inside = 0.5,
-    solver_type: Annotated[str, Choices(("phi_1", "phi_2"))] = "phi_1",
+    solver_type: Phi = "phi_1",
 ) -> Steps:
     """Two stages: at the fraction `r` of the step and at its end."""
     process = ctx.process
-    for sigma, sigma_next in pairwise(started(sigmas, ctx)):
+    for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         if sigma_next == 0:
             x = denoised
         else:
             start, end = process.log_snr(sigma), process.log_snr(sigma_next)
-            unlimited = math.isinf(start)
-            middle = (
-                from_no_signal(sigma_next, 1 + eta, ctx) if unlimited else rounded_middle(sigma, sigma_next, r, ctx)
-            )
-            inner = process.log_snr(middle)
-            noise = StageNoise(eta, s_noise, ctx)
+            has_signal = math.isfinite(start)
+            middle = at_fraction(sigma, sigma_next, r, ctx) if has_signal else from_no_signal(sigma_next, 1 + eta, ctx)
+            inner, noise = process.log_snr(middle), StageNoise(eta, s_noise, ctx)
             state = noise.added(first_order(x, sigma, middle, denoised, eta, ctx), middle, inner - start)
             second: Tensor = yield Evaluate(state, middle)
             z = -(1 + eta) * (end - start)
-            weight = math.expm1(z) / (2 * r) if solver_type == "phi_1" else big_phi_2(z) / r if not unlimited else 0.0
-            weight = math.expm1(z) if unlimited else weight
-            x = x * (sigma_next / sigma * exp_decay(eta, end - start)) - (
-                denoised * (math.expm1(z) - weight) + second * weight
-            ) * process.alpha(sigma_next)
+            weight = second_weight(z, r, solver_type) if has_signal else math.expm1(z)
+            pull = denoised * (math.expm1(z) - weight) + second * weight
+            x = x * (sigma_next / sigma * exp_decay(eta, end - start)) - pull * process.alpha(sigma_next)
             x = noise.added(x, sigma_next, end - inner)
         yield Step(x, denoised)
     return x
 
 
-def first_order(x: Tensor, sigma: float, target: float, denoised: Tensor, eta: float, ctx: Context) -> Tensor:
-    """The exponential Euler step to `target`, without its noise."""
-    h = ctx.process.log_snr(target) - ctx.process.log_snr(sigma)
-    return x * (target / sigma * exp_decay(eta, h)) - denoised * (
-        ctx.process.alpha(target) * math.expm1(-(1 + eta) * h)
-    )
+def second_weight(z: float, r: float, solver_type: str) -> float:
+    """What the second stage's estimate counts: a half of the integral at r = 1/2, or the exact one of a line."""
+    return math.expm1(z) / (2 * r) if solver_type == "phi_1" else big_phi_2(z) / r
 
 
-@solver("seeds_3", order=3, evaluations=3, noise=Noise.SEQUENCE, source=SOURCE + ", SEEDS-3", revision=2, remark=LIMIT)
+@solver(
+    "seeds_3",
+    order=3,
+    evaluations=3,
+    noise=Noise.SEQUENCE,
+    source=SOURCE + ", SEEDS-3",
+    revision=2,
+    remark=LIMIT,
+    older={1: {"told": late_start}},
+)
 def seeds_3(
     x: Tensor,
     sigmas: Sequence[float],
@@ -101,21 +93,19 @@ def seeds_3(
 ) -> Steps:
     """Three stages: at the fractions `r1` and `r2` and at the end."""
     process = ctx.process
-    for sigma, sigma_next in pairwise(started(sigmas, ctx)):
+    for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         start, end = process.log_snr(sigma), process.log_snr(sigma_next)
+        noise = StageNoise(eta, s_noise, ctx)
         if sigma_next == 0:
             x = denoised
         elif math.isinf(start):
-            x = yield from from_no_signal_in_stages(
-                x, sigma, sigma_next, denoised, StageNoise(eta, s_noise, ctx), eta, ctx
-            )
+            x = yield from from_no_signal_in_stages(x, sigma, sigma_next, denoised, noise, eta, ctx)
         else:
-            h, noise = end - start, StageNoise(eta, s_noise, ctx)
+            h, z = end - start, -(1 + eta) * (end - start)
             near, far = process.sigma(start + r1 * h), process.sigma(start + r2 * h)
             state = noise.added(first_order(x, sigma, near, denoised, eta, ctx), near, r1 * h)
             second: Tensor = yield Evaluate(state, near)
-            z = -(1 + eta) * h
             bend = big_phi_2(r2 * z) * (r2 / r1) * process.alpha(far)
             state = first_order(x, sigma, far, denoised, eta, ctx) - (second - denoised) * bend
             third: Tensor = yield Evaluate(noise.added(state, far, (r2 - r1) * h), far)
@@ -124,23 +114,6 @@ def seeds_3(
             x = noise.added(x, sigma_next, (1 - r2) * h)
         yield Step(x, denoised)
     return x
-
-
-def from_no_signal_in_stages(
-    x: Tensor, sigma: float, sigma_next: float, denoised: Tensor, noise: StageNoise, eta: float, ctx: Context
-) -> Steps:
-    """The first step where no signal is left: two-point Gauss-Laguerre nodes 2 +- sqrt 2 behind the step's end."""
-    process, rate = ctx.process, 1 + eta
-    end = process.log_snr(sigma_next)
-    first, second = end - (2 + math.sqrt(2)) / rate, end - (2 - math.sqrt(2)) / rate
-    far, near = process.sigma(first), process.sigma(second)
-    state = noise.added(first_order(x, sigma, far, denoised, eta, ctx), far, math.inf)
-    early: Tensor = yield Evaluate(state, far)
-    state = noise.added(first_order(x, sigma, near, early, eta, ctx), near, second - first)
-    late: Tensor = yield Evaluate(state, near)
-    share = (2 - math.sqrt(2)) / 4
-    x = first_order(x, sigma, sigma_next, early * share + late * (1 - share), eta, ctx)
-    return noise.added(x, sigma_next, end - second)
 
 
 alias(
