@@ -8,6 +8,7 @@
     │   ├── MissingFile        not there
     │   ├── RefusedFile        there, but of a kind we never open (a pickle, say)
     │   ├── CorruptFile        truncated, or its header contradicts its size
+    │   ├── StaleFile          written to while it was in use
     │   ├── UnreadableImage    not a picture, too large, or damaged
     │   ├── WriteFailed        disk full, folder missing or read-only
     │   └── FetchFailed        the model hub could not be reached, or refused
@@ -46,6 +47,15 @@ A `code` never changes once released: clients match on it. Messages name the pla
 import difflib
 from collections.abc import Iterable
 
+ALLOCATORS_SAY = (  # each in the words of one allocator: torch's CPU, CUDA's, the libraries' behind it, MPS, mmap
+    "can't allocate memory",
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "cannot allocate memory",
+    "could not create a memory",
+    "invalid buffer size",
+)
 LONGEST_NAME = 1000  # nobody mistyped more than that, and comparing takes time by the square
 
 
@@ -127,6 +137,12 @@ class CorruptFile(FileProblem):
     """The file contradicts itself: truncated, or its header lies."""
 
     code = "corrupt_file"
+
+
+class StaleFile(FileProblem):
+    """The file was written to while values that were made of it are in use."""
+
+    code = "stale_file"
 
 
 class UnreadableImage(FileProblem):
@@ -346,6 +362,14 @@ class ServerRefused(ServerProblem):
     def __init__(self, place: str, status: int, kind: str, message: str) -> None:
         self.status, self.kind = status, kind
         super().__init__(f"{place}: {message}")
+
+
+def is_out_of_memory(error: object) -> bool:
+    """Whether an error says that a device or the host has no memory left, whichever library or allocator says so."""
+    if isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error).lower() if isinstance(error, RuntimeError | OSError) else ""
+    return any(words in said for words in ALLOCATORS_SAY)
 
 
 class NodeFailed(EngineError):

@@ -13,6 +13,7 @@ from benchmarks.gpu.bench import Bench
 from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.residency import ready
 from sigmagraph.engine.models.spec import sd3_spec
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import ComfyNoise, NoiseSource, Sampling, find_schedule, run_sigmas
@@ -107,7 +108,7 @@ def forget(bench: Bench) -> None:
 def _subject(device: torch.device, shape: MMDiTShape, is_dry: bool) -> Subject:
     spec, dtype = sd3_spec(shape), torch.bfloat16
     network = randomised(lambda: MMDiT(shape), device, dtype)
-    model = Model(network, spec, Placement(device, dtype), spec.parameterisation)
+    model = Model(ready(network, Placement(device, dtype)), spec, spec.parameterisation)
     return Subject(model, steps=3, pixels=128, tokens=20) if is_dry else Subject(model, 25, 1024, TEXT_TOKENS)
 
 

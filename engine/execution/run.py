@@ -54,7 +54,7 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
-from sigmagraph.engine.errors import Cancelled, EngineError, NodeFailed
+from sigmagraph.engine.errors import Cancelled, EngineError, NodeFailed, StaleFile
 from sigmagraph.engine.execution.cache.memory import Entry
 from sigmagraph.engine.execution.cache.result_store import Found, ResultStore
 from sigmagraph.engine.execution.calling.calls import merge_ui
@@ -176,6 +176,8 @@ class Run:
         reason = str(error) or type(error).__name__
         self._end(NodeFailed(root.id, root.node.class_type, reason), error)
         self.report.failed(vertex, reason, error, inputs)
+        if isinstance(error, StaleFile):
+            self.store.clear()  # what was made of the file would fail the next run too
 
     def break_off(self, error: Exception) -> None:
         """The engine itself failed at this run: it ends as if the node that is being worked on had failed."""

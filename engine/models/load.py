@@ -6,17 +6,18 @@ The order is always: header checks, recognising, names and shapes against a modu
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import nn
 
 from sigmagraph.engine.errors import BadValue, CorruptFile, TensorMismatch
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
 from sigmagraph.engine.models.arch.mmdit import HEAD_WIDTH
 from sigmagraph.engine.models.files.detect import Parts, find_parts, main_dtype, unexpected
-from sigmagraph.engine.models.files.read import WeightFile, Weights, open_weights
-from sigmagraph.engine.models.memory.device import Placement, best_device, placement
-from sigmagraph.engine.models.memory.resident import resident
+from sigmagraph.engine.models.files.read import WeightFile, Weights, files_of, open_weights
+from sigmagraph.engine.models.memory.recipe import Recipe
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.models.spec import sd3_spec
 from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.engine.models.text.embeddings import Embeddings
@@ -47,19 +48,30 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
     widths = TextWidths(shape.context_width, shape.pooled_width)
     clip = _clip([file], parts.encoders, widths, device) if parts.encoders else None
     vae = _vae(file, parts, device) if parts.vae is not None else None
+    RESIDENCY.plan([*recipes_of(clip), model.recipe, *([vae.recipe] if vae is not None else [])]).require()
     return Checkpoint(model, clip, vae)
+
+
+def recipes_of(clip: Clip | None) -> list[Recipe[Any]]:
+    """The recipes of a value's text encoders; one that is no file's has none."""
+    encoders = clip.encoders.values() if clip is not None else ()
+    return [each.recipe for each in encoders if hasattr(each, "recipe")]
 
 
 def load_diffusion_model(path: Path, device: torch.device | None = None) -> Model:
     """The transformer of a file, with or without prefix, original or diffusers layout, in shards too."""
     file = open_weights(path)
-    return _model(file, find_parts(file), device)
+    model = _model(file, find_parts(file), device)
+    RESIDENCY.plan([model.recipe]).require()
+    return model
 
 
 def load_vae(path: Path, device: torch.device | None = None) -> Vae:
     """The autoencoder of a file, alone or inside a checkpoint, LDM or diffusers layout."""
     file = open_weights(path)
-    return _vae(file, find_parts(file), device)
+    vae = _vae(file, find_parts(file), device)
+    RESIDENCY.plan([vae.recipe]).require()
+    return vae
 
 
 def load_text_encoders(paths: Sequence[Path], kind: str = "sd3", device: torch.device | None = None) -> Clip:
@@ -76,7 +88,9 @@ def load_text_encoders(paths: Sequence[Path], kind: str = "sd3", device: torch.d
         if twice:
             raise BadValue("text encoders", str(file.path), f"another encoder than {twice[0]}, which is there already")
         encoders |= parts.encoders
-    return _clip(files, encoders, TextWidths(), device)
+    clip = _clip(files, encoders, TextWidths(), device)
+    RESIDENCY.plan(recipes_of(clip)).require()
+    return clip
 
 
 def _model(file: WeightFile, parts: Parts, device: torch.device | None) -> Model:
@@ -84,10 +98,15 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None) -> Model
         raise unexpected(file, parts, "a diffusion model of the SD3 family")
     shape = _shape_of(file, "diffusion model", parts.mmdit, MMDiTShape.from_tensors)
     _require_sane(file, shape, len(parts.mmdit))
-    where = placement(main_dtype(parts.mmdit), device)
+    where = RESIDENCY.choices.placement("model", main_dtype(parts.mmdit), device)
     spec = sd3_spec(shape)
-    network = resident(f"{file.path}: diffusion model", lambda: MMDiT(shape), parts.mmdit, where)
-    return Model(network, spec, where, spec.parameterisation)
+    what = f"{file.path}: diffusion model"
+    recipe = Recipe.checked(what, "model", lambda: MMDiT(shape), parts.mmdit, where, RESIDENCY, _joint_blocks)
+    return Model(recipe, spec, spec.parameterisation)
+
+
+def _joint_blocks(network: MMDiT) -> list[nn.Module]:
+    return list(network.joint_blocks)
 
 
 def _require_sane(file: WeightFile, shape: MMDiTShape, tensors: int) -> None:
@@ -101,8 +120,9 @@ def _vae(file: WeightFile, parts: Parts, device: torch.device | None) -> Vae:
     if parts.vae is None:
         raise unexpected(file, parts, "a 16-channel VAE")
     shape = _shape_of(file, "VAE", parts.vae, VaeShape.from_tensors)
-    where = placement(main_dtype(parts.vae), device)
-    return Vae(resident(f"{file.path}: VAE", lambda: Autoencoder(shape), parts.vae, where), where)
+    where = RESIDENCY.choices.placement("vae", main_dtype(parts.vae), device)
+    what = f"{file.path}: VAE"
+    return Vae(Recipe.checked(what, "vae", lambda: Autoencoder(shape), parts.vae, where, RESIDENCY), shape)
 
 
 def _shape_of(file: WeightFile, what: str, weights: Weights, read: Callable[[Mapping[str, Sequence[int]]], S]) -> S:
@@ -118,15 +138,18 @@ def _shape_of(file: WeightFile, what: str, weights: Weights, read: Callable[[Map
 def _clip(
     files: Sequence[WeightFile], encoders: Mapping[str, Weights], widths: TextWidths, device: torch.device | None
 ) -> Clip:
-    """Text encoders always compute in float32, whatever they are stored in: images depend on it."""
+    """Text encoders compute in float32 unless another precision was chosen, whatever they are stored in."""
     from sigmagraph.engine.models.text.encoders import clip_encoder, t5_encoder  # pulls in transformers: seconds
 
-    where = Placement(best_device() if device is None else device, torch.float32)
+    where = RESIDENCY.choices.placement("text", torch.float32, device)
     metadata = {key: value for file in files for key, value in file.metadata.items()}
     built: dict[str, TextEncoder] = {}
     for name, weights in encoders.items():
+        place = str(next(file.path for file in files if {each.state for each in files_of(weights)} <= set(file.states)))
         built[name] = (
-            t5_encoder(weights, where, _t5_min_length(files)) if name == T5 else clip_encoder(name, weights, where)
+            t5_encoder(weights, where, _t5_min_length(files), place)
+            if name == T5
+            else clip_encoder(name, weights, where, place)
         )
     paths = [file.path for file in files]
     return Clip(built, Vocabularies.beside(paths, metadata), widths, embeddings=Embeddings.beside(paths))

@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.models.arch import Autoencoder, MMDiT
+from sigmagraph.engine.models.arch import Autoencoder, MMDiT, VaeShape
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
-from sigmagraph.engine.models.files.lora import Adapter, Patch, merged
+from sigmagraph.engine.models.files.lora import Adapter, Patch
 from sigmagraph.engine.models.files.rename import Slot
 from sigmagraph.engine.models.memory.device import Placement
-from sigmagraph.engine.models.memory.resident import replaced
+from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.spec import LatentFormat, ModelSpec
 from sigmagraph.engine.sampling.guidance import Cfg
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
@@ -23,19 +23,17 @@ from sigmagraph.engine.sampling.parameterisation import Parameterisation
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A diffusion model: shared network, its spec, and what this value changes about it.
+    """A diffusion model: the recipe of its network, its spec, and what this value changes about it.
 
-    `network` has the base weights; `patches` are merged into copies of what they change when the value first predicts.
+    Adapters are patches of the recipe: they are merged tensor by tensor when the network is made.
     `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance); `guidance`
     changes how `guided` combines its predictions.
     """
 
-    network: MMDiT
+    recipe: Recipe[MMDiT]
     spec: ModelSpec
-    placement: Placement
     parameterisation: Parameterisation
     skip_layers: frozenset[int] = frozenset()
-    patches: tuple[Patch, ...] = ()
     guidance: tuple["GuidanceChange", ...] = ()
 
     def with_guidance(self, change: "GuidanceChange") -> "Model":
@@ -64,18 +62,23 @@ class Model:
     def with_adapter(self, adapter: Adapter, strength: float) -> "Model":
         """The same model with an adapter at this strength (negative allowed), after those it has already."""
         slots = self.fitting(adapter)
-        return replace(self, patches=(*self.patches, Patch(adapter, slots, strength))) if slots and strength else self
+        if not slots or not strength:
+            return self
+        return replace(self, recipe=self.recipe.with_patches([*self.recipe.patches, Patch(adapter, slots, strength)]))
 
     def fitting(self, adapter: Adapter) -> dict[str, Slot]:
         """The adapter's base keys that have a place in this model."""
-        return adapter.fitting(mmdit_keys(self.network.state_dict(), self.spec.shape.depth))
+        return adapter.fitting(mmdit_keys(self.recipe.base, self.spec.shape.depth))
 
-    @cached_property
-    def patched(self) -> MMDiT:
-        """The network that predicts: the base network, or its twin with every patch merged in."""
-        if not self.patches:
-            return self.network
-        return replaced(self.network, merged(self.network.state_dict(), self.patches))
+    @property
+    def placement(self) -> Placement:
+        """Where the network computes, and in which precision."""
+        return self.recipe.placement
+
+    @property
+    def network(self) -> MMDiT:
+        """The network with every adapter in it, to look at; `predict` computes with it."""
+        return self.recipe.network
 
     def predict(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[Tensor]:
         """The denoised estimate per conditioning: x [B, 16, h, w] float32 in model space at noise level `sigma`.
@@ -87,7 +90,7 @@ class Model:
 
     def joins(self, x: Tensor) -> Hashable:
         """What predictions that one forward can make have in common: the network, what of it runs, the state's size."""
-        return id(self.patched), self.skip_layers, tuple(x.shape[1:]), x.dtype
+        return self.recipe.key, self.skip_layers, tuple(x.shape[1:]), x.dtype
 
     def passes(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[list["Pass"]]:
         """What the network is asked per conditioning: one pass for each of its entries that acts at this level."""
@@ -142,13 +145,14 @@ def predict_together(questions: Sequence[Question]) -> list[list[Tensor]]:
 @torch.no_grad()
 def _forward(model: Model, rows: Sequence[Pass]) -> tuple[Tensor, ...]:
     """One forward for entries of one length -> float32 velocity per pass."""
-    velocity: Tensor = model.patched(
-        torch.cat([one.fed for one in rows]),
-        torch.cat([one.timestep for one in rows]),
-        torch.cat([one.entry.pooled for one in rows]),
-        torch.cat([one.entry.context for one in rows]),
-        skip_layers=model.skip_layers,
-    )
+    with model.recipe.use() as network:
+        velocity: Tensor = network(
+            torch.cat([one.fed for one in rows]),
+            torch.cat([one.timestep for one in rows]),
+            torch.cat([one.entry.pooled for one in rows]),
+            torch.cat([one.entry.context for one in rows]),
+            skip_layers=model.skip_layers,
+        )
     parts: tuple[Tensor, ...] = velocity.float().split([len(one.fed) for one in rows])
     return parts
 
@@ -167,24 +171,36 @@ def _mean(x: Tensor, estimates: Sequence[Tensor]) -> Tensor:
 class Vae:
     """An autoencoder between images [B, H, W, 3] in 0..1 and latents [B, 16, h, w] in VAE units."""
 
-    network: Autoencoder
-    placement: Placement
+    recipe: Recipe[Autoencoder]
+    shape: VaeShape = field(default_factory=VaeShape)
     latent_format: LatentFormat = field(default_factory=LatentFormat)
+
+    @property
+    def placement(self) -> Placement:
+        """Where the network computes, and in which precision."""
+        return self.recipe.placement
+
+    @property
+    def network(self) -> Autoencoder:
+        """The network, to look at; `encode` and `decode` compute with it."""
+        return self.recipe.network
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """The mean of the latent distribution, float32, on the CPU; sides are cropped centrally to multiples of 8."""
-        pixels = _centred(image, self.network.downscale)[..., :3].movedim(-1, 1) * 2.0 - 1.0
-        means = [self.network.encode(one)[0] for one in self._singly(pixels)]
+        pixels = _centred(image, self.shape.downscale)[..., :3].movedim(-1, 1) * 2.0 - 1.0
+        with self.recipe.use() as network:
+            means = [network.encode(one)[0] for one in self._singly(pixels)]
         return torch.cat([mean.float().cpu() for mean in means])
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """The image, clamped to 0..1, float32, on the CPU. One image at a time: that bounds the memory."""
-        expected = self.network.shape.latent_channels
+        expected = self.shape.latent_channels
         if latent.ndim != 4 or latent.shape[1] != expected:
             raise BadValue("latent", list(latent.shape), f"[batch, {expected}, height / 8, width / 8]")
-        images = [self.network.decode(one) for one in self._singly(latent)]
+        with self.recipe.use() as network:
+            images = [network.decode(one) for one in self._singly(latent)]
         return torch.cat([((one.float() + 1.0) / 2.0).clamp(0.0, 1.0).cpu().movedim(1, -1) for one in images])
 
     def _singly(self, batch: Tensor) -> Iterator[Tensor]:

@@ -10,7 +10,9 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadPrediction, OutOfMemory
 from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
 from sigmagraph.engine.models.conditioning import Conditioning
-from sigmagraph.engine.models.memory.device import Placement, available_bytes, require_room
+from sigmagraph.engine.models.memory.device import Placement, available_bytes
+from sigmagraph.engine.models.memory.plan import Budget, Part, plan
+from sigmagraph.engine.models.memory.residency import ready
 from sigmagraph.engine.models.spec import sd3_spec
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import (
@@ -39,7 +41,7 @@ def model(device: torch.device, dtype: torch.dtype = torch.float32) -> Model:
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.05)
     spec = sd3_spec(SHAPE)
-    return Model(network.to(device, dtype), spec, Placement(device, dtype), spec.parameterisation)
+    return Model(ready(network.to(device, dtype), Placement(device, dtype)), spec, spec.parameterisation)
 
 
 def conditionings() -> tuple[Conditioning, Conditioning]:
@@ -91,8 +93,9 @@ def test_the_same_run_twice_is_equal_bit_for_bit(cuda: torch.device) -> None:
 
 def test_a_network_that_cannot_fit_is_refused_before_anything_is_allocated(cuda: torch.device) -> None:
     room, before = available_bytes(cuda), torch.cuda.memory_allocated(cuda)
+    part = Part("a network", "model", "float32", 2 * room, 2 * room, largest_bytes=2 * room)
     with pytest.raises(OutOfMemory, match=r"a network takes .* GB on cuda:0, which has .* GB left"):
-        require_room("a network", 2 * room, cuda)
+        plan([part], Budget(str(cuda), room, is_host=False)).require()
     assert torch.cuda.memory_allocated(cuda) == before
 
 

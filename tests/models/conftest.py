@@ -2,7 +2,7 @@
 
 import json
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sigmagraph.engine.models import Checkpoint, load_checkpoint
+from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 
 DATA = Path(__file__).parents[1] / "data" / "models"
 
+GOLDEN_PRECISION = Choices(text="fp32", model="fp32", vae="fp32")
 Unpack = Callable[[str], Path]
 Arrays = Callable[[str], dict[str, dict[str, Tensor]]]
 
@@ -22,6 +25,14 @@ Arrays = Callable[[str], dict[str, dict[str, Tensor]]]
 def packed_json(name: str) -> Any:
     """The parsed content of a compressed JSON file of the data folder."""
     return json.loads(lzma.decompress((DATA / f"{name}.xz").read_bytes()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def golden_precision() -> Iterator[None]:
+    """The recorded numbers are float32, also where the processor would multiply 16-bit files as they are."""
+    before, RESIDENCY.choices = RESIDENCY.choices, GOLDEN_PRECISION
+    yield
+    RESIDENCY.choices = before
 
 
 @pytest.fixture(scope="session")

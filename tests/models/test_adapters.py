@@ -28,7 +28,8 @@ def test_an_adapter_changes_exactly_the_recorded_weights(
     checkpoint: Checkpoint, unpack: Unpack, arrays: Arrays, style: str
 ) -> None:
     base = checkpoint.model
-    changed = base.with_adapter(load_adapter(unpack(f"lora_{style}.safetensors")), STRENGTH).patched.state_dict()
+    twin = base.with_adapter(load_adapter(unpack(f"lora_{style}.safetensors")), STRENGTH)
+    changed = twin.network.state_dict()
     probes = arrays("lora")[f"lora_{style}/delta_dot_probe"]
     for name, original in base.network.state_dict().items():
         if name in probes:
@@ -45,7 +46,7 @@ def test_a_model_with_an_adapter_gives_the_recorded_velocity(
     model = checkpoint.model.with_adapter(load_adapter(unpack(f"lora_{style}.safetensors")), STRENGTH)
     inputs = io[""]
     with torch.no_grad():
-        velocity = model.patched(inputs["x"], inputs["t"], inputs["y"], inputs["context"])
+        velocity = model.network(inputs["x"], inputs["t"], inputs["y"], inputs["context"])
         untouched = checkpoint.model.network(inputs["x"], inputs["t"], inputs["y"], inputs["context"])
     torch.testing.assert_close(velocity, io[f"lora_{style}"]["out"], rtol=0, atol=1e-4)
     torch.testing.assert_close(untouched, inputs["out_without_lora"], rtol=0, atol=1e-4)
@@ -82,7 +83,7 @@ def test_every_suffix_of_the_two_factors_means_the_same(
     left, right = random(128, 2), random(2, 512, seed=1)
     adapter = adapter_of(tmp_path, {KEY + up: left, KEY + down: right})
     original = checkpoint.model.network.state_dict()[WEIGHT]
-    changed = checkpoint.model.with_adapter(adapter, 0.5).patched.state_dict()[WEIGHT]
+    changed = checkpoint.model.with_adapter(adapter, 0.5).network.state_dict()[WEIGHT]
     torch.testing.assert_close(changed, original + 0.5 * left @ right)
 
 
@@ -105,7 +106,7 @@ def test_every_style_of_key_means_the_same_weight(checkpoint: Checkpoint, base: 
 
 def test_opposite_strengths_cancel_and_order_is_kept(checkpoint: Checkpoint, unpack: Unpack) -> None:
     adapter = load_adapter(unpack("lora_kohya.safetensors"))
-    twice = checkpoint.model.with_adapter(adapter, 0.7).with_adapter(adapter, -0.7).patched.state_dict()
+    twice = checkpoint.model.with_adapter(adapter, 0.7).with_adapter(adapter, -0.7).network.state_dict()
     for name, original in checkpoint.model.network.state_dict().items():
         torch.testing.assert_close(twice[name], original, rtol=0, atol=1e-5)
 
@@ -135,7 +136,7 @@ def test_a_difference_and_a_replacement_of_a_bare_parameter_are_applied(tmp_path
         tmp_path, {"diffusion_model.pos_embed.diff": difference, f"{KEY}.set_weight": torch.ones(128, 512)}
     )
     original = checkpoint.model.network.state_dict()
-    changed = checkpoint.model.with_adapter(adapter, 0.25).patched.state_dict()
+    changed = checkpoint.model.with_adapter(adapter, 0.25).network.state_dict()
     torch.testing.assert_close(changed["pos_embed"], original["pos_embed"] + 0.25 * difference)
     assert torch.equal(changed[WEIGHT], torch.ones(128, 512))
 
@@ -143,7 +144,7 @@ def test_a_difference_and_a_replacement_of_a_bare_parameter_are_applied(tmp_path
 def test_dora_with_a_norm_per_input_column_measures_the_changed_weight(tmp_path: Path, checkpoint: Checkpoint) -> None:
     left, right, scale = random(128, 2), random(2, 512, seed=1), random(1, 512, seed=2).abs()
     tensors = {f"{KEY}.lora_up.weight": left, f"{KEY}.lora_down.weight": right, f"{KEY}.dora_scale": scale}
-    changed = checkpoint.model.with_adapter(adapter_of(tmp_path, tensors), 1.0).patched.state_dict()[WEIGHT]
+    changed = checkpoint.model.with_adapter(adapter_of(tmp_path, tensors), 1.0).network.state_dict()[WEIGHT]
     torch.testing.assert_close(changed.norm(dim=0, keepdim=True), scale, rtol=1e-4, atol=1e-4)
 
 
@@ -152,7 +153,7 @@ def test_a_tucker_core_stands_between_the_factors_of_a_convolution(tmp_path: Pat
     up, core, down = random(128, 3, 1, 1), random(3, 4, 2, 2, seed=1), random(4, 16, 1, 1, seed=2)
     tensors = {f"{base}.lora_up.weight": up, f"{base}.lora_mid.weight": core, f"{base}.lora_down.weight": down}
     original = checkpoint.model.network.state_dict()["x_embedder.proj.weight"]
-    changed = checkpoint.model.with_adapter(adapter_of(tmp_path, tensors), 1.0).patched.state_dict()
+    changed = checkpoint.model.with_adapter(adapter_of(tmp_path, tensors), 1.0).network.state_dict()
     expected = torch.zeros(128, 16, 2, 2)
     for row in range(2):
         for column in range(2):
@@ -185,11 +186,13 @@ def test_text_encoders_take_their_share_of_an_adapter(
     tmp_path: Path, checkpoint: Checkpoint, base: str, encoder: str, parameter: str
 ) -> None:
     assert checkpoint.clip is not None
-    original = checkpoint.clip.encoders[encoder].parameters()[parameter]
+    original = checkpoint.clip.encoders[encoder].recipe.network.state_dict()[parameter]
     up, down = random(original.shape[0], 2), random(2, original.shape[1], seed=1)
     tensors = {f"{base}.lora_up.weight": up, f"{base}.lora_down.weight": down, f"{base}.alpha": torch.tensor(1.0)}
     patched = checkpoint.clip.with_adapter(adapter_of(tmp_path, tensors), 0.5).patched
-    torch.testing.assert_close(patched[encoder].parameters()[parameter], original + 0.5 * 0.5 * up @ down)
+    torch.testing.assert_close(
+        patched[encoder].recipe.network.state_dict()[parameter], original + 0.5 * 0.5 * up @ down
+    )
     others = set(patched) - {encoder}
     assert all(patched[name] is checkpoint.clip.encoders[name] for name in others)
     ids = torch.tensor([[254, 5, 9, 255, 0, 0]])

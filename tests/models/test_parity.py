@@ -108,5 +108,5 @@ def test_the_last_layer_of_a_clip_tower_is_its_last_state_before_the_norm(
     io = arrays("clip_l")["two"]
     encoder = checkpoint.clip.encoders["clip_l"]
     last = encoder.encode(io["ids"], -1).hidden
-    normed = encoder._network.final_layer_norm(last)  # type: ignore[attr-defined]
+    normed = encoder.recipe.network.final_layer_norm(last)  # type: ignore[attr-defined]
     assert_equal(normed, io["last"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models import Checkpoint, Conditioning, Model, Vae
 from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.residency import ready
 from sigmagraph.engine.sampling import sd3
 
 
@@ -36,7 +37,7 @@ def conditioning(length: int, seed: int, rows: int = 1) -> Conditioning:
 def recorded(checkpoint: Checkpoint) -> tuple[Model, Recorder]:
     model = checkpoint.model
     recorder = Recorder(model.network)
-    return Model(recorder, model.spec, model.placement, model.parameterisation), recorder  # type: ignore[arg-type]
+    return Model(ready(recorder, model.placement), model.spec, model.parameterisation), recorder  # type: ignore[arg-type]
 
 
 STATE = torch.randn(2, 16, 8, 6, generator=torch.Generator().manual_seed(0))
@@ -147,13 +148,13 @@ def test_a_network_in_16_bit_takes_and_gives_float32(checkpoint: Checkpoint, dty
     model, entry = checkpoint.model, conditioning(5, 1)
     (exact,) = model.predict(STATE, 0.7, [entry])
     where = Placement(torch.device("cpu"), dtype)
-    half = Model(copy.deepcopy(model.network).to(dtype), model.spec, where, model.parameterisation)
+    half = Model(ready(copy.deepcopy(model.network).to(dtype), where), model.spec, model.parameterisation)
     (rounded,) = half.predict(STATE, 0.7, [entry])
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05)
     assert not torch.equal(rounded, exact)
     assert checkpoint.vae is not None
-    vae = Vae(copy.deepcopy(checkpoint.vae.network).to(dtype), where)
+    vae = Vae(ready(copy.deepcopy(checkpoint.vae.network).to(dtype), where), checkpoint.vae.shape)
     image = torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(3))
     assert vae.encode(image).dtype == torch.float32
     torch.testing.assert_close(vae.encode(image), checkpoint.vae.encode(image), rtol=0, atol=0.05)

@@ -1,6 +1,8 @@
 """Samplers of several jobs whose predictions are made in one forward: the same latents, up to the last bits."""
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from sigmagraph.engine.graph.node import Node, UiResult, node
 from sigmagraph.engine.graph.plan import Plan, plan
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
+from sigmagraph.engine.models.memory.residency import ready
 from sigmagraph.engine.models.value import predict_together
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support import types
@@ -119,8 +122,8 @@ def test_without_the_option_every_job_is_predicted_alone_bit_for_bit(tiny: Check
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_predictions_together_are_those_made_alone(tiny_checkpoint: Path, dtype: torch.dtype) -> None:
     """States of other batches, levels and lengths of prompts; in double precision to the last bits of single."""
-    model = load_checkpoint(tiny_checkpoint).model
-    model.network.to(dtype)
+    loaded = load_checkpoint(tiny_checkpoint).model
+    model = replace(loaded, recipe=ready(copy.deepcopy(loaded.network).to(dtype), loaded.placement))
     generator = torch.Generator().manual_seed(1)
     questions = []
     for batch, sigma, lengths in ((1, 0.9, (6, 6)), (2, 0.4, (6,)), (1, 0.1, (6, 9))):

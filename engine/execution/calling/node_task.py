@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from threading import current_thread, main_thread
 from typing import Any
 
-from sigmagraph.engine.errors import Cancelled, OutOfMemory
+from sigmagraph.engine.errors import Cancelled, OutOfMemory, is_out_of_memory
 from sigmagraph.engine.execution.calling.calls import Pending
 from sigmagraph.engine.execution.calling.context import CURRENT, CallContext
 from sigmagraph.engine.execution.calling.instances import Instances
@@ -127,8 +127,7 @@ class NodeTask:
     @property
     def is_out_of_memory(self) -> bool:
         """Whether it ended because the device or the host had no memory left."""
-        error = self.outcome
-        return isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError"
+        return is_out_of_memory(self.outcome)
 
     def remaining_seconds(self) -> float:
         """A guess: what is left of the progress, at the fastest pace so far; 0 while no pace is known.

@@ -39,6 +39,11 @@ class VaeShape:
             latent_channels=shapes["decoder.conv_in.weight"][1],
         )
 
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent position along one side."""
+        return int(2 ** (len(self.channels) - 1))
+
 
 def _count(shapes: Mapping[str, Sequence[int]], prefix: str) -> int:
     return len({name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)})
@@ -218,7 +223,7 @@ class Autoencoder(nn.Module):
     @property
     def downscale(self) -> int:
         """Pixels per latent position along one side."""
-        return int(2 ** (len(self.shape.channels) - 1))
+        return self.shape.downscale
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Image [B, 3, H, W] in [-1, 1] -> mean and log-variance (clamped to -30..20), each [B, 16, H/8, W/8]."""

@@ -4,15 +4,15 @@ Merging is float32 throughout. The factor alpha / rank comes from the file's ten
 used, as in ComfyUI. What the keys mean in a network is in adapter_keys.py.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.errors import TensorMismatch, UnknownModel
-from sigmagraph.engine.models.files.read import open_weights
+from sigmagraph.engine.errors import TensorMismatch, UnknownModel, is_out_of_memory
+from sigmagraph.engine.models.files.read import FileState, StoredTensor, Weights, open_weights
 from sigmagraph.engine.models.files.rename import Slot
 
 # Suffix of a tensor's name -> its role. Longer suffixes come first where one ends in another.
@@ -45,6 +45,12 @@ class Adapter:
     path: Path
     groups: Mapping[str, Parts]
     unknown: tuple[str, ...] = ()
+    states: tuple[FileState, ...] = ()
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for two readings of the same file; an adapter that came from none equals itself alone."""
+        return self.states or id(self)
 
     def fitting(self, keys: Mapping[str, Slot]) -> dict[str, Slot]:
         """The base keys that mean something in a network with these `keys`."""
@@ -71,7 +77,7 @@ def load_adapter(path: Path) -> Adapter:
         raise UnknownModel(
             f"{path}: no tensor of its {len(unknown)} is named as an adapter's; a LoRA file was expected"
         )
-    return Adapter(path, groups, tuple(unknown))
+    return Adapter(path, groups, tuple(unknown), file.states)
 
 
 def low_rank(parts: Parts) -> Tensor:
@@ -180,23 +186,50 @@ class Patch:
     slots: Mapping[str, Slot]
     strength: float
 
+    @property
+    def identity(self) -> Hashable:
+        """Equal for patches that change a network equally."""
+        return self.adapter.identity, self.strength
 
-def merged(parameters: Mapping[str, Tensor], patches: Sequence[Patch]) -> dict[str, Tensor]:
-    """New tensors for every parameter that some patch changes; patches are applied in order, in float32."""
-    changed: dict[str, Tensor] = {}
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Merge:
+    """The arithmetic of every patch on one tensor, in order, in float32: what a stored tensor is combined by."""
+
+    name: str
+    changes: tuple[tuple[str, Slot, Callable[[Tensor], Tensor]], ...]
+
+    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
+        current = parts[0].float()
+        for origin, slot, change in self.changes:
+            try:
+                current = in_slot(current, slot, change)
+            except (RuntimeError, ValueError, IndexError) as error:
+                if is_out_of_memory(error):
+                    raise
+                raise TensorMismatch(f"{origin} does not fit {self.name} ({error})") from None
+        return current
+
+
+def patched(weights: Weights, patches: Sequence[Patch]) -> Weights:
+    """The weights, every patch merged in when they are read; tensors that no patch changes stay the same objects."""
+    changes: dict[str, list[tuple[str, Slot, Callable[[Tensor], Tensor]]]] = {}
     for patch in patches:
         for base, slot in patch.slots.items():
-            for name, change in _changes(parameters, slot, patch.adapter.groups[base], patch.strength):
-                current = changed.get(name, parameters[name].float())
-                try:
-                    changed[name] = in_slot(current, slot, change)
-                except (RuntimeError, ValueError, IndexError) as error:
-                    raise TensorMismatch(f"{patch.adapter.path}: {base} does not fit {name} ({error})") from None
-    return {name: tensor.to(parameters[name].dtype) for name, tensor in changed.items()}
+            for name, change in _changes(weights, slot, patch.adapter.groups[base], patch.strength):
+                changes.setdefault(name, []).append((f"{patch.adapter.path}: {base}", slot, change))
+    return {**weights, **{name: _merged(name, weights[name], made) for name, made in changes.items()}}
+
+
+def _merged(
+    name: str, stored: StoredTensor, changes: Sequence[tuple[str, Slot, Callable[[Tensor], Tensor]]]
+) -> StoredTensor:
+    combine = Merge(name, tuple(changes))
+    return StoredTensor(stored.shape, stored.dtype, lambda: combine([stored.read()]), (stored,), combine)
 
 
 def _changes(
-    parameters: Mapping[str, Tensor], slot: Slot, parts: Parts, strength: float
+    parameters: Collection[str], slot: Slot, parts: Parts, strength: float
 ) -> Iterable[tuple[str, Callable[[Tensor], Tensor]]]:
     """The parameters (weight, bias, or the one named exactly) that `parts` change, each with its change."""
     weight = slot.name if slot.name in parameters else slot.name + ".weight"

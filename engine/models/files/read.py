@@ -5,16 +5,19 @@ cheap. Knows nothing of models; renaming and detection work on the same tables.
 """
 
 import json
+import os
 import re
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.errors import CorruptFile, MissingFile
+from sigmagraph.engine.errors import CorruptFile, MissingFile, OutOfMemory, StaleFile, is_out_of_memory
 from sigmagraph.engine.models.files.header import Entry, read_header
 
 LARGEST_INDEX_BYTES = 32 * 1024 * 1024
@@ -22,16 +25,84 @@ INDEX_SUFFIX = ".safetensors.index.json"
 SHARD_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 
 
+Combine = Callable[[Sequence[Tensor]], Tensor]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor that has not been read yet: its shape and stored dtype are known, `read` gives the values."""
+    """A tensor that has not been read yet: its shape and stored dtype are known, `read` gives the values.
+
+    One that is made from others names them in `sources`; `combine` is the arithmetic, which runs on any device. What is
+    stored small (float8, quantised blocks) can so travel small and grow where it is needed.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
+    sources: tuple["StoredTensor", ...] = ()
+    combine: Combine | None = None
+
+    def on(self, device: torch.device) -> Tensor:
+        """The values on a device, in the precision they have there; only stored bytes are moved."""
+        if self.combine is None:
+            return self.read().to(device)
+        return self.combine([source.on(device) for source in self.sources])
+
+    def pieces(self) -> Iterator["StoredTensor"]:
+        """What lies in files: this one, or what it is made from, in the order `expanded` takes them."""
+        if self.combine is None:
+            yield self
+        for source in self.sources:
+            yield from source.pieces()
+
+    def expanded(self, pieces: Iterator[Tensor]) -> Tensor:
+        """The values, made from tensors in the order of `pieces`."""
+        if self.combine is None:
+            return next(pieces)
+        return self.combine([source.expanded(pieces) for source in self.sources])
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in the file; of a quantised tensor, its blocks'."""
+        return sum(prod(piece.shape) * piece.dtype.itemsize for piece in self.pieces())
 
 
 Weights = Mapping[str, StoredTensor]
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """A file as it was when it was opened. Equal states stand for equal contents."""
+
+    path: Path
+    size: int
+    changed_ns: int
+    inode: int
+
+
+class MappedFile:
+    """A file's bytes in memory, private and lazily paged in, and the open file they come from.
+
+    A file of the same name that takes its place changes nothing here; one that is written over does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._handle = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._handle)
+            facts = os.fstat(self._handle)
+            self.state = FileState(path.absolute(), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+            self.bytes_ = torch.from_file(str(path), shared=False, size=facts.st_size, dtype=torch.uint8)
+        except (OSError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(f"{path}: no address space to map the file into: {error}") from error
+            raise CorruptFile(path, f"cannot be mapped into memory ({error})") from error
+
+    def require_unchanged(self) -> None:
+        """Raise `StaleFile` if the file was written to since: what is mapped would show the new bytes."""
+        facts = os.fstat(self._handle)
+        if (facts.st_size, facts.st_mtime_ns) != (self.state.size, self.state.changed_ns):
+            raise StaleFile(self.state.path, "changed on disk since it was opened; run the graph again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +112,7 @@ class WeightFile:
     path: Path
     weights: Weights
     metadata: Mapping[str, str] = field(default_factory=dict)
+    states: tuple[FileState, ...] = ()
 
 
 def open_weights(path: Path) -> WeightFile:
@@ -76,41 +148,59 @@ def _single_model(folder: Path) -> Path:
 
 def _open_file(path: Path) -> WeightFile:
     header = read_header(path)
-    mapped = _map(path)
-    weights = {name: _stored(mapped, entry) for name, entry in header.entries.items()}
-    return WeightFile(path, weights, header.metadata)
+    file = MappedFile(path)
+    weights = {
+        name: StoredTensor(entry.shape, entry.dtype, FileSlice(file.state, entry, file))
+        for name, entry in header.entries.items()
+    }
+    return WeightFile(path, weights, header.metadata, (file.state,))
 
 
-def _map(path: Path) -> Tensor:
-    """The whole file as bytes, private and lazily paged in."""
-    try:
-        return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
-    except (OSError, RuntimeError) as error:
-        raise CorruptFile(path, f"cannot be mapped into memory ({error})") from error
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """Reads one tensor of a mapped file: a view, unless it lies askew. Equal slices of equal files are equal."""
 
+    state: FileState
+    entry: Entry
+    file: MappedFile = field(compare=False, repr=False)
 
-def _stored(mapped: Tensor, entry: Entry) -> StoredTensor:
-    def read() -> Tensor:
-        raw = mapped[entry.start : entry.stop]
-        if entry.start % entry.dtype.itemsize:
+    def __call__(self) -> Tensor:
+        raw = self.file.bytes_[self.entry.start : self.entry.stop]
+        if not self.is_aligned:
             raw = raw.clone()  # a view must start on a multiple of the item size
-        return raw.view(entry.dtype).reshape(entry.shape)
+        return raw.view(self.entry.dtype).reshape(self.entry.shape)
 
-    return StoredTensor(entry.shape, entry.dtype, read)
+    @property
+    def is_aligned(self) -> bool:
+        """Whether reading gives a view into the mapping."""
+        return self.entry.start % self.entry.dtype.itemsize == 0
+
+
+def is_view(tensor: StoredTensor) -> bool:
+    """Whether reading it takes no memory: it is a view into a mapped file."""
+    return tensor.combine is None and isinstance(tensor.read, FileSlice) and tensor.read.is_aligned
+
+
+def files_of(weights: Weights) -> tuple[MappedFile, ...]:
+    """The files that a table's tensors lie in."""
+    pieces = (piece.read for tensor in weights.values() for piece in tensor.pieces())
+    return tuple({each.state: each.file for each in pieces if isinstance(each, FileSlice)}.values())
 
 
 def _open_index(asked: Path, index: Path) -> WeightFile:
     weights: dict[str, StoredTensor] = {}
     metadata: dict[str, str] = {}
+    states: list[FileState] = []
     places = _weight_map(index)
     for shard_name in sorted(set(places.values())):
         shard = _open_file(index.with_name(shard_name))
         metadata |= shard.metadata
         weights |= shard.weights
+        states += shard.states
     missing = sorted(set(places) - set(weights))
     if missing:
         raise CorruptFile(index, f"lists {len(missing)} tensors that no shard holds, {missing[0]!r} first")
-    return WeightFile(asked, weights, metadata)
+    return WeightFile(asked, weights, metadata, tuple(states))
 
 
 def _weight_map(index: Path) -> dict[str, str]:

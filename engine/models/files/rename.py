@@ -5,14 +5,14 @@ tensors are combined when somebody reads them.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import TensorMismatch
-from sigmagraph.engine.models.files.read import StoredTensor, Weights
+from sigmagraph.engine.models.files.read import Combine, StoredTensor, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,10 @@ def mmdit_from_diffusers(weights: Weights) -> dict[str, StoredTensor]:
             renamed |= {foreign: weights[foreign] for foreign in parts.values()}
             continue
         sources = [weights[parts[part]] for part in range(slot.parts)]
-        renamed[name] = derived(name, sources, swap_halves if slot.is_swapped else stack_rows)
+        is_as_it_is = slot.parts == 1 and not slot.is_swapped
+        renamed[name] = (
+            sources[0] if is_as_it_is else derived(name, sources, swap_halves if slot.is_swapped else stack_rows)
+        )
     return renamed
 
 
@@ -106,8 +109,8 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def stack_rows(parts: Sequence[Tensor]) -> Tensor:
-    """Fuse along dim 0; a single part stays as it is."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+    """Fuse along dim 0."""
+    return torch.cat(list(parts))
 
 
 def swap_halves(parts: Sequence[Tensor]) -> Tensor:
@@ -116,14 +119,15 @@ def swap_halves(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([second, first])
 
 
-def derived(name: str, sources: Sequence[StoredTensor], combine: Callable[[Sequence[Tensor]], Tensor]) -> StoredTensor:
+def derived(name: str, sources: Sequence[StoredTensor], combine: Combine) -> StoredTensor:
     """The tensor `name` made from stored ones; its shape is found on the meta device. Raises `TensorMismatch`."""
     try:
         shape = tuple(combine([torch.empty(source.shape, device="meta") for source in sources]).shape)
     except (RuntimeError, IndexError, ValueError) as error:
         shapes = ", ".join(str(list(source.shape)) for source in sources)
         raise TensorMismatch(f"{name}: tensors of shapes {shapes} do not combine ({error})") from None
-    return StoredTensor(shape, sources[0].dtype, lambda: combine([source.read() for source in sources]))
+    kept = tuple(sources)
+    return StoredTensor(shape, sources[0].dtype, lambda: combine([each.read() for each in kept]), kept, combine)
 
 
 VAE_RULES: tuple[tuple[str, str], ...] = (
@@ -185,7 +189,7 @@ def clip_from_openclip(weights: Weights) -> dict[str, StoredTensor]:
     return renamed
 
 
-def _third(part: int) -> Callable[[Sequence[Tensor]], Tensor]:
+def _third(part: int) -> Combine:
     return lambda parts: parts[0].chunk(3)[part]
 
 

@@ -1,10 +1,12 @@
 """Which device computes, in which precision, and how much may be allocated on it. Nothing is looked up at import."""
 
+import platform
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
-from sigmagraph.engine.errors import OutOfMemory
+from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.host import free_bytes
 
 UNLIMITED = 2**60  # what a device without memory of its own has
@@ -18,35 +20,71 @@ class Placement:
     dtype: torch.dtype
 
 
+def devices() -> list[torch.device]:
+    """Every device of this machine, the best first: CUDA's, Intel's, Apple's, the CPU."""
+    found = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    found += [torch.device("xpu", index) for index in range(torch.xpu.device_count())]
+    found += [torch.device("mps")] if torch.backends.mps.is_available() else []
+    return [*found, torch.device("cpu")]
+
+
 def best_device() -> torch.device:
-    """The first CUDA device, else Apple's, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The first CUDA device, else Intel's, else Apple's, else the CPU."""
+    return devices()[0]
+
+
+def named_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `xpu`, `mps`. Raises `BadValue`, saying which there are."""
+    there = devices()
+    for device in there:
+        if name in ("auto", str(device), device.type):
+            return device
+    raise BadValue("--device", name, "auto or one of " + ", ".join(map(str, there)))
+
+
+def capability(device: torch.device) -> tuple[int, int]:
+    """CUDA's compute capability; that of a card which is not there is taken for a recent one's."""
+    return torch.cuda.get_device_capability(device) if torch.cuda.is_available() else (9, 0)
+
+
+def multiplies(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the device's hardware multiplies matrices in this precision."""
+    if dtype == torch.float32:
+        return True
+    if device.type == "cpu":
+        return dtype == torch.bfloat16 and _has_bf16_processor()
+    if device.type == "cuda":
+        least = {torch.float16: (7, 0), torch.bfloat16: (8, 0)}.get(dtype, (8, 9))
+        return capability(device) >= least
+    return dtype in (torch.float16, torch.bfloat16)
+
+
+@cache
+def _has_bf16_processor() -> bool:
+    """AVX-512 with bfloat16, AMX, or an Arm processor that torch's own kernels take for one."""
+    asked = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    if any(ask is not None and ask() for ask in asked):
+        return True
+    is_arm = platform.machine().lower() in ("aarch64", "arm64")
+    return is_arm and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def compute_dtype(device: torch.device, stored: torch.dtype) -> torch.dtype:
-    """CPU: float32. Elsewhere 16-bit files keep their dtype, everything else computes in bfloat16 (float32 stays)."""
-    if device.type == "cpu" or stored == torch.float32:
+    """What the device multiplies in for weights stored so: the same, as far as its hardware does.
+
+    Without it, 16-bit files compute in the other 16-bit precision on a card, in float32 on a CPU; 8-bit files as
+    bfloat16 ones, on a CPU in float32.
+    """
+    if stored == torch.float32 or (multiplies(device, stored) and stored.itemsize == 2):
+        return stored
+    if device.type == "cpu":
         return torch.float32
-    return stored if stored in (torch.float16, torch.bfloat16) else torch.bfloat16
-
-
-def placement(stored: torch.dtype, device: torch.device | None = None) -> Placement:
-    """The placement for weights stored as `stored`, on `device` or the best there is."""
-    chosen = best_device() if device is None else device
-    return Placement(chosen, compute_dtype(chosen, stored))
+    return next((each for each in (torch.bfloat16, torch.float16) if multiplies(device, each)), torch.float32)
 
 
 def available_bytes(device: torch.device) -> int:
     """What may still be allocated on `device`."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cuda":  # what torch holds and nobody uses is as good as free
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
     return UNLIMITED if device.type == "meta" else free_bytes()
-
-
-def require_room(what: str, size_bytes: int, device: torch.device) -> None:
-    """Raise `OutOfMemory`, with both figures, if `size_bytes` do not fit; called before allocating."""
-    room = available_bytes(device)
-    if size_bytes > room:
-        raise OutOfMemory(f"{what} takes {size_bytes / 1e9:.2f} GB on {device}, which has {room / 1e9:.2f} GB left")

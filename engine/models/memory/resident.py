@@ -1,58 +1,52 @@
-"""Weights wholly in one place: each stored tensor is read from the file once, straight to its device and precision."""
+"""Weights wholly in one place: views of the mapped file where it holds what is needed, else one copy of each tensor."""
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
-from math import prod
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sigmagraph.engine.errors import TensorMismatch
-from sigmagraph.engine.models.files.read import StoredTensor, Weights
-from sigmagraph.engine.models.memory.device import Placement, require_room
+from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
+from sigmagraph.engine.models.memory.device import Placement
 
 M = TypeVar("M", bound=nn.Module)
+Shared = Callable[[StoredTensor], nn.Parameter | None]
 LISTED = 8
 
 
-def resident(what: str, build: Callable[[], M], weights: Weights, placement: Placement) -> M:
-    """The module that `build` makes, filled with exactly `weights`.
+def hollow(build: Callable[[], M]) -> M:
+    """The module that `build` makes, without memory."""
+    with torch.device("meta"):
+        return build()
 
-    It is built on the meta device, so nothing is allocated before names, shapes and room are checked.
-    Raises `TensorMismatch` (missing, surplus and misshapen tensors listed) or `OutOfMemory`.
-    """
-    hollow = [name for name, tensor in weights.items() if 0 in tensor.shape]
-    if hollow:
-        raise TensorMismatch(f"{what}: {_listing('without elements', hollow)}")
-    try:
-        with torch.device("meta"):
-            module = build()
-    except (ValueError, IndexError, ArithmeticError, RuntimeError) as error:
-        raise TensorMismatch(f"{what}: tensors of these sizes form no such network ({error})") from error
-    check_tensors(what, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, weights)
-    size_bytes = sum(prod(tensor.shape) for tensor in weights.values()) * placement.dtype.itemsize
-    require_room(what, size_bytes, placement.device)
-    module.load_state_dict(_copied(weights, placement), assign=True)
+
+def filled(module: M, parameters: Mapping[str, nn.Parameter]) -> M:
+    """The module with every tensor in its place, ready for inference."""
+    module.load_state_dict(parameters, assign=True)
     return module.requires_grad_(False).eval()
 
 
-def replaced(module: M, tensors: Mapping[str, Tensor]) -> M:
-    """A module of its own with these parameters in place of the old; all other tensors are shared, none is copied."""
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    twin = copy.deepcopy(module, shared)
-    for name, tensor in tensors.items():
-        owner, _, leaf = name.rpartition(".")
-        setattr(twin.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
-    return twin
+def parameter(stored: StoredTensor, placement: Placement, *, maps: bool) -> nn.Parameter:
+    """One tensor where it belongs: a view into the file where `maps` and it is there as needed, else a copy."""
+    if maps and placement.device.type == "cpu" and stored.dtype == placement.dtype and is_view(stored):
+        return nn.Parameter(stored.read(), requires_grad=False)
+    pieces = [piece.read() for piece in stored.pieces()]
+    values = stored.expanded(iter([piece.to(placement.device) for piece in pieces]))
+    is_of_the_file = any(values.untyped_storage().data_ptr() == each.untyped_storage().data_ptr() for each in pieces)
+    return nn.Parameter(values.to(placement.device, placement.dtype, copy=is_of_the_file), requires_grad=False)
 
 
-def _copied(weights: Weights, placement: Placement) -> dict[str, Tensor]:
-    copies: dict[StoredTensor, Tensor] = {}
-    for tensor in weights.values():
-        if tensor not in copies:  # one stored tensor may carry two names
-            copies[tensor] = tensor.read().to(placement.device, placement.dtype, copy=True)
-    return {name: copies[tensor] for name, tensor in weights.items()}
+def parameters(
+    weights: Weights, placement: Placement, *, maps: bool = False, shared: Shared = lambda _: None
+) -> dict[str, nn.Parameter]:
+    """Every tensor, one after another; one stored tensor that carries two names is one parameter."""
+    made: dict[StoredTensor, nn.Parameter] = {}
+    for stored in weights.values():
+        if stored not in made:
+            known = shared(stored)
+            made[stored] = parameter(stored, placement, maps=maps) if known is None else known
+    return {name: made[stored] for name, stored in weights.items()}
 
 
 def check_tensors(what: str, expected: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
@@ -63,17 +57,23 @@ def check_tensors(what: str, expected: Mapping[str, tuple[int, ...]], weights: W
         if name in weights and weights[name].shape != shape
     ]
     problems = [
-        _listing("missing", (name for name in expected if name not in weights)),
-        _listing("surplus", (name for name in weights if name not in expected)),
-        _listing("misshapen", misshapen),
+        listing("missing", (name for name in expected if name not in weights)),
+        listing("surplus", (name for name in weights if name not in expected)),
+        listing("misshapen", misshapen),
     ]
     if any(problems):
         raise TensorMismatch(f"{what}: " + "; ".join(problem for problem in problems if problem))
 
 
-def _listing(kind: str, names: Iterable[str]) -> str:
+def listing(kind: str, names: Iterable[str]) -> str:
+    """`3 missing: a, b, c`, or nothing where there is nothing."""
     found = sorted(names)
     if not found:
         return ""
     rest = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
     return f"{len(found)} {kind}: {', '.join(found[:LISTED])}{rest}"
+
+
+def tensors_of(module: nn.Module) -> Iterable[Tensor]:
+    """What a module holds: parameters and buffers, each once."""
+    return {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}.values()

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.files.adapter_keys import encoder_keys
-from sigmagraph.engine.models.files.lora import Adapter, Patch, merged
+from sigmagraph.engine.models.files.lora import Adapter, Patch
 from sigmagraph.engine.models.files.rename import Slot
 from sigmagraph.engine.models.text.embeddings import Embeddings
 from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks, TextEncoder, TextWidths, Tokens, assemble
@@ -55,9 +55,7 @@ class Clip:
     def patched(self) -> Mapping[str, TextEncoder]:
         """The encoders that encode: as loaded, or with their patches merged in."""
         return {
-            name: encoder.with_parameters(merged(encoder.parameters(), self.patches[name]))
-            if name in self.patches
-            else encoder
+            name: encoder.patched(self.patches[name]) if name in self.patches else encoder
             for name, encoder in self.encoders.items()
         }
 

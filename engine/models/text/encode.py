@@ -4,7 +4,7 @@ Context = [CLIP-L and bigG side by side, zero-padded to T5's width] followed by 
 (Esser 2024, arXiv:2403.03206, appendix B.3). Knows the encoders only through `TextEncoder`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import TensorMismatch
 from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.engine.models.files.lora import Patch
 from sigmagraph.engine.models.text.tokenizer import Chunk, ChunkRule
 
 CLIP_L, CLIP_G, T5 = "clip_l", "clip_g", "t5xxl"
@@ -46,11 +47,11 @@ class TextEncoder(Protocol):
         `extra` [k, D] are the embeddings of the ids `vocabulary` to `vocabulary + k - 1`.
         """
 
-    def parameters(self) -> Mapping[str, Tensor]:
-        """Its weights by name."""
+    def parameters(self) -> Collection[str]:
+        """The names of its weights."""
 
-    def with_parameters(self, tensors: Mapping[str, Tensor]) -> "TextEncoder":
-        """The same encoder with some weights replaced; the others are shared."""
+    def patched(self, patches: Sequence[Patch]) -> "TextEncoder":
+        """The same encoder with these adapters merged in; what they leave alone is shared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
-"""The text encoders: transformers' classes, shaped by the weights' sizes, run in float32.
+"""The text encoders: transformers' classes, shaped by the weights' sizes, run in float32 unless told otherwise.
 
 Importing this module imports transformers, which takes seconds: only the loader does so, and only for text. Heads of
 the CLIP towers are always 64 wide; T5's count of heads is the width of its table of relative positions.
 """
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import RLock
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,11 @@ from transformers.models.t5.configuration_t5 import T5Config
 from transformers.models.t5.modeling_t5 import T5EncoderModel
 
 from sigmagraph.engine.errors import TensorMismatch
-from sigmagraph.engine.models.files.read import Weights
+from sigmagraph.engine.models.files.lora import Patch
+from sigmagraph.engine.models.files.read import StoredTensor, Weights
 from sigmagraph.engine.models.memory.device import Placement
-from sigmagraph.engine.models.memory.resident import replaced, resident
+from sigmagraph.engine.models.memory.recipe import Recipe
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.models.text.encode import Encoded, TextEncoder
 from sigmagraph.engine.models.text.tokenizer import ChunkRule, clip_rule, t5_rule
 
@@ -29,32 +32,40 @@ PENULTIMATE = -2
 class ClipEncoder:
     """A CLIP text tower: hidden states of a layer without the final norm; pooled at the first end token."""
 
-    def __init__(self, network: CLIPTextModel, projection: Tensor | None, rule: ChunkRule) -> None:
-        self._network, self._projection, self.rule = network, projection, rule
-        self.width, self.vocabulary = int(network.config.hidden_size), int(network.config.vocab_size)
-        self.pooled_width = self.width if projection is None else int(projection.shape[0])
+    def __init__(
+        self,
+        recipe: Recipe[CLIPTextModel],
+        projection: StoredTensor | None,
+        width: int,
+        vocabulary: int,
+        rule: ChunkRule,
+    ) -> None:
+        self.recipe, self._projection, self.rule = recipe, projection, rule
+        self.width, self.vocabulary = width, vocabulary
+        self.pooled_width = width if projection is None else projection.shape[0]
 
     @torch.no_grad()
     def encode(self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None) -> Encoded:
         """Ids [n, L] -> hidden [n, L, D] of `layer` (negative, from the end; None: last but one) and pooled [n, P]."""
-        network = _extended(self._network, "embeddings.token_embedding", extra)
-        known = _known(ids, self.vocabulary + (0 if extra is None else len(extra)))
-        ids = known.to(network.device)
+        known, where = _known(ids, self.vocabulary + (0 if extra is None else len(extra))), self.recipe.placement
+        ids = known.to(where.device)
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
-        output = network(ids, position_ids=positions, output_hidden_states=True)
+        with self.recipe.use() as network, _extended(network, "embeddings.token_embedding", extra, self):
+            output = network(ids, position_ids=positions, output_hidden_states=True)
         rows = torch.arange(ids.shape[0], device=ids.device)
         pooled = output.last_hidden_state[rows, (ids == self.rule.end).int().argmax(dim=1)]
         if self._projection is not None:
-            pooled = pooled @ self._projection.T
+            pooled = pooled @ self._projection.on(where.device).to(where.dtype).T
         return Encoded(output.hidden_states[PENULTIMATE if layer is None else layer], pooled)
 
-    def parameters(self) -> Mapping[str, Tensor]:
-        """The tower's weights by name; the projection is not among them."""
-        return self._network.state_dict()
+    def parameters(self) -> Collection[str]:
+        """The names of the tower's weights; the projection is not among them."""
+        return self.recipe.base.keys()
 
-    def with_parameters(self, tensors: Mapping[str, Tensor]) -> "ClipEncoder":
-        """The same encoder with some weights replaced; the others are shared."""
-        return ClipEncoder(replaced(self._network, tensors), self._projection, self.rule)
+    def patched(self, patches: Sequence[Patch]) -> "ClipEncoder":
+        """The same encoder with these adapters merged in; what they leave alone is shared."""
+        recipe = self.recipe.with_patches(patches)
+        return ClipEncoder(recipe, self._projection, self.width, self.vocabulary, self.rule)
 
 
 class T5Encoder:
@@ -62,27 +73,27 @@ class T5Encoder:
 
     pooled_width = 0
 
-    def __init__(self, network: T5EncoderModel, rule: ChunkRule) -> None:
-        self._network, self.rule = network, rule
-        self.width, self.vocabulary = int(network.config.d_model), int(network.config.vocab_size)
+    def __init__(self, recipe: Recipe[T5EncoderModel], width: int, vocabulary: int, rule: ChunkRule) -> None:
+        self.recipe, self.rule = recipe, rule
+        self.width, self.vocabulary = width, vocabulary
 
     @torch.no_grad()
     def encode(self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None) -> Encoded:
         """Ids [n, L] -> hidden [n, L, D]. An earlier `layer` gets the final norm too."""
-        network = _extended(self._network, "encoder.embed_tokens", extra)
         known = _known(ids, self.vocabulary + (0 if extra is None else len(extra)))
-        output = network(known.to(network.device), output_hidden_states=layer is not None)
-        if layer is None or layer == -1:
-            return Encoded(output.last_hidden_state)
-        return Encoded(self._network.encoder.final_layer_norm(output.hidden_states[layer]))
+        with self.recipe.use() as network, _extended(network, "encoder.embed_tokens", extra, self):
+            output = network(known.to(self.recipe.placement.device), output_hidden_states=layer is not None)
+            if layer is None or layer == -1:
+                return Encoded(output.last_hidden_state)
+            return Encoded(network.encoder.final_layer_norm(output.hidden_states[layer]))
 
-    def parameters(self) -> Mapping[str, Tensor]:
-        """The encoder's weights by name."""
-        return self._network.state_dict()
+    def parameters(self) -> Collection[str]:
+        """The names of the encoder's weights."""
+        return self.recipe.base.keys()
 
-    def with_parameters(self, tensors: Mapping[str, Tensor]) -> "T5Encoder":
-        """The same encoder with some weights replaced; the others are shared."""
-        return T5Encoder(replaced(self._network, tensors), self.rule)
+    def patched(self, patches: Sequence[Patch]) -> "T5Encoder":
+        """The same encoder with these adapters merged in; what they leave alone is shared."""
+        return T5Encoder(self.recipe.with_patches(patches), self.width, self.vocabulary, self.rule)
 
 
 class ExtendedEmbedding(nn.Module):
@@ -98,18 +109,23 @@ class ExtendedEmbedding(nn.Module):
         return torch.where(beyond[..., None] < 0, known, self.extra[beyond.clamp(min=0)])
 
 
-N = TypeVar("N", CLIPTextModel, T5EncoderModel)
+EXTENDING = RLock()
 
 
-def _extended(network: N, place: str, extra: Tensor | None) -> N:
-    """The network itself, or a twin that shares its weights and knows the extra embeddings too."""
+@contextmanager
+def _extended(network: nn.Module, place: str, extra: Tensor | None, encoder: ClipEncoder | T5Encoder) -> Iterator[None]:
+    """The network knows the extra embeddings for as long as the block lasts; others wait that long."""
     if extra is None:
-        return network
-    twin = replaced(network, {})
-    table = twin.get_submodule(place)
-    rows = extra.to(network.device, network.dtype)
-    twin.set_submodule(place, ExtendedEmbedding(table, int(network.config.vocab_size), rows))
-    return twin
+        yield
+        return
+    with EXTENDING:
+        table, where = network.get_submodule(place), encoder.recipe.placement
+        rows = extra.to(where.device, where.dtype)
+        network.set_submodule(place, ExtendedEmbedding(table, encoder.vocabulary, rows))
+        try:
+            yield
+        finally:
+            network.set_submodule(place, table)
 
 
 def _known(ids: Tensor, vocabulary: int) -> Tensor:
@@ -119,7 +135,7 @@ def _known(ids: Tensor, vocabulary: int) -> Tensor:
     return ids
 
 
-def clip_encoder(name: str, weights: Weights, placement: Placement) -> TextEncoder:
+def clip_encoder(name: str, weights: Weights, placement: Placement, place: str = "") -> TextEncoder:
     """CLIP-L (`clip_l`: quick-GELU, pads with its end token) or bigG (`clip_g`: GELU, pads with 0).
 
     Heads, layers, widths, vocabulary and chunk length are read from the tensors.
@@ -145,17 +161,22 @@ def clip_encoder(name: str, weights: Weights, placement: Placement) -> TextEncod
         pad_token_id=vocabulary - 1 if is_l else 0,
     )
     tower = {key: tensor for key, tensor in weights.items() if key != PROJECTION}
-    network = resident(name, lambda: CLIPTextModel(config), tower, placement)
+    what = f"{place}: {name}" if place else name
+    recipe = Recipe.checked(what, "text", lambda: CLIPTextModel(config), tower, placement, RESIDENCY, _clip_layers)
     # SD3 takes CLIP-L's pooled vector unprojected, even from files that carry a projection
-    projection = _projection(name, weights, width, placement) if PROJECTION in weights and not is_l else None
-    return ClipEncoder(network, projection, clip_rule(vocabulary, length, pads_with_end=is_l))
+    projection = _projection(name, weights, width) if PROJECTION in weights and not is_l else None
+    return ClipEncoder(recipe, projection, width, vocabulary, clip_rule(vocabulary, length, pads_with_end=is_l))
 
 
-def _projection(name: str, weights: Weights, width: int, placement: Placement) -> Tensor:
+def _clip_layers(network: CLIPTextModel) -> Sequence[nn.Module]:
+    return list(network.encoder.layers)
+
+
+def _projection(name: str, weights: Weights, width: int) -> StoredTensor:
     shape = weights[PROJECTION].shape
     if len(shape) != 2 or shape[1] != width:
         raise TensorMismatch(f"{name}: {PROJECTION} is {list(shape)} for a width of {width}")
-    return weights[PROJECTION].read().to(placement.device, placement.dtype)
+    return weights[PROJECTION]
 
 
 def _heads(name: str, width: int) -> int:
@@ -164,7 +185,7 @@ def _heads(name: str, width: int) -> int:
     return width // HEAD_WIDTH
 
 
-def t5_encoder(weights: Weights, placement: Placement, min_length: int) -> TextEncoder:
+def t5_encoder(weights: Weights, placement: Placement, min_length: int, place: str = "") -> TextEncoder:
     """A T5 v1.1 encoder (gated GELU) of any size; prompts are padded to `min_length` tokens."""
     first = "encoder.block.0.layer.0.SelfAttention."
     try:
@@ -188,7 +209,13 @@ def t5_encoder(weights: Weights, placement: Placement, min_length: int) -> TextE
         is_encoder_decoder=False,
         use_cache=False,
     )
-    return T5Encoder(resident("t5xxl", lambda: T5EncoderModel(config), weights, placement), t5_rule(min_length))
+    what = f"{place}: t5xxl" if place else "t5xxl"
+    recipe = Recipe.checked(what, "text", lambda: T5EncoderModel(config), weights, placement, RESIDENCY, _t5_blocks)
+    return T5Encoder(recipe, width, vocabulary, t5_rule(min_length))
+
+
+def _t5_blocks(network: T5EncoderModel) -> Sequence[nn.Module]:
+    return list(network.encoder.block)
 
 
 def _count(weights: Mapping[str, object], prefix: str) -> int:

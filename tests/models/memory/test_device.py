@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from sigmagraph.engine.errors import OutOfMemory
-from sigmagraph.engine.models.memory.device import compute_dtype, placement, require_room
+from sigmagraph.engine.models.memory.device import compute_dtype
 
 GIB = 2**30
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -25,10 +24,3 @@ def test_the_precision_follows_the_device_and_the_file(
     device: torch.device, stored: torch.dtype, expected: torch.dtype
 ) -> None:
     assert compute_dtype(device, stored) == expected
-    assert placement(stored, device).dtype == expected
-
-
-def test_what_cannot_fit_is_refused_with_both_figures() -> None:
-    with pytest.raises(OutOfMemory, match=r"the model takes 1000000000\.00 GB on cpu, which has \d+\.\d\d GB left"):
-        require_room("the model", 10**18, CPU)
-    require_room("the model", 1, CPU)

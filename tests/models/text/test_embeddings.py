@@ -115,7 +115,7 @@ def test_a_vector_equal_to_a_tokens_embedding_gives_that_tokens_states(
 ) -> None:
     assert checkpoint.clip is not None
     network = checkpoint.clip.encoders[encoder]
-    row = Vector(network.parameters()[table][7].clone())
+    row = Vector(network.recipe.network.state_dict()[table][7].clone())
     length = 12 if network.rule.start is None else network.rule.chunk_length or 77
     chunk = list(network.rule.empty(length))
     as_id, as_vector = [*chunk], [*chunk]

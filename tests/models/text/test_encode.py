@@ -1,6 +1,6 @@
 """Assembly of conditionings, with encoders replaced by closed formulas: weights, order, padding, missing encoders."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, TensorMismatch
 from sigmagraph.engine.models import Clip, Conditioning
+from sigmagraph.engine.models.files.lora import Patch
 from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, Encoded, TextEncoder, TextWidths, Tokens
 from sigmagraph.engine.models.text.tokenizer import Chunk, ChunkRule, Vocabulary, clip_rule, t5_rule
 from tests.models.conftest import Arrays, packed_json
@@ -50,10 +51,10 @@ class Formula:
         pooled = torch.cos(0.001 * total.double()[:, None] + 0.02 * columns)
         return Encoded(hidden.float(), pooled.float() if self.pooled_width else None)
 
-    def parameters(self) -> Mapping[str, Tensor]:
-        return {}
+    def parameters(self) -> Collection[str]:
+        return ()
 
-    def with_parameters(self, tensors: Mapping[str, Tensor]) -> "Formula":
+    def patched(self, patches: Sequence[Patch]) -> "Formula":
         return self
 
 

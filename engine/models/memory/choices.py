@@ -1,0 +1,87 @@
+"""What a user may choose about memory and precision, and what `auto` makes of it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models.memory.device import Placement, compute_dtype, named_device
+from sigmagraph.engine.models.memory.plan import Memory
+
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fp8"]
+PARTS = ("text", "model", "vae")
+DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
+    "text": ("auto", "fp32", "bf16", "fp16"),
+    "model": ("auto", "fp32", "bf16", "fp16", "fp8"),
+    "vae": ("auto", "fp32", "bf16", "fp16"),
+}
+PRECISION_FORM = "auto, fp32, bf16, fp16 or fp8 for the diffusion model, or text=, model= and vae= with a comma between"
+MEMORY_FORM = "auto, resident, stream, or how much of the device may be taken, such as 12GB"
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What was chosen; what nobody chose is `auto`. `limit_bytes` bounds what networks take of a device."""
+
+    text: Precision = "auto"
+    model: Precision = "auto"
+    vae: Precision = "auto"
+    memory: Memory = "auto"
+    limit_bytes: int | None = None
+    device: str = "auto"
+
+    @classmethod
+    def parse(cls, precision: str = "auto", memory: str = "auto", device: str = "auto") -> "Choices":
+        """Read the three options. Raises `BadValue`, naming the option and what it takes."""
+        mode, limit = parse_memory(memory)
+        return cls(**parse_precision(precision), memory=mode, limit_bytes=limit, device=device)
+
+    @property
+    def on(self) -> torch.device:
+        """The device that was chosen. Raises `BadValue` where it is not there."""
+        return named_device(self.device)
+
+    def placement(self, kind: str, stored: torch.dtype, device: torch.device | None = None) -> Placement:
+        """Where a network of this kind computes, and in which precision.
+
+        Text encoders compute in float32, and so does a VAE on a CPU, unless a precision was chosen for them. float8 is
+        a way of keeping a diffusion model's weights, which computes in the precision of 16-bit files.
+        """
+        where, chosen = self.on if device is None else device, str(getattr(self, kind))
+        if chosen in DTYPES:
+            return Placement(where, DTYPES[chosen])
+        if kind == "text" or (kind == "vae" and where.type == "cpu"):
+            return Placement(where, torch.float32)
+        return Placement(where, compute_dtype(where, stored))
+
+
+def parse_precision(text: str) -> dict[str, Precision]:
+    """`bf16` (the diffusion model and the VAE; fp8 the model alone), or `text=bf16,model=fp8,vae=fp32`."""
+    chosen: dict[str, Precision] = {}
+    for item in text.split(","):
+        part, equals, name = item.strip().lower().rpartition("=")
+        places = (part,) if equals else ("model",) if name == "fp8" else ("model", "vae")
+        for place in places:
+            found = next((each for each in PRECISIONS.get(place, ()) if each == name), None)
+            if found is None:
+                raise BadValue("--precision", text, PRECISION_FORM)
+            chosen[place] = found
+    return chosen
+
+
+def parse_memory(text: str) -> tuple[Memory, int | None]:
+    """The way weights are kept, and how many bytes they may take. K, M, G and T with `i` count in steps of 1024."""
+    plain = text.strip().lower()
+    for mode in ("auto", "resident", "stream"):
+        if plain == mode:
+            return mode, None
+    match = SIZE.fullmatch(plain)
+    if match is None or not float(match[1]):
+        raise BadValue("--memory", text, MEMORY_FORM)
+    step = 1024 if match[3].startswith("i") else 1000
+    return "auto", int(float(match[1]) * step ** ("kmgt".index(match[2]) + 1 if match[2] else 0))

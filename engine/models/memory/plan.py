@@ -1,0 +1,148 @@
+"""What goes where: a pure function of sizes and budgets, so that it can be printed, tested and refused before a run.
+
+Knows no file, no tensor, no device: `Part` has the sizes of one network, `Budget` what there is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sigmagraph.engine.errors import OutOfMemory
+
+Mode = Literal["mapped", "resident", "streamed"]
+Memory = Literal["auto", "resident", "stream"]
+
+SMALL_BYTES = 64 * 1024 * 1024  # below this a network is copied whatever there is: nothing is won by less
+# What a network needs beside its weights, bytes: measured at 1024 x 1024 with guidance (text: 77 tokens, float32).
+WORKING_BYTES = {"text": 300_000_000, "model": 600_000_000, "vae": 800_000_000}
+ENCODER_SHARE = 1 / 3  # an encoder runs once per prompt: it may stay where it takes at most this share
+WHEN = {"text": "while a prompt is encoded", "model": "at every step", "vae": "while pictures are encoded or decoded"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The sizes of one network, bytes.
+
+    `dense_bytes` in the precision it computes in, `stored_bytes` in its files, of which `mapped_bytes` can be computed
+    with as they lie there. `largest_bytes` is its largest tensor, `kept_bytes` all that are too small to be streamed.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    dense_bytes: int
+    stored_bytes: int
+    mapped_bytes: int = 0
+    largest_bytes: int = 0
+    kept_bytes: int = 0
+    block_bytes: int = 0
+    is_in_files: bool = True
+
+    @property
+    def working_bytes(self) -> int:
+        """What it needs beside its weights while it computes."""
+        return WORKING_BYTES[self.kind] if self.dense_bytes >= SMALL_BYTES else 0
+
+    @property
+    def streamed_bytes(self) -> int:
+        """What it takes of its device while it is streamed: what stays, and room for what comes."""
+        return self.kept_bytes + max(self.largest_bytes, 3 * self.block_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A device and what may be taken of it. `is_host`: weights on disk can be used where they are mapped."""
+
+    device: str
+    limit_bytes: int
+    is_host: bool = True
+    memory: Memory = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One part and what becomes of it: `bytes_` of the device, and `paged_bytes` of file pages that want to stay."""
+
+    part: Part
+    mode: Mode
+    bytes_: int
+    paged_bytes: int = 0
+
+    @property
+    def need_bytes(self) -> int:
+        """What has to be there while it computes. Pages of what runs once may go again as it runs."""
+        return self.bytes_ + self.part.working_bytes + (self.paged_bytes if self.part.kind == "model" else 0)
+
+    def __str__(self) -> str:
+        how = {
+            "mapped": "used as it lies in the file",
+            "resident": "resident",
+            "streamed": "streamed from its file",
+        }[self.mode]
+        paged = f", {_gb(self.paged_bytes)} of file pages" if self.paged_bytes else ""
+        beside = f", {_gb(self.part.working_bytes)} beside" if self.part.working_bytes else ""
+        part = self.part
+        return f"{part.name} ({part.precision}): {how}, {_gb(self.bytes_)}{paged}{beside}, {WHEN[part.kind]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every part in its place. Parts compute one after another, so the need is that of the neediest."""
+
+    budget: Budget
+    placed: tuple[Placed, ...]
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is needed at once."""
+        return max((each.need_bytes for each in self.placed), default=0)
+
+    @property
+    def refused(self) -> tuple[Placed, ...]:
+        """Parts for which there is no room, however they are placed."""
+        return tuple(each for each in self.placed if each.need_bytes > self.budget.limit_bytes)
+
+    def lines(self) -> list[str]:
+        """In words, a part a line."""
+        peak = f"{self.budget.device} has {_gb(self.budget.limit_bytes)} left; the most needed at once: "
+        return [*map(str, self.placed), peak + _gb(self.peak_bytes)]
+
+    def require(self) -> None:
+        """Raise `OutOfMemory`, with the plan and what would work, if a part has no room."""
+        if self.refused:
+            raise OutOfMemory("; ".join([*map(self._refusal, self.refused), "the plan: " + " | ".join(self.lines())]))
+
+    def _refusal(self, placed: Placed) -> str:
+        part, limit = placed.part, _gb(self.budget.limit_bytes)
+        needs = f"{part.name} takes {_gb(placed.need_bytes)} on {self.budget.device}, which has {limit} left"
+        streamed = part.streamed_bytes + part.working_bytes
+        if self.budget.memory != "stream" and streamed <= self.budget.limit_bytes:
+            return f"{needs}; --memory stream takes {_gb(streamed)} and reads the file at every step"
+        return f"{needs}, and streamed it would take {_gb(streamed)}"
+
+
+def plan(parts: Sequence[Part], budget: Budget) -> Plan:
+    """Everything in its place. A part that fits stays; one that does not is streamed."""
+    return Plan(budget, tuple(place(part, budget) for part in parts))
+
+
+def place(part: Part, budget: Budget) -> Placed:
+    """One part alone: others leave when it needs their room."""
+    streamed = Placed(part, "streamed", part.streamed_bytes, part.stored_bytes if budget.is_host else 0)
+    if part.dense_bytes < SMALL_BYTES and budget.memory != "stream":
+        return Placed(part, "resident", part.dense_bytes)
+    if budget.memory == "stream" and part.is_in_files and part.kind != "vae":
+        return Placed(part, "streamed", part.streamed_bytes)
+    copied = part.dense_bytes - (part.mapped_bytes if budget.is_host else 0)
+    mode: Mode = "mapped" if copied < part.dense_bytes else "resident"
+    whole = Placed(part, mode, copied, part.dense_bytes - copied)
+    if budget.memory == "resident" or not part.is_in_files or part.kind == "vae":
+        return whole
+    share = ENCODER_SHARE if part.kind == "text" else 1.0
+    if whole.need_bytes <= budget.limit_bytes and copied <= share * budget.limit_bytes:
+        return whole
+    return streamed
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB"

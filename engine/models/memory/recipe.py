@@ -1,0 +1,147 @@
+"""A network before it is anywhere: its class, its stored weights, its precision. Values on graph edges hold this.
+
+A recipe takes no memory beside its adapters. Who wants the network asks `use`, which its owner answers (residency.py):
+the network is built, shared, moved away and built again as memory allows, always to the same numbers.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from sigmagraph.engine.errors import TensorMismatch
+from sigmagraph.engine.models.files.lora import Patch, patched
+from sigmagraph.engine.models.files.read import StoredTensor, Weights, files_of, is_view
+from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.plan import Part
+from sigmagraph.engine.models.memory.resident import check_tensors, listing
+from sigmagraph.engine.models.memory.streamed import STREAMED_FROM_BYTES
+
+M = TypeVar("M", bound=nn.Module)
+Kind = Literal["text", "model", "vae"]
+
+
+class Owner(Protocol):
+    """Who makes and keeps networks."""
+
+    def know(self, recipe: "Recipe[Any]") -> None:
+        """There is a recipe more."""
+
+    def use(self, recipe: "Recipe[M]") -> AbstractContextManager[M]:
+        """Its network, for as long as the block lasts."""
+
+
+def _no_blocks(network: Any) -> Sequence[nn.Module]:
+    return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe(Generic[M]):
+    """How to make one network. `what` names it in messages; `patches` are merged while it is made.
+
+    `build` makes the module without weights, `blocks` names the modules that run one after another. A `ready` network
+    is its own recipe: it stays where it is and is never moved away.
+    """
+
+    what: str
+    kind: Kind
+    build: Callable[[], M]
+    base: Weights
+    placement: Placement
+    owner: Owner
+    blocks: Callable[[M], Sequence[nn.Module]] = _no_blocks
+    patches: tuple[Patch, ...] = ()
+    ready: M | None = None
+
+    def __post_init__(self) -> None:
+        self.owner.know(self)
+
+    @classmethod
+    def checked(
+        cls,
+        what: str,
+        kind: Kind,
+        build: Callable[[], M],
+        weights: Weights,
+        placement: Placement,
+        owner: Owner,
+        blocks: Callable[[M], Sequence[nn.Module]] = _no_blocks,
+    ) -> "Recipe[M]":
+        """The recipe, once names and shapes fit the module that `build` makes. Nothing is allocated.
+
+        Raises `TensorMismatch`: missing, surplus and misshapen tensors are listed.
+        """
+        hollow = [name for name, tensor in weights.items() if 0 in tensor.shape]
+        if hollow:
+            raise TensorMismatch(f"{what}: {listing('without elements', hollow)}")
+        try:
+            with torch.device("meta"):
+                module = build()
+        except (ValueError, IndexError, ArithmeticError, RuntimeError) as error:
+            raise TensorMismatch(f"{what}: tensors of these sizes form no such network ({error})") from error
+        check_tensors(what, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, weights)
+        return cls(what, kind, build, weights, placement, owner, blocks)
+
+    @classmethod
+    def of(cls, network: M, placement: Placement, owner: Owner, kind: Kind = "model") -> "Recipe[M]":
+        """A network that is there already."""
+        weights = {
+            name: StoredTensor(tuple(tensor.shape), tensor.dtype, lambda kept=tensor: kept)  # type: ignore[misc]
+            for name, tensor in network.state_dict().items()
+        }
+        return cls(type(network).__name__, kind, lambda: network, weights, placement, owner, ready=network)
+
+    @property
+    def weights(self) -> Weights:
+        """The stored tensors with every patch, by name."""
+        return patched(self.base, self.patches) if self.patches else self.base
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for recipes that make equal networks."""
+        if self.ready is not None:
+            return id(self.ready), tuple(patch.identity for patch in self.patches)
+        return (*self.family, tuple(patch.identity for patch in self.patches))
+
+    @property
+    def family(self) -> tuple[Hashable, ...]:
+        """What recipes that differ in their patches alone have in common."""
+        read = next(iter(self.base.values())).pieces()
+        return self.kind, self.what, next(read).read, len(self.base), self.placement
+
+    def with_patches(self, patches: Sequence[Patch]) -> "Recipe[M]":
+        """The same network with these patches in place of those it has."""
+        return replace(self, patches=tuple(patches)) if tuple(patches) != self.patches else self
+
+    def use(self) -> AbstractContextManager[M]:
+        """The network, ready to compute, for as long as the block lasts."""
+        if self.ready is not None and not self.patches:
+            return nullcontext(self.ready)
+        return self.owner.use(self)
+
+    @property
+    def network(self) -> M:
+        """The network as it is now, to look at; to compute with it, `use` it."""
+        with self.use() as network:
+            return network
+
+    def part(self) -> Part:
+        """Its sizes, for planning."""
+        dtype, weights = self.placement.dtype, tuple(dict.fromkeys(self.weights.values()))
+        dense = {each: prod(each.shape) * dtype.itemsize for each in weights}
+        views = [each for each in weights if is_view(each)]
+        return Part(
+            name=self.what,
+            kind=self.kind,
+            precision=str(dtype).removeprefix("torch."),
+            dense_bytes=sum(dense.values()),
+            stored_bytes=sum(each.stored_bytes for each in weights),
+            mapped_bytes=sum(dense[each] for each in views if each.dtype == dtype),
+            largest_bytes=max(dense.values(), default=0),
+            kept_bytes=sum(size for size in dense.values() if size < STREAMED_FROM_BYTES),
+            is_in_files=bool(files_of(self.base)),
+        )

@@ -1,0 +1,233 @@
+"""Where every network of this process is: one owner, so that a model is loaded once and leaves when room is needed.
+
+Nodes, caches and values hold recipes. The owner makes a network when it is first used, gives the same one to all who
+ask, and lets the least recently used leave its device when another needs the room. States, all under one lock:
+    _held        by key: networks that are there, oldest use first
+    _shared      stored tensor and placement -> the parameter made of it, as long as some network has it
+    _known       by key: how many recipes there are that could ask for a network again
+"""
+
+import logging
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from sigmagraph.engine.models.files.read import MappedFile, StoredTensor, files_of, is_view
+from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.device import Placement, available_bytes
+from sigmagraph.engine.models.memory.plan import Budget, Mode, Plan, place, plan
+from sigmagraph.engine.models.memory.recipe import M, Recipe
+from sigmagraph.engine.models.memory.resident import filled, hollow, parameters, tensors_of
+from sigmagraph.engine.models.memory.streamed import streamed
+
+log = logging.getLogger(__name__)
+MOST_IDLE_TWINS = 2  # networks that differ in their adapters alone and wait for use
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """One network that is there."""
+
+    network: nn.Module
+    mode: Mode
+    placement: Placement
+    family: Hashable
+    files: tuple[MappedFile, ...]
+    bytes_: Mapping[int, int]
+    users: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One making of a network, for reports."""
+
+    what: str
+    mode: Mode
+    placement: Placement
+    bytes_: int
+    seconds: float
+
+
+class Residency:
+    """The owner. Safe to use from several threads; a network that is streamed serves one at a time.
+
+    With `keeps_unknown` a network stays although no recipe is left that could ask for it: in a server, where the
+    next job brings the recipe again.
+    """
+
+    def __init__(self, choices: Choices | None = None) -> None:
+        self.choices = choices if choices is not None else Choices()
+        self.keeps_unknown = False
+        self.loads: list[Loaded] = []
+        self.load_count = self.eviction_count = 0
+        self._lock = threading.RLock()
+        self._held: dict[Hashable, _Held] = {}
+        self._shared: weakref.WeakValueDictionary[tuple[StoredTensor, Placement], nn.Parameter] = (
+            weakref.WeakValueDictionary()
+        )
+        self._known: Counter[Hashable] = Counter()
+
+    def know(self, recipe: Recipe[Any]) -> None:
+        """A recipe exists; its network may go when the last such recipe does."""
+        key = recipe.key
+        with self._lock:
+            self._known[key] += 1
+        weakref.finalize(recipe, self._forgotten, key).atexit = False
+
+    @contextmanager
+    def use(self, recipe: Recipe[M]) -> Iterator[M]:
+        """The recipe's network, which stays at least until the block ends. Raises `OutOfMemory`, `CorruptFile`."""
+        key = recipe.key
+        with self._lock:
+            held = self._held.pop(key, None)
+            if held is None:
+                held = self._made(recipe)
+            self._held[key] = held  # the youngest
+            held.users += 1
+        try:
+            for file in held.files:
+                file.require_unchanged()
+            if held.mode == "streamed":
+                with held.lock:
+                    yield held.network  # type: ignore[misc]  # what the recipe builds
+            else:
+                yield held.network  # type: ignore[misc]
+        finally:
+            with self._lock:
+                held.users -= 1
+                if not held.users and not self._known[key] and not self.keeps_unknown:
+                    self._held.pop(key, None)
+
+    def plan(self, recipes: Sequence[Recipe[Any]]) -> Plan:
+        """What becomes of these networks, all of one device, once all idle ones are out of the way."""
+        device = recipes[0].placement.device if recipes else self.choices.on
+        return plan([recipe.part() for recipe in recipes], self.budget(device))
+
+    def budget(self, device: torch.device) -> Budget:
+        """What may be taken of a device: what is free, and what idle networks would give back."""
+        with self._lock:
+            mine = {id_: size for held in self._on(device) for id_, size in held.bytes_.items()}
+            busy = {id_: size for held in self._on(device) if held.users for id_, size in held.bytes_.items()}
+        free = available_bytes(device) + sum(mine.values())
+        limit = min(free, self.choices.limit_bytes) if self.choices.limit_bytes is not None else free
+        return Budget(str(device), limit - sum(busy.values()), device.type == "cpu", self.choices.memory)
+
+    def bytes_on(self, device: torch.device) -> int:
+        """What networks take of a device, shared tensors once; file pages do not count."""
+        with self._lock:
+            return sum({id_: size for held in self._on(device) for id_, size in held.bytes_.items()}.values())
+
+    def free(self) -> int:
+        """Let every idle network go; how many did."""
+        with self._lock:
+            idle = [key for key, held in list(self._held.items()) if not held.users]
+            for key in idle:
+                self._evict(key)
+            return len(idle)
+
+    def held(self) -> list[tuple[Hashable, Mode]]:
+        """The networks that are there, the least recently used first."""
+        with self._lock:
+            return [(key, held.mode) for key, held in list(self._held.items())]
+
+    # -- making and leaving --------------------------------------------------------------------------------------
+
+    def _made(self, recipe: Recipe[Any]) -> _Held:
+        began = time.perf_counter()
+        for file in (files := files_of(recipe.base)):
+            file.require_unchanged()
+        where, weights = recipe.placement, recipe.weights
+        shared = {
+            stored: kept for stored in weights.values() if (kept := self._shared.get((stored, where))) is not None
+        }
+        budget = self.budget(where.device)
+        part = recipe.part()
+        placed = place(part, budget)
+        Plan(budget, (placed,)).require()
+        reused = sum(kept.nbytes for kept in shared.values() if kept.device.type == where.device.type)
+        self._make_room(placed.bytes_ + part.working_bytes - min(reused, placed.bytes_), where.device)
+        self._leave_twins(recipe.family)
+        module = hollow(recipe.build)
+        if placed.mode == "streamed":
+            network = streamed(module, weights, where)
+        else:
+            made = parameters(weights, where, maps=placed.mode == "mapped", shared=shared.get)
+            network = filled(module, made)
+            self._shared.update({(weights[name], where): each for name, each in made.items()})
+        in_files = {each.data_ptr() for each in _views(weights)} if placed.mode != "resident" else set()
+        took = {id(each): each.nbytes for each in tensors_of(network) if each.data_ptr() not in in_files}
+        held = _Held(network, placed.mode, where, recipe.family, files if placed.mode != "resident" else (), took)
+        self._note(Loaded(recipe.what, placed.mode, where, sum(took.values()), time.perf_counter() - began))
+        return held
+
+    def _note(self, loaded: Loaded) -> None:
+        self.load_count += 1
+        self.loads = [*self.loads[-99:], loaded]
+        log.info(
+            "loaded %s: %s, %s on %s, %.2f GB in %.1f s",
+            *(loaded.what, loaded.mode, loaded.placement.dtype, loaded.placement.device),
+            *(loaded.bytes_ / 1e9, loaded.seconds),
+        )
+
+    def _make_room(self, needed: int, device: torch.device) -> None:
+        """The least recently used leave, until `needed` bytes are free or nobody idle is left."""
+        for key in [
+            key for key, held in list(self._held.items()) if held.placement.device == device and not held.users
+        ]:
+            if needed <= self._room(device):
+                return
+            self._evict(key)
+
+    def _room(self, device: torch.device) -> int:
+        free = available_bytes(device)
+        limit = self.choices.limit_bytes
+        return free if limit is None else min(free, limit - self.bytes_on(device))
+
+    def _leave_twins(self, family: Hashable) -> None:
+        idle = [key for key, held in list(self._held.items()) if held.family == family and not held.users]
+        for key in idle[: max(0, len(idle) - MOST_IDLE_TWINS + 1)]:
+            self._evict(key)
+
+    def _evict(self, key: Hashable) -> None:
+        held = self._held.pop(key, None)
+        if held is None:
+            return
+        self.eviction_count += 1
+        is_on_card, held = held.placement.device.type == "cuda", None
+        if is_on_card:
+            torch.cuda.empty_cache()
+
+    def _on(self, device: torch.device) -> list[_Held]:
+        return [held for held in list(self._held.values()) if held.placement.device == device]
+
+    def _forgotten(self, key: Hashable) -> None:
+        with self._lock:
+            self._known[key] -= 1
+            if self._known[key] > 0:
+                return
+            del self._known[key]
+            held = self._held.get(key)
+            if held is not None and not held.users and not self.keeps_unknown:
+                self._held.pop(key, None)
+
+
+def _views(weights: Mapping[str, StoredTensor]) -> Iterator[torch.Tensor]:
+    return (stored.read() for stored in weights.values() if is_view(stored))
+
+
+RESIDENCY = Residency()
+"""The owner of this process."""
+
+
+def ready(network: M, placement: Placement) -> Recipe[M]:
+    """A recipe for a network that is there already."""
+    return Recipe.of(network, placement, RESIDENCY)

@@ -1,0 +1,140 @@
+"""Weights that stay in their files and visit memory one layer at a time: bit for bit the numbers of a resident network.
+
+A layer's large tensors are brought into one shared buffer right before it computes and are gone right after; what is
+small stays. Tables of embeddings are looked up where they lie, a row at a time. The network itself knows nothing of it.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
+from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.resident import filled, parameter
+
+M = TypeVar("M", bound=nn.Module)
+STREAMED_FROM_BYTES = 1024 * 1024  # smaller tensors (norms, biases) stay: fetching them costs more than it saves
+
+
+class StoredEmbedding(nn.Module):
+    """A table of embeddings in the precision it is stored in; rows are converted when they are looked up."""
+
+    def __init__(self, table: Tensor, placement: Placement) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(table, requires_grad=False)
+        self._placement = placement
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids [...] -> rows [..., D]."""
+        table = self.weight.data
+        if table.dtype.itemsize == 1:  # no look-up for 8-bit floats: look up their bytes
+            rows = F.embedding(ids.to(table.device), table.view(torch.uint8)).view(table.dtype)
+        else:
+            rows = F.embedding(ids.to(table.device), table)
+        return rows.to(self._placement.device, self._placement.dtype)
+
+
+def streamed(module: M, weights: Weights, placement: Placement) -> M:
+    """The hollow `module`, fed from `weights` while it computes. Not for two threads at once."""
+    feeder = _Feeder(placement)
+    kept: dict[str, nn.Parameter] = {}
+    shared: dict[StoredTensor, nn.Parameter] = {}
+    for name, stored in weights.items():
+        owner_name, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(owner_name)
+        if _is_small(stored, placement):
+            kept[name] = shared.setdefault(stored, parameter(stored, placement, maps=False))
+        elif isinstance(owner, nn.Embedding) and is_view(stored):
+            continue  # replaced below: a table may have two names and one module
+        elif is_view(stored) and (stored.dtype == placement.dtype or any(owner.children())):
+            at = Placement(placement.device, stored.dtype)  # the network itself reads it, and converts what it reads
+            kept[name] = shared.setdefault(stored, parameter(stored, at, maps=True))
+        else:
+            feeder.feed(owner, leaf, stored)
+            kept[name] = feeder.absent(stored)
+    tables = _tables(module, weights, placement)
+    for name in (name for name in weights if name not in kept):
+        kept[name] = feeder.absent(weights[name])
+    filled(module, kept)
+    for place, table in tables.items():
+        module.set_submodule(place, table)
+    feeder.watch(module)
+    return module
+
+
+def _is_small(stored: StoredTensor, placement: Placement) -> bool:
+    return prod(stored.shape) * placement.dtype.itemsize < STREAMED_FROM_BYTES
+
+
+def _tables(module: nn.Module, weights: Weights, placement: Placement) -> dict[str, StoredEmbedding]:
+    """Every large table that is a view into its file, by the place of its module."""
+    found: dict[str, StoredEmbedding] = {}
+    known: dict[StoredTensor, StoredEmbedding] = {}
+    for name, stored in weights.items():
+        place = name.rpartition(".")[0]
+        is_table = isinstance(module.get_submodule(place), nn.Embedding)
+        if is_table and is_view(stored) and not _is_small(stored, placement):
+            if stored not in known:
+                known[stored] = StoredEmbedding(stored.read(), placement)
+            found[place] = known[stored]
+    return found
+
+
+class _Feeder:
+    """Brings tensors in and out of modules by hooks; one buffer serves every layer in turn."""
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._sources: dict[nn.Module, dict[str, StoredTensor]] = {}
+        self._buffer: Tensor | None = None
+        self._largest = 0
+
+    def absent(self, stored: StoredTensor) -> nn.Parameter:
+        """What stands where a tensor will be: its shape and dtype, no memory."""
+        empty = torch.empty(stored.shape, dtype=self._placement.dtype, device="meta")
+        return nn.Parameter(empty, requires_grad=False)
+
+    def feed(self, owner: nn.Module, leaf: str, stored: StoredTensor) -> None:
+        """From now on `owner` gets its tensor `leaf` when it computes."""
+        sources = self._sources.setdefault(owner, {})
+        sources[leaf] = stored
+        self._largest = max(self._largest, sum(_room(each) for each in sources.values()))
+
+    def watch(self, root: nn.Module) -> None:
+        """Hang the hooks in; the buffer lives while the network computes."""
+        for owner, sources in self._sources.items():
+            absent = {leaf: self.absent(stored) for leaf, stored in sources.items()}
+            owner.register_forward_pre_hook(lambda module, _, given=sources: self._bring(module, given))
+            owner.register_forward_hook(lambda module, *_, left=absent: _assign(module, left), always_call=True)
+        root.register_forward_hook(lambda *_: self._forget(), always_call=True)
+
+    def _bring(self, module: nn.Module, sources: Mapping[str, StoredTensor]) -> None:
+        if self._buffer is None:
+            self._buffer = torch.empty(self._largest, dtype=self._placement.dtype, device=self._placement.device)
+        places = _cut(self._buffer, sources)
+        for leaf, stored in sources.items():
+            target = next(places)
+            target.copy_(stored.on(self._placement.device) if stored.combine is not None else stored.read())
+            module._parameters[leaf] = nn.Parameter(target, requires_grad=False)
+
+    def _forget(self) -> None:
+        self._buffer = None
+
+
+def _room(stored: StoredTensor) -> int:
+    return -(-prod(stored.shape) // 64) * 64  # elements, so that each tensor begins on a boundary of 128 bytes or more
+
+
+def _cut(buffer: Tensor, sources: Mapping[str, StoredTensor]) -> Iterator[Tensor]:
+    at = 0
+    for stored in sources.values():
+        yield buffer[at : at + prod(stored.shape)].view(stored.shape)
+        at += _room(stored)
+
+
+def _assign(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Any:
+    module._parameters.update(parameters)

@@ -1,0 +1,161 @@
+"""One owner of networks: loaded once, shared, least recently used first, back to where it was; each load accounted."""
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sigmagraph.engine.errors import OutOfMemory, StaleFile
+from sigmagraph.engine.models import Adapter, Conditioning, Model, load_checkpoint, load_diffusion_model
+from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.memory import plan, residency
+from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.residency import RESIDENCY
+
+SHAPE = MMDiTShape(2, 128, 64, 96, 12)
+FC1 = "diffusion_model.joint_blocks.0.x_block.mlp.fc1"
+ENTRY = Conditioning(torch.ones(1, 5, 96), torch.ones(1, 64))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def own_choices() -> Iterator[None]:
+    before = RESIDENCY.choices
+    RESIDENCY.free()
+    yield
+    RESIDENCY.choices = before
+
+
+def written(path: Path, seed: int = 0, dtype: torch.dtype = torch.float16) -> Path:
+    torch.manual_seed(seed)
+    drawn = {name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(SHAPE).state_dict().items()}
+    save_file({name: tensor.to(dtype) for name, tensor in drawn.items()}, path)
+    return path
+
+
+def predicted(model: Model) -> torch.Tensor:
+    return model.predict(torch.ones(1, 16, 8, 8), 0.5, [ENTRY])[0]
+
+
+def adapter(seed: int) -> Adapter:
+    generator = torch.Generator().manual_seed(seed)
+    up, down = torch.randn(512, 4, generator=generator), torch.randn(4, 128, generator=generator)
+    return Adapter(Path(f"{seed}.safetensors"), {FC1: {"up": up, "down": down}})
+
+
+def test_nothing_is_read_until_a_network_is_used_and_then_once(tmp_path: Path) -> None:
+    loads = RESIDENCY.load_count
+    path = written(tmp_path / "a.safetensors")
+    model, again = load_diffusion_model(path), load_diffusion_model(path)
+    assert RESIDENCY.load_count == loads
+    assert torch.equal(predicted(model), predicted(again))
+    assert RESIDENCY.load_count == loads + 1
+
+
+def test_a_network_goes_with_the_last_value_that_could_ask_for_it(tmp_path: Path) -> None:
+    model = load_diffusion_model(written(tmp_path / "a.safetensors"))
+    before = RESIDENCY.bytes_on(CPU)
+    predicted(model)
+    assert RESIDENCY.bytes_on(CPU) - before == sum(p.nbytes for p in model.network.parameters())
+    twin = model.with_skipped_layers([0])
+    del model
+    gc.collect()
+    assert RESIDENCY.bytes_on(CPU) > before
+    del twin
+    gc.collect()
+    assert RESIDENCY.bytes_on(CPU) == before
+
+
+def test_another_strength_merges_only_what_the_adapter_touches(tmp_path: Path) -> None:
+    base = load_diffusion_model(written(tmp_path / "a.safetensors"))
+    whole = sum(p.nbytes for p in base.network.parameters())
+    weight = base.network.joint_blocks[0].x_block.mlp.fc1.weight
+    before = RESIDENCY.bytes_on(CPU)
+    found = [predicted(base.with_adapter(adapter(1), strength)) for strength in (0.5, 0.7)]
+    kept = base.with_adapter(adapter(1), 0.9)
+    predicted(kept)
+    assert RESIDENCY.bytes_on(CPU) - before == weight.nbytes < whole / 5
+    assert not torch.equal(*found)
+    assert all(
+        mine.data_ptr() == theirs.data_ptr()
+        for (name, mine), theirs in zip(kept.network.named_parameters(), base.network.parameters(), strict=True)
+        if name != "joint_blocks.0.x_block.mlp.fc1.weight"
+    )
+
+
+def test_many_strengths_leave_few_networks_behind(tmp_path: Path) -> None:
+    base = load_diffusion_model(written(tmp_path / "a.safetensors"))
+    models = [base.with_adapter(adapter(1), 0.1 * (at + 1)) for at in range(8)]
+    for model in models:
+        predicted(model)
+    assert len(RESIDENCY.held()) <= residency.MOST_IDLE_TWINS + 1
+
+
+def test_three_models_that_do_not_fit_together_take_turns_in_flat_memory(tmp_path: Path) -> None:
+    """A budget of two models and a half; every load and every leaving is accounted, every picture the same."""
+    models = [load_diffusion_model(written(tmp_path / f"{seed}.safetensors", seed)) for seed in range(3)]
+    size = sum(p.nbytes for p in models[0].network.parameters())
+    RESIDENCY.free()
+    RESIDENCY.choices = Choices(model="fp32", limit_bytes=int(2.5 * size))
+    expected = [predicted(model) for model in models]
+    loads, evictions = RESIDENCY.load_count, RESIDENCY.eviction_count
+    for turn in range(60):
+        at = (turn * 7 + turn // 5) % 3
+        assert torch.equal(predicted(models[at]), expected[at])
+        assert RESIDENCY.bytes_on(CPU) <= 2.5 * size
+        there = len(RESIDENCY.held())
+        assert (RESIDENCY.load_count - loads) - (RESIDENCY.eviction_count - evictions) == there - 2
+    loaded = RESIDENCY.load_count - loads
+    assert 20 < loaded < 60, "every other turn or so finds its model"
+
+
+def test_a_file_written_over_under_a_mapped_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SMALL_BYTES", 0)
+    RESIDENCY.choices = Choices(model="fp32")
+    path = written(tmp_path / "a.safetensors", dtype=torch.float32)
+    model = load_diffusion_model(path)
+    predicted(model)
+    assert [mode for _, mode in RESIDENCY.held()] == ["mapped"]
+    assert RESIDENCY.bytes_on(CPU) == 0
+    expected = predicted(model)
+    written(tmp_path / "b.safetensors", 1, torch.float32).rename(path)
+    assert torch.equal(predicted(model), expected), "another file of that name changes nothing"
+    assert not torch.equal(predicted(load_diffusion_model(path)), expected)
+    model = load_diffusion_model(path)
+    predicted(model)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(StaleFile, match="changed on disk since it was opened"):
+        predicted(model)
+
+
+def test_a_mapped_network_predicts_what_a_copied_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.safetensors", dtype=torch.bfloat16)
+    RESIDENCY.choices = Choices(model="bf16")
+    copied = predicted(load_diffusion_model(path))
+    monkeypatch.setattr(plan, "SMALL_BYTES", 0)
+    assert torch.equal(predicted(load_diffusion_model(path)), copied)
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SMALL_BYTES", 0)
+    path = written(tmp_path / "a.safetensors")
+    RESIDENCY.choices = Choices(limit_bytes=1000)
+    loads = RESIDENCY.load_count
+    with pytest.raises(OutOfMemory, match=r"diffusion model takes .* GB on cpu, which has 0\.00 GB left.*the plan: "):
+        load_diffusion_model(path)
+    assert RESIDENCY.load_count == loads
+
+
+def test_encoders_and_model_of_a_checkpoint_are_separate_loads(tiny_checkpoint: Path) -> None:
+    loads = RESIDENCY.load_count
+    parts = load_checkpoint(tiny_checkpoint)
+    assert parts.clip is not None
+    parts.clip.encode("a red circle")
+    assert RESIDENCY.load_count == loads + 3
+    assert parts.vae is not None
+    parts.vae.decode(torch.zeros(1, 16, 2, 2))
+    assert RESIDENCY.load_count == loads + 4
