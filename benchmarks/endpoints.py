@@ -1,6 +1,6 @@
 """Published workflows with a stub graph: requests per second and latencies of v1 and v2, and v1 over the bare graph.
 
-    python -m benchmarks.endpoints [--calls 200]
+    python -m benchmarks.endpoints [--calls 200] [--poll-every 1]
 
 Server, worker (a thread of it) and clients share one process and its event loop, so the figures are upper bounds.
 """
@@ -10,7 +10,8 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sigmagraph.engine.execution.cache.memory import MemoryCache
@@ -25,11 +26,13 @@ from tests.server.endpoints.stub import NODES
 
 Call = Callable[[int], Awaitable[None]]
 V2 = LARGE.replace("/v1/", "/v2/")
+POLLERS = 256
 
 
-async def rates(name: str, call: Call, calls: int) -> None:
-    """One line per number of clients."""
-    for clients in (1, 8, 64):
+async def rates(name: str, call: Call, calls: int, counts: Sequence[int] = (1, 8, 64)) -> float:
+    """One line per number of clients; the last rate."""
+    rate = 0.0
+    for clients in counts:
         seconds: list[float] = []
         waiting = iter(range(calls))
 
@@ -42,7 +45,37 @@ async def rates(name: str, call: Call, calls: int) -> None:
         begun = time.perf_counter()
         await asyncio.gather(*(client(seconds) for _ in range(clients)))
         total = time.perf_counter() - begun
-        print(f"{name:>4} {clients:>3} clients {calls / total:8.1f}/s  {quantiles(seconds)}")
+        rate = calls / total
+        print(f"{name:>4} {clients:>3} clients {rate:8.1f}/s  {quantiles(seconds)}")
+    return rate
+
+
+@asynccontextmanager
+async def polling(served: Served, pollers: int, every_s: float) -> AsyncIterator[list[float]]:
+    """So many clients that each ask for the status of a waiting request of their own again and again."""
+    seconds: list[float] = []
+    async with served.client.post(V2, json={**SMALL, "prompt": "wait", "seed": 5_000_000}) as response:
+        path = f"/v2/requests/{(await response.json())['request_id']}/status"
+
+    async def poll(place: int) -> None:
+        await asyncio.sleep(every_s * place / pollers)
+        while True:
+            begun = time.perf_counter()
+            async with served.client.get(path) as response:
+                await response.read()
+            seconds.append(time.perf_counter() - begun)
+            await asyncio.sleep(max(0.0, every_s - (time.perf_counter() - begun)))
+
+    tasks = [asyncio.create_task(poll(place)) for place in range(pollers)]
+    try:
+        await asyncio.sleep(every_s)
+        seconds.clear()
+        yield seconds
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await served.jobs.cancel_all()
 
 
 def quantiles(seconds: list[float]) -> str:
@@ -64,7 +97,7 @@ def bare(endpoint: Endpoint, served: Served, calls: int) -> tuple[float, float]:
     return statistics.median(seconds), (time.process_time() - worked) / calls
 
 
-async def main(calls: int) -> None:
+async def main(calls: int, every_s: float) -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
         async with serving(Path(folder), local_per_minute=1e9) as served:
@@ -96,10 +129,16 @@ async def main(calls: int) -> None:
             print(f"bare graph p50 {graph_s * 1e3:.2f} ms; v1 adds {over:.2f} ms at p50 (budget 10 ms)")
             print(f"processor time a call: graph {graph_busy_s * 1e3:.2f} ms, v1 with its client {busy_s * 1e3:.2f} ms")
             await rates("v1", v1, calls)
-            await rates("v2", v2, calls)
+            alone_rate = await rates("v2", v2, calls)
+            async with polling(served, POLLERS, every_s) as polls:
+                rate = await rates("v2", v2, calls, (64,))
+            print(f"  with {POLLERS} pollers, one question per {every_s:g} s each: {rate / alone_rate:.0%}")
+            print(f"  polls {quantiles(polls)}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=200)
-    asyncio.run(main(parser.parse_args().calls))
+    parser.add_argument("--poll-every", type=float, default=1.0, help="seconds between two questions of a poller")
+    given = parser.parse_args()
+    asyncio.run(main(given.calls, given.poll_every))

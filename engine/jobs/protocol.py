@@ -93,6 +93,9 @@ class Jobs(Protocol):
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         """One job with request and outcome; raises `UnknownJob`."""
 
+    async def look(self, job_id: str, owner: str | None = None) -> Job:
+        """One job as it is now without its request: costs next to nothing when asked again and again."""
+
     async def find(self, query: JobQuery) -> Page:
         """Jobs as the query says; outcomes included, requests only if asked for."""
 

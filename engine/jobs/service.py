@@ -155,6 +155,9 @@ class JobService:
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         return await self.store.get(job_id, owner)
 
+    async def look(self, job_id: str, owner: str | None = None) -> Job:
+        return await self.store.look(job_id, owner)
+
     async def find(self, query: JobQuery) -> Page:
         return await self.store.find(query)
 

@@ -20,7 +20,7 @@ LONGEST_NUMBER = 18  # digits
 async def job_events(request: web.Request) -> web.StreamResponse:
     """Stored events after `Last-Event-ID` (or `?after=`), then live ones, to the last; a comment keeps it open."""
     jobs, job_id, owner = request.app[JOBS], request.match_info["id"], request[OWNER]
-    await jobs.get(job_id, owner)  # another's job is a 404 before the stream begins
+    await jobs.look(job_id, owner)  # another's job is a 404 before the stream begins
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "0")
     if not after.isdecimal() or len(after) > LONGEST_NUMBER:
         raise web.HTTPBadRequest(text=f"Last-Event-ID {after[:40]!r} is no event number")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from sigmagraph.engine.errors import BadValue, UnknownKey
 from sigmagraph.engine.jobs.job import LARGEST_COST, LOCAL, is_name
@@ -23,6 +23,7 @@ __all__ = ["SCOPES", "Account", "Accounts", "LedgerEntry"]
 SCOPES = frozenset({"submit", "read", "admin"})
 PREFIX = "SG_"
 BYTES = 16
+BY_HASH = select(accounts).where(accounts.c.hash == bindparam("hash"))
 LEAST_RATE, MOST_RATE = 0.001, 1e9
 
 
@@ -119,8 +120,10 @@ class Accounts:
 
     async def authenticate(self, secret: str) -> Account:
         """The account of a key; raises `UnknownKey` for a wrong or revoked one."""
-        query = select(accounts).where(accounts.c.hash == _hash(secret))
-        row = await self._store.database.read(lambda connection: connection.execute(query).mappings().one_or_none())
+        key = {"hash": _hash(secret)}
+        row = await self._store.database.read(
+            lambda connection: connection.execute(BY_HASH, key).mappings().one_or_none()
+        )
         if row is None:
             raise UnknownKey("this key is not known")
         if row["revoked_at"] is not None:

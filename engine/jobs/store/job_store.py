@@ -7,23 +7,26 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, select
 
+from sigmagraph.engine.errors import UnknownJob
 from sigmagraph.engine.jobs.artifacts import Artifact
 from sigmagraph.engine.jobs.events import Body, Cause, JobEvent
 from sigmagraph.engine.jobs.job import Failure, Idempotency, Job, JobQuery, Outcome, Page, Request, State, Submission
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store import log, queries, retention, transitions
 from sigmagraph.engine.jobs.store.database import Database, Tx
+from sigmagraph.engine.jobs.store.recent import RecentJobs
 from sigmagraph.engine.jobs.store.tables import facts
 from sigmagraph.engine.units import DAY_S
 
 __all__ = ["Clock", "JobStore"]
 
 Clock = Callable[[], float]
+T = TypeVar("T")
 
 
 def _nobody(events: Sequence[JobEvent]) -> None:
@@ -41,7 +44,9 @@ class JobStore:
         idempotency_s: float = DAY_S,
         clock: Clock = time.time,
     ) -> None:
-        self.database = Database(settings, publish)
+        self._publish_on = publish
+        self.database = Database(settings, self._publish)
+        self._recent = RecentJobs(lambda job_id: self.database.read(partial(queries.light, job_id=job_id)))
         self.clock, self._idempotency_s = clock, idempotency_s
 
     async def open(self) -> None:
@@ -103,21 +108,27 @@ class JobStore:
 
     async def request_cancel(self, job_id: str, owner: str | None = None) -> Job:
         """End a queued job, mark a running one."""
-        return await self.database.write(
-            partial(transitions.request_cancel, job_id=job_id, owner=owner, at=self.clock())
-        )
+        cancel = partial(transitions.request_cancel, job_id=job_id, owner=owner, at=self.clock())
+        return await self._change(job_id, cancel)
 
     async def place(
         self, job_id: str, owner: str | None, number: float | None, front: bool, priority: int | None
     ) -> Job:
         """Another place in the queue."""
-        return await self.database.write(lambda tx: transitions.place(tx, job_id, owner, number, front, priority))
+        return await self._change(job_id, lambda tx: transitions.place(tx, job_id, owner, number, front, priority))
 
     # -- lists ---------------------------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
         """One job, whole; raises `UnknownJob`."""
         return await self.database.read(partial(queries.get, job_id=job_id, owner=owner))
+
+    async def look(self, job_id: str, owner: str | None = None) -> Job:
+        """One job without its request; from memory where nothing happened to it since it was last looked at."""
+        job = await self._recent.get(job_id)
+        if owner is not None and job.owner != owner:
+            raise UnknownJob(job_id)
+        return job
 
     async def find(self, query: JobQuery) -> Page:
         """One page."""
@@ -152,7 +163,9 @@ class JobStore:
     async def forget_old(self, keep_s: float, keep_jobs: int) -> int:
         """Delete ended jobs nobody needs to remember."""
         at, idempotency_s = self.clock(), self._idempotency_s
-        return await self.database.write(lambda tx: retention.forget_old(tx, at, keep_s, keep_jobs, idempotency_s))
+        gone = await self.database.write(lambda tx: retention.forget_old(tx, at, keep_s, keep_jobs, idempotency_s))
+        self._recent.clear()
+        return gone
 
     async def forget_files(self, keep_s: float, delete: Callable[[Artifact], None]) -> int:
         """Delete files older than that, then their rows; says how many."""
@@ -166,11 +179,13 @@ class JobStore:
 
     async def forget(self, job_id: str, owner: str | None = None) -> None:
         """Delete one ended job."""
-        await self.database.write(partial(retention.forget, job_id=job_id, owner=owner))
+        await self._change(job_id, partial(retention.forget, job_id=job_id, owner=owner))
 
     async def forget_ended(self, owner: str | None = None) -> int:
         """Delete all ended jobs."""
-        return await self.database.write(partial(retention.forget_ended, owner=owner))
+        gone = await self.database.write(partial(retention.forget_ended, owner=owner))
+        self._recent.clear()
+        return gone
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
@@ -187,6 +202,20 @@ class JobStore:
             tx.connection.execute(insert(facts).values(name=name, value=value))
 
         await self.database.write(work)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _publish(self, events: Sequence[JobEvent]) -> None:
+        """What is remembered of these jobs is old, before anybody is told why."""
+        self._recent.changed(event.job_id for event in events)
+        self._publish_on(events)
+
+    async def _change(self, job_id: str, function: Callable[[Tx], T]) -> T:
+        """A change that is not an event."""
+        try:
+            return await self.database.write(function)
+        finally:
+            self._recent.changed([job_id])
 
 
 def _repeat(tx: Tx, submission: Submission, since: float) -> Job | None:

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
 from sigmagraph.engine.errors import BadValue, UnknownJob
 from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
 from sigmagraph.engine.jobs.store.rows import LIGHT, WHOLE, job_of
 from sigmagraph.engine.jobs.store.tables import jobs
 
-__all__ = ["by_state", "get", "ids", "owing", "page"]
+__all__ = ["by_state", "get", "ids", "light", "owing", "page"]
 
 ORDERS: dict[str, ColumnElement[Any]] = {
     "created_at": jobs.c.created_at,
@@ -20,6 +20,7 @@ ORDERS: dict[str, ColumnElement[Any]] = {
     "run_s": jobs.c.ended_at - jobs.c.started_at,
 }
 LARGEST_PAGE = 10_000
+SELECT_LIGHT = select(*LIGHT).where(jobs.c.id == bindparam("job"))
 OPEN = [State.QUEUED.value, State.RUNNING.value]
 
 
@@ -30,6 +31,14 @@ def get(connection: Connection, job_id: str, owner: str | None) -> Job:
     if row is None or (owner is not None and row["owner"] != owner):
         raise UnknownJob(job_id)
     return job_of(row)  # type: ignore[arg-type]  # RowMapping is a Mapping of str in all we select
+
+
+def light(connection: Connection, job_id: str) -> Job:
+    """One job without its request; raises `UnknownJob`."""
+    row = connection.execute(SELECT_LIGHT, {"job": job_id}).mappings().one_or_none() if is_name(job_id) else None
+    if row is None:
+        raise UnknownJob(job_id)
+    return job_of(row)  # type: ignore[arg-type]
 
 
 def page(connection: Connection, query: JobQuery) -> Page:

@@ -89,10 +89,12 @@ async def one_history(request: web.Request) -> web.Response:
     """`GET /history/{id}`: one entry; `{}` for a job that is unknown or not over."""
     jobs = request.app[JOBS]
     try:
+        if not (await jobs.look(request.match_info["id"], request[OWNER])).state.is_end:
+            return reply({})
         job = await jobs.get(request.match_info["id"], request[OWNER])
     except UnknownJob:
         return reply({})
-    return reply({job.id: history_entry(job, await failure_of(jobs, job))} if job.state.is_end else {})
+    return reply({job.id: history_entry(job, await failure_of(jobs, job))})
 
 
 async def change_history(request: web.Request) -> web.Response:

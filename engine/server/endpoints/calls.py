@@ -15,7 +15,7 @@ from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.guard import endpoint_of, take_token
 from sigmagraph.engine.server.endpoints.refusal import Refused
-from sigmagraph.engine.server.endpoints.replies import finished
+from sigmagraph.engine.server.endpoints.replies import finished, look_again
 from sigmagraph.engine.server.endpoints.request_headers import read_headers
 from sigmagraph.engine.server.endpoints.translation import translated
 from sigmagraph.engine.server.endpoints.values import InvalidValues, Values, read_values
@@ -47,6 +47,7 @@ async def call(request: web.Request) -> web.StreamResponse:
 async def submit(request: web.Request) -> web.Response:
     """`POST /v2/{slug}`: accept one request; answer with where to watch it."""
     job = await _accept(request, endpoint_of(request))
+    await look_again(request)
     return reply(wire.accepted(job, base_url(request)))
 
 
@@ -60,6 +61,7 @@ async def flow(request: web.Request) -> web.Response:
             message = f"{endpoint.slug} is a published workflow, so a POST here calls it; {ELSEWHERE}{endpoint.slug}"
             raise Refused(409, "name_is_published", message) from None
         raise
+    await look_again(request)
     body = {"request_id": job.id, "poll_url": f"{base_url(request)}/workflows/request/{job.id}"}
     return reply(body | {"status": wire.STATUSES[job.state]})
 

@@ -43,11 +43,12 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request. `standing` is None on a server without keys."""
+    """Who makes a request. `standing` is None on a server without keys; of an open path nobody asks who it is."""
 
     owner: str = LOCAL
     standing: Standing | None = None
     taken: Taken | None = None
+    is_known: bool = True
 
 
 PUBLISHED: web.AppKey[Published] = web.AppKey("published", Published)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from sigmagraph.engine.errors import nearest
 from sigmagraph.engine.server.auth import SCOPES
 from sigmagraph.engine.server.context import OWNER
+from sigmagraph.engine.server.endpoints import wire
 from sigmagraph.engine.server.endpoints.accounts import Standing
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, Caller
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
@@ -51,22 +52,34 @@ def guarded(doors: Mapping[str, RoutePolicy]) -> Handler:
                 message = f"{request.method} is not allowed here; allowed: {allow}"
                 raise Refused(405, "method_not_allowed", message, headers={"Allow": allow})
             request[CALLER] = await _caller(request, door.scope)
+            _require_scope(request[CALLER], door.scope)
             request[OWNER] = request[CALLER].owner
             standing = request[CALLER].standing
             request[SCOPES] = standing.scopes if standing is not None else ("read", "submit", "admin")
-            return await door.handler(request)
+            response = await door.handler(request)
         except (ConnectionResetError, TimeoutError):
             raise
         except Exception as error:  # noqa: BLE001  # the last resort: logged by `answer`, answered as JSON
-            return answer(error, request)
+            response = answer(error, request)
+        return _with_credits(request, response)
 
     return dispatch
+
+
+def _with_credits(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """The reply with what is left of the caller's credits, refusals too; nothing where nobody said who calls."""
+    caller = request.get(CALLER)
+    if caller is not None and caller.is_known and not response.prepared:
+        response.headers.setdefault("x-remaining-credits", wire.credits_left(caller.standing))
+    return response
 
 
 async def _caller(request: web.Request, scope: str | None) -> Caller:
     """Who is calling; a server without keys takes everyone as its own."""
     accounts = request.app[PUBLISHED].accounts
-    if scope is None or not await accounts.required():
+    if scope is None:
+        return Caller(is_known=False)
+    if not await accounts.required():
         return Caller()
     key = request.headers.get("x-api-key", "")
     if not key:
@@ -76,9 +89,13 @@ async def _caller(request: web.Request, scope: str | None) -> Caller:
     standing = await accounts.identify(key)
     if standing is None:
         raise Refused(401, "unknown_key", "Invalid API key: it is unknown or was revoked", headers=CHALLENGE)
-    if not {scope, "admin"} & set(standing.scopes):
-        raise Refused(403, "forbidden", f"This key lacks the scope {scope!r}", scope=scope)
     return Caller(standing.id, standing)
+
+
+def _require_scope(caller: Caller, scope: str | None) -> None:
+    """403 for a key that may not do this."""
+    if caller.standing is not None and not {scope, "admin"} & set(caller.standing.scopes):
+        raise Refused(403, "forbidden", f"This key lacks the scope {scope!r}", scope=scope)
 
 
 def endpoint_of(request: web.Request) -> Endpoint:
@@ -108,7 +125,7 @@ def take_token(request: web.Request) -> None:
     standing = caller.standing
     own = standing.requests_per_minute if standing is not None else published.local_per_minute
     taken = published.buckets.take(caller.owner, own if own is not None else published.per_minute)
-    request[CALLER] = Caller(caller.owner, standing, taken)
+    request[CALLER] = replace(caller, taken=taken)
     if not taken.is_allowed:
         wait_s = math.ceil(taken.wait_s)
         headers = rate_headers(taken, published.clock()) | {"Retry-After": str(wait_s)}

@@ -1,6 +1,7 @@
 """The finished request as a reply: image bytes or JSON, as the client wished, with the accounting in headers."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Literal
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from sigmagraph.engine.server.endpoints.guard import rate_headers
 from sigmagraph.engine.server.endpoints.negotiation import Wish, wish
 from sigmagraph.engine.server.endpoints.refusal import Refused
 
-__all__ = ["finished", "output_of", "standing_of"]
+__all__ = ["finished", "look_again", "output_of", "standing_of"]
 
 Form = Literal["image", "base64", "url"]
 
@@ -68,6 +69,11 @@ async def standing_of(request: web.Request) -> Standing | None:
     if caller.standing is None:
         return None
     return await request.app[PUBLISHED].accounts.standing(caller.owner)
+
+
+async def look_again(request: web.Request) -> None:
+    """Know the caller's account as it is after the request was accepted, its cost held."""
+    request[CALLER] = replace(request[CALLER], standing=await standing_of(request))
 
 
 async def _images(request: web.Request, job: Job, form: Form) -> list[str]:

@@ -9,7 +9,7 @@ from sigmagraph.engine.errors import UnknownJob
 from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.server.context import FOLDERS, JOBS, OWNER, reply
 from sigmagraph.engine.server.endpoints import outputs, wire
-from sigmagraph.engine.server.endpoints.context import PUBLISHED, SOURCE, base_url
+from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
 from sigmagraph.engine.server.endpoints.refusal import Refused
 from sigmagraph.engine.server.endpoints.replies import output_of, standing_of
 from sigmagraph.engine.server.sse import job_events
@@ -76,7 +76,7 @@ async def picture(request: web.Request) -> web.Response:
     if not hmac.compare_digest(proof, outputs.signature(published.secret, job_id, name, int(expires))):
         raise missing
     try:
-        job = await request.app[JOBS].get(job_id)
+        job = await request.app[JOBS].look(job_id)
     except UnknownJob:
         raise outputs.Gone(OVER) from None
     if not await _belongs(request, job):
@@ -106,7 +106,7 @@ async def _belongs(request: web.Request, job: Job) -> bool:
 
 async def _state(request: web.Request, job: Job, *, has_output: bool = False) -> web.Response:
     published = request.app[PUBLISHED]
-    body = wire.state_body(job, await standing_of(request), published.clock(), base_url(request))
+    body = wire.state_body(job, request[CALLER].standing, published.clock(), base_url(request))
     if has_output:
         body |= {"output": await output_of(request, job), "seed": job.meta.get("seed"), "metadata": job.meta["facts"]}
     return reply(body, 422 if body["status"] == "FAILED" else 200)
@@ -117,7 +117,7 @@ async def _request(request: web.Request) -> Job:
     published, job_id = request.app[PUBLISHED], request.match_info["id"]
     unknown = Refused(404, "unknown_request", f"There is no request {job_id[:100]!r}, or it has expired")
     try:
-        job = await request.app[JOBS].get(job_id, request[OWNER])
+        job = await request.app[JOBS].look(job_id, request[OWNER])
     except UnknownJob:
         raise unknown from None
     is_over = job.ended_at is not None and job.ended_at + published.record_s < published.clock()

@@ -9,7 +9,17 @@ from sigmagraph.engine.server.context import compact
 from sigmagraph.engine.server.endpoints.accounts import Standing
 from sigmagraph.engine.units import CREDIT
 
-__all__ = ["STATUSES", "accepted", "error_of", "headers_of", "image_body", "metrics", "remaining", "state_body"]
+__all__ = [
+    "STATUSES",
+    "accepted",
+    "credits_left",
+    "error_of",
+    "headers_of",
+    "image_body",
+    "metrics",
+    "remaining",
+    "state_body",
+]
 
 STATUSES = {
     State.QUEUED: "QUEUED",
@@ -55,6 +65,12 @@ def remaining(standing: Standing | None) -> float | None:
     return (standing.credits - standing.held) / CREDIT if standing is not None else None
 
 
+def credits_left(standing: Standing | None) -> str:
+    """The same as a header says it."""
+    left = remaining(standing)
+    return UNLIMITED if left is None else f"{left:.6f}"
+
+
 def metrics(job: Job, standing: Standing | None, now: float) -> dict[str, Any]:
     """Seconds and credits of a request; no credits for one that failed, because none were taken."""
     begun, ended = job.started_at, job.ended_at
@@ -92,13 +108,13 @@ def image_body(job: Job, images: Sequence[str], *, is_url: bool, note: str = "")
 
 def headers_of(job: Job, standing: Standing | None, rate: dict[str, str]) -> dict[str, str]:
     """The accounting of a 200."""
-    left, seed = remaining(standing), job.meta.get("seed")
+    seed = job.meta.get("seed")
     return {
         "x-request-id": job.id,
         "x-generation-time": f"{_run_s(job):.3f}",
         "x-seed-value": str(seed) if seed is not None else "",
         "x-cost": f"{_cost(job):.6f}",
-        "x-remaining-credits": UNLIMITED if left is None else f"{left:.6f}",
+        "x-remaining-credits": credits_left(standing),
         "x-output-metadata": compact(job.meta.get("facts", {})),
         **rate,
     }

@@ -26,8 +26,36 @@ async def refused(served: Served, path: str, status: int, **options: Any) -> tup
     assert response.content_type == "application/json"
     assert "\n" not in body["error"]
     assert re.fullmatch("[a-z_]+", body["code"])
-    assert not {"x-cost", "x-remaining-credits", "x-generation-time"} & {name.lower() for name in response.headers}
+    assert not {"x-cost", "x-generation-time"} & {name.lower() for name in response.headers}
+    assert ("x-remaining-credits" in response.headers) == (status != 401)
     return body, response.headers
+
+
+async def test_every_reply_to_a_key_says_what_is_left(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        key = await served.key(credits=1.0)
+        price = 0.0025 * 64 * 64 / 1e6 * 10
+        await served.jobs.pause()
+        accepted = await served.client.post(V2, json={**SMALL, "steps": 10}, headers=key)
+        request_id = (await accepted.json())["request_id"]
+        left = [float(accepted.headers["x-remaining-credits"])]  # what it may cost is held from now on
+        for method, path in (
+            ("GET", f"/v2/requests/{request_id}"),
+            ("GET", f"/v2/requests/{request_id}/status"),
+            ("GET", f"/workflows/request/{request_id}"),
+            ("GET", "/v1/get-user-credits"),
+            ("GET", "/v2/requests/nothing"),
+            ("GET", "/v2/nothing/at/all"),
+            ("POST", "/v2/nothing"),
+            ("PUT", V2),
+        ):
+            response = await served.client.request(method, path, headers=key, json={} if method == "POST" else None)
+            if response.status != 405:  # asked with a wrong verb, nobody looks at the key
+                left.append(float(response.headers["x-remaining-credits"]))
+        assert left == pytest.approx([1.0 - price] * len(left), abs=1e-6)
+        assert len(left) == 8
+        unknown = await served.client.get(f"/v2/requests/{request_id}", headers={"x-api-key": "SG_nobody"})
+        assert (unknown.status, "x-remaining-credits" in unknown.headers) == (401, False)
 
 
 async def test_200_names_what_it_cost_and_what_is_left(tmp_path: Path) -> None:
