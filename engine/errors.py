@@ -45,7 +45,9 @@ A `code` never changes once released: clients match on it. Messages name the pla
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 ALLOCATORS_SAY = (  # each in the words of one allocator: torch's CPU, CUDA's, the libraries' behind it, MPS, mmap
     "can't allocate memory",
@@ -65,11 +67,29 @@ class EngineError(Exception):
     code = "engine_error"
 
 
+_COMPARISONS: ContextVar[list[int] | None] = ContextVar("comparisons", default=None)
+
+
+@contextmanager
+def few_hints(comparisons: int = 20_000) -> Iterator[None]:
+    """Within it, `nearest` compares so many names in all and then says None: a document may be wrong everywhere."""
+    token = _COMPARISONS.set([comparisons])
+    try:
+        yield
+    finally:
+        _COMPARISONS.reset(token)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None where nothing comes close."""
-    if len(name) > LONGEST_NAME:
+    left = _COMPARISONS.get()
+    if len(name) > LONGEST_NAME or (left is not None and left[0] <= 0):
         return None
     folded = {candidate.lower(): candidate for candidate in sorted(known)}
+    if left is not None:
+        left[0] -= len(folded)
+        if left[0] < 0:
+            return None
     matches = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
     return folded[matches[0]] if matches else None
 

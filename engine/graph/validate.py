@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sigmagraph.engine.errors import InvalidWorkflow, nearest
+from sigmagraph.engine.errors import InvalidWorkflow, few_hints, nearest
 from sigmagraph.engine.graph import literals
 from sigmagraph.engine.graph.annotations import INTERNAL
 from sigmagraph.engine.graph.custom import run_validator
@@ -32,7 +32,7 @@ def validate(
 
     `targets` restricts the roots to those output nodes. An unknown class anywhere refuses the whole workflow.
     """
-    with no_collection():
+    with no_collection(), few_hints():
         return Validator(workflow, nodes, services).graph(targets)
 
 

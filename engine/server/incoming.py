@@ -29,6 +29,7 @@ from sigmagraph.engine.server.library import Library
 __all__ = ["Incoming", "changed", "declarations", "prompt_body", "read_incoming", "recorded_of", "webhook_of"]
 
 FLAGS = {"true": True, "1": True, "yes": True, "": True, "false": False, "0": False, "no": False}
+MOST_LISTED = 100
 KINDS = ("output", "input", "temp")
 
 
@@ -209,8 +210,9 @@ def _refuse_unknown(workflow: Workflow, known: Mapping[str, Any]) -> None:
     """Every unknown class at once: ComfyUI's own answer names only the first."""
     unknown = sorted({node.class_type for node in workflow.nodes.values()} - set(known))
     if unknown:
-        listed = ", ".join(f"{name!r}{suggestion(name, known)}" for name in unknown)
-        raise BadDocument(f"there are no node classes {listed}")
+        listed = ", ".join(f"{name!r}{suggestion(name, known)}" for name in unknown[:MOST_LISTED])
+        more = f" and {len(unknown) - MOST_LISTED} more" if len(unknown) > MOST_LISTED else ""
+        raise BadDocument(f"there are no node classes {listed}{more}")
 
 
 def _object(value: Any) -> dict[str, Any]:

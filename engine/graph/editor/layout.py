@@ -18,6 +18,7 @@ from sigmagraph.engine.graph.workflow import Link, as_link
 __all__ = ["drawn"]
 
 WIDTH, TITLE, SLOT_HEIGHT, WIDGET_HEIGHT, TEXT_HEIGHT, PICTURE_HEIGHT = 315, 30, 20, 24, 120, 250
+MOST_LISTED = 100
 COMMENT_BEGINS = re.compile(r"/(?=[/*])")
 
 
@@ -171,8 +172,9 @@ def escaped(text: str) -> str:
 def _refuse_unknown(prompt: Mapping[str, Any], declarations: Mapping[str, Declaration]) -> None:
     unknown = sorted({_class(written) for written in prompt.values()} - set(declarations))
     if unknown:
-        listed = ", ".join(f"{name!r}{suggestion(name, declarations)}" for name in unknown)
-        raise BadDocument(f"the workflow has nodes of unknown classes: {listed}")
+        listed = ", ".join(f"{name!r}{suggestion(name, declarations)}" for name in unknown[:MOST_LISTED])
+        more = f" and {len(unknown) - MOST_LISTED} more" if len(unknown) > MOST_LISTED else ""
+        raise BadDocument(f"the workflow has nodes of unknown classes: {listed}{more}")
 
 
 def _class(written: Any) -> str:
