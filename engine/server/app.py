@@ -1,6 +1,7 @@
 """The application: the job service, folders and settings it is given, and the routes and middlewares round them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from aiohttp import WSCloseCode, web
 from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.jobs.protocol import Jobs
-from sigmagraph.engine.server.auth import ACCOUNTS, Accounts, auth, login_routes
+from sigmagraph.engine.server.auth import ACCOUNTS, RATES, Accounts, auth, login_routes
 from sigmagraph.engine.server.bodies import HANDLER
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
 from sigmagraph.engine.server.comfy.internal import LINES
@@ -25,11 +26,13 @@ from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.guard import own_door
 from sigmagraph.engine.server.endpoints.routes import mount
 from sigmagraph.engine.server.errors import answer_errors
+from sigmagraph.engine.server.guesses import GUESSES, Guesses
 from sigmagraph.engine.server.health import WARM, Readiness, health, ready, warm_up
 from sigmagraph.engine.server.job_log import keep_journal
 from sigmagraph.engine.server.logs import RecentLines
 from sigmagraph.engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from sigmagraph.engine.server.origin import options, origins
+from sigmagraph.engine.server.rates import Buckets
 from sigmagraph.engine.server.replay import REPLAY_ROWS
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.static import frontend_routes, keep_private
@@ -68,7 +71,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
-    app[LISTINGS] = Listings()
+    app[LISTINGS], app[GUESSES], app[RATES] = Listings(), Guesses(), Buckets(time.monotonic)
     app[CONNECTIONS] = parts.connections
     app[METRICS], app[WARM] = Metrics(), Readiness()
     app.cleanup_ctx.extend((run_hub, count_jobs, keep_journal, follow_log, watch_connections))

@@ -3,23 +3,29 @@
 import base64
 import binascii
 import html
+import math
 from collections.abc import Collection
 from typing import Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.bodies import LOGIN, form_body
-from sigmagraph.engine.server.context import OWNER, empty
+from sigmagraph.engine.server.context import OWNER, SETTINGS, empty
+from sigmagraph.engine.server.guesses import may_guess
+from sigmagraph.engine.server.rates import Buckets
 from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = [
     "ACCOUNTS",
     "COOKIE",
+    "RATES",
     "SCOPES",
     "Account",
     "Accounts",
+    "RateReached",
     "auth",
     "login_routes",
     "require",
@@ -44,6 +50,10 @@ class Account(Protocol):
         """`read`, `submit`, `admin`."""
 
     @property
+    def requests_per_minute(self) -> float | None:
+        """Its own rate limit; None: the server's."""
+
+    @property
     def endpoints(self) -> Collection[str] | None:
         """The published workflows that are all it may run; None: any graph."""
 
@@ -60,8 +70,21 @@ class Accounts(Protocol):
 
 ACCOUNTS: web.AppKey[Accounts] = web.AppKey("accounts", Accounts)
 SCOPES: web.RequestKey[Collection[str]] = web.RequestKey("scopes", Collection)
+RATE: web.RequestKey[float] = web.RequestKey("rate", float)
+"""Graphs a minute that the key may submit; not there on a server without keys."""
+RATES: web.AppKey[Buckets] = web.AppKey("rates", Buckets)
 IS_LIMITED: web.RequestKey[bool] = web.RequestKey("is_limited", bool)
 EVERYTHING = frozenset({"read", "submit", "admin"})
+
+
+class RateReached(EngineError):
+    """The key has submitted as many graphs as it may in a minute; the message says how long to wait."""
+
+    code = "rate_limited"
+
+    def __init__(self, wait_s: float) -> None:
+        self.wait_s = math.ceil(wait_s)
+        super().__init__(f"rate limit reached: try again in {self.wait_s} s")
 
 
 @web.middleware
@@ -72,10 +95,12 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.path in OPEN or not await accounts.required():
         return await handler(request)
     key = _key(request)
-    account = await accounts.identify(key) if key else None
+    account = await _identified(request, key) if key else None
     if account is None:
         return _refused(request)
     request[OWNER], request[SCOPES], request[IS_LIMITED] = account.id, account.scopes, account.endpoints is not None
+    own = account.requests_per_minute
+    request[RATE] = own if own is not None else request.app[SETTINGS].requests_per_minute
     require(request, "read" if request.method in ("GET", "HEAD", "OPTIONS") else "submit")
     return await handler(request)
 
@@ -88,9 +113,21 @@ def require(request: web.Request, scope: str) -> None:
 
 
 def require_any_graph(request: web.Request) -> None:
-    """403 for a key that is for published workflows only: what is priced there must not be free elsewhere."""
+    """403 for a key that is for published workflows only, whose prices must not be got round; 429 beyond its rate."""
     if request[IS_LIMITED]:
         raise web.HTTPForbidden(text="this key may run published workflows only: POST /v1/{slug}")
+    if RATE in request:
+        taken = request.app[RATES].take(request[OWNER], request[RATE])
+        if not taken.is_allowed:
+            raise RateReached(taken.wait_s)
+
+
+async def _identified(request: web.Request, key: str) -> Account | None:
+    """The account of a key; raises `TooManyGuesses` where too many wrong ones came from there."""
+    tell = may_guess(request, key)
+    account = await request.app[ACCOUNTS].identify(key)
+    tell(account is not None)
+    return account
 
 
 def shows_key(request: web.Request) -> bool:
@@ -128,7 +165,7 @@ async def _login_page(request: web.Request) -> web.Response:
 async def _login(request: web.Request) -> web.Response:
     """Keep the key in a cookie that scripts cannot read and other sites cannot send."""
     key = (await form_body(request, LOGIN)).get("key", "").strip()
-    if await request.app[ACCOUNTS].identify(key) is None:
+    if await _identified(request, key) is None:
         return _page("This key is not known.", 401)
     response = web.Response(status=303, headers={"Location": "/"})
     is_https = request.secure or request.headers.get("X-Forwarded-Proto") == "https"

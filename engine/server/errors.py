@@ -7,8 +7,10 @@ from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestPayloadError
 
 from sigmagraph.engine import errors
+from sigmagraph.engine.server.auth import RateReached
 from sigmagraph.engine.server.context import reply
 from sigmagraph.engine.server.files import Outside
+from sigmagraph.engine.server.guesses import TooManyGuesses
 
 __all__ = ["answer_errors", "status_of"]
 
@@ -19,6 +21,8 @@ STATUSES: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that
     (errors.UnknownJob, 404),
     (errors.UnknownKey, 401),
     (errors.AccountProblem, 402),
+    (TooManyGuesses, 429),
+    (RateReached, 429),
     (errors.QueueShareUsed, 429),
     (errors.NotAccepting, 503),
     (errors.WorkerLost, 503),
@@ -49,6 +53,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         response = reply({"error": {"type": error.code, "message": str(error)}}, status)
         if isinstance(error, errors.NotAccepting | errors.WorkerLost | errors.StoreFailed):
             response.headers["Retry-After"] = RETRY_S
+        if isinstance(error, TooManyGuesses | RateReached):
+            response.headers["Retry-After"] = str(error.wait_s)
         return response
     except web.HTTPException:
         raise

@@ -70,6 +70,7 @@ class FixedAccount:
     def __init__(self, owner: str, scopes: Collection[str] = frozenset({"read", "submit"})) -> None:
         self.id, self.scopes = owner, scopes
         self.endpoints: Collection[str] | None = None
+        self.requests_per_minute: float | None = None
 
 
 class FixedKeys:

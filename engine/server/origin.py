@@ -5,12 +5,13 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from yarl import URL
 
 from sigmagraph.engine.server.auth import COOKIE, shows_key
 from sigmagraph.engine.server.context import SETTINGS
 from sigmagraph.engine.server.settings import Settings, is_loopback
 
-__all__ = ["options", "origins"]
+__all__ = ["options", "origins", "own_origin"]
 
 METHODS = "POST, GET, DELETE, PUT, PATCH, OPTIONS"
 SESSION = frozenset({"/login", "/logout"})
@@ -64,11 +65,7 @@ def _refusal(request: web.Request, is_local_server: bool, known: tuple[str, ...]
     """
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
     name = _name(host)
-    if (
-        is_local_server
-        and host
-        and not (is_loopback(name) or name in map(str.lower, known) or name == socket.gethostname().lower())
-    ):
+    if is_local_server and host and not _is_known(name, known):
         return f"{name} is not a name of this server; list it in the setting `hosts`"
     if origin is None or not (is_loopback(name) or is_local_server):
         return None
@@ -101,6 +98,24 @@ def _cookie_refusal(request: web.Request, settings: Settings) -> str | None:
     return None
 
 
+def own_origin(request: web.Request) -> str:
+    """`http://host:port` as the client wrote it where that is a name of this server, else its address.
+
+    What a client writes into Host must not choose where the URLs lead that are told to others.
+    """
+    settings = request.app[SETTINGS]
+    name = _name(request.headers.get("Host", ""))
+    address = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    if address is None or name in (address[0], settings.host) or _is_known(name, settings.hosts):
+        return str(request.url.origin())
+    return str(URL.build(scheme=request.scheme, host=address[0], port=address[1]))
+
+
+def _is_known(name: str, known: tuple[str, ...]) -> bool:
+    """Whether a name is this machine's, or one the operator listed."""
+    return is_loopback(name) or name in map(str.lower, known) or name == socket.gethostname().lower()
+
+
 def _name(host: str) -> str:
     """The name in a Host header; empty where there is none to be read."""
     try:
@@ -111,7 +126,7 @@ def _name(host: str) -> str:
 
 def _is_foreign(request: web.Request) -> bool:
     """What a browser says of a request that a sandboxed page of another site makes."""
-    return request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+    return request.headers.get("Sec-Fetch-Site", "").lower() in ("cross-site", "same-site")
 
 
 def _is_equal(host: str, origin: str) -> bool:

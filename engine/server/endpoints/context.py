@@ -10,7 +10,8 @@ from aiohttp import web
 from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.endpoints.accounts import Accounts, Standing
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
-from sigmagraph.engine.server.endpoints.rates import Buckets, Taken
+from sigmagraph.engine.server.origin import own_origin
+from sigmagraph.engine.server.rates import Buckets, Taken
 from sigmagraph.engine.units import DAY_S
 
 __all__ = ["CALLER", "PUBLISHED", "SOURCE", "Caller", "Published", "base_url"]
@@ -58,4 +59,4 @@ CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 def base_url(request: web.Request) -> str:
     """Where the client reaches this server, without a slash at the end."""
     own = request.app[PUBLISHED].base_url
-    return (own if own is not None else str(request.url.origin())).rstrip("/")
+    return (own if own is not None else own_origin(request)).rstrip("/")

@@ -15,10 +15,11 @@ from sigmagraph.engine.server.endpoints import wire
 from sigmagraph.engine.server.endpoints.accounts import Standing
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, Caller
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
-from sigmagraph.engine.server.endpoints.rates import Taken
 from sigmagraph.engine.server.endpoints.refusal import Refused, answer
+from sigmagraph.engine.server.guesses import TooManyGuesses, may_guess
+from sigmagraph.engine.server.rates import Taken
 
-__all__ = ["GUARDED", "RoutePolicy", "endpoint_of", "guarded", "own_door", "rate_headers", "take_token"]
+__all__ = ["GUARDED", "RoutePolicy", "endpoint_of", "guarded", "identified", "own_door", "rate_headers", "take_token"]
 
 CHALLENGE = {"WWW-Authenticate": 'ApiKey header="x-api-key"'}  # RFC 9110 wants one with every 401
 LONGEST_S = 1e9
@@ -86,10 +87,22 @@ async def _caller(request: web.Request, scope: str | None) -> Caller:
         has_bearer = request.headers.get("Authorization", "").lower().startswith("bearer")
         hint = "; a bearer token is not accepted" if has_bearer else ""
         raise Refused(401, "missing_key", NO_KEY + hint, headers=CHALLENGE)
-    standing = await accounts.identify(key)
+    standing = await identified(request, key)
     if standing is None:
         raise Refused(401, "unknown_key", "Invalid API key: it is unknown or was revoked", headers=CHALLENGE)
     return Caller(standing.id, standing)
+
+
+async def identified(request: web.Request, key: str) -> Standing | None:
+    """The account of a key; 429 where too many wrong ones came from there."""
+    try:
+        tell = may_guess(request, key)
+    except TooManyGuesses as error:
+        headers = {"Retry-After": str(error.wait_s)}
+        raise Refused(429, error.code, str(error), headers=headers, retry_after=error.wait_s) from error
+    standing = await request.app[PUBLISHED].accounts.identify(key)
+    tell(standing is not None)
+    return standing
 
 
 def _require_scope(caller: Caller, scope: str | None) -> None:

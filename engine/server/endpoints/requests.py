@@ -10,6 +10,7 @@ from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.server.context import FOLDERS, JOBS, OWNER, reply
 from sigmagraph.engine.server.endpoints import outputs, wire
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
+from sigmagraph.engine.server.endpoints.guard import identified
 from sigmagraph.engine.server.endpoints.refusal import Refused
 from sigmagraph.engine.server.endpoints.replies import output_of, standing_of
 from sigmagraph.engine.server.sse import job_events
@@ -99,7 +100,7 @@ async def _belongs(request: web.Request, job: Job) -> bool:
         return True
     key = request.headers.get("x-api-key")
     if key:
-        shown = await accounts.identify(key)
+        shown = await identified(request, key)
         return shown is not None and shown.id == job.owner
     return await accounts.standing(job.owner) is not None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import version_of
 from sigmagraph.engine.jobs.job import LOCAL
-from sigmagraph.engine.server.context import FOLDERS, JOBS, reply
+from sigmagraph.engine.server.context import FOLDERS, JOBS, compact
 from sigmagraph.engine.server.endpoints.context import PUBLISHED, base_url
 from sigmagraph.engine.server.endpoints.guard import RoutePolicy
 from sigmagraph.engine.server.endpoints.openapi import document
@@ -24,6 +25,8 @@ __all__ = ["make_doors"]
 
 WEB = SHIPPED / "web"
 PATIENCE_S = 2.0
+KEPT_S, MOST_KEPT = 2.0, 8
+"""The document is made anew every two seconds at most: it needs no key, and looks into the folders of models."""
 ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 OWN = {"start.js": ("api-docs.js", "text/javascript")}
 POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src *"
@@ -36,19 +39,29 @@ def make_doors(paths: Mapping[str, Mapping[str, RoutePolicy]]) -> dict[str, Mapp
 
     async def openapi(request: web.Request) -> web.Response:
         """`GET /openapi.json`: this document."""
-        published = request.app[PUBLISHED]
-        nodes, places = await _nodes(request), request.app[FOLDERS](LOCAL)
-        allowed = {slug: each.allowed(nodes, places) for slug, each in published.endpoints.items()}
-        return reply(
-            document(described, published.endpoints, allowed, base_url(request), version_of("sigmagraph") or "0")
-        )
+        base, now = base_url(request), time.monotonic()
+        text, until = kept.get(base, ("", 0.0))
+        if now > until:
+            text = compact(await described_by(request, described, base))
+            if len(kept) >= MOST_KEPT:
+                kept.clear()
+            kept[base] = text, now + KEPT_S
+        return web.Response(text=text, content_type="application/json", charset="utf-8")
 
+    kept: dict[str, tuple[str, float]] = {}
     described = {**paths, "/openapi.json": {"GET": RoutePolicy(openapi, None)}}
     return {
         "/openapi.json": {"GET": RoutePolicy(openapi, None)},
         "/api-docs": {"GET": RoutePolicy(page, None)},
         "/api-docs/{file}": {"GET": RoutePolicy(asset, None)},
     }
+
+
+async def described_by(request: web.Request, paths: Mapping[str, Mapping[str, RoutePolicy]], base: str) -> Any:
+    """The document as the files of models are now."""
+    published, nodes, places = request.app[PUBLISHED], await _nodes(request), request.app[FOLDERS](LOCAL)
+    allowed = {slug: each.allowed(nodes, places) for slug, each in published.endpoints.items()}
+    return document(paths, published.endpoints, allowed, base, version_of("sigmagraph") or "0")
 
 
 async def page(request: web.Request) -> web.Response:

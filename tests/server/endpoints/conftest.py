@@ -66,7 +66,8 @@ def parts_of(
     home: Path, jobs: JobService, folders: Any, endpoints: Mapping[str, Endpoint], **rules: Any
 ) -> ServerParts:
     keys = Keys(jobs.accounts)
-    parts = ServerParts(jobs, folders, keys, Settings(home=home), home / "user", ROOT / "workflows", warms_up=False)
+    settings = Settings(home=home, **rules.pop("settings", {}))
+    parts = ServerParts(jobs, folders, keys, settings, home / "user", ROOT / "workflows", warms_up=False)
     rules = {"output_dirs": partial(output_dirs, home / "output"), **rules}
     parts.published = Published(endpoints, StoredAccounts(jobs.accounts, keys), b"secret", **rules)
     return parts
@@ -83,7 +84,7 @@ def service_of(home: Path, slots: int = 4, **more: Any) -> tuple[JobService, Cal
 async def serving(
     home: Path, change: Callable[[Endpoint], Endpoint] | None = None, **rules: Any
 ) -> AsyncIterator[Served]:
-    """A server in `home`; `change` alters each endpoint, `rules` are fields of `Published`, and `jobs`."""
+    """A server in `home`; `change` alters each endpoint, `rules` are fields of `Published`, `jobs` or `settings`."""
     make_home(home)
     endpoints = load_endpoints(ENDPOINTS)
     if change is not None:

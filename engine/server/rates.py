@@ -29,16 +29,25 @@ class Buckets:
 
     def take(self, key: str, per_minute: float) -> Taken:
         """Take one token if there is one."""
+        taken, level = self._state(key, per_minute, 1.0)
+        now = self._clock()
+        self._forget_full(now)
+        self._filled[key] = (level, now, now + taken.full_s)
+        return taken
+
+    def look(self, key: str, per_minute: float) -> Taken:
+        """What taking one would say; nothing is taken."""
+        return self._state(key, per_minute, 0.0)[0]
+
+    def _state(self, key: str, per_minute: float, wanted: float) -> tuple[Taken, float]:
         now, capacity = self._clock(), max(1.0, per_minute)
         rate = per_minute / MINUTE_S
         level, at, _ = self._filled.get(key, (capacity, now, now))
         level = min(capacity, level + (now - at) * rate)
         is_allowed = level >= 1.0
-        level -= 1.0 if is_allowed else 0.0
-        self._forget_full(now)
+        level -= wanted if is_allowed else 0.0
         wait_s, full_s = 0.0 if level >= 1.0 else (1.0 - level) / rate, (capacity - level) / rate
-        self._filled[key] = (level, now, now + full_s)
-        return Taken(is_allowed, math.floor(level), wait_s, full_s)
+        return Taken(is_allowed, math.floor(level), wait_s, full_s), level
 
     def _forget_full(self, now: float) -> None:
         """Keep the number of buckets bounded: one that is full again is as good as none."""

@@ -1,0 +1,79 @@
+"""Keys that somebody tries: how many wrong ones an address may show before it has to wait. Knows no routes."""
+
+import hashlib
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address
+
+from aiohttp import web
+
+from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.server.rates import Buckets
+
+__all__ = ["GUESSES", "Guesses", "TooManyGuesses", "may_guess"]
+
+PER_MINUTE = 60.0
+MOST_KNOWN = 10_000
+
+
+class TooManyGuesses(EngineError):
+    """Too many wrong keys came from there; the message says how long to wait."""
+
+    code = "too_many_guesses"
+
+    def __init__(self, wait_s: float) -> None:
+        self.wait_s = math.ceil(wait_s)
+        super().__init__(f"too many wrong keys came from this address: try again in {self.wait_s} s")
+
+
+class Guesses:
+    """Wrong keys by address. A key that worked before is never held up: behind a proxy all share one address."""
+
+    def __init__(self, per_minute: float = PER_MINUTE, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute, self._wrong = per_minute, Buckets(clock)
+        self._worked: OrderedDict[bytes, None] = OrderedDict()
+
+    def check(self, address: str | None, key: str) -> None:
+        """Raises `TooManyGuesses` for an unknown key from an address that showed too many."""
+        if _digest(key) not in self._worked:
+            state = self._wrong.look(place_of(address), self._per_minute)
+            if not state.is_allowed:
+                raise TooManyGuesses(state.wait_s)
+
+    def tell(self, address: str | None, key: str, *, is_right: bool) -> None:
+        """What became of a key."""
+        digest = _digest(key)
+        if not is_right:
+            self._worked.pop(digest, None)
+            self._wrong.take(place_of(address), self._per_minute)
+            return
+        self._worked[digest] = None
+        self._worked.move_to_end(digest)
+        if len(self._worked) > MOST_KNOWN:
+            self._worked.popitem(last=False)
+
+
+GUESSES: web.AppKey[Guesses] = web.AppKey("guesses", Guesses)
+
+
+def may_guess(request: web.Request, key: str) -> Callable[[bool], None]:
+    """Whether the key may be looked up; returns what wants to know whether it was right."""
+    guesses, address = request.app[GUESSES], request.remote
+    guesses.check(address, key)
+    return lambda is_right: guesses.tell(address, key, is_right=is_right)
+
+
+def place_of(address: str | None) -> str:
+    """Who counts as one: an IPv4 address, or the /64 network that a household or a machine has of IPv6."""
+    try:
+        place = ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return ""
+    return str(IPv6Address(int(place) >> 64 << 64)) if isinstance(place, IPv6Address) else str(place)
+
+
+def _digest(key: str) -> bytes:
+    """Keys themselves are not kept in memory."""
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).digest()
