@@ -23,6 +23,10 @@ RESULTS: Mapping[str, tuple[frozenset[str], str]] = {
         numbered("LoadImageMask", 29, 30, 31),
         "16-bit grey is scaled to 0..1; with today's Pillow ComfyUI cuts everything above 255 of 65535 off",
     ),
+    "RegexExtract": (
+        numbered("RegexExtract", 328, 329),
+        "a group that takes no part in a match is an empty string; ComfyUI fails, or gives nothing at all",
+    ),
     "ImageBatch": (
         numbered("ImageBatch", 3, 4),
         "pictures with and without transparency share a batch, opaque where they had none; ComfyUI fails",

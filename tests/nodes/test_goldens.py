@@ -69,10 +69,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return Folders(home / "models", PICTURES, home / "output", home / "temp")
 
 
-ALIKE = [(name, node) for name in ("mask", "porterduff", "image", "filters") for node in ways(name)]
+ALIKE = [
+    (name, node) for name in ("mask", "porterduff", "image", "filters", "strings", "primitives") for node in ways(name)
+]
 
 
-@pytest.mark.parametrize(("name", "node"), [pair for pair in ALIKE if pair[1] != "MaskPreview"])
+@pytest.mark.parametrize(("name", "node"), [pair for pair in ALIKE if pair[1] not in ("MaskPreview", "PreviewAny")])
 def test_every_recorded_case_gives_what_was_recorded(name: str, node: str, folders: Folders) -> None:
     extra = {"services": folders} if "services" in NODES[node].declared else {}
     differing, _ = RESULTS.get(node, (frozenset(), ""))
@@ -94,3 +96,35 @@ def test_previews_of_masks_are_the_recorded_pictures(folders: Folders) -> None:
             is None
         )
         assert [one["type"] for one in shown] == content(case["ui"], tensors)["images"]
+
+
+class Odd:
+    def __repr__(self) -> str:
+        return "<odd object>"
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise ValueError
+
+
+OBJECTS = {
+    "an object whose repr and str are '<odd object>'": Odd(),
+    "an object whose str raises": Unprintable(),
+    "the set {3}": {3},
+    "bytes": b"ab\0",
+    "a complex number": 1 + 2j,
+    "numpy.float64, a subclass of float": np.float64(1.5),
+    "numpy.float32": np.float32(1.5),
+    "numpy.int64": np.int64(3),
+    "range(3)": range(3),
+}
+
+
+def test_any_value_is_shown_as_recorded() -> None:
+    for key, case in cases("primitives", "PreviewAny"):
+        source = content(case["inputs"].get("source"), family("primitives")[1])
+        if isinstance(source, dict) and "python_object" in source:
+            source = OBJECTS[source["python_object"]]
+        shown = NODES["PreviewAny"](source=source).ui
+        assert shown == content(case["ui"], {}), key
