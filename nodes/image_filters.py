@@ -9,10 +9,11 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, node
 from sigmagraph.nodes.support.edges import canny_edges
+from sigmagraph.nodes.support.kernels import gaussian, sharpening
 from sigmagraph.nodes.support.palettes import DITHERS, quantized
 from sigmagraph.nodes.support.types import Image
 
-__all__ = ["NODES", "gaussian"]
+__all__ = ["NODES"]
 
 Radius = Annotated[int, Range(1, 31, step=1)]
 Threshold = Annotated[float, Range(0.01, 0.99, step=0.01)]
@@ -36,10 +37,7 @@ def image_sharpen(
     alpha: Annotated[float, Range(0.0, 5.0, step=0.01)] = 1.0,
 ) -> Image:
     """Take ten times `alpha` of a Gaussian blur's difference away; sigma is in units of the radius."""
-    size = 2 * sharpen_radius + 1
-    kernel = gaussian(size, sigma) * -(alpha * 10)
-    kernel[size // 2, size // 2] -= kernel.sum() - 1.0
-    return _filtered(image, kernel).clamp(0, 1)
+    return _filtered(image, sharpening(gaussian(2 * sharpen_radius + 1, sigma), alpha)).clamp(0, 1)
 
 
 @node("ImageQuantize", category="image/postprocessing")
@@ -75,14 +73,6 @@ def canny(*, image: Image, low_threshold: Threshold = 0.4, high_threshold: Thres
         raise BadValue("image", f"{image.shape[-1]} channels", "1 or 3 channels; split transparency off first")
     edges = canny_edges(image.movedim(-1, 1), low_threshold, high_threshold)
     return edges.expand(-1, 3, -1, -1).movedim(1, -1)
-
-
-def gaussian(size: int, sigma: float) -> Tensor:
-    """A Gaussian over -1..1 in `size` x `size` places, of sum 1."""
-    place = torch.linspace(-1, 1, size)
-    distance = torch.sqrt(place[:, None] ** 2 + place[None] ** 2)
-    kernel: Tensor = torch.exp(-(distance**2) / (2.0 * sigma * sigma))
-    return kernel / kernel.sum()
 
 
 def _filtered(image: Tensor, kernel: Tensor) -> Tensor:

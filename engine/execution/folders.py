@@ -12,6 +12,7 @@ from sigmagraph.engine.execution.cache.checkpoint import Checkpoints, KeptWork
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 WEIGHTS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"})
+LATENTS = frozenset({".latent"})
 PLACES = ("input", "output", "temp")
 TWINS = {
     "diffusion_models": ("unet",),
@@ -26,8 +27,8 @@ class Folders:
     """Model folders by name, and the input, output and temporary directory.
 
     A folder name is a directory below `models`, then those that `extra` lists; a list that names ours, too, says where
-    it stands. `input`, `output` and `temp` are the three working directories. A name may carry its folder, as the
-    editor writes it: `picture.png [output]`.
+    it stands. `input`, `output` and `temp` are the three working directories; `latents` are the latent files of
+    `input`. A name may carry its folder, as the editor writes it: `picture.png [output]`.
     `aliases` gives files further names, by folder; a file that is there under its own name wins.
     """
 
@@ -45,6 +46,8 @@ class Folders:
 
     def directories(self, folder: str) -> list[Path]:
         """Where the files of a folder may lie, the first match wins."""
+        if folder == "latents":
+            return [self.input_dir]
         if folder in PLACES:
             return [{"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[folder]]
         return [path for name in (folder, *TWINS.get(folder, ())) for path in self._listed(name)]
@@ -57,7 +60,7 @@ class Folders:
         """Names relative to the folder, `/` between parts, sorted; pictures for `input`, weights for model folders."""
         found: set[str] = set()
         for directory in self.directories(folder):
-            found.update(_below(directory, IMAGES if folder in PLACES else WEIGHTS))
+            found.update(_below(directory, _suffixes(folder)))
         found.update(*(self.aliases.get(each, ()) for each in (folder, *TWINS.get(folder, ()))))
         return sorted(found)
 
@@ -94,6 +97,13 @@ class Folders:
     def kept(self, key: str) -> KeptWork:
         """Unfinished work lies with the temporary files."""
         return self._checkpoints.of(key)
+
+
+def _suffixes(folder: str) -> frozenset[str]:
+    """What a folder is searched for."""
+    if folder == "latents":
+        return LATENTS
+    return IMAGES if folder in PLACES else WEIGHTS
 
 
 def inside(directory: Path, name: str) -> Path:

@@ -1,6 +1,6 @@
 """What travels on edges, and the widgets that several nodes share. Sockets are wire names; values are plain Python."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
@@ -24,6 +24,7 @@ __all__ = [
     "GuiderValue",
     "Image",
     "Latent",
+    "LatentOperation",
     "LatentValue",
     "Mask",
     "Model",
@@ -75,6 +76,8 @@ class GuiderValue:
 
 
 SigmasValue = tuple[float, ...]
+LatentOperationValue = Callable[[Tensor], Tensor]
+"""Latents [B, C, h, w] to latents of that shape."""
 
 Model = Annotated[value.Model, Socket("MODEL")]
 Clip = Annotated[ClipValue, Socket("CLIP")]
@@ -86,6 +89,7 @@ Mask = Annotated[Tensor, Socket("MASK")]
 Sampler = Annotated[SamplerValue, Socket("SAMPLER")]
 Sigmas = Annotated[SigmasValue, Socket("SIGMAS")]
 Guider = Annotated[GuiderValue, Socket("GUIDER")]
+LatentOperation = Annotated[LatentOperationValue, Socket("LATENT_OPERATION")]
 Noise = Annotated[NoiseSource, Socket("NOISE")]
 
 Engine = Annotated[Services, Hidden("SERVICES")]

@@ -23,6 +23,16 @@ RESULTS: Mapping[str, tuple[frozenset[str], str]] = {
         numbered("LoadImageMask", 29, 30, 31),
         "16-bit grey is scaled to 0..1; with today's Pillow ComfyUI cuts everything above 255 of 65535 off",
     ),
+    "LatentApplyOperation": (
+        numbered("LatentApplyOperation", 2, 10, 18, 26),
+        "LatentOperationTonemapReinhard gives zeros at multiplier 0, and takes a single place for one without "
+        "deviation; ComfyUI gives NaN, so a black picture",
+    ),
+    "RebatchLatents": (
+        numbered("RebatchLatents", 24, 25, 26, 27),
+        "masks are resized to one another; ComfyUI does not use the ones it resized, and fails where a batch needs "
+        "them alike",
+    ),
     "RegexExtract": (
         numbered("RegexExtract", 328, 329),
         "a group that takes no part in a match is an empty string; ComfyUI fails, or gives nothing at all",
