@@ -1,6 +1,8 @@
 """Custom node folders for a process: the names of ours that packs import, and the loader with our border."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.execution.packs import Pack, load_packs, offered_modules
+from sigmagraph.engine.execution.packs import INSTALLED, Pack, load_installed, load_packs, shim_modules
 from sigmagraph.engine.graph.comfy_facade import as_class
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
@@ -24,15 +26,19 @@ __all__ = ["load_custom_nodes"]
 def load_custom_nodes(
     directories: Sequence[Path], folders: Folders, listed: Callable[[Pack], None], watches: bool = False
 ) -> Mapping[str, Node]:
-    """The built-in nodes and those of the packs; a built-in name is never replaced. `listed` hears of each pack."""
-    if not directories:
+    """The built-in nodes, those of installed distributions, and those of the packs in the folders.
+
+    A name that is taken is never replaced. `listed` hears of each pack, with what was left out.
+    """
+    if not directories and not entry_points(group=INSTALLED):
         return NODES
-    table = border(watches)
-    found: dict[str, Node] = {}
-    for pack in load_packs(directories, offered_modules(folders, _further(folders)), table):
-        listed(pack)
-        found |= {name: node for name, node in pack.nodes.items() if name not in NODES}
-    return {**NODES, **found}
+    table, shims = border(watches), shim_modules(folders, _further(folders))
+    found = dict(NODES)
+    for pack in (*load_installed(shims, table), *load_packs(directories, shims, table)):
+        taken = tuple(f"{name}: there is a node of that name already" for name in pack.nodes if name in found)
+        listed(replace(pack, problems=(*pack.problems, *taken)))
+        found = {**pack.nodes, **found}
+    return found
 
 
 def _further(folders: Folders) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.execution.packs import Pack, load_packs, offered_modules
+from sigmagraph.engine.execution.packs import Pack, load_packs, shim_modules
 from sigmagraph.engine.graph.node import Node
 from tests.execution.running import Stage
 from tests.graph.small import NODES
@@ -27,7 +27,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pack]]
     root = tmp_path_factory.mktemp("files")
     folders = Folders(root / "models", root / "input", root / "output", root / "temp")
     before = set(sys.modules)
-    yield {pack.name: pack for pack in load_packs([PACKS], offered_modules(folders))}
+    yield {pack.name: pack for pack in load_packs([PACKS], shim_modules(folders))}
     for name in set(sys.modules) - before:
         if name.split(".")[0] in ("comfy", "comfy_execution", "comfy_api", "folder_paths", "custom_nodes"):
             del sys.modules[name]

@@ -1,12 +1,14 @@
 import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.execution.packs import Pack, load_packs, offered_modules
+from sigmagraph.engine.execution.packs import Pack, load_packs, shim_modules
+from sigmagraph.engine.execution.packs.shims import install
 from sigmagraph.engine.execution.packs.loader import code_digest
 from sigmagraph.engine.execution.packs.node_typing import AnyType
 from sigmagraph.engine.graph.comfy_class import Border, Translation, from_class
@@ -59,21 +61,21 @@ def test_the_offered_names_are_importable(packs: dict[str, Pack]) -> None:
         assert set(wanted) <= set(dir(importlib.import_module(module))), module
 
 
-def test_further_names_are_added_to_the_offered_modules(tmp_path: Path) -> None:
+def test_further_names_are_added_to_the_shim_modules(tmp_path: Path) -> None:
     folders = Folders(tmp_path, tmp_path, tmp_path, tmp_path)
-    made = offered_modules(folders, {"comfy.samplers": {"SAMPLERS": ["euler"]}, "comfy.utils": {"load": len}})
+    made = shim_modules(folders, {"comfy.samplers": {"SAMPLERS": ["euler"]}, "comfy.utils": {"load": len}})
     assert made["comfy.samplers"].SAMPLERS == ["euler"]
     assert made["comfy"].samplers is made["comfy.samplers"]
     assert made["comfy.utils"].load is len
     assert made["comfy.utils"].ProgressBar is not None
 
 
-def test_making_the_offered_modules_imports_no_tensor_library(tmp_path: Path) -> None:
+def test_making_the_shim_modules_imports_no_tensor_library(tmp_path: Path) -> None:
     import subprocess
 
     code = (
-        "import sys; from pathlib import Path; from sigmagraph.engine.execution.packs import offered_modules;"
-        "from sigmagraph.engine.execution.folders import Folders; offered_modules(Folders(*[Path('.')] * 4));"
+        "import sys; from pathlib import Path; from sigmagraph.engine.execution.packs import shim_modules;"
+        "from sigmagraph.engine.execution.folders import Folders; shim_modules(Folders(*[Path('.')] * 4));"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
@@ -83,7 +85,7 @@ def test_paths_outside_are_refused_in_the_names_packs_use(tmp_path: Path) -> Non
     (tmp_path / "input").mkdir()
     (tmp_path / "input/a.png").write_bytes(b"a")
     folders = Folders(tmp_path / "models", tmp_path / "input", tmp_path / "output", tmp_path / "temp")
-    module: Any = offered_modules(folders)["folder_paths"]
+    module: Any = shim_modules(folders)["folder_paths"]
     assert module.exists_annotated_filepath("a.png")
     assert module.get_annotated_filepath("x.png [output]") == str(tmp_path / "output/x.png")
     with pytest.raises(ValueError, match="inside the folder"):
@@ -141,3 +143,22 @@ def test_our_nodes_can_be_called_as_classes_of_the_convention() -> None:
     assert getattr(adds(), adds.FUNCTION)(a=1, b=2) == (3,)
     shows: Any = as_class(NODES["Show"], None, Border())
     assert shows().run(value=5) == {"ui": {"shown": [5]}, "result": ()}
+
+
+def test_the_shims_are_modules_of_their_own_and_go_again(tmp_path: Path) -> None:
+    theirs = ModuleType("folder_paths")
+    first, second = (shim_modules(Folders(tmp_path / name, tmp_path, tmp_path, tmp_path)) for name in "ab")
+    before = sys.modules.get("folder_paths")
+    sys.modules["folder_paths"] = theirs
+    try:
+        take_first, take_second = install(first), install(second)
+        assert sys.modules["folder_paths"] is second["folder_paths"]
+        assert vars(theirs).keys() == vars(ModuleType("folder_paths")).keys()
+        take_second()
+        assert sys.modules["folder_paths"] is first["folder_paths"]
+        take_first()
+        assert sys.modules["folder_paths"] is theirs
+    finally:
+        del sys.modules["folder_paths"]
+        if before is not None:
+            sys.modules["folder_paths"] = before

@@ -1,19 +1,26 @@
-"""Loads folders of node packs. A pack that cannot be imported is reported and skipped; the others load."""
+"""Loads packs of nodes, from folders and from installed distributions. One that does not load is reported and skipped.
+
+A pack brings classes of ComfyUI's convention (`NODE_CLASS_MAPPINGS`), typed functions under `@node` (in `NODES`, or in
+the same mapping), or both.
+"""
 
 import hashlib
+import importlib
 import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sigmagraph.engine.execution.packs.offered import install
+from sigmagraph.engine.execution.packs.shims import install
 from sigmagraph.engine.graph.comfy_class import Border, from_class
 from sigmagraph.engine.graph.node import Node
 
+INSTALLED = "sigmagraph.nodes"  # the entry-point group: a module, or its nodes
 SKIPPED = frozenset(("__pycache__", "example_node.py.example"))
 
 
@@ -33,11 +40,19 @@ class Pack:
 
 
 def load_packs(
-    directories: Iterable[Path], offered: Mapping[str, ModuleType], border: Border | None = None
+    directories: Iterable[Path], shims: Mapping[str, ModuleType], border: Border | None = None
 ) -> list[Pack]:
     """Every pack in the directories, by name. Code runs here: only directories the operator named may come in."""
-    install(offered)
+    install(shims)
     return [_load(path, border or Border()) for directory in directories for path in _candidates(directory)]
+
+
+def load_installed(shims: Mapping[str, ModuleType], border: Border | None = None) -> list[Pack]:
+    """What installed distributions offer under `sigmagraph.nodes`, by name."""
+    points = sorted(entry_points(group=INSTALLED), key=lambda point: point.name)
+    if points:
+        install(shims)
+    return [_load_point(point, border or Border()) for point in points]
 
 
 def _candidates(directory: Path) -> Iterator[Path]:
@@ -49,36 +64,74 @@ def _candidates(directory: Path) -> Iterator[Path]:
 
 
 def _load(path: Path, border: Border) -> Pack:
-    name, digest = path.stem, code_digest(path)
+    pack = Pack(path.stem, path, code_digest(path))
     try:
-        module = _import(path, f"custom_nodes.{name}")
+        module = _import(path, f"custom_nodes.{pack.name}")
     except Exception as error:  # noqa: BLE001  # code of others: whatever it raises concerns this pack alone
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-        return Pack(name, path, digest, problems=(reason,))
-    classes = getattr(module, "NODE_CLASS_MAPPINGS", None)
-    if not isinstance(classes, dict):
-        return Pack(name, path, digest, problems=("it has no NODE_CLASS_MAPPINGS",))
-    titles = getattr(module, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
-    return _declared(Pack(name, path, digest), classes, titles, border)
+        return _broken(pack, error)
+    return _declared(pack, module, border)
 
 
-def _declared(pack: Pack, classes: Mapping[str, Any], titles: Mapping[str, str], border: Border) -> Pack:
+def _load_point(point: EntryPoint, border: Border) -> Pack:
+    """One entry point: a module with the names of a pack, a node, several, or a mapping of them."""
+    pack = Pack(point.name, Path(point.module), "")
+    try:
+        brought = point.load()
+        module = importlib.import_module(point.module)
+    except Exception as error:  # noqa: BLE001  # code of others
+        return _broken(pack, error)
+    file = Path(module.__file__ or "")
+    path = file.parent if file.name == "__init__.py" else file
+    return _declared(replace(pack, path=path, digest=code_digest(path)), brought, border)
+
+
+def _broken(pack: Pack, error: Exception) -> Pack:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+    return replace(pack, problems=(reason,))
+
+
+def _declared(pack: Pack, brought: Any, border: Border) -> Pack:
+    """The pack with its nodes; a class that cannot describe itself is left out and told."""
+    found = _listed(brought)
+    if found is None:
+        return replace(pack, problems=("it has neither NODE_CLASS_MAPPINGS nor NODES",))
+    titles = getattr(brought, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
     nodes: dict[str, Node] = {}
     problems: list[str] = []
-    for class_type, cls in classes.items():
+    for name, declared in found.items():
+        module, title = f"custom_nodes.{pack.name}", titles.get(name)
         try:
-            nodes[class_type] = from_class(
-                cls,
-                class_type,
-                display_name=titles.get(class_type),
-                module=f"custom_nodes.{pack.name}",
-                revision=pack.digest,
-                border=border,
-            )
-        except Exception as error:  # noqa: BLE001  # one class that cannot describe itself is left out
-            problems.append(f"{class_type}: {type(error).__name__}: {error}")
-    return Pack(pack.name, pack.path, pack.digest, nodes, tuple(problems))
+            if isinstance(declared, Node):
+                nodes[name] = _typed(declared, name, title, module, pack.digest)
+            else:
+                nodes[name] = from_class(
+                    declared, name, display_name=title, module=module, revision=pack.digest, border=border
+                )
+        except Exception as error:  # noqa: BLE001  # it concerns this one alone
+            problems.append(f"{name}: {type(error).__name__}: {error}")
+    return replace(pack, nodes=nodes, problems=tuple(problems))
+
+
+def _listed(brought: Any) -> dict[str, Any] | None:
+    """Names with their classes or nodes, from a module or from what an entry point names; None where there are none."""
+    if isinstance(brought, Node):
+        return {brought.class_type: brought}
+    if isinstance(brought, Mapping):
+        return dict(brought)
+    if not isinstance(brought, ModuleType):
+        return {each.class_type: each for each in brought} if isinstance(brought, list | tuple) else None
+    typed, classes = getattr(brought, "NODES", None), getattr(brought, "NODE_CLASS_MAPPINGS", None)
+    found = {each.class_type: each for each in typed} if isinstance(typed, list | tuple) else None
+    if isinstance(classes, Mapping):
+        return {**(found or {}), **classes}
+    return found
+
+
+def _typed(node: Node, name: str, title: str | None, module: str, digest: str) -> Node:
+    """A typed node as part of a pack: its code counts in the keys of its results, like a class's."""
+    shown = title or node.display_name
+    return replace(node, class_type=name, display_name=shown, module=module, revision=f"{node.revision} {digest}")
 
 
 def _import(path: Path, name: str) -> ModuleType:

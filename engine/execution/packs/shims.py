@@ -5,7 +5,7 @@ puts the engine together.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +18,7 @@ from sigmagraph.engine.graph.results import Blocker
 Names = Mapping[str, Any]
 
 
-def offered_modules(services: Folders, further: Mapping[str, Names] | None = None) -> dict[str, ModuleType]:
+def shim_modules(services: Folders, further: Mapping[str, Names] | None = None) -> dict[str, ModuleType]:
     """Module name -> module. `further` adds names, `{"comfy.samplers": {"KSampler": ...}}`."""
     names: dict[str, dict[str, Any]] = {
         "comfy": {},
@@ -43,13 +43,25 @@ def offered_modules(services: Folders, further: Mapping[str, Names] | None = Non
     return _linked({name: _module(name, values) for name, values in _with_parents(names).items()})
 
 
-def install(modules: Mapping[str, ModuleType]) -> None:
-    """Make the modules importable. Where a module of that name is loaded already, only missing names are added."""
-    for name, module in modules.items():
-        present = sys.modules.setdefault(name, module)
-        for key, value in vars(module).items():
-            if not hasattr(present, key):
-                setattr(present, key, value)
+def install(modules: Mapping[str, ModuleType]) -> Callable[[], None]:
+    """Make the modules importable under their names; returns what takes them away again.
+
+    Each is a module of its own. One of the same name that was loaded before is set aside, not written into: whoever
+    holds it keeps it as it is, and it is back once ours are taken away.
+    """
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+
+    def take_away() -> None:
+        for name, module in modules.items():
+            if sys.modules.get(name) is module:
+                earlier = before[name]
+                if earlier is None:
+                    del sys.modules[name]
+                else:
+                    sys.modules[name] = earlier
+
+    return take_away
 
 
 def _public(module: ModuleType) -> dict[str, Any]:
