@@ -1,29 +1,24 @@
-"""The command line's front: which commands there are, and what becomes of an error. Imports nothing heavy."""
+"""The command line's front: which commands there are, and what becomes of an error. Imports nothing heavy.
 
-from collections.abc import Sequence
-from typing import Any
+A command is a module of this folder that holds a function, or a group of commands, of its own name.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from sigmagraph.engine.cli import (
-    check,
-    compare,
-    endpoints,
-    fetch,
-    keys,
-    models,
-    nodes,
-    plan,
-    publish,
-    replay,
-    run,
-    samplers,
-    serve,
-)
+from sigmagraph.engine import cli
+from sigmagraph.engine.cli import fetch
 from sigmagraph.engine.errors import EngineError
 
 __all__ = ["app", "main"]
+
+FIRST = ("run", "replay", "serve", "compare", "check", "plan", "nodes", "samplers", "models")
+"""How the help begins; further commands follow by name."""
 
 
 class Commands(TyperGroup):
@@ -44,27 +39,41 @@ class Commands(TyperGroup):
         return list(self.commands)
 
 
-app = typer.Typer(
-    name="sigmagraph",
-    cls=Commands,
-    help="Make images from saved node graphs.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command("run")(run.run)
-app.command("replay")(replay.replay)
-app.command("serve")(serve.serve)
-app.add_typer(keys.keys, name="keys")
-app.add_typer(endpoints.endpoints, name="endpoints")
-app.command("publish")(publish.publish)
-app.command("compare")(compare.compare)
-app.command("check")(check.check)
-app.command("plan")(plan.plan)
-app.command("nodes")(nodes.nodes)
-app.command("samplers")(samplers.samplers)
-app.command("models")(models.models)
-app.command("fetch")(fetch.fetch)
+app = typer.Typer(name="sigmagraph", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        typer.echo(f"sigmagraph {version('sigmagraph')}")
+        raise typer.Exit
+
+
+@app.callback()
+def front(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Make images from saved node graphs."""
+
+
+def _commands() -> Iterator[tuple[str, Callable[..., None] | typer.Typer, Any]]:
+    """Name, function or group, and the settings of its context, if it has any."""
+    names = sorted(module.name for module in pkgutil.iter_modules(cli.__path__))
+    for name in (*FIRST, *(name for name in names if name not in (*FIRST, "app"))):
+        module = importlib.import_module(f"{cli.__name__}.{name}")
+        command = getattr(module, name, None)
+        if command is not None:
+            yield name, command, getattr(module, "CONTEXT", None)
+
+
+for _name, _command, _context in _commands():
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(_name, context_settings=_context)(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,14 +5,23 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
-__all__ = ["complain", "out", "remark", "say", "warn", "write_json"]
+__all__ = ["columns", "complain", "out", "remark", "say", "warn", "write_json"]
 
 
 def out() -> Console:
     """What the user asked for; piped output is not wrapped."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=10_000)
+
+
+def columns(*headers: str, whole: int = 1, right: tuple[str, ...] = ()) -> Table:
+    """A plain table. The first `whole` columns are never cut; the others fold where the terminal is narrow."""
+    table = Table(box=None, pad_edge=False)
+    for place, header in enumerate(headers):
+        table.add_column(header, no_wrap=place < whole, overflow="fold", justify="right" if header in right else "left")
+    return table
 
 
 def say() -> Console:

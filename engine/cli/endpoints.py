@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sigmagraph.engine.cli.options import Home, workspace
+from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, Plugins, workspace
 from sigmagraph.engine.shipped import ENDPOINTS
 
 __all__ = ["VARIABLE", "endpoints"]
@@ -23,17 +23,19 @@ Demo = Annotated[bool, typer.Option("--demo", help="Bound to the demo checkpoint
 
 
 @endpoints.callback()
-def listing(context: typer.Context, folder: Folder = None) -> None:
+def listing(context: typer.Context, folder: Folder = None, as_json: AsJson = False) -> None:
     """List the published workflows (without a further word)."""
     if context.invoked_subcommand is not None:
         return
-    from rich.table import Table
-
-    from sigmagraph.engine.cli.console import out
+    from sigmagraph.engine.cli.console import columns, out, write_json
     from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
 
-    table = Table("slug", "title", "graph", "parameters", "price", box=None, pad_edge=False)
-    for slug, each in load_endpoints(folder or ENDPOINTS).items():
+    found = load_endpoints(folder or ENDPOINTS)
+    if as_json:
+        write_json({slug: each.manifest.model_dump(mode="json") for slug, each in found.items()})
+        return
+    table = columns("slug", "title", "graph", "parameters", "price")
+    for slug, each in found.items():
         price = each.manifest.price
         shown = f"{price.per_call:g} + {price.per_megapixel_step:g} per megapixel and step"
         table.add_row(slug, each.manifest.title, each.manifest.graph, str(len(each.manifest.parameters)), shown)
@@ -41,19 +43,29 @@ def listing(context: typer.Context, folder: Folder = None) -> None:
 
 
 @endpoints.command("check")
-def check(folder: Folder = None, demo: Demo = False) -> None:
+def check(
+    folder: Folder = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    custom_nodes: CustomNodes = None,
+    home: Home = None,
+    plugins: Plugins = None,
+) -> None:
     """Hold every manifest against its graph and the nodes; exit code 1 where something is wrong."""
-    from sigmagraph.engine.cli.console import out, remark
+    from sigmagraph.engine.cli.console import out, remark, write_json
     from sigmagraph.engine.server.endpoints.endpoint import declaration_problems, load_endpoints
 
     found = load_endpoints(folder or ENDPOINTS, is_demo=demo)
-    nodes = workspace().nodes
+    nodes = workspace(home, None, custom_nodes).nodes
     lines = [f"{each.path}: {problem}" for each in found.values() for problem in declaration_problems(each, nodes)]
-    for line in lines:
+    if as_json:
+        write_json({"endpoints": sorted(found), "problems": lines})
+    for line in () if as_json else lines:
         out().print(line, markup=False, soft_wrap=True)
     if lines:
         raise typer.Exit(1)
-    remark(f"{len(found)} endpoints: nothing wrong")
+    if not as_json:
+        remark(f"{len(found)} endpoints: nothing wrong")
 
 
 @endpoints.command("try")
@@ -63,7 +75,9 @@ def attempt(
     output: Annotated[Path | None, typer.Option(help="Where pictures go.", show_default="./output")] = None,
     folder: Folder = None,
     demo: Demo = False,
+    custom_nodes: CustomNodes = None,
     home: Home = None,
+    plugins: Plugins = None,
 ) -> None:
     """Run one call here, without a server, and print the paths of its pictures."""
     from sigmagraph.engine.cli.report import Report
@@ -78,7 +92,7 @@ def attempt(
     found = load_endpoints(folder or ENDPOINTS, is_demo=demo)
     if slug not in found:
         raise UnknownName("endpoint", slug, found)
-    space, endpoint = workspace(home, output), found[slug]
+    space, endpoint = workspace(home, output, custom_nodes), found[slug]
     allowed = endpoint.allowed(space.nodes, space.folders)
     values = read_values(endpoint, _read(settings or []), allowed)
     bound = endpoint.bind(values.all, slug)

@@ -67,12 +67,10 @@ def fetch(
 
     The weights are gated: accept their licence on the hub, then give a token by `hf auth login` or HF_TOKEN.
     """
-    from rich.table import Table
-
-    from sigmagraph.engine.cli.console import out, remark
+    from sigmagraph.engine.cli.console import columns, out, remark
 
     if not names:
-        table = Table("name", "brings", box=None, pad_edge=False)
+        table = columns("name", "brings")
         for name, download in SETS.items():
             table.add_row(name, download.summary)
         out().print(table)

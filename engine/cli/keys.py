@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sigmagraph.engine.cli.options import Home, workspace
+from sigmagraph.engine.cli.options import AsJson, Home, workspace
 from sigmagraph.engine.units import CREDIT
 
 if TYPE_CHECKING:
@@ -32,11 +32,12 @@ def create(
     endpoint: Annotated[list[str] | None, typer.Option(help="A slug it may call.", show_default="all")] = None,
     spend_limit: Annotated[float | None, typer.Option(help="Credits it may spend in all.")] = None,
     requests_per_minute: Annotated[float | None, typer.Option(help="Its own rate limit.")] = None,
+    as_json: AsJson = False,
     database: Database = None,
     home: Home = None,
 ) -> None:
     """Make a key and print it: the only time that it is shown."""
-    from sigmagraph.engine.cli.console import out, remark
+    from sigmagraph.engine.cli.console import out, remark, write_json
 
     async def work(accounts: "Accounts") -> "tuple[str, Account]":
         return await accounts.create(
@@ -49,27 +50,45 @@ def create(
         )
 
     secret, account = _with_accounts(home, database, work)
+    if as_json:
+        write_json({"key": secret, **_as_values(account)})
+        return
     out().print(secret, markup=False)
     remark(f"key {account.id} of {account.name}; it is kept as a hash only, so note it now")
 
 
 @keys.command("list")
-def listing(database: Database = None, home: Home = None) -> None:
+def listing(as_json: AsJson = False, database: Database = None, home: Home = None) -> None:
     """Every key with its credits."""
-    from rich.table import Table
-
-    from sigmagraph.engine.cli.console import out
+    from sigmagraph.engine.cli.console import columns, out, write_json
 
     async def work(accounts: "Accounts") -> "list[Account]":
         return list(await accounts.list())
 
-    table = Table("id", "name", "key", "scopes", "endpoints", "credits", "held", "spent", "state", box=None)
-    for each in _with_accounts(home, database, work):
+    found = _with_accounts(home, database, work)
+    if as_json:
+        write_json([_as_values(each) for each in found])
+        return
+    table = columns("id", "name", "key", "scopes", "endpoints", "credits", "held", "spent", "state")
+    for each in found:
         amounts = (f"{amount / CREDIT:g}" for amount in (each.credits, each.held, each.spent))
         state = "revoked" if each.revoked_at is not None else "works"
         called = ", ".join(sorted(each.endpoints)) if each.endpoints is not None else "all"
         table.add_row(each.id, each.name, f"{each.hint}…", ", ".join(sorted(each.scopes)), called, *amounts, state)
     out().print(table)
+
+
+def _as_values(account: "Account") -> dict[str, object]:
+    """Everything about a key but itself; amounts in credits."""
+    return {
+        "id": account.id,
+        "name": account.name,
+        "hint": account.hint,
+        "scopes": sorted(account.scopes),
+        "endpoints": sorted(account.endpoints) if account.endpoints is not None else None,
+        **{name: getattr(account, name) / CREDIT for name in ("credits", "held", "spent")},
+        "revoked": account.revoked_at is not None,
+    }
 
 
 @keys.command("revoke")

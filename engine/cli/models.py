@@ -1,8 +1,9 @@
 """`sigmagraph models`: the weight files in the model folders, and what each holds by its header."""
 
 from pathlib import Path
+from typing import Any
 
-from sigmagraph.engine.cli.options import Home, workspace
+from sigmagraph.engine.cli.options import AsJson, Home, workspace
 from sigmagraph.engine.errors import EngineError
 
 __all__ = ["models"]
@@ -10,20 +11,23 @@ __all__ = ["models"]
 FOLDERS = ("checkpoints", "diffusion_models", "text_encoders", "vae", "loras", "controlnet")
 
 
-def models(home: Home = None) -> None:
+def models(as_json: AsJson = False, home: Home = None) -> None:
     """List the weight files; only headers are read."""
-    from rich.table import Table
-
-    from sigmagraph.engine.cli.console import out, remark
+    from sigmagraph.engine.cli.console import columns, out, remark, write_json
 
     space = workspace(home)
-    table = Table("folder", "file", "size", "holds", box=None, pad_edge=False)
-    table.columns[2].justify = "right"
-    for folder in FOLDERS:
-        for name in space.folders.files(folder):
-            path = space.folders.path(folder, name)
-            table.add_row(folder, name, _size(path.stat().st_size), _content(path))
-    if table.row_count:
+    found: list[dict[str, Any]] = [
+        {"folder": folder, "file": name, "size_bytes": path.stat().st_size, "holds": _content(path)}
+        for folder in FOLDERS
+        for name in space.folders.files(folder)
+        for path in [space.folders.path(folder, name)]
+    ]
+    if as_json:
+        write_json(found)
+    elif found:
+        table = columns("folder", "file", "size", "holds", right=("size",))
+        for each in found:
+            table.add_row(each["folder"], each["file"], _size(each["size_bytes"]), each["holds"])
         out().print(table)
     else:
         remark(f"no weight files below {space.folders.models}; `sigmagraph fetch` lists what can be brought")

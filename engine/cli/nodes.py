@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.options import Home, Plugins, workspace
+from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, Plugins, workspace
 from sigmagraph.engine.compose.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,14 +19,19 @@ SHOWN_CHOICES = 8
 
 def nodes(
     name: Annotated[str | None, typer.Argument(help="A node class, to see its inputs.")] = None,
+    as_json: AsJson = False,
+    custom_nodes: CustomNodes = None,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
     """List the nodes, or show one."""
-    from sigmagraph.engine.cli.console import out
+    from sigmagraph.engine.cli.console import out, write_json
 
-    space = workspace(home)
-    if name is None:
+    space = workspace(home, None, custom_nodes)
+    if as_json:
+        chosen = [name] if name is not None else sorted(space.nodes)
+        write_json({each: space.nodes[each].object_info(space.folders) for each in chosen})
+    elif name is None:
         out().print(_all(space))
     else:
         out().print(space.nodes[name].description, markup=False, soft_wrap=True)
@@ -34,9 +39,9 @@ def nodes(
 
 
 def _all(space: Workspace) -> "Table":
-    from rich.table import Table
+    from sigmagraph.engine.cli.console import columns
 
-    table = Table("node", "category", "inputs", "outputs", box=None, pad_edge=False)
+    table = columns("node", "category", "inputs", "outputs")
     for class_type in sorted(space.nodes, key=lambda name: (space.nodes[name].category, name)):
         node = space.nodes[class_type]
         inputs = ", ".join(each.name for each in node.inputs if each.group != "hidden")
@@ -45,9 +50,9 @@ def _all(space: Workspace) -> "Table":
 
 
 def _one(node: "Node", space: Workspace) -> "Table":
-    from rich.table import Table
+    from sigmagraph.engine.cli.console import columns
 
-    table = Table("input", "type", "default", "allowed", "", box=None, pad_edge=False)
+    table = columns("input", "type", "default", "allowed", "", whole=2)
     for each in node.inputs:
         if each.group == "hidden":
             continue

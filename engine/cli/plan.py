@@ -1,11 +1,22 @@
 """`sigmagraph plan`: what a run would do, node by node, without doing it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.options import CacheBudget, CustomNodes, Form, FormOption, Home, Plugins, workspace
+from sigmagraph.engine.cli.options import (
+    AsJson,
+    CacheBudget,
+    CustomNodes,
+    Form,
+    FormOption,
+    Home,
+    Plugins,
+    Settings,
+    workspace,
+)
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must stay quick
     from rich.table import Table
@@ -17,38 +28,38 @@ __all__ = ["plan"]
 
 def plan(
     workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input first.")
-    ] = None,
+    settings: Settings = None,
     cache: CacheBudget = None,
     custom_nodes: CustomNodes = None,
     form: FormOption = Form.auto,
+    as_json: AsJson = False,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
     """Print what would run, what is cached, and what each node needs."""
-    from sigmagraph.engine.cli.console import out, remark, warn
+    from sigmagraph.engine.cli.console import out, remark, write_json
     from sigmagraph.engine.execution.describe import describe
     from sigmagraph.engine.graph.overrides import override
     from sigmagraph.engine.graph.plan import plan as planned
 
     space = workspace(home, None, custom_nodes)
-    document = space.load(workflow, form.value)
-    for warning in document.warnings:
-        warn(warning)
+    document = space.read(workflow, form.value)
     graph = space.validated(override(document, settings or [], space.nodes))
     store = space.store(cache)
     lines = describe(planned(graph, space.folders), store)
     store.close()
+    if as_json:
+        write_json([asdict(line) for line in lines])
+        return
     out().print(_table(lines))
     runs = sum(line.fate == "runs" and line.same_as is None for line in lines)
     remark(f"{runs} of {len(lines)} nodes would run")
 
 
 def _table(lines: "list[Line]") -> "Table":
-    from rich.table import Table
+    from sigmagraph.engine.cli.console import columns
 
-    table = Table("node", "class", "title", "lane", "", "needs", box=None, pad_edge=False)
+    table = columns("node", "class", "title", "lane", "", "needs", whole=2)
     for line in lines:
         fate = f"same as {line.same_as}" if line.same_as else line.fate
         needs = ", ".join(f"{name} <- {source}" for name, source in line.needs.items())

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sigmagraph.engine.cli.endpoints import VARIABLE
-from sigmagraph.engine.cli.options import Home, workspace
+from sigmagraph.engine.cli.options import CustomNodes, Home, Plugins, workspace
 from sigmagraph.engine.shipped import ENDPOINTS
 
 __all__ = ["publish"]
@@ -20,7 +20,9 @@ def publish(
         typer.Option(envvar=VARIABLE, help="The folder of endpoints.", show_default="workflows/endpoints"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an endpoint of that name.")] = False,
+    custom_nodes: CustomNodes = None,
     home: Home = None,
+    plugins: Plugins = None,
 ) -> None:
     """Write a first manifest from a graph: every number, choice and text that the graph sets becomes a parameter."""
     from sigmagraph.engine.cli.console import out, remark
@@ -29,8 +31,8 @@ def publish(
     from sigmagraph.engine.server.endpoints.endpoint import load_endpoint
     from sigmagraph.engine.writing import make_folder
 
-    space = workspace(home)
-    document = space.load(workflow)
+    space = workspace(home, None, custom_nodes)
+    document = space.read(workflow)
     name, folder = slug or slug_of(workflow.stem), make_folder(to or ENDPOINTS)
     manifest, graph = folder / f"{name}.toml", folder / f"{name}.json"
     taken = next((path for path in (manifest, graph) if path.exists()), None)

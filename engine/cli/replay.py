@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.options import Home, Plugins, workspace
+from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, Plugins, Settings, workspace
 from sigmagraph.engine.compose.workspace import Workspace
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must not load torch
@@ -22,14 +22,12 @@ DIFFERENT = 3
 
 def replay(
     file: Annotated[Path, typer.Argument(help="A picture that carries a workflow, or a workflow.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; NODE is an id or a title."),
-    ] = None,
+    settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would differ; run nothing.")] = False,
     psnr: Annotated[float, typer.Option(help="From this ratio in dB on, a picture is within tolerance.")] = 40.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    as_json: AsJson = False,
     output: Annotated[Path | None, typer.Option(help="Where pictures go.", show_default="./output")] = None,
+    custom_nodes: CustomNodes = None,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
@@ -40,7 +38,7 @@ def replay(
     from sigmagraph.engine.graph.overrides import override
     from sigmagraph.nodes.support.provenance import sealed
 
-    space = workspace(home, output)
+    space = workspace(home, output, custom_nodes)
     recorded = _read(space, file)
     for warning in recorded.workflow.warnings:
         warn(warning)

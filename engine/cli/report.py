@@ -27,7 +27,7 @@ class Report:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._bars = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
-        self._pictures: list[Path] = []
+        self.pictures: list[Path] = []
         self._began = time.perf_counter()
 
     def __enter__(self) -> "Report":
@@ -49,10 +49,15 @@ class Report:
             case NodeFinished():
                 self._finished(event)
 
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.perf_counter() - self._began
+
     def finish(self) -> None:
         """The last words of a run that went well."""
-        self._console.print(f"[dim]done in {time.perf_counter() - self._began:.1f} s[/]")
-        for picture in self._pictures:
+        self._console.print(f"[dim]done in {self.seconds:.1f} s[/]")
+        for picture in self.pictures:
             out().print(str(picture), markup=False, soft_wrap=True)
 
     def _finished(self, event: NodeFinished) -> None:
@@ -62,4 +67,4 @@ class Report:
             title = escape(self._titles.get(event.display_id, event.class_type))
             self._console.print(f"{event.milliseconds / 1000:8.2f} s  {title}{SOURCES[event.source]}")
         for record in (event.ui or {}).get("images", ()):
-            self._pictures.append(self._space.picture(record))
+            self.pictures.append(self._space.picture(record))

@@ -1,17 +1,20 @@
 """`sigmagraph run`: a workflow file in, pictures out."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sigmagraph.engine.cli.options import (
+    AsJson,
     CacheBudget,
     CustomNodes,
     Form,
     FormOption,
     Home,
     Plugins,
+    Settings,
     WatchEdits,
     workspace,
 )
@@ -21,10 +24,7 @@ __all__ = ["run"]
 
 def run(
     workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; NODE is an id or a title."),
-    ] = None,
+    settings: Settings = None,
     output: Annotated[Path | None, typer.Option(help="Where pictures go.", show_default="./output")] = None,
     cache: CacheBudget = None,
     trace: Annotated[
@@ -33,10 +33,12 @@ def run(
     custom_nodes: CustomNodes = None,
     watch_edits: WatchEdits = False,
     form: FormOption = Form.auto,
+    as_json: AsJson = False,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
     """Run a workflow and print the path of each picture."""
+    from sigmagraph.engine.cli.console import write_json
     from sigmagraph.engine.cli.report import Report
     from sigmagraph.engine.compose.running import execute_graph
     from sigmagraph.engine.execution.trace import Trace
@@ -53,4 +55,8 @@ def run(
     if trace is not None:
         record.write(trace)
     result.or_raise()
-    report.finish()
+    if as_json:
+        reports = {i: asdict(each) for i, each in result.nodes.items()}
+        write_json({"images": report.pictures, "seconds": report.seconds, "nodes": reports, "ui": result.ui})
+    else:
+        report.finish()

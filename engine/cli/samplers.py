@@ -1,10 +1,10 @@
 """`sigmagraph samplers`: every sampler and schedule, or one with its options and revisions."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sigmagraph.engine.cli.options import Plugins
+from sigmagraph.engine.cli.options import AsJson, Plugins
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,60 +18,66 @@ __all__ = ["samplers"]
 def samplers(
     name: Annotated[str | None, typer.Argument(help="A sampler or schedule, to see its options.")] = None,
     schedules: Annotated[bool, typer.Option("--schedules", help="List the schedules instead.")] = False,
+    as_json: AsJson = False,
     plugins: Plugins = None,
 ) -> None:
-    """List the samplers: order, evaluations per step, noise, options, revision, source."""
-    from sigmagraph.engine.cli.console import out
+    """List the samplers: order, evaluations per step, noise, options; one of them with its source and revisions."""
+    from sigmagraph.engine.cli.console import out, write_json
     from sigmagraph.engine.errors import UnknownName
     from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, find_schedule, find_solver
     from sigmagraph.engine.sampling.versioned import VersionedName
 
-    if name is None:
+    bare = VersionedName.parse(name).name if name is not None else None
+    known: dict[str, Any] = {**SCHEDULES, **SOLVERS}
+    if bare is not None and bare not in known:
+        raise UnknownName("sampler or schedule", bare, known)
+    if as_json:
+        chosen = [bare] if bare is not None else sorted(SCHEDULES if schedules else SOLVERS)
+        write_json({each: _as_values(known[each]) for each in chosen})
+    elif name is None:
         out().print(_schedules() if schedules else _samplers())
-        return
-    bare = VersionedName.parse(name).name
-    if bare in SOLVERS:
+    elif bare in SOLVERS:
         solver = find_solver(name)
         facts = f"order {solver.order}, {solver.evaluations} evaluations a step, noise: {solver.noise.value}"
         _describe(solver, solver.summary, facts)
-    elif bare in SCHEDULES:
+    else:
         schedule = find_schedule(name)
         _describe(schedule, (schedule.function.__doc__ or "").partition("\n")[0])
-    else:
-        raise UnknownName("sampler or schedule", name, {*SOLVERS, *SCHEDULES})
 
 
 def _samplers() -> "Table":
+    from sigmagraph.engine.cli.console import columns
     from sigmagraph.engine.sampling import SOLVERS
 
-    table = _table("sampler", "order", "evaluations", "noise", "options", "revision", "source")
+    table = columns("sampler", "order", "evals", "noise", "options", whole=4, right=("order", "evals"))
     for name in sorted(SOLVERS):
         solver = SOLVERS[name]
         options = ", ".join(f"{each.name}={_plain(each.default)}" for each in solver.options)
         numbers = str(solver.order), str(solver.evaluations), solver.noise.value
-        table.add_row(name, *numbers, options, str(solver.revision), solver.source)
+        table.add_row(name, *numbers, options)
     return table
 
 
 def _schedules() -> "Table":
+    from sigmagraph.engine.cli.console import columns
     from sigmagraph.engine.sampling import SCHEDULES
 
-    table = _table("schedule", "options", "revision", "source")
+    table = columns("schedule", "options", "source")
     for name in sorted(SCHEDULES):
         schedule = SCHEDULES[name]
         options = ", ".join(f"{each.name}={_plain(each.default)}" for each in schedule.options)
-        table.add_row(name, options, str(schedule.revision), schedule.source)
+        table.add_row(name, options, schedule.source)
     return table
 
 
 def _describe(part: "Solver | Schedule", *words: str) -> None:
     """One part: what it is, its options with their limits, and what became of each revision."""
-    from sigmagraph.engine.cli.console import out
+    from sigmagraph.engine.cli.console import columns, out
 
     for line in (str(part), *words, part.source, part.remark):
         if line:
             out().print(line, markup=False, soft_wrap=True)
-    table = _table("option", "default", "allowed")
+    table = columns("option", "default", "allowed")
     for option in part.options:
         table.add_row(option.name, _plain(option.default), _allowed(option))
     for older in part.older:
@@ -88,7 +94,17 @@ def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _table(*columns: str) -> "Table":
-    from rich.table import Table
-
-    return Table(*columns, box=None, pad_edge=False)
+def _as_values(part: "Solver | Schedule") -> dict[str, object]:
+    """Everything declared about a sampler or schedule, as JSON values."""
+    facts: dict[str, object] = {
+        "revision": part.revision,
+        "source": part.source,
+        "remark": part.remark,
+        "options": {each.name: {"default": each.default, "allowed": _allowed(each)} for each in part.options},
+        "older": [each.revision for each in part.older],
+    }
+    for name in ("order", "evaluations"):
+        if hasattr(part, name):
+            facts[name] = getattr(part, name)
+    noise = getattr(part, "noise", None)
+    return facts | ({"noise": noise.value} if noise is not None else {})

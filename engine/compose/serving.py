@@ -9,6 +9,7 @@ import signal
 import socket
 import webbrowser
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sigmagraph.engine.jobs.workers.worker import Worker, load_factory
 from sigmagraph.engine.server.app import ServerParts, make_app
 from sigmagraph.engine.server.connections import Connections, listening, places
 from sigmagraph.engine.server.keys import StoredKeys
-from sigmagraph.engine.server.logs import RecentLines, configure
+from sigmagraph.engine.server.logs import RecentLines, RequestLogger, configure
 from sigmagraph.engine.server.settings import Settings, misspelt
 from sigmagraph.engine.server.static import find_frontend
 from sigmagraph.engine.server.webhook_client import poster
@@ -39,6 +40,7 @@ from sigmagraph.engine.writing import make_folder
 __all__ = ["FACTORY", "BadBind", "check_keys", "compose", "run"]
 
 LOG = logging.getLogger("sigmagraph.server")
+ACCESS = logging.getLogger("sigmagraph.access")
 FACTORY = "sigmagraph.engine.compose.worker:build"
 KEY_COMMAND = "sigmagraph keys create NAME"
 
@@ -49,8 +51,8 @@ class BadBind(EngineError):
     code = "bad_bind"
 
 
-def run(settings: Settings) -> None:
-    """Serve until stopped."""
+def run(settings: Settings, say: Callable[[str], None] | None = None) -> None:
+    """Serve until stopped. `say` is a person at a terminal, who is told where to look and what is missing."""
     configure(settings.log_format, settings.log_level)
     lines = RecentLines()
     logging.getLogger().addHandler(lines)
@@ -58,7 +60,7 @@ def run(settings: Settings) -> None:
         LOG.warning("a variable names no setting: %s", each)
     listener = bound(settings.host, settings.port)
     with contextlib.closing(listener):
-        asyncio.run(_serve(settings, listener, lines))
+        asyncio.run(_serve(settings, listener, lines, say))
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -131,7 +133,9 @@ def job_settings(settings: Settings) -> JobSettings:
     )
 
 
-async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines) -> None:
+async def _serve(
+    settings: Settings, listener: socket.socket, lines: RecentLines, say: Callable[[str], None] | None
+) -> None:
     jobs, folders = compose(settings)
     await jobs.start()
     keys = StoredKeys(jobs.accounts, is_open=settings.no_keys)
@@ -141,11 +145,14 @@ async def _serve(settings: Settings, listener: socket.socket, lines: RecentLines
         parts.frontend, parts.lines = _frontend(settings), lines
         parts.published = published(settings, jobs, keys)
         parts.connections = Connections(places(settings.max_connections))
-        runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=5.0)
+        log = ACCESS if settings.access_log else None
+        runner = web.AppRunner(make_app(parts), access_log=log, access_log_class=RequestLogger, shutdown_timeout=5.0)
         try:
             await runner.setup()
             async with listening(runner, listener), poster(allows_private=settings.private_webhooks) as post:
                 jobs.deliver(post, words(parts.published, folders))
+                if say is not None:
+                    say("\n".join(welcome(settings, listener, parts.frontend)))
                 await _until_stopped(settings, listener, jobs)
         finally:
             await runner.cleanup()
@@ -185,6 +192,17 @@ async def _until_stopped(settings: Settings, listener: socket.socket, jobs: JobS
     hopeless.cancel()
     LOG.info("stopping", extra={"deadline_s": settings.stop_deadline_s})
     await jobs.stop(settings.stop_deadline_s)
+
+
+def welcome(settings: Settings, listener: socket.socket, frontend: Path | None) -> list[str]:
+    """What somebody at a terminal wants to know: where to look, how to end it, and what could be installed."""
+    url = address(settings.host, listener.getsockname()[1])
+    lines = [f"Open {url} in a browser; Ctrl+C ends it."]
+    if frontend is None:
+        lines = [f"The API is at {url}; Ctrl+C ends it.", "The editor is missing: pip install 'sigmagraph[editor]'"]
+    if find_spec("swagger_ui_bundle") is None:
+        lines.append(f"The page {url}api-docs is missing: pip install 'sigmagraph[docs]'")
+    return lines
 
 
 def address(host: str, port: int) -> str:

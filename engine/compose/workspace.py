@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sigmagraph.engine.errors import WriteFailed
+from sigmagraph.engine.errors import MissingFile, WriteFailed
 from sigmagraph.engine.shipped import IS_CHECKOUT, SHIPPED, shipped_models
 from sigmagraph.engine.writing import make_folder
 
@@ -144,6 +144,8 @@ def open_workspace(
 ) -> Workspace:
     """The workspace at `home`: else here if there is a models folder, else the checkout this code lies in, if any."""
     here = Path.cwd()
+    if home is not None and not home.is_dir():
+        raise MissingFile(home, "there is no such folder; --home or SIGMAGRAPH_HOME names it")
     places = (here, SHIPPED) if IS_CHECKOUT else (here,)
     found = next((place for place in places if (place / "models").is_dir()), here)
     packs = tuple(custom_nodes or ())

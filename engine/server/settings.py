@@ -6,15 +6,16 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from sigmagraph.engine.errors import BadValue, EngineError, MissingFile, suggestion
 from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.units import DAY_S
 
-__all__ = ["PREFIX", "Settings", "as_toml", "load_settings", "misspelt"]
+__all__ = ["PREFIX", "Settings", "as_markdown", "as_toml", "load_settings", "misspelt", "options"]
 
 PREFIX = "SIGMAGRAPH_"
 ADDRESSES = ("database", "artifacts", "public_url")
@@ -40,7 +41,11 @@ class Settings(BaseModel):
         None, description="further names of weight files, a TOML table; default: <home>/models/aliases.toml"
     )
     custom_nodes: tuple[Path, ...] = Field((), description="folders of ComfyUI node packs to load; runs their code")
-    plugins: tuple[Path, ...] = Field((), description="Python files with samplers and schedules; runs their code")
+    plugins: tuple[Path, ...] = Field(
+        (),
+        description="Python files with samplers and schedules; runs their code",
+        json_schema_extra={"flag": "plugin"},
+    )
     watch_edits: bool = Field(False, description="debug: fail a pack's node that edits an input in place")
     endpoints: Path | None = Field(None, description="folder of published workflows; default: those shipped")
     demo: bool = Field(False, description="run the published workflows on the demo checkpoint")
@@ -85,7 +90,10 @@ class Settings(BaseModel):
     )
     keep_artifacts_days: float | None = Field(None, gt=0, description="how long those copies stay; default: for ever")
     stop_deadline_s: float = Field(30.0, ge=0, description="how long a stop waits for the running job")
-    log_format: Literal["json", "text"] = Field("json", description="form of the log on stderr")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="form of the log on stderr; auto: text in a terminal, JSON elsewhere"
+    )
+    access_log: bool = Field(False, description="log a line for every request")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
     open: bool = Field(False, description="open the editor in a browser")
 
@@ -161,6 +169,50 @@ def without_password(address: str) -> str:
     return re.sub(r"(?i)([?&;][^=&;]*(?:password|passwd|secret|token|key)[^=&;]*=)[^&;]*", r"\1***", hidden)
 
 
+class OptionOf(NamedTuple):
+    """A setting as an option of the command line."""
+
+    name: str
+    flag: str
+    kind: str
+    help: str
+    is_list: bool
+    is_switch: bool
+
+
+def options() -> list[OptionOf]:
+    """Every setting as an option `--x`, a switch as `--x/--no-x`; of a list, the option may come several times."""
+    found = []
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        word = str(extra.get("flag", name)).replace("_", "-")
+        is_list, is_switch = _is_list(field), field.annotation is bool
+        flag = f"--{word}" if not is_switch or word.startswith("no-") else f"--{word}/--no-{word}"
+        note = "" if is_switch or field.default in (None, ()) else f" (default: {field.default})"
+        shown = f"{field.description}{note}"
+        found.append(OptionOf(name, flag, _kind(field), shown[0].upper() + shown[1:], is_list, is_switch))
+    return found
+
+
+def as_markdown() -> str:
+    """The table of settings that docs/service.md shows."""
+    rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, ()) else f"`{_toml(field.default)}`"
+        rows.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return str(field.annotation).startswith("tuple")
+
+
+def _kind(field: FieldInfo) -> str:
+    """The word for a value in the help."""
+    words = {"int": "INTEGER", "float": "NUMBER", "Path": "PATH"}
+    return next((word for kind, word in words.items() if kind in str(field.annotation)), "TEXT")
+
+
 def _from_file(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
@@ -178,8 +230,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for name, field in Settings.model_fields.items():
         text = environment.get(PREFIX + name.upper())
         if text is not None:
-            is_list = str(field.annotation).startswith("tuple")
-            found[name] = [part for part in text.split(":") if part] if is_list else text
+            found[name] = [part for part in text.split(":") if part] if _is_list(field) else text
     return found
 
 

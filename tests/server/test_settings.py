@@ -1,21 +1,34 @@
 """Settings from file, environment and flags; the log; weight folders of others; what makes a start fail."""
 
-import inspect
+import asyncio
+import io
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from typer.testing import CliRunner
 
-from sigmagraph.engine.cli.serve import serve
+from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.compose.model_paths import extra_folders
 from sigmagraph.engine.compose.owners import folders_of
-from sigmagraph.engine.compose.serving import BadBind, address, bound, compose
+from sigmagraph.engine.compose.serving import BadBind, address, bound, compose, welcome
 from sigmagraph.engine.errors import BadValue, MissingFile, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.server.logs import JsonFormatter, RecentLines
-from sigmagraph.engine.server.settings import BadSettings, Settings, as_toml, load_settings, misspelt
+from sigmagraph.engine.server.logs import JsonFormatter, RecentLines, RequestLogger, configure
+from sigmagraph.engine.server.settings import (
+    BadSettings,
+    Settings,
+    as_markdown,
+    as_toml,
+    load_settings,
+    misspelt,
+    options,
+)
+from tests.serving import CHECKOUT
 
 
 def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
@@ -26,9 +39,113 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path)
     assert (settings.port, settings.host, settings.cache) == (3, "localhost", "off")
 
 
-def test_every_setting_is_a_flag_too() -> None:
-    flags = {"open" if name == "open_browser" else name for name in inspect.signature(serve).parameters}
-    assert flags - {"config", "print_config"} == set(Settings.model_fields)
+def test_every_setting_is_a_flag_too(tmp_path: Path) -> None:
+    assert [each.name for each in options()] == list(Settings.model_fields)
+    flags = {each.name: each.flag for each in options()}
+    assert flags["port"] == "--port"
+    assert (flags["demo"], flags["no_keys"], flags["plugins"]) == ("--demo/--no-demo", "--no-keys", "--plugin")
+    given = ["--port", "0", "--demo", "--no-previews", "--no-keys", "--hosts", "a", "--hosts", "b", "--max-pixels", "7"]
+    shown = CliRunner().invoke(app, ["serve", *given, "--home", str(tmp_path), "--print-config"])
+    assert shown.exit_code == 0, shown.output
+    lines = shown.stdout.splitlines()
+    for line in (
+        "port = 0",
+        "demo = true",
+        "previews = false",
+        "no_keys = true",
+        'hosts = ["a", "b"]',
+        "max_pixels = 7",
+    ):
+        assert line in lines
+    assert f'home = "{tmp_path}"' in lines
+    wrong = CliRunner().invoke(app, ["serve", "--port", "many", "--print-config"])
+    assert (wrong.exit_code, "setting 'port' (flag): 'many'" in wrong.stderr) == (1, True)
+
+
+def test_the_help_has_every_setting_and_its_meaning() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).stdout.split())
+    for each in options():
+        assert each.flag.split("/")[0] in shown
+    assert "Port to listen on; 0 takes a free one (default: 8188)" in shown
+
+
+def test_the_table_in_the_docs_is_the_generated_one() -> None:
+    text = (CHECKOUT / "docs/service.md").read_text(encoding="utf-8")
+    assert as_markdown() in text, "put the result of sigmagraph.engine.server.settings.as_markdown() there"
+
+
+@pytest.mark.parametrize("name", ["home", "workflows", "endpoints"])
+def test_a_folder_that_is_not_there_is_named_with_its_setting(name: str) -> None:
+    done = CliRunner().invoke(app, ["serve", "--print-config"], env={f"SIGMAGRAPH_{name.upper()}": "/nope"})
+    assert done.exit_code == 1
+    assert done.stderr == f"error: /nope: there is no such folder; the setting {name!r} names it\n"
+
+
+def test_the_server_lives_in_the_current_folder_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(app, ["serve", "--print-config"], env={"SIGMAGRAPH_HOME": ""}).stdout
+    assert f'home = "{tmp_path}"' in shown
+    assert f'output = "{tmp_path}/output"' in shown
+
+
+def test_somebody_at_a_terminal_is_told_where_to_look_and_what_is_missing(tmp_path: Path) -> None:
+    with bound("127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        assert welcome(Settings(), listener, tmp_path)[0] == f"Open {url} in a browser; Ctrl+C ends it."
+        told = welcome(Settings(), listener, None)
+    assert told[:2] == [
+        f"The API is at {url}; Ctrl+C ends it.",
+        "The editor is missing: pip install 'sigmagraph[editor]'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "is_terminal", "is_text"), [("auto", True, True), ("auto", False, False), ("json", True, False)]
+)
+def test_the_log_is_text_in_a_terminal_and_json_elsewhere(
+    form: str, is_terminal: bool, is_text: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", stream)
+    configure(form, "info")
+    logging.getLogger("sigmagraph.x").info("hello")
+    assert stream.getvalue().startswith("{") is not is_text
+
+
+async def _one_request(path: str) -> list[logging.LogRecord]:
+    heard: list[logging.LogRecord] = []
+    log = logging.Logger("access")
+    log.addHandler(Keeping(heard))
+    server = TestServer(web.Application())
+    await server.start_server(access_log=log, access_log_class=RequestLogger)
+    async with TestClient(server) as client:
+        await client.get(path)
+    return heard
+
+
+class Keeping(logging.Handler):
+    """Keeps records."""
+
+    def __init__(self, heard: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self.heard = heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(record)
+
+
+def test_the_access_log_has_a_line_a_request_and_no_secret_of_its_query() -> None:
+    [record] = asyncio.run(_one_request("/nowhere?token=secret"))
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["message"], line["method"], line["path"], line["status"]) == ("request", "GET", "/nowhere", 404)
+    assert line["ms"] >= 0
+    assert "secret" not in json.dumps(line)
 
 
 def test_printed_settings_read_back_as_they_were(tmp_path: Path) -> None:
