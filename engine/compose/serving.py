@@ -123,6 +123,7 @@ def job_settings(settings: Settings) -> JobSettings:
     kept = settings.keep_artifacts_days
     return JobSettings(
         store=StoreSettings(url=str(settings.database)),
+        takes_every_slot=settings.batch_evaluations > 1,
         max_queued=settings.max_queued,
         max_queued_per_owner=settings.max_queued_per_owner or max(1, settings.max_queued // 4),
         step_deadline_s=settings.step_deadline_s,

@@ -14,8 +14,9 @@ from typing import Any
 
 from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
 from sigmagraph.engine.jobs.broadcast import Broadcast
+from sigmagraph.engine.jobs.company import Company
 from sigmagraph.engine.jobs.events import Body, Cause, Preview
-from sigmagraph.engine.jobs.job import Failure, Job, Outcome, State
+from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import End, Running, Said
 from sigmagraph.engine.jobs.settings import JobSettings
@@ -50,6 +51,7 @@ class Dispatcher:
         self.is_paused = self.is_stopping = False
         self._store, self._feed, self._workers, self._settings, self._told = store, feed, workers, settings, told
         self._archive = archive
+        self._company = Company(settings.takes_every_slot)
         self._running: dict[str, Running] = {}
         self._reserved: Counter[Worker] = Counter()  # slots given away whose job has not got there yet
         self._open: set[str] = set()  # taken from the queue, and its end or return not in the store so far
@@ -76,11 +78,15 @@ class Dispatcher:
         self._wake.set()
         self._note_idle()
 
-    def reserve(self) -> Worker | None:
+    def reserve(self, request: Request, priority: int) -> Worker | None:
         """A worker's slot for a job that need not wait; `begun` or `release` follows."""
         worker = None if self.is_paused or self.is_stopping or len(self.queue) else self._free()
-        if worker is not None:
-            self._reserved[worker] += 1
+        if worker is None:
+            return None
+        beside = self._company_on(worker)
+        if beside is None or not self._company.may_begin_at_once(request.prompt, priority, beside):
+            return None
+        self._reserved[worker] += 1
         return worker
 
     def release(self, worker: Worker) -> None:
@@ -95,9 +101,12 @@ class Dispatcher:
         self._open.add(job.id)
         self._idle.clear()
         self._hand_over(job, worker)
+        self.look()
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Job, request: Request | None = None) -> None:
         """A job waits, or has another place."""
+        if request is not None:
+            self._company.add(job.id, request.prompt)
         self.queue.put(job)
         self._idle.clear()
         self.look()
@@ -105,6 +114,7 @@ class Dispatcher:
     def remove(self, job_id: str) -> None:
         """A job does not wait any more."""
         self.queue.remove(job_id)
+        self._company.gone(job_id)
         self._suspects.discard(job_id)
         self.look()
 
@@ -154,6 +164,7 @@ class Dispatcher:
     def is_ready(self, worker: Worker, nodes: Sequence[Mapping[str, Any]]) -> None:
         self._given_up.pop(worker.name, None)
         self._told(nodes)
+        self._company.told(nodes)
         self._ready.set()
         self.look()
 
@@ -163,6 +174,9 @@ class Dispatcher:
             return
         running.heard_at = self._now()
         running.said.append((self._store.clock(), body))
+        self._company.hear(job_id, body, running.heard_at)
+        if len(self.queue):
+            self._wake.set()  # what is known now may let another begin
         if not running.is_posted:
             running.is_posted = True
             asyncio.get_running_loop().call_later(GATHER_S, self._write, running)
@@ -232,7 +246,7 @@ class Dispatcher:
             await self._wake.wait()
             self._wake.clear()
             while not self.is_paused and not self.is_stopping and (worker := self._free()) is not None:
-                job = self.queue.take()
+                job = self._next_on(worker)
                 if job is None:
                     break
                 self._open.add(job.id)
@@ -243,17 +257,33 @@ class Dispatcher:
                     self._reserved[worker] -= 1
 
     def _free(self) -> Worker | None:
-        """The worker with most room; while a job is about under which one died, each runs a single job.
+        """An idle worker, else the one with most room; while a job is about under which one died, each runs one job.
 
         So a job that takes its worker down is soon known, and does not take the same others down with it every time.
         """
-        best = max(self._workers, key=self._room, default=None)
-        return best if best is not None and self._room(best) > 0 else None
+        roomy = [worker for worker in self._workers if self._room(worker) > 0]
+        return max(roomy, key=lambda worker: (not self._is_busy(worker), self._room(worker)), default=None)
+
+    def _is_busy(self, worker: Worker) -> bool:
+        return bool(worker.status().jobs or self._reserved[worker])
 
     def _room(self, worker: Worker) -> int:
-        if self._suspects and (worker.status().jobs or self._reserved[worker]):
+        if self._suspects and self._is_busy(worker):
             return 0
         return worker.free_slots - self._reserved[worker]
+
+    def _next_on(self, worker: Worker) -> Job | None:
+        """The next job for a worker: any where it has nothing to do, else one that may begin beside what it has."""
+        beside = self._company_on(worker)
+        if beside is None:
+            return None
+        return self.queue.take((lambda job: self._company.may_begin(job, beside)) if beside else None)
+
+    def _company_on(self, worker: Worker) -> list[Job] | None:
+        """The jobs that run on a worker; None while one is on its way there of which not much is known."""
+        if self._reserved[worker] and not self._settings.takes_every_slot:
+            return None
+        return [each.job for each in self._running.values() if each.worker is worker]
 
     async def _begin(self, job: Job, worker: Worker) -> None:
         now = self._store.clock()
@@ -279,6 +309,7 @@ class Dispatcher:
         assert job.request is not None
         light = Job(**{name: getattr(job, name) for name in Job.__slots__ if name != "request"})
         self._running[job.id] = Running(light, worker, self._now(), job.request.shows)
+        self._company.begun(job.id, job.request.prompt)
         if worker.free_slots <= 0:  # it died while the row was written
             self._lose(job.id, f"{worker.name} was gone before it began", Cause.SERVER)
             return
@@ -310,6 +341,7 @@ class Dispatcher:
 
     def _gone(self, job_id: str, *, is_back: bool) -> None:
         self._running.pop(job_id, None)
+        self._company.gone(job_id, is_back=is_back)
         self.queue.done(job_id, is_back=is_back)
         if not is_back:
             self._suspects.discard(job_id)

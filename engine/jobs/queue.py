@@ -7,12 +7,15 @@ smaller number, then the earlier arrival. With one owner that is ComfyUI's order
 
 import heapq
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
 from sigmagraph.engine.jobs.job import Job
 
 __all__ = ["Queue"]
+
+LOOKED_AT = 64
 
 Entry = tuple[int, float, int, str]
 """Minus priority, number, arrival, job id."""
@@ -64,16 +67,19 @@ class Queue:
             self._arrivals.pop(job_id, None)
             self._forget(job.owner)
 
-    def take(self) -> Job | None:
-        """The next job, which counts as running from now on."""
-        heads = [(head, name, owner) for name, owner in self._owners.items() if (head := self._head(owner)) is not None]
+    def take(self, may_begin: Callable[[Job], bool] | None = None) -> Job | None:
+        """The next job, of those that may begin now; it counts as running from now on.
+
+        Each owner's next `LOOKED_AT` jobs, or nearly those, are asked about.
+        """
+        found = ((self._head(owner, may_begin), name, owner) for name, owner in self._owners.items())
+        heads = [(head, name, owner) for head, name, owner in found if head is not None]
         if not heads:
             return None
         best = min(head[0] for head, _, _ in heads)
         entry, name, owner = min(
             (each for each in heads if each[0][0] == best), key=lambda each: (each[2].running, each[2].served, each[0])
         )
-        heapq.heappop(owner.heap)
         job = self._out(entry[3])
         assert job is not None
         owner.running, owner.served = owner.running + 1, next(self._turns)
@@ -105,14 +111,17 @@ class Queue:
                 del self._waiting[job.owner]
         return job
 
-    def _head(self, owner: _Owner) -> Entry | None:
-        """The owner's first job; stale entries fall off."""
-        while owner.heap:
-            entry = owner.heap[0]
-            if self._entries.get(entry[3]) == entry:
-                return entry
+    def _head(self, owner: _Owner, may_begin: Callable[[Job], bool] | None = None) -> Entry | None:
+        """The owner's first job that may begin; stale entries fall off."""
+        while owner.heap and not self._is_current(owner.heap[0]):
             heapq.heappop(owner.heap)
-        return None
+        if may_begin is None:
+            return owner.heap[0] if owner.heap else None
+        near = sorted(entry for entry in owner.heap[:LOOKED_AT] if self._is_current(entry))  # a heap's first are small
+        return next((entry for entry in near if may_begin(self._jobs[entry[3]])), None)
+
+    def _is_current(self, entry: Entry) -> bool:
+        return self._entries.get(entry[3]) == entry
 
     def _forget(self, name: str) -> None:
         """An owner without jobs takes no memory."""

@@ -302,7 +302,8 @@ class JobService:
 
     async def _store_and_begin(self, submission: Submission, request: Request) -> tuple[Job, bool]:
         """One transaction: the job waits, or has begun already where nothing waits and a worker is free."""
-        job_id, worker = submission.job_id, self._dispatcher.reserve()
+        job_id = submission.job_id
+        worker = self._dispatcher.reserve(request, submission.priority)
         is_new = False
         if submission.webhook is not None:
             self._owing.add(job_id)
@@ -317,7 +318,7 @@ class JobService:
         if is_new and worker is not None:
             self._dispatcher.begun(replace(begun_at_once(job, worker.name), request=request), worker)
         elif is_new:
-            self._dispatcher.add(job)
+            self._dispatcher.add(job, request)
         return job, is_repeat
 
     async def _in(self, state: State, owner: str | None) -> Sequence[Job]:

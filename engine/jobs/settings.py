@@ -35,9 +35,12 @@ class JobSettings:
     `step_deadline_s`: a worker from which nothing is heard for so long during a job is killed. `max_deaths`: a job
     under which so many workers in a row died at the furthest place it reached fails. `keep_s`: ended jobs are
     forgotten after that; the newest `keep_jobs` at most are kept, beside those that were promised a time of their own.
+    `takes_every_slot`: jobs begin as long as a worker has slots; without it a second one begins beside the first only
+    where that helps (company.py).
     """
 
     store: StoreSettings = field(default_factory=StoreSettings)
+    takes_every_slot: bool = False
     max_queued: int = 10_000
     max_queued_per_owner: int = 10_000
     step_deadline_s: float = 900.0

@@ -15,7 +15,7 @@ from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.server.settings import Settings, load_settings
 
 Graphs = Callable[..., dict[str, Any]]
-LONG, SHORT = {"steps": 400, "seed": 5}, {"steps": 4, "seed": 6, "sampler_name": "dpmpp_2m"}
+LONG, SHORT = {"steps": 900, "seed": 5}, {"steps": 4, "seed": 6, "sampler_name": "dpmpp_2m"}
 
 
 def settings(home: Path, output: str, **given: Any) -> Settings:

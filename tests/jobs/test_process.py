@@ -191,7 +191,7 @@ def test_a_job_that_kills_every_worker_takes_its_neighbour_down_once(run: Runs, 
     """After a death under several jobs each of them has a worker to itself until it is over."""
 
     async def case() -> None:
-        async with service(tmp_path, [child(slots=2)], max_deaths=3) as jobs:
+        async with service(tmp_path, [child(slots=2)], max_deaths=3, takes_every_slot=True) as jobs:
             await jobs.pause()
             good = await sent(jobs, count=300, seconds=0.01)
             bad = await sent(jobs, "Die")
@@ -216,7 +216,7 @@ def test_a_job_that_waits_for_its_turn_is_no_reason_to_kill_its_worker(
     """The second waits for the first for much longer than a worker may be silent."""
 
     async def case() -> None:
-        async with service(tmp_path, [made(slots=2, beat_s=0.1)], step_deadline_s=0.8) as jobs:
+        async with service(tmp_path, [made(slots=2, beat_s=0.1)], step_deadline_s=0.8, takes_every_slot=True) as jobs:
             assert await jobs.ready(20)
             both = [await sent(jobs, "Turns", count=count, seconds=0.05) for count in (60, 61)]
             for job in both:

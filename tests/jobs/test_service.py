@@ -331,7 +331,7 @@ def test_a_graceful_stop_lets_what_runs_finish(run: Runs, tmp_path: Path) -> Non
 
 def test_several_slots_run_several_jobs_at_once(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
-        async with service(tmp_path, [here(slots=3)]) as jobs:
+        async with service(tmp_path, [here(slots=3)], takes_every_slot=True) as jobs:
             made = [await sent(jobs, count=1000, seconds=0.01) for _ in range(4)]
             for job in made[:3]:
                 await started(jobs, job)

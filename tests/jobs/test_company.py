@@ -1,0 +1,194 @@
+"""Who may begin beside whom: equal jobs one after the other, a much shorter one beside a long one."""
+
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sigmagraph.engine.execution.events import NodeFinished, NodeProgress
+from sigmagraph.engine.jobs.company import Company
+from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Requeued, Started
+from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.jobs.service import JobService
+from tests.jobs.serving import here, sent, service
+
+Runs = Callable[[Coroutine[Any, Any, None]], None]
+RECORDS = [{"class_type": "Sample", "lane": "device"}, {"class_type": "Decode", "lane": "device"}]
+RECORDS += [{"class_type": "Save", "lane": "host"}]
+
+
+def graph(steps: int) -> dict[str, Any]:
+    return {
+        "1": {"class_type": "Sample", "inputs": {"seed": 7, "steps": steps}},
+        "2": {"class_type": "Decode", "inputs": {"samples": ["1", 0]}},
+        "3": {"class_type": "Save", "inputs": {"images": ["2", 0]}},
+    }
+
+
+HOST_ONLY = {"1": {"class_type": "Save", "inputs": {}}}
+
+
+def job(name: str, priority: int = 0) -> Job:
+    return Job(name, "local", State.RUNNING, 0.0, priority, 1, 0.0)
+
+
+def sampled(company: Company, name: str, steps: int, done: int, pace_s: float = 1.0, at: float = 0.0) -> Job:
+    """A running job whose sampler has done so many steps."""
+    company.begun(name, graph(steps))
+    for step in range(1, done + 1):
+        company.hear(name, NodeProgress("1", step, steps), at + step * pace_s)
+    return job(name)
+
+
+def told() -> Company:
+    company = Company()
+    company.told(RECORDS)
+    return company
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(4, True), (9, True), (10, False), (20, False), (40, False)], ids="{}".format
+)
+def test_only_what_needs_half_of_what_is_left_begins_beside_it(steps: int, expected: bool) -> None:
+    company = told()
+    running = sampled(company, "long", 20, 2)  # 18 s are left
+    assert company.may_begin_at_once(graph(steps), 0, [running]) is expected
+    company.add("waits", graph(steps))
+    assert company.may_begin(job("waits"), [running]) is expected
+
+
+def test_nothing_begins_beside_a_job_of_which_nothing_is_known() -> None:
+    company = told()
+    company.begun("long", graph(1000))
+    assert not company.may_begin_at_once(graph(1), 0, [job("long")])
+
+
+def test_what_takes_moments_waits_for_what_takes_moments() -> None:
+    company = told()
+    running = sampled(company, "long", 20, 2, pace_s=0.01)
+    assert not company.may_begin_at_once(graph(1), 0, [running])
+
+
+def test_the_time_of_a_class_without_progress_counts() -> None:
+    company = told()
+    running = sampled(company, "long", 20, 2)
+    sampled(company, "other", 21, 21)
+    company.hear("other", NodeFinished("2", "Decode", "2", "executed", 12_000.0), 30.0)
+    assert not company.may_begin_at_once(graph(4), 0, [running])  # 16 s beside 30 s
+    assert company.may_begin_at_once(graph(3), 0, [running])
+
+
+def test_what_was_done_before_takes_no_time() -> None:
+    company = told()
+    sampled(company, "before", 19, 19)
+    for node_id, kind in (("1", "Sample"), ("2", "Decode")):
+        company.hear("before", NodeFinished(node_id, kind, node_id, "executed", 9_000.0), 30.0)
+    running = sampled(company, "long", 20, 2)
+    assert company.may_begin_at_once(graph(19), 0, [running])
+    assert not company.may_begin_at_once(graph(18), 0, [running])
+    renamed = {f"n{i}": node for i, node in graph(19).items()}
+    renamed["n2"] = {"class_type": "Decode", "inputs": {"samples": ["n1", 0]}}
+    assert company.may_begin_at_once(renamed, 0, [running])
+
+
+def test_links_in_a_ring_or_to_nowhere_are_read_to_their_end() -> None:
+    company = told()
+    ring = {i: {"class_type": "Sample", "inputs": {"a": [j, 0], "b": ["gone", 0]}} for i, j in (("1", "2"), ("2", "1"))}
+    assert not company.may_begin_at_once(ring, 0, [sampled(company, "long", 20, 2)])
+    long = {str(i): {"class_type": "Sample", "inputs": {"a": [str(i - 1), 0], "steps": 1}} for i in range(5_000)}
+    company.add("long chain", long)
+
+
+def test_a_third_has_to_be_shorter_than_what_is_left_of_each() -> None:
+    company = told()
+    both = [sampled(company, "long", 100, 2), sampled(company, "short", 8, 2)]
+    assert not company.may_begin_at_once(graph(4), 0, both)
+    assert company.may_begin_at_once(graph(3), 0, both)
+
+
+def test_what_needs_no_device_begins_beside_what_does_and_not_beside_its_like() -> None:
+    company = told()
+    company.begun("long", graph(20))
+    company.begun("saves", HOST_ONLY)
+    assert company.may_begin_at_once(HOST_ONLY, 0, [job("long")])
+    assert not company.may_begin_at_once(HOST_ONLY, 0, [job("long"), job("saves")])
+
+
+def test_the_more_urgent_begins_beside_the_less_urgent() -> None:
+    company = told()
+    company.begun("long", graph(20))
+    assert company.may_begin_at_once(graph(20), 1, [job("long")])
+    assert not company.may_begin_at_once(graph(20), 1, [job("long"), job("long", priority=1)])
+
+
+def test_where_evaluations_are_shared_every_slot_is_taken() -> None:
+    company = Company(takes_every_slot=True)
+    assert company.may_begin_at_once(graph(20), 0, [job("long")])
+
+
+class Watch:
+    """How many jobs run at each moment, and in which order they ended."""
+
+    def __init__(self, jobs: JobService) -> None:
+        self.running: set[str] = set()
+        self.most, self.ended = 0, list[str]()
+        jobs.listen(self.hear)
+
+    def hear(self, what: JobEvent | Preview) -> None:
+        match what:
+            case JobEvent(body=Started()):
+                self.running.add(what.job_id)
+                self.most = max(self.most, len(self.running))
+            case JobEvent(body=Ended()):
+                self.running.discard(what.job_id)
+                self.ended.append(what.job_id)
+            case JobEvent(body=Requeued()):
+                self.running.discard(what.job_id)
+            case _:
+                pass
+
+
+@pytest.mark.parametrize("kind", ["Turns", "Steps"])
+def test_equal_jobs_run_one_after_the_other_in_their_order(run: Runs, tmp_path: Path, kind: str) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [here(slots=4)]) as jobs:
+            watch = Watch(jobs)
+            made = [await sent(jobs, kind, count=20, seconds=0.01) for _ in range(4)]
+            for each in made:
+                await jobs.wait(each.id)
+            assert watch.most == 1
+            assert watch.ended == [each.id for each in made]
+
+    run(case())
+
+
+@pytest.mark.parametrize(("slots", "is_beside"), [(4, True), (1, False)])
+def test_a_short_job_overtakes_a_long_one_where_there_is_a_slot(
+    run: Runs, tmp_path: Path, slots: int, is_beside: bool
+) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [here(slots=slots)]) as jobs:
+            watch = Watch(jobs)
+            long = await sent(jobs, "Turns", count=150, seconds=0.02)
+            equal = await sent(jobs, "Turns", count=150, seconds=0.0201)
+            short = await sent(jobs, "Turns", count=5, seconds=0.02)
+            await jobs.wait(short.id)
+            assert (long.id in watch.running) is is_beside
+            assert watch.most == (2 if is_beside else 1)
+            assert (await jobs.get(equal.id)).state is (State.QUEUED if is_beside else State.SUCCEEDED)
+            await jobs.cancel_all()
+
+    run(case())
+
+
+def test_an_idle_worker_takes_the_next_job_whatever_others_do(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [here(name="a", slots=4), here(name="b", slots=1)]) as jobs:
+            watch = Watch(jobs)
+            made = [await sent(jobs, "Turns", count=100, seconds=0.01) for _ in range(3)]
+            await jobs.wait(made[0].id)
+            assert watch.most == 2
+            await jobs.cancel_all()
+
+    run(case())
