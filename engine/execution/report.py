@@ -23,10 +23,8 @@ class RunReport:
         self._plan, self._vertices, self._store, self._emit = plan, vertices, store, emit
         self._ui: dict[str, Mapping[str, Any]] = {}
 
-    def begun(self) -> None:
-        """The run begins: which results are there already."""
-        keys, nodes = self._plan.keys.by_id, self._plan.nodes
-        kept = [i for i in nodes if i in keys and keys[i] in self._store and not nodes[i].node.output_node]
+    def begun(self, kept: Sequence[str]) -> None:
+        """The run begins, and the results of these are there already."""
         self._emit(events.RunStarted(kept))
 
     def started(self, vertex: Vertex) -> None:

@@ -83,6 +83,7 @@ class Run:
         emit: Emit,
         extra_data: Mapping[str, Any],
         on_wake: Callable[[], None] = lambda: None,
+        reuses_outputs: bool = False,
     ) -> None:
         self.plan, self.store, self.emit, self._on_wake = plan, store, emit, on_wake
         self.keys = plan.keys.fork()
@@ -93,6 +94,7 @@ class Run:
         self.values = RunValues(self.vertices, plan.roots)
         self.report = RunReport(plan, self.vertices, store, emit)
         self.hidden = HiddenValues(plan.graph, services, extra_data, self)
+        self._services, self._reuses_outputs = services, reuses_outputs
         self.error: EngineError | None = None
         self._open = set(plan.roots)
         self._ready = ReadyNodes(self.vertices, on_wake)
@@ -116,7 +118,7 @@ class Run:
 
     def start(self) -> None:
         """Find what is needed and what is there already."""
-        self.report.begun()
+        self.report.begun([i for i in self.plan.nodes if self._is_kept(i)])
         with no_collection():
             for root in self.plan.roots:
                 self._need(root)
@@ -218,7 +220,7 @@ class Run:
             vertex = self.vertices[waiting.pop()]
             if vertex.status is not Status.IDLE and not (vertex.status is Status.DONE and vertex.entry is None):
                 continue
-            if self._is_shared(vertex) and (found := self.store.find(vertex.key)) is not None:
+            if (found := self._kept(vertex)) is not None:
                 self._settle(vertex, found.entry, found.source)
                 continue
             vertex.status = Status.WAITING
@@ -266,8 +268,30 @@ class Run:
             return None
         return first
 
+    def _kept(self, vertex: Vertex) -> Found | None:
+        """The result in the store, if it may stand for the work.
+
+        Volatile nodes never repeat. Output nodes act: they do so again, but where `reuses_outputs` says that what they
+        wrote will do, and it is still there.
+        """
+        if self._is_shared(vertex):
+            return self.store.find(vertex.key)
+        if not self._reuses_outputs or vertex.id in self.keys.volatile:
+            return None
+        found = self.store.find(vertex.key)
+        if found is None or not self.store.outputs.are_there(vertex.key, found.entry.ui, self._services):
+            return None
+        return found
+
+    def _is_kept(self, node_id: str) -> bool:
+        """The same of a node of the prompt, without a look at the disk tier's files."""
+        vertex = self.vertices.get(node_id)
+        if vertex is None or vertex.key not in self.store:
+            return False
+        return not vertex.node.output_node or self._kept(vertex) is not None
+
     def _is_shared(self, vertex: Vertex) -> bool:
-        """Whether the result may be taken from elsewhere: output nodes act, volatile ones never repeat."""
+        """Whether equal work is done once, by whichever run comes to it first."""
         return not vertex.node.output_node and vertex.id not in self.keys.volatile
 
     # -- taking: READY -> RUNNING, PARKED or DONE ----------------------------------------------------------------
@@ -336,6 +360,8 @@ class Run:
         """Under its key, unless a file it was made from changed since the keys were: then it is this run's alone."""
         if self.keys.still_holds(vertex.id) and self._stale.isdisjoint(vertex.held):
             self.store.keep(vertex.key, entry)
+            if vertex.node.output_node:
+                self.store.outputs.note(vertex.key, entry.ui, self._services)
         else:
             self._stale.add(vertex.id)
             self.store.release(vertex.key)

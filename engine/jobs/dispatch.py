@@ -315,7 +315,16 @@ class Dispatcher:
             return
         asked = job.request
         worker.run(
-            JobAttempt(job.id, job.owner, job.attempt, asked.prompt, asked.targets, asked.extra_data, job.priority)
+            JobAttempt(
+                job.id,
+                job.owner,
+                job.attempt,
+                asked.prompt,
+                asked.targets,
+                asked.extra_data,
+                job.priority,
+                asked.reuses_outputs,
+            )
         )
 
     def _lose(self, job_id: str, reason: str, cause: Cause) -> None:

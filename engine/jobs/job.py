@@ -124,7 +124,8 @@ class Submission:
     `number` orders an owner's jobs, smaller first (None: the running counter); `front` puts the job before all
     counter numbers. A larger `priority` goes before everything of a smaller one. `meta` is the adapter's own
     (client id, endpoint): kept, never read here. A job not begun within `expires_s` seconds ends as expired.
-    `shows` is a node that has to show pictures: a run that ends without any has failed.
+    `shows` is a node that has to show pictures: a run that ends without any has failed. With `reuses_outputs` output
+    nodes are not run again where what they wrote is still there.
     """
 
     workflow: Workflow
@@ -144,6 +145,7 @@ class Submission:
     webhook: Webhook | None = None
     retry_of: str | None = None
     shows: str | None = None
+    reuses_outputs: bool = False
 
     def __post_init__(self) -> None:
         _named("job id", self.job_id)
@@ -159,13 +161,14 @@ class Submission:
 class Request:
     """What is to be run: the prompt in API form, the output nodes that can run, and what travels with it.
 
-    `shows` is the node without whose pictures the run has failed.
+    `shows` is the node without whose pictures the run has failed; `reuses_outputs` is the submission's.
     """
 
     prompt: Mapping[str, Any]
     targets: Sequence[str]
     extra_data: Mapping[str, Any] = field(default_factory=dict)
     shows: str | None = None
+    reuses_outputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,8 @@ class JobService:
         self._refuse_when_full(submission.owner)
         checked = await self.check(submission.workflow, submission.targets, submission.owner)
         roots, extra_data = list(checked.roots), submission.extra_data
-        request = Request(submission.workflow.prompt(), roots, extra_data, submission.shows)
+        prompt, shows = submission.workflow.prompt(), submission.shows
+        request = Request(prompt, roots, extra_data, shows, submission.reuses_outputs)
         self._refuse_when_full(submission.owner)
         # a task of its own: who asks may go away, the job that is stored must run all the same
         self._storing.add(storing := asyncio.create_task(self._store_and_begin(submission, request)))
@@ -212,6 +213,7 @@ class JobService:
             cost=old.cost,
             retry_of=job_id,
             shows=old.request.shows,
+            reuses_outputs=old.request.reuses_outputs,
         )
         return await self.submit(submission)
 

@@ -7,6 +7,7 @@ from threading import Lock
 
 from sigmagraph.engine.execution.cache.disk import DiskTier
 from sigmagraph.engine.execution.cache.memory import Entry, MemoryCache
+from sigmagraph.engine.execution.cache.output_files import OutputFiles
 from sigmagraph.engine.execution.events import Source, Tier
 from sigmagraph.engine.graph.defensive_copy import has_nan
 
@@ -28,6 +29,7 @@ class ResultStore:
     def __init__(self, memory: MemoryCache | None = None, disk: DiskTier | None = None) -> None:
         self.memory = memory if memory is not None else MemoryCache()
         self.disk = disk
+        self.outputs = OutputFiles()
         self._flights: dict[str, list[Wake]] = {}
         self._lock = Lock()
 

@@ -92,12 +92,15 @@ class Scheduler:
         priority: int = 0,
         extra_data: Mapping[str, Any] | None = None,
         services: Services | None = None,
+        reuses_outputs: bool = False,
     ) -> Ticket:
         """Queue a run. `emit` is called from the lanes' threads, must return soon, and must not call back.
 
-        `services` are the ones of this job's owner, where owners have folders of their own.
+        `services` are the ones of this job's owner, where owners have folders of their own. With `reuses_outputs` an
+        output node whose files are still there is not run again.
         """
-        run = Run(plan, services or self.services, self.store, partial(_tell, emit), extra_data or {}, self._notify)
+        own, tell = services or self.services, partial(_tell, emit)
+        run = Run(plan, own, self.store, tell, extra_data or {}, self._notify, reuses_outputs)
         with self._changed:
             ticket = Ticket(run, priority, next(self._arrivals), arrived_s=self._clock())
             heapq.heappush(self._queue, (ticket.order, ticket))

@@ -78,6 +78,7 @@ def inserted(submission: Submission, request: Request, number: float, at: float)
             "targets": list(request.targets),
             "extra_data": request.extra_data,
             "shows": request.shows,
+            "reuses_outputs": request.reuses_outputs,
         },
         "events": 1,
     }

@@ -105,7 +105,12 @@ class Runner:
         graph = validate(parse_workflow(dict(task.prompt)), self.setup.nodes, services, task.targets or None)
         made = plan(graph, services)
         ticket = self._scheduler.submit(
-            made, run.hear, priority=task.priority, extra_data=task.extra_data, services=services
+            made,
+            run.hear,
+            priority=task.priority,
+            extra_data=task.extra_data,
+            services=services,
+            reuses_outputs=task.reuses_outputs,
         )
         with self._lock:
             self._tickets[task.job_id] = ticket

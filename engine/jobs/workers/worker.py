@@ -61,6 +61,7 @@ class JobAttempt:
     targets: Sequence[str]
     extra_data: Mapping[str, Any]
     priority: int = 0
+    reuses_outputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ def _submission(body: Any, request: web.Request, raw: bytes) -> Submission:
         extra_data=extra_data,
         meta=meta,
         source="comfy",
+        reuses_outputs=True,
         number=number,
         front=bool(body.get("front")),
         webhook=webhook_of(Incoming(body)),
