@@ -219,6 +219,11 @@ class Job:
     outcome: Outcome | None = None
 
     @property
+    def is_withdrawn(self) -> bool:
+        """Whether it was cancelled before it ever began."""
+        return self.state is State.CANCELLED and self.attempt == 0
+
+    @property
     def run_s(self) -> float | None:
         """Seconds from its last start to its end."""
         return None if self.started_at is None or self.ended_at is None else self.ended_at - self.started_at
@@ -235,7 +240,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class JobQuery:
-    """Which jobs to list. `owner` None means everyone's; `by` is the column the order follows."""
+    """Which jobs to list. `owner` None means everyone's; `by` is the column the order follows.
+
+    `with_withdrawn` False leaves out what was cancelled before it ever began.
+    """
 
     owner: str | None = None
     states: frozenset[State] | None = None
@@ -245,6 +253,7 @@ class JobQuery:
     limit: int = 64
     offset: int = 0
     with_request: bool = False
+    with_withdrawn: bool = True
 
     def __post_init__(self) -> None:
         _within("limit", self.limit, 0, LARGEST)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select
 
 from sigmagraph.engine.errors import BadValue, UnknownJob
 from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
@@ -84,6 +84,8 @@ def _conditions(query: JobQuery) -> list[ColumnElement[bool]]:
         conditions.append(jobs.c.state.in_([state.value for state in states]))
     if query.source is not None:
         conditions.append(jobs.c.source == query.source)
+    if not query.with_withdrawn:
+        conditions.append(or_(jobs.c.state != State.CANCELLED.value, jobs.c.attempt > 0))
     if query.by == "ended_at":
         conditions.append(jobs.c.state.in_([state.value for state in ENDED]))
     return conditions

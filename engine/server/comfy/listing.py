@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.errors import UnknownJob
-from sigmagraph.engine.execution.events import RunFailed
+from sigmagraph.engine.execution.events import RunCancelled, RunFailed
 from sigmagraph.engine.jobs.events import JobEvent
 from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.jobs.protocol import Jobs
@@ -40,11 +40,11 @@ LISTINGS: web.AppKey[Listings] = web.AppKey("listings", Listings)
 
 
 async def failure_of(jobs: Jobs, job: Job) -> JobEvent | None:
-    """The stored event of a failed run; it is among the last."""
-    if job.state is not State.FAILED:
+    """The stored event of a run that failed or was interrupted; it is among the last."""
+    if job.state not in (State.FAILED, State.CANCELLED) or job.is_withdrawn:
         return None
     events = await jobs.events(job.id, job.owner, after=max(0, job.events - 3))
-    return next((event for event in reversed(events) if isinstance(event.body, RunFailed)), None)
+    return next((event for event in reversed(events) if isinstance(event.body, RunFailed | RunCancelled)), None)
 
 
 async def lines(jobs: Jobs, ids: Sequence[str], line: Line) -> AsyncIterator[list[str]]:

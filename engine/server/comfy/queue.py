@@ -69,11 +69,22 @@ async def cancel(jobs: Jobs, job_id: str, owner: str, *states: State) -> None:
 
 
 async def history(request: web.Request) -> web.StreamResponse:
-    """`GET /history`: ended jobs in the order they ended; the last ones, or from an offset on."""
+    """`GET /history`: ended jobs in the order they ended; the last ones, or from an offset on.
+
+    A job that was deleted while it waited is gone, as for ComfyUI's users.
+    """
     limit, offset = _integer(request, "max_items", MOST), _integer(request, "offset", -1)
     is_tail = offset < 0
     limit = max(0, min(limit, MOST))
-    query = JobQuery(request[OWNER], ENDED, by="ended_at", newest_first=is_tail, limit=limit, offset=max(0, offset))
+    query = JobQuery(
+        request[OWNER],
+        ENDED,
+        by="ended_at",
+        newest_first=is_tail,
+        limit=limit,
+        offset=max(0, offset),
+        with_withdrawn=False,
+    )
     found = list(await request.app[JOBS].ids(query)) if limit > 0 else []
     return await send_json(request, _history(request.app[JOBS], found[::-1] if is_tail else found))
 
@@ -89,7 +100,8 @@ async def one_history(request: web.Request) -> web.Response:
     """`GET /history/{id}`: one entry; `{}` for a job that is unknown or not over."""
     jobs = request.app[JOBS]
     try:
-        if not (await jobs.look(request.match_info["id"], request[OWNER])).state.is_end:
+        seen = await jobs.look(request.match_info["id"], request[OWNER])
+        if not seen.state.is_end or seen.is_withdrawn:
             return reply({})
         job = await jobs.get(request.match_info["id"], request[OWNER])
     except UnknownJob:

@@ -31,7 +31,7 @@ def queue_item(job: Job) -> list[Any]:
 
 
 def history_entry(job: Job, failed: JobEvent | None = None) -> dict[str, Any]:
-    """An ended job; `failed` is its stored `RunFailed`, which alone knows the traceback."""
+    """An ended job; `failed` is its stored `RunFailed` or `RunCancelled`, which alone knows traceback and node."""
     outcome = job.outcome
     nodes = outcome.nodes if outcome is not None else {}
     return {
@@ -95,6 +95,8 @@ def _messages(job: Job, failed: JobEvent | None) -> Iterator[list[Any]]:
         yield ["execution_success", {"prompt_id": job.id, "timestamp": _ms(ended)}]
     elif failed is not None and isinstance(failed.body, run.RunFailed):
         yield ["execution_error", error_data(job.id, failed.body, failed.at)]
+    elif failed is not None and isinstance(failed.body, run.RunCancelled):
+        yield ["execution_interrupted", interrupted_data(job.id, failed.body, failed.at)]
     elif job.state is State.FAILED and job.failure is not None:
         yield ["execution_error", error_data(job.id, as_failed_run(job.failure), ended)]
     else:

@@ -48,8 +48,30 @@ async def test_interrupting_stops_what_runs(serving: Serving, body: Any) -> None
         assert (await api.json(f"/history/{running}")) == {}
         await api.post("/interrupt", {"prompt_id": running} if body == "id" else body)
         entry = await api.ended(running)
-        assert entry["status"]["messages"][-1][0] == "execution_interrupted"
-        assert entry["status"]["completed"] is False
+        kind, told = entry["status"]["messages"][-1]
+        assert (kind, told["node_id"], told["node_type"]) == ("execution_interrupted", "1", "Slow")
+        assert (entry["status"]["status_str"], entry["status"]["completed"]) == ("error", False)
+        listed = {job["id"]: job["status"] for job in (await api.json("/api/jobs"))["jobs"]}
+        assert listed[running] == "cancelled"
+        assert "execution_error" not in await api.json(f"/api/jobs/{running}")
+
+
+@pytest.mark.parametrize("how", ["delete", "clear", "cancel"])
+async def test_what_was_deleted_while_it_waited_is_gone(serving: Serving, how: str) -> None:
+    """From what ComfyUI's page asks; our own list keeps it."""
+    async with serving() as api:
+        running, second, third = await busy(api)
+        if how == "cancel":
+            await api.post("/api/jobs/cancel", {"job_ids": [second, third]})
+        else:
+            await api.post("/queue", {"delete": [second, third]} if how == "delete" else {"clear": True})
+        assert (await api.json("/queue"))["queue_pending"] == []
+        assert await api.json("/history") == {}
+        assert await api.json(f"/history/{second}") == {}
+        assert [job["id"] for job in (await api.json("/api/jobs"))["jobs"]] == [running]
+        assert (await api.json("/api/jobs?status=cancelled"))["pagination"]["total"] == 0
+        kept = {job["id"]: job["status"] for job in (await api.json("/jobs"))["jobs"]}
+        assert kept == {running: "in_progress", second: "cancelled", third: "cancelled"}
 
 
 async def test_an_interrupt_while_idle_does_not_touch_the_next_prompt(serving: Serving) -> None:
