@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.graph.node import Options, Range, node
+from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
 from sigmagraph.engine.sampling.resize import METHODS, resized
 from sigmagraph.nodes.latent_places import cycled
-from sigmagraph.nodes.support.types import NO_VAE, Image, Latent, LatentValue, Mask, Vae, present
+from sigmagraph.nodes.support.types import NO_VAE, Conditioning, Image, Latent, LatentValue, Mask, Vae, present
 
 __all__ = ["NODES"]
 
@@ -34,15 +34,49 @@ def vae_encode_for_inpaint(
     *, pixels: Image, vae: Vae, mask: Mask, grow_mask_by: Annotated[int, Range(0, 64, step=1)] = 6
 ) -> Latent:
     """Encode with the masked region greyed out, and say that it is to be made anew, grown by some pixels."""
+    greyed, drawn = _greyed(pixels, mask)
+    latent = present(vae, "vae", NO_VAE).encode(greyed)
+    grown = F.max_pool2d(drawn.round(), grow_mask_by, 1, grow_mask_by // 2) if grow_mask_by else drawn
+    return LatentValue(latent, noise_mask=grown.round()[:, 0, : greyed.shape[1], : greyed.shape[2]])
+
+
+@node(
+    "InpaintModelConditioning",
+    category="conditioning/inpaint",
+    lane="device",
+    outputs=[Output("CONDITIONING", "positive"), Output("CONDITIONING", "negative"), Output("LATENT", "latent")],
+)
+def inpaint_model_conditioning(
+    *,
+    positive: Conditioning,
+    negative: Conditioning,
+    vae: Vae,
+    pixels: Image,
+    mask: Mask,
+    noise_mask: Annotated[bool, Tooltip("Whether to make anew what the mask covers, and nothing else.")] = True,
+) -> tuple[Conditioning, Conditioning, Latent]:
+    """Encode a picture, and give both sides the mask and the picture with its region greyed out.
+
+    Models made for inpainting read them; others read the latent and its mask.
+    """
+    greyed, drawn = _greyed(pixels, mask)
+    encode = present(vae, "vae", NO_VAE).encode
+    extra = {"concat_latent_image": encode(greyed), "concat_mask": drawn}
+    latent = LatentValue(encode(pixels), drawn[:, 0] if noise_mask else None)
+    return positive.with_extra(**extra), negative.with_extra(**extra), latent
+
+
+def _greyed(pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures [B, H, W, 3] with the masked region grey, and the mask [B, 1, H, W], both cut to multiples of 8."""
     height, width = (side // 8 * 8 for side in pixels.shape[1:3])
     top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
     image = pixels[:, top : top + height, left : left + width, :3]
     drawn = F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]), size=pixels.shape[1:3], mode="bilinear")
     drawn = drawn[..., top : top + height, left : left + width]
+    if len(drawn) not in (1, len(image)):
+        raise BadValue("mask", f"{len(drawn)} masks", f"one, or {len(image)} as there are pictures")
     kept = 1.0 - drawn.round().movedim(1, -1)
-    latent = present(vae, "vae", NO_VAE).encode((image - 0.5) * kept + 0.5)
-    grown = F.max_pool2d(drawn.round(), grow_mask_by, 1, grow_mask_by // 2) if grow_mask_by else drawn
-    return LatentValue(latent, noise_mask=grown.round()[:, 0, :height, :width])
+    return (image - 0.5) * kept + 0.5, drawn
 
 
 @node("LatentFromBatch", category="latent/batch", display_name="Latent From Batch")
@@ -199,6 +233,7 @@ def _alike(first: LatentValue, second: LatentValue) -> Tensor:
 NODES = (
     set_latent_noise_mask,
     vae_encode_for_inpaint,
+    inpaint_model_conditioning,
     latent_from_batch,
     repeat_latent_batch,
     latent_batch,

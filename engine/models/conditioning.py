@@ -1,27 +1,32 @@
 """What text encoders hand to the diffusion model: token features and one pooled vector per image."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models.regions import Region, Window
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Conditioning:
     """Immutable: context [B, L, C] and pooled [B, P], float32. B is 1, or one entry per image of the batch.
 
-    It acts from `start` to `end`, shares of the way from noise (0) to image (1). `further` are entries beside this
-    one, each with a time of its own: the model is asked about every entry that acts, and the answers are averaged.
+    It acts from `start` to `end`, shares of the way from noise (0) to image (1), and within `region` where there is
+    one. `further` are entries beside this one, each with a time and region of its own: the model is asked about every
+    entry that acts, and the answers are averaged. `extra` is what else an entry carries for nodes that look for it.
     """
 
     context: Tensor
-    pooled: Tensor
+    pooled: Tensor | None
     start: float = 0.0
     end: float = 1.0
     further: tuple["Conditioning", ...] = ()
+    region: Region | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def entries(self) -> tuple["Conditioning", ...]:
@@ -36,6 +41,14 @@ class Conditioning:
         """The same, every entry acting between these shares of the way."""
         return self._each(lambda one: replace(one, start=start, end=end))
 
+    def in_region(self, **changes: Any) -> "Conditioning":
+        """The same, every entry with these fields of its region changed."""
+        return self._each(lambda one: replace(one, region=replace(one.region or Region(), **changes)))
+
+    def with_extra(self, **more: Any) -> "Conditioning":
+        """The same, every entry carrying these things as well."""
+        return self._each(lambda one: replace(one, extra={**one.extra, **more}))
+
     def acts(self, sigma: float, percent_to_sigma: Callable[[float], float]) -> bool:
         """Whether this entry has a say at a noise level; both ends of its time count."""
         begins = self.start <= 0 or sigma <= percent_to_sigma(self.start)
@@ -43,9 +56,12 @@ class Conditioning:
 
     def zeroed(self) -> "Conditioning":
         """Zeros of the same shapes: not the same as the encoding of an empty text."""
-        return self._each(
-            lambda one: replace(one, context=torch.zeros_like(one.context), pooled=torch.zeros_like(one.pooled))
-        )
+
+        def zero(one: Conditioning) -> Conditioning:
+            pooled = None if one.pooled is None else torch.zeros_like(one.pooled)
+            return replace(one, context=torch.zeros_like(one.context), pooled=pooled)
+
+        return self._each(zero)
 
     def followed_by(self, other: "Conditioning") -> "Conditioning":
         """The tokens of every entry and then of `other`'s first; the pooled vectors of these."""
@@ -61,17 +77,53 @@ class Conditioning:
             context = torch.zeros_like(one.context)
             context[:, : other.context.shape[1]] = other.context[:, : one.context.shape[1]]
             context = torch.lerp(context, one.context, strength)
-            return replace(one, context=context, pooled=torch.lerp(other.pooled, one.pooled, strength))
+            first, second = one.pooled, other.pooled
+            if first is None or second is None:
+                return replace(one, context=context, pooled=second if first is None else first)
+            return replace(one, context=context, pooled=torch.lerp(second, first, strength))
 
         return self._each(mix)
 
     def for_batch(self, batch: int, device: torch.device) -> "Conditioning":
         """One row per image on `device`: rows are repeated in turn, or cut, to `batch`."""
         rows = torch.arange(batch, device=self.context.device) % self.context.shape[0]
-        context, pooled = self.context[rows].to(device), self.pooled[rows % self.pooled.shape[0]].to(device)
-        return replace(self, context=context, pooled=pooled)
+        pooled = None if self.pooled is None else self.pooled[rows % self.pooled.shape[0]].to(device)
+        return replace(self, context=self.context[rows].to(device), pooled=pooled)
 
     def _each(self, change: Callable[["Conditioning"], "Conditioning"]) -> "Conditioning":
         """Every entry changed."""
         first, *rest = (change(one) for one in self.entries)
         return replace(first, further=tuple(rest))
+
+
+def with_windows_answered(sides: Sequence[Sequence[Conditioning]], x: Tensor) -> list[list[Conditioning]]:
+    """The entries of each side, and for every window that one side asks about an entry of the others in it.
+
+    That is the smallest of theirs that holds the window; where it has the same window already, nothing is added. So
+    guidance compares both sides on the same part of the picture.
+    """
+    found = [list(side) for side in sides]
+    if all(one.region is None for side in found for one in side):
+        return found
+    for side in reversed(found):
+        for one in side:
+            window = one.region.window(x) if one.region is not None else None
+            if window is None:
+                continue
+            for other in found:
+                if other is not side and (text := _smallest_around(other, window, x)) is not None:
+                    other.append(replace(text, region=one.region, start=one.start, end=one.end))
+    return found
+
+
+def _smallest_around(entries: Sequence[Conditioning], window: Window, x: Tensor) -> Conditioning | None:
+    """The entry with the smallest window that holds this one; None where none does, or one has just this window."""
+    found: tuple[float, Conditioning] | None = None
+    for one in entries:
+        own = one.region.window(x) if one.region is not None else None
+        if own == window:
+            return None
+        size = float("inf") if own is None else own.height * own.width
+        if (own is None or own.holds(window)) and (found is None or size < found[0]):
+            found = size, one
+    return found[1] if found is not None else None

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +9,16 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, VaeShape
-from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.engine.models.conditioning import Conditioning, with_windows_answered
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
 from sigmagraph.engine.models.files.lora import Adapter, Patch
 from sigmagraph.engine.models.files.rename import Slot
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.recipe import Recipe
+from sigmagraph.engine.models.regions import Region, Window, weighted_mean
 from sigmagraph.engine.models.spec import LatentFormat, ModelSpec
 from sigmagraph.engine.sampling.guidance import Cfg
+from sigmagraph.engine.sampling.mask import MaskRule
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 
 
@@ -27,7 +28,7 @@ class Model:
 
     Adapters are patches of the recipe: they are merged tensor by tensor when the network is made.
     `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance); `guidance`
-    changes how `guided` combines its predictions.
+    changes how `guided` combines its predictions, `mask_change` how the mask of inpainting depends on the noise level.
     """
 
     recipe: Recipe[MMDiT]
@@ -35,6 +36,7 @@ class Model:
     parameterisation: Parameterisation
     skip_layers: frozenset[int] = frozenset()
     guidance: tuple["GuidanceChange", ...] = ()
+    mask_change: "MaskChange | None" = None
 
     def with_guidance(self, change: "GuidanceChange") -> "Model":
         """The same model with one more change to how it is guided, after those it has already."""
@@ -51,8 +53,11 @@ class Model:
         """The same weights under another schedule of noise levels (a different shift, say)."""
         return replace(self, parameterisation=parameterisation)
 
-    def with_skipped_layers(self, layers: Iterable[int]) -> "Model":
-        """The same weights with exactly these blocks bypassed. Raises `BadValue` for a block that is not there."""
+    def with_skipped_layers(self, layers: Iterable[int], single: Iterable[int] = ()) -> "Model":
+        """The same weights with exactly these blocks bypassed. Raises `BadValue` for a block that is not there.
+
+        `single` are blocks of one stream, which this family does not have: those are left out already.
+        """
         chosen, depth = frozenset(layers), self.spec.shape.depth
         for layer in sorted(chosen):
             if not 0 <= layer < depth:
@@ -83,7 +88,8 @@ class Model:
     def predict(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[Tensor]:
         """The denoised estimate per conditioning: x [B, 16, h, w] float32 in model space at noise level `sigma`.
 
-        That of a conditioning of several entries is the mean over those that act at this level; zeros where none does.
+        That of a conditioning of several entries is the mean over those that act at this level, weighed by their
+        regions; zeros where none acts.
         Entries of the same length share one forward, stacked in the order given; others get their own.
         """
         return predict_together([(self, x, sigma, conditionings)])[0]
@@ -97,49 +103,81 @@ class Model:
         state, level = x.to(self.placement.device), self.parameterisation.levels.percent_to_sigma
         fed = self.parameterisation.network_input(state, sigma)
         timestep = torch.full((x.shape[0],), self.parameterisation.timestep(sigma), device=state.device)
-        acting = [[one for one in each.entries if one.acts(sigma, level)] for each in conditionings]
-        entries = [[one.for_batch(x.shape[0], state.device) for one in each] for each in acting]
-        self._check([one for each in entries for one in each])
-        return [[Pass(fed, timestep, one) for one in each] for each in entries]
+        asked = with_windows_answered([each.entries for each in conditionings], x)
+        acting = [[one for one in each if one.acts(sigma, level)] for each in asked]
+        self._check([one for each in acting for one in each])
+        return [[_pass(fed, timestep, one, state) for one in each] for each in acting]
 
     def _check(self, entries: Sequence[Conditioning]) -> None:
         expected = self.spec.shape.context_width, self.spec.shape.pooled_width
         for entry in entries:
+            if entry.pooled is None:
+                raise BadValue("conditioning", "no pooled vector", "one, as this model needs")
             found = entry.context.shape[-1], entry.pooled.shape[-1]
             if found != expected:
                 raise BadValue("conditioning (context width, pooled width)", found, f"{expected}, as this model needs")
 
 
 GuidanceChange = Callable[[Model, Cfg], Cfg]
+MaskChange = Callable[[Model, Sequence[float]], MaskRule]
+"""A model and the run's noise levels to how the mask of inpainting changes with them."""
 Question = tuple[Model, Tensor, float, Sequence[Conditioning]]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pass:
-    """Rows of one forward: states as the network takes them, timesteps (float32), an entry for each."""
+    """Rows of one forward: states as the network takes them, timesteps (float32), an entry for each.
+
+    `window` is the part of the state they are.
+    """
 
     fed: Tensor
     timestep: Tensor
     entry: Conditioning
+    window: Window | None = None
+
+
+def _pass(fed: Tensor, timestep: Tensor, entry: Conditioning, state: Tensor) -> Pass:
+    """What the network is asked about one entry: the whole state, or the window of its region."""
+    window = entry.region.window(state) if entry.region is not None else None
+    part = fed if window is None else window.of(fed).contiguous()
+    return Pass(part, timestep, entry.for_batch(len(fed), state.device), window)
 
 
 def predict_together(questions: Sequence[Question]) -> list[list[Tensor]]:
     """`Model.predict` of several models, states and levels that share `Model.joins`: the estimates of each.
 
-    Entries of one length share a forward, whichever question they belong to.
+    Entries of one length and size share a forward, whichever question they belong to.
     """
     asked = [model.passes(x, sigma, conditionings) for model, x, sigma, conditionings in questions]
-    together: dict[int, list[Pass]] = {}
+    together: dict[tuple[int, ...], list[Pass]] = {}
     for each in (one for passes in asked for entries in passes for one in entries):
-        together.setdefault(each.entry.context.shape[1], []).append(each)
+        together.setdefault((each.entry.context.shape[1], *each.fed.shape[-2:]), []).append(each)
     velocities: dict[int, Tensor] = {}
     for rows in together.values():
         velocities |= zip(map(id, rows), _forward(questions[0][0], rows), strict=True)
-    answers = []
-    for (model, x, sigma, _), passes in zip(questions, asked, strict=True):
-        predicted = partial(model.parameterisation.denoised, x, sigma)
-        answers.append([_mean(x, [predicted(velocities[id(one)].to(x.device)) for one in each]) for each in passes])
-    return answers
+    return [
+        [_combined(model.parameterisation, x, sigma, [(one, velocities[id(one)]) for one in each]) for each in passes]
+        for (model, x, sigma, _), passes in zip(questions, asked, strict=True)
+    ]
+
+
+def _combined(
+    parameterisation: Parameterisation, x: Tensor, sigma: float, parts: Sequence[tuple[Pass, Tensor]]
+) -> Tensor:
+    """One estimate of the whole state from what the network said about each entry."""
+    estimates = []
+    for one, velocity in parts:
+        state = x if one.window is None else one.window.of(x)
+        estimates.append(parameterisation.denoised(state, sigma, velocity.to(x.device)))
+    regions = [one.entry.region for one, _ in parts]
+    if all(region is None for region in regions):
+        return _mean(x, estimates)
+    windows = [one.window for one, _ in parts]
+    placed = [
+        (each, region or Region(), window) for each, region, window in zip(estimates, regions, windows, strict=True)
+    ]
+    return weighted_mean(x, placed)
 
 
 @torch.no_grad()
@@ -149,7 +187,7 @@ def _forward(model: Model, rows: Sequence[Pass]) -> tuple[Tensor, ...]:
         velocity: Tensor = network(
             torch.cat([one.fed for one in rows]),
             torch.cat([one.timestep for one in rows]),
-            torch.cat([one.entry.pooled for one in rows]),
+            torch.cat([one.entry.pooled for one in rows if one.entry.pooled is not None]),
             torch.cat([one.entry.context for one in rows]),
             skip_layers=model.skip_layers,
         )

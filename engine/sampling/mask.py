@@ -10,27 +10,56 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling.denoiser import Denoiser, Requests, Stateful, requests_of, self_answered
 from sigmagraph.engine.sampling.solver import Prediction
 
+MaskRule = Callable[[Tensor, float], Tensor]
+"""The mask, and a noise level, to the mask there."""
+
+
+@dataclass(frozen=True)
+class DifferentialMask:
+    """Differential diffusion (Levin 2023, arXiv:2306.00950): the higher its value, the earlier a place is made anew.
+
+    `share` is how much of the way is left at a level: places of at least that value are made anew, the others kept.
+    `strength` below 1 mixes the mask itself in.
+    """
+
+    share: Callable[[float], float]
+    strength: float = 1.0
+
+    def __call__(self, mask: Tensor, sigma: float) -> Tensor:
+        hard = (mask >= self.share(sigma)).to(mask.dtype)
+        return hard * self.strength + mask * (1 - self.strength) if 0 < self.strength < 1 else hard
+
 
 @dataclass(frozen=True)
 class Masked:
-    """The model sees the kept region of `latent` at the right noise level, and its answer there is `latent` itself."""
+    """The model sees the kept region of `latent` at the right noise level, and its answer there is `latent` itself.
+
+    `changing` gives the mask of a noise level where it depends on that (differential diffusion).
+    """
 
     denoiser: Denoiser
     mask: Tensor
     latent: Tensor
     noised: Callable[[float], Tensor]
+    changing: MaskRule | None = None
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
         return self_answered(self.requests(x, sigma, needs_uncond))
 
     def requests(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Requests:
         """What the guidance within asks, if it can say so."""
-        return self._kept(x, (yield from requests_of(self.denoiser, self.blended(x, sigma), sigma, needs_uncond)))
+        return self._kept(
+            x, sigma, (yield from requests_of(self.denoiser, self.blended(x, sigma), sigma, needs_uncond))
+        )
 
-    def _kept(self, x: Tensor, prediction: Prediction) -> Prediction:
+    def _mask(self, sigma: float) -> Tensor:
+        return self.mask if self.changing is None else self.changing(self.mask, sigma)
+
+    def _kept(self, x: Tensor, sigma: float, prediction: Prediction) -> Prediction:
         if prediction.denoised.shape != x.shape:
             return prediction  # for the run to refuse, which knows the step: blended, it might get the right shape
-        denoised = prediction.denoised * self.mask + self.latent * (1.0 - self.mask)
+        mask = self._mask(sigma)
+        denoised = prediction.denoised * mask + self.latent * (1.0 - mask)
         return Prediction(denoised, prediction.uncond, prediction.memory)
 
     def remember(self, memory: Tensor) -> None:
@@ -43,7 +72,8 @@ class Masked:
         if x.shape != self.latent.shape:
             sizes = f"{tuple(x.shape)} beside {tuple(self.latent.shape)}"
             raise BadValue("state and masked latent", sizes, "one shape: a sampler that changes sizes takes no mask")
-        return x * self.mask + self.noised(sigma) * (1.0 - self.mask)
+        mask = self._mask(sigma)
+        return x * mask + self.noised(sigma) * (1.0 - mask)
 
 
 def fitted(mask: Tensor, latent: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, Cancelled
 from sigmagraph.engine.sampling.denoiser import Denoiser, gives_uncond
-from sigmagraph.engine.sampling.mask import Masked, fitted
+from sigmagraph.engine.sampling.mask import Masked, MaskRule, fitted
 from sigmagraph.engine.sampling.noise import NoiseSource, OneImage
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.record import Recording
@@ -29,9 +29,9 @@ HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float3
 class Sampling:
     """Noise `latent` [B, C, H, W] (clean, in model units) to the first sigma and solve to the last.
 
-    The result is in float32 or better. `mask`: 1 = make anew, 0 = keep. `batch_index` says which image of a batch each
-    one is. A bare name of a solver is its newest revision. A schedule without a step or without noise gives the latent
-    as it is.
+    The result is in float32 or better. `mask`: 1 = make anew, 0 = keep; `mask_rule` changes it with the noise level.
+    `batch_index` says which image of a batch each one is. A bare name of a solver is its newest revision. A schedule
+    without a step or without noise gives the latent as it is.
     """
 
     denoiser: Denoiser
@@ -43,6 +43,7 @@ class Sampling:
     noise: NoiseSource
     options: Mapping[str, object] | None = None
     mask: Tensor | None = None
+    mask_rule: MaskRule | None = None
     batch_index: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
@@ -142,6 +143,7 @@ class Sampling:
             fitted(self.mask, latent),
             latent,
             lambda sigma: model.noised(sigma, kept_noise, latent),
+            self.mask_rule,
         )
 
         def finish(x: Tensor) -> Tensor:

@@ -8,11 +8,14 @@ from torch import Tensor
 
 from sigmagraph.engine.graph.comfy_class import Border, Translation
 from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.engine.models.regions import Area, Region
 from sigmagraph.nodes.support.types import LatentValue
 
 __all__ = ["border"]
 
-REGIONS = {"area", "mask", "strength", "control", "gligen"}  # parts of an entry that say where or how strongly
+FOREIGN = {"control", "gligen"}  # parts of an entry that change the picture and are not ours
+REGIONS = {"area", "mask", "strength", "mask_strength", "set_area_to_bounds", "default"}
+KNOWN = REGIONS | {"pooled_output", "start_percent", "end_percent"}
 
 
 def border(watches: bool = False) -> Border:
@@ -36,16 +39,34 @@ def _latent_back(latent: Any) -> Any:
 
 
 def _conditioning_out(conditioning: Conditioning) -> list[Any]:
-    return [[one.context, {"pooled_output": one.pooled} | _times_out(one)] for one in conditioning.entries]
+    return [[one.context, _entry_out(one)] for one in conditioning.entries]
 
 
-def _times_out(conditioning: Conditioning) -> dict[str, float]:
-    times = {"start_percent": conditioning.start, "end_percent": conditioning.end}
-    return times if (conditioning.start, conditioning.end) != (0.0, 1.0) else {}
+def _entry_out(entry: Conditioning) -> dict[str, Any]:
+    parts: dict[str, Any] = {} if entry.pooled is None else {"pooled_output": entry.pooled}
+    if (entry.start, entry.end) != (0.0, 1.0):
+        parts |= {"start_percent": entry.start, "end_percent": entry.end}
+    return parts | _region_out(entry.region) | dict(entry.extra)
+
+
+def _region_out(region: Region | None) -> dict[str, Any]:
+    if region is None:
+        return {}
+    parts: dict[str, Any] = {"area": None, "strength": region.strength, "mask": region.mask}
+    if (area := region.area) is not None:
+        sides = (area.height, area.width, area.top, area.left)
+        parts["area"] = ("percentage", *sides) if area.is_share else sides
+    if region.mask is not None:
+        parts["mask_strength"] = region.mask_strength
+    if region.fits_mask is not None:
+        parts["set_area_to_bounds"] = region.fits_mask
+    if region.fills:
+        parts["default"] = True
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def _conditioning_back(entries: Any) -> Any:
-    """The entries with their times; what else an entry may carry is refused where it would change the picture."""
+    """The entries with times and regions; a control net, which is not ours, is refused: it would change the picture."""
     if not isinstance(entries, list) or not entries:
         return entries
     first, *rest = (_entry_back(context, extra) for context, extra in entries)
@@ -53,13 +74,38 @@ def _conditioning_back(entries: Any) -> Any:
 
 
 def _entry_back(context: Tensor, extra: dict[str, Any]) -> Conditioning:
-    pooled = extra.get("pooled_output")
-    if not isinstance(pooled, Tensor):
-        raise ValueError("a conditioning without 'pooled_output'; expected the pooled vector of the text encoders")
-    beyond = sorted(REGIONS & {name for name, value in extra.items() if value is not None})
+    beyond = sorted(FOREIGN & {name for name, value in extra.items() if value is not None})
     if beyond:
-        raise ValueError(f"a conditioning with {', '.join(beyond)}; expected entries that differ in text and time only")
-    return Conditioning(context, pooled, extra.get("start_percent", 0.0), extra.get("end_percent", 1.0))
+        raise ValueError(f"a conditioning with {', '.join(beyond)}; expected one that differs in text, time and place")
+    return Conditioning(
+        context,
+        extra.get("pooled_output"),
+        extra.get("start_percent", 0.0),
+        extra.get("end_percent", 1.0),
+        region=_region_back(extra),
+        extra={name: value for name, value in extra.items() if name not in KNOWN},
+    )
+
+
+def _region_back(extra: dict[str, Any]) -> Region | None:
+    if not REGIONS & {name for name, value in extra.items() if value is not None}:
+        return None
+    return Region(
+        _area_back(extra.get("area")),
+        extra.get("mask"),
+        extra.get("strength"),
+        float(extra.get("mask_strength", 1.0)),
+        extra.get("set_area_to_bounds"),
+        bool(extra.get("default", False)),
+    )
+
+
+def _area_back(area: Any) -> Area | None:
+    if area is None:
+        return None
+    is_share = area[0] == "percentage"
+    height, width, top, left = area[1:] if is_share else area
+    return Area(height, width, top, left, is_share)
 
 
 def _sigmas_out(sigmas: tuple[float, ...]) -> Tensor:

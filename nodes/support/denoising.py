@@ -53,6 +53,7 @@ def denoised_latent(
         noise=noise,
         options=options,
         mask=latent.noise_mask,
+        mask_rule=model.mask_change(model, sigmas) if model.mask_change is not None else None,
         batch_index=latent.batch_index,
     ).requests(recording)
     estimate, answer = start, None

@@ -35,6 +35,7 @@ __all__ = [
     "Seed",
     "Sigmas",
     "SigmasValue",
+    "TimestepsRange",
     "Vae",
     "present",
 ]
@@ -90,6 +91,7 @@ Sampler = Annotated[SamplerValue, Socket("SAMPLER")]
 Sigmas = Annotated[SigmasValue, Socket("SIGMAS")]
 Guider = Annotated[GuiderValue, Socket("GUIDER")]
 LatentOperation = Annotated[LatentOperationValue, Socket("LATENT_OPERATION")]
+TimestepsRange = Annotated[tuple[float, float], Socket("TIMESTEPS_RANGE")]
 Noise = Annotated[NoiseSource, Socket("NOISE")]
 
 Engine = Annotated[Services, Hidden("SERVICES")]

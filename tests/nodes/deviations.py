@@ -33,6 +33,10 @@ RESULTS: Mapping[str, tuple[frozenset[str], str]] = {
         "masks are resized to one another; ComfyUI does not use the ones it resized, and fails where a batch needs "
         "them alike",
     ),
+    "RenormCFG": (
+        numbered("RenormCFG", 4, 11),
+        "the norm of each image of a batch is bounded by itself; ComfyUI fails for batches",
+    ),
     "RegexExtract": (
         numbered("RegexExtract", 328, 329),
         "a group that takes no part in a match is an empty string; ComfyUI fails, or gives nothing at all",

@@ -43,11 +43,28 @@ def test_entries_with_times_of_their_own_cross_and_come_back_the_same() -> None:
 
 
 def test_what_our_conditioning_cannot_say_is_refused() -> None:
-    extra = {"pooled_output": torch.zeros(1, 4), "area": (1, 1, 0, 0), "strength": 0.5, "mask": None}
-    with pytest.raises(ValueError, match="a conditioning with area, strength"):
+    extra = {"pooled_output": torch.zeros(1, 4), "control": object(), "gligen": None}
+    with pytest.raises(ValueError, match="a conditioning with control;"):
         CROSS["CONDITIONING"].back([[torch.zeros(1, 7, 8), extra]])
-    with pytest.raises(ValueError, match="without 'pooled_output'"):
-        CROSS["CONDITIONING"].back([[torch.zeros(1, 7, 8), {}]])
+
+
+def test_regions_and_what_packs_add_cross_both_ways() -> None:
+    mask = torch.rand(1, 8, 8)
+    entries = [
+        [
+            torch.zeros(1, 7, 8),
+            {"area": (4, 5, 1, 2), "strength": 0.5, "set_area_to_bounds": False, "note": "a pack's"},
+        ],
+        [
+            torch.ones(1, 7, 8),
+            {"mask": mask, "mask_strength": 0.3, "default": True, "start_percent": 0.5, "end_percent": 1.0},
+        ],
+        [torch.ones(1, 7, 8), {"area": ("percentage", 0.5, 0.25, 0.0, 0.1), "pooled_output": torch.ones(1, 4)}],
+    ]
+    again = CROSS["CONDITIONING"].out(CROSS["CONDITIONING"].back(entries))
+    for (context, extra), (first, given) in zip(again, entries, strict=True):
+        assert torch.equal(context, first)
+        assert extra == given
 
 
 def test_sigmas_cross_as_a_tensor() -> None:

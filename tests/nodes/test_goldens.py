@@ -1,5 +1,6 @@
 """What ComfyUI 0.3.64's nodes gave for 2,200 inputs, recorded, against what ours give."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,25 @@ def outputs(value: Any, count: int) -> list[Any]:
     return list(value) if count != 1 else [value]
 
 
+@dataclass
+class StubVae:
+    """The recordings' autoencoder: a linear map of the means of blocks of 8 x 8 pixels."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        height, width = (side // 8 * 8 for side in pixels.shape[1:3])
+        top, left = (side % 8 // 2 for side in pixels.shape[1:3])
+        planes = pixels[:, top : top + height, left : left + width, :3].movedim(-1, 1).double()
+        means = torch.nn.functional.avg_pool2d(planes, 8)
+        mixed = torch.einsum("ck,bkhw->bchw", self.weight.double(), means) + self.bias.double()[:, None, None]
+        return mixed.float()
+
+
 def given_as(written: Any, kind: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if written == {"stub": "vae"}:
+        return StubVae(tensors["stub/vae/weight"], tensors["stub/vae/bias"])
     if isinstance(written, dict) and "operation" in written:
         return NODES[written["operation"]](**written["inputs"])
     return ours(content(written, tensors), kind)
@@ -80,11 +99,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 
 OTHERWISE = ("MaskPreview", "PreviewAny", "SaveLatent", "LoadLatent")  # each by a test of its own
-ALIKE = [
-    (name, node)
-    for name in ("mask", "porterduff", "image", "filters", "latent", "strings", "primitives")
-    for node in ways(name)
-]
+FAMILIES = ("mask", "porterduff", "image", "filters", "latent", "conditioning", "strings", "primitives")
+LATER = (
+    *("ControlNetApply", "ControlNetApplyAdvanced", "ControlNetApplySD3", "ControlNetInpaintingAliMamaApply"),
+    *("SetUnionControlNetType", "CLIPTextEncodeControlnet", "T5TokenizerOptions"),
+    *("CreateHookKeyframe", "CreateHookKeyframesInterpolated", "CreateHookKeyframesFromFloats"),
+)  # recorded, and not nodes of ours yet
+ALIKE = [(name, node) for name in FAMILIES for node in ways(name) if node not in LATER]
 
 
 @pytest.mark.parametrize(("name", "node"), [pair for pair in ALIKE if pair[1] not in OTHERWISE])

@@ -2,12 +2,27 @@
 
 from sigmagraph.engine.sampling.denoiser import Denoiser, Predict, PredictRequest, Requesting, Stateful
 from sigmagraph.engine.sampling.guidance.apg import Apg
-from sigmagraph.engine.sampling.guidance.cfg import Adjustment, Cfg, Combination, Estimates, Linear, Unguided
+from sigmagraph.engine.sampling.guidance.cfg import (
+    Adjustment,
+    Cfg,
+    Combination,
+    Estimates,
+    Linear,
+    Preparation,
+    Unguided,
+)
+from sigmagraph.engine.sampling.guidance.cfg_norm import NormBound
 from sigmagraph.engine.sampling.guidance.cfg_zero_star import CfgZeroStar
 from sigmagraph.engine.sampling.guidance.dual_cfg import DualCfg
+from sigmagraph.engine.sampling.guidance.epsilon_scaling import EpsilonScaling
+from sigmagraph.engine.sampling.guidance.fresca import FrequencyScaling
+from sigmagraph.engine.sampling.guidance.mahiro import Mahiro
+from sigmagraph.engine.sampling.guidance.operation import Operated
 from sigmagraph.engine.sampling.guidance.perp_neg import PerpNeg, PerpNegCombination
+from sigmagraph.engine.sampling.guidance.renorm import Renorm
 from sigmagraph.engine.sampling.guidance.rescale import Rescale
 from sigmagraph.engine.sampling.guidance.skip_layer import SkipLayer
+from sigmagraph.engine.sampling.guidance.tangential_damping import TangentialDamping
 
 __all__ = [
     "Adjustment",
@@ -17,15 +32,23 @@ __all__ = [
     "Combination",
     "Denoiser",
     "DualCfg",
+    "EpsilonScaling",
     "Estimates",
+    "FrequencyScaling",
     "Linear",
+    "Mahiro",
+    "NormBound",
+    "Operated",
     "PerpNeg",
     "PerpNegCombination",
     "Predict",
     "PredictRequest",
+    "Preparation",
+    "Renorm",
     "Requesting",
     "Rescale",
     "SkipLayer",
     "Stateful",
+    "TangentialDamping",
     "Unguided",
 ]

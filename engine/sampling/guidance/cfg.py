@@ -29,6 +29,17 @@ class Estimates:
     uncond: Tensor
 
 
+def has_uncond(known: Estimates) -> bool:
+    """Whether the unconditional side was asked about."""
+    return known.uncond is not known.cond
+
+
+class Preparation(Protocol):
+    """Changes the two estimates before they are combined."""
+
+    def __call__(self, known: Estimates) -> Estimates: ...
+
+
 class Combination(Protocol):
     """Forms the guided estimate. `is_neutral`: that is the conditional one, so the other side can be skipped."""
 
@@ -65,9 +76,9 @@ class Linear:
 class Cfg:
     """Classifier-free guidance as a denoiser: two estimates in one batch, uncond first, combined and adjusted.
 
-    At scale 1 the unconditional side is not evaluated unless a solver needs it. `combine` replaces the formula,
-    `adjust` follows it; outside `interval` (sigma from, sigma to; Kynkäänniemi 2024, arXiv:2404.07724) the estimate
-    is the conditional one.
+    At scale 1 the unconditional side is not evaluated unless a solver needs it. `prepare` changes the estimates,
+    `combine` replaces the formula, `adjust` follows it; outside `interval` (sigma from, sigma to; Kynkäänniemi 2024,
+    arXiv:2404.07724) the estimate is the conditional one.
     """
 
     predict: Predict
@@ -76,6 +87,7 @@ class Cfg:
     scale: float = 1.0
     combine: Combination | None = None
     adjust: Sequence[Adjustment] = field(default=())
+    prepare: Sequence[Preparation] = field(default=())
     interval: tuple[float, float] = (math.inf, 0.0)
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
@@ -91,7 +103,9 @@ class Cfg:
             (cond,) = yield PredictRequest(self.predict, x, sigma, [self.positive])
             uncond = cond
         known = Estimates(x, sigma, cond, uncond)
-        guided = combine(known) if acts else cond
+        for preparation in self.prepare:
+            known = preparation(known)
+        guided = combine(known) if acts else known.cond
         for adjustment in self.adjust:
             guided = adjustment(guided, known)
         return Prediction(guided, uncond if needs_uncond else None, getattr(combine, "memory", None))

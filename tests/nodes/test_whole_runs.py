@@ -1,0 +1,90 @@
+"""Whole runs of ComfyUI 0.3.64 on a model known in closed form, through the sampling nodes: regions, guidance."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from sigmagraph.engine.models import Conditioning, Model
+from sigmagraph.nodes import NODES
+from tests.nodes.closed_form_model import closed_form_model, conditioning
+from tests.nodes.deviations import RESULTS
+from tests.nodes.golden_cases import content, difference, family, ours
+
+
+def sampled(model: Model, case: dict[str, Any], positive: Conditioning, latent: Any) -> torch.Tensor:
+    settings = {name: case[name] for name in ("steps", "cfg", "scheduler", "denoise", "seed")}
+    sides = {"positive": positive, "negative": conditioning("neg")}
+    sampler = {"model": model, "sampler_name": case["sampler"], "latent_image": ours(latent, "LATENT")}
+    result: torch.Tensor = NODES["KSampler"](**settings, **sides, **sampler).samples
+    return result
+
+
+def off(case: dict[str, Any], found: torch.Tensor, expected: Any, key: str) -> str | None:
+    # ComfyUI's own rounding, and that of its noise levels: those are float32, ours float64
+    limit = max(2e-5, 4.5 * (case.get("f32_error") or 0.0))
+    return difference(found, expected["samples"], limit, key)
+
+
+def region_of(case: dict[str, Any], inputs: dict[str, Any]) -> Conditioning:
+    """The positive side as the case's note says."""
+    first, second = conditioning("pos"), conditioning("pos2")
+    if case["node"] == "ConditioningSetDefaultCombine":
+        placed = NODES["ConditioningSetMask"](conditioning=second, strength=1.0, **inputs)
+        return NODES[case["node"]](cond=placed, cond_DEFAULT=first)  # type: ignore[no-any-return]
+    placed = NODES[case["node"]](conditioning=second, **inputs)
+    if case["note"].startswith("positive = pos combined"):
+        return NODES["ConditioningCombine"](conditioning_1=first, conditioning_2=placed)  # type: ignore[no-any-return]
+    return placed  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("key", sorted(family("areas")[0]))
+def test_regions_of_a_conditioning_give_the_recorded_picture(key: str) -> None:
+    cases, tensors = family("areas")
+    case = cases[key]
+    inputs = content({"dict": case["inputs"]}, tensors)
+    latent = inputs.pop("latent_image")
+    model = closed_form_model(case["family"], tensors)
+    found = sampled(model, case, region_of(case, inputs), latent)
+    assert off(case, found, content(case["outputs"][0]["content"], tensors), key) is None
+
+
+PATCHES = sorted({case["node"] for case in family("guidance")[0].values()} - {"EasyCache", "LazyCache"})
+
+
+def patched(model: Model, node: str, inputs: dict[str, Any]) -> Model:
+    given = {name: value for name, value in inputs.items() if name != "latent_image"}
+    if "operation" in given:
+        made = given["operation"]
+        given["operation"] = NODES[made["operation"]](**made["inputs"])
+    return model if node == "none" else NODES[node](model=model, **given)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("node", PATCHES)
+def test_guidance_gives_the_recorded_pictures(node: str) -> None:
+    cases, tensors = family("guidance")
+    said = []
+    for key, case in cases.items():
+        if case["node"] != node:
+            continue
+        inputs = content({"dict": case["inputs"]}, tensors)
+        model = patched(closed_form_model(case["family"], tensors), node, inputs)
+        for further in case.get("then", ()):
+            model = patched(model, further["node"], content({"dict": further["inputs"]}, tensors))
+        found = sampled(model, case, conditioning("pos"), inputs["latent_image"])
+        if "error" not in case:
+            said.append(off(case, found, content(case["outputs"][0]["content"], tensors), key))
+        elif key not in RESULTS[node][0]:
+            said.append(f"{key}: a result where {case['error']['message']!r} was recorded")
+    assert [each for each in said if each is not None] == []
+
+
+def test_the_bound_of_a_norm_is_each_images_own() -> None:
+    tensors = family("guidance")[1]
+    model = NODES["RenormCFG"](model=closed_form_model("flow", tensors), cfg_trunc=100.0, renorm_cfg=1.0)
+    case = {"steps": 4, "cfg": 4.5, "scheduler": "simple", "denoise": 1.0, "seed": 3, "sampler": "euler"}
+    both = {"samples": torch.zeros(2, 16, 6, 4), "batch_index": [0, 1]}
+    found = sampled(model, case, conditioning("pos"), both)
+    for place in range(2):
+        alone = sampled(model, case, conditioning("pos"), {"samples": torch.zeros(1, 16, 6, 4), "batch_index": [place]})
+        torch.testing.assert_close(found[place], alone[0])
