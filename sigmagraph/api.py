@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from sigmagraph.engine import sampling
+from sigmagraph.engine.compose.choosing import chosen
 from sigmagraph.engine.compose.comparison import Comparison
 from sigmagraph.engine.compose.comparison import compare as compare_cells
 from sigmagraph.engine.compose.plugins import load_plugins
@@ -113,6 +114,9 @@ def run(
     custom_nodes: Sequence[str | Path] = (),
     plugins: Sequence[str | Path] = (),
     cache: str | None = None,
+    precision: str | None = None,
+    memory: str | None = None,
+    device: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Ran:
     """Run a workflow: a file (JSON of either form, or a picture that carries one), or the document itself.
@@ -126,7 +130,8 @@ def run(
     changed = override_values(document, [*(changes or {}).items()], space.nodes)
     store = space.store(cache)
     try:
-        return run_workflow(space, changed, store, on_event)
+        with chosen(precision, memory, device):
+            return run_workflow(space, changed, store, on_event)
     finally:
         store.close()
 

@@ -13,10 +13,13 @@ __all__ = [
     "AsJson",
     "CacheBudget",
     "CustomNodes",
+    "DeviceName",
     "Form",
     "FormOption",
     "Home",
+    "Memory",
     "Plugins",
+    "Precision",
     "Settings",
     "WatchEdits",
     "workspace",
@@ -45,6 +48,30 @@ WatchEdits = Annotated[
 CacheBudget = Annotated[
     str | None,
     typer.Option("--cache", metavar="BUDGET", help="memory=4GiB,disk=20GiB, or off.", show_default="memory, no disk"),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        envvar="SIGMAGRAPH_PRECISION",
+        help="auto, fp32, bf16, fp16 or fp8; or text=, model=, vae=, with commas.",
+        show_default="auto",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        envvar="SIGMAGRAPH_MEMORY",
+        help="auto, resident, stream, or what networks may take: 12GB.",
+        show_default="auto",
+    ),
+]
+DeviceName = Annotated[
+    str | None,
+    typer.Option(
+        "--device", envvar="SIGMAGRAPH_DEVICE", help="auto, cpu, cuda, cuda:1, xpu or mps.", show_default="auto"
+    ),
 ]
 
 

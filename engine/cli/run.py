@@ -10,10 +10,13 @@ from sigmagraph.engine.cli.options import (
     AsJson,
     CacheBudget,
     CustomNodes,
+    DeviceName,
     Form,
     FormOption,
     Home,
+    Memory,
     Plugins,
+    Precision,
     Settings,
     WatchEdits,
     workspace,
@@ -33,6 +36,9 @@ def run(
     custom_nodes: CustomNodes = None,
     watch_edits: WatchEdits = False,
     form: FormOption = Form.auto,
+    precision: Precision = None,
+    memory: Memory = None,
+    device: DeviceName = None,
     as_json: AsJson = False,
     home: Home = None,
     plugins: Plugins = None,
@@ -40,14 +46,17 @@ def run(
     """Run a workflow and print the path of each picture."""
     from sigmagraph.engine.cli.console import write_json
     from sigmagraph.engine.cli.report import Report
+    from sigmagraph.engine.compose.choosing import choose, memory_plan
     from sigmagraph.engine.compose.running import execute_graph
     from sigmagraph.engine.execution.trace import Trace
     from sigmagraph.engine.graph.overrides import override
 
+    choose(precision, memory, device)
     space = workspace(home, output, custom_nodes, watches_edits=watch_edits)
     changed = override(space.read(workflow, form.value), settings or [], space.nodes)
     graph = space.validated(changed)
     space.require_output()
+    memory_plan(graph, space.folders).require()
     with Report({node_id: node.title for node_id, node in changed.nodes.items()}, space) as report:
         store, record = space.store(cache), Trace()
         result = execute_graph(space, graph, changed, store, record.listener(workflow.name, report))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.compose.choosing import choose, chosen
 from sigmagraph.engine.compose.workspace import Workspace, open_workspace
 from sigmagraph.engine.errors import BadValue, MissingFile
 from sigmagraph.engine.models import Checkpoint, Clip, Model, Vae, load_checkpoint, load_text_encoders, load_vae
@@ -65,19 +66,25 @@ def load(
     vae: str | Path | None = None,
     home: str | Path | None = None,
     device: str | torch.device | None = None,
+    precision: str | None = None,
+    memory: str | None = None,
 ) -> Checkpoint:
     """A checkpoint by its path, or by its name in models/checkpoints: `(model, clip, vae)`.
 
     Text encoders that it lacks are those named, else the ones of models/text_encoders that SD3 uses; where none are
-    found, `clip` is None. `vae` names one that is not in the file.
+    found, `clip` is None. `vae` names one that is not in the file. Nothing is read until it is needed. `precision` and
+    `memory` are `sigmagraph run`'s options; `memory` holds for the whole process from then on.
     """
     space = open_workspace(Path(home) if home is not None else None)
     where = torch.device(device) if device is not None else None
-    found = load_checkpoint(_file(space, "checkpoints", name), where)
-    paths = [_file(space, "text_encoders", each) for each in text_encoders]
-    paths = paths or (_usual_encoders(space) if found.clip is None else [])
-    clip = load_text_encoders(paths, device=where) if paths else found.clip
-    return Checkpoint(found.model, clip, load_vae(_file(space, "vae", vae), where) if vae is not None else found.vae)
+    choose(memory=memory)
+    with chosen(precision):
+        found = load_checkpoint(_file(space, "checkpoints", name), where)
+        paths = [_file(space, "text_encoders", each) for each in text_encoders]
+        paths = paths or (_usual_encoders(space) if found.clip is None else [])
+        clip = load_text_encoders(paths, device=where) if paths else found.clip
+        autoencoder = load_vae(_file(space, "vae", vae), where) if vae is not None else found.vae
+    return Checkpoint(found.model, clip, autoencoder)
 
 
 def generate(

@@ -16,7 +16,7 @@ from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
 from sigmagraph.engine.models.files.read import open_weights
 from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model
-from sigmagraph.engine.models.memory.device import best_device
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.borders import border
 
@@ -55,7 +55,7 @@ def _further(folders: Folders) -> dict[str, dict[str, Any]]:
             "SCHEDULER_NAMES": schedulers,
         },
         "comfy.model_management": {
-            "get_torch_device": best_device,
+            "get_torch_device": lambda: RESIDENCY.choices.on,
             "intermediate_device": lambda: torch.device("cpu"),
             "get_free_memory": lambda *_, **__: free_bytes(),
             "soft_empty_cache": lambda *_: None,

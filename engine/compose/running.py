@@ -15,6 +15,7 @@ from sigmagraph.engine.graph.graph import Graph
 from sigmagraph.engine.graph.lock import Lock, lock_of
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.nodes.support.provenance import sealed
 
 __all__ = ["Ran", "execute_graph", "run_workflow"]
@@ -46,7 +47,8 @@ def execute_graph(
     """Run a validated graph; its pictures carry the editor's document, if the workflow came as one."""
     space.require_output()
     extra = {"extra_pnginfo": {"workflow": workflow.editor}} if workflow.editor is not None else {}
-    return execute(plan(graph, space.folders), space.folders, store, emit, extra_data=extra)
+    prepared = plan(graph, space.folders)
+    return execute(prepared, space.folders, store, emit, extra_data=extra, free=RESIDENCY.relieve)
 
 
 def run_workflow(space: Workspace, workflow: Workflow, store: ResultStore, emit: Callable[[Event], None]) -> Ran:

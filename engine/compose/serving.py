@@ -105,17 +105,27 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
         "cache": settings.cache,
         "cache_folder": str(home / "cache"),
         "batch_evaluations": settings.batch_evaluations,
+        "precision": settings.precision,
+        "memory": settings.memory,
         "previews": settings.previews,
         "watch_edits": settings.watch_edits,
         "custom_nodes": [str(path.resolve()) for path in settings.custom_nodes],
         "plugins": [str(path.resolve()) for path in settings.plugins],
     }
-    worker: Worker = (
-        InProcessWorker(load_factory(factory)(options), slots=settings.slots)
-        if settings.in_process
-        else ProcessWorker(ProcessSettings(factory, options, slots=settings.slots))
-    )
-    return JobService(job_settings(settings), workers=[worker], services=folders), folders
+    workers = _workers(settings, factory, options)
+    return JobService(job_settings(settings), workers=workers, services=folders), folders
+
+
+def _workers(settings: Settings, factory: str, options: dict[str, Any]) -> list[Worker]:
+    """One for each device that was named; the first keeps its results where a single one does."""
+    if settings.in_process:
+        return [InProcessWorker(load_factory(factory)(options | {"device": settings.devices}), slots=settings.slots)]
+    found: list[Worker] = []
+    for at, device in enumerate(settings.devices.split(",")):
+        own = {"device": device, "cache_folder": options["cache_folder"] + (f"-{device}" if at else "")}
+        name = device if "," in settings.devices else "worker"
+        found.append(ProcessWorker(ProcessSettings(factory, options | own, name=name, slots=settings.slots)))
+    return found
 
 
 def job_settings(settings: Settings) -> JobSettings:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sigmagraph.engine.compose.caching import open_store
+from sigmagraph.engine.compose.choosing import choose
 from sigmagraph.engine.compose.owners import folders_of
 from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.compose.plugins import load_what_loads
@@ -19,7 +20,7 @@ from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
 from sigmagraph.engine.jobs.workers.worker import Picture, Setup
-from sigmagraph.engine.models.memory.device import best_device
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.nodes.previews import Previewer
 from sigmagraph.nodes.support.provenance import environment, known_revisions
 
@@ -41,13 +42,17 @@ def folders_from(options: Mapping[str, Any]) -> Folders:
 def build(options: Mapping[str, Any]) -> Setup:
     """Everything a worker needs, from options that are JSON."""
     load_what_loads([Path(file) for file in options.get("plugins", ())], lambda error: log.error("left out: %s", error))
+    choose(*(str(options.get(name, "auto")) for name in ("precision", "memory", "device")))
+    RESIDENCY.keeps_unknown = True  # the next job brings the recipe again, also where results are not cached
     base = folders_from(options)
     budget, folder = str(options.get("cache", "disk=0")), Path(options.get("cache_folder", base.temp_dir / "cache"))
     cache = open_store(CacheSettings.parse(budget), folder, lambda message: log.warning("cache: %s", message))
 
     def free(unload_models: bool, free_memory: bool) -> None:
-        if unload_models or free_memory:  # weights live in cached results, so both empty the cache
+        if free_memory:
             cache.clear()
+        if unload_models or free_memory:
+            RESIDENCY.free()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -58,6 +63,7 @@ def build(options: Mapping[str, Any]) -> Setup:
         encode_preview=_encoder(bool(options.get("previews", True))),
         around=torch.inference_mode,
         free=free,
+        relieve=RESIDENCY.relieve,
         stats=_stats,
         batch_evaluations=int(options.get("batch_evaluations", 1)),
     )
@@ -83,10 +89,11 @@ def _nodes(options: Mapping[str, Any], base: Folders) -> Mapping[str, Node]:
 
 def _stats() -> dict[str, Any]:
     return {
-        "devices": [_device(best_device())],
+        "devices": [_device(RESIDENCY.choices.on)],
         "torch": importlib.metadata.version("torch"),
         "environment": environment(),
         "revisions": known_revisions(),
+        "precisions": dict(RESIDENCY.precisions),
     }
 
 

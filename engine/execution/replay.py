@@ -21,6 +21,7 @@ from sigmagraph.engine.graph.lock import (
     input_differences,
     named_samplers,
     read_lock,
+    with_precision,
 )
 from sigmagraph.engine.graph.workflow import Workflow
 
@@ -112,11 +113,15 @@ def output_of(recorded: Recorded, graph: Graph) -> str:
 
 
 def with_revisions(
-    lock: Lock, prompt: Mapping[str, Any], known: Mapping[str, int | str], versions: Mapping[str, str]
+    lock: Lock,
+    prompt: Mapping[str, Any],
+    known: Mapping[str, int | str],
+    versions: Mapping[str, str],
+    precisions: Mapping[str, str] | None = None,
 ) -> Lock:
-    """The lock completed with what a worker told about itself."""
+    """The lock completed with what a worker told about itself; `precisions` are those of files it has used."""
     used = {name: known[name] for _, name in named_samplers(prompt, lock) if name in known}
-    return lock.completed(used, versions)
+    return lock.completed(used, with_precision(lock, versions, precisions or {}))
 
 
 def what_differs(recorded: Recorded, changed: Workflow, now: Lock) -> list[Difference]:

@@ -18,7 +18,17 @@ from sigmagraph.engine.graph.literals import wrap
 from sigmagraph.engine.graph.plan import depth_first
 from sigmagraph.engine.graph.workflow import Link
 
-__all__ = ["CHUNK", "Difference", "Lock", "differences", "input_differences", "lock_of", "named_samplers", "read_lock"]
+__all__ = [
+    "CHUNK",
+    "Difference",
+    "Lock",
+    "differences",
+    "input_differences",
+    "lock_of",
+    "named_samplers",
+    "read_lock",
+    "with_precision",
+]
 
 CHUNK = "lock"  # the text chunk's keyword, beside `prompt` and `workflow`
 FORM = 1
@@ -78,6 +88,20 @@ def lock_of(graph: Graph, output: str, services: Services | None = None) -> Lock
         graph=_digest(vertices),
         nodes={v.id: f"{v.node.class_type} {v.node.schema}.{v.node.revision}" for v in vertices},
         files=dict(file for vertex in vertices for file in _files(vertex, services)),
+    )
+
+
+def with_precision(lock: Lock, environment: Mapping[str, str], precisions: Mapping[str, str]) -> dict[str, str]:
+    """The environment with the precision that the locked model files compute in, where it is not the usual one.
+
+    `precisions`: by file name, as far as they are known. The usual one stands in the environment already.
+    """
+    used = {precisions[name] for file in lock.files if (name := file.partition("/")[2]) in precisions}
+    usual, comma, chosen = environment.get("precision", "").partition("; ")
+    return (
+        {**environment, "precision": (" and ".join(sorted(used)) or usual) + comma + chosen}
+        if used
+        else {**environment}
     )
 
 

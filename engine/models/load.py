@@ -15,6 +15,7 @@ from sigmagraph.engine.errors import BadValue, CorruptFile, TensorMismatch
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
 from sigmagraph.engine.models.arch.mmdit import HEAD_WIDTH
 from sigmagraph.engine.models.files.detect import Parts, find_parts, main_dtype, unexpected
+from sigmagraph.engine.models.files.fp8 import rounded
 from sigmagraph.engine.models.files.read import WeightFile, Weights, files_of, open_weights
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.memory.residency import RESIDENCY
@@ -48,7 +49,7 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
     widths = TextWidths(shape.context_width, shape.pooled_width)
     clip = _clip([file], parts.encoders, widths, device) if parts.encoders else None
     vae = _vae(file, parts, device) if parts.vae is not None else None
-    RESIDENCY.plan([*recipes_of(clip), model.recipe, *([vae.recipe] if vae is not None else [])]).require()
+    RESIDENCY.admit([*recipes_of(clip), model.recipe, *([vae.recipe] if vae is not None else [])])
     return Checkpoint(model, clip, vae)
 
 
@@ -58,11 +59,14 @@ def recipes_of(clip: Clip | None) -> list[Recipe[Any]]:
     return [each.recipe for each in encoders if hasattr(each, "recipe")]
 
 
-def load_diffusion_model(path: Path, device: torch.device | None = None) -> Model:
-    """The transformer of a file, with or without prefix, original or diffusers layout, in shards too."""
+def load_diffusion_model(path: Path, device: torch.device | None = None, kept_as: torch.dtype | None = None) -> Model:
+    """The transformer of a file, with or without prefix, original or diffusers layout, in shards too.
+
+    `kept_as`: a float8 precision that the blocks' matrices are rounded to and kept in.
+    """
     file = open_weights(path)
-    model = _model(file, find_parts(file), device)
-    RESIDENCY.plan([model.recipe]).require()
+    model = _model(file, find_parts(file), device, kept_as)
+    RESIDENCY.admit([model.recipe])
     return model
 
 
@@ -70,7 +74,7 @@ def load_vae(path: Path, device: torch.device | None = None) -> Vae:
     """The autoencoder of a file, alone or inside a checkpoint, LDM or diffusers layout."""
     file = open_weights(path)
     vae = _vae(file, find_parts(file), device)
-    RESIDENCY.plan([vae.recipe]).require()
+    RESIDENCY.admit([vae.recipe])
     return vae
 
 
@@ -89,11 +93,11 @@ def load_text_encoders(paths: Sequence[Path], kind: str = "sd3", device: torch.d
             raise BadValue("text encoders", str(file.path), f"another encoder than {twice[0]}, which is there already")
         encoders |= parts.encoders
     clip = _clip(files, encoders, TextWidths(), device)
-    RESIDENCY.plan(recipes_of(clip)).require()
+    RESIDENCY.admit(recipes_of(clip))
     return clip
 
 
-def _model(file: WeightFile, parts: Parts, device: torch.device | None) -> Model:
+def _model(file: WeightFile, parts: Parts, device: torch.device | None, kept_as: torch.dtype | None = None) -> Model:
     if parts.mmdit is None:
         raise unexpected(file, parts, "a diffusion model of the SD3 family")
     shape = _shape_of(file, "diffusion model", parts.mmdit, MMDiTShape.from_tensors)
@@ -101,7 +105,8 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None) -> Model
     where = RESIDENCY.choices.placement("model", main_dtype(parts.mmdit), device)
     spec = sd3_spec(shape)
     what = f"{file.path}: diffusion model"
-    recipe = Recipe.checked(what, "model", lambda: MMDiT(shape), parts.mmdit, where, RESIDENCY, _joint_blocks)
+    weights = parts.mmdit if kept_as is None else rounded(parts.mmdit, kept_as)
+    recipe = Recipe.checked(what, "model", lambda: MMDiT(shape), weights, where, RESIDENCY, _joint_blocks)
     return Model(recipe, spec, spec.parameterisation)
 
 

@@ -85,7 +85,8 @@ def _lock(request: web.Request, graph: Graph, target: str) -> Lock:
     """What a run would be locked to now, as far as the workers have told."""
     stats = next((each.stats for each in request.app[JOBS].workers() if each.stats.get("environment")), {})
     lock = lock_of(graph, target, folders(request))
-    return with_revisions(lock, graph.prompt(), stats.get("revisions", {}), stats.get("environment", {}))
+    told = (stats.get(name, {}) for name in ("revisions", "environment", "precisions"))
+    return with_revisions(lock, graph.prompt(), *told)
 
 
 async def _answer(request: web.Request, job: Job) -> web.Response:

@@ -72,6 +72,21 @@ class Settings(BaseModel):
         1, ge=1, le=64, description="jobs whose samplers share a forward; above 1 the last bits may differ"
     )
     cache: str = Field("disk=0", description="cached results: memory=4GiB,disk=20GiB or off; default: memory alone")
+    precision: str = Field(
+        "auto",
+        pattern=r"^((text|model|vae)=)?(auto|fp32|bf16|fp16|fp8)(,(text|model|vae)=(auto|fp32|bf16|fp16|fp8))*$",
+        description="auto, fp32, bf16, fp16 or fp8 for models; or text=, model= and vae= with commas between",
+    )
+    memory: str = Field(
+        "auto",
+        pattern=r"^(auto|resident|stream|[0-9.]+ ?[kmgtKMGT]?i?[bB]?)$",
+        description="how weights are kept: auto, resident, stream, or how much of a device they may take, such as 12GB",
+    )
+    devices: str = Field(
+        "auto",
+        pattern=r"^(auto|(cpu|mps|(cuda|xpu)(:[0-9]+)?)(,(cpu|mps|(cuda|xpu)(:[0-9]+)?))*)$",
+        description="auto (the best there is), or names such as cuda:0,cuda:1: a worker for each",
+    )
     private_webhooks: bool = Field(False, description="let webhooks go to addresses of private networks")
     step_deadline_s: float = Field(900.0, gt=0, description="a worker silent for so long during a job is restarted")
     max_connections: int = Field(

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import torch
 
 from sigmagraph.engine.errors import UnknownName
-from sigmagraph.engine.graph.lock import CHUNK, Lock, named_samplers
+from sigmagraph.engine.graph.lock import CHUNK, Lock, named_samplers, with_precision
 from sigmagraph.engine.graph.node import Hidden
-from sigmagraph.engine.models.memory.device import best_device, compute_dtype
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.sampling import find_schedule, find_solver
 from sigmagraph.engine.sampling.plugins import content_of
 from sigmagraph.nodes.support.widgets import OLD_GRAPHS, sampler_names, schedule_names
@@ -32,7 +32,8 @@ def locked(lock: Lock | None, prompt: Mapping[str, Any] | None, image: int) -> d
 
 def sealed(lock: Lock, prompt: Mapping[str, Any]) -> Lock:
     """The lock with everything that is known here; `prompt` is in API form."""
-    return lock.completed(revisions(named_samplers(prompt, lock)), environment())
+    now = with_precision(lock, environment(), RESIDENCY.precisions)
+    return lock.completed(revisions(named_samplers(prompt, lock)), now)
 
 
 def revisions(names: Iterable[tuple[str, str]]) -> dict[str, int | str]:
@@ -53,17 +54,18 @@ def known_revisions() -> dict[str, int | str]:
 
 def environment() -> dict[str, str]:
     """Versions, device and precision: whatever may change an image's last bits without a change in the graph."""
-    return dict(_environment(torch.get_num_threads()))
+    choices = RESIDENCY.choices
+    usual = str(choices.placement("model", torch.float16).dtype).removeprefix("torch.")
+    precision = f"{usual}; {choices.named}" if choices.named else usual
+    return {**_environment(torch.get_num_threads(), choices.on), "precision": precision}
 
 
 @cache
-def _environment(threads: int) -> Mapping[str, str]:
-    device = best_device()
+def _environment(threads: int, device: torch.device) -> Mapping[str, str]:
     return {
         **{name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "device": _device_name(device, threads),
-        "precision": str(compute_dtype(device, torch.float16)).removeprefix("torch."),
     }
 
 

@@ -57,7 +57,6 @@ RESULTS: Mapping[str, tuple[frozenset[str], str]] = {
 
 # inputs, outputs or flags of a declaration that differ on purpose, with the reason
 DECLARATIONS: Mapping[tuple[str, str], str] = {
-    ("UNETLoader", "weight_dtype"): "files keep the precision they are stored in",
     ("CLIPLoader", "type"): "the SD3 family only",
     ("DualCLIPLoader", "type"): "the SD3 family only",
     ("VAELoader", "vae_name"): "no pixel-space VAE",

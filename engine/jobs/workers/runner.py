@@ -44,7 +44,7 @@ class Runner:
             batch_evaluations=setup.batch_evaluations,
             most_jobs=MOST_JOBS,
             around=setup.around,
-            free=lambda: setup.free(True, True),
+            free=setup.relieve,
         )
         self._lock = Lock()
         self._tickets: dict[str, Ticket] = {}

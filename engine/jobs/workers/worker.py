@@ -36,7 +36,8 @@ class Setup:
     `services` gives each owner's folders. `encode_preview` turns what a node reports into a picture, or None.
     `around` is entered round every step of a node; `host_threads` nodes of the host lane run beside it. Samplers of up
     to `batch_evaluations` jobs share a forward.
-    `free(unload_models, free_memory)` lets go of weights and caches.
+    `free(unload_models, free_memory)` lets go of weights and caches; `relieve` does what can be done when memory ran
+    out, before a node is tried once more.
     """
 
     nodes: Mapping[str, Node]
@@ -47,6 +48,7 @@ class Setup:
     host_threads: int = 4
     batch_evaluations: int = 1
     free: Callable[[bool, bool], None] = lambda unload_models, free_memory: None
+    relieve: Callable[[], None] = lambda: None
     stats: Callable[[], Mapping[str, Any]] = dict
 
 

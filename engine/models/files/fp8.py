@@ -5,6 +5,8 @@ stored precision (ComfyUI rounds them to float8 on load; images made from such f
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -25,6 +27,56 @@ def multiplied_out(weights: Weights) -> dict[str, StoredTensor]:
         if name in plain:
             plain[name] = derived(name, [plain[name], weights[scale_name]], _product)
     return plain
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """Rounds to a float8 precision that the result is kept in: what comes out is small, what goes in need not be."""
+
+    dtype: torch.dtype
+
+    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0].to(self.dtype)
+
+
+def rounded(weights: Weights, dtype: torch.dtype) -> dict[str, StoredTensor]:
+    """The weights with every matrix of a block rounded to a float8 precision; norms, biases and tables stay."""
+    return {name: _in_8_bits(each, dtype) if _is_block_matrix(name, each) else each for name, each in weights.items()}
+
+
+def _is_block_matrix(name: str, stored: StoredTensor) -> bool:
+    return name.startswith("joint_blocks.") and name.endswith(".weight") and len(stored.shape) == 2
+
+
+def _in_8_bits(stored: StoredTensor, dtype: torch.dtype) -> StoredTensor:
+    if stored.dtype == dtype and stored.combine is None:
+        return stored
+    combine = Rounded(dtype)
+    return StoredTensor(stored.shape, dtype, lambda: combine([stored.read()]), (stored,), combine)
+
+
+def is_small(stored: StoredTensor) -> bool:
+    """Whether a tensor is kept in 8 bits or less an element, or made of such."""
+    return packed_bytes(stored) < 2 * prod(stored.shape)
+
+
+def packed_bytes(stored: StoredTensor) -> int:
+    """Bytes that it takes as `packed`: pieces as they are stored, roundings rounded."""
+    if stored.combine is None or isinstance(stored.combine, Rounded):
+        return prod(stored.shape) * stored.dtype.itemsize
+    return sum(map(packed_bytes, stored.sources))
+
+
+def packed(stored: StoredTensor, device: torch.device) -> StoredTensor:
+    """The same tensor with its small form on a device, from where it grows when it is read."""
+    if stored.combine is None or isinstance(stored.combine, Rounded):
+        kept = stored.on(device)
+        kept = kept.clone() if stored.combine is None and kept.device.type == "cpu" else kept
+        return StoredTensor(stored.shape, stored.dtype, lambda: kept)
+    sources, combine = tuple(packed(each, device) for each in stored.sources), stored.combine
+    return StoredTensor(
+        stored.shape, stored.dtype, lambda: combine([each.read() for each in sources]), sources, combine
+    )
 
 
 def _product(parts: Sequence[Tensor]) -> Tensor:

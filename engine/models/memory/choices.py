@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.models.memory.device import Placement, compute_dtype, named_device
+from sigmagraph.engine.models.memory.device import Placement, compute_dtype, multiplies, named_device
 from sigmagraph.engine.models.memory.plan import Memory
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp8"]
@@ -38,13 +38,37 @@ class Choices:
     @classmethod
     def parse(cls, precision: str = "auto", memory: str = "auto", device: str = "auto") -> "Choices":
         """Read the three options. Raises `BadValue`, naming the option and what it takes."""
-        mode, limit = parse_memory(memory)
-        return cls(**parse_precision(precision), memory=mode, limit_bytes=limit, device=device)
+        return cls().changed(precision, memory, device)
 
     @property
     def on(self) -> torch.device:
         """The device that was chosen. Raises `BadValue` where it is not there."""
         return named_device(self.device)
+
+    def changed(self, precision: str | None, memory: str | None, device: str | None) -> "Choices":
+        """With what is given in place of what was. Raises `BadValue` where it cannot be had."""
+        changes: dict[str, Any] = dict(parse_precision(precision)) if precision else {}
+        if memory:
+            changes["memory"], changes["limit_bytes"] = parse_memory(memory)
+        if device:
+            changes["device"] = device
+        choices = replace(self, **changes)
+        if changes:
+            choices.require()
+        return choices
+
+    def require(self) -> None:
+        """Raise `BadValue` for a choice that the device cannot meet, naming what it can."""
+        where = self.on
+        if self.model == "fp8" and not multiplies(where, torch.float8_e4m3fn):
+            able = "fp32" if where.type == "cpu" else "fp16"
+            allowed = f"a precision that {where} multiplies in, such as {able}; float8 files keep their size in any"
+            raise BadValue("--precision", "fp8", allowed)
+
+    @property
+    def named(self) -> str:
+        """The choices that change numbers, in one line; empty where all is `auto`."""
+        return ", ".join(f"{part}={getattr(self, part)}" for part in PARTS if getattr(self, part) != "auto")
 
     def placement(self, kind: str, stored: torch.dtype, device: torch.device | None = None) -> Placement:
         """Where a network of this kind computes, and in which precision.

@@ -9,13 +9,14 @@ from typing import Literal
 
 from sigmagraph.engine.errors import OutOfMemory
 
-Mode = Literal["mapped", "resident", "streamed"]
+Mode = Literal["mapped", "resident", "packed", "streamed"]
 Memory = Literal["auto", "resident", "stream"]
 
 SMALL_BYTES = 64 * 1024 * 1024  # below this a network is copied whatever there is: nothing is won by less
 # What a network needs beside its weights, bytes: measured at 1024 x 1024 with guidance (text: 77 tokens, float32).
 WORKING_BYTES = {"text": 300_000_000, "model": 600_000_000, "vae": 800_000_000}
 ENCODER_SHARE = 1 / 3  # an encoder runs once per prompt: it may stay where it takes at most this share
+LARGE_SHARE = 1 / 2  # float8 weights stay float8 where they would take more of a card as 16 bits
 WHEN = {"text": "while a prompt is encoded", "model": "at every step", "vae": "while pictures are encoded or decoded"}
 
 
@@ -24,7 +25,8 @@ class Part:
     """The sizes of one network, bytes.
 
     `dense_bytes` in the precision it computes in, `stored_bytes` in its files, of which `mapped_bytes` can be computed
-    with as they lie there. `largest_bytes` is its largest tensor, `kept_bytes` all that are too small to be streamed.
+    with as they lie there. `largest_bytes` is its largest tensor, `kept_bytes` all that are too small to be streamed,
+    `packed_bytes` all of it with float8 and quantised tensors kept small. `is_rounded`: kept small on purpose.
     """
 
     name: str
@@ -36,7 +38,14 @@ class Part:
     largest_bytes: int = 0
     kept_bytes: int = 0
     block_bytes: int = 0
+    packed_bytes: int = 0
+    is_rounded: bool = False
     is_in_files: bool = True
+
+    @property
+    def small_bytes(self) -> int:
+        """What it takes with float8 and quantised tensors kept small; all of it where there are none."""
+        return min(self.packed_bytes or self.dense_bytes, self.dense_bytes)
 
     @property
     def working_bytes(self) -> int:
@@ -77,6 +86,7 @@ class Placed:
         how = {
             "mapped": "used as it lies in the file",
             "resident": "resident",
+            "packed": "resident as small as it is stored, a layer at a time made large",
             "streamed": "streamed from its file",
         }[self.mode]
         paged = f", {_gb(self.paged_bytes)} of file pages" if self.paged_bytes else ""
@@ -133,6 +143,9 @@ def place(part: Part, budget: Budget) -> Placed:
         return Placed(part, "resident", part.dense_bytes)
     if budget.memory == "stream" and part.is_in_files and part.kind != "vae":
         return Placed(part, "streamed", part.streamed_bytes)
+    packed = Placed(part, "packed", part.small_bytes + part.largest_bytes)
+    if part.is_rounded:
+        return packed
     copied = part.dense_bytes - (part.mapped_bytes if budget.is_host else 0)
     mode: Mode = "mapped" if copied < part.dense_bytes else "resident"
     whole = Placed(part, mode, copied, part.dense_bytes - copied)
@@ -140,7 +153,10 @@ def place(part: Part, budget: Budget) -> Placed:
         return whole
     share = ENCODER_SHARE if part.kind == "text" else 1.0
     if whole.need_bytes <= budget.limit_bytes and copied <= share * budget.limit_bytes:
-        return whole
+        is_large = not budget.is_host and whole.bytes_ > LARGE_SHARE * budget.limit_bytes
+        return packed if is_large and packed.bytes_ < whole.bytes_ * 0.75 else whole
+    if not budget.is_host and packed.need_bytes <= budget.limit_bytes and packed.bytes_ < part.dense_bytes * 0.75:
+        return packed
     return streamed
 
 

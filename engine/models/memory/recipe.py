@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sigmagraph.engine.errors import TensorMismatch
+from sigmagraph.engine.models.files.fp8 import Rounded, packed_bytes
 from sigmagraph.engine.models.files.lora import Patch, patched
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, files_of, is_view
 from sigmagraph.engine.models.memory.device import Placement
@@ -135,7 +136,7 @@ class Recipe(Generic[M]):
         dense = {each: prod(each.shape) * dtype.itemsize for each in weights}
         views = [each for each in weights if is_view(each)]
         return Part(
-            name=self.what,
+            name=self.what.rpartition("/")[2],
             kind=self.kind,
             precision=str(dtype).removeprefix("torch."),
             dense_bytes=sum(dense.values()),
@@ -143,5 +144,7 @@ class Recipe(Generic[M]):
             mapped_bytes=sum(dense[each] for each in views if each.dtype == dtype),
             largest_bytes=max(dense.values(), default=0),
             kept_bytes=sum(size for size in dense.values() if size < STREAMED_FROM_BYTES),
+            packed_bytes=sum(min(size, packed_bytes(each)) for each, size in dense.items()),
+            is_rounded=any(isinstance(each.combine, Rounded) for each in weights),
             is_in_files=bool(files_of(self.base)),
         )

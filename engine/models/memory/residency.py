@@ -4,9 +4,11 @@ Nodes, caches and values hold recipes. The owner makes a network when it is firs
 ask, and lets the least recently used leave its device when another needs the room. States, all under one lock:
     _held        by key: networks that are there, oldest use first
     _shared      stored tensor and placement -> the parameter made of it, as long as some network has it
+    _short       families whose next network is to take as little as it can, because memory ran out
     _known       by key: how many recipes there are that could ask for a network again
 """
 
+import gc
 import logging
 import threading
 import time
@@ -14,12 +16,13 @@ import weakref
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from sigmagraph.engine.models.files.fp8 import is_small, packed
 from sigmagraph.engine.models.files.read import MappedFile, StoredTensor, files_of, is_view
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.device import Placement, available_bytes
@@ -67,10 +70,13 @@ class Residency:
     def __init__(self, choices: Choices | None = None) -> None:
         self.choices = choices if choices is not None else Choices()
         self.keeps_unknown = False
+        self.precisions: dict[str, str] = {}  # what the diffusion models of files compute in, by the file's name
         self.loads: list[Loaded] = []
         self.load_count = self.eviction_count = 0
+        self._planned: list[Recipe[Any]] | None = None
         self._lock = threading.RLock()
         self._held: dict[Hashable, _Held] = {}
+        self._short: set[Hashable] = set()
         self._shared: weakref.WeakValueDictionary[tuple[StoredTensor, Placement], nn.Parameter] = (
             weakref.WeakValueDictionary()
         )
@@ -81,6 +87,9 @@ class Residency:
         key = recipe.key
         with self._lock:
             self._known[key] += 1
+            if recipe.kind == "model":
+                used = str(recipe.placement.dtype).removeprefix("torch.")
+                self.precisions |= {file.state.path.name: used for file in files_of(recipe.base)}
         weakref.finalize(recipe, self._forgotten, key).atexit = False
 
     @contextmanager
@@ -96,7 +105,7 @@ class Residency:
         try:
             for file in held.files:
                 file.require_unchanged()
-            if held.mode == "streamed":
+            if held.mode in ("streamed", "packed"):
                 with held.lock:
                     yield held.network  # type: ignore[misc]  # what the recipe builds
             else:
@@ -111,6 +120,22 @@ class Residency:
         """What becomes of these networks, all of one device, once all idle ones are out of the way."""
         device = recipes[0].placement.device if recipes else self.choices.on
         return plan([recipe.part() for recipe in recipes], self.budget(device))
+
+    def admit(self, recipes: Sequence[Recipe[Any]]) -> None:
+        """Raise `OutOfMemory`, with the plan, if one of these could never compute; nothing has been read then."""
+        if self._planned is not None:
+            self._planned += recipes
+        elif recipes:
+            self.plan(recipes).require()
+
+    @contextmanager
+    def planning(self) -> Iterator[list[Recipe[Any]]]:
+        """Collect what is to be admitted, and refuse nothing, for as long as the block lasts."""
+        self._planned = []
+        try:
+            yield self._planned
+        finally:
+            self._planned = None
 
     def budget(self, device: torch.device) -> Budget:
         """What may be taken of a device: what is free, and what idle networks would give back."""
@@ -134,6 +159,16 @@ class Residency:
                 self._evict(key)
             return len(idle)
 
+    def relieve(self) -> None:
+        """Memory ran out: every idle network goes, and the next one made for each takes as little as it can."""
+        with self._lock:
+            self._short |= {held.family for held in self._held.values() if not held.users}
+            self.free()
+        gc.collect()
+        for device in {torch.device("cuda", index) for index in range(torch.cuda.device_count())}:
+            with torch.cuda.device(device):
+                torch.cuda.empty_cache()
+
     def held(self) -> list[tuple[Hashable, Mode]]:
         """The networks that are there, the least recently used first."""
         with self._lock:
@@ -150,6 +185,9 @@ class Residency:
             stored: kept for stored in weights.values() if (kept := self._shared.get((stored, where))) is not None
         }
         budget = self.budget(where.device)
+        if recipe.family in self._short:  # for once: what is made after that is made as ever
+            self._short.discard(recipe.family)
+            budget = replace(budget, memory="stream")
         part = recipe.part()
         placed = place(part, budget)
         Plan(budget, (placed,)).require()
@@ -159,15 +197,31 @@ class Residency:
         module = hollow(recipe.build)
         if placed.mode == "streamed":
             network = streamed(module, weights, where)
+        elif placed.mode == "packed":
+            small = {name: packed(each, where.device) if is_small(each) else each for name, each in weights.items()}
+            network = streamed(module, small, where, stays=True)
         else:
             made = parameters(weights, where, maps=placed.mode == "mapped", shared=shared.get)
             network = filled(module, made)
             self._shared.update({(weights[name], where): each for name, each in made.items()})
+        if placed.mode == "packed":
+            return self._noted(recipe, network, placed.mode, files, {id(network): part.packed_bytes}, began)
         in_files = {each.data_ptr() for each in _views(weights)} if placed.mode != "resident" else set()
         took = {id(each): each.nbytes for each in tensors_of(network) if each.data_ptr() not in in_files}
-        held = _Held(network, placed.mode, where, recipe.family, files if placed.mode != "resident" else (), took)
-        self._note(Loaded(recipe.what, placed.mode, where, sum(took.values()), time.perf_counter() - began))
-        return held
+        return self._noted(recipe, network, placed.mode, files, took, began)
+
+    def _noted(
+        self,
+        recipe: Recipe[Any],
+        network: nn.Module,
+        mode: Mode,
+        files: tuple[MappedFile, ...],
+        took: Mapping[int, int],
+        began: float,
+    ) -> _Held:
+        where, from_files = recipe.placement, files if mode in ("mapped", "streamed") else ()
+        self._note(Loaded(recipe.what, mode, where, sum(took.values()), time.perf_counter() - began))
+        return _Held(network, mode, where, recipe.family, from_files, took)
 
     def _note(self, loaded: Loaded) -> None:
         self.load_count += 1

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sigmagraph.engine.models.files.fp8 import is_small
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.resident import filled, parameter
@@ -38,15 +39,18 @@ class StoredEmbedding(nn.Module):
         return rows.to(self._placement.device, self._placement.dtype)
 
 
-def streamed(module: M, weights: Weights, placement: Placement) -> M:
-    """The hollow `module`, fed from `weights` while it computes. Not for two threads at once."""
+def streamed(module: M, weights: Weights, placement: Placement, *, stays: bool = False) -> M:
+    """The hollow `module`, fed from `weights` while it computes. Not for two threads at once.
+
+    With `stays` only what is kept small (float8, quantised) is fed, from where it is kept; the rest is copied.
+    """
     feeder = _Feeder(placement)
     kept: dict[str, nn.Parameter] = {}
     shared: dict[StoredTensor, nn.Parameter] = {}
     for name, stored in weights.items():
         owner_name, _, leaf = name.rpartition(".")
         owner = module.get_submodule(owner_name)
-        if _is_small(stored, placement):
+        if _is_small(stored, placement) or (stays and not is_small(stored)):
             kept[name] = shared.setdefault(stored, parameter(stored, placement, maps=False))
         elif isinstance(owner, nn.Embedding) and is_view(stored):
             continue  # replaced below: a table may have two names and one module
@@ -56,7 +60,7 @@ def streamed(module: M, weights: Weights, placement: Placement) -> M:
         else:
             feeder.feed(owner, leaf, stored)
             kept[name] = feeder.absent(stored)
-    tables = _tables(module, weights, placement)
+    tables = {} if stays else _tables(module, weights, placement)
     for name in (name for name in weights if name not in kept):
         kept[name] = feeder.absent(weights[name])
     filled(module, kept)

@@ -1,0 +1,49 @@
+"""Memory and precision: what was chosen for this process, and what a graph's models take before any is read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from sigmagraph.engine.execution.cache.memory import MemoryCache
+from sigmagraph.engine.execution.inline import execute
+from sigmagraph.engine.graph.graph import Graph, GraphNode
+from sigmagraph.engine.graph.node import Services
+from sigmagraph.engine.graph.plan import plan as planned
+from sigmagraph.engine.graph.workflow import Link
+from sigmagraph.engine.models.memory.plan import Plan
+from sigmagraph.engine.models.memory.residency import RESIDENCY
+
+__all__ = ["choose", "chosen", "memory_plan"]
+
+MODEL_FOLDERS = frozenset(("checkpoints", "diffusion_models", "text_encoders", "vae"))
+
+
+def choose(precision: str | None = None, memory: str | None = None, device: str | None = None) -> None:
+    """Set what this process computes in and on from now on; what is not given stays. Raises `BadValue`."""
+    RESIDENCY.choices = RESIDENCY.choices.changed(precision, memory, device)
+
+
+@contextmanager
+def chosen(precision: str | None = None, memory: str | None = None, device: str | None = None) -> Iterator[None]:
+    """`choose` for as long as the block lasts."""
+    before = RESIDENCY.choices
+    choose(precision, memory, device)
+    try:
+        yield
+    finally:
+        RESIDENCY.choices = before
+
+
+def memory_plan(graph: Graph, services: Services) -> Plan:
+    """What the graph's loaders would bring, and where it would go; only headers are read."""
+    loaders = [vertex.id for vertex in graph.nodes.values() if _is_loader(vertex)]
+    alone = replace(graph, roots=loaders)
+    with RESIDENCY.planning() as recipes:
+        execute(planned(alone, services), services, MemoryCache(0)).or_raise()
+        return RESIDENCY.plan(recipes)
+
+
+def _is_loader(vertex: GraphNode) -> bool:
+    """Whether a node reads model files, and nothing else has to run first."""
+    folders = {each.file.folder for each in vertex.node.declared.values() if each.file is not None}
+    return bool(folders & MODEL_FOLDERS) and not any(isinstance(each, Link) for each in vertex.inputs.values())

@@ -1,0 +1,78 @@
+"""`check --memory`, and the choices of `run`: what is told before a run, what a picture's lock says of it."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.graph.image_metadata import carried_texts
+from sigmagraph.engine.models.memory.residency import RESIDENCY
+
+Graph = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def own_choices() -> Iterator[None]:
+    before = RESIDENCY.choices
+    yield
+    RESIDENCY.choices = before
+
+
+@pytest.fixture
+def workflow(home: Path, txt2img: Callable[..., Graph]) -> Path:
+    (home / "workflow.json").write_text(json.dumps(txt2img()))
+    return home / "workflow.json"
+
+
+def called(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    return result.exit_code, result.output + str(result.exception or "")
+
+
+def test_check_says_what_the_models_take_without_reading_them(home: Path, workflow: Path) -> None:
+    loads = RESIDENCY.load_count
+    code, said = called("check", workflow, "--home", home, "--memory", "--device", "cpu")
+    assert code == 0, said
+    for part in (
+        "clip_l (float32)",
+        "clip_g (float32)",
+        "t5xxl (float32)",
+        "diffusion model (float32)",
+        "VAE (float32)",
+    ):
+        assert f"tiny.safetensors: {part}: resident" in said
+    assert "the most needed at once: " in said
+    assert RESIDENCY.load_count == loads
+
+
+def test_a_budget_below_everything_is_refused_by_check_and_by_run(home: Path, workflow: Path) -> None:
+    loads = RESIDENCY.load_count
+    code, said = called("check", workflow, "--home", home, "--memory", "--budget", "1kB", "--device", "cpu")
+    assert (code != 0, "diffusion model takes" in said, "the plan: " in said) == (True, True, True)
+    code, said = called("run", workflow, "--home", home, "--output", home / "out", "--memory", "1kB", "--device", "cpu")
+    assert (code != 0, "diffusion model takes" in said) == (True, True)
+    assert RESIDENCY.load_count == loads
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("auto", "float32"), ("model=bf16", "bfloat16; model=bf16")])
+def test_the_lock_names_the_precision(home: Path, workflow: Path, choice: str, expected: str) -> None:
+    given = ("--home", home, "--output", home / "out", "--precision", choice, "--device", "cpu")
+    code, said = called("run", workflow, *given)
+    assert code == 0, said
+    (picture,) = (home / "out").glob("*.png")
+    assert json.loads(carried_texts(picture.read_bytes())["lock"])["environment"]["precision"] == expected
+
+
+def test_a_streamed_run_makes_the_resident_runs_picture(home: Path, workflow: Path) -> None:
+    found = []
+    for memory in ("resident", "stream"):
+        folder = home / memory
+        code, said = called("run", workflow, "--home", home, "--output", folder, "--memory", memory, "--device", "cpu")
+        assert code == 0, said
+        found += [picture.read_bytes() for picture in folder.glob("*.png")]
+    assert len(found) == 2
+    assert found[0] == found[1]
