@@ -7,9 +7,15 @@ group above it leave (versions 1 and 2). Nothing is looked up at import.
 import importlib.metadata
 import os
 import platform
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
 
 __all__ = ["free_bytes", "limit_bytes", "version_of"]
 
@@ -26,7 +32,8 @@ def limit_bytes(root: Path = ROOT) -> int:
 
 def free_bytes(root: Path = ROOT) -> int:
     """Host memory this process may still take."""
-    return max(0, min([_machine_bytes("MemAvailable", root), *(limit - used for limit, used in _groups(root))]))
+    left = [limit - used for limit, used in (*_groups(root), *_address_space(root))]
+    return max(0, min([_machine_bytes("MemAvailable", root), *left]))
 
 
 def _machine_bytes(what: str, root: Path) -> int:
@@ -45,6 +52,16 @@ def _groups(root: Path) -> Iterator[tuple[int, int]]:
             yield from _along(root / "sys/fs/cgroup", path, *V2)
         elif "memory" in controllers.split(","):
             yield from _along(root / "sys/fs/cgroup/memory", path, *V1)
+
+
+def _address_space(root: Path) -> Iterator[tuple[int, int]]:
+    """The limit of `ulimit -v`, if there is one, and what is taken of it."""
+    if resource is None:
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    used = re.search(r"VmSize:\s+(\d+) kB", _text(root / "proc/self/status"))
+    if used is not None and 0 <= limit < UNLIMITED:
+        yield limit, int(used[1]) * 1024
 
 
 def _along(base: Path, path: str, limit_file: str, usage_file: str) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import nn
 
 from sigmagraph.engine.errors import BadValue, CorruptFile, TensorMismatch
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
@@ -106,12 +105,8 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None, kept_as:
     spec = sd3_spec(shape)
     what = f"{file.path}: diffusion model"
     weights = parts.mmdit if kept_as is None else rounded(parts.mmdit, kept_as)
-    recipe = Recipe.checked(what, "model", lambda: MMDiT(shape), weights, where, RESIDENCY, _joint_blocks)
+    recipe = Recipe.checked(what, "model", lambda: MMDiT(shape), weights, where, RESIDENCY, "joint_blocks.")
     return Model(recipe, spec, spec.parameterisation)
-
-
-def _joint_blocks(network: MMDiT) -> list[nn.Module]:
-    return list(network.joint_blocks)
 
 
 def _require_sane(file: WeightFile, shape: MMDiTShape, tensors: int) -> None:

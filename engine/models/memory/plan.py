@@ -26,6 +26,7 @@ class Part:
 
     `dense_bytes` in the precision it computes in, `stored_bytes` in its files, of which `mapped_bytes` can be computed
     with as they lie there. `largest_bytes` is its largest tensor, `kept_bytes` all that are too small to be streamed,
+    `block_bytes` its largest block twice as stored and once dense, `outside_bytes` what is in no block,
     `packed_bytes` all of it with float8 and quantised tensors kept small. `is_rounded`: kept small on purpose.
     """
 
@@ -38,6 +39,7 @@ class Part:
     largest_bytes: int = 0
     kept_bytes: int = 0
     block_bytes: int = 0
+    outside_bytes: int = 0
     packed_bytes: int = 0
     is_rounded: bool = False
     is_in_files: bool = True
@@ -55,7 +57,12 @@ class Part:
     @property
     def streamed_bytes(self) -> int:
         """What it takes of its device while it is streamed: what stays, and room for what comes."""
-        return self.kept_bytes + max(self.largest_bytes, 3 * self.block_bytes)
+        return self.kept_bytes + self.largest_bytes
+
+    @property
+    def carried_bytes(self) -> int:
+        """The same on a device that blocks are carried to: two on their way, one that computes, what is outside."""
+        return self.outside_bytes + self.block_bytes if self.block_bytes else self.streamed_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,8 @@ class Plan:
     def _refusal(self, placed: Placed) -> str:
         part, limit = placed.part, _gb(self.budget.limit_bytes)
         needs = f"{part.name} takes {_gb(placed.need_bytes)} on {self.budget.device}, which has {limit} left"
-        streamed = part.streamed_bytes + part.working_bytes
+        takes = part.streamed_bytes if self.budget.is_host else part.carried_bytes
+        streamed = takes + part.working_bytes
         if self.budget.memory != "stream" and streamed <= self.budget.limit_bytes:
             return f"{needs}; --memory stream takes {_gb(streamed)} and reads the file at every step"
         return f"{needs}, and streamed it would take {_gb(streamed)}"
@@ -138,11 +146,12 @@ def plan(parts: Sequence[Part], budget: Budget) -> Plan:
 
 def place(part: Part, budget: Budget) -> Placed:
     """One part alone: others leave when it needs their room."""
-    streamed = Placed(part, "streamed", part.streamed_bytes, part.stored_bytes if budget.is_host else 0)
+    takes = part.streamed_bytes if budget.is_host else part.carried_bytes
+    streamed = Placed(part, "streamed", takes, part.stored_bytes if budget.is_host else 0)
     if part.dense_bytes < SMALL_BYTES and budget.memory != "stream":
         return Placed(part, "resident", part.dense_bytes)
     if budget.memory == "stream" and part.is_in_files and part.kind != "vae":
-        return Placed(part, "streamed", part.streamed_bytes)
+        return Placed(part, "streamed", takes)
     packed = Placed(part, "packed", part.small_bytes + part.largest_bytes)
     if part.is_rounded:
         return packed

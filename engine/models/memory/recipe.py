@@ -36,16 +36,12 @@ class Owner(Protocol):
         """Its network, for as long as the block lasts."""
 
 
-def _no_blocks(network: Any) -> Sequence[nn.Module]:
-    return ()
-
-
 @dataclass(frozen=True, eq=False)
 class Recipe(Generic[M]):
     """How to make one network. `what` names it in messages; `patches` are merged while it is made.
 
-    `build` makes the module without weights, `blocks` names the modules that run one after another. A `ready` network
-    is its own recipe: it stays where it is and is never moved away.
+    `build` makes the module without weights, `blocks` is the prefix of those that run one after another. A `ready`
+    network is its own recipe: it stays where it is and is never moved away.
     """
 
     what: str
@@ -54,7 +50,7 @@ class Recipe(Generic[M]):
     base: Weights
     placement: Placement
     owner: Owner
-    blocks: Callable[[M], Sequence[nn.Module]] = _no_blocks
+    blocks: str = ""
     patches: tuple[Patch, ...] = ()
     ready: M | None = None
 
@@ -70,7 +66,7 @@ class Recipe(Generic[M]):
         weights: Weights,
         placement: Placement,
         owner: Owner,
-        blocks: Callable[[M], Sequence[nn.Module]] = _no_blocks,
+        blocks: str = "",
     ) -> "Recipe[M]":
         """The recipe, once names and shapes fit the module that `build` makes. Nothing is allocated.
 
@@ -132,9 +128,16 @@ class Recipe(Generic[M]):
 
     def part(self) -> Part:
         """Its sizes, for planning."""
-        dtype, weights = self.placement.dtype, tuple(dict.fromkeys(self.weights.values()))
+        dtype, named = self.placement.dtype, self.weights
+        weights = tuple(dict.fromkeys(named.values()))
         dense = {each: prod(each.shape) * dtype.itemsize for each in weights}
         views = [each for each in weights if is_view(each)]
+        blocks: dict[str, int] = {}
+        for name, each in named.items():
+            if self.blocks and name.startswith(self.blocks):
+                at = name.removeprefix(self.blocks).split(".")[0]
+                blocks[at] = blocks.get(at, 0) + dense[each] + 2 * each.stored_bytes
+        inside = sum(dense[each] for name, each in named.items() if self.blocks and name.startswith(self.blocks))
         return Part(
             name=self.what.rpartition("/")[2],
             kind=self.kind,
@@ -144,6 +147,8 @@ class Recipe(Generic[M]):
             mapped_bytes=sum(dense[each] for each in views if each.dtype == dtype),
             largest_bytes=max(dense.values(), default=0),
             kept_bytes=sum(size for size in dense.values() if size < STREAMED_FROM_BYTES),
+            block_bytes=max(blocks.values(), default=0),
+            outside_bytes=sum(dense.values()) - inside,
             packed_bytes=sum(min(size, packed_bytes(each)) for each, size in dense.items()),
             is_rounded=any(isinstance(each.combine, Rounded) for each in weights),
             is_in_files=bool(files_of(self.base)),

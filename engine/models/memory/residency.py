@@ -196,7 +196,7 @@ class Residency:
         self._leave_twins(recipe.family)
         module = hollow(recipe.build)
         if placed.mode == "streamed":
-            network = streamed(module, weights, where)
+            network = streamed(module, weights, where, blocks="" if where.device.type == "cpu" else recipe.blocks)
         elif placed.mode == "packed":
             small = {name: packed(each, where.device) if is_small(each) else each for name, each in weights.items()}
             network = streamed(module, small, where, stays=True)
@@ -205,7 +205,9 @@ class Residency:
             network = filled(module, made)
             self._shared.update({(weights[name], where): each for name, each in made.items()})
         if placed.mode == "packed":
-            return self._noted(recipe, network, placed.mode, files, {id(network): part.packed_bytes}, began)
+            return self._noted(recipe, network, placed.mode, files, {id(network): part.small_bytes}, began)
+        if placed.mode == "streamed" and where.device.type != "cpu":
+            return self._noted(recipe, network, placed.mode, files, {id(network): placed.bytes_}, began)
         in_files = {each.data_ptr() for each in _views(weights)} if placed.mode != "resident" else set()
         took = {id(each): each.nbytes for each in tensors_of(network) if each.data_ptr() not in in_files}
         return self._noted(recipe, network, placed.mode, files, took, began)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sigmagraph.engine.models.files.fp8 import is_small
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
+from sigmagraph.engine.models.memory.belt import Belt
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.resident import filled, parameter
 
@@ -39,13 +40,16 @@ class StoredEmbedding(nn.Module):
         return rows.to(self._placement.device, self._placement.dtype)
 
 
-def streamed(module: M, weights: Weights, placement: Placement, *, stays: bool = False) -> M:
+def streamed(module: M, weights: Weights, placement: Placement, *, stays: bool = False, blocks: str = "") -> M:
     """The hollow `module`, fed from `weights` while it computes. Not for two threads at once.
 
-    With `stays` only what is kept small (float8, quantised) is fed, from where it is kept; the rest is copied.
+    `blocks` names its list of blocks, where whole blocks are to come, each while the one before computes; what is
+    outside of them stays. With `stays` only what is kept small (float8, quantised) is fed, from where it is kept; the
+    rest is copied.
     """
     feeder = _Feeder(placement)
     kept: dict[str, nn.Parameter] = {}
+    carried: dict[str, dict[tuple[nn.Module, str], StoredTensor]] = {}
     shared: dict[StoredTensor, nn.Parameter] = {}
     for name, stored in weights.items():
         owner_name, _, leaf = name.rpartition(".")
@@ -54,6 +58,11 @@ def streamed(module: M, weights: Weights, placement: Placement, *, stays: bool =
             kept[name] = shared.setdefault(stored, parameter(stored, placement, maps=False))
         elif isinstance(owner, nn.Embedding) and is_view(stored):
             continue  # replaced below: a table may have two names and one module
+        elif blocks and name.startswith(blocks):
+            carried.setdefault(name.removeprefix(blocks).split(".")[0], {})[owner, leaf] = stored
+            kept[name] = feeder.absent(stored)
+        elif blocks and not any(owner.children()):
+            kept[name] = shared.setdefault(stored, parameter(stored, placement, maps=False))
         elif is_view(stored) and (stored.dtype == placement.dtype or any(owner.children())):
             at = Placement(placement.device, stored.dtype)  # the network itself reads it, and converts what it reads
             kept[name] = shared.setdefault(stored, parameter(stored, at, maps=True))
@@ -67,7 +76,14 @@ def streamed(module: M, weights: Weights, placement: Placement, *, stays: bool =
     for place, table in tables.items():
         module.set_submodule(place, table)
     feeder.watch(module)
+    if carried:
+        listed = [(module.get_submodule(blocks + at), places) for at, places in carried.items()]
+        Belt(sorted(listed, key=lambda block: _place_of(module, block[0])), placement)
     return module
+
+
+def _place_of(module: nn.Module, block: nn.Module) -> int:
+    return next(at for at, each in enumerate(module.modules()) if each is block)
 
 
 def _is_small(stored: StoredTensor, placement: Placement) -> bool:

@@ -162,14 +162,10 @@ def clip_encoder(name: str, weights: Weights, placement: Placement, place: str =
     )
     tower = {key: tensor for key, tensor in weights.items() if key != PROJECTION}
     what = f"{place}: {name}" if place else name
-    recipe = Recipe.checked(what, "text", lambda: CLIPTextModel(config), tower, placement, RESIDENCY, _clip_layers)
+    recipe = Recipe.checked(what, "text", lambda: CLIPTextModel(config), tower, placement, RESIDENCY, "encoder.layers.")
     # SD3 takes CLIP-L's pooled vector unprojected, even from files that carry a projection
     projection = _projection(name, weights, width) if PROJECTION in weights and not is_l else None
     return ClipEncoder(recipe, projection, width, vocabulary, clip_rule(vocabulary, length, pads_with_end=is_l))
-
-
-def _clip_layers(network: CLIPTextModel) -> Sequence[nn.Module]:
-    return list(network.encoder.layers)
 
 
 def _projection(name: str, weights: Weights, width: int) -> StoredTensor:
@@ -210,12 +206,10 @@ def t5_encoder(weights: Weights, placement: Placement, min_length: int, place: s
         use_cache=False,
     )
     what = f"{place}: t5xxl" if place else "t5xxl"
-    recipe = Recipe.checked(what, "text", lambda: T5EncoderModel(config), weights, placement, RESIDENCY, _t5_blocks)
+    recipe = Recipe.checked(
+        what, "text", lambda: T5EncoderModel(config), weights, placement, RESIDENCY, "encoder.block."
+    )
     return T5Encoder(recipe, width, vocabulary, t5_rule(min_length))
-
-
-def _t5_blocks(network: T5EncoderModel) -> Sequence[nn.Module]:
-    return list(network.encoder.block)
 
 
 def _count(weights: Mapping[str, object], prefix: str) -> int:

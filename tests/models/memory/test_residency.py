@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from sigmagraph.engine.errors import OutOfMemory, StaleFile
 from sigmagraph.engine.models import Adapter, Conditioning, Model, load_checkpoint, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
-from sigmagraph.engine.models.memory import plan, residency
+from sigmagraph.engine.models.memory import plan, residency, streamed
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 
@@ -111,6 +111,61 @@ def test_three_models_that_do_not_fit_together_take_turns_in_flat_memory(tmp_pat
         assert (RESIDENCY.load_count - loads) - (RESIDENCY.eviction_count - evictions) == there - 2
     loaded = RESIDENCY.load_count - loads
     assert 20 < loaded < 60, "every other turn or so finds its model"
+
+
+@pytest.mark.slow
+def test_ten_thousand_uses_of_three_models_leave_memory_as_it_was(tmp_path: Path) -> None:
+    models = [load_diffusion_model(written(tmp_path / f"{seed}.safetensors", seed)) for seed in range(3)]
+    size = sum(p.nbytes for p in models[0].network.parameters())
+    RESIDENCY.free()
+    RESIDENCY.choices = Choices(model="fp32", limit_bytes=int(2.5 * size))
+    loads, evictions, early_kb = RESIDENCY.load_count, RESIDENCY.eviction_count, 0
+    for turn in range(10_000):
+        predicted(models[(turn * 7 + turn // 50) % 3])
+        early_kb = resident_kb() if turn == 1000 else early_kb
+    assert resident_kb() < early_kb + size // 1024
+    there = len(RESIDENCY.held())
+    assert (RESIDENCY.load_count - loads) - (RESIDENCY.eviction_count - evictions) == there
+
+
+def resident_kb() -> int:
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
+
+
+def test_memory_that_ran_out_makes_the_next_network_small_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SMALL_BYTES", 0)
+    RESIDENCY.choices = Choices(model="fp32")
+    model = load_diffusion_model(written(tmp_path / "a.safetensors"))
+    expected, modes = predicted(model), [mode for _, mode in RESIDENCY.held()]
+    for _ in range(2):
+        if modes[-1] == "resident":
+            RESIDENCY.relieve()
+        else:
+            RESIDENCY.free()
+        assert torch.equal(predicted(model), expected)
+        modes += [mode for _, mode in RESIDENCY.held()]
+    assert modes == ["resident", "streamed", "resident"]
+
+
+def test_a_float8_weight_dtype_rounds_the_matrices_of_blocks_and_keeps_them_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "a.safetensors")
+    RESIDENCY.choices = Choices(model="fp32")
+    small = load_diffusion_model(path, kept_as=torch.float8_e4m3fn)
+    dense = predicted(small)  # below the least size there is nothing to keep small
+    exact = load_diffusion_model(path).network.state_dict()
+    for name, tensor in small.network.state_dict().items():
+        is_rounded = name.startswith("joint_blocks.") and name.endswith(".weight") and tensor.ndim == 2
+        expected = exact[name].to(torch.float8_e4m3fn).float() if is_rounded else exact[name]
+        assert torch.equal(tensor, expected), name
+    RESIDENCY.free()
+    monkeypatch.setattr(plan, "SMALL_BYTES", 0)
+    monkeypatch.setattr(streamed, "STREAMED_FROM_BYTES", 4096)
+    before = RESIDENCY.bytes_on(CPU)
+    assert torch.equal(predicted(small), dense)
+    assert [mode for _, mode in RESIDENCY.held()] == ["packed"]
+    assert RESIDENCY.bytes_on(CPU) - before < 0.5 * sum(tensor.nbytes for tensor in exact.values())
 
 
 def test_a_file_written_over_under_a_mapped_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

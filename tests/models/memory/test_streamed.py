@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from sigmagraph.engine.models import Adapter, Conditioning, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
 from sigmagraph.engine.models.memory import streamed as module
 from sigmagraph.engine.models.memory.choices import Choices
-from sigmagraph.engine.models.memory.residency import RESIDENCY
+from sigmagraph.engine.models.memory.residency import RESIDENCY, ready
+from sigmagraph.engine.models.memory.resident import hollow
 from sigmagraph.engine.models.text.embeddings import Vector
 from sigmagraph.engine.models.text.encode import weighted
 
@@ -72,6 +74,26 @@ def test_a_streamed_transformer_predicts_what_a_resident_one_does(transformer: P
     choose("stream", precision)
     assert torch.equal(predicted(transformer), resident)
     assert [mode for _, mode in RESIDENCY.held()] == []  # the model is gone, and its network with it
+
+
+@pytest.mark.parametrize("skipped", [(), (1, 2), (7,)])
+def test_blocks_on_a_belt_predict_what_resident_ones_do(
+    transformer: Path, monkeypatch: pytest.MonkeyPatch, skipped: tuple[int, ...]
+) -> None:
+    """The way of an accelerator, with the CPU for one: two buffers, the next block on its way, twice over."""
+    choose("resident")
+    x, entry = torch.ones(2, 16, 8, 8), Conditioning(torch.ones(1, 7, 96), torch.ones(1, 64))
+    model = load_diffusion_model(transformer).with_skipped_layers(skipped)
+    resident = model.predict(x, 0.4, [entry])[0]
+    weights, placement = model.recipe.weights, model.placement
+    with torch.inference_mode():  # as in a worker; the thread that fills the buffers is not in it
+        belted = module.streamed(hollow(model.recipe.build), weights, placement, blocks="joint_blocks.")
+    twin = replace(model, recipe=ready(belted, placement))
+    with torch.inference_mode():
+        for _ in range(3):
+            assert torch.equal(twin.predict(x, 0.4, [entry])[0], resident)
+    block = belted.joint_blocks[3].x_block.mlp.fc1.weight
+    assert (block.is_meta, belted.context_embedder.weight.is_meta) == (True, False)
 
 
 def test_a_streamed_t5_encodes_what_a_resident_one_does(t5: Path) -> None:
