@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
+from sigmagraph.engine.jobs.affinity import Affinity, model_files
 from sigmagraph.engine.jobs.broadcast import Broadcast
 from sigmagraph.engine.jobs.company import Company
 from sigmagraph.engine.jobs.events import Body, Cause, Preview
@@ -52,6 +53,7 @@ class Dispatcher:
         self._store, self._feed, self._workers, self._settings, self._told = store, feed, workers, settings, told
         self._archive = archive
         self._company = Company(settings.takes_every_slot)
+        self._affinity = Affinity()
         self._running: dict[str, Running] = {}
         self._reserved: Counter[Worker] = Counter()  # slots given away whose job has not got there yet
         self._open: set[str] = set()  # taken from the queue, and its end or return not in the store so far
@@ -80,7 +82,8 @@ class Dispatcher:
 
     def reserve(self, request: Request, priority: int) -> Worker | None:
         """A worker's slot for a job that need not wait; `begun` or `release` follows."""
-        worker = None if self.is_paused or self.is_stopping or len(self.queue) else self._free()
+        waits = self.is_paused or self.is_stopping or len(self.queue)
+        worker = None if waits else self._free(model_files(request.prompt))
         if worker is None:
             return None
         beside = self._company_on(worker)
@@ -107,6 +110,7 @@ class Dispatcher:
         """A job waits, or has another place."""
         if request is not None:
             self._company.add(job.id, request.prompt)
+            self._affinity.add(job.id, request.prompt)
         self.queue.put(job)
         self._idle.clear()
         self.look()
@@ -115,6 +119,7 @@ class Dispatcher:
         """A job does not wait any more."""
         self.queue.remove(job_id)
         self._company.gone(job_id)
+        self._affinity.gone(job_id)
         self._suspects.discard(job_id)
         self.look()
 
@@ -231,6 +236,7 @@ class Dispatcher:
             self._hopeless.set()
 
     def is_lost(self, worker: Worker, job_ids: Sequence[str], reason: str, *, is_from_outside: bool) -> None:
+        self._affinity.lost(worker.name)
         if not any(each.status().is_ready for each in self._workers):
             self._ready.clear()
         for job_id in job_ids:
@@ -245,7 +251,7 @@ class Dispatcher:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while not self.is_paused and not self.is_stopping and (worker := self._free()) is not None:
+            while not self.is_paused and not self.is_stopping and (worker := self._best()) is not None:
                 job = self._next_on(worker)
                 if job is None:
                     break
@@ -256,13 +262,21 @@ class Dispatcher:
                 finally:
                     self._reserved[worker] -= 1
 
-    def _free(self) -> Worker | None:
-        """An idle worker, else the one with most room; while a job is about under which one died, each runs one job.
+    def _best(self) -> Worker | None:
+        return self._free(self._affinity.wanted(self.queue.next_id()))
 
+    def _free(self, files: frozenset[str]) -> Worker | None:
+        """An idle worker, else the one with most room; of several, the one that used most of these model files last.
+
+        While a job is about under which a worker died, each runs one job.
         So a job that takes its worker down is soon known, and does not take the same others down with it every time.
         """
         roomy = [worker for worker in self._workers if self._room(worker) > 0]
-        return max(roomy, key=lambda worker: (not self._is_busy(worker), self._room(worker)), default=None)
+
+        def fitness(worker: Worker) -> tuple[bool, int, int]:
+            return not self._is_busy(worker), self._affinity.shared(worker.name, files), self._room(worker)
+
+        return max(roomy, key=fitness, default=None)
 
     def _is_busy(self, worker: Worker) -> bool:
         return bool(worker.status().jobs or self._reserved[worker])
@@ -310,6 +324,8 @@ class Dispatcher:
         light = Job(**{name: getattr(job, name) for name in Job.__slots__ if name != "request"})
         self._running[job.id] = Running(light, worker, self._now(), job.request.shows)
         self._company.begun(job.id, job.request.prompt)
+        self._affinity.gone(job.id)
+        self._affinity.ran(worker.name, job.request.prompt)
         if worker.free_slots <= 0:  # it died while the row was written
             self._lose(job.id, f"{worker.name} was gone before it began", Cause.SERVER)
             return

@@ -72,19 +72,30 @@ class Queue:
 
         Each owner's next `LOOKED_AT` jobs, or nearly those, are asked about.
         """
-        found = ((self._head(owner, may_begin), name, owner) for name, owner in self._owners.items())
-        heads = [(head, name, owner) for head, name, owner in found if head is not None]
-        if not heads:
+        found = self._next(may_begin)
+        if found is None:
             return None
-        best = min(head[0] for head, _, _ in heads)
-        entry, name, owner = min(
-            (each for each in heads if each[0][0] == best), key=lambda each: (each[2].running, each[2].served, each[0])
-        )
+        entry, name, owner = found
         job = self._out(entry[3])
         assert job is not None
         owner.running, owner.served = owner.running + 1, next(self._turns)
         self._running[job.id] = name
         return job
+
+    def next_id(self) -> str | None:
+        """The job that is next, whether or not it may begin now."""
+        found = self._next(None)
+        return found[0][3] if found is not None else None
+
+    def _next(self, may_begin: Callable[[Job], bool] | None) -> tuple[Entry, str, _Owner] | None:
+        found = ((self._head(owner, may_begin), name, owner) for name, owner in self._owners.items())
+        heads = [(head, name, owner) for head, name, owner in found if head is not None]
+        if not heads:
+            return None
+        best = min(head[0] for head, _, _ in heads)
+        return min(
+            (each for each in heads if each[0][0] == best), key=lambda each: (each[2].running, each[2].served, each[0])
+        )
 
     def begin(self, job: Job) -> None:
         """A job that did not wait counts as running from now on."""

@@ -1,0 +1,49 @@
+"""Which worker has a job's weights already: by the names of the model files in its graph, and what each worker ran."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Affinity", "model_files"]
+
+WEIGHTS = (".safetensors", ".sft", ".gguf")
+REMEMBERED = 16  # files per worker: about what a card's memory has room for
+
+
+def model_files(prompt: Mapping[str, Any]) -> frozenset[str]:
+    """The names of weight files that a graph in API form is given."""
+    inputs = (value for node in prompt.values() for value in (node.get("inputs") or {}).values())
+    return frozenset(value for value in inputs if isinstance(value, str) and value.lower().endswith(WEIGHTS))
+
+
+class Affinity:
+    """What waiting jobs want, and what each worker used last."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[str, frozenset[str]] = {}
+        self._used: dict[str, list[str]] = {}
+
+    def add(self, job_id: str, prompt: Mapping[str, Any]) -> None:
+        """A job waits."""
+        self._wanted[job_id] = model_files(prompt)
+
+    def gone(self, job_id: str) -> None:
+        """It does so no more."""
+        self._wanted.pop(job_id, None)
+
+    def ran(self, worker: str, prompt: Mapping[str, Any]) -> None:
+        """A worker got a job: its files are what it used last."""
+        files = model_files(prompt)
+        kept = [name for name in self._used.get(worker, ()) if name not in files]
+        self._used[worker] = [*sorted(files), *kept][:REMEMBERED]
+
+    def lost(self, worker: str) -> None:
+        """A worker's process is gone, and its weights with it."""
+        self._used.pop(worker, None)
+
+    def wanted(self, job_id: str | None) -> frozenset[str]:
+        """The files of a waiting job; none where nothing is known of it."""
+        return self._wanted.get(job_id or "", frozenset())
+
+    def shared(self, worker: str, files: frozenset[str]) -> int:
+        """How many of these a worker used last."""
+        return len(files.intersection(self._used.get(worker, ())))
