@@ -58,15 +58,16 @@ class Company:
 
     def may_begin(self, job: Job, beside: Sequence[Job]) -> bool:
         """Whether a job that waits may begin beside these."""
-        return self._is_welcome(self._works.get(job.id), job.priority, beside)
+        return self._needs_no_welcome(job.priority, beside) or self._is_welcome(self._works.get(job.id), beside)
 
     def may_begin_at_once(self, prompt: Mapping[str, Any], priority: int, beside: Sequence[Job]) -> bool:
         """Whether a job that is about to be accepted may begin beside these."""
-        return self._is_welcome(self._forecast.work(prompt), priority, beside)
+        return self._needs_no_welcome(priority, beside) or self._is_welcome(self._forecast.work(prompt), beside)
 
-    def _is_welcome(self, work: DeviceWork | None, priority: int, beside: Sequence[Job]) -> bool:
-        if not beside or self._takes_every_slot or priority > max(each.priority for each in beside):
-            return True
+    def _needs_no_welcome(self, priority: int, beside: Sequence[Job]) -> bool:
+        return not beside or self._takes_every_slot or priority > max(each.priority for each in beside)
+
+    def _is_welcome(self, work: DeviceWork | None, beside: Sequence[Job]) -> bool:
         courses = [self._courses[each.id] for each in beside if each.id in self._courses]
         if work is None or len(courses) < len(beside):
             return False

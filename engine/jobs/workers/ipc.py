@@ -42,12 +42,25 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._socket, self._lock = end, Lock()
         self._file = end.makefile("rb")
+        self._held: list[bytes] = []
+
+    def hold(self, header: dict[str, Any], data: bytes = b"") -> None:
+        """Send a frame with the next one, or at the next `flush`."""
+        frame = pack(header, data)
+        with self._lock:
+            self._held.append(frame)
 
     def send(self, header: dict[str, Any], data: bytes = b"") -> None:
         """Send one frame whole; to a front that is gone it makes no difference: whoever receives finds out."""
-        frame = pack(header, data)
+        self.hold(header, data)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is held, as one write."""
         with self._lock, suppress(OSError):
-            self._socket.sendall(frame)
+            frames, self._held = self._held, []
+            if frames:
+                self._socket.sendall(b"".join(frames))
 
     def receive(self) -> tuple[dict[str, Any], bytes] | None:
         """The next frame, or None once the other side is gone."""

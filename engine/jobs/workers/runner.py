@@ -33,11 +33,11 @@ class Runner:
     """The nodes of one setup, ready to run tasks and to answer questions.
 
     All tasks share one scheduler. What runs say goes out on a thread of its own: pictures are encoded there, and a
-    front that reads slowly does not stop the lanes.
+    front that reads slowly does not stop the lanes. `flush` is called there whenever nothing more is to be told.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
+    def __init__(self, setup: Setup, flush: Callable[[], None] = lambda: None) -> None:
+        self.setup, self._flush = setup, flush
         self._scheduler = Scheduler(
             cache=setup.cache,
             host_threads=setup.host_threads,
@@ -123,6 +123,8 @@ class Runner:
         while (call := self._outbox.get()) is not None:
             try:
                 call()
+                if self._outbox.empty():
+                    self._flush()
             except Exception:  # a preview nobody can encode, a front that is gone: whatever it is, the next is told
                 LOG.exception("what a run said could not be sent")
 

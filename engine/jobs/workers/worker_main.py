@@ -62,7 +62,7 @@ class Child:
             name, values = encode(body)
             about = {"content_type": picture.content_type, "meta": plain(picture.meta)} if picture else None
             message = {"say": "event", "job_id": task.job_id, "type": name, "body": values, "picture": about}
-            self._channel.send(message, picture.data if picture else b"")
+            self._channel.hold(message, picture.data if picture else b"")  # the runner flushes
 
         try:
             finished = self._runner.run(task, tell)
@@ -91,7 +91,7 @@ def main(descriptor: int) -> int:
         return QUIET_END
     hello = frame[0]
     try:
-        runner = Runner(load_factory(hello["factory"])(hello["options"]))
+        runner = Runner(load_factory(hello["factory"])(hello["options"]), channel.flush)
         nodes, stats = runner.answer("nodes", {"owner": LOCAL}), runner.answer("stats", {})
     except Exception as error:  # noqa: BLE001  # whatever keeps it from starting, the front has to know it
         traceback.print_exc()

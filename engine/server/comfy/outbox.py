@@ -12,6 +12,7 @@ __all__ = ["Budget", "Outbox"]
 
 PATIENCE = 64  # as long as fewer messages wait, every one is sent
 MOST_MESSAGES = 50_000
+TOGETHER_BYTES = 32 * 1024
 PER_OWNER, IN_ALL = 64 * 1024 * 1024, 192 * 1024 * 1024
 """Bytes that may wait."""
 
@@ -111,18 +112,23 @@ class Outbox:
         self._last.clear()
         self._filled.set()
 
-    async def drain(self) -> AsyncIterator[str | bytes]:
-        """Messages as they come, until closed."""
+    async def drain(self) -> AsyncIterator[list[str | bytes]]:
+        """Messages as they come, until closed: those that wait together, up to `TOGETHER_BYTES` of several."""
         while not self.is_closed:
             if not self._waiting:
                 self._last.clear()
                 self._filled.clear()
                 await self._filled.wait()
                 continue
-            message, then = self._take(next(iter(self._waiting)))
-            yield message
-            if then is not None:
-                then()
+            messages, calls, size = [], [], 0
+            while self._waiting and size < TOGETHER_BYTES:
+                message, then = self._take(next(iter(self._waiting)))
+                messages.append(message)
+                size += len(message)
+                calls += [then] if then is not None else []
+            yield messages
+            for call in calls:
+                call()
 
     def _take(self, key: int) -> tuple[str | bytes, Callable[[], None] | None]:
         message, then = self._waiting.pop(key)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import struct
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -34,7 +35,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     client.takes_bare_previews = request.app[SETTINGS].bare_previews
     client.is_numbered = request.query.get("events") == "1"
     sockets.add(ws)
-    writer = asyncio.create_task(_write(ws, client))
+    writer = asyncio.create_task(_write(request, ws, client))
     try:
         await hub.join(client, after)
         await _read(ws, client, flags(request.app[SETTINGS]))
@@ -49,13 +50,41 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     return ws
 
 
-async def _write(ws: web.WebSocketResponse, client: Client) -> None:
+async def _write(request: web.Request, ws: web.WebSocketResponse, client: Client) -> None:
     """Send until the socket or the outbox closes; a client too far behind is told so."""
     with contextlib.suppress(ConnectionError):
-        async for message in client.outbox.drain():
-            await (ws.send_str(message) if isinstance(message, str) else ws.send_bytes(message))
+        async for messages in client.outbox.drain():
+            if len(messages) > 1 and _takes_all(request, ws):
+                assert request.transport is not None
+                request.transport.write(b"".join(map(frame, messages)))
+                continue
+            for message in messages:
+                await (ws.send_str(message) if isinstance(message, str) else ws.send_bytes(message))
     if not ws.closed:
         await ws.close(code=1013, message=b"too far behind")
+
+
+def _takes_all(request: web.Request, ws: web.WebSocketResponse) -> bool:
+    """Whether nothing waits on the connection: then several messages go out as one write, past aiohttp's one for each.
+
+    What a trivial prompt says is a dozen messages, and writing them one by one takes longer than making them. Where
+    something waits, aiohttp's own sending waits too.
+    """
+    transport = request.transport
+    if transport is None or transport.is_closing() or ws.closed:
+        return False
+    return transport.get_write_buffer_size() == 0
+
+
+def frame(message: str | bytes) -> bytes:
+    """One unmasked, final frame of RFC 6455, section 5.2."""
+    data = message.encode() if isinstance(message, str) else message
+    code = 0x81 if isinstance(message, str) else 0x82
+    if len(data) < 126:
+        return bytes((code, len(data))) + data
+    if len(data) < 1 << 16:
+        return struct.pack("!BBH", code, 126, len(data)) + data
+    return struct.pack("!BBQ", code, 127, len(data)) + data
 
 
 async def _read(ws: web.WebSocketResponse, client: Client, ours: dict[str, Any]) -> None:
