@@ -21,6 +21,7 @@ from sigmagraph.engine.server.comfy.socket import SOCKETS
 from sigmagraph.engine.server.comfy.system import EXTENSIONS
 from sigmagraph.engine.server.connections import CONNECTIONS, Connections, watch_connections, watched
 from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, OwnerFolders
+from sigmagraph.engine.server.decoding.pool import DECODERS, Decoders, Limits, run_decoders
 from sigmagraph.engine.server.deliveries import DELIVERY_ROWS
 from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.guard import own_door
@@ -40,6 +41,7 @@ from sigmagraph.engine.server.workflows import WORKFLOW_ROWS
 
 __all__ = ["ServerParts", "make_app"]
 
+DECODED = ".decoded"
 COMPRESSED = ("application/json", "text/plain")
 
 
@@ -74,7 +76,8 @@ def make_app(parts: ServerParts) -> web.Application:
     app[LISTINGS], app[GUESSES], app[RATES] = Listings(), Guesses(), Buckets(time.monotonic)
     app[CONNECTIONS] = parts.connections
     app[METRICS], app[WARM] = Metrics(), Readiness()
-    app.cleanup_ctx.extend((run_hub, count_jobs, keep_journal, follow_log, watch_connections))
+    app[DECODERS] = Decoders(parts.user_dir / DECODED, _limits(parts.settings))
+    app.cleanup_ctx.extend((run_decoders, run_hub, count_jobs, keep_journal, follow_log, watch_connections))
     if parts.warms_up:
         app.cleanup_ctx.append(warm_up)
     app.on_shutdown.append(close_sockets)
@@ -87,6 +90,10 @@ def make_app(parts: ServerParts) -> web.Application:
     )
     app.add_routes(frontend_routes(parts.frontend))
     return app
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.max_pixels, settings.decode_s, int(settings.decode_mb * 1024 * 1024))
 
 
 async def close_sockets(app: web.Application) -> None:

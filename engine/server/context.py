@@ -52,7 +52,8 @@ def folders(request: web.Request) -> OwnerFolders:
 
 def reply(value: Any, status: int = 200) -> web.Response:
     """A JSON answer in compact form."""
-    return web.Response(text=compact(value), status=status, content_type="application/json", charset="utf-8")
+    data = compact(value).encode("utf-8", "backslashreplace")  # half a character, from a file say: as JSON escapes it
+    return web.Response(body=data, status=status, content_type="application/json", charset="utf-8")
 
 
 def compact(value: Any) -> str:

@@ -9,6 +9,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from sigmagraph.engine import errors
 from sigmagraph.engine.server.auth import RateReached
 from sigmagraph.engine.server.context import reply
+from sigmagraph.engine.server.decoding.pool import Overloaded
 from sigmagraph.engine.server.files import Outside
 from sigmagraph.engine.server.guesses import TooManyGuesses
 
@@ -35,6 +36,7 @@ STATUSES: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that
     (errors.WorkflowProblem, 400),
     (errors.OutOfMemory, 503),
     (Outside, 403),
+    (Overloaded, 503),
 )
 
 
@@ -48,10 +50,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except errors.EngineError as error:
         status = status_of(error)
-        if status >= 500:
+        if status >= 500 and not isinstance(error, Overloaded):  # a flood of them is no flood of lines
             LOG.error("request failed", extra={"path": request.path, "error": str(error), "code": error.code})
         response = reply({"error": {"type": error.code, "message": str(error)}}, status)
-        if isinstance(error, errors.NotAccepting | errors.WorkerLost | errors.StoreFailed):
+        if isinstance(error, errors.NotAccepting | errors.WorkerLost | errors.StoreFailed | Overloaded):
             response.headers["Retry-After"] = RETRY_S
         if isinstance(error, TooManyGuesses | RateReached):
             response.headers["Retry-After"] = str(error.wait_s)

@@ -18,8 +18,8 @@ from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.server.compare import compare
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
+from sigmagraph.engine.server.decoding.asking import compared
 from sigmagraph.engine.server.files import resolve
 from sigmagraph.engine.server.incoming import Incoming, changed, read_incoming, recorded_of
 from sigmagraph.engine.server.workflows import bound, library, submitted
@@ -96,11 +96,11 @@ async def _answer(request: web.Request, job: Job) -> web.Response:
     if job.state is not State.SUCCEEDED:
         reason = job.failure.message if job.failure is not None else str(job.state)
         return reply(place | {"verdict": None, "error": reason})
-    found, record, sources = await asyncio.to_thread(_judged, request, job)
+    found, record, sources = await _judged(request, job)
     return reply(place | found.written() | {"image": record, "nodes": sources})
 
 
-def _judged(request: web.Request, job: Job) -> tuple[Verdict, Mapping[str, Any] | None, Mapping[str, Any]]:
+async def _judged(request: web.Request, job: Job) -> tuple[Verdict, Mapping[str, Any] | None, Mapping[str, Any]]:
     """The verdict of an ended replay, the picture it is about, and where each node's result came from."""
     asked, outcome = job.meta["replay"], job.outcome
     shown = (outcome.outputs if outcome is not None else {}).get(asked["output"], {}).get("images", ())
@@ -110,11 +110,9 @@ def _judged(request: web.Request, job: Job) -> tuple[Verdict, Mapping[str, Any] 
     if record is None or not kept.is_file():
         return judged(None, found), record, _sources(job)
     path = _picture(request, record)
-    try:
-        made = path.read_bytes()
-    except OSError as error:
-        raise MissingFile(path.name, "the replay's picture is no longer there to be compared") from error
-    figures = compare(kept.read_bytes(), made, request.app[SETTINGS].max_pixels)
+    if not path.is_file():
+        raise MissingFile(path.name, "the replay's picture is no longer there to be compared")
+    figures = await compared(request, kept, path)
     return judged(figures, found, asked["psnr"]), record, _sources(job)
 
 

@@ -61,6 +61,8 @@ class Settings(BaseModel):
     compress: bool = Field(False, description="gzip JSON and text where the client takes it")
     max_upload_mb: float = Field(100.0, gt=0, description="largest request body")
     max_pixels: int = Field(128 * 1024 * 1024, gt=0, description="largest picture that is decoded")
+    decode_mb: float = Field(1024.0, gt=0, description="memory that all pictures being decoded may take together")
+    decode_s: float = Field(10.0, gt=0, le=3600, description="computing that decoding one picture may take")
     max_nodes: int = Field(20_000, gt=0, description="largest graph that is accepted")
     previews: bool = Field(True, description="show pictures while sampling")
     bare_previews: bool = Field(

@@ -4,8 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -13,24 +11,24 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import sigmagraph
 from sigmagraph.engine.errors import WorkerLost
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
 from sigmagraph.engine.jobs.records import decode
 from sigmagraph.engine.jobs.settings import ProcessSettings
 from sigmagraph.engine.jobs.workers.ipc import pack, receive
+from sigmagraph.engine.jobs.workers.spawn import spawn
 from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Listener, Picture
 
 __all__ = ["ProcessWorker"]
 
 LOG = logging.getLogger("sigmagraph.jobs")
+MODULE = "sigmagraph.engine.jobs.workers.worker_main"
 FIRST_WAIT_S = 0.2
 STEADY_S = 60.0
 """A process that lived so long starts again at once; one that dies sooner waits longer each time."""
 TRIES = 3
 """So many starts in a row that came to nothing are no accident: whoever runs the server has to know."""
-PACKAGE_PARENT = str(Path(sigmagraph.__file__).resolve().parents[1])
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -132,21 +130,10 @@ class ProcessWorker:
             await asyncio.sleep(wait_s)
 
     async def _one_life(self) -> None:
-        ours, theirs = socket.socketpair()
         short_of_memory = kernel_kills()
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # the current folder may be another project's, with a torch.py or nodes.py of its own
-                "-m",
-                "sigmagraph.engine.jobs.workers.worker_main",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                env=self._environment(),
-                stdin=asyncio.subprocess.DEVNULL,
-            )
+        environment = {**os.environ, **self.settings.environment}
+        self._process, reader, self._writer = await spawn(MODULE, environment=environment)
         self._starts += 1
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         how = self.settings
         hello = {"factory": how.factory, "options": dict(how.options), "slots": how.slots, "beat_s": how.beat_s}
         self._send({"do": "hello", **hello})
@@ -197,9 +184,6 @@ class ProcessWorker:
                 reason = f"{self.name} did not start, {TRIES} times in a row: {self._reason}"
                 self._listener.has_given_up(self, reason)
 
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())} | dict(self.settings.environment)
-
     # -- speaking ------------------------------------------------------------------------------------------------
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -244,13 +228,6 @@ def _finished(message: Mapping[str, Any]) -> Finished:
         Outcome(**outcome) if outcome is not None else None,
         tuple(decode(name, values) for name, values in _pairs(message["tail"])),
     )
-
-
-def _search_path() -> list[str]:
-    """Where this process found its modules, but for the current folder: what lies there is not the operator's code."""
-    here = os.getcwd()  # noqa: PTH109  # compared with strings
-    paths = [path for path in sys.path if os.path.isabs(path) and path != here]  # noqa: PTH117  # likewise
-    return paths if PACKAGE_PARENT in paths else [*paths, PACKAGE_PARENT]
 
 
 def kernel_kills(counters: Path = Path("/proc/vmstat")) -> int | None:

@@ -2,18 +2,15 @@
 
 import asyncio
 import base64
-import binascii
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from PIL import Image
 
-from sigmagraph.engine.errors import EngineError
-from sigmagraph.engine.server import pictures
-from sigmagraph.engine.server.context import SETTINGS, OwnerFolders, folders, reply
+from sigmagraph.engine.errors import UnreadableImage
+from sigmagraph.engine.server.context import OwnerFolders, folders, reply
+from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
 
 __all__ = [
@@ -72,11 +69,14 @@ async def experiment_folder(request: web.Request) -> web.Response:
 async def preview(request: web.Request) -> web.Response:
     """`GET /experiment/models/preview/{folder}/{index}/{file}`: the picture beside a model, or the one inside it."""
     path = _file(request, request.match_info["file"])
-    limit = request.app[SETTINGS].max_pixels
-    data = await asyncio.to_thread(_cover, path, limit)
-    if data is None:
+    cover = await asyncio.to_thread(_cover, path)
+    if cover is None:
         raise web.HTTPNotFound
-    return web.Response(body=data, content_type="image/webp")
+    try:
+        made = await made_of(request, "preview", (cover,), kind="webp", quality=90, keep_alpha=True)
+    except UnreadableImage as error:  # a damaged picture is not a picture
+        raise web.HTTPNotFound from error
+    return web.Response(body=made, content_type="image/webp")
 
 
 async def view_metadata(request: web.Request) -> web.Response:
@@ -124,33 +124,24 @@ def _entry(places: OwnerFolders, folder: str, name: str) -> dict[str, Any]:
     return {"name": name, "pathIndex": 0, **numbers}
 
 
-def _cover(path: Path, max_pixels: int) -> bytes | None:
-    """A picture of the model as webp."""
+def _cover(path: Path) -> Path | bytes | None:
+    """A picture of the model."""
     beside = (path.with_name(path.stem + ending) for end in PICTURES for ending in (end, f".preview{end}"))
-    source: Path | io.BytesIO | None = next((each for each in beside if each.is_file()), None)
-    if source is None:
-        source = _inner_cover(path)
-    if source is None:
-        return None
-    try:
-        image: Image.Image = pictures.opened(source, max_pixels)
-    except EngineError:  # a damaged picture is no picture
-        return None
-    return pictures.reencoded(image, "webp", 90, keep_alpha=True)
+    return next((each for each in beside if each.is_file()), None) or _inner_cover(path)
 
 
-def _inner_cover(path: Path) -> io.BytesIO | None:
+def _inner_cover(path: Path) -> bytes | None:
     """The `data:image/...;base64,` text some tools put into the header."""
-    text = str((_metadata(path) or {}).get(COVER, ""))
+    text = (_metadata(path) or {}).get(COVER, "")
     if not text.startswith("data:image/"):
         return None
     try:
-        return io.BytesIO(base64.b64decode(text.partition(",")[2], validate=True))
-    except binascii.Error:
+        return base64.b64decode(text.partition(",")[2], validate=True)
+    except ValueError:  # binascii.Error, and what is not ASCII
         return None
 
 
-def _metadata(path: Path) -> dict[str, Any] | None:
+def _metadata(path: Path) -> dict[str, str] | None:
     """The header's metadata; None where the file is no safetensors file or its header is larger than 1 MB."""
     if path.suffix not in (".safetensors", ".sft"):
         return None
@@ -161,6 +152,8 @@ def _metadata(path: Path) -> dict[str, Any] | None:
         header = file.read(length)
     try:
         metadata = json.loads(header).get("__metadata__")
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):  # not JSON, a number of 5,000 digits, nested beyond measure
         return None
-    return metadata if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict):
+        return None
+    return {name: value for name, value in metadata.items() if isinstance(value, str)}  # the format has no others

@@ -2,22 +2,18 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from aiohttp import web
-from PIL import Image, ImageDraw
 
 from sigmagraph.engine.errors import BadDocument, EngineError
 from sigmagraph.engine.graph.document import load_workflow
-from sigmagraph.engine.server import pictures
 from sigmagraph.engine.server.comfy.layout import as_editor
 from sigmagraph.engine.server.context import JOBS, WORKFLOWS, reply
+from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
 
 __all__ = ["template_routes"]
-
-THUMBNAIL = (384, 384)
-PAPER, BOX, HEAD, LINE = (32, 33, 36), (62, 64, 70), (94, 129, 172), (150, 152, 158)
 
 
 def template_routes() -> list[web.RouteDef]:
@@ -65,33 +61,22 @@ async def _thumbnail(request: web.Request) -> web.Response:
     path = _path(request)
     beside = next((path.with_suffix(end) for end in (".webp", ".png", ".jpg") if path.with_suffix(end).is_file()), None)
     if beside is not None:
-        image = await asyncio.to_thread(pictures.opened, beside, 1 << 24)
-        return _webp(pictures.reencoded(image, "webp", 90, keep_alpha=False))
+        return _webp(await made_of(request, "preview", (beside,), kind="webp", quality=90, keep_alpha=False))
     nodes = await request.app[JOBS].nodes()
     try:
-        return _webp(await asyncio.to_thread(lambda: sketch(as_editor(load_workflow(path), nodes))))
+        drawing = await asyncio.to_thread(lambda: _drawing(as_editor(load_workflow(path), nodes)))
+        return _webp(await made_of(request, "sketch", **drawing))
     except (EngineError, ValueError) as error:
         raise web.HTTPNotFound from error
 
 
-def sketch(document: dict[str, Any]) -> bytes:
-    """The boxes and lines of an editor document as a small picture."""
-    boxes = {node["id"]: (*node["pos"], *node["size"]) for node in document["nodes"]}
-    right = max((x + width for x, _, width, _ in boxes.values()), default=1) + 40
-    bottom = max((y + height for _, y, _, height in boxes.values()), default=1) + 40
-    scale = min(THUMBNAIL[0] / right, THUMBNAIL[1] / bottom)
-    image = Image.new("RGB", THUMBNAIL, PAPER)
-    left, top = (THUMBNAIL[0] - right * scale) / 2, (THUMBNAIL[1] - bottom * scale) / 2
-    boxes = {i: (x + left / scale, y + top / scale, width, height) for i, (x, y, width, height) in boxes.items()}
-    pen = ImageDraw.Draw(image)
-    for link in document["links"]:
-        start, end = boxes[link[1]], boxes[link[3]]
-        points = (start[0] + start[2], start[1] + 20, end[0], end[1] + 20)
-        pen.line([point * scale for point in points], fill=LINE, width=1)
-    for x, y, width, height in boxes.values():
-        pen.rectangle([x * scale, y * scale, (x + width) * scale, (y + height) * scale], fill=BOX)
-        pen.rectangle([x * scale, y * scale, (x + width) * scale, (y + 24) * scale], fill=HEAD)
-    return pictures.reencoded(image, "webp", 90, keep_alpha=False)
+def _drawing(document: dict[str, Any]) -> dict[str, Any]:
+    """The boxes and lines of an editor document."""
+    places = {node["id"]: place for place, node in enumerate(document["nodes"])}
+    return {
+        "boxes": [(*node["pos"], *node["size"]) for node in document["nodes"]],
+        "lines": [(places[link[1]], places[link[3]]) for link in document["links"]],
+    }
 
 
 def _path(request: web.Request) -> Path:
@@ -104,5 +89,5 @@ def _path(request: web.Request) -> Path:
     return path
 
 
-def _webp(data: bytes) -> web.Response:
+def _webp(data: BinaryIO) -> web.Response:
     return web.Response(body=data, content_type="image/webp")

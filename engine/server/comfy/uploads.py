@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import io
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_request import FileField
 from multidict import MultiMapping
-from PIL import Image
 
-from sigmagraph.engine.errors import BadDocument, EngineError
+from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.graph.document import parse_json
-from sigmagraph.engine.server import pictures
 from sigmagraph.engine.server.bodies import multipart_body
 from sigmagraph.engine.server.comfy.view import folder_of, named
-from sigmagraph.engine.server.context import SETTINGS, OwnerFolders, empty, folders, reply
+from sigmagraph.engine.server.context import OwnerFolders, empty, folders, reply
+from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.writing import make_folder, write_file, write_new
 
@@ -38,17 +36,12 @@ async def upload_image(request: web.Request) -> web.Response:
 async def upload_mask(request: web.Request) -> web.Response:
     """Keep the original with its alpha replaced by the alpha of the picture sent."""
     form = await _form(request)
-    part, limit = form.get("image"), request.app[SETTINGS].max_pixels
+    part = form.get("image")
     if not isinstance(part, FileField) or not PurePosixPath(part.filename).name:
         return empty(400)
     original = _original(form, folders(request))
-
-    def composed() -> web.Response:
-        mask = _decoded(part.file.read(), limit)
-        data = pictures.with_alpha(pictures.opened(original, limit), mask)
-        return _keep(form, folders(request), part.filename, data)
-
-    return await asyncio.to_thread(composed)
+    with await made_of(request, "with_alpha", (original, await asyncio.to_thread(part.file.read))) as made:
+        return await asyncio.to_thread(lambda: _keep(form, folders(request), part.filename, made.read()))
 
 
 async def _form(request: web.Request) -> Form:
@@ -102,13 +95,6 @@ def _original(form: Form, places: OwnerFolders) -> Path:
     if not path.is_file():
         raise web.HTTPBadRequest
     return path
-
-
-def _decoded(data: bytes, max_pixels: int) -> Image.Image:
-    try:
-        return pictures.opened(io.BytesIO(data), max_pixels)
-    except EngineError as error:
-        raise web.HTTPBadRequest(text=str(error)) from error
 
 
 def _text(form: Form, name: str) -> str:

@@ -1,13 +1,13 @@
 """`GET /view`: one file of the output, input or temporary folder; pictures re-encoded where asked."""
 
-import asyncio
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 from urllib.parse import quote
 
 from aiohttp import web
 
-from sigmagraph.engine.server import pictures
-from sigmagraph.engine.server.context import SETTINGS, OwnerFolders, folders
+from sigmagraph.engine.server.context import OwnerFolders, folders
+from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.server.static import content_type, send
 
@@ -15,6 +15,7 @@ __all__ = ["folder_of", "named", "view"]
 
 SAFE = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "image/bmp", "application/json"})
 SAFE_KINDS = ("audio/", "video/")
+CHANNELS = {"rgb": "without_alpha", "a": "alpha_of"}
 PLACES = ("output", "input", "temp")
 LONGEST_NUMBER = 9  # digits
 
@@ -24,13 +25,14 @@ async def view(request: web.Request) -> web.StreamResponse:
     path = _path(request)
     if not path.is_file():
         raise web.HTTPNotFound
-    query, limit = request.query, request.app[SETTINGS].max_pixels
+    query = request.query
+    channel = query.get("channel", "rgba")
     if "preview" in query:
-        body, kind = await asyncio.to_thread(_preview, path, query["preview"], query.get("channel", "rgba"), limit)
+        kind, level = _wish(query["preview"], channel)
+        body = await made_of(request, "preview", (path,), kind=kind, quality=level, keep_alpha=channel != "rgb")
         return _picture(body, kind, path.name)
-    if query.get("channel") in ("rgb", "a"):
-        change = pictures.without_alpha if query["channel"] == "rgb" else pictures.alpha_of
-        return _picture(await asyncio.to_thread(lambda: change(pictures.opened(path, limit))), "png", path.name)
+    if channel in CHANNELS:
+        return _picture(await made_of(request, CHANNELS[channel], (path,)), "png", path.name)
     return _file(_root(request), path, request.headers.get("Sec-Fetch-Dest") == "image")
 
 
@@ -67,18 +69,17 @@ def _path(request: web.Request) -> Path:
         raise web.HTTPForbidden from None
 
 
-def _preview(path: Path, wish: str, channel: str, max_pixels: int) -> tuple[bytes, str]:
+def _wish(wish: str, channel: str) -> tuple[str, int]:
     """`webp;75`: the format before the last semicolon, the quality after it."""
     name, _, quality = wish.rpartition(";")
     is_level = quality.isdecimal() and len(quality) <= LONGEST_NUMBER
     kind = (name if is_level else wish).split(";")[0].strip().lower()
     kind = kind if kind in ("webp", "jpeg") and "a" not in channel.replace("rgba", "") else "webp"
     level = max(1, min(int(quality), 100)) if is_level else 90
-    image = pictures.opened(path, max_pixels)
-    return pictures.reencoded(image, kind, level, keep_alpha=channel != "rgb"), kind
+    return kind, level
 
 
-def _picture(body: bytes, kind: str, name: str) -> web.Response:
+def _picture(body: BinaryIO, kind: str, name: str) -> web.Response:
     headers = {"Content-Disposition": _disposition(name), "X-Content-Type-Options": "nosniff"}
     return web.Response(body=body, content_type=f"image/{kind}", headers=headers)
 

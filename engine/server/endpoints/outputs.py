@@ -1,9 +1,9 @@
 """The pictures of an ended request: found, encoded as it asked, and served under signed URLs with an end."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.png import is_png
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.server.context import OwnerFolders
+from sigmagraph.engine.server.decoding.pool import Decoders
 from sigmagraph.engine.server.files import resolve
-from sigmagraph.engine.server.pictures import opened
 
 __all__ = ["Gone", "as_text", "encoded", "files_of", "kind_of", "output_urls", "pictures_of", "signature"]
 
 WORDS = (b"tEXt", b"iTXt", b"zTXt", b"eXIf")
-MAX_PIXELS = 128 * 1024 * 1024
 
 
 class Gone(EngineError):
@@ -47,21 +46,17 @@ def pictures_of(job: Job, places: OwnerFolders) -> list[Path]:
     return paths
 
 
-def encoded(path: Path, kind: str, quality: int) -> bytes:
+async def encoded(decoders: Decoders, owner: str, path: Path, kind: str, quality: int) -> bytes:
     """The picture as jpeg, png or webp; raises `Gone`. The graph that made it does not travel along."""
     try:
-        data = path.read_bytes()
+        data = await asyncio.to_thread(path.read_bytes)
     except FileNotFoundError:
         raise Gone from None
     if kind == "png" and is_png(data):
         return without_words(data)
-    image = opened(io.BytesIO(data), MAX_PIXELS)
-    buffer = io.BytesIO()
-    if kind == "png":
-        image.save(buffer, "PNG")
-    else:
-        image.convert("RGB").save(buffer, kind.upper(), quality=quality)
-    return buffer.getvalue()
+    _, made = await decoders.make(owner, "encode", (data,), kind=kind, quality=quality)
+    with made:
+        return made.read()
 
 
 def without_words(data: bytes) -> bytes:

@@ -9,6 +9,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from sigmagraph.engine import errors
 from sigmagraph.engine.server.context import reply
+from sigmagraph.engine.server.decoding.pool import Overloaded
 from sigmagraph.engine.server.endpoints.outputs import Gone
 from sigmagraph.engine.server.endpoints.translation import MissingWeights
 from sigmagraph.engine.server.endpoints.values import InvalidValues
@@ -27,6 +28,7 @@ TABLE: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that fi
     (errors.NotAccepting, 502),
     (errors.WorkerLost, 502),
     (errors.StoreFailed, 502),
+    (Overloaded, 502),
     (errors.IllegalMove, 409),
     (Gone, 410),
     (MissingWeights, 502),

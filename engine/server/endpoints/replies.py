@@ -1,6 +1,5 @@
 """The finished request as a reply: image bytes or JSON, as the client wished, with the accounting in headers."""
 
-import asyncio
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -8,6 +7,7 @@ from aiohttp import web
 
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.server.context import FOLDERS, compact
+from sigmagraph.engine.server.decoding.pool import DECODERS
 from sigmagraph.engine.server.endpoints import outputs, wire
 from sigmagraph.engine.server.endpoints.accounts import Standing
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, base_url
@@ -32,7 +32,7 @@ async def finished(request: web.Request, job: Job) -> web.Response:
     headers = wire.headers_of(job, await standing_of(request), rate)
     kind, quality = outputs.kind_of(job.meta)
     if form == "image":
-        body = await asyncio.to_thread(outputs.encoded, paths[0], kind, quality)
+        body = await outputs.encoded(request.app[DECODERS], job.owner, paths[0], kind, quality)
         return web.Response(body=body, content_type=f"image/{kind}", headers=headers)
     images = await _images(request, job, form)
     is_split = wanted == "image" and len(paths) > 1
@@ -80,7 +80,7 @@ async def _images(request: web.Request, job: Job, form: Form) -> list[str]:
     paths = outputs.pictures_of(job, request.app[FOLDERS](job.owner))
     if form == "base64":
         kind, quality = outputs.kind_of(job.meta)
-        pictures = [await asyncio.to_thread(outputs.encoded, path, kind, quality) for path in paths]
+        pictures = [await outputs.encoded(request.app[DECODERS], job.owner, path, kind, quality) for path in paths]
         return outputs.as_text(pictures)
     published = request.app[PUBLISHED]
     return outputs.output_urls(published.secret, job, base_url(request), len(paths), published.file_s)

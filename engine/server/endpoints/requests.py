@@ -1,6 +1,5 @@
 """What became of a request: status, result, cancel, events, its pictures, and the caller's credits."""
 
-import asyncio
 import hmac
 
 from aiohttp import web
@@ -8,6 +7,7 @@ from aiohttp import web
 from sigmagraph.engine.errors import UnknownJob
 from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.server.context import FOLDERS, JOBS, OWNER, reply
+from sigmagraph.engine.server.decoding.pool import DECODERS
 from sigmagraph.engine.server.endpoints import outputs, wire
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
 from sigmagraph.engine.server.endpoints.guard import identified
@@ -86,7 +86,7 @@ async def picture(request: web.Request) -> web.Response:
         raise outputs.Gone(OVER)
     kind, quality = outputs.kind_of(job.meta)
     path = outputs.files_of(job, request.app[FOLDERS](job.owner))[int(name.partition(".")[0])]
-    body = await asyncio.to_thread(outputs.encoded, path, kind, quality)
+    body = await outputs.encoded(request.app[DECODERS], job.owner, path, kind, quality)
     headers = {"Cache-Control": f"private, max-age={max(0, int(expires) - int(published.clock()))}"}
     return web.Response(
         body=body, content_type=f"image/{kind}", headers=headers | {"X-Content-Type-Options": "nosniff"}

@@ -201,3 +201,28 @@ async def test_json_is_compressed_only_when_asked_for(serving: Serving) -> None:
         assert "Content-Encoding" not in plain.headers
         packed = await api.get("/object_info", headers={"Accept-Encoding": "gzip"})
         assert packed.headers["Content-Encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "shown"),
+    [
+        (b'{"__metadata__": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}", 404, None),
+        (b'{"__metadata__": {"a": ' + b"[" * 900 + b"]" * 900 + b', "b": "c"}}', 200, {"b": "c"}),
+        (b'{"__metadata__": {"a": ' + b"9" * 5000 + b"}}", 404, None),
+        (b'{"__metadata__": {"a": NaN, "b": "c"}}', 200, {"b": "c"}),
+        (b'{"__metadata__": {"a": "\\ud800"}}', 200, {"a": "\ud800"}),
+        (b'{"__metadata__": {"modelspec.thumbnail": "data:image/png;base64,\\u00e9"}}', 200, None),
+        (b"[]", 404, None),
+        (b"\xff\xfe", 404, None),
+    ],
+)
+async def test_headers_that_lie_are_answered_without_a_fault(
+    serving: Serving, header: bytes, status: int, shown: Any
+) -> None:
+    async with serving() as api:
+        (api.root / "models/checkpoints/m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        reply = await api.get("/view_metadata/checkpoints?filename=m.safetensors")
+        assert reply.status == status
+        if shown is not None:
+            assert json.loads(await reply.read()) == shown
+        assert (await api.get("/experiment/models/preview/checkpoints/0/m.safetensors")).status == 404
