@@ -93,6 +93,7 @@ def _write(
     for index, image in enumerate(images):
         data = png_bytes(image, text | locked(lock, text.get("prompt"), index), compress_level)
         path = write_new(files.folder, files.names(index), data)
+        files.took(path)
         shown.append({"filename": path.name, "subfolder": files.subfolder, "type": kind})
     return UiResult(ui={"images": shown})
 

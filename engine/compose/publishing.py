@@ -1,7 +1,7 @@
 """Which workflows a server publishes: the endpoints' folder, the accounts, and the secret of its output URLs."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.webhook_client import told
 from sigmagraph.engine.shipped import ENDPOINTS, SHIPPED
 
-__all__ = ["published", "words"]
+__all__ = ["published", "with_demo", "words"]
 
-DEMO = "checkpoints/sigmagraph-demo.safetensors"
+DEMO_FOLDER, DEMO_NAME = "checkpoints", "sigmagraph-demo.safetensors"
+DEMO = f"{DEMO_FOLDER}/{DEMO_NAME}"
 SECRET = "output-urls.key"
 
 
@@ -42,6 +43,14 @@ def published(settings: Settings, jobs: JobService, keys: StoredKeys) -> Publish
         output_dirs=partial(output_dirs, settings.output or home / "output"),
         per_minute=settings.requests_per_minute,
     )
+
+
+def with_demo(aliases: Mapping[str, Mapping[str, Path]], home: Path) -> dict[str, dict[str, Path]]:
+    """The aliases, and the demo checkpoint that comes with the code where the home has none of its own."""
+    found = {folder: dict(names) for folder, names in aliases.items()}
+    if not (home / "models" / DEMO).is_file():
+        found.setdefault(DEMO_FOLDER, {})[DEMO_NAME] = SHIPPED / "models" / DEMO
+    return found
 
 
 def words(published: Published, folders: Callable[[str], Folders]) -> Callable[[Job], dict[str, Any]]:

@@ -18,7 +18,7 @@ from aiohttp import web
 from sigmagraph.engine.compose.aliases import read_aliases
 from sigmagraph.engine.compose.model_paths import extra_folders
 from sigmagraph.engine.compose.owners import folders_of
-from sigmagraph.engine.compose.publishing import published, words
+from sigmagraph.engine.compose.publishing import published, with_demo, words
 from sigmagraph.engine.errors import EngineError, MissingFile, WorkerLost, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.service import JobService
@@ -94,6 +94,8 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
             raise WriteFailed(folder, "cannot be written: permission denied")
     extra = extra_folders(settings.extra_model_paths, home / "models", shipped_models())
     aliases = read_aliases(settings.aliases, home / "models")
+    if settings.demo:
+        aliases = with_demo(aliases, home)
     folders = folders_of(Folders(home / "models", home / "input", output, home / "temp", extra, aliases))
     options: dict[str, Any] = {
         "models": str(home / "models"),

@@ -190,3 +190,66 @@ def test_a_closed_store_says_so(run: Runs, tmp_path: Path) -> None:
         await store.close()
 
     run(case())
+
+
+@pytest.mark.parametrize("lost", ["jobs.sqlite", "jobs.sqlite.lock"])
+def test_a_database_that_is_deleted_is_noticed_and_may_come_back(run: Runs, tmp_path: Path, lost: str) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            done = await sent(jobs)
+            assert (await jobs.wait(done.id)).state is State.SUCCEEDED
+            (tmp_path / lost).rename(tmp_path / "elsewhere")
+            with pytest.raises(StoreFailed, match=f"{lost} was deleted or replaced while the server works on it"):
+                await sent(jobs)
+            (tmp_path / lost).write_bytes(b"another's")
+            with pytest.raises(StoreFailed, match="deleted or replaced"):
+                await sent(jobs)
+            (tmp_path / "elsewhere").replace(tmp_path / lost)
+            assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
+
+    run(case())
+
+
+def test_a_database_is_its_owners_alone(run: Runs, tmp_path: Path) -> None:
+    def rights() -> dict[str, int]:
+        return {
+            path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("jobs.sqlite*") if "lock" not in path.name
+        }
+
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            await sent(jobs)
+            assert rights() == dict.fromkeys(("jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm"), 0o600)
+        database(tmp_path).chmod(0o644)
+        async with service(tmp_path) as jobs:
+            await sent(jobs)
+            assert set(rights().values()) == {0o640}
+
+    run(case())
+
+
+def test_a_database_of_a_newer_version_is_refused_with_a_sentence(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path):
+            pass
+        with closing(sqlite3.connect(database(tmp_path))) as connection, connection:
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        with pytest.raises(StoreFailed, match=r"jobs\.sqlite: was written by another version of sigmagraph .*'9999'"):
+            async with service(tmp_path):
+                pass
+
+    run(case())
+
+
+def test_a_row_that_was_bent_is_refused_with_a_sentence(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            await jobs.pause()
+            await sent(jobs)
+        with closing(sqlite3.connect(database(tmp_path))) as connection, connection:
+            connection.execute("UPDATE jobs SET meta = '{half'")
+        with pytest.raises(StoreFailed, match=r"jobs\.sqlite: holds a row that cannot be read: JSONDecodeError"):
+            async with service(tmp_path):
+                pass
+
+    run(case())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Condition, Thread
 from typing import Any, Generic, TypeVar
 
@@ -21,14 +22,15 @@ from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     NotSupportedError,
+    OperationalError,
     ProgrammingError,
     SQLAlchemyError,
 )
 
-from sigmagraph.engine.errors import StoreFailed
+from sigmagraph.engine.errors import EngineError, StoreFailed
 from sigmagraph.engine.jobs.events import JobEvent
 from sigmagraph.engine.jobs.settings import StoreSettings
-from sigmagraph.engine.jobs.store.engines import DatabaseLock, engines, migrate
+from sigmagraph.engine.jobs.store.engines import DatabaseLock, database_file, engines, identity, migrate
 
 __all__ = ["Database", "Tx"]
 
@@ -108,6 +110,7 @@ class Database:
         self._thread: Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._files: dict[Path, tuple[int, int] | None] = {}
 
     async def open(self) -> None:
         """Take the lock, bring the tables up to date, start the writer."""
@@ -126,6 +129,12 @@ class Database:
         except SQLAlchemyError as error:
             self._lock.release()
             raise _failed(self.settings.url, error) from error
+        except StoreFailed:
+            self._lock.release()
+            raise
+        path = database_file(self.settings.url)
+        names = [path, path.with_name(f"{path.name}.lock")] if path is not None and not self.settings.is_shared else []
+        self._files = {each: identity(each) for each in names}
         self._readers = ThreadPoolExecutor(self.settings.readers, "store reader")
         self._is_open = True
 
@@ -173,6 +182,11 @@ class Database:
                 return function(connection)
         except SQLAlchemyError as error:
             raise _failed(self.settings.url, error) from error
+        except EngineError:
+            raise
+        except (ValueError, TypeError, LookupError) as error:
+            reason = f"holds a row that cannot be read: {type(error).__name__}: {error}"
+            raise StoreFailed(f"job store {_shown(self.settings.url)}: {reason}") from error
 
     def _write_all(self) -> None:
         """The writer thread."""
@@ -210,6 +224,7 @@ class Database:
             return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
 
     def _commit(self, engine: Engine, batch: Sequence[_Work[Any]]) -> None:
+        self._see_that_it_is_there()
         with suppress(_Refused), engine.begin() as connection:
             tx = Tx(connection)
             if len(batch) == 1:
@@ -218,6 +233,13 @@ class Database:
                 for work in batch:
                     work.run(tx)
         self._tell(tx.events, batch)
+
+    def _see_that_it_is_there(self) -> None:
+        """SQLite writes on into a file that was deleted, and a second server would not find the lock."""
+        for path, found in self._files.items():
+            if identity(path) != found:
+                problem = OSError(f"{path.name} was deleted or replaced while the server works on it; put it back")
+                raise OperationalError("", None, problem)
 
     def _tell(self, events: Sequence[JobEvent], batch: Sequence[_Work[Any]]) -> None:
         """Have the loop know, in one go."""
@@ -252,5 +274,9 @@ def _is_final(error: SQLAlchemyError) -> bool:
 
 def _failed(url: str, error: SQLAlchemyError) -> StoreFailed:
     reason = str(getattr(error, "orig", None) or error).strip()
-    shown = url.split("@")[-1] if "@" in url else url  # no password
-    return StoreFailed(f"job store {shown}: {reason}")
+    return StoreFailed(f"job store {_shown(url)}: {reason}")
+
+
+def _shown(url: str) -> str:
+    """The URL without its password."""
+    return url.split("@")[-1] if "@" in url else url

@@ -2,7 +2,9 @@
 
 import fcntl
 import io
+import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sigmagraph.engine.errors import StoreFailed, StoreInUse
 from sigmagraph.engine.jobs.settings import StoreSettings
 
-__all__ = ["DatabaseLock", "engines", "migrate"]
+__all__ = ["DatabaseLock", "database_file", "engines", "identity", "migrate"]
 
 ADVISORY = 0x5347_4A4F_4253  # "SGJOBS": the name of our lock in PostgreSQL
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -28,6 +30,9 @@ def engines(settings: StoreSettings) -> tuple[Engine, Engine]:
 
 def _sqlite(settings: StoreSettings, begin: str) -> Engine:
     """SQLite in WAL mode. The driver's own idea of when to begin is switched off: it skips reads and savepoints."""
+    path = database_file(settings.url)
+    if path is not None:
+        _keep_private(path)
     engine = create_engine(settings.url, connect_args={"check_same_thread": False})
 
     @event.listens_for(engine, "connect")
@@ -49,12 +54,48 @@ def migrate(engine: Engine) -> None:
     """Bring the tables up to date."""
     from alembic import command  # here: half of the start-up time of a process that only reads settings
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            shown = engine.url.render_as_string(hide_password=True)
+            raise StoreFailed(f"job store {shown}: was written by another version of sigmagraph ({error})") from error
+
+
+def database_file(url: str) -> Path | None:
+    """The file of an SQLite database; None where there is none."""
+    made = make_url(url)
+    name = made.database or ""
+    is_file = made.get_backend_name() == "sqlite" and name not in ("", ":memory:") and not name.startswith("file:")
+    return Path(name) if is_file else None
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
+
+
+def _keep_private(path: Path) -> None:
+    """Secrets of webhooks stand in it: a new file is its owner's, and one that is there is nobody's beyond its group.
+
+    SQLite gives its journal files the same rights.
+    """
+    with suppress(OSError):  # what is wrong with it, opening it tells
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        for each in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+            mode = each.stat().st_mode if each.exists() else 0
+            if mode & 0o007:
+                each.chmod(mode & 0o770)
 
 
 class DatabaseLock:
