@@ -16,7 +16,9 @@ def test_every_requirement_has_a_version_that_it_allows() -> None:
     versions = dict(line.split("==") for line in lines if not line.startswith("#"))
     extras = [text for extra in CHECKED for text in project["optional-dependencies"][extra]]
     for requirement in map(Requirement, [*project["dependencies"], *extras]):
-        assert versions[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+        version = versions.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement.name}: put the version CI installs into constraints.txt"
+        assert version in requirement.specifier
 
 
 def test_the_licence_of_everything_it_runs_on_is_told() -> None:
@@ -24,7 +26,9 @@ def test_the_licence_of_everything_it_runs_on_is_told() -> None:
     page = (ROOT / "docs/hardening.md").read_text()
     told = page[page.index("## Licences") :]
     extras = [
-        text for extra in ("editor", "plots", "docs", "postgres") for text in project["optional-dependencies"][extra]
+        text
+        for extra in ("editor", "plots", "docs", "postgres", "upscale")
+        for text in project["optional-dependencies"][extra]
     ]
     for requirement in map(Requirement, [*project["dependencies"], *extras]):
-        assert requirement.name in told, requirement
+        assert requirement.name in told, f"{requirement.name}: put its licence into docs/hardening.md"
