@@ -242,7 +242,8 @@ class Accepted:
 class JobQuery:
     """Which jobs to list. `owner` None means everyone's; `by` is the column the order follows.
 
-    `with_withdrawn` False leaves out what was cancelled before it ever began.
+    `with_withdrawn` False leaves out what was cancelled before it ever began. `text` stands somewhere in the request's
+    JSON, in any case of ASCII letters.
     """
 
     owner: str | None = None
@@ -254,6 +255,7 @@ class JobQuery:
     offset: int = 0
     with_request: bool = False
     with_withdrawn: bool = True
+    text: str = ""
 
     def __post_init__(self) -> None:
         _within("limit", self.limit, 0, LARGEST)

@@ -33,6 +33,7 @@ from sigmagraph.engine.server.job_log import keep_journal
 from sigmagraph.engine.server.logs import RecentLines
 from sigmagraph.engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from sigmagraph.engine.server.origin import options, origins
+from sigmagraph.engine.server.pages import PAGE_ROWS, home, page_routes
 from sigmagraph.engine.server.rates import Buckets
 from sigmagraph.engine.server.replay import REPLAY_ROWS
 from sigmagraph.engine.server.settings import Settings
@@ -85,10 +86,9 @@ def make_app(parts: ServerParts) -> web.Application:
     operating = (("GET", "/health", health), ("GET", "/ready", ready), ("GET", "/metrics", metrics))
     app.add_routes(parts.more_routes)
     mount(app, parts.published)
-    app.add_routes(
-        [*mirrored((*operating, *REPLAY_ROWS, *WORKFLOW_ROWS, *DELIVERY_ROWS)), *login_routes(), *comfy_routes()]
-    )
-    app.add_routes(frontend_routes(parts.frontend))
+    app.add_routes([*mirrored((*operating, *REPLAY_ROWS, *WORKFLOW_ROWS, *DELIVERY_ROWS, *PAGE_ROWS)), *login_routes()])
+    app.add_routes([*comfy_routes(), *page_routes()])
+    app.add_routes(frontend_routes(parts.frontend, home))
     return app
 
 

@@ -36,6 +36,8 @@ __all__ = [
 COOKIE = "sigmagraph_key"
 OPEN = frozenset({"/health", "/api/health", "/login"})
 WEB = SHIPPED / "web"
+PAGES = frozenset({"/home", "/run", "/gallery", "/system"})
+"""The pages for people, which ask for a key by way of the login page and then go on."""
 
 
 class Account(Protocol):
@@ -153,6 +155,8 @@ def _refused(request: web.Request) -> web.Response:
     is_page = request.method == "GET" and "text/html" in request.headers.get("Accept", "")
     if is_page and request.path in ("/", "/api/"):
         raise web.HTTPFound("/login")
+    if is_page and request.path in PAGES:
+        raise web.HTTPFound(f"/login?next={request.path}")
     response = web.Response(status=401, text="a key is needed: Authorization: Bearer <key>")
     response.headers["WWW-Authenticate"] = "Bearer"
     return response
@@ -167,10 +171,16 @@ async def _login(request: web.Request) -> web.Response:
     key = (await form_body(request, LOGIN)).get("key", "").strip()
     if await _identified(request, key) is None:
         return _page("This key is not known.", 401)
-    response = web.Response(status=303, headers={"Location": "/"})
+    response = web.Response(status=303, headers={"Location": _next(request)})
     is_https = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
     response.set_cookie(COOKIE, key, httponly=True, samesite="Strict", secure=is_https, max_age=30 * 24 * 3600)
     return response
+
+
+def _next(request: web.Request) -> str:
+    """Where a person wanted to go: one of our own pages, never another site's."""
+    wanted = request.query.get("next", "/")
+    return wanted if wanted in PAGES else "/"
 
 
 async def _logout(request: web.Request) -> web.Response:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 __all__ = ["content_type", "find_frontend", "frontend_routes", "inside", "keep_private", "send"]
 
@@ -26,7 +27,6 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".ico", 
 FRESH = {"Cache-Control": "no-store, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
 PRIVATE = "private, no-store"
 """A reply to somebody: no proxy keeps it, and no browser that several people use."""
-NO_EDITOR = "The editor is not installed: pip install 'sigmagraph[editor]'. The API answers all the same.\n"
 
 
 def find_frontend() -> Path | None:
@@ -69,12 +69,15 @@ def inside(root: Path, name: str) -> Path | None:
     return path if path != folder and path.is_relative_to(folder) else None
 
 
-def frontend_routes(root: Path | None) -> list[web.RouteDef]:
-    """`/` and every path no other route took, as files below `root`; there is no fall-back to the index page."""
+def frontend_routes(root: Path | None, instead: Handler) -> list[web.RouteDef]:
+    """`/` and every path no other route took, as files below `root`; there is no fall-back to the index page.
+
+    Without an editor `/` is answered by `instead`.
+    """
 
     async def index(request: web.Request) -> web.StreamResponse:
         if root is None:
-            return web.Response(text=NO_EDITOR)
+            return await instead(request)
         return send(root, root / "index.html", FRESH)
 
     async def file(request: web.Request) -> web.StreamResponse:

@@ -1,9 +1,10 @@
 """Reading many jobs: pages, what waits, what is old. Functions of a connection; nothing here changes a row."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Text, bindparam, func, or_, select, type_coerce
 
 from sigmagraph.engine.errors import BadValue, UnknownJob
 from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
@@ -86,6 +87,9 @@ def _conditions(query: JobQuery) -> list[ColumnElement[bool]]:
         conditions.append(jobs.c.source == query.source)
     if not query.with_withdrawn:
         conditions.append(or_(jobs.c.state != State.CANCELLED.value, jobs.c.attempt > 0))
+    if query.text:
+        written = json.dumps(query.text)[1:-1].lower()  # as the column has it
+        conditions.append(func.lower(type_coerce(jobs.c.request, Text)).contains(written, autoescape=True))
     if query.by == "ended_at":
         conditions.append(jobs.c.state.in_([state.value for state in ENDED]))
     return conditions

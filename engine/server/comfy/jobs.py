@@ -33,7 +33,10 @@ async def listing(request: web.Request) -> web.Response:
 
 
 async def _listed(request: web.Request) -> web.Response:
-    """The page asks under `/api` and shows no job that was deleted while it waited; without it all are listed."""
+    """One page; `text` finds jobs by what their request says.
+
+    The page asks under `/api` and shows no job that was deleted while it waited; without it all are listed.
+    """
     limit, offset = _natural(request, "limit", MOST), _natural(request, "offset", 0)
     newest_first = _choice(request, "sort_order", ("desc", "asc")) == "desc"
     by_duration = _choice(request, "sort_by", ("created_at", "execution_duration")) == "execution_duration"
@@ -46,6 +49,7 @@ async def _listed(request: web.Request) -> web.Response:
         limit=MOST if is_paged_here else limit,
         offset=0 if is_paged_here else offset,
         with_withdrawn=not request.path.startswith("/api/"),
+        text=request.query.get("text", ""),
     )
     page = await request.app[JOBS].find(query) if limit else None
     jobs, total = (list(page.jobs), page.total) if page is not None else ([], 0)

@@ -30,6 +30,7 @@ async def system_stats(request: web.Request) -> web.Response:
         "python_version": version_of("python"),
         "pytorch_version": version_of("torch"),
         "embedded_python": False,
+        "has_editor": request.app[EXTENSIONS] is not None,
         "argv": ["sigmagraph", "--disable-api-nodes"],
     }
     frontend = version_of("comfyui-frontend-package")

@@ -1,0 +1,54 @@
+"""`POST /inspect`: a workflow from anywhere, with the declarations of its nodes: all that a form is made of."""
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from sigmagraph.engine.errors import MissingFile, nearest
+from sigmagraph.engine.graph.document import load_workflow, parse_workflow
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.server.context import WORKFLOWS, reply
+from sigmagraph.engine.server.files import resolve
+from sigmagraph.engine.server.incoming import Declarations, Incoming, declarations, read_incoming, recorded_of
+from sigmagraph.engine.server.workflows import library
+
+__all__ = ["inspect"]
+
+
+async def inspect(request: web.Request) -> web.Response:
+    """What `POST /replay` takes, or `{"template": NAME}`; nothing runs.
+
+    The answer has `prompt` (API form), `document` (the drawing, or null), `parameters` (a stored workflow's names),
+    `warnings`, `nodes` (class -> its declaration) and `unknown` (class -> the nearest there is, or null).
+    """
+    incoming = await read_incoming(request)
+    known = await declarations(request)
+    workflow, parameters = await _workflow(request, incoming, known)
+    used = sorted({node.class_type for node in workflow.nodes.values()})
+    described = await asyncio.to_thread(lambda: {name: known[name] for name in used if name in known})
+    return reply(
+        {
+            "prompt": workflow.prompt(),
+            "document": workflow.editor,
+            "parameters": parameters,
+            "warnings": list(workflow.warnings),
+            "nodes": described,
+            "unknown": {name: nearest(name, known) for name in used if name not in known},
+        }
+    )
+
+
+async def _workflow(request: web.Request, incoming: Incoming, known: Declarations) -> tuple[Workflow, dict[str, str]]:
+    """The workflow, and the names that a stored one gives to its inputs."""
+    if incoming.data is None and "template" in incoming.fields:
+        name = str(incoming.fields["template"])
+        path = resolve(request.app[WORKFLOWS], name + ".json")
+        if not path.is_file():
+            raise MissingFile(name, "there is no such template")
+        return await asyncio.to_thread(load_workflow, path, known), {}
+    if incoming.data is None and "name" in incoming.fields:
+        stored = await asyncio.to_thread(library(request).read, str(incoming.fields["name"]))
+        document: Any = dict(stored.document) if stored.document is not None else None
+        return Workflow(parse_workflow(dict(stored.prompt)).nodes, document), dict(stored.parameters)
+    return (await recorded_of(request, incoming)).workflow, {}

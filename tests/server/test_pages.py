@@ -1,0 +1,172 @@
+"""The pages for people: where they are, what they may load, what they ask the server, and who is sent to the login."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from tests.server.conftest import Serving
+from tests.server.test_security import KEYS
+
+WEB = Path(__file__).resolve().parents[2] / "web" / "pages"
+PAGES = ("/home", "/run", "/gallery", "/system")
+KEY = {"Authorization": "Bearer key-a"}
+SEED = 2**64 - 3
+
+
+def graph(text: str = "out", seed: int = 0xFF) -> dict[str, Any]:
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "color": seed}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": text}},
+    }
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_is_a_short_file_under_a_policy_that_lets_nothing_else_in(serving: Serving, path: str) -> None:
+    async with serving() as api:
+        page = await api.get(path)
+        assert (page.status, page.content_type) == (200, "text/html")
+        policy = page.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "*" not in policy
+        for name in re.findall(r'(?:src|href)="(/[^"]+)"', await page.text()):
+            file = await api.get(name)
+            assert (file.status, file.headers["X-Content-Type-Options"]) == (200, "nosniff"), name
+
+
+async def test_the_home_page_is_the_root_only_where_there_is_no_editor(serving: Serving, tmp_path: Path) -> None:
+    async with serving() as api:
+        assert await (await api.get("/")).text() == await (await api.get("/home")).text()
+        assert (await api.json("/system_stats"))["system"]["has_editor"] is False
+    editor = tmp_path / "editor"
+    editor.mkdir()
+    (editor / "index.html").write_text("the editor")
+    async with serving(frontend_root=editor) as api:
+        assert await (await api.get("/")).text() == "the editor"
+        assert 'src="/pages/home.js"' in await (await api.get("/home")).text()
+        assert (await api.json("/system_stats"))["system"]["has_editor"] is True
+
+
+async def test_nothing_but_the_files_of_the_pages_is_sent(serving: Serving) -> None:
+    async with serving() as api:
+        for name in ("..%2flogin.html", "home.html", "%2e%2e%2f..%2fpyproject.toml", "none.js"):
+            assert (await api.client.get(f"/pages/{name}")).status in (403, 404), name
+
+
+def test_no_script_reads_text_as_markup_and_every_word_is_there_twice() -> None:
+    scripts = {path.name: path.read_text("utf-8") for path in WEB.glob("*.js")}
+    for name, text in scripts.items():
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|https?://", text), name
+    words = set(re.findall(r'^  "([^"]+)": \[".+?", ".+?"\],$', scripts["strings.js"], re.MULTILINE))
+    listed = re.findall(r'^  "([^"]+)":', scripts["strings.js"], re.MULTILINE)
+    assert words == set(listed)
+    assert len(words) == len(listed)
+    said = {name for text in scripts.values() for name in re.findall(r'\bt\("([\w. ]+)"', text)}
+    assert said <= words
+
+
+def test_all_files_of_the_pages_together_are_smaller_than_a_picture() -> None:
+    assert sum(path.stat().st_size for path in WEB.iterdir()) < 150_000
+
+
+async def test_inspecting_a_document_tells_its_values_its_declarations_and_what_is_missing(serving: Serving) -> None:
+    async with serving() as api:
+        asked = graph() | {"3": {"class_type": "EmptyImag", "inputs": {"width": SEED}}}
+        async with await api.post("/inspect", {"workflow": asked}) as response:
+            found = json.loads(await response.text())
+        assert response.status == 200
+        assert found["prompt"]["3"]["inputs"]["width"] == SEED
+        assert set(found["nodes"]) == {"EmptyImage", "SaveImage"}
+        assert found["nodes"]["EmptyImage"] == (await api.json("/object_info/EmptyImage"))["EmptyImage"]
+        assert found["unknown"] == {"EmptyImag": "EmptyImage"}
+        assert (await api.json("/jobs"))["jobs"] == []
+
+
+async def test_inspecting_a_template_a_stored_workflow_a_job_and_a_picture(serving: Serving) -> None:
+    async with serving() as api:
+        (api.root / "workflows" / "flat.json").write_text(json.dumps(graph("from-template")))
+        await api.post(
+            "/workflows/kept", {"workflow": graph("from-shelf"), "parameters": {"name": "2.filename_prefix"}}
+        )
+        job_id = await api.queue(graph("from-job"))
+        await api.ended(job_id)
+        texts = PngInfo()
+        texts.add_text("prompt", json.dumps(graph("from-picture")))
+        path = api.root / "output" / "carries.png"
+        Image.new("RGB", (8, 8)).save(path, pnginfo=texts)
+        picture = {"filename": path.name}
+        asked = {"template": "flat"}, {"name": "kept"}, {"job_id": job_id}, {"image": picture}, path.read_bytes()
+        found = []
+        for each in asked:
+            more = {"data": each} if isinstance(each, bytes) else {}
+            async with await api.post("/inspect", None if more else each, **more) as response:
+                assert response.status == 200, await response.text()
+                found.append(await response.json())
+        names = [each["prompt"]["2"]["inputs"]["filename_prefix"] for each in found]
+        assert names == ["from-template", "from-shelf", "from-job", "from-picture", "from-picture"]
+        assert [each["parameters"] for each in found][1] == {"name": "2.filename_prefix"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"template": "nothing"}, 404, "no such template"),
+        ({"template": "../user/x"}, 403, ""),
+        ({"name": "nothing"}, 404, "nothing"),
+        ({"workflow": {"1": 3}}, 400, "1"),
+        ({}, 400, "nothing to run"),
+    ],
+)
+async def test_what_cannot_be_inspected_says_why(serving: Serving, body: Any, status: int, said: str) -> None:
+    async with serving() as api, await api.post("/inspect", body) as response:
+        assert response.status == status, await response.text()
+        assert said in await response.text()
+
+
+async def test_jobs_are_found_by_what_their_request_says(serving: Serving) -> None:
+    async with serving() as api:
+        names = ["Red heart", "blue 100%_square", 'wörter "quoted" \\ <script>']
+        made = [await api.queue(graph(f"x{i}") | {"9": text_node(name)}) for i, name in enumerate(names)]
+        for job_id in made:
+            await api.ended(job_id)
+
+        async def ids(text: str) -> list[str]:
+            found = await api.json("/api/jobs", params={"text": text, "status": "completed"})
+            assert found["pagination"]["total"] == len(found["jobs"])
+            return [each["id"] for each in found["jobs"]]
+
+        assert await ids("red HEART") == [made[0]]
+        assert await ids("100%_") == [made[1]]
+        assert await ids("%") == [made[1]]
+        assert await ids('wörter "quoted" \\ <script>') == [made[2]]
+        assert await ids("nobody wrote this") == []
+        assert await ids("emptyimage") == made[::-1]
+
+
+def text_node(text: str) -> dict[str, Any]:
+    return {"class_type": "EmptyImage", "inputs": {}, "_meta": {"title": text}}
+
+
+async def test_a_page_asks_for_the_key_and_the_login_leads_back_to_it(serving: Serving) -> None:
+    async with serving(keys=KEYS) as api:
+        people = {"Accept": "text/html"}
+        for path in PAGES:
+            page = await api.get(path, headers=people, allow_redirects=False)
+            assert (page.status, page.headers["Location"]) == (302, f"/login?next={path}")
+            assert (await api.get(path)).status == 401
+            assert (await api.get(path, headers=KEY)).status == 200
+        for wanted, place in (
+            ("/run", "/run"),
+            ("//evil.example/", "/"),
+            ("https://evil.example", "/"),
+            ("/queue", "/"),
+        ):
+            done = await api.client.post(
+                "/login", params={"next": wanted}, data={"key": "key-a"}, allow_redirects=False
+            )
+            assert (done.status, done.headers["Location"]) == (303, place)

@@ -1,0 +1,221 @@
+// What runs, what waits, what was made.
+import { Socket, call, viewUrl } from "./api.js";
+import { Details } from "./details.js";
+import { h, later, replace } from "./dom.js";
+import { duration, moment, say, start, told } from "./shell.js";
+import { t } from "./strings.js";
+
+/** @typedef {import("./api.js").Job} Job */
+const PAGE = 48;
+const SHOWN = { all: "completed,failed,cancelled", completed: "completed", failed: "failed", cancelled: "cancelled" };
+
+const main = start("nav.gallery");
+const socket = new Socket();
+const details = new Details();
+const queue = h("ul", { class: "queue" });
+const now = h("section", { "aria-label": t("queue") }, h("h2", { text: t("queue") }), queue);
+const tiles = h("div", { class: "tiles" });
+const count = h("p", { class: "muted", "aria-live": "polite" });
+const more = h("button", { type: "button", class: "quiet", hidden: true, text: t("showMore"), on: { click: () => next() } });
+const search = h("input", { type: "search", placeholder: t("searchHint"), "aria-label": t("search"), dir: "auto" });
+const state = h("select", { "aria-label": t("state") },
+  Object.keys(SHOWN).map((each) => h("option", { value: each, text: t(`state.${each}`) })));
+/** @type {Job[]} */
+let jobs = [];
+let asked = 0;
+/** @type {Map<string, EventSource>} */
+const followed = new Map();
+
+main.classList.add("wide");
+main.append(h("h1", { class: "unseen", text: t("nav.gallery") }), now,
+  h("section", { "aria-label": t("nav.gallery") },
+    h("div", { class: "row spread tools" }, h("h2", { text: t("made") }), h("div", { class: "row" }, search, state)),
+    count, tiles, h("div", { class: "center" }, more)),
+  details.element);
+search.addEventListener("input", later(() => { writeUrl(); renew(); }, 300));
+state.addEventListener("change", () => { writeUrl(); renew(); });
+details.addEventListener("gone", (event) => forget(/** @type {CustomEvent} */ (event).detail));
+details.addEventListener("turn", (event) => turn(/** @type {CustomEvent} */ (event).detail));
+details.addEventListener("shut", writeUrl);
+window.addEventListener("hashchange", readUrl);
+new IntersectionObserver(([seen]) => { if (seen.isIntersecting && !more.hidden) next(); }, { rootMargin: "600px" }).observe(more);
+
+const refresh = later(async () => { await showQueue(); await catchUp(); }, 150);
+socket.addEventListener("message", (event) => {
+  if (/** @type {CustomEvent} */ (event).detail.type === "status") refresh();
+});
+
+/** @param {number} offset @param {number} limit */
+function page(offset, limit) {
+  const status = SHOWN[/** @type {keyof typeof SHOWN} */ (state.value)] ?? SHOWN.all;
+  const query = new URLSearchParams({ status, limit: String(limit), offset: String(offset) });
+  if (search.value.trim()) query.set("text", search.value.trim());
+  return call(`/api/jobs?${query}`);
+}
+
+/** The list from its beginning. */
+async function renew() {
+  asked += 1;
+  const mine = asked;
+  try {
+    const found = await page(0, PAGE);
+    if (mine !== asked) return;
+    jobs = found.jobs;
+    replace(tiles, jobs.map(tile));
+    tellCount(found.pagination);
+  } catch (error) {
+    count.textContent = told(error);
+  }
+}
+
+/** The next page below what there is. */
+async function next() {
+  if (more.disabled) return;
+  more.disabled = true;
+  const mine = asked;
+  try {
+    const found = await page(jobs.length, PAGE);
+    if (mine === asked) {
+      const known = new Set(jobs.map(({ id }) => id));
+      const fresh = found.jobs.filter((/** @type {Job} */ job) => !known.has(job.id));
+      jobs.push(...fresh);
+      tiles.append(...fresh.map(tile));
+      tellCount(found.pagination);
+    }
+  } catch (error) {
+    count.textContent = told(error);
+  }
+  more.disabled = false;
+}
+
+/** What has ended since, put before the rest. */
+async function catchUp() {
+  const mine = asked;
+  const found = await page(0, PAGE).catch(() => null);
+  if (!found || mine !== asked) return;
+  const known = new Set(jobs.map(({ id }) => id));
+  const fresh = found.jobs.filter((/** @type {Job} */ job) => !known.has(job.id));
+  jobs.unshift(...fresh);
+  tiles.prepend(...fresh.map(tile));
+  tellCount(found.pagination);
+}
+
+/** @param {{ total: number }} pagination */
+function tellCount({ total }) {
+  const isFiltered = search.value.trim() !== "" || state.value !== "all";
+  count.textContent = total ? t("count", { total }) : t(isFiltered ? "nothingFound" : "nothingYet");
+  more.hidden = jobs.length >= total;
+}
+
+/** @param {Job} job */
+function tile(job) {
+  const output = job.preview_output;
+  const label = `${t(`state.${job.status}`)}, ${moment(job.create_time)}`;
+  const inner = output?.mediaType === "images"
+    ? h("img", { src: viewUrl(output, true), alt: `${output.filename}, ${label}`, loading: "lazy" })
+    : h("span", { class: `plate ${job.status}` }, h("strong", { text: t(`state.${job.status}`) }),
+      h("span", { text: moment(job.create_time) }));
+  return h("button", { type: "button", class: "thumb", "data-job": job.id, on: { click: () => open(job.id) } }, inner,
+    job.outputs_count > 1 && h("span", { class: "badge", text: String(job.outputs_count) }));
+}
+
+/** @param {string} id */
+function open(id) {
+  details.open(id);
+  writeUrl();
+}
+
+/** The job before or after the one that is open. @param {number} by */
+function turn(by) {
+  const place = jobs.findIndex(({ id }) => id === details.jobId);
+  const other = jobs[place + by];
+  if (place >= 0 && other) open(other.id);
+}
+
+/** @param {string} id */
+function forget(id) {
+  jobs = jobs.filter((job) => job.id !== id);
+  tiles.querySelector(`[data-job="${CSS.escape(id)}"]`)?.remove();
+  say(t("deleted"));
+  refresh();
+}
+
+function writeUrl() {
+  const said = new URLSearchParams();
+  if (search.value.trim()) said.set("text", search.value.trim());
+  if (state.value !== "all") said.set("state", state.value);
+  if (details.jobId) said.set("job", details.jobId);
+  history.replaceState(null, "", `${location.pathname}${[...said].length ? `#${said}` : ""}`);
+}
+
+function readUrl() {
+  const said = new URLSearchParams(location.hash.slice(1));
+  search.value = said.get("text") ?? "";
+  state.value = said.get("state") ?? "all";
+  if (state.selectedIndex < 0) state.value = "all";
+  const id = said.get("job");
+  if (id) details.open(id);
+  else details.element.close();
+}
+
+/** What runs and what waits. */
+async function showQueue() {
+  const found = await call("/api/jobs?status=in_progress,pending&limit=200&sort_order=asc").catch(() => null);
+  if (!found) return;
+  const running = found.jobs.filter((/** @type {Job} */ job) => job.status === "in_progress");
+  const waiting = found.jobs.filter((/** @type {Job} */ job) => job.status === "pending");
+  for (const [id, stream] of followed) {
+    if (running.some((/** @type {Job} */ job) => job.id === id)) continue;
+    stream.close();
+    followed.delete(id);
+  }
+  const shown = [...running, ...waiting];
+  for (const line of [...queue.children]) {
+    if (!shown.some(({ id, status }) => line.getAttribute("data-line") === `${id} ${status}`)) line.remove();
+  }
+  shown.forEach((job, place) => {
+    const name = `${job.id} ${job.status}`;
+    const line = queue.querySelector(`[data-line="${CSS.escape(name)}"]`) ?? queueLine(job, name);
+    if (queue.children[place] !== line) queue.insertBefore(line, queue.children[place] ?? null);
+  });
+  now.hidden = shown.length === 0;
+}
+
+/** @param {Job} job @param {string} name */
+function queueLine(job, name) {
+  const isRunning = job.status === "in_progress";
+  const text = h("span", { class: "muted", text: isRunning ? t("started") : t("waiting") });
+  const bar = isRunning ? h("progress", { max: 1, "aria-label": t("progress") }) : null;
+  const cancel = h("button", { type: "button", class: "quiet", text: t("cancel"), on: { click: async () => {
+    cancel.disabled = true;
+    await call(`/jobs/${encodeURIComponent(job.id)}/cancel`, { method: "POST" }).catch((error) => say(told(error)));
+    refresh();
+  } } });
+  const what = h("span", { class: "what", dir: "auto", text: job.id.slice(0, 8) });
+  call(`/jobs/${encodeURIComponent(job.id)}`).then(async ({ workflow }) => {
+    const { promptText } = await import("./live.js");
+    what.textContent = promptText(workflow.prompt) || job.id.slice(0, 8);
+  }, () => {});
+  if (bar) follow(job, bar, text);
+  return h("li", { "data-line": name }, h("span", { class: `dot ${job.status}` }), what, bar, text, cancel);
+}
+
+/** A running job's steps, from its log. @param {Job} job @param {HTMLProgressElement} bar @param {HTMLElement} text */
+function follow(job, bar, text) {
+  const stream = new EventSource(`/jobs/${encodeURIComponent(job.id)}/events`);
+  followed.set(job.id, stream);
+  let began = 0;
+  stream.addEventListener("NodeStarted", () => { began = performance.now(); });
+  stream.addEventListener("NodeProgress", ({ data }) => {
+    const { value, maximum } = JSON.parse(data);
+    bar.max = maximum;
+    bar.value = value;
+    const left = value ? duration(((performance.now() - began) / value) * (maximum - value)) : "";
+    text.textContent = t("step", { value, max: maximum, left });
+  });
+  stream.addEventListener("Ended", () => { stream.close(); refresh(); });
+  stream.onerror = () => stream.close();
+}
+
+readUrl();
+await Promise.all([renew(), showQueue()]);

@@ -1,0 +1,177 @@
+// The run page: a workflow as a form, what comes of it beside it, and all of it in the URL's fragment.
+import { ApiError, Socket, call } from "./api.js";
+import { h, later, replace } from "./dom.js";
+import { pack, readExact, unpack } from "./exact.js";
+import { Form } from "./form.js";
+import { Stage } from "./live.js";
+import { say, start, told } from "./shell.js";
+import { t } from "./strings.js";
+
+const DEFAULT = "txt2img";
+const LONGEST_URL = 30_000;
+const SOURCES = ["template", "name", "job", "w"];
+/** @typedef {{ kind: string, value: string }} Source */
+
+const main = start("nav.run");
+const socket = new Socket();
+const stage = new Stage(socket);
+const place = h("div", { class: "source" });
+const problem = h("div", { class: "notice error", role: "alert", hidden: true });
+const body = h("div");
+const go = h("button", { class: "primary", text: t("make") });
+const form = h("form", { novalidate: true, class: "panel", on: { submit } }, place, problem, body,
+  h("div", { class: "go" }, go));
+const picker = h("select", { "aria-label": t("workflow") });
+const file = h("input", { type: "file", accept: "image/*,.json", class: "unseen", tabindex: "-1", "aria-hidden": "true" });
+/** @type {Form | null} */
+let shown = null;
+/** @type {Source} */
+let source = { kind: "template", value: DEFAULT };
+let written = "";
+
+main.append(h("h1", { class: "unseen", text: t("nav.run") }), h("div", { class: "run" }, form, stage.element));
+main.classList.add("wide");
+place.append(
+  h("label", { class: "field" }, h("span", { text: t("workflow") }), picker),
+  h("button", { type: "button", class: "quiet", text: t("openFile"), title: t("openFileHint"), on: { click: () => file.click() } }),
+  h("button", { type: "button", class: "quiet", text: t("save"), on: { click: save } }), file);
+picker.addEventListener("change", () => {
+  const [kind, ...rest] = picker.value.split(":");
+  if (rest.length) load({ kind, value: rest.join(":") });
+});
+file.addEventListener("change", () => { if (file.files?.[0]) drop(file.files[0]); });
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  const dropped = event.dataTransfer?.files[0];
+  if (dropped) drop(dropped);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+});
+window.addEventListener("hashchange", () => { if (location.hash.slice(1) !== written) open(); });
+const remember = later(writeUrl, 250);
+
+/** What the URL says, or the default workflow. */
+async function open() {
+  const said = new URLSearchParams(location.hash.slice(1));
+  const kind = SOURCES.find((each) => said.has(each));
+  await load(kind ? { kind, value: said.get(kind) ?? "" } : { kind: "template", value: DEFAULT }, said);
+}
+
+/** @param {Source} wanted @param {URLSearchParams} [values] */
+async function load(wanted, values) {
+  try {
+    const asked = wanted.kind === "w" ? { workflow: await unpack(wanted.value) }
+      : { [wanted.kind === "job" ? "job_id" : wanted.kind]: wanted.value };
+    show(await call("/inspect", { body: asked }), wanted, values);
+  } catch (error) {
+    complain([t("cannotOpen", { reason: told(error) })]);
+  }
+}
+
+/**
+ * @param {import("./api.js").Inspected} inspected
+ * @param {Source} from
+ * @param {URLSearchParams} [values]
+ */
+function show(inspected, from, values) {
+  source = from;
+  shown = new Form(inspected, () => remember());
+  if (from.kind === "job" || from.kind === "w") shown.lock();
+  if (values) shown.apply(values);
+  replace(body, shown.element);
+  const missing = Object.entries(inspected.unknown).map(([name, near]) =>
+    near ? t("unknownNear", { name, near }) : t("unknown", { name }));
+  complain([...missing, ...inspected.warnings], missing.length === 0);
+  go.disabled = missing.length > 0;
+  picker.value = `${from.kind}:${from.value}`;
+  if (picker.selectedIndex < 0) picker.value = "";
+  writeUrl();
+}
+
+/** The form's state as the URL; a workflow too long for one is left out. */
+function writeUrl() {
+  if (!shown) return;
+  const said = new URLSearchParams([[source.kind, source.value], ...shown.changes()]);
+  const text = String(said);
+  if (text.length > LONGEST_URL) return;
+  written = text;
+  history.replaceState(null, "", `#${text}`);
+}
+
+/** @param {string[]} lines @param {boolean} [isMild] */
+function complain(lines, isMild = false) {
+  replace(problem, lines.map((line) => h("p", { dir: "auto", text: line })));
+  problem.hidden = lines.length === 0;
+  problem.classList.toggle("error", !isMild);
+}
+
+/** A picture that carries a workflow, or a workflow's file. @param {File} dropped */
+async function drop(dropped) {
+  try {
+    const isJson = dropped.name.endsWith(".json") || dropped.type === "application/json";
+    const sent = isJson ? { workflow: readExact(await dropped.text()) } : dropped;
+    const inspected = await call("/inspect", { body: sent });
+    show(inspected, { kind: "w", value: await pack(inspected.prompt) });
+    say(t("opened", { name: dropped.name }));
+  } catch (error) {
+    const reason = error instanceof SyntaxError ? t("noJson") : told(error);
+    complain([t("cannotOpenFile", { name: dropped.name, reason })]);
+  }
+  file.value = "";
+}
+
+/** @param {Event} event */
+async function submit(event) {
+  event.preventDefault();
+  if (!shown || go.disabled) return;
+  complain([]);
+  shown.beforeRun();
+  if (!shown.check()) return;
+  go.disabled = true;
+  try {
+    const isSame = shown.changes().length === 0;
+    const answer = await stage.run(shown.prompt(), isSame ? shown.inspected.document : null);
+    complain(shown.showErrors(answer.node_errors));
+    if (matchMedia("(max-width: 60rem)").matches) stage.element.scrollIntoView({ block: "start" });
+  } catch (error) {
+    const others = shown.showErrors(error instanceof ApiError ? error.body?.node_errors : {});
+    const isPlaced = error instanceof ApiError && Object.keys(error.body?.node_errors ?? {}).length > 0;
+    complain(isPlaced ? others : [told(error)]);
+  }
+  go.disabled = false;
+}
+
+/** Keep the workflow with its values under a name. */
+async function save() {
+  if (!shown) return;
+  const name = prompt(t("saveAs"), source.kind === "name" ? source.value : "");
+  if (!name) return;
+  try {
+    await call(`/api/workflows/${encodeURIComponent(name)}`, { body: { workflow: shown.prompt() } });
+    await list();
+    await load({ kind: "name", value: name });
+    say(t("saved", { name }));
+  } catch (error) {
+    complain([told(error)]);
+  }
+}
+
+/** The workflows there are. */
+async function list() {
+  const [groups, saved] = await Promise.all([
+    call("/templates/index.json").catch(() => []),
+    call("/workflows").catch(() => ({ workflows: [] })),
+  ]);
+  const templates = groups.flatMap((/** @type {any} */ each) => each.templates);
+  const options = (/** @type {any[]} */ rows, /** @type {string} */ kind) => rows.map((each) =>
+    h("option", { value: `${kind}:${each.name}`, text: each.title ?? each.name }));
+  replace(picker, h("option", { value: "", text: t("fromElsewhere"), disabled: true }),
+    h("optgroup", { label: t("templates") }, options(templates, "template")),
+    saved.workflows.length ? h("optgroup", { label: t("savedOnes") }, options(saved.workflows, "name")) : null);
+  picker.value = `${source.kind}:${source.value}`;
+  if (picker.selectedIndex < 0) picker.value = "";
+}
+
+await Promise.all([list(), open()]);
