@@ -43,6 +43,8 @@ class BrownianTree:
     def increment(self, start: float, end: float) -> Tensor:
         """W(end) - W(start), start < end; both are clamped to the tree and rounded to six decimals."""
         first, last = (round(min(max(at, self._low), self._high), DECIMALS) for at in (start, end))
+        if first >= last:  # levels that agree to six decimals: the path has not moved
+            return torch.zeros_like(self._whole)
         pieces = self._pieces(first, last, self._low, self._high, self._whole, 0, 0)
         return reduce(operator.add, pieces)  # left to right, as the recorded images have it
 

@@ -145,7 +145,10 @@ def _check_shape(estimate: Tensor, request: Evaluate, step: int) -> None:
 def _predicted(
     denoiser: Denoiser, request: Evaluate, step: int
 ) -> Generator[PredictRequest, Sequence[Tensor] | None, Prediction]:
-    """One evaluation; where the denoiser can say what it needs, whoever drives the run predicts it."""
+    """One evaluation; where the denoiser can say what it needs, whoever drives the run predicts it.
+
+    A model may answer in half precision: guidance and solver get it in the state's.
+    """
     wanted: Requests = requests_of(denoiser, request.x, request.sigma, request.needs_uncond)
     answer: Sequence[Tensor] | None = None
     while True:
@@ -154,10 +157,11 @@ def _predicted(
                 asked = next(wanted) if answer is None else wanted.send(answer)
         except StopIteration as end:
             prediction: Prediction = end.value
-            return prediction
-        answer = yield asked
-        for estimate in answer or ():
+            return Prediction(*(one if one is None else one.to(request.x.dtype) for one in prediction))
+        estimates = yield asked
+        for estimate in estimates or ():
             _check_shape(estimate, request, step)
+        answer = [estimate.to(request.x.dtype) for estimate in estimates or ()]
 
 
 def context_of(

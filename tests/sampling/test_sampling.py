@@ -1,6 +1,6 @@
 """One `Sampling`, three ways to have it: run, watched, and answered from outside. And what may be a denoiser."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction, BadValue
-from sigmagraph.engine.sampling import Cfg, ComfyNoise, Sampling, Tick, sd3
+from sigmagraph.engine.sampling import SOLVERS, Cfg, ComfyNoise, Sampling, Tick, sd3
 from sigmagraph.engine.sampling.denoiser import PredictRequest
 from tests.sampling.mixture import predict
 
@@ -64,3 +64,18 @@ def test_what_is_no_estimate_is_named() -> None:
         sampling(lambda x, sigma: [x]).run()
     with pytest.raises(BadPrediction, match=r"step 1, sigma 1: the model returned shape \(1, 16, 6, 4\)"):
         sampling(lambda x, sigma: x[:1]).run()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_model_that_answers_in_half_precision_is_taken_up_in_the_state_s(name: str, dtype: torch.dtype) -> None:
+    def run(answer: Callable[[Tensor], Tensor]) -> Tensor:
+        def estimates(x: Tensor, sigma: float, sides: Sequence[Any]) -> list[Tensor]:
+            return [answer(x * side) for side in sides]
+
+        guided = Cfg(estimates, 0.5, 0.4, 3.0)
+        return Sampling(guided, torch.zeros(1, 1, 4, 4), SIGMAS, sd3(), name, noise=ComfyNoise(2)).run()
+
+    half, widened = run(lambda x: x.to(dtype)), run(lambda x: x.to(dtype).float())
+    assert half.dtype == torch.float32
+    assert torch.equal(half, widened)
