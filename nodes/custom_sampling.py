@@ -3,9 +3,10 @@
 from typing import Annotated
 
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
-from sigmagraph.engine.sampling import ComfyNoise, NoiseSource, NoNoise, Unguided, find_solver
+from sigmagraph.engine.sampling import ComfyNoise, NoiseSource, NoNoise, Unguided
 from sigmagraph.engine.sampling.guidance import DualCfg, PerpNeg
 from sigmagraph.nodes.support.denoising import Pair, denoised_latent, in_model_space
+from sigmagraph.nodes.support.graph_names import solver_in_graph
 from sigmagraph.nodes.support.resuming import Unfinished
 from sigmagraph.nodes.support.types import (
     Conditioning,
@@ -19,7 +20,7 @@ from sigmagraph.nodes.support.types import (
     Seed,
     Sigmas,
 )
-from sigmagraph.nodes.support.widgets import OLD_GRAPHS, GuidanceScale, SamplerName
+from sigmagraph.nodes.support.widgets import GuidanceScale, SamplerName
 
 __all__ = ["NODES"]
 
@@ -69,7 +70,7 @@ def sampler_custom_advanced(
 @node("KSamplerSelect", category="sampling/custom_sampling/samplers")
 def ksampler_select(*, sampler_name: SamplerName = "euler") -> Sampler:
     """A sampler by name, with its usual settings; `name@2` is a later revision of it."""
-    return SamplerValue(find_solver(sampler_name, OLD_GRAPHS))
+    return SamplerValue(solver_in_graph(sampler_name))
 
 
 @node("RandomNoise", category="sampling/custom_sampling/noise")

@@ -1,12 +1,12 @@
-"""Samplers with their settings on the node. Each is revision 1 of its sampler, as existing graphs expect."""
+"""Samplers with their settings on the node. Each is what a bare name means: the sampler of the chosen ComfyUI."""
 
 from typing import Annotated, Literal
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
-from sigmagraph.engine.sampling import find_solver
+from sigmagraph.nodes.support.graph_names import solver_in_graph
 from sigmagraph.nodes.support.types import Model, Sampler, SamplerValue
-from sigmagraph.nodes.support.widgets import OLD_GRAPHS, SamplerName
+from sigmagraph.nodes.support.widgets import SamplerName
 
 __all__ = ["NODES"]
 
@@ -21,18 +21,18 @@ NoiseDevice = Annotated[
 
 
 def _sampler(name: str, **options: object) -> SamplerValue:
-    solver = find_solver(name, OLD_GRAPHS)
+    solver = solver_in_graph(name)
     solver.checked(options)
     return SamplerValue(solver, options)
 
 
-@node("SamplerEulerAncestral", category=CATEGORY)
+@node("SamplerEulerAncestral", category=CATEGORY, revision=2)
 def euler_ancestral(*, eta: Eta = 1.0, s_noise: NoiseScale = 1.0) -> Sampler:
     """Euler's method with renewed noise."""
     return _sampler("euler_ancestral", eta=eta, s_noise=s_noise)
 
 
-@node("SamplerEulerAncestralCFGPP", category=CATEGORY, display_name="SamplerEulerAncestralCFG++")
+@node("SamplerEulerAncestralCFGPP", category=CATEGORY, revision=2, display_name="SamplerEulerAncestralCFG++")
 def euler_ancestral_cfg_pp(
     *,
     eta: Annotated[float, Range(0.0, 1.0, step=0.01, round=False)] = 1.0,
@@ -82,13 +82,13 @@ def dpmpp_sde(
     return _sampler(_on(noise_device, "dpmpp_sde"), eta=eta, s_noise=s_noise, r=r)
 
 
-@node("SamplerDPMPP_2S_Ancestral", category=CATEGORY)
+@node("SamplerDPMPP_2S_Ancestral", category=CATEGORY, revision=2)
 def dpmpp_2s_ancestral(*, eta: Eta = 1.0, s_noise: NoiseScale = 1.0) -> Sampler:
     """DPM-Solver++(2S) with renewed noise."""
     return _sampler("dpmpp_2s_ancestral", eta=eta, s_noise=s_noise)
 
 
-@node("SamplerDPMAdaptative", category=CATEGORY)
+@node("SamplerDPMAdaptative", category=CATEGORY, revision=2)
 def dpm_adaptive(
     *,
     order: Annotated[int, Range(2, 3)] = 3,
@@ -109,7 +109,7 @@ def dpm_adaptive(
     )
 
 
-@node("SamplerER_SDE", category=CATEGORY)
+@node("SamplerER_SDE", category=CATEGORY, revision=2)
 def er_sde(
     *,
     solver_type: Annotated[str, Options(["ER-SDE", "Reverse-time SDE", "ODE"], named=True)] = "ER-SDE",
@@ -124,7 +124,7 @@ def er_sde(
     return _sampler("er_sde", max_stage=max_stage, noise_scaler_power=power, s_noise=s_noise)
 
 
-@node("SamplerSASolver", category=CATEGORY)
+@node("SamplerSASolver", category=CATEGORY, revision=2)
 def sa_solver(
     *,
     model: Model,
@@ -152,6 +152,18 @@ def sa_solver(
     )
 
 
+@node("SamplerSEEDS2", category=CATEGORY)
+def seeds_2(
+    *,
+    solver_type: Annotated[Literal["phi_1", "phi_2"], Options(["phi_1", "phi_2"])] = "phi_1",
+    eta: Eta = 1.0,
+    s_noise: NoiseScale = 1.0,
+    r: Annotated[float, Range(0.01, 1.0, step=0.01, round=False), Tooltip("Where the second stage is.")] = 0.5,
+) -> Sampler:
+    """SEEDS-2 (Gonzalez 2023, arXiv:2305.14267); phi_2 with r 1 is exp_heun_2_x0."""
+    return _sampler("seeds_2", solver_type=solver_type, eta=eta, s_noise=s_noise, r=r)
+
+
 @node("SamplerLCMUpscale", category=CATEGORY)
 def lcm_upscale(
     *,
@@ -171,7 +183,7 @@ def sampler_with_options(
     options: Annotated[str, Tooltip("name=value, separated by commas; `sigmagraph samplers NAME` lists them.")] = "",
 ) -> Sampler:
     """Any sampler, in any revision (`name@2`), with any of its settings."""
-    solver = find_solver(sampler_name, OLD_GRAPHS)
+    solver = solver_in_graph(sampler_name)
     settings = _settings(options)
     solver.checked(settings)
     return SamplerValue(solver, settings)
@@ -217,6 +229,7 @@ NODES = (
     dpm_adaptive,
     er_sde,
     sa_solver,
+    seeds_2,
     lcm_upscale,
     sampler_with_options,
 )

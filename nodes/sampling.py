@@ -3,11 +3,12 @@
 from typing import Annotated, Literal
 
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
-from sigmagraph.engine.sampling import ComfyNoise, NoNoise, find_schedule, find_solver, run_sigmas, step_range
+from sigmagraph.engine.sampling import ComfyNoise, NoNoise, run_sigmas, step_range
 from sigmagraph.nodes.support.denoising import LatentSteps, denoised_latent
+from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
 from sigmagraph.nodes.support.resuming import Unfinished
 from sigmagraph.nodes.support.types import Conditioning, Latent, Model, Seed
-from sigmagraph.nodes.support.widgets import OLD_GRAPHS, Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
+from sigmagraph.nodes.support.widgets import Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
 
 __all__ = ["NODES"]
 
@@ -37,7 +38,7 @@ def ksampler(
     unfinished: Unfinished = None,
 ) -> LatentSteps:
     """Noise the latent, then remove the noise step by step."""
-    solver, schedule = find_solver(sampler_name, OLD_GRAPHS), find_schedule(scheduler, OLD_GRAPHS)
+    solver, schedule = solver_in_graph(sampler_name), schedule_in_graph(scheduler)
     sigmas = run_sigmas(schedule, model.parameterisation.levels, steps, denoise, solver.drops_penultimate)
     denoiser = model.guided(positive, negative, cfg)
     noise = ComfyNoise(seed)
@@ -64,7 +65,7 @@ def ksampler_advanced(
     unfinished: Unfinished = None,
 ) -> LatentSteps:
     """A part of a run: from one step to another, with or without noise at its start and at its end."""
-    solver, schedule = find_solver(sampler_name, OLD_GRAPHS), find_schedule(scheduler, OLD_GRAPHS)
+    solver, schedule = solver_in_graph(sampler_name), schedule_in_graph(scheduler)
     whole = run_sigmas(schedule, model.parameterisation.levels, steps, drops_penultimate=solver.drops_penultimate)
     sigmas = step_range(whole, start_at_step, end_at_step, return_with_leftover_noise == "enable")
     noise = ComfyNoise(noise_seed) if add_noise == "enable" else NoNoise(ComfyNoise(noise_seed))

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
-from sigmagraph.engine.sampling import find_schedule, run_sigmas
+from sigmagraph.engine.sampling import run_sigmas
 from sigmagraph.engine.sampling.levels import Span
 from sigmagraph.engine.sampling.schedules.published_schedules import GITS_COEFFICIENT, OPTIMAL, gits, optimal_steps
+from sigmagraph.nodes.support.graph_names import schedule_in_graph
 from sigmagraph.nodes.support.types import Latent, Model, Sigmas
-from sigmagraph.nodes.support.widgets import OLD_GRAPHS, Fraction, ScheduleName, Steps
+from sigmagraph.nodes.support.widgets import Fraction, ScheduleName, Steps
 
 __all__ = ["NODES"]
 
@@ -27,7 +28,7 @@ def basic_scheduler(
     *, model: Model, scheduler: ScheduleName = "simple", steps: Steps = 20, denoise: Fraction = 1.0
 ) -> Sigmas:
     """Any schedule by name, for the levels of this model."""
-    schedule = find_schedule(scheduler, OLD_GRAPHS)
+    schedule = schedule_in_graph(scheduler)
     return tuple(run_sigmas(schedule, model.parameterisation.levels, steps, denoise))
 
 
@@ -81,13 +82,13 @@ def vp(
 @node("BetaSamplingScheduler", category=CATEGORY)
 def beta_sampling(*, model: Model, steps: Steps = 20, alpha: Shape = 0.6, beta: Shape = 0.6) -> Sigmas:
     """The model's levels at the quantiles of a beta distribution (Lee 2024, arXiv:2407.12173)."""
-    return tuple(find_schedule("beta", OLD_GRAPHS)(model.parameterisation.levels, steps, alpha=alpha, beta=beta))
+    return tuple(schedule_in_graph("beta")(model.parameterisation.levels, steps, alpha=alpha, beta=beta))
 
 
 @node("SDTurboScheduler", category=CATEGORY)
 def sd_turbo(*, model: Model, steps: Annotated[int, Range(1, 10)] = 1, denoise: Fraction = 1.0) -> Sigmas:
     """Every hundredth trained level (Sauer 2023, arXiv:2311.17042)."""
-    return tuple(find_schedule("sd_turbo", OLD_GRAPHS)(model.parameterisation.levels, steps, denoise=denoise))
+    return tuple(schedule_in_graph("sd_turbo")(model.parameterisation.levels, steps, denoise=denoise))
 
 
 @node("AlignYourStepsScheduler", category=CATEGORY)
@@ -101,7 +102,7 @@ def align_your_steps(
 ) -> Sigmas:
     """Levels found by optimisation, spread over any number of steps (Sabour 2024, arXiv:2404.14507)."""
     levels = Span(SDXL_MIN, SDXL_MAX)  # unused: the table holds the levels
-    sigmas = find_schedule("align_your_steps", OLD_GRAPHS)(levels, steps, table=TABLES[model_type])
+    sigmas = schedule_in_graph("align_your_steps")(levels, steps, table=TABLES[model_type])
     return _last_steps(sigmas, steps, denoise)
 
 
@@ -160,7 +161,7 @@ def _spread(name: str, steps: int, sigma_min: float, sigma_max: float, **options
     """A schedule between two given levels."""
     if not 0 < sigma_min < sigma_max:
         raise BadValue("sigma_min, sigma_max", (sigma_min, sigma_max), "two levels above 0, the first below the second")
-    return tuple(find_schedule(name, OLD_GRAPHS)(Span(sigma_min, sigma_max), steps, **options))
+    return tuple(schedule_in_graph(name)(Span(sigma_min, sigma_max), steps, **options))
 
 
 NODES = (

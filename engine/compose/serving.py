@@ -30,7 +30,7 @@ from sigmagraph.engine.server.app import ServerParts, make_app
 from sigmagraph.engine.server.connections import Connections, listening, places
 from sigmagraph.engine.server.keys import StoredKeys
 from sigmagraph.engine.server.logs import RecentLines, RequestLogger, configure
-from sigmagraph.engine.server.settings import Settings, misspelt
+from sigmagraph.engine.server.settings import PREFIX, Settings, misspelt
 from sigmagraph.engine.server.static import find_frontend
 from sigmagraph.engine.server.webhook_client import poster
 from sigmagraph.engine.shipped import shipped_models
@@ -56,6 +56,7 @@ def run(settings: Settings, say: Callable[[str], None] | None = None) -> None:
     configure(settings.log_format, settings.log_level)
     lines = RecentLines()
     logging.getLogger().addHandler(lines)
+    os.environ[PREFIX + "COMFYUI"] = settings.comfyui  # for nodes, which run here or in workers that inherit it
     for each in misspelt(os.environ):
         LOG.warning("a variable names no setting: %s", each)
     listener = bound(settings.host, settings.port)

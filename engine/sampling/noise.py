@@ -5,6 +5,7 @@ A source is a value; `streams` opens what one run draws from. Nothing here knows
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cache
 from itertools import count
 from typing import Protocol
@@ -17,6 +18,16 @@ from sigmagraph.engine.sampling.brownian import BrownianTree, SeedWords
 from sigmagraph.engine.sampling.counter import counter_normal
 
 SEEDS = 2**64
+
+
+class Seeding(Enum):
+    """Where the noise that a run draws on its way begins, for the seed of its initial noise."""
+
+    DERIVED = "a seed far from it"
+    SAME = "the seed again: on a CPU the first draw repeats the initial noise (ComfyUI before 0.7)"
+    NEXT = "the seed after it on a CPU, the seed itself elsewhere (ComfyUI from 0.7)"
+
+
 PURPOSES = ("initial", "sequence", "churn", "brownian", "mask")  # of one seed's counters; never reorder
 
 
@@ -24,13 +35,13 @@ PURPOSES = ("initial", "sequence", "churn", "brownian", "mask")  # of one seed's
 class NoiseSpec:
     """What a run says about itself when it opens its streams.
 
-    `low`, `high`: its lowest level above 0 and its highest. `restarts_seed`: its first draw is to be the initial noise
-    (the rule of existing seeds on a CPU). `on_device`: grow a Brownian tree on the state's device, not on the CPU.
+    `low`, `high`: its lowest level above 0 and its highest. `seeding`: where its own noise begins.
+    `on_device`: grow a Brownian tree on the state's device, not on the CPU.
     """
 
     low: float
     high: float
-    restarts_seed: bool = False
+    seeding: Seeding = Seeding.DERIVED
     on_device: bool = False
     batch_index: Sequence[int] | None = None
 
@@ -80,7 +91,7 @@ class ComfyNoise:
 
         @cache  # what a run never draws from is never opened
         def own() -> torch.Generator:
-            return _generator(self.seed if spec.restarts_seed else derived(self.seed), like.device)
+            return _generator(self._own_seed(spec.seeding, like.device), like.device)
 
         @cache
         def churn() -> torch.Generator:
@@ -99,6 +110,11 @@ class ComfyNoise:
             lambda: _normal(like.shape, like.dtype, churn()),
             lambda sigma, sigma_next: brownian(sigma, sigma_next).to(like.device),
         )
+
+    def _own_seed(self, seeding: Seeding, device: torch.device) -> int:
+        if seeding is Seeding.DERIVED:
+            return derived(self.seed)
+        return (self.seed + 1) % SEEDS if seeding is Seeding.NEXT and device.type == "cpu" else self.seed
 
     def mask_noise(self, like: Tensor) -> Tensor:
         return _normal(like.shape, like.dtype, _generator((self.seed + 1) % SEEDS)).to(like.device)

@@ -157,7 +157,9 @@ def _predicted(
                 asked = next(wanted) if answer is None else wanted.send(answer)
         except StopIteration as end:
             prediction: Prediction = end.value
-            return Prediction(*(one if one is None else one.to(request.x.dtype) for one in prediction))
+            denoised, uncond, memory = (one if one is None else one.to(request.x.dtype) for one in prediction)
+            assert denoised is not None
+            return Prediction(denoised, uncond, memory)
         estimates = yield asked
         for estimate in estimates or ():
             _check_shape(estimate, request, step)
@@ -174,7 +176,7 @@ def context_of(
 ) -> Context:
     """What a solver may know about a run that starts from `x`."""
     lowest = min((sigma for sigma in sigmas if sigma > 0), default=0.0)
-    spec = NoiseSpec(lowest, max(sigmas), solver.restarts_seed, solver.on_device, batch_index)
+    spec = NoiseSpec(lowest, max(sigmas), solver.seeding, solver.on_device, batch_index)
     streams = noise.streams(x, spec)
     return Context(
         parameterisation.process,

@@ -16,7 +16,7 @@ from sigmagraph.engine.errors import BadValue, UnknownName
 from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling.levels import Levels
 from sigmagraph.engine.sampling.options import Option, options_of
-from sigmagraph.engine.sampling.versioned import Versioned, find
+from sigmagraph.engine.sampling.versioned import Revision, Versioned, find
 
 ScheduleFunction: TypeAlias = Callable[..., list[float]]
 
@@ -29,7 +29,7 @@ class Schedule(Versioned):
     name: str
     function: ScheduleFunction
     source: str = ""
-    revision: int = 1
+    revision: Revision = 1
     remark: str = ""
     exact_length: bool = True
     older: tuple["Schedule", ...] = field(default=(), repr=False)
@@ -84,7 +84,9 @@ def schedule(
     return register
 
 
-def find_schedule(name: str, bare_revision: int | None = None, registry: Registry[Schedule] = SCHEDULES) -> Schedule:
+def find_schedule(
+    name: str, bare_revision: Revision | None = None, registry: Registry[Schedule] = SCHEDULES
+) -> Schedule:
     """The schedule a graph names, as `find_solver` finds a sampler."""
     return find(registry, name, bare_revision)
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from sigmagraph.engine.errors import UnknownName
 from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling.levels import Levels
+from sigmagraph.engine.sampling.noise import Seeding
 from sigmagraph.engine.sampling.options import Option, options_of
 from sigmagraph.engine.sampling.precision import float32
 from sigmagraph.engine.sampling.process import Process
-from sigmagraph.engine.sampling.versioned import Versioned, find
+from sigmagraph.engine.sampling.versioned import Revision, Versioned, find
 
 
 class Prediction(NamedTuple):
@@ -92,7 +93,7 @@ class Solver(Versioned):
 
     `order` is what tests hold it to on smooth problems, with its history full (0: it converges to no ODE or SDE);
     `evaluations` counts model evaluations per step;
-    `restarts_seed` says that its noise sequence begins with the run's initial noise (existing seeds, CPU);
+    `seeding` says where its noise sequence begins;
     `composes_mask` that a masked run ends by putting the kept region back; `masks_with_next_seed` that the kept
     region's noise is not the initial one; `splits_batch` that its steps depend on the image, so each runs alone;
     `inverts` that it can run up a rising schedule, from image to noise;
@@ -106,7 +107,7 @@ class Solver(Versioned):
     order: int
     evaluations: int = 1
     noise: Noise = Noise.NONE
-    restarts_seed: bool = False
+    seeding: Seeding = Seeding.DERIVED
     drops_penultimate: bool = False
     composes_mask: bool = True
     masks_with_next_seed: bool = False
@@ -116,7 +117,8 @@ class Solver(Versioned):
     needs_uncond: bool = False
     inverts: bool = False
     source: str = ""
-    revision: int = 1
+    revision: Revision = 1
+    since: tuple[int, ...] = ()
     remark: str = ""
     as_ode: Mapping[str, object] = field(default_factory=lambda: {"eta": 0.0})
     told: Told | None = None
@@ -157,6 +159,7 @@ class Solver(Versioned):
 
 
 SOLVERS: Registry[Solver] = Registry("sampler")
+SEQUENCE_CHANGED = "comfyui-0.8"  # sequential noise on a CPU begins one seed later than in 0.3
 
 
 def solver(
@@ -164,21 +167,27 @@ def solver(
     *,
     order: int,
     registry: Registry[Solver] = SOLVERS,
-    older: Mapping[int, Mapping[str, Any]] | None = None,
+    older: Mapping[Revision, Mapping[str, Any]] | None = None,
     **declared: Any,
 ) -> Callable[[SolverFunction], SolverFunction]:
     """Register a generator function as the sampler `name`; `declared` are further fields of `Solver`.
 
     `older` maps an earlier revision to the fields in which it differs. Revision 1 of a sampler that has a revision 2
-    is the one existing graphs mean: its noise sequence restarts the seed, and it does not compose masks.
+    is ComfyUI 0.3's: its noise sequence begins with the seed, and it does not compose masks. Where it draws a
+    sequence, ComfyUI computes something else from 0.7 on: that is a revision of its own, `comfyui-0.8`.
     """
+    differences = dict(older or {})
 
     def register(function: SolverFunction) -> SolverFunction:
         newest = Solver(name, function, order, **declared)
         past = []
-        for number in range(newest.revision - 1, 0, -1):
-            existing = {"restarts_seed": newest.noise is Noise.SEQUENCE, "composes_mask": False}
-            past.append(replace(newest, revision=number, **(existing | dict((older or {}).get(number, {})))))
+        if newest.revision == 2:
+            seeding = Seeding.SAME if newest.noise is Noise.SEQUENCE else Seeding.DERIVED
+            existing: dict[str, Any] = {"seeding": seeding, "composes_mask": False}
+            past = [replace(newest, revision=1, **(existing | dict(differences.get(1, {}))))]
+        if past and past[0].seeding is Seeding.SAME:
+            changed = dict(differences.get(SEQUENCE_CHANGED, {}))
+            past.append(replace(past[0], revision=SEQUENCE_CHANGED, since=(0, 7), seeding=Seeding.NEXT, **changed))
         registry.add(name, replace(newest, older=tuple(past)))
         return function
 
@@ -189,7 +198,7 @@ def alias(
     name: str,
     of: str,
     registry: Registry[Solver] = SOLVERS,
-    older: Mapping[int, Mapping[str, Any]] | None = None,
+    older: Mapping[Revision, Mapping[str, Any]] | None = None,
     **fields: Any,
 ) -> Solver:
     """Register `name` as the sampler `of` with some fields changed, in every revision.
@@ -201,10 +210,12 @@ def alias(
         return replace(one, name=name, **(changed | {"fixed": {**one.fixed, **changed.get("fixed", {})}}))
 
     base = registry[of]
-    past = tuple(renamed(one, **(fields | dict((older or {}).get(one.revision, {})))) for one in base.older)
+    draws = fields.get("noise", base.noise) is not Noise.NONE  # without noise ComfyUI's revisions are one
+    kept = [one for one in base.older if draws or not one.since]
+    past = tuple(renamed(one, **(fields | dict((older or {}).get(one.revision, {})))) for one in kept)
     return registry.add(name, replace(renamed(base, **fields), older=past))
 
 
-def find_solver(name: str, bare_revision: int | None = None, registry: Registry[Solver] = SOLVERS) -> Solver:
+def find_solver(name: str, bare_revision: Revision | None = None, registry: Registry[Solver] = SOLVERS) -> Solver:
     """The sampler that `name` or `name@revision` means; a bare name means `bare_revision` (None: the newest)."""
     return find(registry, name, bare_revision)

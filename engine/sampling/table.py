@@ -6,6 +6,7 @@ python -m sigmagraph.engine.sampling.table    writes that part to standard outpu
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from sigmagraph.engine.sampling.noise import Seeding
 from sigmagraph.engine.sampling.options import Choices, Option, Range
 from sigmagraph.engine.sampling.schedule import SCHEDULES, Schedule
 from sigmagraph.engine.sampling.solver import SOLVERS, Noise, Solver
@@ -50,7 +51,7 @@ def revision_rows() -> Iterator[tuple[str, str]]:
 def _changes(solver: Solver) -> Iterator[str]:
     """What its declaration says of its first revision, then what only words can say."""
     first = solver.at(1)
-    if first.restarts_seed and solver.noise is Noise.SEQUENCE:
+    if first.seeding is Seeding.SAME and solver.noise is Noise.SEQUENCE:
         yield "first noise"
     if first.composes_mask != solver.composes_mask:
         yield "kept region"

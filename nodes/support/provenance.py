@@ -13,16 +13,15 @@ from sigmagraph.engine.errors import UnknownName
 from sigmagraph.engine.graph.lock import CHUNK, Lock, named_samplers, with_precision
 from sigmagraph.engine.graph.node import Hidden
 from sigmagraph.engine.models.memory.residency import RESIDENCY
-from sigmagraph.engine.sampling import find_schedule, find_solver
 from sigmagraph.engine.sampling.plugins import content_of
-from sigmagraph.nodes.support.widgets import OLD_GRAPHS, sampler_names, schedule_names
+from sigmagraph.nodes.support.graph_names import sampler_names, schedule_in_graph, schedule_names, solver_in_graph
 
 __all__ = ["LockInput", "environment", "known_revisions", "locked", "sealed"]
 
 LockInput = Annotated[Lock | None, Hidden("LOCK")]
 PACKAGES = ("sigmagraph", "torch", "transformers", "safetensors", "numpy", "pillow")
 KINDS = {"sampler_name": "sampler", "scheduler": "schedule"}
-FINDERS: Mapping[str, Callable[..., Any]] = {"sampler_name": find_solver, "scheduler": find_schedule}
+FINDERS: Mapping[str, Callable[..., Any]] = {"sampler_name": solver_in_graph, "scheduler": schedule_in_graph}
 
 
 def locked(lock: Lock | None, prompt: Mapping[str, Any] | None, image: int) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def revisions(names: Iterable[tuple[str, str]]) -> dict[str, int | str]:
     found: dict[str, int | str] = {}
     for kind, name in names:
         with suppress(UnknownName):
-            revision, content = FINDERS[kind](name, OLD_GRAPHS).revision, content_of(KINDS[kind], name)
+            revision, content = FINDERS[kind](name).revision, content_of(KINDS[kind], name)
             found[name] = f"{revision} {content}" if content else revision
     return found
 

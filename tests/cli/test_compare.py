@@ -59,11 +59,11 @@ def test_the_reference_itself_is_at_no_distance(home: Path, txt2img: Graphs) -> 
     assert float(cells(home)[0]["distance"]) == 0.0
 
 
-def test_the_first_revision_is_what_a_bare_name_means(home: Path, txt2img: Graphs) -> None:
-    options = ["--samplers", "ddpm@1,ddpm,ddpm@2", "--schedules", "normal@1", "--steps", "2"]
+def test_a_first_revision_is_the_bare_name_where_comfyui_still_computes_it(home: Path, txt2img: Graphs) -> None:
+    options = ["--samplers", "dpmpp_2m@1,dpmpp_2m,dpmpp_2m@2,ddpm@1,ddpm", "--schedules", "normal@1", "--steps", "2"]
     done = compare(home, txt2img(), *options, "--reference", "euler@1/simple@1/2")
     assert done.exit_code == 0, done.output
-    assert [row["sampler"] for row in cells(home)] == ["ddpm", "ddpm@2"]
+    assert [row["sampler"] for row in cells(home)] == ["dpmpp_2m", "dpmpp_2m@2", "ddpm@1", "ddpm"]
 
 
 def test_without_matplotlib_sheet_and_table_are_still_written(

@@ -2,8 +2,8 @@ import pytest
 
 from sigmagraph.engine.execution.replay import with_revisions
 from sigmagraph.engine.graph.lock import Lock
+from sigmagraph.nodes.support.graph_names import sampler_names, schedule_names
 from sigmagraph.nodes.support.provenance import environment, known_revisions, sealed
-from sigmagraph.nodes.support.widgets import sampler_names, schedule_names
 
 
 @pytest.mark.parametrize(

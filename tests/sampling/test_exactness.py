@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling import Prediction
+from sigmagraph.engine.sampling import SOLVERS, Prediction
 from tests.sampling.closed_form import solve
 from tests.sampling.test_orders import DETERMINISTIC
 
@@ -99,7 +99,7 @@ def solution(variable: str, degree: int) -> tuple[Callable[[Tensor, float], Tens
     )
 
 
-NEWEST = {name: max(key for key in DETERMINISTIC if key.startswith(f"{name}@")) for name in EXACT}
+NEWEST = {name: str(SOLVERS[name]) for name in EXACT}
 CASES = [
     (NEWEST[name], variable, power) for name, (variable, degree) in EXACT.items() for power in range(1, degree + 1)
 ]

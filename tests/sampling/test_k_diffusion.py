@@ -13,7 +13,7 @@ from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise, Prediction, Sampling, edm
 from sigmagraph.engine.sampling.k_diffusion import as_k_diffusion, from_k_diffusion
 from sigmagraph.engine.sampling.levels import Span
-from sigmagraph.engine.sampling.noise import NoiseSpec
+from sigmagraph.engine.sampling.noise import NoiseSpec, Seeding
 from sigmagraph.engine.sampling.run import Run, context_of, drive
 from sigmagraph.engine.sampling.solver import Noise, Solver
 from tests.oracles import k_diffusion_sampling
@@ -117,7 +117,7 @@ def test_a_function_of_theirs_runs_unchanged_as_a_sampler(name: str) -> None:
     function = getattr(k_diffusion_sampling(), SAME[name])
     declared = SOLVERS[name].at(1)
     made = from_k_diffusion(
-        function, f"kd_{name}", order=declared.order, noise=declared.noise, registry=registry, restarts_seed=True
+        function, f"kd_{name}", order=declared.order, noise=declared.noise, registry=registry, seeding=Seeding.SAME
     )
     assert list(registry) == [f"kd_{name}"]
     latent, seen = torch.zeros(2, 1, 4, 6, dtype=torch.float64), list[float]()

@@ -18,7 +18,7 @@ from sigmagraph.engine.sampling.counter import (
     normal_quantile,
     philox_words,
 )
-from sigmagraph.engine.sampling.noise import NoiseSpec
+from sigmagraph.engine.sampling.noise import NoiseSpec, Seeding
 from tests.sampling.mixture import SEED, arrays, facts
 
 SOURCES = [ComfyNoise(7), PhiloxNoise(7)]
@@ -40,7 +40,7 @@ def test_other_precisions_draw_what_was_recorded(key: str) -> None:
 
 def test_the_recorded_sequence_begins_with_the_initial_noise_and_ours_does_not() -> None:
     like = torch.zeros_like(arrays("noise")["sequential/0"])
-    literal = ComfyNoise(SEED).streams(like, NoiseSpec(0.1, 1.0, restarts_seed=True))
+    literal = ComfyNoise(SEED).streams(like, NoiseSpec(0.1, 1.0, seeding=Seeding.SAME))
     for draw in range(3):
         assert torch.equal(literal.draw(), arrays("noise")[f"sequential/{draw}"])
     assert torch.equal(arrays("noise")["initial"], arrays("noise")["sequential/0"])

@@ -60,7 +60,7 @@ def test_a_sampler_that_needs_both_estimates_says_so_before_it_runs() -> None:
 
 
 def test_what_is_no_estimate_is_named() -> None:
-    with pytest.raises(BadPrediction, match=r"sigma 1: the denoiser returned list, not a tensor"):
+    with pytest.raises(BadPrediction, match=r"sigma 1: the denoiser returned list; expected a tensor like x"):
         sampling(lambda x, sigma: [x]).run()
     with pytest.raises(BadPrediction, match=r"step 1, sigma 1: the model returned shape \(1, 16, 6, 4\)"):
         sampling(lambda x, sigma: x[:1]).run()

@@ -17,8 +17,8 @@ from sigmagraph.engine.graph.plan import Plan, plan
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 from sigmagraph.engine.models.value import Model
-from sigmagraph.engine.sampling import find_schedule, find_solver, run_sigmas
-from sigmagraph.nodes.support.widgets import OLD_GRAPHS
+from sigmagraph.engine.sampling import run_sigmas
+from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
 
 __all__ = ["Cell", "CellOutcome", "run_cells"]
 
@@ -98,7 +98,7 @@ def _outcome(
 
 
 def _sigmas(cell: Cell, model: Model) -> tuple[float, ...]:
-    solver, schedule = find_solver(cell.sampler, OLD_GRAPHS), find_schedule(cell.schedule, OLD_GRAPHS)
+    solver, schedule = solver_in_graph(cell.sampler), schedule_in_graph(cell.schedule)
     levels = model.parameterisation.levels
     return tuple(run_sigmas(schedule, levels, cell.steps, drops_penultimate=solver.drops_penultimate))
 

@@ -13,6 +13,7 @@ from sigmagraph.engine.compose.workspace import Workspace
 from sigmagraph.engine.errors import BadValue, NodeFailed
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.writing import make_folder, write_file
+from sigmagraph.nodes.support.graph_names import sampler_names, schedule_names
 
 __all__ = ["PLOTS", "Comparison", "can_plot", "compare", "read_reference"]
 
@@ -74,7 +75,7 @@ def compare(
 ) -> Comparison:
     """Run every combination; `began` hears of each cell before it runs. A cell that fails is an outcome with a problem.
 
-    A bare name is revision 1, as in a graph. Without `seeds` it is the workflow's own.
+    A bare name means what it means in a graph. Without `seeds` it is the workflow's own.
     """
     for place, given in (("samplers", samplers), ("schedules", schedules), ("steps", steps)):
         if isinstance(given, str) or not given:
@@ -108,5 +109,6 @@ def read_reference(text: str, most_steps: int) -> Cell:
 
 
 def _bare(names: Sequence[str]) -> list[str]:
-    """Each once; `name@1` is what a graph means by the bare name."""
-    return list(dict.fromkeys(name.removesuffix("@1") for name in names))
+    """Each once; `name@1` is the bare name where a graph means that by it."""
+    known = {*sampler_names(), *schedule_names()}
+    return list(dict.fromkeys(name if name in known else name.removesuffix("@1") for name in names))

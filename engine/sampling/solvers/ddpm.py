@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.noise import Seeding
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.growing import Method, NoiseOfAnySize, Scale, ScaleSteps, growing
 from sigmagraph.engine.sampling.solvers.recorded import growing as recorded
@@ -58,7 +59,7 @@ def lcm(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
     source="Luo 2023, arXiv:2310.04378, Alg. 3; the latent grows between steps",
     revision=2,
     remark="revision 1 adds noise as if alpha = 1, which leaves flow states too bright",
-    older={1: {"function": recorded.lcm_upscale, "told": alpha_1, "restarts_seed": False}},
+    older={1: {"function": recorded.lcm_upscale, "told": alpha_1, "seeding": Seeding.DERIVED}},
 )
 def lcm_upscale(
     x: Tensor,

@@ -11,7 +11,7 @@ from typing import Annotated
 from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Range
-from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
+from sigmagraph.engine.sampling.solver import SEQUENCE_CHANGED, Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
 from sigmagraph.engine.sampling.solvers.log_snr import exp_decay
@@ -66,7 +66,10 @@ def _simple_predictor(lams: Sequence[float], start: float, end: float, rate: flo
     remark="revision 1 returns the state one step early when the schedule does not end in 0 and starts at percent 1e-4 "
     "where no signal is left",
     fixed={"ends_early": False},
-    older={1: {"fixed": {"ends_early": True}, "told": late_start, "order": 1}},
+    older={
+        1: {"fixed": {"ends_early": True}, "told": late_start, "order": 1},
+        SEQUENCE_CHANGED: {"fixed": {"ends_early": False}},
+    },
 )
 def sa_solver(
     x: Tensor,

@@ -33,14 +33,14 @@ def seeds_2(
             x = denoised
         else:
             middle = rounded_middle(sigma, sigma_next, r, ctx)
-            start, inner, end = (process.log_snr(level) for level in (sigma, middle, sigma_next))
+            start, end = process.log_snr(sigma), process.log_snr(sigma_next)
             noise = StageNoise(eta, s_noise, ctx)
-            state = noise.added(first_order(x, sigma, middle, denoised, eta, ctx), middle, inner - start)
+            state = noise.added(first_order(x, sigma, middle, denoised, eta, ctx), middle, r * (end - start))
             second: Tensor = yield Evaluate(state, middle)
             z = -(1 + eta) * (end - start)
             weight = math.expm1(z) / (2 * r) if solver_type == "phi_1" else big_phi_2(z) / r
             pull = denoised * (math.expm1(z) - weight) + second * weight
             x = x * (sigma_next / sigma * exp_decay(eta, end - start)) - pull * process.alpha(sigma_next)
-            x = noise.added(x, sigma_next, end - inner)
+            x = noise.added(x, sigma_next, (1 - r) * (end - start))
         yield Step(x, denoised)
     return x
