@@ -1,9 +1,10 @@
 """Sampling taken apart: noise, guider, sampler and sigmas come in as values of their own."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
-from sigmagraph.engine.sampling import ComfyNoise, NoiseSource, NoNoise, Unguided
+from sigmagraph.engine.sampling import ComfyNoise, NoiseSource, NoNoise
 from sigmagraph.engine.sampling.guidance import DualCfg, PerpNeg
 from sigmagraph.nodes.support.denoising import Pair, denoised_latent, in_model_space
 from sigmagraph.nodes.support.graph_names import solver_in_graph
@@ -97,10 +98,11 @@ def add_noise(*, model: Model, noise: Noise, sigmas: Sigmas, latent_image: Laten
     return latent_image.with_samples(model.spec.latent_format.to_vae(noised.float()).cpu())
 
 
-@node("BasicGuider", category="sampling/custom_sampling/guiders")
+@node("BasicGuider", category="sampling/custom_sampling/guiders", revision=2)
 def basic_guider(*, model: Model, conditioning: Conditioning) -> Guider:
     """One conditioning, no guidance."""
-    return GuiderValue(model, Unguided(model.predict, conditioning))
+    on_model = model.guided(conditioning, conditioning, 1.0)  # what comes after a formula comes after one estimate too
+    return GuiderValue(model, replace(on_model, combine=None))
 
 
 @node("CFGGuider", category="sampling/custom_sampling/guiders")
@@ -109,7 +111,7 @@ def cfg_guider(*, model: Model, positive: Conditioning, negative: Conditioning, 
     return GuiderValue(model, model.guided(positive, negative, cfg))
 
 
-@node("DualCFGGuider", category="sampling/custom_sampling/guiders")
+@node("DualCFGGuider", category="sampling/custom_sampling/guiders", revision=2)
 def dual_cfg_guider(
     *,
     model: Model,
@@ -121,8 +123,10 @@ def dual_cfg_guider(
     style: Annotated[str, Options(["regular", "nested"])] = "regular",
 ) -> Guider:
     """Guidance in two steps: from the negative to cond2, and from there to cond1."""
-    sides = model.predict, cond1, cond2, negative
-    return GuiderValue(model, DualCfg(*sides, cfg_conds, cfg_cond2_negative, style == "nested"))
+    is_nested = style == "nested"
+    on_model = model.guided(cond1, cond2, cfg_conds) if is_nested else model.guided(cond2, negative, cfg_cond2_negative)
+    scales, rules = (cfg_conds, cfg_cond2_negative), (on_model.combine, on_model.adjust)
+    return GuiderValue(model, DualCfg(model.predict, cond1, cond2, negative, *scales, is_nested, *rules))
 
 
 @node("PerpNegGuider", category="_for_testing", experimental=True)

@@ -7,7 +7,14 @@ from typing import Annotated
 from sigmagraph.engine.graph.node import Extra, Output, Range, Tooltip, node
 from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
 from sigmagraph.engine.models.value import Model as ModelValue
-from sigmagraph.engine.sampling.guidance import Apg, Cfg, CfgZeroStar, PerpNegCombination, Rescale, SkipLayer
+from sigmagraph.engine.sampling.guidance import (
+    ApgPreparation,
+    Cfg,
+    CfgZeroStarDenoised,
+    PerpNegCombination,
+    RescaledCfg,
+    SkipLayer,
+)
 from sigmagraph.nodes.support.types import Conditioning, Model
 
 __all__ = ["NODES"]
@@ -17,48 +24,48 @@ Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
 
 @dataclass(frozen=True, slots=True)
 class Rescaled:
-    """Adds the rescaling of the guided prediction."""
+    """Replaces the formula by the one that rescales; of several formulas the last one set counts."""
 
     share: float
 
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
-        return replace(guided, adjust=(*guided.adjust, Rescale(self.share)))
+        return replace(guided, combine=RescaledCfg(guided.scale, self.share))
 
 
 @dataclass(frozen=True, slots=True)
 class SkippingLayers:
-    """Adds skip-layer guidance between two shares of the way."""
+    """Adds skip-layer guidance between two levels."""
 
     layers: tuple[int, ...]
     scale: float
-    start_percent: float
-    end_percent: float
+    start: float
+    end: float
 
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
-        level = model.parameterisation.levels.percent_to_sigma
         skipping = model.with_skipped_layers(self.layers).predict
-        start, end = level(self.start_percent), level(self.end_percent)
-        return replace(guided, adjust=(*guided.adjust, SkipLayer(skipping, guided.positive, self.scale, start, end)))
+        skip = SkipLayer(skipping, guided.positive, self.scale, self.start, self.end)
+        return replace(guided, adjust=(*guided.adjust, skip))
 
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """Replaces the formula by adaptive projected guidance."""
+    """Projects the difference before the formula sees it."""
 
     eta: float
     norm_threshold: float
     momentum: float
 
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
-        return replace(guided, combine=Apg(guided.scale, self.eta, self.norm_threshold, self.momentum))
+        projection = ApgPreparation(self.eta, self.norm_threshold, self.momentum)
+        return replace(guided, prepare=(*guided.prepare, projection))
 
 
 @dataclass(frozen=True, slots=True)
 class ZeroStar:
-    """Replaces the formula by CFG-Zero*'s."""
+    """Fits the unconditional estimate, after the formula."""
 
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
-        return replace(guided, combine=CfgZeroStar(guided.scale))
+        return replace(guided, adjust=(*guided.adjust, CfgZeroStarDenoised(guided.scale)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -73,7 +80,7 @@ class Perpendicular:
         return replace(guided, combine=rule)
 
 
-@node("RescaleCFG", category="advanced/model")
+@node("RescaleCFG", category="advanced/model", revision=2)
 def rescale_cfg(
     *,
     model: Model,
@@ -83,7 +90,7 @@ def rescale_cfg(
     return model.with_guidance(Rescaled(multiplier))
 
 
-@node("SkipLayerGuidanceSD3", category="advanced/guidance", experimental=True)
+@node("SkipLayerGuidanceSD3", category="advanced/guidance", revision=2, experimental=True)
 def skip_layer_guidance_sd3(
     *,
     model: Model,
@@ -93,12 +100,14 @@ def skip_layer_guidance_sd3(
     end_percent: Percent = 0.15,
 ) -> Model:
     """Guide away from what the model predicts with some blocks left out, for a part of the way (SD3.5 Medium)."""
-    chosen = tuple(int(word) for word in re.findall(r"\d+", layers))
-    model.with_skipped_layers(chosen)  # refuses blocks that are not there
-    return model.with_guidance(SkippingLayers(chosen, scale, start_percent, end_percent)) if chosen else model
+    named = [int(word) for word in re.findall(r"\d+", layers)]
+    chosen = tuple(layer for layer in named if layer < model.spec.shape.depth)  # others skip nothing, as in ComfyUI
+    level = model.parameterisation.levels.percent_to_sigma  # of the model as it is here: a later shift moves neither
+    change = SkippingLayers(chosen, scale, level(start_percent), level(end_percent))
+    return model.with_guidance(change) if named else model
 
 
-@node("APG", category="sampling/custom_sampling", display_name="Adaptive Projected Guidance")
+@node("APG", category="sampling/custom_sampling", revision=2, display_name="Adaptive Projected Guidance")
 def apg(
     *,
     model: Model,
@@ -110,7 +119,7 @@ def apg(
     return model.with_guidance(Projected(eta, norm_threshold, momentum))
 
 
-@node("CFGZeroStar", category="advanced/guidance", outputs=[Output("MODEL", "patched_model")])
+@node("CFGZeroStar", category="advanced/guidance", revision=2, outputs=[Output("MODEL", "patched_model")])
 def cfg_zero_star(*, model: Model) -> Model:
     """Fit the negative's velocity to the positive's before guiding (Fan 2025, arXiv:2503.18886)."""
     return model.with_guidance(ZeroStar())

@@ -24,7 +24,7 @@ EdmKind = Annotated[str, Options(["v_prediction", "edm", "edm_playground_v2.5", 
 Sigma = Annotated[float, Range(0.0, 1000.0, step=0.001, round=False)]
 Shift = Annotated[float, Range(0.0, 100.0, step=0.01), Tooltip("Above 1 more steps go to high noise.")]
 Pixels = Annotated[int, Range(16, 16384, step=8)]
-PLAYGROUND_SIGMA_DATA = 0.5
+EDM_SIGMA_DATA = 0.5  # of both EDM kinds, as ComfyUI has it
 
 
 @node("ModelSamplingSD3", category="advanced/model")
@@ -48,7 +48,7 @@ def model_sampling_flux(
     return model.with_parameterisation(flux(base_shift + slope * (width * height / 256 - 256)))
 
 
-@node("ModelSamplingContinuousEDM", category="advanced/model")
+@node("ModelSamplingContinuousEDM", category="advanced/model", revision=2)
 def model_sampling_edm(
     *, model: Model, sampling: EdmKind = "v_prediction", sigma_max: Sigma = 120.0, sigma_min: Sigma = 0.002
 ) -> Model:
@@ -59,8 +59,7 @@ def model_sampling_edm(
     if sampling == "eps" or sampling == "v_prediction":
         target: TargetName = "v" if sampling == "v_prediction" else "eps"
         return model.with_parameterisation(Parameterisation(ContinuousLevels(low, high), target))
-    sigma_data = PLAYGROUND_SIGMA_DATA if sampling == "edm_playground_v2.5" else 1.0
-    return model.with_parameterisation(edm(low, high, sigma_data))
+    return model.with_parameterisation(edm(low, high, EDM_SIGMA_DATA))
 
 
 @node("ModelSamplingContinuousV", category="advanced/model")

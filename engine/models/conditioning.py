@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.regions import Region, Window
+from sigmagraph.engine.sampling.precision import float32
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -50,9 +51,10 @@ class Conditioning:
         return self._each(lambda one: replace(one, extra={**one.extra, **more}))
 
     def acts(self, sigma: float, percent_to_sigma: Callable[[float], float]) -> bool:
-        """Whether this entry has a say at a noise level; both ends of its time count."""
-        begins = self.start <= 0 or sigma <= percent_to_sigma(self.start)
-        return begins and (self.end >= 1 or sigma >= percent_to_sigma(self.end))
+        """Whether this entry has a say at a noise level; both ends of its time count, to single precision."""
+        level = float32(sigma)
+        begins = self.start <= 0 or level <= float32(percent_to_sigma(self.start))
+        return begins and (self.end >= 1 or level >= float32(percent_to_sigma(self.end)))
 
     def zeroed(self) -> "Conditioning":
         """Zeros of the same shapes: not the same as the encoding of an empty text."""

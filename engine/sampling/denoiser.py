@@ -54,7 +54,23 @@ class Requesting(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Something that carries a tensor from one evaluation to the next; a resumed run hands it back."""
+    """Something that carries a tensor from one evaluation of a run to the next; a resumed run hands it back."""
+
+    memory: Tensor | None
+
+    def begin(self) -> Any:
+        """The same without memory, for one run."""
+
+    def remember(self, memory: Tensor) -> None:
+        """Go on from there."""
+
+
+@runtime_checkable
+class Beginning(Protocol):
+    """A denoiser that may carry state, and begins every run without."""
+
+    def begin(self) -> Any:
+        """The same denoiser for one run."""
 
     def remember(self, memory: Tensor) -> None:
         """Go on from there."""

@@ -1,13 +1,13 @@
 """Inpainting, as a wrapper round a denoiser: 1 in the mask is made anew, 0 is kept, values between are blended."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling.denoiser import Denoiser, Requests, Stateful, requests_of, self_answered
+from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, Requests, requests_of, self_answered
 from sigmagraph.engine.sampling.solver import Prediction
 
 MaskRule = Callable[[Tensor, float], Tensor]
@@ -62,9 +62,13 @@ class Masked:
         denoised = prediction.denoised * mask + self.latent * (1.0 - mask)
         return Prediction(denoised, prediction.uncond, prediction.memory)
 
+    def begin(self) -> "Masked":
+        """The same for one run."""
+        return replace(self, denoiser=self.denoiser.begin()) if isinstance(self.denoiser, Beginning) else self
+
     def remember(self, memory: Tensor) -> None:
         """Hand on what the guidance within carried."""
-        if isinstance(self.denoiser, Stateful):
+        if isinstance(self.denoiser, Beginning):
             self.denoiser.remember(memory)
 
     def blended(self, x: Tensor, sigma: float) -> Tensor:

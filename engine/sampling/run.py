@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction
-from sigmagraph.engine.sampling.denoiser import Denoiser, PredictRequest, Requests, Stateful, requests_of
+from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, PredictRequest, Requests, requests_of
 from sigmagraph.engine.sampling.finite import FiniteWatch
 from sigmagraph.engine.sampling.noise import NoiseSource, NoiseSpec
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
@@ -108,7 +108,7 @@ def drive_requests(run: Run, denoiser: Denoiser, recording: Recording | None = N
     replay = recording.rest() if recording is not None else iter(())
     while run.request is not None and (known := next(replay, None)) is not None:
         run.answer(known)
-        if known.memory is not None and isinstance(denoiser, Stateful):
+        if known.memory is not None and isinstance(denoiser, Beginning):
             denoiser.remember(known.memory)
     watch = FiniteWatch()
     try:

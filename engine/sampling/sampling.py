@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, Cancelled
-from sigmagraph.engine.sampling.denoiser import Denoiser, gives_uncond
+from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, gives_uncond
 from sigmagraph.engine.sampling.mask import Masked, MaskRule, fitted
 from sigmagraph.engine.sampling.noise import NoiseSource, OneImage
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
@@ -130,16 +130,17 @@ class Sampling:
     def _prepared(self) -> "_Prepared":
         """Noise, start state, context and mask."""
         solver, model, levels = self.rule, self.model, checked_sigmas(self.sigmas, self.rule)
+        denoiser = self.denoiser.begin() if isinstance(self.denoiser, Beginning) else self.denoiser
         noise = self.noise.initial(self.latent, self.batch_index)
         latent, noise = (one.float() if one.dtype in HALF else one for one in (self.latent, noise))
         x = model.start(levels[0], noise, latent)
         context = context_of(solver, x, levels, model, self.noise, self.batch_index)
         run = Run(solver, x, levels, context, self.options or {})
         if self.mask is None:
-            return _Prepared(run, self.denoiser, lambda x: model.released(levels[-1], x))
+            return _Prepared(run, denoiser, lambda x: model.released(levels[-1], x))
         kept_noise = self.noise.mask_noise(x) if solver.masks_with_next_seed else noise
         masked = Masked(
-            self.denoiser,
+            denoiser,
             fitted(self.mask, latent),
             latent,
             lambda sigma: model.noised(sigma, kept_noise, latent),

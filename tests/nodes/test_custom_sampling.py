@@ -7,6 +7,7 @@ from sigmagraph.engine.errors import BadValue, UnknownName
 from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import SOLVERS, ComfyNoise
+from sigmagraph.engine.sampling.guidance import Estimates, RescaledCfg
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.types import LatentValue
 
@@ -124,9 +125,63 @@ def test_guidance_with_its_usual_settings_changes_the_picture_and_not_the_model(
     assert torch.equal(plain(model), before)
 
 
-def test_a_block_that_is_not_there_cannot_be_skipped(model: Model) -> None:
-    with pytest.raises(BadValue, match="block numbers from 0 to 1"):
-        NODES["SkipLayerGuidanceSD3"](model=model)
+def test_a_block_that_is_not_there_skips_nothing(model: Model) -> None:
+    assert torch.equal(plain(NODES["SkipLayerGuidanceSD3"](model=model)), plain(model))  # 7, 8 and 9 of two blocks
+
+
+SKIP = {"layers": "0", "start_percent": 0.0, "end_percent": 1.0}
+
+
+def test_of_several_formulas_the_last_one_counts_and_skipped_layers_come_after_it(model: Model) -> None:
+    def rescaled(model: Model, share: float = 0.7) -> Model:
+        changed: Model = NODES["RescaleCFG"](model=model, multiplier=share)
+        return changed
+
+    def skipping(model: Model) -> Model:
+        changed: Model = NODES["SkipLayerGuidanceSD3"](model=model, **SKIP)
+        return changed
+
+    def perpendicular(model: Model) -> Model:
+        changed: Model = NODES["PerpNeg"](model=model, empty_conditioning=EMPTY)
+        return changed
+
+    assert torch.equal(plain(rescaled(rescaled(model, 0.2))), plain(rescaled(model)))
+    assert torch.equal(plain(rescaled(perpendicular(model))), plain(rescaled(model)))
+    assert torch.equal(plain(perpendicular(rescaled(model))), plain(perpendicular(model)))
+    assert torch.equal(plain(rescaled(skipping(model))), plain(skipping(rescaled(model))))
+
+
+def test_skipped_layers_keep_the_levels_of_the_shift_they_were_set_under(model: Model) -> None:
+    settings = {"layers": "0", "start_percent": 0.2, "end_percent": 0.6}
+    shifted = NODES["ModelSamplingSD3"](model=NODES["SkipLayerGuidanceSD3"](model=model, **settings), shift=9.0)
+    low, high = (model.parameterisation.levels.percent_to_sigma(share) for share in (0.6, 0.2))
+    guided = shifted.guided(POSITIVE, NEGATIVE, 3.0)
+    assert [(one.end, one.start) for one in guided.adjust] == [(low, high)]
+
+
+def test_what_model_nodes_set_reaches_every_guider(model: Model) -> None:
+    skipping = NODES["SkipLayerGuidanceSD3"](model=model, **SKIP)
+    rescaled = NODES["RescaleCFG"](model=model)
+    x, sigma = torch.linspace(-1, 1, 16 * 6 * 8).reshape(1, 16, 6, 8), 0.7
+    positive, negative, second = model.predict(x, sigma, [POSITIVE, NEGATIVE, EMPTY])
+    less = model.with_skipped_layers([0]).predict(x, sigma, [POSITIVE, EMPTY])
+
+    def estimate(guider: object) -> torch.Tensor:
+        result: torch.Tensor = guider.denoiser(x, sigma).denoised  # type: ignore[attr-defined]
+        return result
+
+    basic_guider = NODES["BasicGuider"](model=skipping, conditioning=POSITIVE)
+    torch.testing.assert_close(estimate(basic_guider), positive + (positive - less[0]) * 3.0)
+    assert torch.equal(
+        estimate(NODES["BasicGuider"](model=rescaled, conditioning=POSITIVE)), model.predict(x, sigma, [POSITIVE])[0]
+    )
+    sides = {"cond1": POSITIVE, "cond2": EMPTY, "negative": NEGATIVE, "cfg_conds": 2.0, "cfg_cond2_negative": 5.0}
+    dual = estimate(NODES["DualCFGGuider"](model=skipping, **sides))
+    inner = negative + (second - negative) * 5.0 + (second - less[1]) * 3.0
+    torch.testing.assert_close(dual, inner + (positive - second) * 2.0, atol=1e-4, rtol=1e-4)
+    nested = estimate(NODES["DualCFGGuider"](model=rescaled, style="nested", **sides))
+    inner = RescaledCfg(2.0)(Estimates(x, sigma, positive, second))
+    torch.testing.assert_close(nested, negative + (inner - negative) * 5.0)
 
 
 @pytest.mark.parametrize(

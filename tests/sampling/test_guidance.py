@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling import Cfg, ComfyNoise, Recording, Sampling, Unguided, sd3
+from sigmagraph.engine.sampling import Cfg, ComfyNoise, PhiloxNoise, Recording, Sampling, Unguided, sd3
 from sigmagraph.engine.sampling.guidance import (
     Apg,
+    ApgPreparation,
     CfgZeroStar,
+    CfgZeroStarDenoised,
     DualCfg,
     Estimates,
     Linear,
@@ -46,7 +48,7 @@ NEUTRAL: dict[str, Any] = {
     "rescale 0": Cfg(MODEL, "pos", "neg", 4.5, adjust=[Rescale(0.0)]),
     "skip-layer 0": Cfg(MODEL, "pos", "neg", 4.5, adjust=[SkipLayer(MODEL, "neg", 0.0)]),
     "skip-layer outside its levels": Cfg(MODEL, "pos", "neg", 4.5, adjust=[SkipLayer(MODEL, "neg", 3.0, 0.5, 0.1)]),
-    "APG 1, 0, 0": Cfg(MODEL, "pos", "neg", 4.5, combine=Apg(4.5, eta=1.0)),
+    "APG 1, 0, 0": Cfg(MODEL, "pos", "neg", 4.5, combine=Apg(scale=4.5, eta=1.0)),
     "CFG-Zero* off": Cfg(MODEL, "pos", "neg", 4.5, combine=CfgZeroStar(4.5, is_fitted=False)),
     "interval of everything": Cfg(MODEL, "pos", "neg", 4.5, interval=(1.0, 0.0)),
     "perp-neg 0": PerpNeg(MODEL, "pos", "pos", "neg", 4.5, negative_scale=0.0),
@@ -124,7 +126,7 @@ def test_skip_layer_rescale_gives_the_conditional_spread() -> None:
 
 def test_projected_guidance_without_the_parallel_part_moves_at_right_angles_to_cond() -> None:
     facts = known()
-    moved = Apg(4.5, eta=0.0)(facts) - facts.cond
+    moved = Apg(scale=4.5, eta=0.0)(facts) - facts.cond
     for image in range(2):
         overlap = (moved[image] * facts.cond[image]).sum() / (moved[image].norm() * facts.cond[image].norm())
         assert abs(float(overlap)) < 1e-5
@@ -132,16 +134,16 @@ def test_projected_guidance_without_the_parallel_part_moves_at_right_angles_to_c
 
 def test_projected_guidance_bounds_the_difference_and_keeps_momentum() -> None:
     facts = known()
-    bounded = Apg(2.0, eta=1.0, norm_threshold=0.5)(facts) - facts.cond
+    bounded = Apg(scale=2.0, eta=1.0, norm_threshold=0.5)(facts) - facts.cond
     assert float(bounded[0].norm()) == pytest.approx(0.5, rel=1e-4)
-    rule = Apg(2.0, eta=1.0, momentum=-0.5)
+    rule = Apg(scale=2.0, eta=1.0, momentum=-0.5)
     first, second = rule(facts) - facts.cond, rule(facts) - facts.cond
     assert torch.allclose(second, first * 0.5, atol=1e-5)
 
 
 def test_a_resumed_run_takes_up_the_momentum_of_projected_guidance() -> None:
     def run(recording: Recording) -> Tensor:
-        denoiser = Cfg(MODEL, "pos", "neg", 3.0, combine=Apg(3.0, momentum=-0.5))
+        denoiser = Cfg(MODEL, "pos", "neg", 3.0, combine=Apg(scale=3.0, momentum=-0.5))
         latent = torch.zeros(SHAPES["flow"])
         mask = torch.ones(1, 6, 4)
         return Sampling(denoiser, latent, [1.0, 0.8, 0.5, 0.2, 0.0], sd3(), noise=ComfyNoise(1), mask=mask).run(
@@ -188,3 +190,42 @@ def test_a_mask_keeps_the_latent_and_shows_the_model_its_noised_form() -> None:
     assert torch.equal(result[..., 0], latent[..., 0])
     assert torch.allclose(seen[0][..., 0], latent[..., 0] * 0.3)
     assert torch.equal(seen[0][..., -1], x[..., -1])
+
+
+def test_a_second_run_begins_without_the_momentum_of_the_first() -> None:
+    guided = Cfg(MODEL, "pos", "neg", 3.0, prepare=[ApgPreparation(eta=0.5, momentum=-0.5)])
+
+    def run(images: int) -> Tensor:
+        latent = torch.zeros(images, *SHAPES["flow"][1:])
+        return Sampling(guided, latent, [1.0, 0.8, 0.5, 0.2, 0.0], sd3(), noise=PhiloxNoise(1)).run()
+
+    first, other, again = run(2), run(1), run(2)
+    assert torch.equal(first, again)
+    assert torch.allclose(first[:1], other, atol=1e-5)
+
+
+def test_images_that_step_alone_see_the_momentum_of_their_own_run_only() -> None:
+    guided = Cfg(MODEL, "pos", "neg", 3.0, combine=Apg(scale=3.0, momentum=-0.5))
+
+    def run(images: int) -> Tensor:
+        latent = torch.zeros(images, *SHAPES["flow"][1:])
+        return Sampling(guided, latent, [0.9, 0.5, 0.2], sd3(), "dpm_adaptive", noise=PhiloxNoise(1)).run()
+
+    assert torch.allclose(run(2), torch.cat([run(1), run(2)[1:]]), atol=1e-5)
+
+
+def test_comfyui_s_apg_is_uncond_plus_scale_times_the_changed_difference() -> None:
+    rule, facts = ApgPreparation(eta=0.3, norm_threshold=2.0), known()
+    changed = Linear(4.5)(rule(facts))
+    assert torch.allclose(changed, facts.uncond + rule.difference(facts) * 4.5, atol=1e-5)
+    assert not torch.allclose(changed, Apg(eta=0.3, norm_threshold=2.0, scale=4.5)(facts), atol=1e-2)
+    assert ApgPreparation(eta=1.0)(facts) is facts
+
+
+def test_comfyui_s_cfg_zero_star_fits_the_unconditional_estimate() -> None:
+    facts, scale = known(), 3.5
+    result = CfgZeroStarDenoised(scale)(Linear(scale)(facts), facts)
+    for image in range(len(result)):
+        cond, uncond = facts.cond[image], facts.uncond[image]
+        fitted_uncond = uncond * ((cond * uncond).sum() / ((uncond * uncond).sum() + 1e-8))
+        assert torch.allclose(result[image], fitted_uncond + scale * (cond - fitted_uncond), atol=1e-4)

@@ -1,7 +1,7 @@
 """Guidance: (what the model predicts, conditionings) -> denoiser, a file per paper. Knows no solver or network."""
 
 from sigmagraph.engine.sampling.denoiser import Denoiser, Predict, PredictRequest, Requesting, Stateful
-from sigmagraph.engine.sampling.guidance.apg import Apg
+from sigmagraph.engine.sampling.guidance.apg import Apg, ApgPreparation
 from sigmagraph.engine.sampling.guidance.cfg import (
     Adjustment,
     Cfg,
@@ -12,7 +12,7 @@ from sigmagraph.engine.sampling.guidance.cfg import (
     Unguided,
 )
 from sigmagraph.engine.sampling.guidance.cfg_norm import NormBound
-from sigmagraph.engine.sampling.guidance.cfg_zero_star import CfgZeroStar
+from sigmagraph.engine.sampling.guidance.cfg_zero_star import CfgZeroStar, CfgZeroStarDenoised
 from sigmagraph.engine.sampling.guidance.dual_cfg import DualCfg
 from sigmagraph.engine.sampling.guidance.epsilon_scaling import EpsilonScaling
 from sigmagraph.engine.sampling.guidance.fresca import FrequencyScaling
@@ -20,15 +20,17 @@ from sigmagraph.engine.sampling.guidance.mahiro import Mahiro
 from sigmagraph.engine.sampling.guidance.operation import Operated
 from sigmagraph.engine.sampling.guidance.perp_neg import PerpNeg, PerpNegCombination
 from sigmagraph.engine.sampling.guidance.renorm import Renorm
-from sigmagraph.engine.sampling.guidance.rescale import Rescale
+from sigmagraph.engine.sampling.guidance.rescale import Rescale, RescaledCfg
 from sigmagraph.engine.sampling.guidance.skip_layer import SkipLayer
 from sigmagraph.engine.sampling.guidance.tangential_damping import TangentialDamping
 
 __all__ = [
     "Adjustment",
     "Apg",
+    "ApgPreparation",
     "Cfg",
     "CfgZeroStar",
+    "CfgZeroStarDenoised",
     "Combination",
     "Denoiser",
     "DualCfg",
@@ -47,6 +49,7 @@ __all__ = [
     "Renorm",
     "Requesting",
     "Rescale",
+    "RescaledCfg",
     "SkipLayer",
     "Stateful",
     "TangentialDamping",

@@ -10,7 +10,7 @@ Neutral parameters are plain CFG bit for bit.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -108,12 +108,24 @@ class Cfg:
         guided = combine(known) if acts else known.cond
         for adjustment in self.adjust:
             guided = adjustment(guided, known)
-        return Prediction(guided, uncond if needs_uncond else None, getattr(combine, "memory", None))
+        memory = next((part.memory for part in self._stateful()), None)
+        return Prediction(guided, uncond if needs_uncond else None, memory)
+
+    def begin(self) -> "Cfg":
+        """The same for one run: whatever its rules carry from one evaluation to the next begins anew."""
+        parts: list[Any] = [self.combine, *self.prepare]
+        combine, *prepare = [part.begin() if isinstance(part, Stateful) else part for part in parts]
+        return replace(self, combine=combine, prepare=prepare)
 
     def remember(self, memory: Tensor) -> None:
-        """Take up what `combine` carried from one evaluation to the next in a run that is resumed."""
-        if isinstance(self.combine, Stateful):
-            self.combine.remember(memory)
+        """Take up what a rule carried from one evaluation to the next in a run that is resumed."""
+        for part in self._stateful():
+            part.remember(memory)
+
+    def _stateful(self) -> list[Stateful]:
+        """At most one, as a recording holds one memory."""
+        parts: list[Any] = [self.combine, *self.prepare]
+        return [part for part in parts if isinstance(part, Stateful)]
 
 
 @dataclass(frozen=True)

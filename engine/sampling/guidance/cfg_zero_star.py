@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.guidance.cfg import Estimates, Linear, sample_axes
+from sigmagraph.engine.sampling.guidance.cfg import Estimates, Linear, has_uncond, sample_axes
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,24 @@ class CfgZeroStar:
         overlap, power = ((v_cond * v_uncond).sum(axes, keepdim=True), (v_uncond * v_uncond).sum(axes, keepdim=True))
         fitted = v_uncond * (overlap / (power + 1e-8))
         return known.x - (fitted + (v_cond - fitted) * self.scale) * known.sigma
+
+
+@dataclass(frozen=True)
+class CfgZeroStarDenoised:
+    """As ComfyUI has it: U itself is fitted, s = <C, U> / |U|^2, and whatever guidance gave moves to s U in its place.
+
+    On plain CFG: s U + scale (C - s U).
+    """
+
+    scale: float
+
+    def __call__(self, guided: Tensor, known: Estimates) -> Tensor:
+        if not has_uncond(known):
+            return guided
+        axes = sample_axes(known.cond)
+        overlap, power = (
+            (known.cond * known.uncond).sum(axes, keepdim=True),
+            (known.uncond**2).sum(axes, keepdim=True),
+        )
+        fit = overlap / (power + 1e-8)
+        return guided + known.uncond * ((fit - 1) * (1 - self.scale))

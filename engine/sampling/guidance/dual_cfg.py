@@ -4,12 +4,14 @@ By Bayes' rule p(x | s, p) is p(x) p(s | x) p(p | s, x); each factor to a power 
 N + w_S (S - N) + w (P - S), with N, S, P the estimates given nothing, the second prompt, and both.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from sigmagraph.engine.sampling.denoiser import Predict
+from sigmagraph.engine.sampling.guidance.cfg import Adjustment, Combination, Estimates, Linear
 from sigmagraph.engine.sampling.solver import Prediction
 
 
@@ -24,11 +26,22 @@ class DualCfg:
     scale: float = 8.0
     second_scale: float = 8.0
     is_nested: bool = False
+    combine: Combination | None = None
+    adjust: Sequence[Adjustment] = field(default=())
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
         negative, second, positive = self.predict(x, sigma, [self.negative, self.second, self.positive])
         if self.is_nested:
-            guided = negative + (second + (positive - second) * self.scale - negative) * self.second_scale
+            inner = self._guided(Estimates(x, sigma, positive, second), self.scale)
+            guided = negative + (inner - negative) * self.second_scale
         else:
-            guided = negative + (second - negative) * self.second_scale + (positive - second) * self.scale
+            inner = self._guided(Estimates(x, sigma, second, negative), self.second_scale)
+            guided = inner + (positive - second) * self.scale
         return Prediction(guided, negative if needs_uncond else None)
+
+    def _guided(self, known: Estimates, scale: float) -> Tensor:
+        """The inner guidance, with the formula and the adjustments that the model carries."""
+        guided = (self.combine or Linear(scale))(known)
+        for adjustment in self.adjust:
+            guided = adjustment(guided, known)
+        return guided

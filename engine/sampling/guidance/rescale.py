@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.guidance.cfg import Estimates, sample_axes
+from sigmagraph.engine.sampling.guidance.cfg import Estimates, Linear, sample_axes
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,19 @@ class Rescale:
         v_cond, v_guided = (base - known.cond) * unit, (base - guided) * unit
         ratio = v_cond.std(dim=sample_axes(guided), keepdim=True) / v_guided.std(dim=sample_axes(guided), keepdim=True)
         return base - v_guided * (ratio * self.share + (1 - self.share)) / unit
+
+
+@dataclass(frozen=True)
+class RescaledCfg:
+    """Guidance and its rescaling as one combination, which another combination replaces."""
+
+    scale: float
+    share: float = 0.7
+
+    @property
+    def is_neutral(self) -> bool:
+        """At scale 1 there is nothing to bring back."""
+        return math.isclose(self.scale, 1.0)
+
+    def __call__(self, known: Estimates) -> Tensor:
+        return Rescale(self.share)(Linear(self.scale)(known), known)
