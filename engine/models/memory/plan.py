@@ -42,7 +42,6 @@ class Part:
     outside_bytes: int = 0
     packed_bytes: int = 0
     is_rounded: bool = False
-    is_in_files: bool = True
 
     @property
     def small_bytes(self) -> int:
@@ -150,7 +149,7 @@ def place(part: Part, budget: Budget) -> Placed:
     streamed = Placed(part, "streamed", takes, part.stored_bytes if budget.is_host else 0)
     if part.dense_bytes < SMALL_BYTES and budget.memory != "stream":
         return Placed(part, "resident", part.dense_bytes)
-    if budget.memory == "stream" and part.is_in_files and part.kind != "vae":
+    if budget.memory == "stream" and part.kind != "vae":
         return Placed(part, "streamed", takes)
     packed = Placed(part, "packed", part.small_bytes + part.largest_bytes)
     if part.is_rounded:
@@ -158,7 +157,7 @@ def place(part: Part, budget: Budget) -> Placed:
     copied = part.dense_bytes - (part.mapped_bytes if budget.is_host else 0)
     mode: Mode = "mapped" if copied < part.dense_bytes else "resident"
     whole = Placed(part, mode, copied, part.dense_bytes - copied)
-    if budget.memory == "resident" or not part.is_in_files or part.kind == "vae":
+    if budget.memory == "resident" or part.kind == "vae":
         return whole
     share = ENCODER_SHARE if part.kind == "text" else 1.0
     if whole.need_bytes <= budget.limit_bytes and copied <= share * budget.limit_bytes:
