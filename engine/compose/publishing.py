@@ -11,7 +11,6 @@ from sigmagraph.engine.errors import MissingFile, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.service import JobService
-from sigmagraph.engine.server.endpoints.accounts import StoredAccounts
 from sigmagraph.engine.server.endpoints.context import SOURCE, Published
 from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
 from sigmagraph.engine.server.endpoints.webhook_body import teller
@@ -35,7 +34,7 @@ def published(settings: Settings, jobs: JobService, keys: StoredKeys) -> Publish
         raise MissingFile(home / "models" / DEMO, "the demo needs this checkpoint, which comes with the source code")
     return Published(
         endpoints=load_endpoints(settings.endpoints or ENDPOINTS, is_demo=settings.demo),
-        accounts=StoredAccounts(jobs.accounts, keys),
+        keys=keys,
         secret=_secret(home / "user" / SECRET),
         base_url=settings.public_url,
         record_s=settings.keep_requests_s,

@@ -10,7 +10,7 @@ from aiohttp import WSCloseCode, web
 from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.jobs.protocol import Jobs
-from sigmagraph.engine.server.auth import ACCOUNTS, RATES, Accounts, auth, login_routes
+from sigmagraph.engine.server.auth import KEYS, RATES, auth, login_routes
 from sigmagraph.engine.server.bodies import HANDLER
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
 from sigmagraph.engine.server.comfy.internal import LINES
@@ -30,6 +30,7 @@ from sigmagraph.engine.server.errors import answer_errors
 from sigmagraph.engine.server.guesses import GUESSES, Guesses
 from sigmagraph.engine.server.health import WARM, Readiness, health, ready, warm_up
 from sigmagraph.engine.server.job_log import keep_journal
+from sigmagraph.engine.server.keys import Keys
 from sigmagraph.engine.server.logs import RecentLines
 from sigmagraph.engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from sigmagraph.engine.server.origin import options, origins
@@ -52,7 +53,7 @@ class ServerParts:
 
     jobs: Jobs
     folders: Callable[[str], OwnerFolders]
-    accounts: Accounts
+    keys: Keys
     settings: Settings
     user_dir: Path
     workflows: Path
@@ -70,7 +71,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app = web.Application(
         middlewares=middlewares, client_max_size=parts.settings.max_upload_bytes, handler_args=HANDLER
     )
-    app[JOBS], app[FOLDERS], app[ACCOUNTS] = parts.jobs, parts.folders, parts.accounts
+    app[JOBS], app[FOLDERS], app[KEYS] = parts.jobs, parts.folders, parts.keys
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()

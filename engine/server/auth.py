@@ -5,26 +5,25 @@ import binascii
 import html
 import math
 from collections.abc import Collection
-from typing import Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.jobs.billing.accounts import Account
 from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.bodies import LOGIN, form_body
 from sigmagraph.engine.server.context import OWNER, SETTINGS, empty
 from sigmagraph.engine.server.guesses import may_guess
+from sigmagraph.engine.server.keys import Keys
 from sigmagraph.engine.server.rates import Buckets
 from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = [
-    "ACCOUNTS",
     "COOKIE",
+    "KEYS",
     "RATES",
     "SCOPES",
-    "Account",
-    "Accounts",
     "RateReached",
     "auth",
     "login_routes",
@@ -40,37 +39,7 @@ PAGES = frozenset({"/home", "/run", "/gallery", "/system"})
 """The pages for people, which ask for a key by way of the login page and then go on."""
 
 
-class Account(Protocol):
-    """Who a key stands for."""
-
-    @property
-    def id(self) -> str:
-        """The owner of everything made with the key."""
-
-    @property
-    def scopes(self) -> Collection[str]:
-        """`read`, `submit`, `admin`."""
-
-    @property
-    def requests_per_minute(self) -> float | None:
-        """Its own rate limit; None: the server's."""
-
-    @property
-    def endpoints(self) -> Collection[str] | None:
-        """The published workflows that are all it may run; None: any graph."""
-
-
-class Accounts(Protocol):
-    """The keys there are."""
-
-    async def identify(self, key: str) -> Account | None:
-        """The account of a key, or None for a key that is unknown or withdrawn."""
-
-    async def required(self) -> bool:
-        """Whether requests need a key: as soon as there is one."""
-
-
-ACCOUNTS: web.AppKey[Accounts] = web.AppKey("accounts", Accounts)
+KEYS: web.AppKey[Keys] = web.AppKey("keys", Keys)
 SCOPES: web.RequestKey[Collection[str]] = web.RequestKey("scopes", Collection)
 RATE: web.RequestKey[float] = web.RequestKey("rate", float)
 """Graphs a minute that the key may submit; not there on a server without keys."""
@@ -92,9 +61,9 @@ class RateReached(EngineError):
 @web.middleware
 async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its owner and scopes, or refuse it."""
-    accounts = request.app[ACCOUNTS]
+    keys = request.app[KEYS]
     request[OWNER], request[SCOPES], request[IS_LIMITED] = LOCAL, EVERYTHING, False
-    if request.path in OPEN or not await accounts.required():
+    if request.path in OPEN or not await keys.required():
         return await handler(request)
     key = _key(request)
     account = await _identified(request, key) if key else None
@@ -127,7 +96,7 @@ def require_any_graph(request: web.Request) -> None:
 async def _identified(request: web.Request, key: str) -> Account | None:
     """The account of a key; raises `TooManyGuesses` where too many wrong ones came from there."""
     tell = may_guess(request, key)
-    account = await request.app[ACCOUNTS].identify(key)
+    account = await request.app[KEYS].identify(key)
     tell(account is not None)
     return account
 

@@ -17,8 +17,8 @@ from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.server.app import ServerParts, make_app
-from sigmagraph.engine.server.keys import NoKeys
 from sigmagraph.engine.server.settings import Settings
+from tests.server.known_keys import NoKeys
 
 Graphs = Callable[..., dict[str, Any]]
 Client = TestClient[Any, Any]

@@ -19,9 +19,9 @@ from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.server.app import ServerParts, make_app
-from sigmagraph.engine.server.auth import Accounts
-from sigmagraph.engine.server.keys import NoKeys, StoredKeys
+from sigmagraph.engine.server.keys import Keys, StoredKeys
 from sigmagraph.engine.server.settings import Settings
+from tests.server.known_keys import NoKeys
 from tests.server.stubs import setup
 
 PATIENCE_S = 20.0
@@ -125,7 +125,7 @@ def serving(tmp_path: Path) -> Serving:
 
     @asynccontextmanager
     async def serve(
-        *, keys: Accounts | Literal["stored"] | None = None, warms_up: bool = False, **settings: Any
+        *, keys: Keys | Literal["stored"] | None = None, warms_up: bool = False, **settings: Any
     ) -> AsyncIterator[Api]:
         for name in ("models/checkpoints", "models/embeddings", "input", "output", "temp", "user", "workflows"):
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
@@ -136,8 +136,8 @@ def serving(tmp_path: Path) -> Serving:
         jobs = JobService(JobSettings(store=store, **more), [InProcessWorker(setup(folders))], folders)
         frontend = settings.pop("frontend_root", None)
         known = Settings(**settings)
-        accounts = StoredKeys(jobs.accounts, is_open=known.no_keys) if keys == "stored" else keys or NoKeys()
-        parts = ServerParts(jobs, folders, accounts, known, tmp_path / "user", tmp_path / "workflows")
+        known_keys = StoredKeys(jobs.accounts, is_open=known.no_keys) if keys == "stored" else keys or NoKeys()
+        parts = ServerParts(jobs, folders, known_keys, known, tmp_path / "user", tmp_path / "workflows")
         parts.frontend, parts.warms_up = frontend, warms_up
         await jobs.start()
         try:

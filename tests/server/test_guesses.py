@@ -10,10 +10,10 @@ from sigmagraph.engine.errors import few_hints, nearest
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 from sigmagraph.engine.server.guesses import Guesses, TooManyGuesses, place_of
-from sigmagraph.engine.server.keys import FixedAccount, FixedKeys
 from tests.server.conftest import Serving
 from tests.server.endpoints.conftest import LARGE, SMALL
 from tests.server.endpoints.conftest import serving as endpoints
+from tests.server.known_keys import FixedKeys, account
 from tests.server.stubs import NODES, picture_graph
 from tests.server.test_security import KEYS, key
 
@@ -77,9 +77,8 @@ async def test_guessing_keys_at_published_workflows_is_a_429(tmp_path: Path) -> 
 
 
 async def test_graphs_are_taken_at_the_rate_of_their_key(serving: Serving) -> None:
-    slow = FixedAccount("ann")
-    slow.requests_per_minute = 2.0
-    keys = FixedKeys({"key-a": slow, "key-b": FixedAccount("bob")})
+    slow = account("ann", requests_per_minute=2.0)
+    keys = FixedKeys({"key-a": slow, "key-b": account("bob")})
     async with serving(keys=keys, requests_per_minute=4.0) as api:
         for name, count in (("a", 2), ("b", 4)):
             statuses = [

@@ -8,16 +8,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sigmagraph.engine.server.keys import FixedAccount, FixedKeys
 from tests.server.conftest import Api, Serving, is_end
+from tests.server.known_keys import FixedKeys, account
 from tests.server.stubs import picture_graph, slow_graph
 
 KEYS = FixedKeys(
     {
-        "key-a": FixedAccount("ann"),
-        "key-b": FixedAccount("bob"),
-        "key-r": FixedAccount("reader", frozenset({"read"})),
-        "key-x": FixedAccount("root", frozenset({"admin"})),
+        "key-a": account("ann"),
+        "key-b": account("bob"),
+        "key-r": account("reader", frozenset({"read"})),
+        "key-x": account("root", frozenset({"admin"})),
     }
 )
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from sigmagraph.engine.jobs.billing.accounts import Account
 from sigmagraph.engine.jobs.job import LOCAL
-from sigmagraph.engine.server.endpoints.accounts import Accounts, Standing
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
+from sigmagraph.engine.server.keys import Keys
 from sigmagraph.engine.server.origin import own_origin
 from sigmagraph.engine.server.rates import Buckets, Taken
 from sigmagraph.engine.units import DAY_S
@@ -30,7 +31,7 @@ class Published:
     """
 
     endpoints: Mapping[str, Endpoint]
-    accounts: Accounts
+    keys: Keys
     secret: bytes
     base_url: str | None = None
     record_s: float = 3600.0
@@ -47,7 +48,7 @@ class Caller:
     """Who makes a request. `standing` is None on a server without keys; of an open path nobody asks who it is."""
 
     owner: str = LOCAL
-    standing: Standing | None = None
+    standing: Account | None = None
     taken: Taken | None = None
     is_known: bool = True
 

@@ -9,10 +9,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.errors import nearest
+from sigmagraph.engine.jobs.billing.accounts import Account
 from sigmagraph.engine.server.auth import SCOPES
 from sigmagraph.engine.server.context import OWNER
 from sigmagraph.engine.server.endpoints import wire
-from sigmagraph.engine.server.endpoints.accounts import Standing
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, Caller
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.refusal import Refused, answer
@@ -77,10 +77,10 @@ def _with_credits(request: web.Request, response: web.StreamResponse) -> web.Str
 
 async def _caller(request: web.Request, scope: str | None) -> Caller:
     """Who is calling; a server without keys takes everyone as its own."""
-    accounts = request.app[PUBLISHED].accounts
+    keys = request.app[PUBLISHED].keys
     if scope is None:
         return Caller(is_known=False)
-    if not await accounts.required():
+    if not await keys.required():
         return Caller()
     key = request.headers.get("x-api-key", "")
     if not key:
@@ -93,14 +93,14 @@ async def _caller(request: web.Request, scope: str | None) -> Caller:
     return Caller(standing.id, standing)
 
 
-async def identified(request: web.Request, key: str) -> Standing | None:
+async def identified(request: web.Request, key: str) -> Account | None:
     """The account of a key; 429 where too many wrong ones came from there."""
     try:
         tell = may_guess(request, key)
     except TooManyGuesses as error:
         headers = {"Retry-After": str(error.wait_s)}
         raise Refused(429, error.code, str(error), headers=headers, retry_after=error.wait_s) from error
-    standing = await request.app[PUBLISHED].accounts.identify(key)
+    standing = await request.app[PUBLISHED].keys.identify(key)
     tell(standing is not None)
     return standing
 
@@ -126,7 +126,7 @@ def endpoint_of(request: web.Request) -> Endpoint:
     return endpoint
 
 
-def _may_call(standing: Standing, endpoint: Endpoint) -> bool:
+def _may_call(standing: Account, endpoint: Endpoint) -> bool:
     callers = endpoint.manifest.callers
     is_listed = callers is None or standing.name in callers or standing.id in callers
     return is_listed and (standing.endpoints is None or endpoint.slug in standing.endpoints)

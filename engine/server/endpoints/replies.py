@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from aiohttp import web
 
+from sigmagraph.engine.jobs.billing.accounts import Account
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.server.context import FOLDERS, compact
 from sigmagraph.engine.server.decoding.pool import DECODERS
 from sigmagraph.engine.server.endpoints import outputs, wire
-from sigmagraph.engine.server.endpoints.accounts import Standing
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, base_url
 from sigmagraph.engine.server.endpoints.guard import rate_headers
 from sigmagraph.engine.server.endpoints.negotiation import Wish, wish
@@ -63,12 +63,12 @@ async def output_of(request: web.Request, job: Job) -> Any:
     return images[0] if len(images) == 1 else images
 
 
-async def standing_of(request: web.Request) -> Standing | None:
+async def standing_of(request: web.Request) -> Account | None:
     """The caller's account after the charge; None on a server without keys."""
     caller = request[CALLER]
     if caller.standing is None:
         return None
-    return await request.app[PUBLISHED].accounts.standing(caller.owner)
+    return await request.app[PUBLISHED].keys.standing(caller.owner)
 
 
 async def look_again(request: web.Request) -> None:

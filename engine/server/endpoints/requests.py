@@ -95,14 +95,14 @@ async def picture(request: web.Request) -> web.Response:
 
 async def _belongs(request: web.Request, job: Job) -> bool:
     """A URL dies with its key, and is nothing to a caller who shows another one."""
-    accounts = request.app[PUBLISHED].accounts
-    if not await accounts.required():
+    keys = request.app[PUBLISHED].keys
+    if not await keys.required():
         return True
     key = request.headers.get("x-api-key")
     if key:
         shown = await identified(request, key)
         return shown is not None and shown.id == job.owner
-    return await accounts.standing(job.owner) is not None
+    return await keys.standing(job.owner) is not None
 
 
 async def _state(request: web.Request, job: Job, *, has_output: bool = False) -> web.Response:

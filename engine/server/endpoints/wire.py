@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from sigmagraph.engine.jobs.billing.accounts import Account
 from sigmagraph.engine.jobs.job import LOCAL, Failure, Job, State
 from sigmagraph.engine.server.context import compact
-from sigmagraph.engine.server.endpoints.accounts import Standing
 from sigmagraph.engine.units import CREDIT
 
 __all__ = [
@@ -60,18 +60,18 @@ def error_of(job: Job) -> Failure:
     return replace(failure, message="; ".join(failure.message.splitlines()))
 
 
-def remaining(standing: Standing | None) -> float | None:
+def remaining(standing: Account | None) -> float | None:
     """Credits that can still be spent; None where none are counted."""
     return (standing.credits - standing.held) / CREDIT if standing is not None else None
 
 
-def credits_left(standing: Standing | None) -> str:
+def credits_left(standing: Account | None) -> str:
     """The same as a header says it."""
     left = remaining(standing)
     return UNLIMITED if left is None else f"{left:.6f}"
 
 
-def metrics(job: Job, standing: Standing | None, now: float) -> dict[str, Any]:
+def metrics(job: Job, standing: Account | None, now: float) -> dict[str, Any]:
     """Seconds and credits of a request; no credits for one that failed, because none were taken."""
     begun, ended = job.started_at, job.ended_at
     found: dict[str, Any] = {"queue_time": _seconds(job.created_at, begun or ended or now)}
@@ -84,7 +84,7 @@ def metrics(job: Job, standing: Standing | None, now: float) -> dict[str, Any]:
     return found
 
 
-def state_body(job: Job, standing: Standing | None, now: float, base: str) -> dict[str, Any]:
+def state_body(job: Job, standing: Account | None, now: float, base: str) -> dict[str, Any]:
     """The status of a request, without its output."""
     body = {"status": STATUSES[job.state], "request_id": job.id, "metrics": metrics(job, standing, now)}
     if body["status"] == "FAILED":
@@ -106,7 +106,7 @@ def image_body(job: Job, images: Sequence[str], *, is_url: bool, note: str = "")
     return body | ({"note": note} if note else {})
 
 
-def headers_of(job: Job, standing: Standing | None, rate: dict[str, str]) -> dict[str, str]:
+def headers_of(job: Job, standing: Account | None, rate: dict[str, str]) -> dict[str, str]:
     """The accounting of a 200."""
     seed = job.meta.get("seed")
     return {

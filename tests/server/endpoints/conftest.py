@@ -19,7 +19,6 @@ from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.workers.worker import Setup
 from sigmagraph.engine.server.app import ServerParts, make_app
-from sigmagraph.engine.server.endpoints.accounts import StoredAccounts
 from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint, load_endpoints
 from sigmagraph.engine.server.keys import StoredKeys
@@ -54,7 +53,7 @@ class Served:
     keys: Any = None
 
 
-class Keys(StoredKeys):
+class ForgetfulKeys(StoredKeys):
     """Keys whose memory a test can empty."""
 
     def forget(self) -> None:
@@ -65,11 +64,11 @@ class Keys(StoredKeys):
 def parts_of(
     home: Path, jobs: JobService, folders: Any, endpoints: Mapping[str, Endpoint], **rules: Any
 ) -> ServerParts:
-    keys = Keys(jobs.accounts)
+    keys = ForgetfulKeys(jobs.accounts)
     settings = Settings(home=home, **rules.pop("settings", {}))
     parts = ServerParts(jobs, folders, keys, settings, home / "user", ROOT / "workflows", warms_up=False)
     rules = {"output_dirs": partial(output_dirs, home / "output"), **rules}
-    parts.published = Published(endpoints, StoredAccounts(jobs.accounts, keys), b"secret", **rules)
+    parts.published = Published(endpoints, keys, b"secret", **rules)
     return parts
 
 
@@ -95,7 +94,7 @@ async def serving(
     assert parts.published is not None
     try:
         async with TestClient(TestServer(make_app(parts))) as client:
-            yield Served(client, jobs, parts.published, home, parts.accounts)
+            yield Served(client, jobs, parts.published, home, parts.keys)
     finally:
         await jobs.stop(0.0)
 
