@@ -11,7 +11,7 @@ from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.server.context import JOBS, OwnerFolders, folders, reply
 
-__all__ = ["all_info", "declarations", "one_info"]
+__all__ = ["all_info", "declarations", "declarations_of", "one_info"]
 
 # Page 1.27.10 looks these up without asking whether they are there; one missing, and no loader can be drawn.
 PAGE_LOADERS = (
@@ -48,6 +48,14 @@ async def declarations(request: web.Request) -> dict[str, Any]:
     """Class -> declaration in the wire form."""
     nodes = await request.app[JOBS].nodes()
     return await asyncio.to_thread(_described, nodes, list(nodes), folders(request))
+
+
+async def declarations_of(request: web.Request, names: Iterable[str]) -> dict[str, Any]:
+    """Those of these classes; one that is not there is a box without sockets."""
+    nodes, wanted = await request.app[JOBS].nodes(), dict.fromkeys(names)
+    known = [name for name in wanted if name in nodes]
+    found = await asyncio.to_thread(_described, nodes, known, folders(request))
+    return {name: found[name] if name in found else _stand_in(name) for name in wanted}
 
 
 def _stand_in(name: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The templates dialog: the workflows folder of this project as templates, drawn where they have no drawing."""
 
-import asyncio
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -8,8 +7,10 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import BadDocument, EngineError
 from sigmagraph.engine.graph.document import load_workflow
-from sigmagraph.engine.server.comfy.layout import as_editor
-from sigmagraph.engine.server.context import JOBS, WORKFLOWS, reply
+from sigmagraph.engine.graph.editor import drawn
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.server.comfy.object_info import declarations_of
+from sigmagraph.engine.server.context import WORKFLOWS, reply
 from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
 
@@ -53,7 +54,7 @@ async def _template(request: web.Request) -> web.Response:
         workflow = load_workflow(path)
     except BadDocument:
         return reply({"error": f"{path.name} is no workflow"}, 500)
-    return reply(as_editor(workflow, await request.app[JOBS].nodes()))
+    return reply(await _drawing(request, workflow))
 
 
 async def _thumbnail(request: web.Request) -> web.Response:
@@ -62,15 +63,22 @@ async def _thumbnail(request: web.Request) -> web.Response:
     beside = next((path.with_suffix(end) for end in (".webp", ".png", ".jpg") if path.with_suffix(end).is_file()), None)
     if beside is not None:
         return _webp(await made_of(request, "preview", (beside,), kind="webp", quality=90, keep_alpha=False))
-    nodes = await request.app[JOBS].nodes()
     try:
-        drawing = await asyncio.to_thread(lambda: _drawing(as_editor(load_workflow(path), nodes)))
-        return _webp(await made_of(request, "sketch", **drawing))
+        outline = _outline(await _drawing(request, load_workflow(path)))
+        return _webp(await made_of(request, "sketch", **outline))
     except (EngineError, ValueError) as error:
         raise web.HTTPNotFound from error
 
 
-def _drawing(document: dict[str, Any]) -> dict[str, Any]:
+async def _drawing(request: web.Request, workflow: Workflow) -> dict[str, Any]:
+    """The editor document of a workflow; one that came from the editor is handed back as it was."""
+    if workflow.editor is not None:
+        return dict(workflow.editor)
+    names = (node.class_type for node in workflow.nodes.values())
+    return drawn(workflow.prompt(), await declarations_of(request, names))
+
+
+def _outline(document: dict[str, Any]) -> dict[str, Any]:
     """The boxes and lines of an editor document."""
     places = {node["id"]: place for place, node in enumerate(document["nodes"])}
     return {

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sigmagraph.engine.graph.editor import convert
 from tests.server.conftest import Serving
-from tests.server.stubs import NODES, png
+from tests.server.stubs import NODES, picture_graph, png
 
 NO_PREFIX = ("/internal", "/templates", "/user.css", "/extensions")
 
@@ -226,3 +227,22 @@ async def test_headers_that_lie_are_answered_without_a_fault(
         if shown is not None:
             assert json.loads(await reply.read()) == shown
         assert (await api.get("/experiment/models/preview/checkpoints/0/m.safetensors")).status == 404
+
+
+async def test_a_template_without_a_drawing_is_drawn_and_means_the_same(serving: Serving) -> None:
+    lost = {"lost": {"class_type": "Nowhere", "inputs": {"images": ["5", 0]}}}
+    async with serving() as api:
+        (api.root / "workflows").mkdir(exist_ok=True)
+        for name, prompt in (("flat", picture_graph()), ("lost", picture_graph() | lost)):
+            (api.root / f"workflows/{name}.json").write_text(json.dumps(prompt))
+        document = await api.json("/templates/flat.json")
+        prompt, warnings = convert(document, await api.json("/object_info"))
+        assert ({i: {**node, "_meta": {}} for i, node in prompt.items()}, warnings) == (
+            {i: {**node, "_meta": {}} for i, node in picture_graph().items()},
+            [],
+        )
+        corners = [tuple(node["pos"]) for node in document["nodes"]]
+        assert len(set(corners)) == len(picture_graph())
+        boxes = {node["type"]: node for node in (await api.json("/templates/lost.json"))["nodes"]}
+        assert [socket["name"] for socket in boxes["Nowhere"]["inputs"]] == ["images"]
+        assert (await api.get("/templates/lost-1.webp")).status == 200
