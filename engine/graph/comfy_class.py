@@ -56,7 +56,7 @@ def from_class(
     is_list = bool(getattr(cls, "INPUT_IS_LIST", False))
 
     def function(instance: Any) -> Callable[..., Any]:
-        return _handing_out(getattr(instance, method), by_name, border, is_list)
+        return handing_out(getattr(instance, method), by_name, border, is_list)
 
     return Node(
         class_type=class_type,
@@ -139,7 +139,7 @@ def _outputs(cls: Any) -> tuple[Output, ...]:
     )
 
 
-def _handing_out(
+def handing_out(
     method: Callable[..., Any], declared: Mapping[str, Input], border: Border, is_list: bool
 ) -> Callable[..., Any]:
     """The method, given translated copies of its linked values."""

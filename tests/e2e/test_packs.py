@@ -97,5 +97,5 @@ def test_what_does_not_load_or_takes_a_name_is_told_and_the_rest_runs(place: Pat
     assert ran.returncode == 0, ran.stderr
     assert "broken" in ran.stderr
     assert "ZeroDivisionError: division by zero (broken.py:1)" in ran.stderr
-    assert "it has neither NODE_CLASS_MAPPINGS nor NODES" in ran.stderr
+    assert "it has none of NODE_CLASS_MAPPINGS, NODES and comfy_entrypoint" in ran.stderr
     assert "SaveImage: there is a node of that name already" in ran.stderr

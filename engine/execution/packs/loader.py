@@ -1,7 +1,7 @@
 """Loads packs of nodes, from folders and from installed distributions. One that does not load is reported and skipped.
 
-A pack brings classes of ComfyUI's convention (`NODE_CLASS_MAPPINGS`), typed functions under `@node` (in `NODES`, or in
-the same mapping), or both.
+A pack brings classes of ComfyUI's convention or of its newer schema (`NODE_CLASS_MAPPINGS`, `comfy_entrypoint`), typed
+functions under `@node` (in `NODES`, or in the same mapping), or all of them.
 """
 
 import hashlib
@@ -16,9 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sigmagraph.engine.execution.packs.entrypoint import IMPORT_S, extension_classes, within
 from sigmagraph.engine.execution.packs.shims import install
 from sigmagraph.engine.graph.comfy_class import Border, from_class
 from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.schema.node import from_schema, is_schema_class
 
 INSTALLED = "sigmagraph.nodes"  # the entry-point group: a module, or its nodes
 SKIPPED = frozenset(("__pycache__", "example_node.py.example"))
@@ -66,10 +68,10 @@ def _candidates(directory: Path) -> Iterator[Path]:
 def _load(path: Path, border: Border) -> Pack:
     pack = Pack(path.stem, path, code_digest(path))
     try:
-        module = _import(path, f"custom_nodes.{pack.name}")
-    except Exception as error:  # noqa: BLE001  # code of others: whatever it raises concerns this pack alone
+        module = within(IMPORT_S, lambda: _import(path, f"custom_nodes.{pack.name}"), f"importing {pack.name}")
+        return _declared(pack, module, border)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # code of others: whatever it raises concerns it alone
         return _broken(pack, error)
-    return _declared(pack, module, border)
 
 
 def _load_point(point: EntryPoint, border: Border) -> Pack:
@@ -85,7 +87,7 @@ def _load_point(point: EntryPoint, border: Border) -> Pack:
     return _declared(replace(pack, path=path, digest=code_digest(path)), brought, border)
 
 
-def _broken(pack: Pack, error: Exception) -> Pack:
+def _broken(pack: Pack, error: BaseException) -> Pack:
     where = traceback.extract_tb(error.__traceback__)[-1]
     reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
     return replace(pack, problems=(reason,))
@@ -95,7 +97,7 @@ def _declared(pack: Pack, brought: Any, border: Border) -> Pack:
     """The pack with its nodes; a class that cannot describe itself is left out and told."""
     found = _listed(brought)
     if found is None:
-        return replace(pack, problems=("it has neither NODE_CLASS_MAPPINGS nor NODES",))
+        return replace(pack, problems=("it has none of NODE_CLASS_MAPPINGS, NODES and comfy_entrypoint",))
     titles = getattr(brought, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
     nodes: dict[str, Node] = {}
     problems: list[str] = []
@@ -104,6 +106,8 @@ def _declared(pack: Pack, brought: Any, border: Border) -> Pack:
         try:
             if isinstance(declared, Node):
                 nodes[name] = _typed(declared, name, title, module, pack.digest)
+            elif is_schema_class(declared):
+                nodes[name] = from_schema(declared, name, module=module, revision=pack.digest, border=border)
             else:
                 nodes[name] = from_class(
                     declared, name, display_name=title, module=module, revision=pack.digest, border=border
@@ -123,6 +127,10 @@ def _listed(brought: Any) -> dict[str, Any] | None:
         return {each.class_type: each for each in brought} if isinstance(brought, list | tuple) else None
     typed, classes = getattr(brought, "NODES", None), getattr(brought, "NODE_CLASS_MAPPINGS", None)
     found = {each.class_type: each for each in typed} if isinstance(typed, list | tuple) else None
+    entry = getattr(brought, "comfy_entrypoint", None)
+    if callable(entry):
+        given = within(IMPORT_S, lambda: extension_classes(entry), f"listing the classes of {brought.__name__}")
+        found = {**(found or {}), **given}
     if isinstance(classes, Mapping):
         return {**(found or {}), **classes}
     return found

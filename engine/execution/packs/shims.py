@@ -14,6 +14,7 @@ from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import graph_utils, node_typing, progress
 from sigmagraph.engine.execution.packs.paths import folder_paths
 from sigmagraph.engine.graph.results import Blocker
+from sigmagraph.engine.graph.schema import io, ui
 
 Names = Mapping[str, Any]
 
@@ -34,8 +35,12 @@ def shim_modules(services: Folders, further: Mapping[str, Names] | None = None) 
         "comfy_execution.graph": {"ExecutionBlocker": Blocker},
         "comfy_execution.graph_utils": _public(graph_utils),
         "comfy_api": {},
-        "comfy_api.v0_0_2": _public(progress),
-        "comfy_api.latest": _public(progress),
+        "comfy_api.v0_0_2": {**_public(progress), "ComfyExtension": io.ComfyExtension},
+        "comfy_api.latest": {**_public(progress), "ComfyExtension": io.ComfyExtension, "ui": ui},
+        "comfy_api.latest.io": _all(io),
+        "comfy_api.latest._io": _all(io),
+        "comfy_api.latest.ui": _all(ui),
+        "comfy_api.v0_0_2.io": _all(io),
         "folder_paths": folder_paths(services),
     }
     for module, more in (further or {}).items():
@@ -67,6 +72,10 @@ def install(modules: Mapping[str, ModuleType]) -> Callable[[], None]:
 def _public(module: ModuleType) -> dict[str, Any]:
     own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
     return {name: value for name, value in own.items() if getattr(value, "__module__", None) == module.__name__}
+
+
+def _all(module: ModuleType) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
 
 
 def _with_parents(names: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
