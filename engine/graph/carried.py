@@ -8,7 +8,7 @@ The rule, the same on the command line and over HTTP:
 2. The drawing, where they are the same graph but the prompt lacks a required input that the drawing has.
 3. The drawing, where they are two graphs: the page shows it, and a client may have put another prompt beside it. It is
    said.
-4. The prompt, where the drawing has nodes of unknown classes or cannot be read: only the prompt is whole.
+4. The prompt, where the drawing is empty, has nodes of unknown classes or cannot be read: only the prompt is whole.
 
 `Form` forces one of them.
 """
@@ -29,7 +29,7 @@ ROUNDS = 8  # how far neighbours are looked at when graphs with other ids are co
 
 def chosen(prompt: Workflow, drawing: Workflow, declarations: Mapping[str, Any]) -> Workflow:
     """One of the two, by the rule above, with a warning where they are not the same graph."""
-    if not all(node.class_type in declarations for node in drawing.nodes.values()):
+    if not drawing.nodes or not all(node.class_type in declarations for node in drawing.nodes.values()):
         return prompt
     if not _is_same(prompt, drawing):
         told = f"the picture holds a drawing of {len(drawing.nodes)} nodes and a prompt of {len(prompt.nodes)} that is"

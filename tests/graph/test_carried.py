@@ -86,7 +86,7 @@ def test_beside_a_lock_the_prompt_counts_whatever_was_drawn() -> None:
     assert prefix(png(prompt=other, workflow=DRAWING, lock={})) == ("from the prompt", [])
 
 
-@pytest.mark.parametrize("damage", [{"nodes": [1]}, {"nodes": [{"id": 1, "type": "Unheard"}]}])
+@pytest.mark.parametrize("damage", [{"nodes": []}, {"nodes": [1]}, {"nodes": [{"id": 1, "type": "Unheard"}]}])
 def test_a_drawing_that_is_not_whole_leaves_the_prompt(damage: dict[str, Any]) -> None:
     assert prefix(png(prompt=PROMPT, workflow=damage))[0] == "from the prompt"
 

@@ -44,10 +44,11 @@ async def test_recorded_pictures_of_forgotten_replays_are_deleted(serving: Servi
 
 
 async def test_the_form_says_which_of_two_workflows_is_queued_and_others_are_refused(serving: Serving) -> None:
-    picture = carrying(workflow={"nodes": [], "links": []})
+    drawing = {"nodes": [{"id": 1, "type": "EmptyImage", "widgets_values": [8, 8, 0]}], "links": []}
+    picture = carrying(workflow=drawing)
     async with serving() as api:
         drawing = await api.post("/prompt", data=picture)
-        assert drawing.status == 400  # the drawing is empty
+        assert drawing.status == 400  # the drawing has no output
         assert (await api.post("/prompt?form=prompt", data=picture)).status == 200
         unheard = await api.post("/replay?form=sketch", data=picture)
         assert unheard.status == 400
