@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.compose.shims import shim_names
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import INSTALLED, Pack, load_installed, load_packs, shim_modules
-from sigmagraph.engine.graph.comfy_facade import as_class
+from sigmagraph.engine.graph.comfy_class import Border
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
 from sigmagraph.engine.models.files.read import open_weights
@@ -32,7 +33,8 @@ def load_custom_nodes(
     """
     if not directories and not entry_points(group=INSTALLED):
         return NODES
-    table, shims = border(watches), shim_modules(folders, _further(folders))
+    table = border(watches)
+    shims = shim_modules(folders, _further(folders, table))
     found = dict(NODES)
     for pack in (*load_installed(shims, table), *load_packs(directories, shims, table)):
         taken = tuple(f"{name}: there is a node of that name already" for name in pack.nodes if name in found)
@@ -41,16 +43,14 @@ def load_custom_nodes(
     return found
 
 
-def _further(folders: Folders) -> dict[str, dict[str, Any]]:
+def _further(folders: Folders, table: Border) -> dict[str, dict[str, Any]]:
     """What needs torch, samplers or the node library."""
-    table = border()
-    classes = {name: as_class(node, folders, table) for name, node in NODES.items()}
-    names = NODES["KSampler"].declared
-    samplers, schedulers = (names[each].allowed(folders) for each in ("sampler_name", "scheduler"))
-    sampler = type("KSampler", (), {"SAMPLERS": samplers, "SCHEDULERS": schedulers})
-    return {
+    names = shim_names(folders, NODES, table)
+    declared = NODES["KSampler"].declared
+    samplers, schedulers = (declared[each].allowed(folders) for each in ("sampler_name", "scheduler"))
+    own: dict[str, dict[str, Any]] = {
         "comfy.samplers": {
-            "KSampler": sampler,
+            "KSampler": type("KSampler", (), {"SAMPLERS": samplers, "SCHEDULERS": schedulers}),
             "SAMPLER_NAMES": samplers,
             "SCHEDULER_NAMES": schedulers,
         },
@@ -58,12 +58,14 @@ def _further(folders: Folders) -> dict[str, dict[str, Any]]:
             "get_torch_device": lambda: RESIDENCY.choices.on,
             "intermediate_device": lambda: torch.device("cpu"),
             "get_free_memory": lambda *_, **__: free_bytes(),
-            "soft_empty_cache": lambda *_: None,
+            "soft_empty_cache": lambda *_, **__: None,
         },
         "comfy.sd": {"load_checkpoint_guess_config": _load_checkpoint, "load_diffusion_model": _load_diffusion_model},
         "comfy.utils": {"load_torch_file": _load},
-        "nodes": {"NODE_CLASS_MAPPINGS": classes, "MAX_RESOLUTION": 16384, **classes},
     }
+    for module, values in own.items():
+        names.setdefault(module, {}).update(values)
+    return names
 
 
 def _load(path: str, safe_load: bool = True, device: torch.device | str | None = None) -> dict[str, Tensor]:

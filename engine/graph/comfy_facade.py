@@ -37,7 +37,19 @@ def as_class(node: Node, services: Services | None, border: Border) -> type:
         "DESCRIPTION": node.description,
         "run": run,
     }
-    return type(node.class_type, (), attributes)
+    return type(node.class_type, (), attributes | _choices(node, services))
+
+
+LISTS = {"upscale_method": "upscale_methods", "crop": "crop_methods", "rescale_algorithm": "rescale_algorithms"}
+
+
+def _choices(node: Node, services: Services | None) -> dict[str, Any]:
+    """Lists of choices under the attribute names that packs read them by."""
+    return {
+        LISTS[each.name]: each.allowed(services)
+        for each in node.inputs
+        if each.name in LISTS and each.choices is not None
+    }
 
 
 def _inward(node: Node, name: str, value: Any, border: Border) -> Any:

@@ -14,7 +14,12 @@ T = TypeVar("T")
 
 def extension_classes(entry: Callable[[], Any]) -> dict[str, Any]:
     """The classes of the extension that `comfy_entrypoint` gives, by the names of their schemas."""
-    return {cls.define_schema().node_id: cls for cls in asyncio.run(_of_extension(entry))}
+    return {_schema(cls).node_id: cls for cls in asyncio.run(_of_extension(entry))}
+
+
+def _schema(cls: Any) -> Any:
+    """What a class says about itself; among them may be older classes that a pack gave a schema."""
+    return cls.define_schema() if hasattr(cls, "define_schema") else cls.GET_SCHEMA()
 
 
 async def _of_extension(entry: Callable[[], Any]) -> list[Any]:

@@ -10,6 +10,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -23,6 +24,7 @@ from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.schema.node import from_schema, is_schema_class
 
 INSTALLED = "sigmagraph.nodes"  # the entry-point group: a module, or its nodes
+ROOTS = frozenset(("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"))
 SKIPPED = frozenset(("__pycache__", "example_node.py.example"))
 
 
@@ -46,7 +48,7 @@ def load_packs(
 ) -> list[Pack]:
     """Every pack in the directories, by name. Code runs here: only directories the operator named may come in."""
     install(shims)
-    return [_load(path, border or Border()) for directory in directories for path in _candidates(directory)]
+    return [_load(path, border or Border()) for directory in directories for path in candidates(directory)]
 
 
 def load_installed(shims: Mapping[str, ModuleType], border: Border | None = None) -> list[Pack]:
@@ -57,7 +59,8 @@ def load_installed(shims: Mapping[str, ModuleType], border: Border | None = None
     return [_load_point(point, border or Border()) for point in points]
 
 
-def _candidates(directory: Path) -> Iterator[Path]:
+def candidates(directory: Path) -> Iterator[Path]:
+    """The files and folders of a directory that are packs, by name."""
     for path in sorted(directory.iterdir()):
         if path.name.startswith(".") or path.name in SKIPPED or path.name.endswith(".disabled"):
             continue
@@ -68,8 +71,9 @@ def _candidates(directory: Path) -> Iterator[Path]:
 def _load(path: Path, border: Border) -> Pack:
     pack = Pack(path.stem, path, code_digest(path))
     try:
-        module = within(IMPORT_S, lambda: _import(path, f"custom_nodes.{pack.name}"), f"importing {pack.name}")
-        return _declared(pack, module, border)
+        with redirect_stdout(sys.stderr):  # what packs print must not get into a command's own output
+            module = within(IMPORT_S, lambda: _import(path, f"custom_nodes.{pack.name}"), f"importing {pack.name}")
+            return _declared(pack, module, border)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # code of others: whatever it raises concerns it alone
         return _broken(pack, error)
 
@@ -90,7 +94,9 @@ def _load_point(point: EntryPoint, border: Border) -> Pack:
 def _broken(pack: Pack, error: BaseException) -> Pack:
     where = traceback.extract_tb(error.__traceback__)[-1]
     reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-    return replace(pack, problems=(reason,))
+    asked = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    hint = "; docs/packs.md lists the names packs can use" if asked in ROOTS else ""
+    return replace(pack, problems=(reason + hint,))
 
 
 def _declared(pack: Pack, brought: Any, border: Border) -> Pack:

@@ -33,8 +33,41 @@ def _directories(services: Folders) -> dict[str, Any]:
         "get_directory_by_type": get_directory_by_type,
         "get_folder_paths": get_folder_paths,
         "add_model_folder_path": _adder(services),
-        "folder_names_and_paths": {},
+        "folder_names_and_paths": FolderTable(services),
+        "supported_pt_extensions": {".safetensors"},
+        "input_directory": str(services.input_dir),
+        "output_directory": str(services.output_dir),
+        "temp_directory": str(services.temp_dir),
+        "user_directory": str(services.models.parent / "user"),
+        "get_user_directory": lambda: str(services.models.parent / "user"),
+        "set_output_directory": _unchangeable("output"),
+        "set_input_directory": _unchangeable("input"),
+        "set_temp_directory": _unchangeable("temporary"),
+        "__file__": str(services.models.parent / "folder_paths.py"),
     }
+
+
+class FolderTable(dict[str, tuple[list[str], set[str]]]):
+    """Model folder -> its directories and the endings of its files; what a pack puts in is searched from then on."""
+
+    def __init__(self, services: Folders) -> None:
+        super().__init__(
+            {name: ([str(path) for path in services.directories(name)], ENDINGS) for name in MODEL_FOLDERS}
+        )
+        self._services = services
+
+    def __setitem__(self, name: str, value: tuple[list[str], set[str]]) -> None:
+        super().__setitem__(name, value)
+        self._services.extra = {**self._services.extra, name: [Path(path) for path in value[0]]}
+
+
+def _unchangeable(which: str) -> Callable[[str], None]:
+    """Packs may not move the folders of a running engine: jobs of others write into them."""
+
+    def set_directory(path: str) -> None:
+        raise PermissionError(f"a node pack wants the {which} folder to be {path}; only the operator sets it")
+
+    return set_directory
 
 
 def _adder(services: Folders) -> Callable[..., None]:
@@ -74,12 +107,44 @@ def _files(services: Folders) -> dict[str, Any]:
 
     return {
         "get_filename_list": services.files,
+        "annotated_filepath": annotated_filepath,
+        "recursive_search": recursive_search,
+        "get_input_subfolders": lambda: sorted(recursive_search(str(services.input_dir))[1]),
         "get_full_path": get_full_path,
         "get_full_path_or_raise": get_full_path_or_raise,
         "get_annotated_filepath": get_annotated_filepath,
         "exists_annotated_filepath": exists_annotated_filepath,
         "filter_files_content_types": _only_types,
     }
+
+
+ENDINGS = {".safetensors"}
+MODEL_FOLDERS = (
+    "checkpoints", "clip", "clip_vision", "configs", "controlnet", "custom_nodes", "diffusers", "diffusion_models",
+    "embeddings", "gligen", "hypernetworks", "loras", "model_patches", "photomaker", "style_models", "text_encoders",
+    "unet", "upscale_models", "vae", "vae_approx",
+)  # fmt: skip
+
+
+def annotated_filepath(name: str) -> tuple[str, str | None]:
+    """`picture.png [output]` as the name and the folder, which a name without one leaves open."""
+    folder = next((place for place in PLACES if name.endswith(f" [{place}]")), None)
+    return (name, None) if folder is None else (name.removesuffix(f" [{folder}]"), folder)
+
+
+def recursive_search(directory: str, excluded_dir_names: list[str] | None = None) -> tuple[list[str], dict[str, float]]:
+    """The files below a directory, relative to it, and its folders with the times they were changed."""
+    root, excluded = Path(directory), set(excluded_dir_names or ())
+    files: list[str] = []
+    folders: dict[str, float] = {}
+    for path in sorted(root.rglob("*")) if root.is_dir() else ():
+        relative = path.relative_to(root)
+        if excluded.isdisjoint(relative.parts):
+            if path.is_dir():
+                folders[str(relative)] = path.stat().st_mtime
+            else:
+                files.append(str(relative))
+    return files, folders
 
 
 TYPES = {

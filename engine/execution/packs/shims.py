@@ -79,7 +79,7 @@ def _all(module: ModuleType) -> dict[str, Any]:
 
 
 def _with_parents(names: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    parents = {name.rpartition(".")[0] for name in names} - {""}
+    parents = {".".join(parts[:at]) for name in names if (parts := name.split(".")) for at in range(1, len(parts))}
     return {**{parent: {} for parent in parents}, **names}
 
 

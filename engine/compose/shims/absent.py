@@ -1,0 +1,113 @@
+"""Names that can be imported and not used: there is nothing behind them here, and whoever uses one is told so."""
+
+from typing import Any, NoReturn
+
+from sigmagraph.engine.errors import EngineError
+
+__all__ = ["Absent", "NotHere", "absent", "names"]
+
+# model families, their networks and encoders, and the mechanisms of ComfyUI's own model classes
+TABLE = """
+comfy.cldm.cldm ControlNet
+comfy.clip_vision load Output clip_preprocess ClipVisionModel load_clipvision_from_sd
+comfy.conds CONDRegular CONDNoiseShape CONDCrossAttn CONDConstant CONDList
+comfy.context_windows IndexListContextHandler ContextSchedule
+comfy.controlnet ControlBase ControlNet ControlNetSD35 ControlLora ControlLoraOps T2IAdapter StrengthType
+comfy.controlnet load_controlnet
+comfy.diffusers_convert convert_text_enc_state_dict convert_unet_state_dict
+comfy.float stochastic_rounding
+comfy.hooks EnumHookScope EnumHookType Hook HookGroup HookKeyframe HookKeyframeGroup TransformerOptionsHook WeightHook
+comfy.hooks set_hooks_for_conditioning create_hook_lora
+comfy.ldm.anima.model Anima
+comfy.ldm.cascade.stage_a StageA
+comfy.ldm.cosmos.predict2 Attention
+comfy.ldm.flux.layers DoubleStreamBlock EmbedND MLPEmbedder ModulationOut QKNorm RMSNorm SelfAttention SingleStreamBlock
+comfy.ldm.flux.math apply_rope rope attention
+comfy.ldm.flux.model Flux
+comfy.ldm.lightricks.model GuideAttentionMask _attention_with_guide_mask apply_rotary_emb precompute_freqs_cis
+comfy.ldm.lightricks.symmetric_patchifier latent_to_pixel_coords
+comfy.ldm.lightricks.vae.causal_conv3d CausalConv3d
+comfy.ldm.lightricks.vae.causal_video_autoencoder Decoder Encoder ResnetBlock3D
+comfy.ldm.lightricks.vae.pixel_norm PixelNorm
+comfy.ldm.lumina.model FeedForward
+comfy.ldm.minimax.model MiniMaxH3Model PackedLayout _mod_gate _mod_scale_shift
+comfy.ldm.models.autoencoder AutoencoderKL
+comfy.ldm.modules.attention BasicTransformerBlock CrossAttention SpatialTransformer FeedForward
+comfy.ldm.modules.distributions.distributions DiagonalGaussianDistribution
+comfy.ldm.modules.diffusionmodules.mmdit JointBlock MMDiT RMSNorm
+comfy.ldm.modules.diffusionmodules.model ResnetBlock
+comfy.ldm.modules.diffusionmodules.openaimodel Downsample ResBlock TimestepEmbedSequential UNetModel Upsample
+comfy.ldm.modules.diffusionmodules.util timestep_embedding
+comfy.ldm.wan.model WanI2VCrossAttention WanModel WanT2VCrossAttention sinusoidal_embedding_1d
+comfy.ldm.wan.vae CausalConv3d RMS_norm
+comfy.k_diffusion.sampling BrownianTreeNoiseSampler DPMSolver PIDStepSizeController BatchedBrownianTree get_sigmas_vp
+comfy.k_diffusion.utils FolderOfImages
+comfy.lora calculate_weight load_lora model_lora_keys_clip model_lora_keys_unet
+comfy.model_base Anima BaseModel CLIPEmbeddingNoiseAugmentation Flux ModelType SD3 SDXL SDXLRefiner Timestep sdxl_pooled
+comfy.model_detection model_config_from_unet detect_unet_config unet_prefix_from_state_dict
+comfy.model_patcher ModelPatcher set_model_options_patch_replace set_model_options_post_cfg_function
+comfy.model_sampling CONST EPS V_PREDICTION ModelSamplingDiscrete ModelSamplingFlux time_snr_shift
+comfy.nested_tensor NestedTensor
+comfy.ops cast_bias_weight disable_weight_init manual_cast
+comfy.patcher_extension CallbacksMP PatcherInjection WrapperExecutor WrappersMP
+comfy.quant_ops ck QuantizedTensor
+comfy.sample sample sample_custom
+comfy.sampler_helpers cleanup_models convert_cond get_additional_models get_models_from_cond prepare_mask
+comfy.sampler_helpers prepare_sampling
+comfy.samplers CFGGuider KSAMPLER KSamplerX0Inpaint Sampler calc_cond_batch cfg_function process_conds sampler_object
+comfy.samplers sample sampling_function calculate_sigmas k_diffusion_sampling get_area_and_mult ksampler
+comfy.sd CLIP CLIPType VAE load_clip load_lora_for_models load_unet load_diffusion_model_state_dict load_checkpoint
+comfy.sd1_clip ClipTokenWeightEncoder SD1ClipModel SD1Tokenizer SDClipModel SDTokenizer
+comfy.sd3_clip SD3ClipModel SD3Tokenizer T5XXLModel
+comfy.sdxl_clip SDXLClipG SDXLClipModel SDXLRefinerClipModel SDXLTokenizer StableCascadeClipModel
+comfy.supported_models SD15 SD20 SD3 SDXL SDXLRefiner Flux Stable_Cascade_C models
+comfy.supported_models_base BASE ClipTarget
+comfy.taesd.taehv TAEHV apply_model_with_memblocks conv
+comfy.taesd.taesd Block Clamp TAESD conv
+comfy.text_encoders.flux FluxClipModel
+comfy.text_encoders.sd3_clip SD3ClipModel SD3Tokenizer T5XXLModel
+comfy_api.torch_helpers set_torch_compile_wrapper
+comfy_extras.chainner_models.model_loading load_state_dict
+comfy_extras.nodes_custom_sampler Noise_EmptyNoise Noise_RandomNoise Guider_Basic Guider_DualCFG
+comfy_extras.nodes_lt _append_guide_attention_entry get_noise_mask
+comfy_extras.nodes_perpneg Guider_PerpNeg
+comfy_extras.nodes_stable3d camera_embeddings
+latent_preview Latent2RGBPreviewer LatentPreviewer TAESDPreviewerImpl TAESD
+"""
+
+
+class NotHere(EngineError):
+    """A pack used something of ComfyUI's that this engine does not have."""
+
+    code = "not_here"
+
+
+class Absent(type):
+    """The class of names without anything behind them: nothing is an instance of one, and making one is an error."""
+
+    path = ""
+
+    def __call__(cls, *_: Any, **__: Any) -> NoReturn:
+        raise NotHere(f"{cls.path} of ComfyUI is not part of this engine; docs/packs.md lists what packs can use")
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return absent(f"{cls.path}.{name}")
+
+
+def absent(path: str) -> Any:
+    """A name for something this engine does not have; classes may derive from it."""
+    made = Absent(path.rpartition(".")[2], (), {})
+    made.path = path
+    return made
+
+
+def names() -> dict[str, dict[str, Any]]:
+    """Every name of the table, and the modules they are in."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in TABLE.split("\n"):
+        module, *listed = line.split() or [""]
+        if module:
+            found.setdefault(module, {}).update({name: absent(f"{module}.{name}") for name in listed})
+    return found

@@ -1,0 +1,104 @@
+"""Where things are: `comfy.model_management`, answered by the one place that decides it here.
+
+Loading, unloading and casting are the engine's own business; what packs call for them does nothing or hands back what
+it was given.
+"""
+
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sigmagraph.engine.host import free_bytes
+from sigmagraph.engine.models.memory.device import best_device
+
+__all__ = ["names"]
+
+CPU = torch.device("cpu")
+
+
+class VRAMState(Enum):
+    """How much is kept on the device; the engine decides it itself."""
+
+    DISABLED = 0
+    NO_VRAM = 1
+    LOW_VRAM = 2
+    NORMAL_VRAM = 3
+    HIGH_VRAM = 4
+    SHARED = 5
+
+
+class CPUState(Enum):
+    """What kind of device computes."""
+
+    GPU = 0
+    CPU = 1
+    MPS = 2
+
+
+def get_torch_device_name(device: torch.device | str) -> str:
+    """The device as people call it."""
+    device = torch.device(device)
+    return f"cuda:{device.index or 0} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+def get_total_memory(device: torch.device | None = None, torch_total_too: bool = False) -> Any:
+    """The bytes there are on a device, or in the host."""
+    device = device or best_device()
+    total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else free_bytes()
+    return (total, total) if torch_total_too else total
+
+
+def cast_to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype, copy: bool = False) -> Tensor:
+    """The tensor there, in that type."""
+    return tensor.to(device, dtype, copy=copy)
+
+
+def names() -> dict[str, dict[str, Any]]:
+    """The module."""
+    kind = best_device().type
+    state = {"cpu": CPUState.CPU, "mps": CPUState.MPS}.get(kind, CPUState.GPU)
+
+    def on_cpu(*_: Any, **__: Any) -> torch.device:
+        return CPU
+
+    def never(*_: Any, **__: Any) -> bool:
+        return False
+
+    def nothing(*_: Any, **__: Any) -> None:
+        return None
+
+    return {
+        "comfy.model_management": {
+            "CPUState": CPUState,
+            "OOM_EXCEPTION": torch.OutOfMemoryError,
+            "VRAMState": VRAMState,
+            "cast_to": cast_to_device,
+            "cast_to_device": cast_to_device,
+            "cpu_state": state,
+            "current_loaded_models": [],
+            "dtype_size": lambda dtype: torch.empty(0, dtype=dtype).element_size(),
+            "get_autocast_device": lambda device: torch.device(device).type,
+            "get_torch_device_name": get_torch_device_name,
+            "get_total_memory": get_total_memory,
+            "is_device_cpu": lambda device: torch.device(device).type == "cpu",
+            "is_device_mps": lambda device: torch.device(device).type == "mps",
+            "is_intel_xpu": never,
+            "load_model_gpu": nothing,
+            "load_models_gpu": nothing,
+            "loaded_models": lambda *_, **__: [],
+            "maximum_vram_for_weights": lambda *_, **__: free_bytes(),
+            "should_use_bf16": never,
+            "should_use_fp16": never,
+            "text_encoder_device": best_device,
+            "text_encoder_offload_device": on_cpu,
+            "unet_dtype": lambda *_, **__: torch.float32,
+            "unet_offload_device": on_cpu,
+            "unload_all_models": nothing,
+            "vae_device": best_device,
+            "vae_offload_device": on_cpu,
+            "vram_state": VRAMState.NORMAL_VRAM,
+            "xformers_enabled": never,
+        }
+    }

@@ -1,0 +1,73 @@
+"""Built-in nodes as classes, where packs look for them: `nodes`, and `comfy_extras.<file>` as ComfyUI sorts them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sigmagraph.engine.compose.shims.absent import absent
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.graph.comfy_class import Border
+from sigmagraph.engine.graph.comfy_facade import as_class
+from sigmagraph.engine.graph.node import Node
+
+__all__ = ["names"]
+
+FILES = Path(__file__).with_name("extras.json")  # file -> its node classes, from ComfyUI 0.3.64's object_info
+
+
+def names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> dict[str, dict[str, Any]]:
+    """The classes by module."""
+    classes = {name: as_class(node, folders, border) for name, node in nodes.items()}
+    files: dict[str, list[str]] = json.loads(FILES.read_text(encoding="utf-8"))
+    extras = {
+        module: {name: classes.get(name) or absent(f"{module}.{name}") for name in listed}
+        for module, listed in files.items()
+    }
+    given = {"NODE_CLASS_MAPPINGS": classes, "NODE_DISPLAY_NAME_MAPPINGS": _titles(nodes), "MAX_RESOLUTION": 16384}
+    return {
+        **{module: {**found, "NODE_CLASS_MAPPINGS": found} for module, found in extras.items()},
+        "nodes": {
+            **extras["nodes"],
+            **classes,
+            **given,
+            "EXTENSION_WEB_DIRS": {},
+            "common_ksampler": _sampler(classes),
+        },
+    }
+
+
+def _titles(nodes: Mapping[str, Node]) -> dict[str, str]:
+    return {name: node.display_name or name for name, node in nodes.items()}
+
+
+def _sampler(classes: Mapping[str, type]) -> Any:
+    """`nodes.common_ksampler`, by the advanced sampler node."""
+
+    def common_ksampler(
+        model: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: Any,
+        negative: Any,
+        latent: Any,
+        denoise: float = 1.0,
+        disable_noise: bool = False,
+        start_step: int | None = None,
+        last_step: int | None = None,
+        force_full_denoise: bool = False,
+    ) -> Any:
+        """A latent sampled; with `denoise` below 1 the last part of a longer run."""
+        both = {"model": model, "steps": steps, "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler}
+        both |= {"positive": positive, "negative": negative, "latent_image": latent}
+        if start_step is None and last_step is None and not disable_noise:
+            return classes["KSampler"]().run(seed=seed, denoise=denoise, **both)
+        noise = {"add_noise": "disable" if disable_noise else "enable", "noise_seed": seed}
+        ends = {"start_at_step": start_step or 0, "end_at_step": last_step if last_step is not None else 10_000}
+        left = "disable" if force_full_denoise else "enable"
+        return classes["KSamplerAdvanced"]().run(**noise, **ends, return_with_leftover_noise=left, **both)
+
+    return common_ksampler

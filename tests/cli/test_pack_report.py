@@ -1,0 +1,58 @@
+"""`sigmagraph packs`: what a folder of packs is, with and without running it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sigmagraph.engine.cli.app import app
+
+WORKS = """
+import subprocess, urllib.request
+from comfy.utils import common_upscale
+
+
+class Nothing:
+    RETURN_TYPES, FUNCTION = (), "go"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def go(self):
+        return (eval("1"),)
+
+
+NODE_CLASS_MAPPINGS = {"Nothing": Nothing}
+"""
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> Path:
+    folder = tmp_path / "packs"
+    (folder / "works").mkdir(parents=True)
+    (folder / "works/__init__.py").write_text(WORKS)
+    (folder / "works/LICENSE").write_text("Permission is hereby granted, free of charge, to any person")
+    (folder / "bends.py").write_text("raise RuntimeError('not today')\n")
+    (folder / "torn.py").write_text("def\n")
+    return folder
+
+
+def test_it_says_what_loads_what_is_reached_for_and_the_licence(packs: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["packs", str(packs), "--json", "--home", str(tmp_path)])
+    assert done.exit_code == 0, done.stderr
+    bends, torn, works = json.loads(done.stdout)
+    assert works["reaches"] == {"network": ["urllib"], "processes": ["subprocess"], "code": ["eval()"]}
+    assert (works["licence"], works["imports"]) == ("MIT", ["comfy.utils.common_upscale"])
+    assert (works["loads"], works["classes"], works["problems"]) == (True, ["Nothing"], [])
+    assert bends["problems"] == ["RuntimeError: not today (bends.py:1)"]
+    assert "torn.py" in torn["unreadable"][0]
+
+
+def test_without_loading_no_code_of_a_pack_runs(packs: Path, tmp_path: Path) -> None:
+    (packs / "marks.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    done = CliRunner().invoke(app, ["packs", str(packs), "--no-load"])
+    assert done.exit_code == 0
+    assert not (tmp_path / "ran").exists()
+    assert "works: MIT\n    network: urllib\n" in done.stdout
