@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models import pictures
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, VaeShape
+from sigmagraph.engine.models.arch.tiles import Tiling
 from sigmagraph.engine.models.conditioning import Conditioning, with_windows_answered
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
 from sigmagraph.engine.models.files.lora import Adapter, Patch
@@ -226,23 +228,47 @@ class Vae:
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """The mean of the latent distribution, float32, on the CPU; sides are cropped centrally to multiples of 8."""
-        pixels = _centred(image, self.shape.downscale)[..., :3].movedim(-1, 1) * 2.0 - 1.0
         with self.recipe.use() as network:
-            means = [network.encode(one)[0] for one in self._singly(pixels)]
+            means = [pictures.encoded(network, one) for one in self._singly(self._pixels(image))]
         return torch.cat([mean.float().cpu() for mean in means])
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """The image, clamped to 0..1, float32, on the CPU. One image at a time: that bounds the memory."""
+        self._require_latent(latent)
+        with self.recipe.use() as network:
+            return torch.cat([_shown(pictures.decoded(network, one)) for one in self._singly(latent)])
+
+    @torch.no_grad()
+    def encode_in_tiles(self, image: Tensor, tiling: Tiling) -> Tensor:
+        """As `encode`, tile by tile; sizes in pixels, multiples of 8."""
+        with self.recipe.use() as network:
+            means = [pictures.encoded_in_tiles(network, one, tiling) for one in self._singly(self._pixels(image))]
+        return torch.cat([mean.cpu() for mean in means])
+
+    @torch.no_grad()
+    def decode_in_tiles(self, latent: Tensor, tiling: Tiling) -> Tensor:
+        """As `decode`, tile by tile; sizes in latent positions."""
+        self._require_latent(latent)
+        with self.recipe.use() as network:
+            tiles = [pictures.decoded_in_tiles(network, one, tiling) for one in self._singly(latent)]
+        return torch.cat([_shown(one) for one in tiles])
+
+    def _pixels(self, image: Tensor) -> Tensor:
+        return _centred(image, self.shape.downscale)[..., :3].movedim(-1, 1) * 2.0 - 1.0
+
+    def _require_latent(self, latent: Tensor) -> None:
         expected = self.shape.latent_channels
         if latent.ndim != 4 or latent.shape[1] != expected:
             raise BadValue("latent", list(latent.shape), f"[batch, {expected}, height / 8, width / 8]")
-        with self.recipe.use() as network:
-            images = [network.decode(one) for one in self._singly(latent)]
-        return torch.cat([((one.float() + 1.0) / 2.0).clamp(0.0, 1.0).cpu().movedim(1, -1) for one in images])
 
     def _singly(self, batch: Tensor) -> Iterator[Tensor]:
         return (one.to(self.placement.device, self.placement.dtype) for one in torch.split(batch, 1))
+
+
+def _shown(image: Tensor) -> Tensor:
+    """[1, 3, H, W] in [-1, 1] -> [1, H, W, 3] in 0..1, float32, on the CPU."""
+    return ((image.float() + 1.0) / 2.0).clamp(0.0, 1.0).cpu().movedim(1, -1)
 
 
 def _centred(image: Tensor, grid: int) -> Tensor:

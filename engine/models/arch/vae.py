@@ -4,7 +4,7 @@ A convolutional autoencoder of the latent diffusion kind (Rombach 2022, arXiv:21
 convolutions. Parameter names are those of the published files under `first_stage_model.`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,6 +14,12 @@ from torch import Tensor, nn
 
 NORM_GROUPS = 32
 NORM_EPS = 1e-6
+
+Walk = Generator[tuple[nn.GroupNorm, Tensor], Tensor, Tensor]
+"""A stretch of the network that asks for each normalisation: it yields the layer and what is to be normalised.
+
+Everything between is local, so that whoever answers may walk strips of a picture, given the whole picture's statistics.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,15 @@ class ResidualBlock(nn.Module):
         hidden += self.nin_shortcut(x) if self.is_resized else x
         return hidden
 
+    def walk(self, x: Tensor) -> Walk:
+        """The same, with its normalisations left to whoever walks it."""
+        hidden: Tensor = yield self.norm1, x
+        hidden = self.conv1(activated(hidden))
+        hidden = yield self.norm2, hidden
+        hidden = self.conv2(activated(hidden))
+        hidden += self.nin_shortcut(x) if self.is_resized else x
+        return hidden
+
 
 class SpatialAttention(nn.Module):
     """Single-head self-attention over all positions of a feature map."""
@@ -93,7 +108,8 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(x)
-        q, k, v = (part(normed).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.q, self.k, self.v))
+        # fused attention wants channels side by side; else all scores of a large picture are in memory at once
+        q, k, v = (part(normed).flatten(2).mT.contiguous().unsqueeze(1) for part in (self.q, self.k, self.v))
         mixed = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).unflatten(2, x.shape[-2:])
         result: Tensor = x + self.proj_out(mixed)
         return result

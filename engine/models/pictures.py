@@ -1,0 +1,100 @@
+"""One picture through an autoencoder: whole where memory allows, else in strips; in float32 where 16 bits overflow.
+
+Strips give the same picture without seams (arch/strips.py). ComfyUI's tiles, which its nodes of that name make, do not:
+they are here because saved graphs ask for them.
+"""
+
+import copy
+import gc
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sigmagraph.engine.errors import OutOfMemory, is_out_of_memory
+from sigmagraph.engine.models.arch import strips
+from sigmagraph.engine.models.arch.strips import Keeping
+from sigmagraph.engine.models.arch.tiles import Tiling, blended
+from sigmagraph.engine.models.arch.vae import Autoencoder, VaeShape
+from sigmagraph.engine.models.memory.device import available_bytes
+
+log = logging.getLogger(__name__)
+Way = Callable[[Autoencoder, Tensor, Keeping], Tensor]
+
+# Elements that live at once above weights and input, per pixel and in one strip, counted at the published widths.
+NEEDS: dict[Way, dict[Keeping, tuple[float, float]]] = {
+    strips.decoded: {Keeping.WHOLE: (705, 0), Keeping.BLOCKS: (257, 7e7), Keeping.LEVELS: (101, 7e7)},
+    strips.encoded: {Keeping.WHOLE: (515, 0), Keeping.BLOCKS: (165, 6e7), Keeping.LEVELS: (58, 7e7)},
+}
+PUBLISHED_WIDTH = 256  # of the widest map at full resolution
+LARGEST_STRIP = 131  # elements per pixel: a picture has eight strips or more
+WORKSPACE = 1.3  # what convolutions take beside maps: at most 30 % of them, measured on CPUs
+
+
+def decoded(network: Autoencoder, latent: Tensor) -> Tensor:
+    """One latent [1, 16, h, w], in the network's precision and on its device -> [1, 3, 8h, 8w], about [-1, 1]."""
+    return _finite(strips.decoded, network, latent, 64 * latent.shape[-1] * latent.shape[-2])
+
+
+def encoded(network: Autoencoder, image: Tensor) -> Tensor:
+    """One image [1, 3, H, W] in [-1, 1] -> the mean of its latent's distribution, [1, 16, H / 8, W / 8]."""
+    return _finite(strips.encoded, network, image, image.shape[-1] * image.shape[-2])
+
+
+def decoded_in_tiles(network: Autoencoder, latent: Tensor, tiling: Tiling) -> Tensor:
+    """As ComfyUI's tiled node: three passes over tiles of three shapes, averaged. Sizes in latent positions."""
+    return blended(network.decode, latent, tiling, network.downscale)
+
+
+def encoded_in_tiles(network: Autoencoder, image: Tensor, tiling: Tiling) -> Tensor:
+    """As ComfyUI's tiled node. Sizes in pixels."""
+    return blended(lambda tile: network.encode(tile)[0], image, tiling, 1 / network.downscale)
+
+
+def needed_bytes(way: Way, shape: VaeShape, pixels: int, dtype: torch.dtype, keeping: Keeping) -> int:
+    """What a picture of so many pixels takes beside weights and input."""
+    each, strip = NEEDS[way][keeping]
+    width = max(shape.channels[:2]) / PUBLISHED_WIDTH
+    elements = each * pixels * width + min(strip, LARGEST_STRIP * pixels * width)
+    return int(elements * dtype.itemsize * WORKSPACE)
+
+
+def _finite(way: Way, network: Autoencoder, x: Tensor, pixels: int) -> Tensor:
+    """The result; where 16 bits overflowed on the way, that of float32."""
+    result = _fitting(way, network, x, pixels)
+    if x.dtype.itemsize > 2 or bool(result.isfinite().all()) or not bool(x.isfinite().all()):
+        return result
+    log.warning("the autoencoder overflows in %s: once more in float32", x.dtype)
+    return _fitting(way, copy.deepcopy(network).float(), x.float(), pixels).to(x.dtype)
+
+
+def _fitting(way: Way, network: Autoencoder, x: Tensor, pixels: int) -> Tensor:
+    """The first way that fits into what is free; where an allocator still says no, the next."""
+    x = x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+    ways = _promising(way, network.shape, x, pixels)
+    for keeping in ways:
+        if keeping is not Keeping.WHOLE:
+            log.info("a picture of %.1f megapixels in strips (%s): memory is short", pixels / 1e6, keeping.value)
+        try:
+            return way(network, x, keeping)
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = str(error).splitlines()[0]
+        gc.collect()  # outside the handler: the traceback held every map
+        if x.is_cuda:
+            torch.cuda.empty_cache()
+    needed, room = needed_bytes(way, network.shape, pixels, x.dtype, ways[-1]), available_bytes(x.device)
+    raise OutOfMemory(
+        f"a picture of {pixels / 1e6:.1f} megapixels takes {needed / 1e9:.2f} GB in strips on {x.device}, "
+        f"which has {room / 1e9:.2f} GB left ({said})"
+    )
+
+
+def _promising(way: Way, shape: VaeShape, x: Tensor, pixels: int) -> Sequence[Keeping]:
+    """From the fastest that should fit to the most frugal, which is tried in any case."""
+    room = available_bytes(x.device)
+    fits = [needed_bytes(way, shape, pixels, x.dtype, keeping) <= room for keeping in Keeping]
+    first = fits.index(True) if any(fits) else len(fits) - 1
+    return list(Keeping)[first:]
