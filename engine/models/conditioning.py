@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models.moved import MOVED
 from sigmagraph.engine.models.regions import Region, Window
 from sigmagraph.engine.sampling.precision import float32
 
@@ -88,14 +89,19 @@ class Conditioning:
 
     def for_batch(self, batch: int, device: torch.device) -> "Conditioning":
         """One row per image on `device`: rows are repeated in turn, or cut, to `batch`."""
-        rows = torch.arange(batch, device=self.context.device) % self.context.shape[0]
-        pooled = None if self.pooled is None else self.pooled[rows % self.pooled.shape[0]].to(device)
-        return replace(self, context=self.context[rows].to(device), pooled=pooled)
+        pooled = None if self.pooled is None else _rows(MOVED.to(self.pooled, device), batch)
+        return replace(self, context=_rows(MOVED.to(self.context, device), batch), pooled=pooled)
 
     def _each(self, change: Callable[["Conditioning"], "Conditioning"]) -> "Conditioning":
         """Every entry changed."""
         first, *rest = (change(one) for one in self.entries)
         return replace(first, further=tuple(rest))
+
+
+def _rows(tensor: Tensor, batch: int) -> Tensor:
+    """The rows in turn, `batch` of them."""
+    count = len(tensor)
+    return tensor if count == batch else torch.cat([tensor] * -(-batch // count))[:batch]
 
 
 def with_windows_answered(sides: Sequence[Sequence[Conditioning]], x: Tensor) -> list[list[Conditioning]]:

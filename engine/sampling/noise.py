@@ -81,10 +81,10 @@ class ComfyNoise:
     def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
         generator = _generator(self.seed)
         if batch_index is None:
-            return _normal(like.shape, like.dtype, generator).to(like.device)
+            return _sent(_normal(like.shape, like.dtype, generator), like.device)
         one = (1, *like.shape[1:])
         draws = [_normal(one, like.dtype, generator) for _ in range(max(batch_index) + 1)]
-        return torch.cat([draws[index] for index in batch_index]).to(like.device)
+        return _sent(torch.cat([draws[index] for index in batch_index]), like.device)
 
     def streams(self, like: Tensor, spec: NoiseSpec) -> Streams:
         device = like.device if spec.on_device else torch.device("cpu")
@@ -108,7 +108,7 @@ class ComfyNoise:
         return Streams(
             lambda: _normal(like.shape, like.dtype, own()),
             lambda: _normal(like.shape, like.dtype, churn()),
-            lambda sigma, sigma_next: brownian(sigma, sigma_next).to(like.device),
+            lambda sigma, sigma_next: _sent(brownian(sigma, sigma_next), like.device),
         )
 
     def _own_seed(self, seeding: Seeding, device: torch.device) -> int:
@@ -117,7 +117,7 @@ class ComfyNoise:
         return (self.seed + 1) % SEEDS if seeding is Seeding.NEXT and device.type == "cpu" else self.seed
 
     def mask_noise(self, like: Tensor) -> Tensor:
-        return _normal(like.shape, like.dtype, _generator((self.seed + 1) % SEEDS)).to(like.device)
+        return _sent(_normal(like.shape, like.dtype, _generator((self.seed + 1) % SEEDS)), like.device)
 
 
 @dataclass(frozen=True)
@@ -224,3 +224,10 @@ def _normal(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
 
 def _word_noise(word: int, like: Tensor, device: torch.device) -> Tensor:
     return _normal(like.shape, like.dtype, _generator(word, device))
+
+
+def _sent(noise: Tensor, device: torch.device) -> Tensor:
+    """The noise on `device`. Page-locked memory goes to a CUDA device behind its work, with nobody waiting."""
+    if noise.device.type == "cpu" and device.type == "cuda":
+        return noise.pin_memory().to(device, non_blocking=True)
+    return noise.to(device)

@@ -28,6 +28,31 @@ BUDGET = 0.01  # of the sampling time so far
 HEAD = Struct("<I")  # length of a record's description
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A prediction in host memory, or on its way there."""
+
+    prediction: Prediction
+    arrived: torch.cuda.Event | None = None
+
+    def has_arrived(self) -> bool:
+        """Whether it can be read; nobody waits for the device to find out."""
+        return self.arrived is None or self.arrived.query()
+
+
+def waiting(prediction: Prediction) -> Waiting:
+    """A CUDA device is told to copy it out behind its work; from elsewhere it is copied when it is written."""
+    if not prediction.denoised.is_cuda:
+        return Waiting(prediction)
+    parts = {
+        name: torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+        for name, value in _parts(prediction).items()
+    }
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return Waiting(Prediction(**parts), arrived)
+
+
 @dataclass
 class KeptPredictions(Recording):
     """A recording whose predictions, all but the newest, are also in a log.
@@ -39,7 +64,7 @@ class KeptPredictions(Recording):
     budget: float = BUDGET
     clock: Callable[[], float] = time.perf_counter
     spent_s: float = 0.0
-    _waiting: list[Prediction] = field(default_factory=list)
+    _waiting: list["Waiting"] = field(default_factory=list)
     _began: float = -1.0
 
     def add(self, prediction: Prediction) -> None:
@@ -49,7 +74,7 @@ class KeptPredictions(Recording):
         now = self.clock()
         if self._began < 0:
             self._began = now
-        self._waiting.append(prediction)
+        self._waiting.append(waiting(prediction))
         if self.spent_s <= self.budget * (now - self._began):
             self._write()
             self.spent_s += self.clock() - now
@@ -66,8 +91,8 @@ class KeptPredictions(Recording):
 
     def _write(self) -> None:
         assert self.log is not None
-        while len(self._waiting) > 1:
-            self.log.append(packed(self._waiting.pop(0)))
+        while len(self._waiting) > 1 and self._waiting[0].has_arrived():
+            self.log.append(packed(self._waiting.pop(0).prediction))
 
 
 def resumed(kept: Kept | None, device: torch.device) -> KeptPredictions:

@@ -10,6 +10,7 @@ from sigmagraph.engine.graph.kept import Kept
 from sigmagraph.engine.sampling import SOLVERS, Cfg, ComfyNoise, Sampling, sd3
 from sigmagraph.engine.sampling.solver import Prediction
 from sigmagraph.nodes import NODES
+from sigmagraph.nodes.support import resuming
 from sigmagraph.nodes.support.resuming import KeptPredictions, packed, resumed, unpacked
 
 CPU = torch.device("cpu")
@@ -108,3 +109,39 @@ def test_every_node_that_samples_keeps_its_unfinished_work() -> None:
     for name in ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced"):
         assert [each.name for each in NODES[name].inputs if each.type == "KEPT"] == ["unfinished"]
         assert "unfinished" not in str(NODES[name].object_info())
+
+
+class Late:
+    """An event of a device: it has passed once the device came that far."""
+
+    def __init__(self, device: "Device") -> None:
+        self.device, self.at = device, device.queued
+
+    def query(self) -> bool:
+        return self.device.now >= self.at
+
+
+class Device:
+    """An asynchronous device: steps are queued at once, and each takes a tenth of a second. Also the run's clock."""
+
+    def __init__(self) -> None:
+        self.now = self.queued = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_predictions_of_an_asynchronous_device_are_written_once_their_copies_arrived(
+    kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device()
+    monkeypatch.setattr(resuming, "waiting", lambda prediction: resuming.Waiting(prediction, Late(device)))  # type: ignore[arg-type]
+    recording = resumed(kept.of("a"), CPU)
+    recording.clock = device
+    for _ in range(24):
+        device.queued += 0.1
+        device.now = max(device.now, device.queued - 0.35)  # the host runs three steps ahead
+        recording.add(Prediction(torch.zeros(1, 4, 3, 3)))
+    recording.leave()
+    written = len(kept.of("a").begin().records()) - 1  # the first says by which software
+    assert 20 <= written < 24
