@@ -79,21 +79,27 @@ def _other_sizes(bench: Bench, subject: Subject) -> None:
 
 
 class Float8Linear(nn.Module):
-    """A linear layer with float8 weights and inputs, one scale for each, and a bfloat16 result."""
+    """A linear layer with float8 weights and inputs, and a bfloat16 result.
+
+    One scale for each of them, or with `by_row` one for each row of the inputs and each output.
+    """
 
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, plain: nn.Linear) -> None:
+    def __init__(self, plain: nn.Linear, *, by_row: bool = False) -> None:
         super().__init__()
-        scale = plain.weight.abs().amax().float() / LARGEST_FP8
-        self.register_buffer("scale", scale)
+        self.by_row = by_row
+        largest = plain.weight.abs().amax(dim=1, keepdim=True) if by_row else plain.weight.abs().amax()
+        scale = largest.float() / LARGEST_FP8
         self.register_buffer("weight", (plain.weight.float() / scale).to(torch.float8_e4m3fn))
+        self.register_buffer("scale", scale.t().contiguous() if by_row else scale)
         self.bias = plain.bias
 
     def forward(self, tokens: Tensor) -> Tensor:
         rows = tokens.flatten(0, -2)
-        scale = (rows.abs().amax().float() / LARGEST_FP8).clamp(min=1e-12)
+        largest = rows.abs().amax(dim=1, keepdim=True) if self.by_row else rows.abs().amax()
+        scale = (largest.float() / LARGEST_FP8).clamp(min=1e-12)
         stored = (rows / scale.to(rows.dtype)).clamp(-LARGEST_FP8, LARGEST_FP8).to(torch.float8_e4m3fn)
         product: Tensor = torch._scaled_mm(
             stored,
@@ -109,7 +115,7 @@ class Float8Linear(nn.Module):
 
 
 @contextmanager
-def in_float8(network: nn.Module) -> Iterator[list[nn.Module]]:
+def in_float8(network: nn.Module, *, by_row: bool = False) -> Iterator[list[nn.Module]]:
     """Every product of the blocks in float8 for as long as the context lasts."""
     places = {
         f"joint_blocks.{i}.{stream}.{path}"
@@ -120,7 +126,7 @@ def in_float8(network: nn.Module) -> Iterator[list[nn.Module]]:
     kept = {name: module for name, module in network.named_modules() if name in places}
     for name, module in kept.items():
         assert isinstance(module, nn.Linear)
-        network.set_submodule(name, Float8Linear(module))
+        network.set_submodule(name, Float8Linear(module, by_row=by_row))
     try:
         yield list(kept.values())
     finally:
@@ -129,11 +135,20 @@ def in_float8(network: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def fp8(bench: Bench) -> None:
-    """Large with float8 products: one product, the run eager and compiled, and its error."""
+    """Large with float8 products, one scale a tensor: one product, the run eager and compiled, and its error."""
+    _fp8(bench, by_row=False)
+
+
+def fp8_by_row(bench: Bench) -> None:
+    """The same with a scale for every row of the inputs: quantising needs one pass, which compiled code can fuse."""
+    _fp8(bench, by_row=True)
+
+
+def _fp8(bench: Bench, *, by_row: bool) -> None:
     subject = large(bench)
     reference = subject.sampled()
-    with torch.inference_mode(), in_float8(subject.network) as plain:
-        _one_product(bench, plain[0])
+    with torch.inference_mode(), in_float8(subject.network, by_row=by_row) as plain:
+        _one_product(bench, plain[0], by_row=by_row)
         took = bench.timed(subject.sampled, 1)
         error = relative_error(subject.sampled(), reference)
         bench.say("Large 1024, eager", f"{took:.2f} s; from bf16 {error:.3f}", eager_s=took, error=error)
@@ -148,12 +163,12 @@ def fp8(bench: Bench) -> None:
         bench.say("Large 1024, compiled", text, large_s=took, turbo_s=turbo)
 
 
-def _one_product(bench: Bench, plain: nn.Module) -> None:
+def _one_product(bench: Bench, plain: nn.Module, *, by_row: bool) -> None:
     """The widest product of a block, with and without quantising its input."""
     assert isinstance(plain, nn.Linear)
     rows = 64 if bench.is_dry else 8192
     tokens = torch.randn(rows, plain.in_features, device=bench.device, dtype=torch.bfloat16)
-    quick = Float8Linear(plain)
+    quick = Float8Linear(plain, by_row=by_row)
     count = 2 * rows * plain.in_features * plain.out_features
     rates = [count / bench.timed(partial(call, tokens), 10, 2) / 1e12 for call in (plain, quick)]
     error = relative_error(quick(tokens), plain(tokens))

@@ -1,6 +1,7 @@
 """The other networks of a picture: the autoencoder and T5-XXL."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.subjects import forget, randomised
-from sigmagraph.engine.models.arch import Autoencoder, VaeShape
+from sigmagraph.engine.models.arch import Autoencoder, VaeShape, strips
+from sigmagraph.engine.models.arch.strips import Keeping
 
 FORMATS = {"as stored": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -27,6 +29,18 @@ def vae(bench: Bench) -> None:
             )
             name = f"{pixels}_{str(dtype).removeprefix('torch.')}"
             bench.say(f"decode {name.replace('_', ', ')}", text, **{name: found[0][0], f"{name}_last": found[1][0]})
+
+
+def vae_strips(bench: Bench) -> None:
+    """Decoding in strips, where a picture does not fit whole: seconds and what it adds, bfloat16."""
+    shape = VaeShape((32, 32, 32, 64)) if bench.is_dry else VaeShape()
+    network = randomised(lambda: Autoencoder(shape), bench.device, torch.bfloat16)
+    for pixels in (128,) if bench.is_dry else (1024, 2048):
+        latent = torch.randn(1, 16, pixels // 8, pixels // 8, device=bench.device, dtype=torch.bfloat16)
+        for keeping in Keeping:
+            call = partial(strips.decoded, network, latent, keeping)
+            took, peak = bench.timed(call, 2), bench.peak_gb(call)
+            bench.say(f"decode {pixels}, {keeping.value}", f"{took * 1e3:.0f} ms, {peak:.2f} GB", seconds=took, gb=peak)
 
 
 def _decoded(

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction, OutOfMemory
-from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models import pictures
+from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape, strips
+from sigmagraph.engine.models.arch.strips import Keeping
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.memory.device import Placement, available_bytes
 from sigmagraph.engine.models.memory.plan import Budget, Part, plan
@@ -106,3 +108,55 @@ def test_guidance_of_both_sides_in_one_forward_is_that_of_two(cuda: torch.device
     together = Cfg(made.predict, positive, negative, 4.0)(x, 0.5).denoised
     (cond,), (uncond,) = made.predict(x, 0.5, [positive]), made.predict(x, 0.5, [negative])
     torch.testing.assert_close(together, uncond + (cond - uncond) * 4.0, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", [name for name in SOLVERS if name != "dpm_adaptive"])
+def test_after_the_first_step_the_host_never_waits_for_the_card(cuda: torch.device, sampler: str) -> None:
+    def first_is_over(_: object) -> None:
+        torch.cuda.set_sync_debug_mode("error")
+
+    made = model(cuda)
+    latent = torch.zeros(1, 16, 32, 32, device=cuda)
+    sigmas = run_sigmas(find_schedule("normal"), made.parameterisation.levels, STEPS, 1.0, False)
+    guided = made.guided(*conditionings(), 4.0)
+    run = Sampling(guided, latent, sigmas, made.parameterisation, sampler, noise=ComfyNoise(7))
+    try:
+        run.run(on_tick=first_is_over)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("keeping", [Keeping.BLOCKS, Keeping.LEVELS])
+def test_strips_on_the_card_are_the_whole_picture(cuda: torch.device, keeping: Keeping) -> None:
+    torch.manual_seed(0)
+    network = Autoencoder(VaeShape((32, 64, 64, 64))).requires_grad_(False).eval()
+    latent = torch.randn(1, 16, 48, 40)
+    expected = network.decode(latent)
+    found = strips.decoded(network.to(cuda), latent.to(cuda), keeping).cpu()
+    assert (found - expected).abs().max() <= 1e-2 * expected.std()
+
+
+def test_a_card_too_small_for_the_picture_makes_it_in_strips(cuda: torch.device) -> None:
+    network = Autoencoder(VaeShape((32, 64, 64, 64))).requires_grad_(False).eval().to(cuda)
+    latent = torch.randn(1, 16, 128, 128, device=cuda)
+    whole = network.decode(latent)
+    torch.cuda.empty_cache()
+    held, total = torch.cuda.memory_reserved(cuda), torch.cuda.get_device_properties(cuda).total_memory
+    torch.cuda.set_per_process_memory_fraction((held + 0.55e9) / total, cuda)  # whole it takes 0.74 GB and workspaces
+    try:
+        found = pictures.decoded(network, latent)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, cuda)
+    assert (found - whole).abs().max() <= 1e-2 * whole.std()
+
+
+def test_a_kept_prediction_is_read_when_its_copy_has_arrived(cuda: torch.device) -> None:
+    pytest.importorskip("pydantic", reason="nodes need it")
+    from sigmagraph.engine.sampling.solver import Prediction
+    from sigmagraph.nodes.support.resuming import waiting
+
+    value = torch.randn(1, 16, 128, 128, device=cuda)
+    held = waiting(Prediction(value))
+    torch.cuda.synchronize(cuda)
+    assert held.has_arrived()
+    assert torch.equal(held.prediction.denoised, value.cpu())
