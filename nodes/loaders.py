@@ -6,6 +6,7 @@ import torch
 
 from sigmagraph.engine.graph.node import Extra, FileIn, Options, Output, Services, Tooltip, node
 from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
+from sigmagraph.engine.models.text.clip import Clip as ClipValue
 from sigmagraph.nodes.support.types import Clip, Engine, Model, Vae
 
 __all__ = ["NODES"]
@@ -39,7 +40,7 @@ PARTS = (
 def load_checkpoint_simple(*, ckpt_name: CheckpointName, services: Engine) -> tuple[Model, Clip, Vae]:
     """Load a checkpoint: the model, and the text encoders and the VAE if the file holds them."""
     parts = load_checkpoint(services.path("checkpoints", ckpt_name))
-    return parts.model, parts.clip, parts.vae  # type: ignore[return-value]  # a missing part is told by the node that needs it
+    return parts.model, parts.clip and _placed(parts.clip, services), parts.vae  # type: ignore[return-value]  # a missing part is told by the node that needs it
 
 
 @node("UNETLoader", category="advanced/loaders", display_name="Load Diffusion Model", lane="device")
@@ -81,7 +82,12 @@ def load_vae_file(*, vae_name: VaeName, services: Engine) -> Vae:
 
 def _encoders(services: Services, names: list[str], kind: str, device: str | None) -> Clip:
     paths = [services.path("text_encoders", name) for name in names]
-    return load_text_encoders(paths, kind, torch.device("cpu") if device == "cpu" else None)
+    return _placed(load_text_encoders(paths, kind, torch.device("cpu") if device == "cpu" else None), services)
+
+
+def _placed(clip: ClipValue, services: Services) -> ClipValue:
+    """Its tokenizers and embeddings may lie in any of this installation's folders."""
+    return clip.looking_in(services.directories("tokenizers"), services.directories("embeddings"))
 
 
 NODES = (load_checkpoint_simple, load_unet, load_clip, load_dual_clip, load_triple_clip, load_vae_file)

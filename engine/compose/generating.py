@@ -84,6 +84,8 @@ def load(
         paths = paths or (_usual_encoders(space) if found.clip is None else [])
         clip = load_text_encoders(paths, device=where) if paths else found.clip
         autoencoder = load_vae(_file(space, "vae", vae), where) if vae is not None else found.vae
+    if clip is not None:
+        clip = clip.looking_in(space.folders.directories("tokenizers"), space.folders.directories("embeddings"))
     return Checkpoint(found.model, clip, autoencoder)
 
 

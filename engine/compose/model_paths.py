@@ -8,13 +8,18 @@ import yaml
 
 from sigmagraph.engine.errors import BadValue, MissingFile
 
-__all__ = ["extra_folders"]
+__all__ = ["extra_folders", "extra_from_environment"]
 
+COMFYUI_TOKENIZERS = ("comfy", "comfy/text_encoders")
+FILE = "extra_model_paths.yaml"
 NO_FOLDERS = frozenset({"base_path", "is_default", "custom_nodes"})
 
 
 def extra_folders(
-    files: Iterable[Path], models: Path, shipped: Mapping[str, list[Path]] | None = None
+    files: Iterable[Path],
+    models: Path,
+    shipped: Mapping[str, list[Path]] | None = None,
+    comfyui: Path | None = None,
 ) -> dict[str, list[Path]]:
     """Folder name -> directories beside ours below `models`, as `Folders.extra` takes them; `shipped` ones come last.
 
@@ -24,7 +29,8 @@ def extra_folders(
     only from folders the operator names to this server.
     """
     found: dict[str, list[Path]] = {}
-    for file in files:
+    own_file = [] if comfyui is None else [comfyui / FILE]
+    for file in (*files, *(each for each in own_file if each.is_file())):
         for section, values in _sections(file).items():
             is_first = values.get("is_default") is True
             for name, paths in _directories(file, section, values).items():
@@ -32,8 +38,28 @@ def extra_folders(
                 fresh, own = [path for path in paths if path not in known], models / name
                 ours = [] if own in known else [own]
                 found[name] = [*fresh, *ours, *known] if is_first else [*known, *fresh]
+    for name, paths in (_installed(comfyui) if comfyui is not None else {}).items():
+        found[name] = [*found.get(name, ()), *paths]
     for name, paths in (shipped or {}).items():
         found[name] = [*found.get(name, ()), *paths]
+    return found
+
+
+def extra_from_environment(
+    environment: Mapping[str, str], models: Path, shipped: Mapping[str, list[Path]]
+) -> dict[str, list[Path]]:
+    """What SIGMAGRAPH_EXTRA_MODEL_PATHS (with `:` between) and SIGMAGRAPH_COMFYUI_DIR name."""
+    files = [Path(part) for part in environment.get("SIGMAGRAPH_EXTRA_MODEL_PATHS", "").split(":") if part]
+    comfyui = environment.get("SIGMAGRAPH_COMFYUI_DIR")
+    return extra_folders(files, models, shipped, Path(comfyui) if comfyui else None)
+
+
+def _installed(comfyui: Path) -> dict[str, list[Path]]:
+    """The model folders of a ComfyUI checkout, and the tokenizers among its code."""
+    if not (comfyui / "models").is_dir():
+        raise MissingFile(comfyui / "models", "there is no such folder: not a ComfyUI installation")
+    found = {folder.name: [folder] for folder in sorted((comfyui / "models").iterdir()) if folder.is_dir()}
+    found.setdefault("tokenizers", []).extend(comfyui / place for place in COMFYUI_TOKENIZERS)
     return found
 
 
@@ -53,8 +79,10 @@ def _directories(file: Path, section: str, values: Mapping[str, Any]) -> dict[st
     base = file.parent / Path(str(values.get("base_path", ""))).expanduser()
     if not base.is_dir():
         raise MissingFile(base, f"the base_path of {section} in {file} is not a folder")
-    return {
+    listed = {
         name: [base / Path(line.strip()).expanduser() for line in str(text).splitlines() if line.strip()]
         for name, text in values.items()
         if name not in NO_FOLDERS
     }
+    beside = [base / place for place in COMFYUI_TOKENIZERS if (base / place).is_dir()]
+    return {**listed, "tokenizers": [*listed.get("tokenizers", []), *beside]} if beside else listed

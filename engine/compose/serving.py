@@ -93,7 +93,7 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
     for folder in (output, home / "input", home / "temp", home / "user"):
         if not os.access(make_folder(folder), os.W_OK | os.X_OK):
             raise WriteFailed(folder, "cannot be written: permission denied")
-    extra = extra_folders(settings.extra_model_paths, home / "models", shipped_models())
+    extra = extra_folders(settings.extra_model_paths, home / "models", shipped_models(), settings.comfyui_dir)
     aliases = read_aliases(settings.aliases, home / "models")
     if settings.demo:
         aliases = with_demo(aliases, home)

@@ -40,12 +40,14 @@ class Workspace:
     def folders(self) -> "Folders":
         """The services nodes ask for."""
         from sigmagraph.engine.compose.aliases import read_aliases
+        from sigmagraph.engine.compose.model_paths import extra_from_environment
         from sigmagraph.engine.execution.folders import Folders
 
         models, aliases = self.home / "models", os.environ.get("SIGMAGRAPH_ALIASES")
         further = read_aliases(Path(aliases) if aliases else None, models)
         inputs, temporary = self.home / "input", self.home / "temp"
-        return Folders(models, inputs, self.output, temporary, shipped_models(), further)
+        extra = extra_from_environment(os.environ, models, shipped_models())
+        return Folders(models, inputs, self.output, temporary, extra, further)
 
     @cached_property
     def nodes(self) -> "Mapping[str, Node]":

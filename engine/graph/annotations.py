@@ -28,6 +28,9 @@ class Services(Protocol):
     def files(self, folder: str) -> list[str]:
         """The names a user may pick from a folder (`checkpoints`, `input` ...), sorted."""
 
+    def directories(self, folder: str) -> list[Path]:
+        """Where the files of a folder may lie; some need not exist."""
+
     def path(self, folder: str, name: str) -> Path:
         """The file behind a picked name; raises `UnknownName` or `MissingFile`, refuses escapes."""
 

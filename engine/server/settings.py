@@ -37,6 +37,9 @@ class Settings(BaseModel):
     workflows: Path | None = Field(None, description="workflows the templates dialog shows; default: those shipped")
     frontend: Path | None = Field(None, description="folder of another frontend build; default: the installed package")
     extra_model_paths: tuple[Path, ...] = Field((), description="extra_model_paths.yaml files of ComfyUI")
+    comfyui_dir: Path | None = Field(
+        None, description="a ComfyUI installation whose models, embeddings and tokenizers are used too"
+    )
     aliases: Path | None = Field(
         None, description="further names of weight files, a TOML table; default: <home>/models/aliases.toml"
     )

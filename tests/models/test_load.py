@@ -288,7 +288,7 @@ def test_a_truncated_checkpoint_is_corrupt_and_a_missing_one_missing(tmp_path: P
 
 def test_a_prompt_without_a_tokenizer_names_the_command_that_brings_it(checkpoint: Checkpoint) -> None:
     assert checkpoint.clip is not None
-    with pytest.raises(MissingFile, match=r"no tokenizer for clip_l .* `sigmagraph fetch tokenizers` brings it"):
+    with pytest.raises(MissingFile, match=r"no tokenizer for t5xxl .* `sigmagraph fetch tokenizers` brings it"):
         checkpoint.clip.encode("a cat")
 
 

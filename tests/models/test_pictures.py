@@ -104,7 +104,7 @@ def test_estimates_are_what_is_needed_and_not_much_more(full_size: Autoencoder, 
     for keeping in Keeping:
         found = peak_gb(lambda keeping=keeping: way(full_size, x, keeping))  # type: ignore[misc]
         needed = pictures.needed_bytes(way, full_size.shape, 768**2, torch.bfloat16, keeping) / 1e9
-        assert found <= needed <= 2 * found
+        assert found <= needed <= 2.5 * found
 
 
 def test_where_a_whole_picture_does_not_fit_it_is_made_in_strips(

@@ -1,8 +1,9 @@
 """`Clip`: the text side of a checkpoint as one immutable value: prompt in, `Conditioning` out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal, Protocol
 
 from sigmagraph.engine.errors import BadValue
@@ -13,6 +14,7 @@ from sigmagraph.engine.models.files.rename import Slot
 from sigmagraph.engine.models.text.embeddings import Embeddings
 from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks, TextEncoder, TextWidths, Tokens, assemble
 from sigmagraph.engine.models.text.tokenizer import Tokenizer, Vocabulary
+from sigmagraph.engine.models.text.vocabulary import Vocabularies
 
 EmptyPadding = Literal["none", "empty_prompt"]
 
@@ -38,6 +40,13 @@ class Clip:
     layer: int | None = None
     patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
     embeddings: Embeddings = field(default_factory=Embeddings)
+
+    def looking_in(self, tokenizers: Sequence[Path], embeddings: Sequence[Path]) -> "Clip":
+        """The same encoders, whose tokenizers and learned embeddings are looked for in these folders too."""
+        vocabularies = self.vocabularies
+        if isinstance(vocabularies, Vocabularies):
+            vocabularies = vocabularies.looking_in(tokenizers)
+        return replace(self, vocabularies=vocabularies, embeddings=self.embeddings.looking_in(embeddings))
 
     def with_adapter(self, adapter: Adapter, strength: float) -> "Clip":
         """The same encoders with an adapter at this strength (negative allowed), after those they have already."""

@@ -43,6 +43,10 @@ class Embeddings:
         around = [ancestor for path in paths for ancestor in (path.parent.parent, path.parent.parent.parent)]
         return cls(tuple(dict.fromkeys(ancestor / FOLDER for ancestor in around)))
 
+    def looking_in(self, folders: Sequence[Path]) -> "Embeddings":
+        """The same, and after all others these folders."""
+        return Embeddings(tuple(dict.fromkeys([*self.folders, *folders])))
+
     def finder(self, encoder: str) -> Finder:
         """The look-up of names for `clip_l`, `clip_g` or `t5xxl`; it gives None for a name without a file."""
 

@@ -1,23 +1,34 @@
-"""Where tokenizers come from: the checkpoint's metadata, files beside the model, then the tokenizers folder.
+"""Where tokenizers come from: the checkpoint's metadata, beside the model, tokenizers folders, then ours for CLIP.
 
-A tokenizer is the JSON text of the `tokenizers` library. Nothing is opened until a prompt needs it.
+A tokenizer is the JSON text of the `tokenizers` library, or for CLIP a `vocab.json` with its `merges.txt`, as ComfyUI
+and diffusers have them. Nothing is opened until a prompt needs it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sigmagraph.engine.errors import CorruptFile, MissingFile
 from sigmagraph.engine.models.text.tokenizer import Vocabulary
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 METADATA_PREFIX = "tokenizer."
 FOLDER = "tokenizers"
+# Folders with a vocab.json and a merges.txt, or a T5 tokenizer.json: of diffusers, and of a ComfyUI checkout.
+PAIRS: Mapping[str, tuple[str, ...]] = {
+    "clip_l": (".", "tokenizer", "sd1_tokenizer", "comfy/sd1_tokenizer"),
+    "clip_g": (".", "tokenizer_2", "sd1_tokenizer", "comfy/sd1_tokenizer"),
+}
+T5_PLACES = ("t5_tokenizer/tokenizer.json", "comfy/text_encoders/t5_tokenizer/tokenizer.json")
 # The two CLIPs share one vocabulary; diffusers keeps one folder per encoder.
 FILE_NAMES: Mapping[str, tuple[str, ...]] = {
     "clip_l": ("clip_l.tokenizer.json", "clip.tokenizer.json", "clip_g.tokenizer.json", "tokenizer/tokenizer.json"),
     "clip_g": ("clip_g.tokenizer.json", "clip.tokenizer.json", "clip_l.tokenizer.json", "tokenizer_2/tokenizer.json"),
-    "t5xxl": ("t5xxl.tokenizer.json", "tokenizer_3/tokenizer.json"),
+    "t5xxl": ("t5xxl.tokenizer.json", "tokenizer_3/tokenizer.json", *T5_PLACES),
 }
 LARGEST_TOKENIZER_BYTES = 64 * 1024 * 1024
 FETCH = "sigmagraph fetch tokenizers"
@@ -37,6 +48,10 @@ class Vocabularies:
         around = [ancestor for home in homes for ancestor in (home.parent, home.parent.parent)]
         return cls(metadata, tuple(dict.fromkeys([*homes, *(a / FOLDER for a in around), *around])))
 
+    def looking_in(self, folders: Sequence[Path]) -> "Vocabularies":
+        """The same, and after all others these folders."""
+        return replace(self, folders=tuple(dict.fromkeys([*self.folders, *folders])))
+
     def __getitem__(self, encoder: str) -> Vocabulary:
         """The vocabulary of `clip_l`, `clip_g` or `t5xxl`. Raises `MissingFile`, naming the command that brings it."""
         text = self.metadata.get(METADATA_PREFIX + encoder)
@@ -46,6 +61,12 @@ class Vocabularies:
             for name in FILE_NAMES[encoder]:
                 if (folder / name).is_file():
                     return _parsed(_text(folder / name), str(folder / name))
+            for place in PAIRS.get(encoder, ()):
+                vocabulary, merges = folder / place / "vocab.json", folder / place / "merges.txt"
+                if vocabulary.is_file() and merges.is_file():
+                    return _paired(_text(vocabulary), _text(merges), str(vocabulary))
+        if encoder in PAIRS:
+            return _shipped()
         looked = ", ".join(str(folder) for folder in self.folders) or "no folder"
         name = FILE_NAMES[encoder][0]
         raise MissingFile(name, f"no tokenizer for {encoder} in the model file or in {looked}; `{FETCH}` brings it")
@@ -70,7 +91,24 @@ def _parsed(text: str, place: str) -> Vocabulary:
         raise CorruptFile(place, f"is not a tokenizer ({error})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    return _vocabulary(tokenizer)
 
+
+@lru_cache(maxsize=8)
+def _paired(vocabulary: str, merges: str, place: str) -> Vocabulary:
+    from sigmagraph.engine.models.text.clip_vocabulary import tokenizer_from_pair
+
+    return _vocabulary(tokenizer_from_pair(vocabulary, merges, place))
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Vocabulary:
+    from sigmagraph.engine.models.text.clip_vocabulary import shipped_tokenizer
+
+    return _vocabulary(shipped_tokenizer())
+
+
+def _vocabulary(tokenizer: "Tokenizer") -> Vocabulary:
     def ids(words: str) -> list[int]:
         found: list[int] = tokenizer.encode(words, add_special_tokens=False).ids
         return found
