@@ -78,6 +78,12 @@ class Model:
         return adapter.fitting(mmdit_keys(self.recipe.base, self.spec.shape.depth))
 
     @property
+    def fingerprint(self) -> str:
+        """What a recorded run must have been made with: the network's recipe and what of it runs."""
+        patches = [str(patch.identity) for patch in self.recipe.patches]
+        return f"{self.recipe.what} {patches} {sorted(self.skip_layers)} {self.parameterisation}"
+
+    @property
     def placement(self) -> Placement:
         """Where the network computes, and in which precision."""
         return self.recipe.placement

@@ -10,6 +10,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, Requests, requests_of, self_answered
 from sigmagraph.engine.sampling.solver import Prediction
 
+OUTSIDE = 1e-3  # what resizing and rounding may leave beyond 0 and 1
 MaskRule = Callable[[Tensor, float], Tensor]
 """The mask, and a noise level, to the mask there."""
 
@@ -82,8 +83,11 @@ class Masked:
 
 def fitted(mask: Tensor, latent: Tensor) -> Tensor:
     """A mask [..., H', W'] resized bilinearly to the latent's [B, C, H, W], repeated over channels and batch."""
-    if mask.ndim < 2:
-        raise BadValue("mask", tuple(mask.shape), "a tensor of at least two axes")
+    if not 2 <= mask.ndim <= 4 or (mask.ndim == 4 and mask.shape[1] != 1):
+        raise BadValue("mask", tuple(mask.shape), "[H, W], [B, H, W] or [B, 1, H, W]")
+    low, high = (float(end) for end in mask.aminmax())
+    if not (low >= -OUTSIDE and high <= 1 + OUTSIDE):
+        raise BadValue("mask", f"values from {low:.4g} to {high:.4g}", "values from 0 (keep) to 1 (make anew)")
     one = mask.reshape(-1, 1, *mask.shape[-2:]).to(latent.device, torch.float32)
     one = torch.nn.functional.interpolate(one, size=latent.shape[-2:], mode="bilinear")
     copies = -(-latent.shape[0] // one.shape[0])

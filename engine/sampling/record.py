@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class Recording:
     predictions: list[Prediction] = field(default_factory=list)
     about: str = ""
     replayed: int = 0
+    asks_whose_it_is: ClassVar[bool] = True  # False where whoever keeps it knows
 
     def belongs_to(self, about: str) -> None:
         """Claim the recording for a run, or refuse it if it is another's."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, Cancelled
 from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, gives_uncond
+from sigmagraph.engine.sampling.fingerprint import fingerprint
 from sigmagraph.engine.sampling.mask import Masked, MaskRule, fitted
 from sigmagraph.engine.sampling.noise import NoiseSource, OneImage
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
@@ -62,8 +63,9 @@ class Sampling:
 
     @property
     def about(self) -> str:
-        """What a recording of this run belongs to."""
-        return f"{self.rule} {dict(self.options or {})} over {[*self.sigmas]} by {self.noise}"
+        """What a recording of this run belongs to; the digest is over latent, mask, model, prompts and guidance."""
+        made_of = fingerprint(self.latent, self.mask, self.batch_index, self.model, self.denoiser)
+        return f"{self.rule} {dict(self.options or {})} over {[*self.sigmas]} by {self.noise} of {made_of}"
 
     def run(
         self,
@@ -97,7 +99,7 @@ class Sampling:
         """As `ticks`, but each `PredictRequest` it yields must be sent its estimates: for who predicts for several."""
         if len(self.sigmas) < 2 or not any(self.sigmas):
             return self.latent.clone()
-        if recording is not None:
+        if recording is not None and recording.asks_whose_it_is:
             recording.belongs_to(self.about)
         if not self.rule.splits_batch or self.latent.shape[0] == 1:
             return (yield from self._together(recording))
@@ -130,6 +132,9 @@ class Sampling:
     def _prepared(self) -> "_Prepared":
         """Noise, start state, context and mask."""
         solver, model, levels = self.rule, self.model, checked_sigmas(self.sigmas, self.rule)
+        if model.process.alpha(max(levels)) < 0:
+            allowed = "levels of a rectified flow, at most 1, such as BasicScheduler gives for this model"
+            raise BadValue("sigmas", f"{max(levels):.6g}", allowed)
         denoiser = self.denoiser.begin() if isinstance(self.denoiser, Beginning) else self.denoiser
         noise = self.noise.initial(self.latent, self.batch_index)
         latent, noise = (one.float() if one.dtype in HALF else one for one in (self.latent, noise))

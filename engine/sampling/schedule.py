@@ -64,6 +64,7 @@ class Schedule(Versioned):
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")
+MOST_STEPS = 10_000  # of a whole schedule
 
 
 def schedule(
@@ -102,6 +103,9 @@ def run_sigmas(
         raise BadValue("denoise", denoise, "a number from 0 to 1")
     if denoise == 0:
         return []
+    if steps / denoise > MOST_STEPS:
+        allowed = f"steps / denoise of at most {MOST_STEPS}: a longer schedule is made, of which the end is used"
+        raise BadValue("denoise", f"{denoise:g} at {steps} steps", allowed)
     full = steps if denoise > 0.9999 else int(steps / denoise)
     sigmas = chosen(levels, full + drops_penultimate, **options)
     if drops_penultimate:
@@ -114,6 +118,8 @@ def step_range(sigmas: Sequence[float], start: int = 0, end: int = 10_000, lefto
 
     Empty where `start` lies at or behind the end: nothing to do.
     """
+    if start < 0:
+        raise BadValue("start", start, "a step from 0")
     kept = list(sigmas)
     if end < len(kept) - 1:
         kept = kept[: end + 1]
@@ -135,7 +141,9 @@ def parse_sigmas(text: str) -> list[float]:
 
 
 def interpolate_sigmas(sigmas: Sequence[float], steps: int) -> list[float]:
-    """Levels above 0 spread over `steps` + 1 values by straight lines in ln(sigma), ends kept."""
+    """Levels spread over `steps` + 1 values by straight lines in ln(sigma), ends kept; a 0 at the end stays one."""
+    if sigmas[-1] == 0:
+        return [*interpolate_sigmas(sigmas[:-1], steps - 1), 0.0] if steps > 1 else [sigmas[0], 0.0]
     logs, width = [math.log(sigma) for sigma in sigmas], (len(sigmas) - 1) / max(steps, 1)
     spread = []
     for place in range(steps + 1):

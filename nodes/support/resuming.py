@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -59,6 +59,8 @@ class KeptPredictions(Recording):
 
     The newest is held back so that a resumed run always makes at least one evaluation of its own.
     """
+
+    asks_whose_it_is: ClassVar[bool] = False  # the log is the node's, whose key says all that it was given
 
     log: Log | None = None
     budget: float = BUDGET

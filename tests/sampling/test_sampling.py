@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction, BadValue
-from sigmagraph.engine.sampling import SOLVERS, Cfg, ComfyNoise, Sampling, Tick, sd3
+from sigmagraph.engine.sampling import SOLVERS, Cfg, ComfyNoise, Recording, Sampling, Tick, edm, sd3
 from sigmagraph.engine.sampling.denoiser import PredictRequest
+from sigmagraph.engine.sampling.guidance import Rescale
 from tests.sampling.mixture import predict
 
 SIGMAS = [1.0, 0.8, 0.4, 0.0]
@@ -22,7 +23,8 @@ def halved(x: Tensor, sigma: float) -> Tensor:
 
 
 def sampling(denoiser: Any, solver: str = "dpmpp_2m", **rest: Any) -> Sampling:
-    return Sampling(denoiser, LATENT, SIGMAS, sd3(), solver, noise=ComfyNoise(5), **rest)
+    parts = {"latent": LATENT, "sigmas": SIGMAS, "model": sd3(), "solver": solver, "noise": ComfyNoise(5)} | rest
+    return Sampling(denoiser, **parts)
 
 
 @pytest.mark.parametrize("mask", [None, torch.ones(1, 6, 4).tril()])
@@ -79,3 +81,48 @@ def test_a_model_that_answers_in_half_precision_is_taken_up_in_the_state_s(name:
     half, widened = run(lambda x: x.to(dtype)), run(lambda x: x.to(dtype).float())
     assert half.dtype == torch.float32
     assert torch.equal(half, widened)
+
+
+GUIDED = Cfg(predict("flow"), "pos", "neg", 3.0)
+OTHERS = {
+    "latent": sampling(GUIDED, latent=LATENT + 0.5),
+    "mask": sampling(GUIDED, mask=torch.ones(6, 4).tril()),
+    "model": sampling(GUIDED, model=sd3(1.0)),
+    "prompt": sampling(Cfg(predict("flow"), "pos", "pos", 3.0)),
+    "tensor of a prompt": sampling(Cfg(predict("flow"), torch.ones(3), "neg", 3.0)),
+    "scale": sampling(Cfg(predict("flow"), "pos", "neg", 3.5)),
+    "rule": sampling(Cfg(predict("flow"), "pos", "neg", 3.0, adjust=[Rescale(0.7)])),
+    "denoiser": sampling(halved),
+}
+
+
+@pytest.mark.parametrize("changed", OTHERS)
+def test_a_recording_is_refused_by_a_run_of_another(changed: str) -> None:
+    recording = Recording()
+    final = sampling(GUIDED).run(recording)
+    with pytest.raises(BadValue, match="recording"):
+        OTHERS[changed].run(Recording(recording.predictions, recording.about))
+    again = sampling(Cfg(predict("flow"), "pos", "neg", 3.0))
+    assert torch.equal(again.run(Recording(recording.predictions, recording.about)), final)
+
+
+def test_levels_above_1_on_a_flow_model_are_named() -> None:
+    one = Sampling(halved, LATENT, [14.6, 3.0, 0.5, 0.0], sd3(), noise=ComfyNoise(1))
+    with pytest.raises(BadValue, match=r"sigmas: '14\.6'.*rectified flow, at most 1, such as BasicScheduler"):
+        one.run()
+    assert Sampling(halved, LATENT, [14.6, 3.0, 0.0], edm(), noise=ComfyNoise(1)).run().isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (torch.full((6, 4), 1.5), "values from 1.5 to 1.5"),
+        (torch.full((6, 4), -0.2), "values from -0.2"),
+        (torch.ones(4), r"\[H, W\]"),
+        (torch.ones(1, 3, 6, 4), r"\[B, 1, H, W\]"),
+        (torch.ones(1, 1, 1, 6, 4), r"\[B, 1, H, W\]"),
+    ],
+)
+def test_a_mask_that_is_none_says_what_one_is(mask: Tensor, said: str) -> None:
+    with pytest.raises(BadValue, match=said):
+        sampling(halved, mask=mask).run()

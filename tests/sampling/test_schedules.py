@@ -205,3 +205,24 @@ def test_every_schedule_says_where_it_is_from() -> None:
     levels: Levels = sd3().levels
     assert levels.sigma_max == 1.0
     assert all(schedule.source for schedule in SCHEDULES.values())
+
+
+def test_a_long_schedule_of_which_the_end_is_used_is_bounded() -> None:
+    with pytest.raises(BadValue, match=r"denoise: '0\.001 at 20 steps'.*steps / denoise of at most 10000"):
+        run_sigmas(SCHEDULES["beta"], sd3().levels, 20, 0.001)
+    assert len(run_sigmas(SCHEDULES["simple"], sd3().levels, 20, 0.002)) == 21
+
+
+def test_levels_that_end_in_0_are_spread_and_still_end_in_it() -> None:
+    assert interpolate_sigmas([16.0, 4.0, 1.0, 0.0], 5) == pytest.approx([16.0, 8.0, 4.0, 2.0, 1.0, 0.0])
+    assert interpolate_sigmas([16.0, 4.0, 0.0], 1) == [16.0, 0.0]
+
+
+def test_a_range_of_steps_begins_at_0_or_later() -> None:
+    with pytest.raises(BadValue, match="start: -2"):
+        step_range([1.0, 0.5, 0.0], -2)
+
+
+def test_edm_has_no_level_0() -> None:
+    with pytest.raises(BadValue, match="two levels above 0"):
+        edm(lowest=0.0)
