@@ -33,17 +33,17 @@ def main() -> None:
     if given.child:
         print(json.dumps(CHILDREN[given.child[0]](given.folder, given.child[1])))
         return
-    written(given.folder)
     rows = [("open", "bf16", None), ("refused", "bf16", 3), ("picture", "bf16", 8), ("picture", "fp16", 8)]
     for what, precision, limit_gib in rows:
         if given.only in (None, what):
+            written(given.folder, precision, ("medium", "t5xxl", "vae") if what == "picture" else ("medium",))
             told = " ".join(f"{name} {value}" for name, value in ran(given.folder, what, precision, limit_gib).items())
             room = f"in {limit_gib} GiB" if limit_gib else "unlimited"
             print(f"{what:8} {precision} {room:10} {told}", flush=True)
 
 
-def written(folder: Path) -> None:
-    """Every file that is missing, of the shapes that the modules have."""
+def written(folder: Path, precision: str, names: tuple[str, ...]) -> None:
+    """Those of these files that are missing, of the shapes that the modules have."""
     import torch
     from transformers import T5Config, T5EncoderModel
 
@@ -55,13 +55,12 @@ def written(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
         modules = {"medium": MMDiT(shape), "t5xxl": T5EncoderModel(config), "vae": Autoencoder(VaeShape())}
-    for name, module in modules.items():
-        shapes = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    for name in names:
+        shapes = {key: tuple(tensor.shape) for key, tensor in modules[name].state_dict().items()}
         shapes.pop("encoder.embed_tokens.weight", None)
-        for precision, stored in FILES.items():
-            path = folder / f"{name}.{precision}.safetensors"
-            if not path.is_file():
-                write_random(path, shapes, stored)
+        path = folder / f"{name}.{precision}.safetensors"
+        if not path.is_file():
+            write_random(path, shapes, FILES[precision])
 
 
 def write_random(path: Path, shapes: Mapping[str, tuple[int, ...]], stored: str) -> None:

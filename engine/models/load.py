@@ -14,7 +14,7 @@ from sigmagraph.engine.errors import BadValue, CorruptFile, TensorMismatch
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
 from sigmagraph.engine.models.arch.mmdit import HEAD_WIDTH
 from sigmagraph.engine.models.files.detect import Parts, find_parts, main_dtype, unexpected
-from sigmagraph.engine.models.files.fp8 import rounded
+from sigmagraph.engine.models.files.fp8 import rounded, scaled
 from sigmagraph.engine.models.files.read import WeightFile, Weights, files_of, open_weights
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.memory.residency import RESIDENCY
@@ -105,6 +105,8 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None, kept_as:
     spec = sd3_spec(shape)
     what = f"{file.path}: diffusion model"
     weights = parts.mmdit if kept_as is None else rounded(parts.mmdit, kept_as)
+    if kept_as is None and RESIDENCY.choices.model == "fp8":
+        weights = scaled(parts.mmdit)
     recipe = Recipe.checked(what, "model", lambda: MMDiT(shape), weights, where, RESIDENCY, "joint_blocks.")
     return Model(recipe, spec, spec.parameterisation)
 

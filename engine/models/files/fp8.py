@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.models.files.read import StoredTensor, Weights
+from sigmagraph.engine.models.files.read import Combine, StoredTensor, Weights
 from sigmagraph.engine.models.files.rename import derived
 
 MARKER = "scaled_fp8"
@@ -31,17 +31,45 @@ def multiplied_out(weights: Weights) -> dict[str, StoredTensor]:
 
 @dataclass(frozen=True, slots=True)
 class Rounded:
-    """Rounds to a float8 precision that the result is kept in: what comes out is small, what goes in need not be."""
+    """Rounds to a float8 precision that the result is kept in: what comes out is small, what goes in need not be.
+
+    A second part is a scale to divide by before.
+    """
 
     dtype: torch.dtype
 
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
-        return parts[0].to(self.dtype)
+        return parts[0].to(self.dtype) if len(parts) == 1 else (parts[0].float() / parts[1]).to(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale(Rounded):
+    """The scale that uses a float8 precision's whole range: the largest magnitude over the largest float8."""
+
+    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
+        return (parts[0].float().abs().amax() / torch.finfo(self.dtype).max).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def rounded(weights: Weights, dtype: torch.dtype) -> dict[str, StoredTensor]:
     """The weights with every matrix of a block rounded to a float8 precision; norms, biases and tables stay."""
     return {name: _in_8_bits(each, dtype) if _is_block_matrix(name, each) else each for name, each in weights.items()}
+
+
+def scaled(weights: Weights, dtype: torch.dtype = torch.float8_e4m3fn) -> dict[str, StoredTensor]:
+    """The same with a scale for each matrix, as scaled float8 files have; what is small already stays as it is."""
+    return {
+        name: _scaled(each, dtype) if _is_block_matrix(name, each) and not is_small(each) else each
+        for name, each in weights.items()
+    }
+
+
+def _scaled(stored: StoredTensor, dtype: torch.dtype) -> StoredTensor:
+    scale = _made((), torch.float32, Scale(dtype), stored)
+    return _made(stored.shape, dtype, _product, _made(stored.shape, dtype, Rounded(dtype), stored, scale), scale)
+
+
+def _made(shape: tuple[int, ...], dtype: torch.dtype, combine: Combine, *sources: StoredTensor) -> StoredTensor:
+    return StoredTensor(shape, dtype, lambda: combine([each.read() for each in sources]), sources, combine)
 
 
 def _is_block_matrix(name: str, stored: StoredTensor) -> bool:
@@ -51,8 +79,12 @@ def _is_block_matrix(name: str, stored: StoredTensor) -> bool:
 def _in_8_bits(stored: StoredTensor, dtype: torch.dtype) -> StoredTensor:
     if stored.dtype == dtype and stored.combine is None:
         return stored
-    combine = Rounded(dtype)
-    return StoredTensor(stored.shape, dtype, lambda: combine([stored.read()]), (stored,), combine)
+    return _made(stored.shape, dtype, Rounded(dtype), stored)
+
+
+def is_rounded(stored: StoredTensor) -> bool:
+    """Whether it, or what it is made of, is rounded when it is read: so it should be read once."""
+    return isinstance(stored.combine, Rounded) or any(map(is_rounded, stored.sources))
 
 
 def is_small(stored: StoredTensor) -> bool:
@@ -73,10 +105,7 @@ def packed(stored: StoredTensor, device: torch.device) -> StoredTensor:
         kept = stored.on(device)
         kept = kept.clone() if stored.combine is None and kept.device.type == "cpu" else kept
         return StoredTensor(stored.shape, stored.dtype, lambda: kept)
-    sources, combine = tuple(packed(each, device) for each in stored.sources), stored.combine
-    return StoredTensor(
-        stored.shape, stored.dtype, lambda: combine([each.read() for each in sources]), sources, combine
-    )
+    return _made(stored.shape, stored.dtype, stored.combine, *(packed(each, device) for each in stored.sources))
 
 
 def _product(parts: Sequence[Tensor]) -> Tensor:

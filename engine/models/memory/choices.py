@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.models.memory.device import Placement, compute_dtype, multiplies, named_device
+from sigmagraph.engine.models.memory.device import Placement, compute_dtype, named_device
 from sigmagraph.engine.models.memory.plan import Memory
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp8"]
@@ -53,17 +53,9 @@ class Choices:
         if device:
             changes["device"] = device
         choices = replace(self, **changes)
-        if changes:
-            choices.require()
+        if device:
+            named_device(device)
         return choices
-
-    def require(self) -> None:
-        """Raise `BadValue` for a choice that the device cannot meet, naming what it can."""
-        where = self.on
-        if self.model == "fp8" and not multiplies(where, torch.float8_e4m3fn):
-            able = "fp32" if where.type == "cpu" else "fp16"
-            allowed = f"a precision that {where} multiplies in, such as {able}; float8 files keep their size in any"
-            raise BadValue("--precision", "fp8", allowed)
 
     @property
     def named(self) -> str:

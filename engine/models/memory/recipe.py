@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sigmagraph.engine.errors import TensorMismatch
-from sigmagraph.engine.models.files.fp8 import Rounded, packed_bytes
+from sigmagraph.engine.models.files.fp8 import is_rounded, packed_bytes
 from sigmagraph.engine.models.files.lora import Patch, patched
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
 from sigmagraph.engine.models.memory.device import Placement
@@ -150,5 +150,5 @@ class Recipe(Generic[M]):
             block_bytes=max(blocks.values(), default=0),
             outside_bytes=sum(dense.values()) - inside,
             packed_bytes=sum(min(size, packed_bytes(each)) for each, size in dense.items()),
-            is_rounded=any(isinstance(each.combine, Rounded) for each in weights),
+            is_rounded=any(is_rounded(each) for each in weights),
         )

@@ -57,11 +57,6 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
         Choices.parse(device="cuda:7")
 
 
-def test_float8_products_are_refused_where_the_device_has_none() -> None:
-    with pytest.raises(BadValue, match="fp8.*a precision that cpu multiplies in"):
-        Choices.parse("fp8", device="cpu")
-
-
 @pytest.mark.parametrize(
     ("card", "stored", "expected"),
     [
