@@ -9,7 +9,7 @@ from PIL.Image import Resampling, fromarray
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.graph.node import Options, Range, node
+from sigmagraph.engine.graph.node import Optional, Options, Range, Tooltip, node
 from sigmagraph.engine.sampling.resize import METHODS, middle, resized
 from sigmagraph.nodes.support.types import Image
 
@@ -45,11 +45,17 @@ def image_scale_by(
 
 @node("ImageScaleToTotalPixels", category="image/upscaling")
 def image_scale_to_total_pixels(
-    *, image: Image, upscale_method: Method, megapixels: Annotated[float, Range(0.01, 16.0, step=0.01)] = 1.0
+    *,
+    image: Image,
+    upscale_method: Method,
+    megapixels: Annotated[float, Range(0.01, 16.0, step=0.01)] = 1.0,
+    resolution_steps: Annotated[int, Optional(), Range(1, 256), Tooltip("Both sides are multiples of it.")] = 1,
 ) -> Image:
     """To about this many pixels (a megapixel is 1024 x 1024), in proportion."""
     height, width = image.shape[1:3]
-    return _proportional(image, math.sqrt(megapixels * MEGAPIXEL / (width * height)), upscale_method)
+    factor = math.sqrt(megapixels * MEGAPIXEL / (width * height)) / resolution_steps
+    new_width, new_height = (max(1, round(side * factor)) * resolution_steps for side in (width, height))
+    return scaled(image, new_width, new_height, upscale_method)
 
 
 @node("ImageScaleToMaxDimension", category="image/upscaling")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from sigmagraph.engine.graph.node import Extra, FileIn, Options, Output, Services, Tooltip, node
+from sigmagraph.engine.graph.node import Extra, FileIn, Options, Output, Services, Socket, Tooltip, node
 from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
 from sigmagraph.engine.models.text.clip import Clip as ClipValue
 from sigmagraph.nodes.support.types import Clip, Engine, Model, Vae
@@ -15,7 +15,20 @@ CheckpointName = Annotated[str, FileIn("checkpoints"), Tooltip("A file in models
 ModelName = Annotated[str, FileIn("diffusion_models"), Tooltip("A file in models/diffusion_models.")]
 EncoderName = Annotated[str, FileIn("text_encoders"), Tooltip("A file in models/text_encoders.")]
 VaeName = Annotated[str, FileIn("vae"), Tooltip("A file in models/vae.")]
-ClipType = Annotated[Literal["sd3"], Options(["sd3"]), Tooltip("The family the encoders are for.")]
+# families that graphs name; encoders of another than SD3 are refused when they are loaded
+CLIP_TYPES = (
+    *("stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos", "lumina2"),
+    *("wan", "hidream", "chroma", "ace", "omnigen2", "qwen_image", "hunyuan_image", "flux2", "ovis", "longcat_image"),
+    *("cogvideox", "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax", "yue2", "flux3"),
+    *("moss_image", "fibo2"),
+)
+DUAL_TYPES = (
+    *("sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image"),
+    *("hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"),
+)
+FAMILY_TIP = Tooltip("The family the encoders are for; only sd3 is supported.")
+ClipType = Annotated[str, Options(CLIP_TYPES), FAMILY_TIP]
+DualClipType = Annotated[str, Options(DUAL_TYPES), FAMILY_TIP]
 Device = Annotated[Literal["default", "cpu"] | None, Options(["default", "cpu"]), Extra({"advanced": True})]
 
 KEPT_AS = {
@@ -43,6 +56,26 @@ def load_checkpoint_simple(*, ckpt_name: CheckpointName, services: Engine) -> tu
     return parts.model, parts.clip and _placed(parts.clip, services), parts.vae  # type: ignore[return-value]  # a missing part is told by the node that needs it
 
 
+@node(
+    "CheckpointLoader",
+    category="advanced/loaders",
+    display_name="Load Checkpoint With Config (DEPRECATED)",
+    deprecated=True,
+    lane="device",
+)
+def load_checkpoint_with_config(
+    *,
+    config_name: Annotated[
+        str, Socket("COMBO"), Extra({"options": []}), Tooltip("Not read: tensors say what they are.")
+    ],
+    ckpt_name: CheckpointName,
+    services: Engine,
+) -> tuple[Model, Clip, Vae]:
+    """Load a checkpoint as Load Checkpoint does; old graphs name a configuration beside it, which is not needed."""
+    parts = load_checkpoint(services.path("checkpoints", ckpt_name))
+    return parts.model, parts.clip, parts.vae  # type: ignore[return-value]  # as above
+
+
 @node("UNETLoader", category="advanced/loaders", display_name="Load Diffusion Model", lane="device")
 def load_unet(*, unet_name: ModelName, weight_dtype: WeightDtype = "default", services: Engine) -> Model:
     """Load a diffusion model that comes without text encoders and VAE, in the precision it is stored in.
@@ -60,7 +93,7 @@ def load_clip(*, clip_name: EncoderName, type: ClipType, device: Device = None, 
 
 @node("DualCLIPLoader", category="advanced/loaders", lane="device")
 def load_dual_clip(
-    *, clip_name1: EncoderName, clip_name2: EncoderName, type: ClipType, device: Device = None, services: Engine
+    *, clip_name1: EncoderName, clip_name2: EncoderName, type: DualClipType, device: Device = None, services: Engine
 ) -> Clip:
     """Load two of CLIP-L, bigG and T5-XXL, in any order."""
     return _encoders(services, [clip_name1, clip_name2], type, device)
@@ -90,4 +123,12 @@ def _placed(clip: ClipValue, services: Services) -> ClipValue:
     return clip.looking_in(services.directories("tokenizers"), services.directories("embeddings"))
 
 
-NODES = (load_checkpoint_simple, load_unet, load_clip, load_dual_clip, load_triple_clip, load_vae_file)
+NODES = (
+    load_checkpoint_simple,
+    load_checkpoint_with_config,
+    load_unet,
+    load_clip,
+    load_dual_clip,
+    load_triple_clip,
+    load_vae_file,
+)

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
+from sigmagraph.engine.graph.node import Optional, Options, Range, Tooltip, node
 from sigmagraph.engine.sampling import Parameterisation, edm, flux, sd3, sdxl
 from sigmagraph.engine.sampling.levels import ContinuousLevels, FlowLevels
 from sigmagraph.engine.sampling.parameterisation import continuous_v, lcm
@@ -34,8 +34,15 @@ def model_sampling_sd3(*, model: Model, shift: Shift = 3.0) -> Model:
 
 
 @node("ModelSamplingAuraFlow", category="advanced/model")
-def model_sampling_aura_flow(*, model: Model, shift: Shift = 1.73) -> Model:
+def model_sampling_aura_flow(
+    *,
+    model: Model,
+    shift: Shift = 1.73,
+    sampling: Annotated[str, Optional(), Options(["flow", "img_to_img_velocity"], named=True)] = "flow",
+) -> Model:
     """The same model as rectified flow that is told sigma itself as its time."""
+    if sampling != "flow":
+        raise BadValue("sampling", sampling, "'flow': models that start from a picture are not supported")
     return model.with_parameterisation(Parameterisation(FlowLevels(_positive(shift, "shift"), 1.0), "flow"))
 
 

@@ -80,7 +80,7 @@ def load_vae(path: Path, device: torch.device | None = None) -> Vae:
 def load_text_encoders(paths: Sequence[Path], kind: str = "sd3", device: torch.device | None = None) -> Clip:
     """One to three encoders in any order, routed by their tensors. Each of clip_l, clip_g and t5xxl at most once."""
     if kind not in TEXT_ENCODER_TYPES:
-        raise BadValue("type", kind, " or ".join(TEXT_ENCODER_TYPES))
+        raise BadValue("type", kind, "'sd3': text encoders of other model families are not supported")
     files = [open_weights(path) for path in paths]
     encoders: dict[str, Weights] = {}
     for file in files:

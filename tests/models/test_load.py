@@ -174,7 +174,7 @@ def test_the_same_encoder_twice_is_refused(tmp_path: Path, tensors: dict[str, Te
 
 
 def test_a_type_of_encoders_that_is_not_known_is_refused() -> None:
-    with pytest.raises(BadValue, match="'flux' is not allowed; expected sd3"):
+    with pytest.raises(BadValue, match="'flux' is not allowed; expected 'sd3'"):
         load_text_encoders([], kind="flux")
 
 

@@ -65,3 +65,14 @@ def test_a_factor_and_a_number_of_pixels_keep_the_proportions() -> None:
 def test_sides_beyond_reason_are_refused_by_size() -> None:
     with pytest.raises(BadValue, match="24000 x 8.*at most 16384"):
         NODES["ImageScaleBy"](image=ramp(3000, 1), upscale_method="area", scale_by=8.0)
+
+
+@pytest.mark.parametrize("steps", [1, 8, 16, 64])
+def test_sides_of_a_total_are_multiples_of_the_step(steps: int) -> None:
+    image = torch.rand(1, 90, 160, 3)
+    found = NODES["ImageScaleToTotalPixels"](
+        image=image, upscale_method="bilinear", megapixels=0.25, resolution_steps=steps
+    )
+    height, width = found.shape[1:3]
+    assert (height % steps, width % steps) == (0, 0)
+    assert abs(height * width / (0.25 * 1024 * 1024) - 1) < 0.2

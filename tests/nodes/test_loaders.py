@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.nodes import NODES
+
+
+@pytest.fixture
+def folders(home: Path) -> Folders:
+    return Folders(home / "models", home / "input", home / "output", home / "temp")
+
+
+@pytest.mark.parametrize("kind", ["flux2", "wan", "stable_diffusion"])
+def test_encoders_of_another_family_are_refused_by_its_name_when_they_are_loaded(folders: Folders, kind: str) -> None:
+    node = NODES["CLIPLoader"]
+    assert kind in (node.declared["type"].allowed(None) or ())
+    (folders.models / "text_encoders").mkdir()
+    (folders.models / "text_encoders/x.safetensors").write_bytes(b"")
+    with pytest.raises(BadValue, match=rf"type: '{kind}' .* 'sd3': text encoders of other model families"):
+        node(clip_name="x.safetensors", type=kind, services=folders)
+
+
+def test_a_configuration_beside_a_checkpoint_is_not_needed(folders: Folders) -> None:
+    parts = {"ckpt_name": "tiny.safetensors", "services": folders}
+    model, clip, vae = NODES["CheckpointLoader"](config_name="v1-inference.yaml", **parts)
+    other, *_ = NODES["CheckpointLoaderSimple"](**parts)
+    assert model.spec == other.spec
+    assert clip is not None
+    assert vae is not None
+    state = torch.zeros(1, 16, 4, 4)
+    conditioning = clip.encode("a")
+    assert torch.equal(model.predict(state, 0.5, [conditioning])[0], other.predict(state, 0.5, [conditioning])[0])
+
+
+def test_models_that_start_from_a_picture_are_refused_by_name(folders: Folders) -> None:
+    model, *_ = NODES["CheckpointLoaderSimple"](ckpt_name="tiny.safetensors", services=folders)
+    assert NODES["ModelSamplingAuraFlow"](model=model, shift=2.0, sampling="flow").spec == model.spec
+    with pytest.raises(BadValue, match="sampling: 'img_to_img_velocity'"):
+        NODES["ModelSamplingAuraFlow"](model=model, shift=2.0, sampling="img_to_img_velocity")
