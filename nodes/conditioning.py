@@ -9,6 +9,7 @@ __all__ = ["NODES"]
 
 Prompt = Annotated[str, Multiline(dynamic_prompts=True), Tooltip("(words:1.2) weighs words, relative to 1.")]
 Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
+Length = Annotated[int, Range(0, 10000, step=1), Tooltip("In tokens.")]
 EmptyPadding = Annotated[Literal["none", "empty_prompt"], Options(["none", "empty_prompt"], named=True)]
 NO_CLIP = "text encoders, which this checkpoint does not hold; add a TripleCLIPLoader"
 
@@ -79,6 +80,12 @@ def clip_set_last_layer(
     return present(clip, "clip", NO_CLIP).with_last_layer(stop_at_clip_layer)
 
 
+@node("T5TokenizerOptions", category="_for_testing/conditioning", experimental=True)
+def t5_tokenizer_options(*, clip: Clip, min_padding: Length = 0, min_length: Length = 0) -> Clip:
+    """How many fillers and tokens a text for T5 has at least; 0 and 0 is the bare text."""
+    return present(clip, "clip", NO_CLIP).with_t5_padding(min_padding, min_length)
+
+
 NODES = (
     clip_text_encode,
     clip_text_encode_sd3,
@@ -88,4 +95,5 @@ NODES = (
     conditioning_average,
     conditioning_set_timestep_range,
     clip_set_last_layer,
+    t5_tokenizer_options,
 )

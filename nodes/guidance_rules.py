@@ -20,11 +20,13 @@ from sigmagraph.engine.sampling.guidance import (
     Predict,
     Preparation,
     Renorm,
+    ScaleRange,
     SkipLayer,
     TangentialDamping,
 )
 from sigmagraph.engine.sampling.mask import DifferentialMask, MaskRule
-from sigmagraph.nodes.support.types import LatentOperation, Model
+from sigmagraph.nodes.support.types import Conditioning, Guider, GuiderValue, LatentOperation, Model
+from sigmagraph.nodes.support.widgets import GuidanceScale
 
 __all__ = ["NODES"]
 
@@ -133,6 +135,32 @@ class Differential:
         return DifferentialMask(share, self.strength)
 
 
+@dataclass(frozen=True, slots=True)
+class Overridden:
+    """Sets the scale between two shares of the way; of several, the last one counts."""
+
+    scale: float
+    start_percent: float
+    end_percent: float
+
+    def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
+        level = model.parameterisation.levels.percent_to_sigma
+        part = ScaleRange(level(self.start_percent), level(self.end_percent), self.scale)
+        return replace(guided, scales=(*guided.scales, part))
+
+
+@node("CFGOverride", category="advanced/guidance", display_name="CFG Override")
+def cfg_override(
+    *,
+    model: Model,
+    cfg: Annotated[float, Range(0.0, 100.0, step=0.1)] = 1.0,
+    start_percent: Percent = 0.0,
+    end_percent: Percent = 1.0,
+) -> Model:
+    """Another guidance scale for a part of the way; where several overlap, the one nearest the sampler counts."""
+    return model.with_guidance(Overridden(cfg, start_percent, end_percent))
+
+
 @node("DifferentialDiffusion", category="_for_testing", display_name="Differential Diffusion", experimental=True)
 def differential_diffusion(
     *, model: Model, strength: Annotated[float, Optional(), Range(0.0, 1.0, step=0.01)] = 1.0
@@ -202,6 +230,31 @@ def latent_apply_operation_cfg(*, model: Model, operation: LatentOperation) -> M
     return model.with_guidance(Prepared(Operated(operation)))
 
 
+@node("DualModelGuider", category="sampling/custom_sampling/guiders", display_name="Dual Model CFG Guider")
+def dual_model_guider(
+    *,
+    model: Model,
+    positive: Conditioning,
+    cfg: GuidanceScale = 4.0,
+    model_negative: Model | None = None,
+    negative: Conditioning | None = None,
+) -> Guider:
+    """Guidance of one model by another: each predicts one side. Without a negative text its side has none at all."""
+    guided = model.guided(positive, positive.zeroed() if negative is None else negative, cfg)
+    if model_negative is not None:
+        guided = replace(guided, predict=_two_models(model_negative.predict, guided.predict))
+    return GuiderValue(model, guided)
+
+
+def _two_models(first: Predict, second: Predict) -> Predict:
+    def predict(x: Tensor, sigma: float, conditionings: Sequence[object]) -> Sequence[Tensor]:
+        if len(conditionings) < 2:
+            return second(x, sigma, conditionings)
+        return [*first(x, sigma, conditionings[:1]), *second(x, sigma, conditionings[1:])]
+
+    return predict
+
+
 @node("SkipLayerGuidanceDiT", category="advanced/guidance", experimental=True)
 def skip_layer_guidance_dit(
     *,
@@ -244,6 +297,8 @@ def _numbers(layers: str) -> tuple[int, ...]:
 
 
 NODES = (
+    cfg_override,
+    dual_model_guider,
     differential_diffusion,
     cfg_norm,
     tcfg,

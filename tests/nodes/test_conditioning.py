@@ -142,3 +142,16 @@ def test_every_entry_is_averaged_joined_and_zeroed_with_the_first_of_the_other()
         assert torch.equal(joined.entries[one].context, torch.cat([part.context, other.context], dim=1))
         assert not zero.entries[one].context.any()
         assert [e.start for e in (mixed.entries[one], joined.entries[one], zero.entries[one])] == [part.start] * 3
+
+
+@pytest.mark.parametrize(("padding", "length"), [(0, 0), (3, 0), (0, 30), (9, 8)])
+def test_a_text_for_t5_has_the_fillers_and_the_length_that_are_asked_for(clip: Clip, padding: int, length: int) -> None:
+    options = NODES["T5TokenizerOptions"](clip=clip, min_padding=padding, min_length=length)
+    bare = NODES["T5TokenizerOptions"](clip=clip, min_padding=0, min_length=0)
+    (chunk,) = options.tokenize("a red circle")["t5xxl"]
+    (shortest,) = bare.tokenize("a red circle")["t5xxl"]
+    assert chunk[: len(shortest)] == shortest
+    assert len(chunk) == max(length, len(shortest) + padding)
+    assert {name: chunks for name, chunks in options.tokenize("a").items() if name != "t5xxl"} == {
+        name: chunks for name, chunks in clip.tokenize("a").items() if name != "t5xxl"
+    }

@@ -79,6 +79,48 @@ def test_guidance_gives_the_recorded_pictures(node: str) -> None:
     assert [each for each in said if each is not None] == []
 
 
+PLAIN = {"steps": 6, "cfg": 4.5, "scheduler": "simple", "denoise": 1.0, "seed": 3, "sampler": "euler"}
+BLANK = {"samples": torch.zeros(1, 16, 6, 4)}
+
+
+def flow_run(model: Model, **changes: Any) -> torch.Tensor:
+    return sampled(model, PLAIN | changes, conditioning("pos"), BLANK)
+
+
+def test_an_overridden_scale_counts_for_its_part_and_the_last_one_wins() -> None:
+    model = closed_form_model("flow", family("guidance")[1])
+
+    def override(base: Model, cfg: float, start: float = 0.0, end: float = 1.0) -> Model:
+        return NODES["CFGOverride"](model=base, cfg=cfg, start_percent=start, end_percent=end)  # type: ignore[no-any-return]
+
+    torch.testing.assert_close(flow_run(override(model, 1.5)), flow_run(model, cfg=1.5))
+    torch.testing.assert_close(flow_run(override(model, 1.0)), flow_run(model, cfg=1.0))
+    both = override(override(model, 9.0), 2.0)
+    torch.testing.assert_close(flow_run(both), flow_run(model, cfg=2.0))
+    part = flow_run(override(model, 1.0, 0.5, 1.0))
+    assert not torch.allclose(part, flow_run(model), atol=1e-3)
+    assert not torch.allclose(part, flow_run(model, cfg=1.0), atol=1e-3)
+    ruled = NODES["APG"](model=model, eta=1.0, norm_threshold=0.0, momentum=0.0)
+    torch.testing.assert_close(flow_run(override(ruled, 2.0)), flow_run(model, cfg=2.0))
+
+
+def test_two_models_predict_a_side_each() -> None:
+    tensors = family("guidance")[1]
+    model, weaker = closed_form_model("flow", tensors), closed_form_model("flow", tensors).with_skipped_layers([3])
+    sides = {"positive": conditioning("pos"), "negative": conditioning("neg")}
+    same = NODES["DualModelGuider"](model=model, **sides, cfg=4.5, model_negative=model)
+    plain, dual = (
+        guider.denoiser(torch.ones(1, 16, 6, 4), 0.7).denoised
+        for guider in (same, NODES["DualModelGuider"](model=model, **sides, cfg=4.5, model_negative=weaker))
+    )
+    (cond,) = model.predict(torch.ones(1, 16, 6, 4), 0.7, [sides["positive"]])
+    (uncond,) = weaker.predict(torch.ones(1, 16, 6, 4), 0.7, [sides["negative"]])
+    torch.testing.assert_close(dual, uncond + (cond - uncond) * 4.5)
+    torch.testing.assert_close(
+        plain, model.guided(sides["positive"], sides["negative"], 4.5)(torch.ones(1, 16, 6, 4), 0.7).denoised
+    )
+
+
 def test_the_bound_of_a_norm_is_each_images_own() -> None:
     tensors = family("guidance")[1]
     model = NODES["RenormCFG"](model=closed_form_model("flow", tensors), cfg_trunc=100.0, renorm_cfg=1.0)

@@ -13,7 +13,7 @@ from sigmagraph.engine.models.files.lora import Adapter, Patch
 from sigmagraph.engine.models.files.rename import Slot
 from sigmagraph.engine.models.text.embeddings import Embeddings
 from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks, TextEncoder, TextWidths, Tokens, assemble
-from sigmagraph.engine.models.text.tokenizer import Tokenizer, Vocabulary
+from sigmagraph.engine.models.text.tokenizer import ChunkRule, Tokenizer, Vocabulary
 from sigmagraph.engine.models.text.vocabulary import Vocabularies
 
 EmptyPadding = Literal["none", "empty_prompt"]
@@ -30,6 +30,7 @@ class VocabularySource(Protocol):
 class Clip:
     """Up to three encoders (`clip_l`, `clip_g`, `t5xxl`) and their vocabularies. Any may be missing.
 
+    `t5_padding`: fillers and length that T5's chunk has at least, in place of its rule's own.
     `layer`: take the hidden states of another layer than usual (negative, from the end), in all encoders. `patches`
     are merged into copies of what they change when the value first encodes.
     """
@@ -40,6 +41,7 @@ class Clip:
     layer: int | None = None
     patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
     embeddings: Embeddings = field(default_factory=Embeddings)
+    t5_padding: tuple[int, int] | None = None
 
     def looking_in(self, tokenizers: Sequence[Path], embeddings: Sequence[Path]) -> "Clip":
         """The same encoders, whose tokenizers and learned embeddings are looked for in these folders too."""
@@ -74,6 +76,10 @@ class Clip:
             raise BadValue("stop_at_clip_layer", layer, "a negative number, counted from the last layer")
         return replace(self, layer=layer)
 
+    def with_t5_padding(self, min_padding: int, min_length: int) -> "Clip":
+        """The same encoders; T5's chunk ends with so many fillers, and has so many tokens, at least."""
+        return replace(self, t5_padding=(min_padding, min_length))
+
     def tokenize(self, text: str) -> dict[str, Chunks]:
         """Chunks of weighted ids for every encoder that is there."""
         return {name: self._tokenizer(name)(text) for name in self.encoders}
@@ -107,7 +113,14 @@ class Clip:
         return {**tokens, **filled}
 
     def _empty(self, name: str) -> Chunks:
-        return self.encoders[name].rule.chunks([])
+        return self._rule(name).chunks([])
+
+    def _rule(self, name: str) -> ChunkRule:
+        rule = self.encoders[name].rule
+        if name != T5 or self.t5_padding is None:
+            return rule
+        padding, length = self.t5_padding
+        return replace(rule, min_padding=padding, min_length=length)
 
     def _tokenizer(self, name: str) -> Tokenizer:
-        return Tokenizer(self.vocabularies[name], self.encoders[name].rule, self.embeddings.finder(name))
+        return Tokenizer(self.vocabularies[name], self._rule(name), self.embeddings.finder(name))

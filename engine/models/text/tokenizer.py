@@ -19,13 +19,17 @@ UNBROKEN_BELOW = 8  # a segment of fewer tokens is never split over two chunks
 
 @dataclass(frozen=True)
 class ChunkRule:
-    """How ids become chunks. `chunk_length` None: one chunk, as long as it needs to be, at least `min_length`."""
+    """How ids become chunks. `chunk_length` None: one chunk, as long as it needs to be, at least `min_length`.
+
+    Such a chunk ends with `min_padding` fillers at least.
+    """
 
     end: int
     pad: int
     start: int | None = None
     chunk_length: int | None = None
     min_length: int = 0
+    min_padding: int = 0
 
     def empty(self, length: int) -> Chunk:
         """The chunk of an empty text, `length` tokens long."""
@@ -39,7 +43,9 @@ class ChunkRule:
     def chunks(self, groups: Sequence[Sequence[Token]]) -> tuple[Chunk, ...]:
         """Fill chunks with groups (one per segment) in order; there is always at least one chunk."""
         if self.chunk_length is None:
-            return (self._padded([token for group in groups for token in group], self.min_length),)
+            tokens = [token for group in groups for token in group]
+            ends = len(tokens) + 1 + (self.start is not None)
+            return (self._padded(tokens, max(self.min_length, ends + self.min_padding)),)
         room = self.chunk_length - 1 - (self.start is not None)
         filled: list[list[Token]] = [[]]
         for group in groups:

@@ -9,6 +9,7 @@ from sigmagraph.engine.sampling.guidance.cfg import (
     Estimates,
     Linear,
     Preparation,
+    ScaleRange,
     Unguided,
 )
 from sigmagraph.engine.sampling.guidance.cfg_norm import NormBound
@@ -50,6 +51,7 @@ __all__ = [
     "Requesting",
     "Rescale",
     "RescaledCfg",
+    "ScaleRange",
     "SkipLayer",
     "Stateful",
     "TangentialDamping",

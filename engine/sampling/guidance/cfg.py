@@ -72,13 +72,22 @@ class Linear:
         return known.uncond + (known.cond - known.uncond) * self.scale
 
 
+@dataclass(frozen=True, slots=True)
+class ScaleRange:
+    """A guidance scale of its own from one noise level down to another, both included."""
+
+    start: float
+    end: float
+    scale: float
+
+
 @dataclass(frozen=True)
 class Cfg:
     """Classifier-free guidance as a denoiser: two estimates in one batch, uncond first, combined and adjusted.
 
     At scale 1 the unconditional side is not evaluated unless a solver needs it. `prepare` changes the estimates,
     `combine` replaces the formula, `adjust` follows it; outside `interval` (sigma from, sigma to; Kynkäänniemi 2024,
-    arXiv:2404.07724) the estimate is the conditional one.
+    arXiv:2404.07724) the estimate is the conditional one. `scales` set the scale for ranges of noise levels.
     """
 
     predict: Predict
@@ -88,6 +97,7 @@ class Cfg:
     combine: Combination | None = None
     adjust: Sequence[Adjustment] = field(default=())
     prepare: Sequence[Preparation] = field(default=())
+    scales: Sequence[ScaleRange] = field(default=())
     interval: tuple[float, float] = (math.inf, 0.0)
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
@@ -95,7 +105,7 @@ class Cfg:
 
     def requests(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Requests:
         """Both sides at once where both are needed; what adjustments predict is their own affair."""
-        combine = self.combine or Linear(self.scale)
+        combine = self._combination(sigma)
         acts = self.interval[0] >= sigma >= self.interval[1] and not (combine.is_neutral and not needs_uncond)
         if acts or needs_uncond:
             uncond, cond = yield PredictRequest(self.predict, x, sigma, [self.negative, self.positive])
@@ -108,8 +118,17 @@ class Cfg:
         guided = combine(known) if acts else known.cond
         for adjustment in self.adjust:
             guided = adjustment(guided, known)
+        if combine is not self.combine and isinstance(self.combine, Stateful) and isinstance(combine, Stateful):
+            self.combine.memory = combine.memory  # a range of scale had it stand in for this evaluation
         memory = next((part.memory for part in self._stateful()), None)
         return Prediction(guided, uncond if needs_uncond else None, memory)
+
+    def _combination(self, sigma: float) -> Combination:
+        """The formula at a noise level: of the ranges of scale that hold it, the last one counts."""
+        combine: Any = self.combine or Linear(self.scale)
+        chosen = [each.scale for each in self.scales if each.start >= sigma >= each.end]
+        formula: Combination = replace(combine, scale=chosen[-1]) if chosen else combine
+        return formula
 
     def begin(self) -> "Cfg":
         """The same for one run: whatever its rules carry from one evaluation to the next begins anew."""
