@@ -57,9 +57,45 @@ RESULTS: Mapping[str, tuple[frozenset[str], str]] = {
 
 # inputs, outputs or flags of a declaration that differ on purpose, with the reason
 DECLARATIONS: Mapping[tuple[str, str], str] = {
-    ("CLIPLoader", "type"): "the SD3 family only",
-    ("DualCLIPLoader", "type"): "the SD3 family only",
+    ("CLIPLoader", "type"): "families of newer versions too; all but sd3 are refused when they are loaded",
+    ("DualCLIPLoader", "type"): "families of newer versions too; all but sd3 are refused when they are loaded",
+    ("ImageScaleToTotalPixels", "resolution_steps"): "an input of newer versions",
+    ("ModelSamplingAuraFlow", "sampling"): "an input of newer versions; only 'flow' is supported",
+    ("LoadImageOutput", "image"): "its pictures are listed as those of other folders; ComfyUI's page asks for them",
     ("VAELoader", "vae_name"): "no pixel-space VAE",
+}
+
+# nodes of versions after 0.3.64, whose declarations are known from documentation and real files alone
+NEWER: Mapping[str, str] = {
+    "BatchImagesNode": "",
+    "BatchLatentsNode": "",
+    "BatchMasksNode": "",
+    "CFGOverride": "",
+    "ColorToRGBInt": "",
+    "ComfyAndNode": "",
+    "ComfyMathExpression": "the formula is parsed, never run as Python; bounds on length, steps and whole numbers",
+    "ComfyNotNode": "",
+    "ComfyNumberConvert": "",
+    "ComfyOrNode": "",
+    "ComfySwitchNode": "",
+    "ConvertArrayToString": "",
+    "ConvertDictionaryToString": "",
+    "CreateList": "",
+    "CustomCombo": "",
+    "DualModelGuider": "",
+    "GetItemFromList": "",
+    "ImageCompare": "",
+    "ImageCropV2": "",
+    "JsonExtractString": "",
+    "LatentCutToBatch": "",
+    "PrimitiveBoundingBox": "",
+    "ResizeImageMaskNode": "",
+    "ResizeImagesByLongerEdge": "",
+    "ResolutionSelector": "",
+    "SaveImageAdvanced": "PNG of 8 or 16 bits; no EXR, no AVIF",
+    "SeedNode": "",
+    "SplitImageToTileList": "",
+    "StringFormat": "fields are names: attributes and items of values are not reached",
 }
 
 HEAD = """# Where nodes differ from ComfyUI's
@@ -74,9 +110,12 @@ def page() -> str:
     """docs/comfyui.md."""
     results = [f"| {node} | {reason} |" for node, (_, reason) in sorted(RESULTS.items())]
     declared = [f"| {node} | {part} | {reason} |" for (node, part), reason in sorted(DECLARATIONS.items())]
+    newer = [f"| {node} | {difference or '-'} |" for node, difference in sorted(NEWER.items())]
     sections = [
         "## Results\n\n| node | ours |\n| --- | --- |\n" + "\n".join(results),
         "## Declarations\n\n| node | part | ours |\n| --- | --- | --- |\n" + "\n".join(declared),
+        "## Nodes of newer versions\n\nKnown from documentation and real files, not from a declaration.\n\n"
+        "| node | what differs |\n| --- | --- |\n" + "\n".join(newer),
         "Sampler and schedule lists hold more names than ComfyUI's. Tooltips and descriptions are our own.",
     ]
     return HEAD + "\n" + "\n\n".join(sections) + "\n"

@@ -102,7 +102,8 @@ OTHERWISE = ("MaskPreview", "PreviewAny", "SaveLatent", "LoadLatent")  # each by
 FAMILIES = ("mask", "porterduff", "image", "filters", "latent", "conditioning", "strings", "primitives")
 LATER = (
     *("ControlNetApply", "ControlNetApplyAdvanced", "ControlNetApplySD3", "ControlNetInpaintingAliMamaApply"),
-    *("SetUnionControlNetType", "CLIPTextEncodeControlnet", "T5TokenizerOptions"),
+    *("SetUnionControlNetType", "CLIPTextEncodeControlnet"),
+    "T5TokenizerOptions",  # its cases are of a stub's table of options
     *("CreateHookKeyframe", "CreateHookKeyframesInterpolated", "CreateHookKeyframesFromFloats"),
 )  # recorded, and not nodes of ours yet
 ALIKE = [(name, node) for name in FAMILIES for node in ways(name) if node not in LATER]
