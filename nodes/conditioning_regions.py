@@ -4,11 +4,11 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.graph.node import Options, Output, Range, Socket, Tooltip, node
+from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
 from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
+from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.regions import Area
-from sigmagraph.nodes.support.types import Conditioning, Mask, TimestepsRange
+from sigmagraph.nodes.support.types import Conditioning, Hooks, Mask, TimestepsRange
 
 __all__ = ["NODES"]
 
@@ -20,7 +20,6 @@ Strength = Annotated[float, Range(0.0, 10.0, step=0.01), Tooltip("How much it co
 CondArea = Annotated[
     str, Options(["default", "mask bounds"]), Tooltip("Ask about all of the picture, or the mask's rectangle alone.")
 ]
-Hooks = Annotated[object, Socket("HOOKS")]
 Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
 PAIR = (Output("CONDITIONING", "positive"), Output("CONDITIONING", "negative"))
 
@@ -96,7 +95,7 @@ def set_properties(
     strength: Strength = 1.0,
     set_cond_area: CondArea,
     mask: Mask | None = None,
-    hooks: Hooks = None,
+    hooks: Hooks | None = None,
     timesteps: TimestepsRange | None = None,
 ) -> Conditioning:
     """Mask, hooks and time of a conditioning at once."""
@@ -116,7 +115,7 @@ def set_properties_and_combine(
     strength: Strength = 1.0,
     set_cond_area: CondArea,
     mask: Mask | None = None,
-    hooks: Hooks = None,
+    hooks: Hooks | None = None,
     timesteps: TimestepsRange | None = None,
 ) -> Conditioning:
     """Mask, hooks and time of a second conditioning, and both side by side."""
@@ -129,7 +128,7 @@ def set_properties_and_combine(
     display_name="Cond Set Default Combine",
     experimental=True,
 )
-def set_default_combine(*, cond: Conditioning, cond_DEFAULT: Conditioning, hooks: Hooks = None) -> Conditioning:
+def set_default_combine(*, cond: Conditioning, cond_DEFAULT: Conditioning, hooks: Hooks | None = None) -> Conditioning:
     """A second conditioning that acts where the first leaves room."""
     return cond.beside(_default(cond_DEFAULT, hooks))
 
@@ -148,7 +147,7 @@ def pair_set_properties(
     strength: Strength = 1.0,
     set_cond_area: CondArea,
     mask: Mask | None = None,
-    hooks: Hooks = None,
+    hooks: Hooks | None = None,
     timesteps: TimestepsRange | None = None,
 ) -> tuple[Conditioning, Conditioning]:
     """Mask, hooks and time of both sides at once."""
@@ -172,7 +171,7 @@ def pair_set_properties_and_combine(
     strength: Strength = 1.0,
     set_cond_area: CondArea,
     mask: Mask | None = None,
-    hooks: Hooks = None,
+    hooks: Hooks | None = None,
     timesteps: TimestepsRange | None = None,
 ) -> tuple[Conditioning, Conditioning]:
     """Mask, hooks and time of a second pair, and both pairs side by side."""
@@ -208,7 +207,7 @@ def pair_set_default_combine(
     negative: Conditioning,
     positive_DEFAULT: Conditioning,
     negative_DEFAULT: Conditioning,
-    hooks: Hooks = None,
+    hooks: Hooks | None = None,
 ) -> tuple[Conditioning, Conditioning]:
     """A second pair that acts where the first leaves room."""
     return positive.beside(_default(positive_DEFAULT, hooks)), negative.beside(_default(negative_DEFAULT, hooks))
@@ -224,7 +223,7 @@ def _with_properties(
     strength: float,
     cond_area: str,
     mask: Tensor | None,
-    hooks: object,
+    hooks: tuple[Hook, ...] | None,
     timesteps: tuple[float, float] | None,
 ) -> ConditioningValue:
     """Without a mask, strength and area say nothing."""
@@ -235,14 +234,12 @@ def _with_properties(
     return _hooked(conditioning, hooks)
 
 
-def _default(conditioning: ConditioningValue, hooks: object) -> ConditioningValue:
+def _default(conditioning: ConditioningValue, hooks: tuple[Hook, ...] | None) -> ConditioningValue:
     return _hooked(conditioning.in_region(fills=True), hooks)
 
 
-def _hooked(conditioning: ConditioningValue, hooks: object) -> ConditioningValue:
-    if hooks is not None:
-        raise BadValue("hooks", type(hooks).__name__, "none: adapters that act for one conditioning are not supported")
-    return conditioning
+def _hooked(conditioning: ConditioningValue, hooks: tuple[Hook, ...] | None) -> ConditioningValue:
+    return conditioning if hooks is None else conditioning.with_hooks(hooks)
 
 
 NODES = (

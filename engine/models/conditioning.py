@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.moved import MOVED
 from sigmagraph.engine.models.regions import Region, Window
 from sigmagraph.engine.sampling.precision import float32
@@ -18,8 +19,9 @@ class Conditioning:
     """Immutable: context [B, L, C] and pooled [B, P], float32. B is 1, or one entry per image of the batch.
 
     It acts from `start` to `end`, shares of the way from noise (0) to image (1), and within `region` where there is
-    one. `further` are entries beside this one, each with a time and region of its own: the model is asked about every
-    entry that acts, and the answers are averaged. `extra` is what else an entry carries for nodes that look for it.
+    one, with the adapters of `hooks` in the model. `further` are entries beside this one, each with a time and region
+    of its own: the model is asked about every entry that acts, and the answers are averaged. `extra` is what else an
+    entry carries for nodes that look for it.
     """
 
     context: Tensor
@@ -29,6 +31,7 @@ class Conditioning:
     further: tuple["Conditioning", ...] = ()
     region: Region | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    hooks: tuple[Hook, ...] = ()
 
     @property
     def entries(self) -> tuple["Conditioning", ...]:
@@ -46,6 +49,10 @@ class Conditioning:
     def in_region(self, **changes: Any) -> "Conditioning":
         """The same, every entry with these fields of its region changed."""
         return self._each(lambda one: replace(one, region=replace(one.region or Region(), **changes)))
+
+    def with_hooks(self, hooks: tuple[Hook, ...]) -> "Conditioning":
+        """The same, the model having these adapters too when it is asked about any of its entries."""
+        return self._each(lambda one: replace(one, hooks=(*one.hooks, *hooks)))
 
     def with_extra(self, **more: Any) -> "Conditioning":
         """The same, every entry carrying these things as well."""

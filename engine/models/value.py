@@ -15,6 +15,7 @@ from sigmagraph.engine.models.conditioning import Conditioning, with_windows_ans
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
 from sigmagraph.engine.models.files.lora import Adapter, Patch
 from sigmagraph.engine.models.files.rename import Slot
+from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.regions import Region, Window, weighted_mean
@@ -114,7 +115,14 @@ class Model:
         asked = with_windows_answered([each.entries for each in conditionings], x)
         acting = [[one for one in each if one.acts(sigma, level)] for each in asked]
         self._check([one for each in acting for one in each])
-        return [[_pass(fed, timestep, one, state) for one in each] for each in acting]
+        return [[_pass(self.hooked(one.hooks, sigma), fed, timestep, one, state) for one in each] for each in acting]
+
+    def hooked(self, hooks: Sequence[Hook], sigma: float) -> "Model":
+        """The model with the adapters of an entry's hooks, as strong as they are at this level."""
+        model, level = self, self.parameterisation.levels.percent_to_sigma
+        for hook in hooks:
+            model = model.with_adapter(hook.adapter, hook.strength_model * hook.factor(sigma, level))
+        return model
 
     def _check(self, entries: Sequence[Conditioning]) -> None:
         expected = self.spec.shape.context_width, self.spec.shape.pooled_width
@@ -134,36 +142,38 @@ Question = tuple[Model, Tensor, float, Sequence[Conditioning]]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pass:
-    """Rows of one forward: states as the network takes them, timesteps (float32), an entry for each.
+    """Rows of one forward of `model`: states as the network takes them, timesteps (float32), an entry for each.
 
     `window` is the part of the state they are.
     """
 
+    model: Model
     fed: Tensor
     timestep: Tensor
     entry: Conditioning
     window: Window | None = None
 
 
-def _pass(fed: Tensor, timestep: Tensor, entry: Conditioning, state: Tensor) -> Pass:
+def _pass(model: Model, fed: Tensor, timestep: Tensor, entry: Conditioning, state: Tensor) -> Pass:
     """What the network is asked about one entry: the whole state, or the window of its region."""
     window = entry.region.window(state) if entry.region is not None else None
     part = fed if window is None else window.of(fed).contiguous()
-    return Pass(part, timestep, entry.for_batch(len(fed), state.device), window)
+    return Pass(model, part, timestep, entry.for_batch(len(fed), state.device), window)
 
 
 def predict_together(questions: Sequence[Question]) -> list[list[Tensor]]:
     """`Model.predict` of several models, states and levels that share `Model.joins`: the estimates of each.
 
-    Entries of one length and size share a forward, whichever question they belong to.
+    Entries of one length and size share a forward, whichever question they belong to, unless hooks part them.
     """
     asked = [model.passes(x, sigma, conditionings) for model, x, sigma, conditionings in questions]
-    together: dict[tuple[int, ...], list[Pass]] = {}
+    together: dict[tuple[Hashable, ...], list[Pass]] = {}
     for each in (one for passes in asked for entries in passes for one in entries):
-        together.setdefault((each.entry.context.shape[1], *each.fed.shape[-2:]), []).append(each)
+        alike = each.model.recipe.key, each.entry.context.shape[1], *each.fed.shape[-2:]
+        together.setdefault(alike, []).append(each)
     velocities: dict[int, Tensor] = {}
     for rows in together.values():
-        velocities |= zip(map(id, rows), _forward(questions[0][0], rows), strict=True)
+        velocities |= zip(map(id, rows), _forward(rows), strict=True)
     return [
         [_combined(model.parameterisation, x, sigma, [(one, velocities[id(one)]) for one in each]) for each in passes]
         for (model, x, sigma, _), passes in zip(questions, asked, strict=True)
@@ -189,8 +199,9 @@ def _combined(
 
 
 @torch.no_grad()
-def _forward(model: Model, rows: Sequence[Pass]) -> tuple[Tensor, ...]:
+def _forward(rows: Sequence[Pass]) -> tuple[Tensor, ...]:
     """One forward for entries of one length -> float32 velocity per pass."""
+    model = rows[0].model
     with model.recipe.use() as network:
         velocity: Tensor = network(
             torch.cat([one.fed for one in rows]),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sigmagraph.engine.graph.comfy_class import Border, Translation
 from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.regions import Area, Region
 from sigmagraph.nodes.support.types import LatentValue
 
@@ -15,7 +16,7 @@ __all__ = ["border"]
 
 FOREIGN = {"control", "gligen"}  # parts of an entry that change the picture and are not ours
 REGIONS = {"area", "mask", "strength", "mask_strength", "set_area_to_bounds", "default"}
-KNOWN = REGIONS | {"pooled_output", "start_percent", "end_percent"}
+KNOWN = REGIONS | {"hooks", "pooled_output", "start_percent", "end_percent"}
 
 
 def border(watches: bool = False) -> Border:
@@ -46,6 +47,8 @@ def _entry_out(entry: Conditioning) -> dict[str, Any]:
     parts: dict[str, Any] = {} if entry.pooled is None else {"pooled_output": entry.pooled}
     if (entry.start, entry.end) != (0.0, 1.0):
         parts |= {"start_percent": entry.start, "end_percent": entry.end}
+    if entry.hooks:
+        parts["hooks"] = entry.hooks
     return parts | _region_out(entry.region) | dict(entry.extra)
 
 
@@ -84,7 +87,17 @@ def _entry_back(context: Tensor, extra: dict[str, Any]) -> Conditioning:
         extra.get("end_percent", 1.0),
         region=_region_back(extra),
         extra={name: value for name, value in extra.items() if name not in KNOWN},
+        hooks=_hooks_back(extra.get("hooks")),
     )
+
+
+def _hooks_back(hooks: Any) -> tuple[Hook, ...]:
+    """Hooks of ours travel through packs as they are; a pack's own cannot act here."""
+    if hooks is None:
+        return ()
+    if not isinstance(hooks, tuple) or not all(isinstance(hook, Hook) for hook in hooks):
+        raise ValueError("a conditioning with hooks of a pack; expected those that CreateHookLora makes")
+    return hooks
 
 
 def _region_back(extra: dict[str, Any]) -> Region | None:

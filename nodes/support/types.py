@@ -10,6 +10,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Hidden, Range, Services, Socket, Tooltip
 from sigmagraph.engine.models import value
 from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
+from sigmagraph.engine.models.hooks import Hook, Keyframe
 from sigmagraph.engine.models.text.clip import Clip as ClipValue
 from sigmagraph.engine.sampling import Denoiser, NoiseSource, Solver
 
@@ -22,7 +23,9 @@ __all__ = [
     "Engine",
     "Guider",
     "GuiderValue",
+    "Hooks",
     "Image",
+    "Keyframes",
     "Latent",
     "LatentOperation",
     "LatentValue",
@@ -91,6 +94,8 @@ Sampler = Annotated[SamplerValue, Socket("SAMPLER")]
 Sigmas = Annotated[SigmasValue, Socket("SIGMAS")]
 Guider = Annotated[GuiderValue, Socket("GUIDER")]
 LatentOperation = Annotated[LatentOperationValue, Socket("LATENT_OPERATION")]
+Hooks = Annotated[tuple[Hook, ...], Socket("HOOKS")]
+Keyframes = Annotated[tuple[Keyframe, ...], Socket("HOOK_KEYFRAMES")]
 TimestepsRange = Annotated[tuple[float, float], Socket("TIMESTEPS_RANGE")]
 Noise = Annotated[NoiseSource, Socket("NOISE")]
 

@@ -1,8 +1,9 @@
 """`Clip`: the text side of a checkpoint as one immutable value: prompt in, `Conditioning` out."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -11,6 +12,7 @@ from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.files.adapter_keys import encoder_keys
 from sigmagraph.engine.models.files.lora import Adapter, Patch
 from sigmagraph.engine.models.files.rename import Slot
+from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.text.embeddings import Embeddings
 from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks, TextEncoder, TextWidths, Tokens, assemble
 from sigmagraph.engine.models.text.tokenizer import ChunkRule, Tokenizer, Vocabulary
@@ -31,6 +33,7 @@ class Clip:
     """Up to three encoders (`clip_l`, `clip_g`, `t5xxl`) and their vocabularies. Any may be missing.
 
     `t5_padding`: fillers and length that T5's chunk has at least, in place of its rule's own.
+    `attached` are hooks that its conditionings carry; `schedule` are the values that encode for parts of the way.
     `layer`: take the hidden states of another layer than usual (negative, from the end), in all encoders. `patches`
     are merged into copies of what they change when the value first encodes.
     """
@@ -42,6 +45,8 @@ class Clip:
     patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
     embeddings: Embeddings = field(default_factory=Embeddings)
     t5_padding: tuple[int, int] | None = None
+    attached: tuple[Hook, ...] = ()
+    schedule: tuple[tuple[float, float, "Clip"], ...] = ()
 
     def looking_in(self, tokenizers: Sequence[Path], embeddings: Sequence[Path]) -> "Clip":
         """The same encoders, whose tokenizers and learned embeddings are looked for in these folders too."""
@@ -89,8 +94,37 @@ class Clip:
         return self.encode_tokens(self.tokenize(text))
 
     def encode_tokens(self, tokens: Tokens) -> Conditioning:
-        """Chunks per encoder -> context [1, L, C] and pooled [1, P]."""
+        """Chunks per encoder -> context [1, L, C] and pooled [1, P]; an entry for each part of a schedule."""
+        if not self.schedule:
+            return self._encoded(tokens).with_hooks(self.attached)
+        first, *others = (clip._encoded(tokens).within(start, end) for start, end, clip in self.schedule)
+        return reduce(Conditioning.beside, others, first).with_hooks(self.attached)
+
+    def _encoded(self, tokens: Tokens) -> Conditioning:
         return assemble(self.patched, tokens, self.widths, self.layer)
+
+    def with_hooks(self, hooks: Sequence[Hook], attaches: bool, is_scheduled: bool) -> "Clip":
+        """The encoders with the hooks' adapters; conditionings carry the hooks too if `attaches`.
+
+        With `is_scheduled` keyframes count for the encoders: each part of the way between two gets an encoding of its
+        own. Without, adapters are as strong as the hooks say.
+        """
+        attached = (*self.attached, *hooks) if attaches else self.attached
+        if not is_scheduled:
+            return replace(self._adapted(hooks, None), attached=attached)
+        starts = sorted({0.0, *(one.start_percent for hook in hooks for one in hook.keyframes)})
+        parts = [
+            (start, end, self._adapted(hooks, start)) for start, end in zip(starts, [*starts[1:], 1.0], strict=True)
+        ]
+        return replace(self, attached=attached, schedule=tuple(parts))
+
+    def _adapted(self, hooks: Sequence[Hook], percent: float | None) -> "Clip":
+        """The encoders with adapters as they are at a share of the way."""
+        clip = self
+        for hook in hooks:
+            factor = 1.0 if percent is None else hook.factor(-percent, operator.neg)
+            clip = clip.with_adapter(hook.adapter, hook.strength_clip * factor)
+        return clip
 
     def encode_each(
         self, *, clip_l: str, clip_g: str, t5xxl: str, empty_padding: EmptyPadding = "none"
