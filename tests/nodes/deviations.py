@@ -93,6 +93,7 @@ NEWER: Mapping[str, str] = {
     "ResizeImagesByLongerEdge": "",
     "ResolutionSelector": "",
     "SaveImageAdvanced": "PNG of 8 or 16 bits; no EXR, no AVIF",
+    "SaveText": "",
     "SeedNode": "",
     "SplitImageToTileList": "",
     "StringFormat": "fields are names: attributes and items of values are not reached",

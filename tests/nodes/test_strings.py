@@ -1,12 +1,14 @@
 import json
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support import patterns
 from sigmagraph.nodes.support.lengths import MAX_CHARACTERS
@@ -83,3 +85,24 @@ def test_json_strings_keep_letters_and_indent_by_choice() -> None:
     assert dictionary(dictionary={"a": [1]}, indent=2) == '{\n  "a": [\n    1\n  ]\n}'
     with pytest.raises(BadValue, match="what JSON can hold"):
         dictionary(dictionary={"a": object()})
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "written"),
+    [
+        ("a\nü", "txt", "a\nü"),
+        ('{"a":[1]}', "json", '{\n  "a": [\n    1\n  ]\n}'),
+        ("{no", "json", "{no"),
+        ("x,y", "csv", "x,y"),
+    ],
+)
+def test_a_string_is_saved_under_the_next_number(tmp_path: Path, text: str, kind: str, written: str) -> None:
+    folders = Folders(tmp_path, tmp_path, tmp_path, tmp_path)
+    for number in (1, 2):
+        result = NODES["SaveText"](text=text, filename_prefix="notes/n", format=kind, services=folders)
+        assert result.value == text
+        [shown] = result.ui["files"]
+        assert shown == {"filename": f"n_0000{number}_.{kind}", "subfolder": "notes", "type": "output"}
+        assert (tmp_path / "notes" / shown["filename"]).read_text("utf-8") == written
+    with pytest.raises(BadValue, match="inside the output folder"):
+        NODES["SaveText"](text="x", filename_prefix="../../x", format="txt", services=folders)
