@@ -199,7 +199,9 @@ class Validator:
 
 
 TAGS = ("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG", *INTERNAL)
-WITH_WIDGETS = frozenset(("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "*"))
+WITH_WIDGETS = frozenset(
+    ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "*", "COLOR", "BOUNDING_BOX", "IMAGECOMPARE")
+)  # the last three are widgets of the editor's page whose values travel as they are
 
 
 def sources(written: WorkflowNode) -> Iterable[str]:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.deep_png import deep_png
 from sigmagraph.nodes.support.types import LatentValue
@@ -90,6 +92,29 @@ def test_a_box_is_cut_out_and_kept_inside() -> None:
     ):
         with pytest.raises(BadValue, match="crop_region"):
             NODES["ImageCropV2"](image=IMAGE, crop_region=wrong)
+
+
+def drawn(kind: str, inputs: list[dict[str, Any]], values: Any) -> dict[str, Any]:
+    node = {"id": 1, "type": kind, "inputs": inputs, "outputs": [], "widgets_values": values, "mode": 0}
+    return {"nodes": [node], "links": [], "version": 0.4}
+
+
+def test_widgets_of_the_page_travel_from_a_drawing_as_they_are() -> None:
+    declarations = {name: NODES[name].object_info() for name in ("ImageCropV2", "ColorToRGBInt", "ImageCompare")}
+    region = {"x": 0, "y": 0, "width": 1669, "height": 2688}
+    slot = [{"name": "image", "type": "IMAGE", "link": None}]
+    cut = parse_workflow(drawn("ImageCropV2", slot, [region, 0, 0, 512, 512]), declarations)
+    assert cut.nodes["1"].inputs["crop_region"] == region
+    colour = parse_workflow(drawn("ColorToRGBInt", [], ["#0a9299"]), declarations)
+    assert colour.nodes["1"].inputs == {"color": "#0a9299"}
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "ImageCropV2", "inputs": {"image": ["1", 0], "crop_region": region}},
+        "3": {"class_type": "ImageCompare", "inputs": {"image_a": ["2", 0], "compare_view": None}},
+        "4": {"class_type": "ColorToRGBInt", "inputs": {"color": "#0a9299"}},
+        "5": {"class_type": "PreviewAny", "inputs": {"source": ["4", 0]}},
+    }
+    assert validate(parse_workflow(graph), NODES)
 
 
 @settings(deadline=None)

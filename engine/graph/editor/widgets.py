@@ -9,7 +9,9 @@ from sigmagraph.engine.graph.editor.records import EditorNode
 
 Declaration = Mapping[str, Any]
 PLAIN_TYPES = frozenset(("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO"))
-RARE_TYPES = frozenset(("MARKDOWN", "COLOR", "TEXTAREA", "SELECTBUTTON", "MULTISELECT", "TREESELECT", "CHART"))
+RARE_TYPES = frozenset(
+    ("MARKDOWN", "COLOR", "BOUNDING_BOX", "TEXTAREA", "SELECTBUTTON", "MULTISELECT", "TREESELECT", "CHART")
+)
 MEDIA_TYPES = frozenset(("FILEUPLOAD", "IMAGEUPLOAD", "IMAGECOMPARE", "GALLERIA", "AUDIO_RECORD", "WEBCAM"))
 WIDGET_TYPES = PLAIN_TYPES | RARE_TYPES | MEDIA_TYPES
 CONTROLS = frozenset(("fixed", "increment", "decrement", "randomize", "increment-wrap"))
