@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from sigmagraph.engine.models.files.lora import Adapter
+from sigmagraph.engine.sampling.precision import float32
 
 __all__ = ["Hook", "Keyframe", "sorted_keyframes"]
 
@@ -37,8 +38,11 @@ class Hook:
         """What strengths are multiplied by at a noise level; before the first keyframe, that one counts."""
         if not self.keyframes:
             return 1.0
+        level = float32(sigma)
         begun = [
-            one for one in self.keyframes if one.start_percent <= 0 or sigma <= percent_to_sigma(one.start_percent)
+            one
+            for one in self.keyframes
+            if one.start_percent <= 0 or level <= float32(percent_to_sigma(one.start_percent))
         ]
         return (begun[-1] if begun else self.keyframes[0]).strength
 
