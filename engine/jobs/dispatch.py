@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
-from sigmagraph.engine.jobs.affinity import Affinity, model_files
 from sigmagraph.engine.jobs.broadcast import Broadcast
-from sigmagraph.engine.jobs.company import Company
 from sigmagraph.engine.jobs.events import Body, Cause, Preview
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
+from sigmagraph.engine.jobs.placement.affinity import Affinity, model_files
+from sigmagraph.engine.jobs.placement.company import Company
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import End, Running, Said
 from sigmagraph.engine.jobs.settings import JobSettings

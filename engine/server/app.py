@@ -30,7 +30,7 @@ from sigmagraph.engine.server.errors import answer_errors
 from sigmagraph.engine.server.guesses import GUESSES, Guesses
 from sigmagraph.engine.server.health import WARM, Readiness, health, ready, warm_up
 from sigmagraph.engine.server.job_log import keep_journal
-from sigmagraph.engine.server.keys import Keys
+from sigmagraph.engine.server.keys import KnownKeys
 from sigmagraph.engine.server.logs import RecentLines
 from sigmagraph.engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from sigmagraph.engine.server.origin import options, origins
@@ -53,7 +53,7 @@ class ServerParts:
 
     jobs: Jobs
     folders: Callable[[str], OwnerFolders]
-    keys: Keys
+    keys: KnownKeys
     settings: Settings
     user_dir: Path
     workflows: Path

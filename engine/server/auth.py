@@ -15,7 +15,7 @@ from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.bodies import LOGIN, form_body
 from sigmagraph.engine.server.context import OWNER, SETTINGS, empty
 from sigmagraph.engine.server.guesses import may_guess
-from sigmagraph.engine.server.keys import Keys
+from sigmagraph.engine.server.keys import KnownKeys
 from sigmagraph.engine.server.rates import Buckets
 from sigmagraph.engine.shipped import SHIPPED
 
@@ -39,7 +39,7 @@ PAGES = frozenset({"/home", "/run", "/gallery", "/system"})
 """The pages for people, which ask for a key by way of the login page and then go on."""
 
 
-KEYS: web.AppKey[Keys] = web.AppKey("keys", Keys)
+KEYS: web.AppKey[KnownKeys] = web.AppKey("keys", KnownKeys)
 SCOPES: web.RequestKey[Collection[str]] = web.RequestKey("scopes", Collection)
 RATE: web.RequestKey[float] = web.RequestKey("rate", float)
 """Graphs a minute that the key may submit; not there on a server without keys."""

@@ -6,12 +6,12 @@ from typing import Protocol
 from sigmagraph.engine.errors import UnknownKey
 from sigmagraph.engine.jobs.billing.accounts import Account, Accounts
 
-__all__ = ["Keys", "StoredKeys"]
+__all__ = ["KnownKeys", "StoredKeys"]
 
 REMEMBERED_S = 2.0
 
 
-class Keys(Protocol):
+class KnownKeys(Protocol):
     """The keys there are."""
 
     async def identify(self, key: str) -> Account | None:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from sigmagraph.engine.jobs.affinity import Affinity, model_files
 from sigmagraph.engine.jobs.events import Started
+from sigmagraph.engine.jobs.placement.affinity import Affinity, model_files
 from tests.jobs.serving import here, log, sent, service, started
 
 Runs = Callable[[Coroutine[Any, Any, None]], None]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.execution.events import NodeFinished, NodeProgress
-from sigmagraph.engine.jobs.company import Company
 from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Requeued, Started
 from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.jobs.placement.company import Company
 from sigmagraph.engine.jobs.service import JobService
 from tests.jobs.serving import here, sent, service
 

@@ -19,7 +19,7 @@ from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.server.app import ServerParts, make_app
-from sigmagraph.engine.server.keys import Keys, StoredKeys
+from sigmagraph.engine.server.keys import KnownKeys, StoredKeys
 from sigmagraph.engine.server.settings import Settings
 from tests.server.known_keys import NoKeys
 from tests.server.stubs import setup
@@ -125,7 +125,7 @@ def serving(tmp_path: Path) -> Serving:
 
     @asynccontextmanager
     async def serve(
-        *, keys: Keys | Literal["stored"] | None = None, warms_up: bool = False, **settings: Any
+        *, keys: KnownKeys | Literal["stored"] | None = None, warms_up: bool = False, **settings: Any
     ) -> AsyncIterator[Api]:
         for name in ("models/checkpoints", "models/embeddings", "input", "output", "temp", "user", "workflows"):
             (tmp_path / name).mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class ProcessWorker:
 
     def run(self, task: JobAttempt) -> None:
         self._jobs[task.job_id] = None
-        self._send({"do": "run", "task": asdict(task)})
+        self._send({"do": "run", "task": {each.name: getattr(task, each.name) for each in fields(task)}})
 
     def stop_job(self, job_id: str) -> None:
         if job_id in self._jobs:

@@ -10,7 +10,7 @@ from aiohttp import web
 from sigmagraph.engine.jobs.billing.accounts import Account
 from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
-from sigmagraph.engine.server.keys import Keys
+from sigmagraph.engine.server.keys import KnownKeys
 from sigmagraph.engine.server.origin import own_origin
 from sigmagraph.engine.server.rates import Buckets, Taken
 from sigmagraph.engine.units import DAY_S
@@ -31,7 +31,7 @@ class Published:
     """
 
     endpoints: Mapping[str, Endpoint]
-    keys: Keys
+    keys: KnownKeys
     secret: bytes
     base_url: str | None = None
     record_s: float = 3600.0

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sigmagraph.engine.jobs.events import Body
-from sigmagraph.engine.jobs.forecast import Course, DeviceWork, JobForecast
 from sigmagraph.engine.jobs.job import Job
+from sigmagraph.engine.jobs.placement.forecast import Course, DeviceWork, JobForecast
 
 __all__ = ["Company"]
 

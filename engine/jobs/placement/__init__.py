@@ -1,0 +1,1 @@
+"""Which job goes to which worker, and who may begin beside whom."""

@@ -1,0 +1,37 @@
+"""A name means one thing: public classes of the package have names of their own."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GIVEN_ELSEWHERE = frozenset({"packs", "schema", "shims", "solvers"})
+"""Folders of names that ComfyUI's packs import, and of what solvers remember, named as their papers have it."""
+KNOWN = {
+    "Range": "of a widget, and of a sampler's option: both are read as `Range(low, high)` where they are declared",
+    "Run": "of a plan, and of a solver; neither layer knows the other",
+    "Entry": "of the result cache, and of a weight file's header",
+    "Slot": "of an editor's node, and of a network's parameter",
+    "Plan": "of a graph, and of what stays in memory",
+    "Choices": "of a sampler's option, and of where weights go",
+    "Comparison": "of two pictures, and of many cells",
+    "Decoder": "of latents, and of strangers' pictures",
+    "Budget": "of memory for weights, of unsent messages, of decoding",
+    "Client": "of a running server, and a connected one of it",
+    "Child": "the inside of two kinds of process; neither is imported",
+    "Encoded": "a prompt, and a preview",
+}
+"""Names that two classes have, and why they may. A new one wants a better name first."""
+
+
+def test_a_public_class_name_is_given_once() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for folder in ("engine", "nodes", "sigmagraph"):
+        for path in (ROOT / folder).glob("*.py" if folder == "sigmagraph" else "**/*.py"):
+            if path.parent.name in GIVEN_ELSEWHERE:
+                continue
+            for statement in ast.parse(path.read_text("utf-8")).body:
+                if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_"):
+                    places[statement.name].append(path.relative_to(ROOT).as_posix())
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert {name: where for name, where in twice.items() if name not in KNOWN} == {}
