@@ -1,6 +1,16 @@
 """Between the queue and the workers: who runs what, what they say into the store, and what if they say nothing.
 
 `Dispatcher` is the workers' listener. Everything but the store's writer happens on the event loop.
+
+A job on its way, and what knows of it then:
+
+    accepted     `queue` (it waits), or `_reserved` (a slot is kept while its row is written), never both
+    taken        `_open`; `_reserved` until the store says that it runs
+    running      `_running` too: its worker, when it was last heard of, what it said that is not written yet
+    over, lost   not `_running` any more; `_open` until the store says so, then gone, or in the `queue` again
+
+Beside it: `_company` and `_affinity` know what jobs need and where (placement/), `_suspects` are jobs under which a
+worker died, `_given_up` are workers that cannot start, and why. `_wake` is set whenever another job might begin.
 """
 
 import asyncio
@@ -55,11 +65,11 @@ class Dispatcher:
         self._company = Company(settings.takes_every_slot)
         self._affinity = Affinity()
         self._running: dict[str, Running] = {}
-        self._reserved: Counter[Worker] = Counter()  # slots given away whose job has not got there yet
-        self._open: set[str] = set()  # taken from the queue, and its end or return not in the store so far
-        self._suspects: set[str] = set()  # a worker died under them, and they are not over
+        self._reserved: Counter[Worker] = Counter()
+        self._open: set[str] = set()
+        self._suspects: set[str] = set()
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._given_up: dict[str, str] = {}  # workers that cannot start, and why
+        self._given_up: dict[str, str] = {}
         self._hopeless = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._keeping: set[asyncio.Task[None]] = set()
@@ -356,6 +366,7 @@ class Dispatcher:
             self.queue.put(done.result())
         else:
             self._suspects.discard(job_id)
+            self._company.gone(job_id)
         self._settled(job_id, done)
 
     def _settled(self, job_id: str, done: "asyncio.Future[Job]") -> None:

@@ -36,7 +36,14 @@ LOCAL = "local"
 
 
 class State(StrEnum):
-    """Where a job stands. The last four are ends: nothing leaves them."""
+    """Where a job stands. The last four are ends: nothing leaves them.
+
+    QUEUED --a worker takes it--> RUNNING --its run ends--> SUCCEEDED, FAILED or CANCELLED
+      | ^                           |
+      | +------ attempt lost -------+  (too often: FAILED; while it was to stop: CANCELLED)
+      |
+      +--> CANCELLED, EXPIRED, or FAILED where it can never run
+    """
 
     QUEUED = "queued"
     RUNNING = "running"

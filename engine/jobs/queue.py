@@ -31,7 +31,14 @@ class _Owner:
 
 
 class Queue:
-    """The waiting jobs, and which owners' jobs are running."""
+    """The waiting jobs, and which owners' jobs are running.
+
+    _entries, _jobs   by id: the place of each waiting job, and the job
+    _owners           the waiting places of each owner as a heap, stale ones among them, and how many of theirs run
+    _waiting          how many wait, by owner
+    _running          the owner of each running job
+    _arrivals         who came when; a job that comes back keeps its place
+    """
 
     def __init__(self) -> None:
         self._owners: dict[str, _Owner] = {}

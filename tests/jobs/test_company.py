@@ -11,7 +11,7 @@ from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Requeued, St
 from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.jobs.placement.company import Company
 from sigmagraph.engine.jobs.service import JobService
-from tests.jobs.serving import here, sent, service
+from tests.jobs.serving import child, here, sent, service
 
 Runs = Callable[[Coroutine[Any, Any, None]], None]
 RECORDS = [{"class_type": "Sample", "lane": "device"}, {"class_type": "Decode", "lane": "device"}]
@@ -190,5 +190,15 @@ def test_an_idle_worker_takes_the_next_job_whatever_others_do(run: Runs, tmp_pat
             await jobs.wait(made[0].id)
             assert watch.most == 2
             await jobs.cancel_all()
+
+    run(case())
+
+
+def test_a_job_that_is_given_up_after_its_worker_died_leaves_nothing_behind(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path, [child()], max_deaths=1) as jobs:
+            assert (await jobs.wait((await sent(jobs, "Die")).id)).state is State.FAILED
+            assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
+            assert vars(jobs._dispatcher._company)["_works"] == {}  # what 10,000 such jobs would leave
 
     run(case())
