@@ -1,18 +1,18 @@
 """The concrete `Services`: where models, inputs and outputs lie. Names from clients never leave their folder."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from threading import Lock
 
 from sigmagraph.engine.errors import BadValue, MissingFile, UnknownName
 from sigmagraph.engine.execution.cache.checkpoint import Checkpoints, KeptWork
+from sigmagraph.engine.execution.digests import Digests
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 WEIGHTS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"})
 LATENTS = frozenset({".latent"})
+DIGESTS = ".digests.json"  # among the temporary files: what is lost with it is only time
 PLACES = ("input", "output", "temp")
 TWINS = {
     "diffusion_models": ("unet",),
@@ -40,8 +40,7 @@ class Folders:
     aliases: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._hashes: dict[str, tuple[int, int, str]] = {}
-        self._lock = Lock()
+        self._digests = Digests(self.temp_dir / DIGESTS)
         self._checkpoints = Checkpoints(self.temp_dir / ".unfinished")
 
     def directories(self, folder: str) -> list[Path]:
@@ -80,19 +79,8 @@ class Folders:
         raise MissingFile(self.directories(folder)[0] / name, f"not there, and the folder {folder!r} is empty")
 
     def content_hash(self, path: Path) -> str:
-        """BLAKE2 of the bytes, remembered while size and time of change stay."""
-        try:
-            facts = path.stat()
-            with self._lock:
-                size, changed, known = self._hashes.get(os.fspath(path), (-1, -1, ""))
-            if (size, changed) != (facts.st_size, facts.st_mtime_ns):
-                with path.open("rb") as file:
-                    known = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-                with self._lock:
-                    self._hashes[os.fspath(path)] = facts.st_size, facts.st_mtime_ns, known
-        except OSError as error:
-            raise MissingFile(path, error.strerror or "cannot be read") from error
-        return known
+        """BLAKE2 of the bytes, remembered while size and time of change stay; that of a large file across restarts."""
+        return self._digests.of(path)
 
     def kept(self, key: str) -> KeptWork:
         """Unfinished work lies with the temporary files."""
