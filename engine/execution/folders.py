@@ -12,7 +12,7 @@ from sigmagraph.engine.execution.digests import Digests
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 WEIGHTS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"})
 LATENTS = frozenset({".latent"})
-DIGESTS = ".digests.json"  # among the temporary files: what is lost with it is only time
+DIGESTS = ".digests.json"  # beside the model folders, where no client reads or writes
 PLACES = ("input", "output", "temp")
 TWINS = {
     "diffusion_models": ("unet",),
@@ -40,7 +40,7 @@ class Folders:
     aliases: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._digests = Digests(self.temp_dir / DIGESTS)
+        self._digests = Digests(self.models.parent / DIGESTS)
         self._checkpoints = Checkpoints(self.temp_dir / ".unfinished")
 
     def directories(self, folder: str) -> list[Path]:
