@@ -91,6 +91,11 @@ def requests_of(denoiser: Denoiser, x: Tensor, sigma: float, needs_uncond: bool)
     """One evaluation, as requests where the denoiser can say what it needs; else it is simply called."""
     if isinstance(denoiser, Requesting):
         return (yield from denoiser.requests(x, sigma, needs_uncond))
+    return called(denoiser, x, sigma, needs_uncond)
+
+
+def called(denoiser: Denoiser, x: Tensor, sigma: float, needs_uncond: bool) -> Prediction:
+    """One evaluation by a denoiser that predicts for itself."""
     call: Any = denoiser  # whether it takes `needs_uncond` was looked at before the run
     given = call(x, sigma, needs_uncond=True) if needs_uncond else call(x, sigma)
     if isinstance(given, Prediction):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction
-from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, PredictRequest, Requests, requests_of
+from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, PredictRequest, Requests, called, requests_of
 from sigmagraph.engine.sampling.finite import FiniteWatch
 from sigmagraph.engine.sampling.noise import NoiseSource, NoiseSpec
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
@@ -149,6 +149,10 @@ def _predicted(
 
     A model may answer in half precision: guidance and solver get it in the state's.
     """
+    dtype = request.x.dtype
+    if not hasattr(denoiser, "requests"):
+        with torch.inference_mode():
+            return _in_dtype(called(denoiser, request.x, request.sigma, request.needs_uncond), dtype)
     wanted: Requests = requests_of(denoiser, request.x, request.sigma, request.needs_uncond)
     answer: Sequence[Tensor] | None = None
     while True:
@@ -157,13 +161,18 @@ def _predicted(
                 asked = next(wanted) if answer is None else wanted.send(answer)
         except StopIteration as end:
             prediction: Prediction = end.value
-            denoised, uncond, memory = (one if one is None else one.to(request.x.dtype) for one in prediction)
-            assert denoised is not None
-            return Prediction(denoised, uncond, memory)
+            return _in_dtype(prediction, dtype)
         estimates = yield asked
         for estimate in estimates or ():
             _check_shape(estimate, request, step)
-        answer = [estimate.to(request.x.dtype) for estimate in estimates or ()]
+        answer = [estimate.to(dtype) for estimate in estimates or ()]
+
+
+def _in_dtype(prediction: Prediction, dtype: torch.dtype) -> Prediction:
+    denoised, uncond, memory = prediction
+    if denoised.dtype == dtype and (uncond is None or uncond.dtype == dtype):
+        return prediction
+    return Prediction(denoised.to(dtype), None if uncond is None else uncond.to(dtype), memory)
 
 
 def context_of(
