@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sigmagraph.engine.errors import BadDocument, BadValue, MissingFile, suggestion
+from sigmagraph.engine.errors import BadDocument, BadValue, MissingFile, few_hints, suggestion
 from sigmagraph.engine.execution.replay import Recorded, read_recorded
 from sigmagraph.engine.graph.carried import FORMS, Form
 from sigmagraph.engine.graph.document import parse_json, parse_workflow, read_workflow
@@ -191,7 +191,7 @@ async def prompt_body(request: web.Request) -> Any:
         workflow = await asyncio.to_thread(read_workflow, data, known, _form_of(request.query.get("form", "auto")))
     else:
         workflow = await asyncio.to_thread(parse_workflow, document, known)
-    _refuse_unknown(workflow, known)
+    await asyncio.to_thread(_refuse_unknown, workflow, known)
     return _with_drawing({} if _is_drawing(body) else body, workflow.prompt(), workflow.editor)
 
 
@@ -210,7 +210,8 @@ def _refuse_unknown(workflow: Workflow, known: Mapping[str, Any]) -> None:
     """Every unknown class at once: ComfyUI's own answer names only the first."""
     unknown = sorted({node.class_type for node in workflow.nodes.values()} - set(known))
     if unknown:
-        listed = ", ".join(f"{name!r}{suggestion(name, known)}" for name in unknown[:MOST_LISTED])
+        with few_hints():
+            listed = ", ".join(f"{name!r}{suggestion(name, known)}" for name in unknown[:MOST_LISTED])
         more = f" and {len(unknown) - MOST_LISTED} more" if len(unknown) > MOST_LISTED else ""
         raise BadDocument(f"there are no node classes {listed}{more}")
 

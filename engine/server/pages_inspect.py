@@ -1,11 +1,12 @@
 """`POST /inspect`: a workflow from anywhere, with the declarations of its nodes: all that a form is made of."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
-from sigmagraph.engine.errors import MissingFile, nearest
+from sigmagraph.engine.errors import MissingFile, few_hints, nearest
 from sigmagraph.engine.graph.document import load_workflow, parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.server.context import WORKFLOWS, reply
@@ -20,21 +21,28 @@ async def inspect(request: web.Request) -> web.Response:
     """What `POST /replay` takes, or `{"template": NAME}`; nothing runs.
 
     The answer has `prompt` (API form), `document` (the drawing, or null), `parameters` (a stored workflow's names),
-    `warnings`, `nodes` (class -> its declaration) and `unknown` (class -> the nearest there is, or null).
+    `warnings`, `nodes` (class -> its declaration) and `unknown` (class -> the nearest there is, or null;
+    of a document with hundreds of them only the first are compared).
     """
     incoming = await read_incoming(request)
     known = await declarations(request)
     workflow, parameters = await _workflow(request, incoming, known)
+    return await asyncio.to_thread(_described, workflow, parameters, known)
+
+
+def _described(workflow: Workflow, parameters: Mapping[str, str], known: Declarations) -> web.Response:
+    """The reply, made on a thread: a document may have thousands of classes, and not one that there is."""
     used = sorted({node.class_type for node in workflow.nodes.values()})
-    described = await asyncio.to_thread(lambda: {name: known[name] for name in used if name in known})
+    with few_hints():
+        unknown = {name: nearest(name, known) for name in used if name not in known}
     return reply(
         {
             "prompt": workflow.prompt(),
             "document": workflow.editor,
             "parameters": parameters,
             "warnings": list(workflow.warnings),
-            "nodes": described,
-            "unknown": {name: nearest(name, known) for name in used if name not in known},
+            "nodes": {name: known[name] for name in used if name in known},
+            "unknown": unknown,
         }
     )
 
