@@ -64,6 +64,7 @@ def inside(root: Path, name: str) -> Path | None:
     folder = root.resolve()
     try:
         path = (folder / name).resolve()
+        path.is_dir()  # resolving asks no disk about what is not there
     except (OSError, RuntimeError):  # a name too long for the file system; a link that leads to itself
         return None
     return path if path != folder and path.is_relative_to(folder) else None

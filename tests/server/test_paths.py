@@ -51,6 +51,12 @@ async def test_no_spelling_of_a_path_leaves_the_editors_folder(
             assert SECRET.encode() not in reply, spelling
 
 
+async def test_a_path_that_no_disk_can_hold_is_not_there(serving: Serving, frontend: Path) -> None:
+    async with serving(frontend_root=frontend) as api:
+        for path in ("/" + "a" * 300, "/x/" + "a" * 5000, "/" + "a/" * 3000, "/pages/" + "a" * 300):
+            assert (await raw(api, path)).startswith(b"HTTP/1.1 404"), path[:20]
+
+
 SECRET_NAME = "secret-beside-the-folders.txt"
 ROOTS = (
     "", "/", "//", "///", "%2F", "%2f%2f", "%2F%2F%2F", "%5C", "%5c%5c", "..%5c..%5c", "../", "..%2F", "..%2f..%2f",
