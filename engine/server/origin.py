@@ -15,6 +15,7 @@ __all__ = ["options", "origins", "own_origin"]
 
 METHODS = "POST, GET, DELETE, PUT, PATCH, OPTIONS"
 SESSION = frozenset({"/login", "/logout"})
+USUAL_PORTS = {"http": 80, "https": 443}
 HEADERS = "Content-Type, Authorization, X-API-Key, Comfy-User, Idempotency-Key, Last-Event-ID"
 
 
@@ -89,7 +90,8 @@ def _cookie_refusal(request: web.Request, settings: Settings) -> str | None:
         return None
     origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
     known = {each.rstrip("/") for each in (settings.cors_origin, settings.public_url) if each}
-    if origin is not None and origin not in known and not _is_equal(host, origin):
+    is_own = request.headers.get("Sec-Fetch-Site") == "same-origin" and origin != "null"
+    if origin is not None and origin not in known and not (_is_same(host, origin) or is_own):
         return f"a page of {origin[:200]} may not use the key of this browser at {host}"
     is_link = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
     is_page = request.headers.get("Sec-Fetch-Dest") == "document"
@@ -127,6 +129,18 @@ def _name(host: str) -> str:
 def _is_foreign(request: web.Request) -> bool:
     """What a browser says of a request that a sandboxed page of another site makes."""
     return request.headers.get("Sec-Fetch-Site", "").lower() in ("cross-site", "same-site")
+
+
+def _is_same(host: str, origin: str) -> bool:
+    """Whether Host and Origin agree in name and port: another server of the same machine shares its cookies."""
+    try:
+        ours, theirs = urlsplit(f"//{host}"), urlsplit(origin)
+        usual = USUAL_PORTS.get(theirs.scheme)
+        if ours.hostname != theirs.hostname:
+            return False
+        return theirs.port in (None, usual) if ours.port is None else ours.port == (theirs.port or usual)
+    except ValueError:
+        return False
 
 
 def _is_equal(host: str, origin: str) -> bool:

@@ -148,6 +148,9 @@ async def test_on_a_public_bind_a_cookie_counts_for_pages_of_this_server_only(se
             ({"Origin": "null"}, 403),
             ({"Origin": "http://other.lan"}, 403),
             ({"Origin": "http://studio.lan:9999"}, 403),
+            ({"Origin": "http://studio.lan"}, 403),  # the web server at port 80 of the same machine
+            ({"Origin": "https://studio.lan"}, 403),
+            ({"Origin": "https://studio.lan", "Sec-Fetch-Site": "same-origin"}, 200),  # a proxy told its own port
         ):
             for path in ("/queue", "/api/queue"):
                 assert (await api.get(path, headers=cookie | here | more)).status == status, more
