@@ -7,6 +7,7 @@ and the chunk length, are facts about the encoder the tokens are for.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.text.embeddings import Finder, Vector, pieces
 from sigmagraph.engine.models.text.prompt import Segment, segments
 
@@ -15,6 +16,10 @@ Chunk = tuple[Token, ...]
 Vocabulary = Callable[[str], Sequence[int]]
 
 UNBROKEN_BELOW = 8  # a segment of fewer tokens is never split over two chunks
+LONGEST_TEXT = 100_000
+"""Characters: looking a longer text up takes seconds in which no cancel is heard."""
+MOST_TOKENS = 4096
+"""Of one text. T5 reads a text as one chunk, in memory that grows with the square: 4 GiB at so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,17 @@ class Tokenizer:
     find: Finder = lambda _: None
 
     def __call__(self, prompt: str) -> tuple[Chunk, ...]:
-        """Each weighted segment is looked up on its own, then all are laid out in chunks."""
-        return self.rule.chunks([group for segment in segments(prompt) for group in self._groups(segment)])
+        """Each weighted segment is looked up on its own, then all are laid out in chunks.
+
+        Raises `BadValue` for a text that no encoder could read in sensible time and memory.
+        """
+        if len(prompt) > LONGEST_TEXT:
+            raise BadValue("text", f"{len(prompt):,} characters", f"at most {LONGEST_TEXT:,} characters")
+        groups = [group for segment in segments(prompt) for group in self._groups(segment)]
+        tokens = sum(map(len, groups))
+        if tokens > MOST_TOKENS:
+            raise BadValue("text", f"{tokens:,} tokens", f"at most {MOST_TOKENS:,} tokens")
+        return self.rule.chunks(groups)
 
     def _groups(self, segment: Segment) -> Iterator[list[Token]]:
         """A segment's tokens: one group per stretch of text and per embedding in it."""

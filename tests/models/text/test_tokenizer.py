@@ -1,9 +1,13 @@
 """The layout of chunks, on a vocabulary that gives one id per letter."""
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigmagraph.engine.models.text.tokenizer import ChunkRule, Tokenizer, clip_rule, t5_rule
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models.text.tokenizer import LONGEST_TEXT, MOST_TOKENS, ChunkRule, Tokenizer, clip_rule, t5_rule
 
 START, END = 998, 999
 
@@ -73,3 +77,18 @@ def test_tokens_keep_their_order_and_weights_and_every_chunk_its_length(
     assert all(len(chunk) == length for chunk in chunks)
     kept = [token for chunk in chunks for token in chunk if token[0] not in (START, END)]
     assert kept == [token for group in tokens for token in group if token[0] not in (START, END)]
+
+
+@pytest.mark.parametrize("tokenizer", [clip(), Tokenizer(letters, t5_rule(8))], ids=["clip", "t5"])
+def test_a_text_beyond_what_an_encoder_can_read_is_refused(tokenizer: Tokenizer) -> None:
+    assert tokenizer("a" * MOST_TOKENS)
+    with pytest.raises(BadValue, match=r"4,097 tokens.*at most 4,096 tokens"):
+        tokenizer("a" * (MOST_TOKENS + 1))
+
+
+@pytest.mark.parametrize("unit", ["word ", "(", "((a:1.1) ", "embedding:none "])
+def test_a_text_of_three_megabytes_is_refused_before_it_is_read(unit: str) -> None:
+    began = time.process_time()
+    with pytest.raises(BadValue, match=f"at most {LONGEST_TEXT:,} characters"):
+        clip()(unit * (3_000_000 // len(unit)))
+    assert time.process_time() - began < 0.5
