@@ -35,6 +35,10 @@ __all__ = [
 COOKIE = "sigmagraph_key"
 OPEN = frozenset({"/health", "/api/health", "/login"})
 WEB = SHIPPED / "web"
+LOGIN_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
 PAGES = frozenset({"/home", "/run", "/gallery", "/system"})
 """The pages for people, which ask for a key by way of the login page and then go on."""
 
@@ -160,7 +164,8 @@ async def _logout(request: web.Request) -> web.Response:
 
 def _page(message: str, status: int = 200) -> web.Response:
     text = (WEB / "login.html").read_text("utf-8").replace("<!-- message -->", html.escape(message))
-    return web.Response(text=text, status=status, content_type="text/html")
+    headers = {"Content-Security-Policy": LOGIN_POLICY}
+    return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 
 
 def login_routes() -> list[web.RouteDef]:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Drive both generations of the editor in Debian's Chromium. Needs: apt-get install chromium; a Python with the project.
+# Drive both generations of the editor, and our own pages, in Debian's Chromium. Needs: apt-get install chromium; npm, for
+# axe-core; a Python with the project.
 #   tests/browser/run.sh [python] [more options of pytest]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -14,4 +15,6 @@ for version in 1.58.1 1.27.10; do
   "$python" -m pip download -q --no-deps -d "$folder.wheel" "comfyui-frontend-package==$version"
   "$python" -m zipfile -e "$folder.wheel"/*.whl "$folder"
 done
+export SIGMAGRAPH_TEST_AXE=${SIGMAGRAPH_TEST_AXE:-.ci/axe/node_modules/axe-core/axe.min.js}
+[ -f "$SIGMAGRAPH_TEST_AXE" ] || npm install --silent --no-audit --no-fund --prefix .ci/axe axe-core@4
 exec "$python" -m pytest tests/browser -m browser "$@"

@@ -4,7 +4,7 @@ import { h, replace } from "./dom.js";
 import { writeExact } from "./exact.js";
 import { nameOf } from "./fields.js";
 import { promptText } from "./live.js";
-import { duration, moment, say, told } from "./shell.js";
+import { duration, moment, told } from "./shell.js";
 import { t } from "./strings.js";
 
 /** @typedef {import("./api.js").JobDetail} JobDetail */
@@ -107,7 +107,6 @@ export class Details extends EventTarget {
     } catch (error) {
       note.textContent = told(error);
     }
-    say(note.textContent ?? "");
   }
 
   /** @param {JobDetail} job @param {HTMLElement} note */

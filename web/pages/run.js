@@ -18,7 +18,7 @@ const stage = new Stage(socket);
 const place = h("div", { class: "source" });
 const problem = h("div", { class: "notice error", role: "alert", hidden: true });
 const body = h("div");
-const go = h("button", { class: "primary", text: t("make") });
+const go = h("button", { class: "primary", disabled: true, text: t("make") });
 const form = h("form", { novalidate: true, class: "panel", on: { submit } }, place, problem, body,
   h("div", { class: "go" }, go));
 const picker = h("select", { "aria-label": t("workflow") });
