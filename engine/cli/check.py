@@ -18,13 +18,18 @@ from sigmagraph.engine.cli.options import (
     Settings,
     workspace,
 )
+from sigmagraph.engine.compose.workspace import Workspace
 from sigmagraph.engine.errors import InvalidWorkflow
 
 __all__ = ["check"]
 
+SHOWN = 40
+
 
 def check(
-    workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
+    workflow: Annotated[
+        Path, typer.Argument(help="A workflow (API or editor form), a picture that carries one, or a folder.")
+    ],
     settings: Settings = None,
     memory: Annotated[
         bool, typer.Option("--memory", help="Say what the models take, and where; only headers are read.")
@@ -45,6 +50,9 @@ def check(
     from sigmagraph.engine.graph.overrides import override
 
     space = workspace(home, None, custom_nodes)
+    if workflow.is_dir():
+        _survey(space, workflow, as_json=as_json)
+        return
     changed = override(space.read(workflow, form.value), settings or [], space.nodes)
     found: dict[str, Any] = {"valid": True, "nodes": len(changed.nodes), "outputs": [], "problems": []}
     try:
@@ -63,10 +71,33 @@ def check(
         found["memory"] = planned.lines()
         if not as_json:
             for line in planned.lines():
-                out().print(line, soft_wrap=True, markup=False, highlight=False)
+                out().print(line, soft_wrap=True, markup=False)
         planned.require()
     if as_json:
         write_json(found | {"outputs": list(graph.roots), "warnings": list(changed.warnings)})
         return
     outputs = "1 output" if len(graph.roots) == 1 else f"{len(graph.roots)} outputs"
     remark(f"{len(graph.nodes)} nodes, {outputs}: nothing wrong")
+
+
+def _survey(space: Workspace, folder: Path, *, as_json: bool) -> None:
+    """Every workflow file below a folder: totals, and the classes that are missing most."""
+    from rich.progress import track
+
+    from sigmagraph.engine.cli.console import out, say, write_json
+    from sigmagraph.engine.compose.survey import files_in, survey, totals
+
+    files = track(files_in(folder), "looking at files", console=say(), transient=True)
+    records = list(survey(files, folder, space.nodes, space.declarations, space.folders))
+    counted = totals(records)
+    if as_json:
+        write_json({"totals": counted, "files": [asdict(each) for each in records]})
+        return
+    for name, count in counted.items():
+        if name != "missing classes":
+            out().print(f"{name}: {count}")
+    for missing in counted["missing classes"][:SHOWN]:
+        out().print(f"    {missing['files']:5d} files lack {missing['class']}", markup=False)
+    for each in records:
+        if each.state == "refused":
+            out().print(f"refused: {each.file}: {each.problems[0]}", markup=False, soft_wrap=True)

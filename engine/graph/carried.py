@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 
-__all__ = ["FORMS", "Form", "chosen"]
+__all__ = ["FORMS", "Form", "agree", "chosen"]
 
 Form = Literal["auto", "drawing", "prompt"]
 FORMS: tuple[Form, ...] = ("auto", "drawing", "prompt")
@@ -31,7 +31,7 @@ def chosen(prompt: Workflow, drawing: Workflow, declarations: Mapping[str, Any])
     """One of the two, by the rule above, with a warning where they are not the same graph."""
     if not drawing.nodes or not all(node.class_type in declarations for node in drawing.nodes.values()):
         return prompt
-    if not _is_same(prompt, drawing):
+    if not agree(prompt, drawing):
         told = f"the picture holds a drawing of {len(drawing.nodes)} nodes and a prompt of {len(prompt.nodes)} that is"
         warning = f"{told} another graph; the drawing is taken (--form prompt takes the other)"
         return replace(drawing, warnings=(*drawing.warnings, warning))
@@ -44,7 +44,7 @@ def chosen(prompt: Workflow, drawing: Workflow, declarations: Mapping[str, Any])
     return prompt
 
 
-def _is_same(one: Workflow, other: Workflow) -> bool:
+def agree(one: Workflow, other: Workflow) -> bool:
     """Whether two workflows link the same classes in the same way, whatever their nodes are called."""
     shapes = [{i: (node.class_type, _links(node)) for i, node in workflow.nodes.items()} for workflow in (one, other)]
     return shapes[0] == shapes[1] or Counter(_marks(one)) == Counter(_marks(other))

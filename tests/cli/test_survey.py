@@ -1,0 +1,81 @@
+"""`sigmagraph check FOLDER`: every file for itself, counted by how far it came."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import PIL.PngImagePlugin
+from typer.testing import CliRunner
+
+from sigmagraph.engine.cli.app import app
+
+SIZES = {"width": 8, "height": 8, "batch_size": 1, "color": 0}
+GRAPH: dict[str, Any] = {
+    "1": {"class_type": "EmptyImage", "inputs": SIZES},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
+DRAWING = {
+    "nodes": [
+        {"id": 1, "type": "EmptyImage", "outputs": [{"links": [1]}], "widgets_values": [8, 8, 1, 0]},
+        {"id": 2, "type": "SaveImage", "inputs": [{"name": "images", "link": 1}], "widgets_values": ["y"]},
+    ],
+    "links": [[1, 1, 0, 2, 0, "IMAGE"]],
+}
+
+
+def folder(root: Path) -> Path:
+    made = root / "files"
+    made.mkdir()
+
+    def loads(name: str) -> dict[str, Any]:
+        return {**GRAPH, "1": {"class_type": "LoadImage", "inputs": {"image": name}}}
+
+    texts = PIL.PngImagePlugin.PngInfo()
+    texts.add_text("prompt", json.dumps(GRAPH))
+    texts.add_text("workflow", json.dumps(DRAWING))
+    PIL.Image.new("RGB", (1, 1)).save(made / "both.png", pnginfo=texts)
+    PIL.Image.new("RGB", (1, 1)).save(made / "plain.png")
+    documents = {
+        "valid": GRAPH,
+        "file": loads("nowhere.png"),
+        "wrong": {**GRAPH, "1": {"class_type": "EmptyImage", "inputs": {**SIZES, "width": -1}}},
+        "strange": {**GRAPH, "3": {"class_type": "Unheard", "inputs": {}}},
+        "torn": {"nodes": [1]},
+        "settings": {"colour": "blue"},
+        "list": [1, 2],
+    }
+    for name, document in documents.items():
+        (made / f"{name}.json").write_text(json.dumps(document))
+    return made
+
+
+def test_each_file_comes_as_far_as_it_can_and_the_totals_say_how_many(tmp_path: Path) -> None:
+    command = ["check", str(folder(tmp_path)), "--json", "--home", str(tmp_path)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert {each["file"]: each["state"] for each in told["files"]} == {
+        "both.png": "valid",
+        "file.json": "files missing",
+        "strange.json": "converted",
+        "torn.json": "refused",
+        "valid.json": "valid",
+        "wrong.json": "understood",
+    }
+    assert told["totals"] == {
+        "files": 6,
+        "converted": 5,
+        "understood": 4,
+        "valid but for files": 3,
+        "valid": 2,
+        "pictures with both": 1,
+        "of them equal": 1,
+        "missing classes": [{"class": "Unheard", "files": 1}],
+    }
+
+
+def test_in_a_terminal_the_missing_classes_and_the_refused_files_are_listed(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["check", str(folder(tmp_path)), "--home", str(tmp_path)])
+    assert "1 files lack Unheard" in done.stdout
+    assert "refused: torn.json" in done.stdout
