@@ -209,7 +209,8 @@ class Residency:
         if placed.mode == "streamed" and where.device.type != "cpu":
             return self._noted(recipe, network, placed.mode, files, {id(network): placed.bytes_}, began)
         in_files = {each.data_ptr() for each in _views(weights)} if placed.mode != "resident" else set()
-        took = {id(each): each.nbytes for each in tensors_of(network) if each.data_ptr() not in in_files}
+        there = [each for each in tensors_of(network) if not each.is_meta or where.device.type == "meta"]
+        took = {id(each): each.nbytes for each in there if each.data_ptr() not in in_files}
         return self._noted(recipe, network, placed.mode, files, took, began)
 
     def _noted(

@@ -104,6 +104,7 @@ def test_a_streamed_t5_encodes_what_a_resident_one_does(t5: Path) -> None:
     assert torch.equal(encoder.encode(IDS).hidden, resident)
     assert torch.equal(encoder.encode(IDS).hidden, resident), "the second run is the first"
     assert [mode for _, mode in RESIDENCY.held()] == ["streamed"]
+    assert RESIDENCY.bytes_on(torch.device("cpu")) < t5.stat().st_size / 2, "what is not there is not counted"
 
 
 def test_learned_vectors_stand_beside_a_streamed_table(t5: Path) -> None:
