@@ -100,6 +100,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {match!r}?" if match is not None else ""
 
 
+def with_article(noun: str) -> str:
+    """`a string`, `an INT`: a type's name as messages say it."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
 class UnknownName(EngineError, KeyError):
     """`name` is not a known `kind`; the message offers the nearest known name."""
 

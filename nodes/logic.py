@@ -1,4 +1,4 @@
-"""Choices and formulas: switches, truth values, numbers, colours, sizes."""
+"""Choices and formulas: switches, booleans, numbers, colours, sizes."""
 
 import math
 import re

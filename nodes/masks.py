@@ -21,7 +21,7 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 
 
 def _bitwise(rule: Rule) -> Rule:
-    """A rule of truth values, applied to masks rounded to 0 and 1."""
+    """A rule of booleans, applied to masks rounded to 0 and 1."""
     return lambda below, above: rule(below.round().bool(), above.round().bool()).float()
 
 

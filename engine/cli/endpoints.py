@@ -108,7 +108,7 @@ def attempt(
 
 
 def _read(settings: list[str]) -> dict[str, Any]:
-    """`steps=4` is a number, `prompt=a cat` a text; what is no JSON is taken as it stands."""
+    """`steps=4` is a number, `prompt=a cat` a string; what is not JSON is taken as it stands."""
     from sigmagraph.engine.errors import BadValue
 
     values: dict[str, Any] = {}

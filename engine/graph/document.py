@@ -16,7 +16,7 @@ from sigmagraph.engine.graph.workflow import NOTHING, Workflow, WorkflowNode, as
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_VALUES = 1_000_000  # of one JSON text: a workflow of 20,000 nodes has half as many, and twice as many take a second
-KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
+KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
 
 
 def load_workflow(path: Path, declarations: Mapping[str, Any] | None = None, form: Form = "auto") -> Workflow:
@@ -72,7 +72,7 @@ def parse_json(data: bytes | str) -> Any:
     except json.JSONDecodeError as error:
         raise BadDocument(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except UnicodeDecodeError as error:
-        raise BadDocument(f"not JSON and not a picture we read: byte {error.start} is no text") from error
+        raise BadDocument(f"not JSON and not a picture we read: byte {error.start} is not text") from error
     except ValueError as error:
         raise BadDocument(f"not a workflow: {error}") from error  # a number of more digits than Python reads
     except RecursionError as error:
@@ -122,7 +122,7 @@ def _node(node_id: str, node: Any) -> WorkflowNode:
         raise BadDocument(f"node {node_id}: is {_kind(node)}; expected an object with class_type and inputs")
     class_type, inputs = node.get("class_type", ""), node.get("inputs", {})
     if not isinstance(class_type, str):
-        raise BadDocument(f"node {node_id}: class_type is {_kind(class_type)}; expected a text")
+        raise BadDocument(f"node {node_id}: class_type is {_kind(class_type)}; expected a string")
     if not isinstance(inputs, dict):
         raise BadDocument(f"node {node_id} ({class_type}): inputs is {_kind(inputs)}; expected an object")
     read = {name: as_link(value) or value if type(value) is list else value for name, value in inputs.items()}

@@ -57,7 +57,7 @@ def _directories(tiff: bytes, order: Order, warn: Callable[[str], None]) -> Iter
             elif kind == ASCII or (tag == USER_COMMENT and kind == UNDEFINED):
                 text = _text(tiff, order, place, length, is_comment=tag == USER_COMMENT)
                 if text is None:
-                    warn(f"EXIF: tag 0x{tag:04x} claims a text of {length} bytes beyond the structure; left out")
+                    warn(f"EXIF: tag 0x{tag:04x} claims a string of {length} bytes beyond the structure; left out")
                     continue
                 total += length
                 if total > MAX_TEXT_BYTES:

@@ -84,7 +84,7 @@ def _number(value: Any) -> float:
 
 def _text(value: Any) -> str:
     if value is None or isinstance(value, dict | list):
-        raise TypeError(f"expected a text, not {'null' if value is None else type(value).__name__}")
+        raise TypeError(f"expected a string, not {'null' if value is None else type(value).__name__}")
     return value if type(value) is str else str(value)
 
 

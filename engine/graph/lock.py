@@ -119,7 +119,7 @@ def read_lock(text: str) -> Lock:
     try:
         written = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadDocument(f"the lock is no JSON: {error}") from error
+        raise BadDocument(f"the lock is not JSON: {error}") from error
     if not isinstance(written, dict) or written.get("form") != FORM:
         raise BadDocument(f"the lock is of a form this version does not read; expected form {FORM}")
     kinds = {"output": str, "graph": str, "image": int}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sigmagraph.engine.errors import nearest
+from sigmagraph.engine.errors import nearest, with_article
 from sigmagraph.engine.graph.node import Input
 
 LONGEST_LIST = 20
@@ -58,7 +58,7 @@ class Place:
 
     def wrong_type(self, value: Any, why: str) -> Problem:
         """A literal that cannot become the declared type."""
-        message = f"{value!r} is no {self.input.type} ({why})"
+        message = f"{value!r} is not {with_article(self.input.type)} ({why})"
         return self.problem(
             "invalid_input_type", message, received=value, allowed=self.input.type, exception_message=why
         )

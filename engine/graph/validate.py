@@ -242,7 +242,7 @@ def takes_literals(wire: str) -> bool:
 
 def no_link(place: Place, value: Any) -> Problem:
     """A literal where only a link makes sense."""
-    message = f"{value!r} is no link; {place.input.type} comes from another node, as [node id, output index]"
+    message = f"{value!r} is not a link; {place.input.type} comes from another node, as [node id, output index]"
     return place.problem("bad_linked_input", message, received=value)
 
 

@@ -17,7 +17,7 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkflowNode:
-    """One vertex as written: literals unconverted, links read, anything list-like that is no link left as it is."""
+    """One vertex as written: literals unconverted, links read, anything list-like that is not a link left as it is."""
 
     class_type: str
     inputs: Mapping[str, Any]

@@ -62,7 +62,7 @@ def from_k_diffusion(
 ) -> Solver:
     """Make a sampler of a k-diffusion-style function, unchanged, and register it (None: do not).
 
-    Parameters with a number, a text or a truth value for their default become options of the sampler; one called
+    Parameters with a number, a string or a boolean for their default become options of the sampler; one called
     `noise_sampler` gets the run's own noise.
     """
     accepted = inspect.signature(function).parameters

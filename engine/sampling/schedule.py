@@ -129,7 +129,7 @@ def step_range(sigmas: Sequence[float], start: int = 0, end: int = 10_000, lefto
 
 
 def parse_sigmas(text: str) -> list[float]:
-    """Sigmas written by hand: numbers apart by commas, semicolons or blanks; finite, not negative, never rising."""
+    """Sigmas written by hand: numbers separated by commas, semicolons or blanks; finite, not negative, never rising."""
     try:
         sigmas = [float(word) for word in re.split(r"[,;\s]+", text) if word]
     except ValueError as error:

@@ -23,7 +23,7 @@ def resolve(root: Path, *names: str) -> Path:
     parts: list[str] = []
     for name in names:
         if "\0" in name or name.startswith("/") or not _fits(name):
-            raise Outside(f"{name[:80]!r} is no name inside {root.name}")
+            raise Outside(f"{name[:80]!r} is not a name inside {root.name}")
         parts += [part for part in PurePosixPath(name).parts if part != "."]
     if ".." in parts:
         raise Outside(f"{'/'.join(names)!r} leads out of {root.name}")

@@ -233,7 +233,7 @@ def webhook_of(incoming: Incoming) -> Webhook | None:
     if not isinstance(url, str) or not url.startswith(("http://", "https://")) or len(url) > 2048:
         raise BadValue("webhook.url", url, "an http or https address")
     if not isinstance(secret, str):
-        raise BadValue("webhook.secret", secret, "a text")
+        raise BadValue("webhook.secret", secret, "a string")
     return Webhook(url, secret)
 
 

@@ -23,7 +23,7 @@ async def job_events(request: web.Request) -> web.StreamResponse:
     await jobs.look(job_id, owner)  # another's job is a 404 before the stream begins
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "0")
     if not after.isdecimal() or len(after) > LONGEST_NUMBER:
-        raise web.HTTPBadRequest(text=f"Last-Event-ID {after[:40]!r} is no event number")
+        raise web.HTTPBadRequest(text=f"Last-Event-ID {after[:40]!r} is not an event number")
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await response.prepare(request)
     with contextlib.suppress(ConnectionError):

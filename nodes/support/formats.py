@@ -37,4 +37,4 @@ def formatted(text: str, values: Mapping[str, Any]) -> str:
     except (ValueError, IndexError, KeyError) as error:
         if isinstance(error, BadValue):
             raise
-        raise BadValue("f_string", text[:200], f"a text with fields such as {{a}} ({error})") from error
+        raise BadValue("f_string", text[:200], f"a string with fields such as {{a}} ({error})") from error

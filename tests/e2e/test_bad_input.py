@@ -132,7 +132,7 @@ def test_every_problem_is_told_at_once(home: Path, txt2img: Graphs) -> None:
     message = failure(home, graph)
     for words in (
         "node 5 (KSampler).steps: 0 is smaller than 1; expected 1 to 10000",
-        "node 5 (KSampler).cfg: 'much' is no FLOAT",
+        "node 5 (KSampler).cfg: 'much' is not a FLOAT",
         "node 5 (KSampler).sampler_name: 'eulr' is not in the list",
         "did you mean 'euler'?",
         "node 5 (KSampler).positive: required input is missing",

@@ -94,7 +94,7 @@ def test_a_stale_tag_beside_a_whole_text_is_left_out_and_said() -> None:
     tiff = b"II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4) + b'prompt:{"1": {}}\0'
     warnings: list[str] = []
     assert carried_texts(webp(tiff), warnings.append) == {"prompt": '{"1": {}}'}
-    assert warnings == ["EXIF: tag 0x0110 claims a text of 2147483648 bytes beyond the structure; left out"]
+    assert warnings == ["EXIF: tag 0x0110 claims a string of 2147483648 bytes beyond the structure; left out"]
 
 
 def webp(*structures: bytes) -> bytes:

@@ -75,7 +75,7 @@ def test_is_changed_left_by_an_engine_is_dropped() -> None:
         ("[1, 2]", "the document is a list; expected an object"),
         ("{", "not JSON: Expecting property name enclosed in double quotes at line 1, column 2"),
         ('{"3": 7}', "node 3: is a number; expected an object with class_type and inputs"),
-        ('{"3": {"class_type": 5}}', "node 3: class_type is a number; expected a text"),
+        ('{"3": {"class_type": 5}}', "node 3: class_type is a number; expected a string"),
         ('{"3": {"class_type": "K", "inputs": []}}', r"node 3 \(K\): inputs is a list; expected an object"),
         ('{"prompt": []}', "the prompt is a list; expected an object of nodes"),
         ("[" * 100_000, "nested too deeply"),

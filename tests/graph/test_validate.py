@@ -68,10 +68,12 @@ def test_every_problem_is_reported_at_once() -> None:
          "['normal', 'screen', 'multiply']; did you mean 'screen'?"),
         ({"factor": 1.5}, "node n (Blend).factor: 1.5 is bigger than 1.0; expected 0.0 to 1.0"),
         ({"factor": -1}, "node n (Blend).factor: -1.0 is smaller than 0.0; expected 0.0 to 1.0"),
-        ({"factor": "much"}, "node n (Blend).factor: 'much' is no FLOAT (could not convert string to float: 'much')"),
-        ({"factor": float("nan")}, "node n (Blend).factor: nan is no FLOAT (NaN is not a number)"),
-        ({"flip": None}, "node n (Blend).flip: None is no BOOLEAN (expected true or false, not null)"),
-        ({"image": 5}, "node n (Blend).image: 5 is no link; IMAGE comes from another node, as [node id, output index]"),
+        ({"factor": "much"}, "node n (Blend).factor: 'much' is not a FLOAT "
+         "(could not convert string to float: 'much')"),
+        ({"factor": float("nan")}, "node n (Blend).factor: nan is not a FLOAT (NaN is not a number)"),
+        ({"flip": None}, "node n (Blend).flip: None is not a BOOLEAN (expected true or false, not null)"),
+        ({"image": 5}, "node n (Blend).image: 5 is not a link; "
+         "IMAGE comes from another node, as [node id, output index]"),
         ({"image": [1, 2, 3]}, "node n (Blend).image: a list is a link, [node id, output index]; "
          "wrap a list of values as {'__value__': [...]}"),
         ({"image": ["j", 0]}, "node n (Blend).image: linked to node 'j', which is not in the workflow"),

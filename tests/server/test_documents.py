@@ -61,7 +61,7 @@ async def test_a_stored_name_runs_where_a_prompt_is_expected(serving: Serving) -
             assert drawn == (document if "nodes" in document else None)
         missing = await api.post("/prompt", {"prompt": "nowhere"})
         assert missing.status == 400
-        assert "the prompt is a text, and no stored workflow has that name" in await missing.text()
+        assert "the prompt is a string, and no stored workflow has that name" in await missing.text()
 
 
 async def test_a_drawing_with_unknown_classes_names_all_of_them(serving: Serving) -> None:

@@ -87,7 +87,7 @@ class Serialiser:
             return [kind.__name__, *(self._down(each, blobs) for each in value)]
         if kind is dict:
             if not all(type(name) is str for name in value):
-                raise UnpackableError("a dict with keys that are no texts")
+                raise UnpackableError("a dict with keys that are not strings")
             return ["dict", {name: self._down(each, blobs) for name, each in value.items()}]
         if kind in self.records:
             parts = {each.name: self._down(getattr(value, each.name), blobs) for each in fields(value)}

@@ -178,7 +178,7 @@ def _integer(value: Any, place: str) -> int:
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadDocument(f"{place}: {value!r} is no number") from error
+        raise BadDocument(f"{place}: {value!r} is not a number") from error
 
 
 def list_at(document: Any, key: str, place: str) -> list[Any]:

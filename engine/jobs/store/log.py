@@ -99,5 +99,5 @@ def _files(event: JobEvent) -> list[dict[str, Any]]:
 
 
 def _text(name: str) -> str:
-    """A file name as both databases can hold it: one that is no text, or has a NUL, is written in escapes."""
+    """A file name as both databases can hold it: one that is not text, or has a NUL, is written in escapes."""
     return name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

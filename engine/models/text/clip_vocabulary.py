@@ -36,7 +36,7 @@ def tokenizer_from_pair(vocabulary: str, merges: str, place: str) -> "Tokenizer"
     try:
         return _tokenizer(json.loads(vocabulary), _merges(merges))
     except Exception as error:  # the library raises bare Exception where the two do not fit
-        raise CorruptFile(place, f"is no CLIP vocabulary for the merges beside it ({error})") from error
+        raise CorruptFile(place, f"is not a CLIP vocabulary for the merges beside it ({error})") from error
 
 
 def _tokenizer(ids: Mapping[str, int], merges: Merges) -> "Tokenizer":

@@ -177,7 +177,7 @@ def _projection(name: str, weights: Weights, width: int) -> StoredTensor:
 
 def _heads(name: str, width: int) -> int:
     if width < HEAD_WIDTH or width % HEAD_WIDTH:
-        raise TensorMismatch(f"{name}: a width of {width} is no multiple of the head width {HEAD_WIDTH}")
+        raise TensorMismatch(f"{name}: a width of {width} is not a multiple of the head width {HEAD_WIDTH}")
     return width // HEAD_WIDTH
 
 

@@ -22,7 +22,7 @@ def noise_scaler(power: float | None) -> Scaler:
 
 
 def to_the(lam: float, power: float) -> float:
-    """lam^power; refused where it is no number above 0 any more."""
+    """lam^power; refused where it is not a number above 0 any more."""
     if abs(power * math.log(lam)) > LARGEST:
         raise BadValue(
             "sampler er_sde.noise_scaler_power", power, f"a power whose values are numbers, also of {lam:.3g}"

@@ -102,7 +102,7 @@ def _states(request: web.Request) -> frozenset[State] | None:
 def _natural(request: web.Request, name: str, default: int) -> int:
     text = request.query.get(name, str(default))
     if not text.isdecimal() or len(text) > LONGEST_NUMBER:
-        raise BadQuery(f"{name} {text[:40]!r} is no whole number from 0 on that a list can have")
+        raise BadQuery(f"{name} {text[:40]!r} is not a whole number from 0 on that a list can have")
     return min(int(text), MOST) if name == "limit" else int(text)
 
 

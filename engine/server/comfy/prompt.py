@@ -111,7 +111,7 @@ def _workflow(prompt: Any, max_nodes: int) -> Workflow:
             "invalid_prompt", f"the prompt has {len(prompt)} nodes; this server takes at most {max_nodes}"
         )
     if isinstance(prompt, str):
-        message = "the prompt is a text, and no stored workflow has that name; expected an object of nodes"
+        message = "the prompt is a string, and no stored workflow has that name; expected an object of nodes"
         raise PromptRefused("invalid_prompt", message, message)
     try:
         return parse_workflow({"prompt": prompt}) if prompt else Workflow({})
@@ -124,7 +124,9 @@ def _job_id(value: Any) -> str:
     if value is None:
         return str(uuid.uuid4())
     if not isinstance(value, str) or not value or len(value) > LONGEST_ID or not value.isprintable():
-        raise PromptRefused("invalid_prompt_id", f"prompt_id must be a text of 1 to {LONGEST_ID} printable characters")
+        raise PromptRefused(
+            "invalid_prompt_id", f"prompt_id must be a string of 1 to {LONGEST_ID} printable characters"
+        )
     return value
 
 

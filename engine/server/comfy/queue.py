@@ -131,4 +131,4 @@ def _integer(request: web.Request, name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError:
-        raise web.HTTPBadRequest(text=f"{name} is no whole number: {text!r}") from None
+        raise web.HTTPBadRequest(text=f"{name} is not a whole number: {text!r}") from None

@@ -53,7 +53,7 @@ async def _template(request: web.Request) -> web.Response:
     try:
         workflow = load_workflow(path)
     except BadDocument:
-        return reply({"error": f"{path.name} is no workflow"}, 500)
+        return reply({"error": f"{path.name} is not a workflow"}, 500)
     return reply(await _drawing(request, workflow))
 
 

@@ -122,7 +122,7 @@ def declaration_problems(endpoint: Endpoint, nodes: Mapping[str, Node]) -> list[
     ]
     shown = endpoint.workflow.nodes[endpoint.reply_node].class_type
     if shown in nodes and not nodes[shown].output_node:
-        problems.append(f"reply.images: node {endpoint.reply_node} ({shown}) is no output node, such as SaveImage")
+        problems.append(f"reply.images: node {endpoint.reply_node} ({shown}) is not an output node, such as SaveImage")
     for name, socket in endpoint.choices.items():
         problems += _strangers(endpoint, name, nodes.get(endpoint.workflow.nodes[socket.node_id].class_type), socket)
     for name, sockets in endpoint.sockets.items():

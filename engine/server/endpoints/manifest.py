@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sigmagraph.engine.errors import EngineError, suggestion
+from sigmagraph.engine.errors import EngineError, suggestion, with_article
 
 __all__ = ["BadEndpoint", "Demo", "Manifest", "Parameter", "Price", "Reply", "Role", "Scalar", "read_manifest"]
 
@@ -198,13 +198,17 @@ def _names(manifest: Manifest) -> list[str]:
 def _parameter(manifest: Manifest, name: str) -> list[str]:
     """What contradicts itself within one parameter."""
     each, place = manifest.parameters[name], f"parameters.{name}"
-    problems = [f"{place}.{part}: {value!r} is no {each.type}" for part, value in _values(each) if not _is(each, value)]
+    problems = [
+        f"{place}.{part}: {value!r} is not {with_article(each.type)}"
+        for part, value in _values(each)
+        if not _is(each, value)
+    ]
     if not each.required and each.default is None:
         problems.append(f"{place}.default: is missing; give one, or say required = true")
     for value, others in each.sets.items():
         unknown = [other for other in others if other not in manifest.parameters]
         problems += [
-            f"{place}.sets.{value}: {other!r} is no parameter{suggestion(other, manifest.parameters)}"
+            f"{place}.sets.{value}: {other!r} is not a parameter{suggestion(other, manifest.parameters)}"
             for other in unknown
         ]
         problems += _set(manifest, f"{place}.sets.{value}", others)
@@ -228,7 +232,7 @@ def _set(manifest: Manifest, place: str, others: Mapping[str, Scalar]) -> list[s
         if target is None:
             continue
         if not _is(target, value):
-            problems.append(f"{place}.{other}: {value!r} is no {target.type}")
+            problems.append(f"{place}.{other}: {value!r} is not {with_article(target.type)}")
         elif _is_outside(target, value):
             problems.append(f"{place}.{other}: {value!r} is outside {target.minimum} to {target.maximum}")
         elif target.enum is not None and value not in target.enum:
@@ -257,7 +261,7 @@ def _values(each: Parameter) -> list[tuple[str, Scalar]]:
 
 
 def _is(each: Parameter, value: Scalar) -> bool:
-    """Whether a value is of the parameter's type; a truth value is no number."""
+    """Whether a value is of the parameter's type; a boolean is not a number."""
     return isinstance(value, TYPES[each.type]) and (each.type == "boolean" or not isinstance(value, bool))
 
 

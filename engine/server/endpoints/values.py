@@ -16,7 +16,7 @@ __all__ = ["Fault", "InvalidValues", "Values", "printable", "read_values"]
 RANDOM_SEEDS = 1 << 32
 MOST_COST, LARGEST_SIZE = 10**15, 10**9
 LONGEST_VALUE, LONGEST_NUMBER = 200, 10**30
-WORDS = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
+WORDS = {"string": "a string", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
 LONGEST_LIST = 20
 BLANK = "".join(chr(code) for code in (*range(9, 14), 32, 160, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029))
 BLANK += "\u202f\u205f\u3000\ufeff"
@@ -127,7 +127,7 @@ def _named(manifest: Manifest, body: Mapping[str, Any], faults: list[Fault]) -> 
         else:
             match = nearest(key, manifest.parameters)
             hint = f"; did you mean {match!r}?" if match else ""
-            message = f"{printable(key)!r} is no field of this endpoint{hint}"
+            message = f"{printable(key)!r} is not a field of this endpoint{hint}"
             faults.append(Fault("unknown_field", key, message, value, sorted(manifest.parameters), match))
     return fields, ignored
 

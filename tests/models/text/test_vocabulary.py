@@ -86,7 +86,7 @@ def test_the_base_path_of_extra_model_paths_brings_its_tokenizers(checkout: Path
 def test_a_vocabulary_that_does_not_fit_its_merges_is_told(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text('{"a": 0}', "utf-8")
     (tmp_path / "merges.txt").write_text("a b\n", "utf-8")
-    with pytest.raises(CorruptFile, match=r"vocab\.json: is no CLIP vocabulary for the merges beside it"):
+    with pytest.raises(CorruptFile, match=r"vocab\.json: is not a CLIP vocabulary for the merges beside it"):
         Vocabularies(folders=[tmp_path])["clip_l"]
 
 

@@ -111,7 +111,7 @@ WHOLE: dict[str, tuple[Any, str, str]] = {
     "no class": ({"prompt": {"5": {"inputs": {}}}}, "invalid_prompt", "Node ID '#5'"),
     "unknown class": ({"prompt": {"5": {"class_type": "Nope", "inputs": {}}}}, "invalid_prompt", "Node ID '#5'"),
     "no output": ({"prompt": {"5": {"class_type": "EmptyImage", "inputs": {}}}}, "prompt_no_outputs", ""),
-    "prompt is a text": ({"prompt": "hello"}, "invalid_prompt", None),
+    "prompt is a string": ({"prompt": "hello"}, "invalid_prompt", None),
     "node is a list": ({"prompt": {"5": []}}, "invalid_prompt", None),
 }
 

@@ -60,9 +60,9 @@ def test_the_real_nodes_take_every_name_of_the_pages(is_demo: bool) -> None:
         ('images = "Save"', 'images = "Sav"', "reply.images: no node is called 'Sav'"),
         ("maximum = 70", "maximun = 70", "parameters.steps.maximun: there is no such field; did you mean 'maximum'?"),
         ("default = 4\n", "default = 71\n", "parameters.steps.default: 71 is outside 1 to 70"),
-        ("default = 4\n", 'default = "4"\n', "parameters.steps.default: '4' is no integer"),
+        ("default = 4\n", 'default = "4"\n', "parameters.steps.default: '4' is not an integer"),
         ('type = "integer"', 'type = "int"', "parameters.steps.type: 'int'"),
-        ("{ width = 1024", "{ wdth = 1024", "'wdth' is no parameter; did you mean 'width'?"),
+        ("{ width = 1024", "{ wdth = 1024", "'wdth' is not a parameter; did you mean 'width'?"),
         ('title = "', 'titel = "', "title: is missing"),
         (
             'role = "quality"',
@@ -79,7 +79,7 @@ def test_the_real_nodes_take_every_name_of_the_pages(is_demo: bool) -> None:
         ("maximum = 15", "maximum = nan", "parameters.guidance_scale.maximum: nan"),
         ("maximum = 2048", "maximum = 63", "parameters.width.minimum: 64 is above maximum 63"),
         ("max_length = 20000", "max_length = 0", "parameters.prompt.min_length: 1 is above max_length 0"),
-        ("{ width = 1024,", '{ width = "x",', "sets.1:1 square 1024x1024.width: 'x' is no integer"),
+        ("{ width = 1024,", '{ width = "x",', "sets.1:1 square 1024x1024.width: 'x' is not an integer"),
         ("{ width = 1024,", "{ width = 4096,", "1024x1024.width: 4096 is outside 64 to 2048"),
         ("height = 1024 }", 'height = 1024, image_format = "gif" }', "image_format: 'gif' is not in enum"),
         (
@@ -109,7 +109,7 @@ def test_a_binding_of_the_wrong_type_is_found_against_the_nodes(folder: Path) ->
 def test_pictures_of_a_node_that_shows_none_are_found_against_the_nodes(folder: Path) -> None:
     endpoint = load_endpoint(edited(folder, 'images = "Save"', 'images = "Decode"'))
     assert declaration_problems(endpoint, NODES) == [
-        "reply.images: node 6 (VAEDecode) is no output node, such as SaveImage"
+        "reply.images: node 6 (VAEDecode) is not an output node, such as SaveImage"
     ]
 
 
