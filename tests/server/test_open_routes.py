@@ -27,7 +27,7 @@ OPEN = {
     ("GET", "/login"), ("HEAD", "/login"), ("POST", "/login"),
     ("GET", "/openapi.json"), ("GET", "/api-docs"), ("GET", "/api-docs/{file}"), ("GET", "/outputs/{id}/{name}"),
 }  # fmt: skip
-"""Every route that a stranger is answered on; docs/security says the same."""
+"""Every route that a stranger is answered on; docs/service.md says the same."""
 BOMB = gzip.compress(bytes(50_000_000), 9)
 CONNECTIONS_AT_ONCE = 64
 
