@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.auth import KEYS, RATES, auth, login_routes
-from sigmagraph.engine.server.bodies import HANDLER
+from sigmagraph.engine.server.bodies import HANDLER, let_go
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
 from sigmagraph.engine.server.comfy.internal import LINES
 from sigmagraph.engine.server.comfy.listing import LISTINGS, Listings
@@ -67,7 +67,7 @@ class ServerParts:
 
 def make_app(parts: ServerParts) -> web.Application:
     """The application, complete; its start starts the hub, not the job service."""
-    middlewares = (watched, count_requests, options, compress, origins, own_door, answer_errors, auth)
+    middlewares = (watched, let_go, count_requests, options, compress, origins, own_door, answer_errors, auth)
     app = web.Application(
         middlewares=middlewares, client_max_size=parts.settings.max_upload_bytes, handler_args=HANDLER
     )

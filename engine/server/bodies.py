@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestPayloadError
 from multidict import MultiDictProxy
 
@@ -25,6 +26,7 @@ __all__ = [
     "LOGIN",
     "form_body",
     "json_body",
+    "let_go",
     "multipart_body",
     "object_body",
     "read_body",
@@ -37,11 +39,26 @@ LOGIN, CONTROL, CALL = 64 * 1024, 1024 * 1024, 8 * 1024 * 1024
 """Bytes: of a form with a key, of an order such as "cancel these", of a call of a published workflow."""
 PACKINGS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
 """Window bits for zlib; bare deflate data is called `deflate` by some clients."""
+MOST_PACKED = 100
+"""How many times its size a body above `CALL` may become: graphs become ten to thirty times, bombs a thousand."""
 AT_ONCE = CONTROL  # unpacked on the event loop: a few milliseconds
 MOST_FIELDS = 100
 NO_FORM = (ValueError, AssertionError, KeyError, HttpProcessingError)
 """What aiohttp raises for a body that is not a form."""
 BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
+
+
+@web.middleware
+async def let_go(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A body goes with its answer, not when the collector comes by: an error's traceback holds on to its request."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        error.__context__ = None
+        raise error.with_traceback(None) from None
+    finally:
+        if BODY in request:
+            del request[BODY]
 
 
 async def read_body(request: web.Request, most: int | None = None) -> bytes:
@@ -114,11 +131,13 @@ async def _read(request: web.Request, limit: int) -> bytes:
             raise web.HTTPRequestEntityTooLarge(limit, len(data))
     if windows is None or not data:
         return bytes(data)
+    limit = min(limit, max(CALL, MOST_PACKED * len(data)))
     found = (
         unpacked(data, windows, limit) if limit <= AT_ONCE else await asyncio.to_thread(unpacked, data, windows, limit)
     )
-    if len(found) > limit:
-        raise web.HTTPRequestEntityTooLarge(limit, len(found))
+    if (size := len(found)) > limit:
+        del found  # or the error's traceback keeps it
+        raise web.HTTPRequestEntityTooLarge(limit, size)
     return found
 
 

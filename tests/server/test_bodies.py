@@ -1,6 +1,7 @@
 """Bodies are bounded while they come and while they unpack, before a key is checked and after."""
 
 import ast
+import gc
 import gzip
 import io
 import json
@@ -88,6 +89,27 @@ async def test_what_is_not_packed_as_it_says_is_a_400_and_an_unknown_packing_a_4
             assert (await api.post("/queue", data=body, headers=GZIP)).status == 400
         for name in ("br", "zstd", "gzip, gzip", "x" * 1000):
             assert (await api.post("/queue", data=b"{}", headers={"Content-Encoding": name})).status == 415
+
+
+async def test_a_small_body_does_not_become_a_large_one(serving: Serving) -> None:
+    async with serving() as api:
+        for size, status in ((CALL - 2, 400), (CALL + 1, 413), (90_000_000, 413)):
+            answer = await api.client.post("/prompt", data=gzip.compress(bytes(size), 9), headers=GZIP)
+            assert answer.status == status, size
+
+
+async def test_a_refused_body_is_let_go_with_its_answer(serving: Serving) -> None:
+    async with serving() as api:
+        gc.disable()  # what waits for the collector stays: a quiet server collects nothing for minutes
+        tracemalloc.start()
+        try:
+            for _ in range(8):
+                assert (await api.client.post("/prompt", data=b"{" * 1_000_000)).status == 400
+            own = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/server/bodies.py")])
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+        assert sum(each.size for each in own.traces) < 2_500_000  # not eight of them
 
 
 def test_unpacking_stops_one_byte_past_the_limit() -> None:
