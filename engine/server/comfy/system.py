@@ -15,6 +15,7 @@ from sigmagraph.engine.server.settings import Settings
 __all__ = ["EXTENSIONS", "extensions", "features", "flags", "free", "nothing", "subgraph", "system_stats"]
 
 SPOKEN_VERSION = "0.3.64"  # the ComfyUI whose protocol this is; pages and clients compare it as a semantic version
+MENU = "/pages/editor-link.js"
 EXTENSIONS: web.AppKey[Path | None] = web.AppKey("extensions")
 
 
@@ -57,10 +58,12 @@ async def features(request: web.Request) -> web.Response:
 
 
 async def extensions(request: web.Request) -> web.Response:
-    """`GET /extensions`: scripts of the frontend's own folder."""
+    """`GET /extensions`: scripts of the frontend's own folder, and the one that adds our pages to its menu."""
     root = request.app[EXTENSIONS]
-    paths = sorted((root / "extensions").rglob("*.js")) if root is not None else []
-    return reply([f"/{path.relative_to(root).as_posix()}" for path in paths if root is not None])
+    if root is None:
+        return reply([])
+    paths = sorted((root / "extensions").rglob("*.js"))
+    return reply([*(f"/{path.relative_to(root).as_posix()}" for path in paths), MENU])
 
 
 async def nothing(request: web.Request) -> web.Response:

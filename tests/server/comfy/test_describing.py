@@ -185,7 +185,7 @@ async def test_the_page_comes_with_the_types_and_cache_rules_it_needs(serving: S
         assert (await api.get("/missing")).status == 404
         assert (await api.get("/extensions")).status == 200
         assert (await api.get("/extensions/core")).status == 403
-        assert await api.json("/api/extensions") == ["/extensions/core/a.js"]
+        assert await api.json("/api/extensions") == ["/extensions/core/a.js", "/pages/editor-link.js"]
         assert (await api.client.get("/..%2f..%2fetc/passwd")).status == 404
 
 
