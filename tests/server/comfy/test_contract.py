@@ -73,6 +73,7 @@ SYSTEM = {
     "ram_free": int,
     "comfyui_version": str,
     "sigmagraph_version": str,
+    "has_editor": bool,
     "python_version": str,
     "pytorch_version": str,
     "embedded_python": bool,
