@@ -213,7 +213,9 @@ def welcome(settings: Settings, listener: socket.socket, frontend: Path | None) 
     url = address(settings.host, listener.getsockname()[1])
     lines = [f"Open {url} in a browser; Ctrl+C ends it."]
     if frontend is None:
-        lines = [f"The API is at {url}; Ctrl+C ends it.", "The editor is missing: pip install 'sigmagraph[editor]'"]
+        lines.append("The editor is missing: pip install 'sigmagraph[editor]'")
+    else:
+        lines.append(f"That is the editor; forms, gallery and system are at {url}home")
     if find_spec("swagger_ui_bundle") is None:
         lines.append(f"The page {url}api-docs is missing: pip install 'sigmagraph[docs]'")
     return lines

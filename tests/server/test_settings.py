@@ -93,10 +93,12 @@ def test_the_server_lives_in_the_current_folder_unless_told_otherwise(
 def test_somebody_at_a_terminal_is_told_where_to_look_and_what_is_missing(tmp_path: Path) -> None:
     with bound("127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        assert welcome(Settings(), listener, tmp_path)[0] == f"Open {url} in a browser; Ctrl+C ends it."
+        with_editor = welcome(Settings(), listener, tmp_path)
+        assert with_editor[0] == f"Open {url} in a browser; Ctrl+C ends it."
+        assert with_editor[1].endswith(f"{url}home")
         told = welcome(Settings(), listener, None)
     assert told[:2] == [
-        f"The API is at {url}; Ctrl+C ends it.",
+        f"Open {url} in a browser; Ctrl+C ends it.",
         "The editor is missing: pip install 'sigmagraph[editor]'",
     ]
 
