@@ -106,8 +106,12 @@ async def _identified(request: web.Request, key: str) -> Account | None:
 
 
 def shows_key(request: web.Request) -> bool:
-    """Whether the request names a key in a header, which no page can have a browser do for another site."""
-    return "Authorization" in request.headers or "X-API-Key" in request.headers
+    """Whether the request names a key in a header that no page can have a browser send to another site.
+
+    A name and password are no such header: a browser that once opened `http://name:key@host/` sends them by itself.
+    """
+    scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
+    return scheme == "bearer" or (not scheme and bool(request.headers.get("X-API-Key")))
 
 
 def _key(request: web.Request) -> str | None:

@@ -80,13 +80,13 @@ def _refusal(request: web.Request, is_local_server: bool, known: tuple[str, ...]
 
 
 def _cookie_refusal(request: web.Request, settings: Settings) -> str | None:
-    """Why a request is refused that a browser sends a cookie with by itself, or that would get one.
+    """Why a request is refused that a browser sends a cookie or password with by itself, or that would get one.
 
     Whoever shows a key in a header means it; a cookie comes along with whatever a page asks for. A link that somebody
     follows to a page here is let through: what it shows is not seen by the page that holds the link.
     """
-    brings_cookie = COOKIE in request.cookies and not shows_key(request)
-    if not brings_cookie and not (request.method == "POST" and request.path in SESSION):
+    is_signed_in = COOKIE in request.cookies or "Authorization" in request.headers
+    if not (is_signed_in and not shows_key(request)) and not (request.method == "POST" and request.path in SESSION):
         return None
     origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
     known = {each.rstrip("/") for each in (settings.cors_origin, settings.public_url) if each}

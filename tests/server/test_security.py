@@ -1,5 +1,6 @@
 """Keys, origins, hosts: who may ask, and that nobody sees what is another's."""
 
+import base64
 import json
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -156,6 +157,11 @@ async def test_on_a_public_bind_a_cookie_counts_for_pages_of_this_server_only(se
                 assert (await api.get(path, headers=cookie | here | more)).status == status, more
             keyed = await api.get("/queue", headers=cookie | here | more | key("a"))
             assert keyed.status == 200, more  # whoever shows a key means it
+        password = {"Authorization": "Basic " + base64.b64encode(b"x:key-a").decode()}  # browsers send it by themselves
+        for more, status in (({}, 200), ({"Origin": "http://studio.lan:8188"}, 200), ({"Origin": "http://evil"}, 403)):
+            assert (await api.get("/queue", headers=password | here | more)).status == status, more
+        other = {"Authorization": "Negotiate abc", "Origin": "http://evil"}
+        assert (await api.get("/queue", headers=cookie | here | other)).status == 403
         for path in ("/login", "/logout"):
             forged = await api.client.post(
                 path, data={"key": "key-b"}, headers=here | {"Origin": "http://evil.example"}
