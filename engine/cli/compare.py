@@ -36,12 +36,12 @@ def compare(
     from sigmagraph.engine.graph.overrides import override
 
     counts, drawn = _numbers("--steps", steps, 1), _numbers("--seeds", seeds, 0) if seeds else []
-    rules, spacings = _parts("--samplers", samplers), _parts("--schedules", schedules)
+    sampler_names, schedule_names = _parts("--samplers", samplers), _parts("--schedules", schedules)
     space = workspace(home, output or Path.cwd() / "output" / "compare", custom_nodes)
     changed = override(space.read(workflow), settings or [], space.nodes)
     space.require_output()
-    with _Bar((len(rules) * len(spacings) * len(counts) + 1) * max(len(drawn), 1)) as bar:
-        found = compare_cells(space, changed, rules, spacings, counts, drawn, reference, bar.began)
+    with _Bar((len(sampler_names) * len(schedule_names) * len(counts) + 1) * max(len(drawn), 1)) as bar:
+        found = compare_cells(space, changed, sampler_names, schedule_names, counts, drawn, reference, bar.began)
     written = found.write(space.output)
     if as_json:
         write_json(_as_values(found, written))

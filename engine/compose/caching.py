@@ -14,7 +14,7 @@ from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.nodes.support.types import LatentValue
 
-__all__ = ["PACKING", "open_store"]
+__all__ = ["SERIALISER", "open_store"]
 
 NAME = "value"
 
@@ -28,12 +28,12 @@ def _unpack(data: bytes) -> Tensor:
 
 
 # embeddings, latents and pictures; models are no records and have no packer, so weights never go to disk
-PACKING = Serialiser(
+SERIALISER = Serialiser(
     [Packer("tensor", lambda value: type(value) is Tensor, _pack, _unpack)], [LatentValue, Conditioning]
 )
 
 
 def open_store(settings: CacheSettings, folder: Path, report: Callable[[str], None]) -> ResultStore:
     """The store with both tiers; `report` hears of damaged entries and of a disk that cannot be written."""
-    disk = DiskTier(folder, PACKING, settings.disk_bytes, report) if settings.disk_bytes else None
+    disk = DiskTier(folder, SERIALISER, settings.disk_bytes, report) if settings.disk_bytes else None
     return ResultStore(MemoryCache(settings.memory_bytes), disk)

@@ -52,7 +52,7 @@ class Dispatcher:
     def __init__(
         self,
         store: JobStore,
-        feed: Broadcast,
+        broadcast: Broadcast,
         workers: Sequence[Worker],
         settings: JobSettings,
         told: Callable[[Sequence[Mapping[str, Any]]], None],
@@ -60,7 +60,13 @@ class Dispatcher:
     ) -> None:
         self.queue = Queue()
         self.is_paused = self.is_stopping = False
-        self._store, self._feed, self._workers, self._settings, self._told = store, feed, workers, settings, told
+        self._store, self._broadcast, self._workers, self._settings, self._told = (
+            store,
+            broadcast,
+            workers,
+            settings,
+            told,
+        )
         self._archive = archive
         self._company = Company(settings.takes_every_slot)
         self._affinity = Affinity()
@@ -198,7 +204,7 @@ class Dispatcher:
         if picture is not None:
             node_id = str(getattr(body, "node_id", ""))
             about = dict(picture.meta)
-            self._feed.show(Preview(job_id, running.job.owner, node_id, picture.content_type, picture.data, about))
+            self._broadcast.show(Preview(job_id, running.job.owner, node_id, picture.content_type, picture.data, about))
 
     def _write(self, running: Running) -> None:
         """What gathered meanwhile; what an end took with it already needs no writing."""

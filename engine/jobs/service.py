@@ -79,14 +79,14 @@ class JobService:
         clock: Clock = time.time,
     ) -> None:
         self.settings = settings
-        self._feed, self._tally = Broadcast(), JobCounts()
+        self._broadcast, self._counts = Broadcast(), JobCounts()
         self.store = JobStore(settings.store, self._publish, idempotency_s=settings.idempotency_s, clock=clock)
         self.accounts = Accounts(self.store)
         self._workers = workers
         self._checker = Checker(workers, services, settings.check_deadline_s, settings.step_deadline_s)
         self.artifacts = Artifacts(settings.artifacts_url) if settings.artifacts_url is not None else None
         archive = partial(_keep, self.artifacts, services) if self.artifacts is not None else None
-        self._dispatcher = Dispatcher(self.store, self._feed, workers, settings, self._checker.told, archive)
+        self._dispatcher = Dispatcher(self.store, self._broadcast, workers, settings, self._checker.told, archive)
         self._is_accepting = False
         self._storing: set[asyncio.Task[tuple[Job, bool]]] = set()
         self._owing: set[str] = set()  # open jobs whose end is to be told to a webhook
@@ -104,7 +104,7 @@ class JobService:
     async def start(self) -> None:
         await self.store.open()
         waiting = await recover(self.store)
-        self._tally.begin(waiting)
+        self._counts.begin(waiting)
         self._owing = await self.store.owing()
         self._dispatcher.is_paused = bool(await self.store.fact(PAUSED))
         self._dispatcher.start(waiting)
@@ -166,7 +166,7 @@ class JobService:
         return await self.store.ids(query)
 
     async def counts(self, owner: str | None = None) -> Counts:
-        return self._tally.counts(owner)
+        return self._counts.counts(owner)
 
     async def cancel(self, job_id: str, owner: str | None = None) -> Job:
         job = await self.store.request_cancel(job_id, owner)
@@ -224,7 +224,7 @@ class JobService:
         return await self.store.forget_ended(owner)
 
     async def wait(self, job_id: str, owner: str | None = None, timeout_s: float | None = None) -> Job:
-        with self._feed.following(job_id) as follower:
+        with self._broadcast.following(job_id) as follower:
             job = await self.store.get(job_id, owner)
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -245,7 +245,7 @@ class JobService:
         job = await self.store.get(job_id, owner)
         if job.state.is_end and after >= job.events:
             return
-        async for event in self._feed.follow(job_id, after, lambda number: self.store.events(job, number)):
+        async for event in self._broadcast.follow(job_id, after, lambda number: self.store.events(job, number)):
             yield event
 
     async def deliveries(self, job_id: str, owner: str | None = None) -> Sequence[Delivery]:
@@ -253,7 +253,7 @@ class JobService:
         return await deliveries_of(self.store, job_id)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        return self._feed.listen(listener)
+        return self._broadcast.listen(listener)
 
     # -- operating -----------------------------------------------------------------------------------------------
 
@@ -294,8 +294,8 @@ class JobService:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _publish(self, events: Sequence[JobEvent]) -> None:
-        self._tally.hear(events)
-        self._feed.publish(events)
+        self._counts.hear(events)
+        self._broadcast.publish(events)
         ended = {event.job_id for event in events if is_last(event)} & self._owing
         if ended:
             self._owing -= ended

@@ -1,9 +1,9 @@
 """One sampling as a value: from a latent to a latent, over a schedule, by a solver.
 
-Sampling.run()         to the end: the final latent
-.ticks()             the same, watched: a generator of one `Tick` an evaluation
-.requests()        the same, answered from outside: it also yields each `PredictRequest`
-drive(Run, ...)  one solver under way: requests, checks, recording, replay
+Sampling.run()           to the end: the final latent
+Sampling.ticks()         the same, watched: a generator of one `Tick` an evaluation
+Sampling.requests()      the same, answered from outside: it also yields each `PredictRequest`
+drive_requests(Run)      one solver under way: requests, checks, recording, replay (run.py)
 """
 
 import math

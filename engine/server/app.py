@@ -24,7 +24,7 @@ from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, 
 from sigmagraph.engine.server.decoding.pool import DECODERS, Decoders, Limits, run_decoders
 from sigmagraph.engine.server.deliveries import DELIVERY_ROWS
 from sigmagraph.engine.server.endpoints.context import Published
-from sigmagraph.engine.server.endpoints.guard import own_door
+from sigmagraph.engine.server.endpoints.guard import own_policy
 from sigmagraph.engine.server.endpoints.routes import mount
 from sigmagraph.engine.server.errors import answer_errors
 from sigmagraph.engine.server.guesses import GUESSES, Guesses
@@ -67,7 +67,7 @@ class ServerParts:
 
 def make_app(parts: ServerParts) -> web.Application:
     """The application, complete; its start starts the hub, not the job service."""
-    middlewares = (watched, let_go, count_requests, options, compress, origins, own_door, answer_errors, auth)
+    middlewares = (watched, let_go, count_requests, options, compress, origins, own_policy, answer_errors, auth)
     app = web.Application(
         middlewares=middlewares, client_max_size=parts.settings.max_upload_bytes, handler_args=HANDLER
     )

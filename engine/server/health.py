@@ -18,7 +18,7 @@ from sigmagraph.engine.server.context import JOBS, reply
 __all__ = ["WARM", "Readiness", "health", "ready", "warm_up"]
 
 LOG = logging.getLogger("sigmagraph.server")
-OWNER_OF_WARMTH = "warm-up"
+OWNER_OF_WARM_UP = "warm-up"
 AGAIN_S = 5.0
 GRAPH: Mapping[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
@@ -44,12 +44,12 @@ async def health(request: web.Request) -> web.Response:
 
 async def ready(request: web.Request) -> web.Response:
     """`GET /ready`: 200, or 503 with the reason."""
-    jobs, warmth = request.app[JOBS], request.app[WARM]
-    if warmth.is_done and jobs.is_accepting and any(worker.is_ready for worker in jobs.workers()):
+    jobs, readiness = request.app[JOBS], request.app[WARM]
+    if readiness.is_done and jobs.is_accepting and any(worker.is_ready for worker in jobs.workers()):
         return reply({"status": "ready"})
     workers = jobs.workers()
     problems = [worker.last_error for worker in workers if worker.last_error]
-    reason = warmth.reason if not warmth.is_done else "no worker is ready" if jobs.is_accepting else "stopping"
+    reason = readiness.reason if not readiness.is_done else "no worker is ready" if jobs.is_accepting else "stopping"
     if problems and not any(worker.is_ready for worker in workers):
         reason = f"no worker is ready: {problems[0]}"
     return reply({"status": "not ready", "reason": reason, "workers": problems}, 503)
@@ -64,33 +64,33 @@ async def warm_up(app: web.Application) -> AsyncIterator[None]:
         await task
 
 
-async def _warm(jobs: Jobs, warmth: Readiness) -> None:
+async def _warm(jobs: Jobs, readiness: Readiness) -> None:
     """A queue that is full at the start, or a locked database, is not for ever: it is tried until it has run."""
-    while not await _tried(jobs, warmth):
+    while not await _tried(jobs, readiness):
         await asyncio.sleep(AGAIN_S)
 
 
-async def _tried(jobs: Jobs, warmth: Readiness) -> bool:
+async def _tried(jobs: Jobs, readiness: Readiness) -> bool:
     """Whether another try is needless."""
     try:
         await jobs.ready()
         if set(await jobs.nodes()) >= {node["class_type"] for node in GRAPH.values()}:
-            await _run(jobs, warmth)
+            await _run(jobs, readiness)
         else:  # a library without these nodes is as warm as it gets
-            warmth.is_done = True
+            readiness.is_done = True
     except EngineError as error:
-        warmth.reason = str(error)
+        readiness.reason = str(error)
         LOG.warning("the warm-up graph did not run", extra={"error": str(error)})
-        return warmth.is_done
+        return readiness.is_done
     return True
 
 
-async def _run(jobs: Jobs, warmth: Readiness) -> None:
-    warmth.reason = "the warm-up graph is running"
-    accepted = await jobs.submit(Submission(parse_workflow(dict(GRAPH)), owner=OWNER_OF_WARMTH, source="warm-up"))
+async def _run(jobs: Jobs, readiness: Readiness) -> None:
+    readiness.reason = "the warm-up graph is running"
+    accepted = await jobs.submit(Submission(parse_workflow(dict(GRAPH)), owner=OWNER_OF_WARM_UP, source="warm-up"))
     job = await jobs.wait(accepted.job.id)
-    warmth.is_done = job.state is State.SUCCEEDED
+    readiness.is_done = job.state is State.SUCCEEDED
     if job.failure is not None:
-        warmth.reason = f"the warm-up graph failed: {job.failure.message}"
+        readiness.reason = f"the warm-up graph failed: {job.failure.message}"
         LOG.error("the warm-up graph failed", extra={"job": job.id, "error": job.failure.message})
     await jobs.delete(job.id)

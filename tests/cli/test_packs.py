@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import torch
 
-from sigmagraph.engine.compose.caching import PACKING, open_store
+from sigmagraph.engine.compose.caching import SERIALISER, open_store
 from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.execution.cache.memory import Entry
 from sigmagraph.engine.execution.folders import Folders
@@ -173,7 +173,7 @@ def test_embeddings_latents_and_pictures_go_to_disk_and_come_back_bit_for_bit(tm
         LatentValue(torch.randn(1, 16, 4, 4), None, (1,)),
         Conditioning(torch.randn(1, 7, 8), torch.randn(1, 4)),
     ]
-    back = PACKING.read("k" * 32, PACKING.write("k" * 32, Entry((values,), None, 5.0))).outputs[0]
+    back = SERIALISER.read("k" * 32, SERIALISER.write("k" * 32, Entry((values,), None, 5.0))).outputs[0]
     assert torch.equal(back[0], values[0])
     assert back[0].dtype == torch.bfloat16
     assert torch.equal(back[1].samples, values[1].samples)

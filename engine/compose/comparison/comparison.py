@@ -80,10 +80,12 @@ def compare(
     for place, given in (("samplers", samplers), ("schedules", schedules), ("steps", steps)):
         if isinstance(given, str) or not given:
             raise BadValue(place, given, "a list with at least one entry")
-    rules, spacings = _bare(samplers), _bare(schedules)
+    sampler_names, schedule_names = _bare(samplers), _bare(schedules)
     drawn: list[int | None] = [*dict.fromkeys(seeds)]
     drawn = drawn or [None]
-    cells = [Cell(a, b, n, seed) for a in rules for b in spacings for n in sorted({*steps}) for seed in drawn]
+    cells = [
+        Cell(a, b, n, seed) for a in sampler_names for b in schedule_names for n in sorted({*steps}) for seed in drawn
+    ]
     exact = [replace(read_reference(reference, max(steps)), seed=seed) for seed in drawn]
     outcomes = run_cells(space, workflow, [*exact, *cells], began)
     references = dict(zip(drawn, outcomes, strict=False))

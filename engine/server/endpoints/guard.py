@@ -19,7 +19,7 @@ from sigmagraph.engine.server.endpoints.refusal import Refused, answer
 from sigmagraph.engine.server.guesses import TooManyGuesses, may_guess
 from sigmagraph.engine.server.rates import Taken
 
-__all__ = ["GUARDED", "RoutePolicy", "endpoint_of", "guarded", "identified", "own_door", "rate_headers", "take_token"]
+__all__ = ["GUARDED", "RoutePolicy", "endpoint_of", "guarded", "identified", "own_policy", "rate_headers", "take_token"]
 
 CHALLENGE = {"WWW-Authenticate": 'ApiKey header="x-api-key"'}  # RFC 9110 wants one with every 401
 LONGEST_S = 1e9
@@ -36,28 +36,28 @@ class RoutePolicy:
 
 
 @web.middleware
-async def own_door(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def own_policy(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Leave the general rules for keys and errors out where a path has this adapter's own."""
     own = request.match_info.handler
     return await own(request) if own in request.app[GUARDED] else await handler(request)
 
 
-def guarded(doors: Mapping[str, RoutePolicy]) -> Handler:
+def guarded(policies: Mapping[str, RoutePolicy]) -> Handler:
     """A handler for every verb of a path that checks who comes and turns every failure into JSON."""
-    allow = ",".join(sorted({*doors, *(("HEAD",) if "GET" in doors else ())}))
+    allow = ",".join(sorted({*policies, *(("HEAD",) if "GET" in policies else ())}))
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
         try:
-            door = doors.get("GET" if request.method == "HEAD" else request.method)
-            if door is None:
+            policy = policies.get("GET" if request.method == "HEAD" else request.method)
+            if policy is None:
                 message = f"{request.method} is not allowed here; allowed: {allow}"
                 raise Refused(405, "method_not_allowed", message, headers={"Allow": allow})
-            request[CALLER] = await _caller(request, door.scope)
-            _require_scope(request[CALLER], door.scope)
+            request[CALLER] = await _caller(request, policy.scope)
+            _require_scope(request[CALLER], policy.scope)
             request[OWNER] = request[CALLER].owner
             standing = request[CALLER].standing
             request[SCOPES] = standing.scopes if standing is not None else ("read", "submit", "admin")
-            response = await door.handler(request)
+            response = await policy.handler(request)
         except (ConnectionResetError, TimeoutError):
             raise
         except Exception as error:  # noqa: BLE001  # the last resort: logged by `answer`, answered as JSON

@@ -62,10 +62,10 @@ def document(
     served = {slug: each for slug, each in endpoints.items() if not each.manifest.retired}
     inputs = {f"input.{slug}": body_schema(each, allowed.get(slug, {})) for slug, each in served.items()}
     found: Json = {}
-    for path, doors in paths.items():
+    for path, policies in paths.items():
         for slug, endpoint in served.items() if "{slug}" in path else ((None, None),):
             place = path.replace("{slug}", slug) if slug is not None else path
-            found[place] = {verb.lower(): _operation(path, door, endpoint) for verb, door in doors.items()}
+            found[place] = {verb.lower(): _operation(path, policy, endpoint) for verb, policy in policies.items()}
     return {
         "openapi": "3.0.3",
         "info": {"title": "Published workflows", "version": version, "description": DESCRIPTION},
@@ -112,8 +112,8 @@ def _field(parameter: Parameter, allowed: Sequence[Scalar] | None) -> Json:
     return schema | {name: value for name, value in facts.items() if value not in (None, "")}
 
 
-def _operation(path: str, door: RoutePolicy, endpoint: Endpoint | None) -> Json:
-    text = inspect.getdoc(door.handler) or ""
+def _operation(path: str, policy: RoutePolicy, endpoint: Endpoint | None) -> Json:
+    text = inspect.getdoc(policy.handler) or ""
     first = text.partition("\n")[0]
     summary = (first.partition(": ")[2] if first.startswith("`") else first).replace("`", "").rstrip(".")
     operation: Json = {"summary": summary[:1].upper() + summary[1:], "tags": [path.split("/")[1]]}
@@ -129,7 +129,7 @@ def _operation(path: str, door: RoutePolicy, endpoint: Endpoint | None) -> Json:
         }
         parameters += HEADERS
     operation |= {"parameters": parameters} if parameters else {}
-    operation |= {"security": []} if door.scope is None else {}
+    operation |= {"security": []} if policy.scope is None else {}
     return operation | {"responses": _responses(path)}
 
 

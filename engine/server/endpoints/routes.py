@@ -54,7 +54,7 @@ def mount(app: web.Application, published: Published | None) -> None:
     slugs = "|".join(re.escape(slug) for slug in published.endpoints)
     every_path = {**make_doors(PATHS), **PATHS}
     flows = every_path.pop(FLOWS)
-    routes = [web.route("*", path, guarded(doors)) for path, doors in every_path.items()]
+    routes = [web.route("*", path, guarded(policies)) for path, policies in every_path.items()]
     flow, path = guarded(flows), FLOWS.replace("{slug}", f"{{slug:{slugs}}}")
     routes += [web.route(verb, path, flow) for verb in ("POST", "PUT", "PATCH") if slugs]
     nothing = RoutePolicy(_nothing)
