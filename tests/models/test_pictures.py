@@ -1,6 +1,7 @@
 """Pictures through an autoencoder that does not have the memory, or the range, to take them whole."""
 
 import gc
+import re
 import subprocess
 import sys
 import weakref
@@ -183,10 +184,10 @@ except Exception as error:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc and RLIMIT_AS are Linux's")
-@pytest.mark.parametrize(("room", "said"), [(130, "(1, 3, 512, 512)"), (5, "OutOfMemory a picture of 0.3 megapixels")])
+@pytest.mark.parametrize(("room", "said"), [(190, "(1, 3, 512, 512)"), (5, "OutOfMemory a picture of 0.3 megapixels")])
 def test_under_a_limit_of_address_space_there_is_a_picture_or_a_clear_error(room: int, said: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIMITED.format(room=room)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.stdout.startswith(said), done.stdout + done.stderr[-2000:]
-    assert "in strips (blocks): memory is short" in done.stderr
+    assert re.search(r"in strips \((blocks|levels)\): memory is short", done.stderr)
