@@ -38,7 +38,8 @@ def samplers(
         out().print(_schedules() if schedules else _samplers())
     elif bare in SOLVERS:
         solver = find_solver(name)
-        facts = f"order {solver.order}, {solver.evaluations} evaluations a step, noise: {solver.noise.value}"
+        evaluations = "adaptive" if solver.is_adaptive else solver.evaluations
+        facts = f"order {_order(solver)}, {evaluations} evaluations a step, noise: {solver.noise.value}"
         _describe(solver, solver.summary, facts)
     else:
         schedule = find_schedule(name)
@@ -53,9 +54,13 @@ def _samplers() -> "Table":
     for name in sorted(SOLVERS):
         solver = SOLVERS[name]
         options = ", ".join(f"{each.name}={_plain(each.default)}" for each in solver.options)
-        numbers = str(solver.order), str(solver.evaluations), solver.noise.value
-        table.add_row(name, *numbers, options)
+        table.add_row(name, _order(solver), str(solver.evaluations), solver.noise.value, options)
     return table
+
+
+def _order(solver: "Solver") -> str:
+    """As docs/samplers.md has it: a dash where the rule converges to nothing of its own."""
+    return str(solver.order or "-")
 
 
 def _schedules() -> "Table":
