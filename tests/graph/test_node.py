@@ -17,6 +17,8 @@ from sigmagraph.engine.graph.node import (
 )
 from tests.graph.small import NODES, Picture, blend, split
 
+pytestmark = pytest.mark.quick
+
 Seed = Annotated[int, Range(0, 2**64 - 1, control_after_generate=True)]
 
 

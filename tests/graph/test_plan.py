@@ -15,6 +15,8 @@ from sigmagraph.engine.graph.plan import Plan, plan
 from sigmagraph.engine.graph.validate import validate
 from tests.graph.small import NODES, Anything, chain, checked, prompt
 
+pytestmark = pytest.mark.quick
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

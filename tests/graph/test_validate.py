@@ -11,6 +11,8 @@ from sigmagraph.engine.graph.type_matching import fits
 from sigmagraph.engine.graph.validate import validate
 from tests.graph.small import NODES, chain, checked, prompt
 
+pytestmark = pytest.mark.quick
+
 
 def problems(document: dict[str, Any], nodes: dict[str, Node] = NODES) -> list[Problem]:
     with pytest.raises(InvalidWorkflow) as caught:

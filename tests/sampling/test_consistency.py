@@ -10,6 +10,8 @@ from sigmagraph.engine.sampling import ComfyNoise, PhiloxNoise, Prediction, Samp
 from sigmagraph.engine.sampling.parameterisation import lcm
 from sigmagraph.engine.sampling.resize import resized
 
+pytestmark = pytest.mark.quick
+
 SIGMAS = [1.0, 0.75, 0.5, 0.25, 0.0]
 DISTILLED = lcm()
 

@@ -15,6 +15,8 @@ from sigmagraph.engine.sampling import SOLVERS, Prediction
 from tests.sampling.closed_form import solve
 from tests.sampling.test_orders import DETERMINISTIC
 
+pytestmark = pytest.mark.quick
+
 FIRST, LAST, WIDEST = 0.9, 0.1, 0.45
 START = torch.linspace(-2, 2, 7, dtype=torch.float64).reshape(1, 1, 7, 1)
 CONSTANT, SHARE = 0.3, 0.7

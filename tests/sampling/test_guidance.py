@@ -24,6 +24,8 @@ from sigmagraph.engine.sampling.guidance import (
 from sigmagraph.engine.sampling.mask import Masked, fitted
 from tests.sampling.mixture import SHAPES, predict
 
+pytestmark = pytest.mark.quick
+
 MODEL = predict("flow")
 SIGMA = 0.7
 

@@ -21,6 +21,8 @@ from sigmagraph.engine.sampling.counter import (
 from sigmagraph.engine.sampling.noise import NoiseSpec, Seeding
 from tests.sampling.mixture import SEED, arrays, facts
 
+pytestmark = pytest.mark.quick
+
 SOURCES = [ComfyNoise(7), PhiloxNoise(7)]
 BATCH = torch.zeros(4, 16, 8, 8)
 

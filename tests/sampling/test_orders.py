@@ -10,6 +10,8 @@ from sigmagraph.engine.sampling.solver import Noise
 from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals, exponential_moments, integrals
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, flow_error, gauss, measured_order, solve
 
+pytestmark = pytest.mark.quick
+
 EVERY = {f"{one.name}@{one.revision}": one for solver in SOLVERS.values() for one in (solver, *solver.older)}
 DETERMINISTIC = {
     key: one for key, one in EVERY.items() if one.order > 0 and one.ode_options is not None and not one.is_adaptive

@@ -23,6 +23,8 @@ from sigmagraph.engine.sampling.parameterisation import continuous_v
 from sigmagraph.engine.sampling.schedule import interpolate_sigmas
 from tests.sampling.mixture import arrays, facts
 
+pytestmark = pytest.mark.quick
+
 RECORDED = {
     "flow_shift3": sd3().levels,
     "flow_shift1": sd3(1.0).levels,
