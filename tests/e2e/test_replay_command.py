@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,10 +78,11 @@ def test_another_sampler_revision_is_named(home: Path, made: Path, monkeypatch: 
 
 
 def test_another_precision_or_version_is_named(home: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sigmagraph.nodes.support.provenance import environment
+    from sigmagraph.nodes.support import provenance
 
-    now = environment() | {"precision": "bfloat16", "torch": "9.9"}
-    monkeypatch.setattr("sigmagraph.nodes.support.provenance.environment", lambda: now)
+    now = provenance.environment() | {"precision": "bfloat16", "torch": "9.9"}
+    monkeypatch.setattr(provenance, "environment", lambda: now)
+    monkeypatch.setattr(provenance, "RESIDENCY", SimpleNamespace(precisions={}))  # no file was computed with yet
     done = command(home, "replay", str(made), "--dry-run", "--json")
     named = [line.split(":")[0] for line in json.loads(done.stdout)["differences"]]
     assert named == ["environment.precision", "environment.torch"]
