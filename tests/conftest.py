@@ -9,6 +9,11 @@ import pytest
 Graph = dict[str, dict[str, Any]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who still holds a network is asked first: in one process with all tests, others may hold theirs for a while."""
+    items.sort(key=lambda item: "/tests/models/memory/" not in item.path.as_posix())
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole checkpoint of random weights; written once, never changed."""
