@@ -1,6 +1,7 @@
 """Fixtures that several layers share: a folder with a tiny checkpoint, and workflows for it."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,19 @@ Graph = dict[str, dict[str, Any]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Who still holds a network is asked first: in one process with all tests, others may hold theirs for a while."""
     items.sort(key=lambda item: "/tests/models/memory/" not in item.path.as_posix())
+
+
+@pytest.fixture(autouse=True)
+def nothing_chosen(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Outside the tests of models nothing is chosen at first; theirs choose float32 for the whole session."""
+    loaded = sys.modules.get("sigmagraph.engine.models.memory.residency")
+    if loaded is None or "/tests/models/" in request.path.as_posix():
+        yield
+        return
+    before = loaded.RESIDENCY.choices
+    loaded.RESIDENCY.choices = type(before)()
+    yield
+    loaded.RESIDENCY.choices = before
 
 
 @pytest.fixture(scope="session")
