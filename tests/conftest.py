@@ -10,22 +10,23 @@ import pytest
 Graph = dict[str, dict[str, Any]]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who still holds a network is asked first: in one process with all tests, others may hold theirs for a while."""
-    items.sort(key=lambda item: "/tests/models/memory/" not in item.path.as_posix())
-
-
 @pytest.fixture(autouse=True)
-def nothing_chosen(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Outside the tests of models nothing is chosen at first; theirs choose float32 for the whole session."""
-    loaded = sys.modules.get("sigmagraph.engine.models.memory.residency")
-    if loaded is None or "/tests/models/" in request.path.as_posix():
-        yield
-        return
-    before = loaded.RESIDENCY.choices
-    loaded.RESIDENCY.choices = type(before)()
+def owner_as_found() -> Iterator[None]:
+    """What a test tells this process's owner of networks ends with it: `run` and a worker's factory tell it things."""
+    owner = _owner()
+    before = (owner.choices, owner.keeps_unknown) if owner is not None else None
     yield
-    loaded.RESIDENCY.choices = before
+    if (owner := _owner()) is not None:
+        found = owner.keeps_unknown
+        owner.choices, owner.keeps_unknown = before if before is not None else (type(owner.choices)(), False)
+        if found and not owner.keeps_unknown:
+            owner.free()  # networks that nobody can ask for again
+
+
+def _owner() -> Any:
+    """The owner of networks, if a test has imported it by now."""
+    module = sys.modules.get("sigmagraph.engine.models.memory.residency")
+    return module.RESIDENCY if module is not None else None
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def packed_json(name: str) -> Any:
     return json.loads(lzma.decompress((DATA / f"{name}.xz").read_bytes()))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def golden_precision() -> Iterator[None]:
     """The recorded numbers are float32, also where the processor would multiply 16-bit files as they are."""
     before, RESIDENCY.choices = RESIDENCY.choices, GOLDEN_PRECISION
@@ -71,7 +71,7 @@ def diffusers_shards(unpack: Unpack) -> Path:
     return unpack("diffusion_pytorch_model.safetensors.index.json")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def checkpoint(unpack: Unpack) -> Checkpoint:
     """The all-in-one checkpoint: `mmdit_a`, VAE and all three encoders."""
     return load_checkpoint(unpack("checkpoint_all_in_one.safetensors"))
