@@ -383,9 +383,9 @@ def test_titles_travel_as_meta_and_fall_back_to_the_display_name() -> None:
 
 
 def test_an_unknown_class_is_a_warning_that_names_it() -> None:
-    prompt, warnings = convert({"nodes": [item(1, "SetNode")], "links": []}, NODES)
-    assert prompt["1"]["class_type"] == "SetNode"
-    assert warnings == ["node 1: class 'SetNode' is unknown; its widgets are lost"]
+    prompt, warnings = convert({"nodes": [item(1, "Elsewhere")], "links": []}, NODES)
+    assert prompt["1"]["class_type"] == "Elsewhere"
+    assert warnings == ["node 1: class 'Elsewhere' is unknown; its widgets are lost"]
 
 
 def test_an_editor_document_becomes_a_workflow_and_is_kept() -> None:

@@ -22,7 +22,14 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
     max_leaves=8,
 )
-classes = st.sampled_from([*NODES, "Reroute", "PrimitiveNode", "Note", "Unknown", "workflow>Group", ""])
+PAGES = ["GetNode", "SetNode", "Anything Everywhere", "Anything Everywhere?", "Seed Everywhere", "Prompts Everywhere"]
+classes = st.sampled_from([*NODES, *PAGES, "Reroute", "PrimitiveNode", "Note", "Unknown", "workflow>Group", ""])
+conditions = st.dictionaries(
+    st.sampled_from(["version", "title_regex", "input_regex", "group_regex", "priority", "repeated_type_rule"])
+    | st.sampled_from(["group_restricted", "color_restricted", "widget_ue_connectable", "output_not_broadcasting"]),
+    st.integers(0, 4) | st.sampled_from(["a", "(", ".*"]) | values,
+    max_size=4,
+)
 slots = st.lists(
     st.fixed_dictionaries(
         {},
@@ -44,14 +51,16 @@ editor_nodes = st.fixed_dictionaries(
         "inputs": slots,
         "outputs": slots,
         "widgets_values": values,
-        "properties": values,
+        "properties": values | st.fixed_dictionaries({"ue_properties": conditions, "ue_convert": st.booleans()}),
         "title": values,
+        "pos": values,
+        "size": values,
     },
 )
 links = st.lists(st.integers(-20, 6) | scalars, min_size=4, max_size=6) | values
 documents = st.fixed_dictionaries(
     {"nodes": st.lists(editor_nodes | values, max_size=5), "links": st.lists(links, max_size=6)},
-    optional={"version": scalars, "definitions": values, "extra": values},
+    optional={"version": scalars, "definitions": values, "extra": values, "groups": values},
 )
 prompts = st.dictionaries(
     st.sampled_from(["1", "2", "3"]) | st.text(max_size=3),

@@ -8,7 +8,8 @@ from typing import Any
 
 from sigmagraph.engine.graph.editor.dynamic_widgets import is_dynamic
 from sigmagraph.engine.graph.editor.groups import with_groups
-from sigmagraph.engine.graph.editor.links import NOTES, VIRTUAL, Known, Value, resolve
+from sigmagraph.engine.graph.editor.links import Known, Value, resolve, setter_of
+from sigmagraph.engine.graph.editor.page_nodes import GETTERS, PAGE_ONLY, name_of
 from sigmagraph.engine.graph.editor.primitives import primitive_values
 from sigmagraph.engine.graph.editor.records import EditorNode, read_drawing
 from sigmagraph.engine.graph.editor.scope import Scope, every_scope, unfold
@@ -46,8 +47,9 @@ def convert(
     `declarations` are node classes in `/object_info` form. `choose` resolves `{a|b}` in prompts.
     """
     drawing = read_drawing(with_groups(document, declarations), "workflow")
-    root = unfold(drawing, declarations)
-    conversion = Conversion(root, declarations, choose, now or datetime.now().astimezone())
+    warnings: list[str] = []
+    root = unfold(drawing, declarations, warnings)
+    conversion = Conversion(root, declarations, choose, now or datetime.now().astimezone(), warnings)
     return conversion.prompt(), conversion.warnings
 
 
@@ -72,8 +74,9 @@ class Conversion:
             scope.id_of(node): self._node(scope, node)
             for scope in self._running_scopes()
             for node in scope.drawing.nodes.values()
-            if node.runs and node.type not in VIRTUAL and node.id not in scope.children
+            if node.runs and node.type not in PAGE_ONLY and node.id not in scope.children
         }
+        self._warn_of_getters()
         for node in emitted.values():
             inputs = node["inputs"]
             lost = [n for n, v in inputs.items() if type(v) is Link and v.source not in emitted]
@@ -81,6 +84,13 @@ class Conversion:
                 del inputs[name]
             node["inputs"] = {name: list(v) if type(v) is Link else v for name, v in inputs.items()}
         return emitted
+
+    def _warn_of_getters(self) -> None:
+        """Getting nodes whose name nothing sets hand nothing on."""
+        for scope in every_scope(self.root):
+            for node in scope.drawing.nodes.values():
+                if node.type in GETTERS and node.runs and setter_of(scope, node) is None:
+                    self.warnings.append(f"node {scope.id_of(node)} ({node.type}): nothing sets {name_of(node)!r}")
 
     def _running_scopes(self) -> list[Scope]:
         """Scopes none of whose instances is muted or bypassed."""
@@ -148,6 +158,6 @@ class Conversion:
         named = [node for node in nodes if node.properties.get("Node name for S&R") == label]
         for node in named or [node for node in nodes if node.title == label]:
             places = self._places_of(node.type, node)
-            values = stored_values(node, places) if places is not None and node.type not in NOTES else {}
+            values = stored_values(node, places) if places is not None and node.type not in PAGE_ONLY else {}
             return str(values[widget]) if widget in values else None
         return None

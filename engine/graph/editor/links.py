@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.editor.page_nodes import GETTERS, HANDING_ON, PAGE_ONLY, name_of
 from sigmagraph.engine.graph.editor.records import BYPASSED, INPUT_SIDE, MUTED, EditorNode
 from sigmagraph.engine.graph.editor.scope import Scope
 from sigmagraph.engine.graph.type_matching import members
 from sigmagraph.engine.graph.workflow import Link
-
-NOTES = frozenset(("Note", "MarkdownNote"))
-VIRTUAL = NOTES | {"Reroute", "PrimitiveNode"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +93,28 @@ def _behind_output(place: _At) -> _At | Link | Value | None:
         return None if slot is None else _At(scope, node, slot, True, node.inputs[slot].type)
     if node.id in scope.children:
         return _inside(scope.children[node.id], place.slot, place.wanted)
-    if node.type in VIRTUAL:
-        return _At(scope, node, place.slot, True, place.wanted) if place.slot < len(node.inputs) else None
+    if node.type in GETTERS:
+        return _at_setter(scope, node, place.wanted)
+    if node.type in PAGE_ONLY:
+        hands_on = node.type in HANDING_ON and place.slot < len(node.inputs)
+        return _At(scope, node, place.slot, True, place.wanted) if hands_on else None
     return Link(scope.id_of(node), place.slot)
+
+
+def _at_setter(scope: Scope, node: EditorNode, wanted: str) -> _At | None:
+    """From a getting node to the input of the setting node of its name, in its own canvas or the nearest around it."""
+    found = setter_of(scope, node)
+    return _At(found[0], found[1], 0, True, wanted) if found is not None and found[1].inputs else None
+
+
+def setter_of(scope: Scope, node: EditorNode) -> tuple[Scope, EditorNode] | None:
+    """The canvas and the setting node a getting node reads; None where nothing of that name is set."""
+    key, around = (GETTERS[node.type], name_of(node)), scope
+    while key not in around.setters:
+        if around.outer is None:
+            return None
+        around = around.outer
+    return around, around.setters[key]
 
 
 def _inside(child: Scope, k: int, wanted: str) -> _At | Value | None:

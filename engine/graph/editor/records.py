@@ -12,12 +12,17 @@ INPUT_SIDE, OUTPUT_SIDE = "-10", "-20"
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """An input or output of a node as the file lists it. `widget` names the widget it was converted from."""
+    """An input or output of a node as the file lists it. `widget` names the widget it was converted from.
+
+    `label` is what the page shows. `is_todays`: written by a page that lists a slot for every widget (1.16 and later).
+    """
 
     name: str
     type: str
     link: str | None = None
     widget: str | None = None
+    label: str = ""
+    is_todays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,10 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class EditorNode:
-    """One node as drawn. `values` is its `widgets_values`: a list, an object, or absent."""
+    """One node as drawn. `values` is its `widgets_values`: a list, an object, or absent.
+
+    `written` is the whole node of the file, for places, colours and labels, which few nodes ask for.
+    """
 
     id: str
     type: str
@@ -44,6 +52,7 @@ class EditorNode:
     values: Any
     named_values: Mapping[str, Any] | None
     properties: Mapping[str, Any]
+    written: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def runs(self) -> bool:
@@ -74,7 +83,7 @@ class Drawing:
     """One canvas: the whole file, or the inside of a subgraph definition.
 
     `arrivals` are the links that no input names and the table alone knows, by target and slot; `leaving` are all, by
-    origin and slot.
+    origin and slot. `groups` are the frames, as the file has them.
     """
 
     nodes: Mapping[str, EditorNode]
@@ -84,6 +93,7 @@ class Drawing:
     definitions: Mapping[str, Any] = field(default_factory=dict)
     arrivals: Mapping[tuple[str, int], str] = field(default_factory=dict)
     leaving: Mapping[tuple[str, int], Sequence[Wire]] = field(default_factory=dict)
+    groups: Sequence[Any] = ()
 
     def wire_at(self, node: EditorNode, slot: int) -> Wire | None:
         """The link of an input: the one the slot names, else one only the table knows."""
@@ -114,6 +124,7 @@ def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, An
         definitions,
         {(wire.target, wire.target_slot): wire.id for wire in wires if (wire.target, wire.id) not in named},
         leaving,
+        list_at(document, "groups", place),
     )
 
 
@@ -133,6 +144,7 @@ def read_node(written: Any, place: str) -> EditorNode:
         values=node.get("widgets_values"),
         named_values=named if isinstance(named, dict) else None,
         properties=properties if isinstance(properties, dict) else {},
+        written=node,
     )
 
 
@@ -140,8 +152,11 @@ def _slot(written: Any, place: str) -> Slot:
     slot = object_at(written, place)
     widget = slot.get("widget")
     converted = str(widget.get("name", slot.get("name", ""))) if isinstance(widget, dict) else None
-    link = slot.get("link")
-    return Slot(str(slot.get("name", "")), _type(slot.get("type")), None if link is None else str(link), converted)
+    link, name, localized = slot.get("link"), str(slot.get("name", "")), slot.get("localized_name")
+    label = str(slot.get("label") or localized or name)
+    return Slot(
+        name, _type(slot.get("type")), None if link is None else str(link), converted, label, localized is not None
+    )
 
 
 def _type(written: Any) -> str:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.editor.broadcasts import with_broadcasts
+from sigmagraph.engine.graph.editor.page_nodes import setters
 from sigmagraph.engine.graph.editor.records import INPUT_SIDE, Drawing, EditorNode, read_drawing
-from sigmagraph.engine.graph.editor.widgets import Declaration, declared_inputs, widget_type
+from sigmagraph.engine.graph.editor.widgets import Declaration, is_widget
 
 DEEPEST = 64
 MOST_SCOPES = 10_000
@@ -18,7 +20,10 @@ MOST_NODES = 50_000  # in all instances: a small file can draw a large subgraph 
 
 @dataclass(slots=True, eq=False)
 class Scope:
-    """One canvas in place. `promoted` holds this instance's values by input name, `overrides` by node and widget."""
+    """One canvas in place. `promoted` holds this instance's values by input name, `overrides` by node and widget.
+
+    `setters` are the nodes that hand a value on by its name, by type and name.
+    """
 
     drawing: Drawing
     path: str = ""
@@ -27,15 +32,19 @@ class Scope:
     children: dict[str, "Scope"] = field(default_factory=dict)
     promoted: dict[str, Any] = field(default_factory=dict)
     overrides: dict[tuple[str, str], Any] = field(default_factory=dict)
+    setters: dict[tuple[str, str], EditorNode] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.setters = setters(self.drawing)
 
     def id_of(self, node: EditorNode) -> str:
         """The id the node has in the prompt."""
         return self.path + node.id
 
 
-def unfold(drawing: Drawing, declarations: Mapping[str, Declaration]) -> Scope:
-    """The root scope with every instance opened below it."""
-    root = Scope(drawing)
+def unfold(drawing: Drawing, declarations: Mapping[str, Declaration], warnings: list[str]) -> Scope:
+    """The root scope with every instance opened below it. `warnings` gets what could not be carried over."""
+    root = Scope(with_broadcasts(drawing, declarations, warnings))
     waiting = [(root, 0)]
     opened = copied = 0
     while waiting:
@@ -52,6 +61,7 @@ def unfold(drawing: Drawing, declarations: Mapping[str, Declaration]) -> Scope:
             if written is None:
                 continue
             inner = read_drawing(written, f"definitions.subgraphs[{node.type}]", scope.drawing.definitions)
+            inner = with_broadcasts(inner, declarations, warnings)
             copied += len(inner.nodes)
             if copied > MOST_NODES:
                 raise BadDocument(f"the document's subgraph instances have more than {MOST_NODES} nodes in all")
@@ -113,11 +123,3 @@ def _input_name(node: EditorNode, wire: str, slot: int) -> str:
     """The input a link ends at: by the slot that names the link, else by index."""
     named = next((each.name for each in node.inputs if each.link == wire), None)
     return named if named is not None else node.inputs[slot].name if slot < len(node.inputs) else ""
-
-
-def is_widget(node: EditorNode, name: str, declaration: Declaration | None) -> bool:
-    """Whether an input of a node is a converted widget."""
-    if any(slot.name == name and slot.widget is not None for slot in node.inputs):
-        return True
-    inputs = declared_inputs(declaration) if declaration is not None else ()
-    return any(each == name and widget_type(kind, options) is not None for each, kind, options, _ in inputs)

@@ -52,6 +52,14 @@ def widget_type(kind: Any, options: Mapping[str, Any]) -> str | None:
     return str(shown) if shown in WIDGET_TYPES else None
 
 
+def is_widget(node: EditorNode, name: str, declaration: Declaration | None) -> bool:
+    """Whether an input of a node is a converted widget."""
+    if any(slot.name == name and slot.widget is not None for slot in node.inputs):
+        return True
+    inputs = declared_inputs(declaration) if declaration is not None else ()
+    return any(each == name and widget_type(kind, options) is not None for each, kind, options, _ in inputs)
+
+
 def widgets_of(declaration: Declaration) -> list[Widget]:
     """All widgets that have a place in `widgets_values`, in order."""
     widgets: list[Widget] = []
