@@ -180,14 +180,15 @@ def solver(
 
     def register(function: SolverFunction) -> SolverFunction:
         newest = Solver(name, function, order, **declared)
-        past = []
-        if newest.revision == 2:
+        count = newest.revision if isinstance(newest.revision, int) else 1
+        past = [replace(newest, revision=one, **differences.get(one, {})) for one in range(count - 1, 1, -1)]
+        if count > 1:
             seeding = Seeding.SAME if newest.noise is Noise.SEQUENCE else Seeding.DERIVED
             existing: dict[str, Any] = {"seeding": seeding, "composes_mask": False}
-            past = [replace(newest, revision=1, **(existing | dict(differences.get(1, {}))))]
-        if past and past[0].seeding is Seeding.SAME:
+            past.append(replace(newest, revision=1, **(existing | dict(differences.get(1, {})))))
+        if past and past[-1].seeding is Seeding.SAME:
             changed = dict(differences.get(SEQUENCE_CHANGED, {}))
-            past.append(replace(past[0], revision=SEQUENCE_CHANGED, since=(0, 7), seeding=Seeding.NEXT, **changed))
+            past.append(replace(past[-1], revision=SEQUENCE_CHANGED, since=(0, 7), seeding=Seeding.NEXT, **changed))
         registry.add(name, replace(newest, older=tuple(past)))
         return function
 

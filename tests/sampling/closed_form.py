@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling import ComfyNoise, Prediction, sd3
+from sigmagraph.engine.sampling import ComfyNoise, Parameterisation, Prediction, sd3
 from sigmagraph.engine.sampling.noise import NoiseSource
 from sigmagraph.engine.sampling.run import Run, context_of, drive
 from sigmagraph.engine.sampling.solver import Solver
@@ -69,11 +69,11 @@ def solve(
     denoiser: Any,
     options: Mapping[str, object] | None = None,
     noise: NoiseSource | None = None,
+    model: Parameterisation | None = None,
 ) -> Tensor:
     """Run a solver from a given state, with nothing of `sample` round it."""
-    steps = drive(
-        Run(solver, x, sigmas, context_of(solver, x, sigmas, sd3(), noise or ComfyNoise(0)), options or {}), denoiser
-    )
+    context = context_of(solver, x, sigmas, model or sd3(), noise or ComfyNoise(0))
+    steps = drive(Run(solver, x, sigmas, context, options or {}), denoiser)
     while True:
         try:
             next(steps)

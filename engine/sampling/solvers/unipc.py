@@ -3,15 +3,22 @@
 It works on the variance-preserving form of the state: a = 1 / sqrt(1 + sigma^2), b = sigma a, lam = -ln(sigma).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.dpm import DROPPED
-from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST
 from sigmagraph.engine.sampling.solvers.recorded import unipc as recorded
 from sigmagraph.engine.sampling.solvers.unipc_update import HIGHEST_ORDER, Update, Variant, ve, vp
+
+# how much longer than the one before, in ln(sigma), a step of order 2 and of order 3 may be
+GROWTH, DOUBLED = {"growth_2": 1.3, "growth_3": 1.1, "short": 0.2}, {"growth_2": 2.0, "growth_3": 2.0, "short": 0.0}
+Growth: TypeAlias = Annotated[float, Range(1.0, math.inf)]
+Length: TypeAlias = Annotated[float, Range(0.0, math.inf)]
 
 
 @solver(
@@ -19,20 +26,34 @@ from sigmagraph.engine.sampling.solvers.unipc_update import HIGHEST_ORDER, Updat
     order=3,
     inverts=True,
     source="Zhao 2023, arXiv:2302.04867, Alg. 1, B1(h) = h",
-    revision=2,
+    revision=3,
     remark=DROPPED + "; revision 1 stops at sigma 0.001 (and does nothing in a single step), revision 2 reaches 0, "
-    "and is of first order in a step more than twice the one before",
-    older={1: {"function": recorded.uni_pc, "drops_penultimate": True, "order": 2}},
+    "and is of first order in a step more than twice the one before; revision 3 is of third order in steps of at most "
+    "1.2 times the one before, of second order in those of at most 1.5 times",
+    fixed=GROWTH,
+    older={
+        2: {"fixed": DOUBLED},
+        1: {"function": recorded.uni_pc, "fixed": {}, "drops_penultimate": True, "order": 2},
+    },
 )
-def uni_pc(x: Tensor, sigmas: Sequence[float], ctx: Context, *, variant: Variant = "bh1") -> Steps:
+def uni_pc(
+    x: Tensor,
+    sigmas: Sequence[float],
+    ctx: Context,
+    *,
+    variant: Variant = "bh1",
+    growth_2: Growth = GROWTH["growth_2"],
+    growth_3: Growth = GROWTH["growth_3"],
+    short: Length = GROWTH["short"],
+) -> Steps:
     """Each step: predict from past estimates, evaluate, correct with the new estimate, which is kept."""
     levels, steps = list(sigmas), len(sigmas) - 1
     state = vp(x, levels[0])
     estimates: list[Tensor] = [(yield Evaluate(x, levels[0]))]
     for i in range(1, steps + 1):
-        update = Update(levels, i, order_of(i, levels), variant)
-        if update.is_far(FURTHEST):
-            update = Update(levels, i, 1, variant, is_exact=True)
+        planned = order_of(i, levels)
+        order = bounded_order(planned, i, levels, {2: growth_2, 3: growth_3}, short)
+        update = Update(levels, i, order, variant, is_exact=order < planned)
         carried, pulls = update.base(state, estimates), update.differences(estimates)
         denoised, state = estimates[0], update.shifted(carried, pulls, update.predictor())
         if i < steps:
@@ -50,6 +71,19 @@ def order_of(i: int, levels: Sequence[float]) -> int:
     if i < highest:
         return i
     return highest if levels[-1] > 0 else min(highest, steps + 1 - i)
+
+
+def bounded_order(order: int, i: int, levels: Sequence[float], growth: Mapping[int, float], short: float) -> int:
+    """The order step i may have: past estimates say little about the end of a step much longer than the last one.
+
+    A step of order k is stable where it is at most `growth[k]` times the one before it in ln(sigma).
+    """
+    while order > 1 and levels[i] > 0:
+        last, this = (abs(math.log(levels[j] / levels[j - 1])) for j in (i - 1, i))
+        if this <= max(growth[order] * last * (1 + 1e-9), short):
+            break
+        order -= 1
+    return order
 
 
 alias("uni_pc_bh2", "uni_pc", fixed={"variant": "bh2"}, source="Zhao 2023, arXiv:2302.04867, Alg. 1, B2(h) = e^h - 1")

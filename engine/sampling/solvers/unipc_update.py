@@ -33,10 +33,6 @@ class Update:
             self.right.append(term * math.factorial(j) / self.b if math.isfinite(z) else 0.0)
             term = term / z - 1 / math.factorial(j + 1)
 
-    def is_far(self, furthest: float) -> bool:
-        """Whether the step is more than twice the last one, so that past estimates say nothing about its end."""
-        return self.order > 1 and math.isfinite(self.h) and -self.nodes[0] * 2 * furthest * (1 + 1e-9) < 1
-
     def base(self, state: Tensor, estimates: Sequence[Tensor]) -> Tensor:
         """The first-order update."""
         return state * self.ratio - estimates[0] * (self.scale * math.expm1(-self.h))
