@@ -50,8 +50,8 @@ def planned(folders: Folders, steps: int, seed: int) -> Plan:
     """The demo workflow with other steps and seed, ending in `KeepImage`."""
     classes: dict[str, Node] = {**NODES, "SaveImage": keep_image}
     workflow = load_workflow(WORKFLOW)
-    sampler = next(i for i, each in workflow.nodes.items() if each.class_type == "KSampler")
-    saver = next(i for i, each in workflow.nodes.items() if each.class_type == "SaveImage")
+    sampler = next(i for i, written in workflow.nodes.items() if written.class_type == "KSampler")
+    saver = next(i for i, written in workflow.nodes.items() if written.class_type == "SaveImage")
     changed = workflow.with_inputs({sampler: {"steps": steps, "seed": seed}})
     pictures = dict(changed.nodes)
     pictures[saver] = type(pictures[saver])("SaveImage", {"images": pictures[saver].inputs["images"]})
@@ -81,9 +81,9 @@ def since(began: Span | None = None) -> Span:
 def alone(plans: Sequence[Plan], cache: MemoryCache, folders: Folders) -> tuple[list[Tensor], list[Span]]:
     """Each job after the other: pictures, and the time of each."""
     images, spans = [], []
-    for each in plans:
+    for job_plan in plans:
         began = since()
-        result = execute(each, folders, cache, around=torch.inference_mode).or_raise()
+        result = execute(job_plan, folders, cache, around=torch.inference_mode).or_raise()
         spans.append(since(began))
         images.append(image_of(result.ui))
     return images, spans
@@ -95,16 +95,16 @@ def together(
     """All at once, the short ones arriving one by one: pictures, the short jobs' times, the time of all."""
     scheduler = Scheduler(folders, cache, most_jobs=64, around=torch.inference_mode)
     began = since()
-    tickets = [scheduler.submit(each) for each in long]
+    tickets = [scheduler.submit(job_plan) for job_plan in long]
     spans: dict[int, Span] = {}
 
     def note(at: int, submitted: Span, done: object) -> None:
         spans[at] = since(submitted)
 
-    for at, each in enumerate(short):
+    for at, job_plan in enumerate(short):
         time.sleep(max(0.0, pause_s * (at + 1) - since(began).wall))
         submitted = since()
-        tickets.append(scheduler.submit(each))
+        tickets.append(scheduler.submit(job_plan))
         tickets[-1].future.add_done_callback(partial(note, at, submitted))
     images = [image_of(ticket.wait().or_raise().ui) for ticket in tickets]
     whole = since(began)
@@ -151,7 +151,7 @@ def shared(plans: Sequence[Plan], together: int, folders: Folders) -> tuple[list
         folders, warm_cache(folders), most_jobs=64, around=torch.inference_mode, batch_evaluations=together
     )
     began = since()
-    tickets = [scheduler.submit(each) for each in plans]
+    tickets = [scheduler.submit(job_plan) for job_plan in plans]
     images = [image_of(ticket.wait().or_raise().ui) for ticket in tickets]
     spent = since(began).processor
     scheduler.close()
@@ -188,14 +188,14 @@ def main() -> int:
         rounds.append(compared(long, short, folders))
     held = []
     for clock, name in enumerate(("wall", "processor")):
-        one = statistics.median(span[clock] for each in rounds for span in each.alone)
-        worst = percentile([span[clock] for each in rounds for span in each.among], 0.95)
-        rates = [each.serial[clock] / each.mixed[clock] for each in rounds]
+        one = statistics.median(span[clock] for measured in rounds for span in measured.alone)
+        worst = percentile([span[clock] for measured in rounds for span in measured.among], 0.95)
+        rates = [measured.serial[clock] / measured.mixed[clock] for measured in rounds]
         rate = statistics.median(rates)
         print(f"{name}: short job alone {one * 1e3:.0f} ms, p95 {worst * 1e3:.0f} ms ({worst / one:.2f}x, budget 2); "
               f"throughput {rate:.3f} of serial ({min(rates):.3f} to {max(rates):.3f}, budget 0.97)")  # fmt: skip
         held.append(worst / one <= 2 and rate >= 0.97)
-    is_same = all(each.is_same for each in rounds)
+    is_same = all(measured.is_same for measured in rounds)
     print("pictures equal, bit for bit" if is_same else "pictures DIFFER")
     return 0 if is_same and held[0] else 1
 

@@ -76,8 +76,8 @@ def conversion(folder: Path | None, object_info: Path | None, rounds: int) -> No
     text = object_info.read_bytes()
     known = json.loads(gzip.decompress(text) if object_info.suffix == ".gz" else text)
     documents = {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    documents = {name: each for name, each in documents.items() if is_drawing(each)}
-    slowest = max((best_ms(lambda d=each: convert(d, known), rounds), name) for name, each in documents.items())  # type: ignore[misc]
+    documents = {name: drawing for name, drawing in documents.items() if is_drawing(drawing)}
+    slowest = max((best_ms(lambda d=drawing: convert(d, known), rounds), name) for name, drawing in documents.items())  # type: ignore[misc]
     row(f"convert the slowest of {len(documents)} files ({slowest[1][:24]})", f"{slowest[0]:.2f} ms", "< 20 ms")
 
 

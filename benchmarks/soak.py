@@ -92,7 +92,7 @@ class Load:
         async with self.session("hostile") as client:
             names = ["slow.jpg", "huge.png"] * 4
             await asyncio.gather(
-                *(self._get(client, f"/view?type=input&filename={each}&preview=webp") for each in names)
+                *(self._get(client, f"/view?type=input&filename={name}&preview=webp") for name in names)
             )
 
     async def everything(self) -> None:

@@ -25,5 +25,5 @@ ENDPOINTS = SHIPPED / "workflows" / "endpoints"
 
 def shipped_models() -> dict[str, list[Path]]:
     """Model folders of a wheel by name, searched after the home's; a checkout's models are its home's own."""
-    folders = sorted(each for each in (SHIPPED / "models").glob("*") if each.is_dir())
-    return {} if IS_CHECKOUT else {each.name: [each] for each in folders}
+    folders = sorted(path for path in (SHIPPED / "models").glob("*") if path.is_dir())
+    return {} if IS_CHECKOUT else {folder.name: [folder] for folder in folders}

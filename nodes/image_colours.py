@@ -88,7 +88,7 @@ def image_rgb_to_yuv(*, image: Image) -> tuple[Image, Image, Image]:
 @node("ImageYUVToRGB", category="image/batch")
 def image_yuv_to_rgb(*, Y: Image, U: Image, V: Image) -> Image:
     """A picture from its brightness and two colour differences."""
-    luma, blue, red = (each.mean(dim=-1) for each in (Y, U, V))
+    luma, blue, red = (plane.mean(dim=-1) for plane in (Y, U, V))
     red, blue = luma + (red - MIDDLE) / RED, luma + (blue - MIDDLE) / BLUE
     green = (luma - LUMA[0] * red - LUMA[2] * blue) / LUMA[1]
     return torch.stack([red, green, blue], dim=-1).clamp(0.0, 1.0)

@@ -161,7 +161,7 @@ def image_stitch(
 
 def _equally_many(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     count = max(len(first), len(second))
-    one, two = (torch.cat([each, each[-1:].expand(count - len(each), -1, -1, -1)]) for each in (first, second))
+    one, two = (torch.cat([batch, batch[-1:].expand(count - len(batch), -1, -1, -1)]) for batch in (first, second))
     return one, two
 
 

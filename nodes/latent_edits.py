@@ -204,8 +204,8 @@ def latent_multiply(*, samples: Latent, multiplier: Annotated[float, Range(-10.0
 def latent_interpolate(*, samples1: Latent, samples2: Latent, ratio: Share = 1.0) -> Latent:
     """Between two latents: directions are mixed, and lengths apart from them; 1 is the first."""
     first, second = samples1.samples, _alike(samples1, samples2)
-    lengths = [torch.linalg.vector_norm(each, dim=1, keepdim=True) for each in (first, second)]
-    one, two = (torch.nan_to_num(each / length) for each, length in zip((first, second), lengths, strict=True))
+    lengths = [torch.linalg.vector_norm(latent, dim=1, keepdim=True) for latent in (first, second)]
+    one, two = (torch.nan_to_num(latent / length) for latent, length in zip((first, second), lengths, strict=True))
     mixed = one * ratio + two * (1.0 - ratio)
     direction = torch.nan_to_num(mixed / torch.linalg.vector_norm(mixed, dim=1, keepdim=True))
     return samples1.with_samples(direction * (lengths[0] * ratio + lengths[1] * (1.0 - ratio)))

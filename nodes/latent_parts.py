@@ -24,7 +24,7 @@ def latent_concat(
     """Two latents side by side; with a minus the second comes first. Where there are no frames, t is the channels."""
     first, second = samples1.samples, cycled(samples2.samples, len(samples1.samples))
     axis = AXES[dim[-1]] % first.ndim
-    alike = [[size for place, size in enumerate(each.shape) if place != axis] for each in (first, second)]
+    alike = [[size for place, size in enumerate(latent.shape) if place != axis] for latent in (first, second)]
     if first.ndim != second.ndim or alike[0] != alike[1]:
         raise BadValue("samples2", list(second.shape), f"{list(first.shape)} but for axis {dim[-1]}, as samples1 has")
     return samples1.with_samples(torch.cat([second, first] if dim.startswith("-") else [first, second], dim=axis))

@@ -124,8 +124,8 @@ def run(
     `changes` are values by "NODE.INPUT", NODE an id, a title or a class: `{"KSampler.seed": 7}`. Raises what is wrong
     with the workflow, or what a node raised. The other arguments are `sigmagraph run`'s options.
     """
-    load_plugins([Path(each) for each in plugins])
-    space = open_workspace(_path(home), _path(output), [Path(each) for each in custom_nodes])
+    load_plugins([Path(path) for path in plugins])
+    space = open_workspace(_path(home), _path(output), [Path(path) for path in custom_nodes])
     document = space.read(workflow)
     changed = override_values(document, [*(changes or {}).items()], space.nodes)
     store = space.store(cache)

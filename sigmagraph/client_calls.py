@@ -128,7 +128,7 @@ def read_result(job: Mapping[str, Any]) -> Result:
     """A job that is over, as `GET /jobs/{id}` tells it."""
     outputs = job.get("outputs") or {}
     records = [record for ui in outputs.values() for record in ui.get("images", ())]
-    images = tuple(Image(each["filename"], each.get("subfolder", ""), each["type"]) for each in records)
+    images = tuple(Image(record["filename"], record.get("subfolder", ""), record["type"]) for record in records)
     failure = job.get("execution_error") or {}
     return Result(job["id"], job["status"], images, outputs, str(failure.get("exception_message", "")).strip())
 
@@ -153,7 +153,7 @@ def _form(where: str, part: str, path: Path, fields: Mapping[str, str]) -> Call:
     name = path.name.replace('"', "%22")
     parts = [f'form-data; name="{key}"\r\n\r\n{value}'.encode() for key, value in fields.items()]
     parts.append(f'form-data; name="{part}"; filename="{name}"\r\n\r\n'.encode() + data)
-    body = b"".join(f"--{boundary}\r\nContent-Disposition: ".encode() + each + b"\r\n" for each in parts)
+    body = b"".join(f"--{boundary}\r\nContent-Disposition: ".encode() + piece + b"\r\n" for piece in parts)
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     return Call("POST", where, body + f"--{boundary}--\r\n".encode(), headers)
 
@@ -181,6 +181,6 @@ def refusal(call: Call, status: int, data: bytes) -> ServerRefused:
     nodes = body.get("node_errors", {}) if isinstance(body, dict) else {}
     for node_id, node in nodes.items():
         place = f"node {node_id} ({node['class_type']})"
-        lines += [f"{place}: {each['message']}: {each['details']}" for each in node["errors"]]
+        lines += [f"{place}: {fault['message']}: {fault['details']}" for fault in node["errors"]]
     place = f"{call.method} {call.path.partition('?')[0]}"
     return ServerRefused(place, status, error.get("type", ""), "\n".join(lines))

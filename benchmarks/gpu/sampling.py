@@ -40,8 +40,8 @@ def eager(bench: Bench) -> None:
     bench.say("Turbo 1024, 4 steps", f"{took:.3f} s; target {TARGET_TURBO_S} s", turbo_s=took)
     half = subject.pixels // 2
     took = bench.timed(lambda: subject.sampled(width=half, height=half), 2)
-    each = took / subject.steps * 1e3
-    bench.say(f"Large {half}, guided", f"{took:.2f} s, {each:.1f} ms a step", large_half_s=took)
+    each_ms = took / subject.steps * 1e3
+    bench.say(f"Large {half}, guided", f"{took:.2f} s, {each_ms:.1f} ms a step", large_half_s=took)
     other = medium(bench)
     took = bench.timed(other.sampled, 2)
     bench.say("Medium 1024, guided", _steps(bench, other, took), medium_s=took)
@@ -52,8 +52,8 @@ def _steps(bench: Bench, subject: Subject, took: float) -> str:
     count = subject.steps * operations(subject.shape, subject.pixels, 2, subject.tokens)
     peak = bench.facts.get("machine.bf16_flops")
     share = f" = {count / took / peak:.0%} of the measured peak" if peak else ""
-    each = took / subject.steps * 1e3
-    return f"{took:.2f} s, {subject.steps} steps of {each:.1f} ms, {count / took / 1e12:.0f} TFLOP/s{share}"
+    each_ms = took / subject.steps * 1e3
+    return f"{took:.2f} s, {subject.steps} steps of {each_ms:.1f} ms, {count / took / 1e12:.0f} TFLOP/s{share}"
 
 
 def _forward_alone(bench: Bench, subject: Subject, step_s: float) -> None:
@@ -143,7 +143,7 @@ def _waits(bench: Bench, subject: Subject, sampler: str) -> int:
             subject.sampled(steps=4, sampler=sampler)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing" in str(each.message) for each in found)
+    return sum("synchronizing" in str(warning.message) for warning in found)
 
 
 def noise(bench: Bench) -> None:

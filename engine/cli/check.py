@@ -60,7 +60,7 @@ def check(
     except InvalidWorkflow as invalid:
         if not as_json:
             raise
-        problems = [asdict(each) if is_dataclass(each) else str(each) for each in invalid.problems]  # type: ignore[arg-type]  # of instances
+        problems = [asdict(problem) if is_dataclass(problem) else str(problem) for problem in invalid.problems]  # type: ignore[arg-type]  # of instances
         write_json(found | {"valid": False, "problems": problems, "warnings": list(changed.warnings)})
         raise typer.Exit(1) from None
     if memory:
@@ -91,13 +91,13 @@ def _survey(space: Workspace, folder: Path, *, as_json: bool) -> None:
     records = list(survey(files, folder, space.nodes, space.declarations, space.folders))
     counted = totals(records)
     if as_json:
-        write_json({"totals": counted, "files": [asdict(each) for each in records]})
+        write_json({"totals": counted, "files": [asdict(record) for record in records]})
         return
     for name, count in counted.items():
         if name != "missing classes":
             out().print(f"{name}: {count}")
     for missing in counted["missing classes"][:SHOWN]:
         out().print(f"    {missing['files']:5d} files lack {missing['class']}", markup=False)
-    for each in records:
-        if each.state == "refused":
-            out().print(f"refused: {each.file}: {each.problems[0]}", markup=False, soft_wrap=True)
+    for record in records:
+        if record.state == "refused":
+            out().print(f"refused: {record.file}: {record.problems[0]}", markup=False, soft_wrap=True)

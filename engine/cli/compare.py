@@ -50,24 +50,24 @@ def compare(
             out().print(str(path), markup=False, soft_wrap=True)
     if not can_plot():
         remark(f"skipped: {PLOTS}")
-    for each in found.outcomes:
-        if each.problem:
-            warn(f"{each.cell}: {each.problem}")
+    for outcome in found.outcomes:
+        if outcome.problem:
+            warn(f"{outcome.cell}: {outcome.problem}")
 
 
 def _as_values(found: "Comparison", written: list[Path]) -> dict[str, object]:
     cells = [
         {
-            "sampler": each.cell.sampler,
-            "schedule": each.cell.schedule,
-            "steps": each.cell.steps,
-            "seed": each.cell.seed,
-            "evaluations": each.evaluations,
-            "seconds": each.seconds,
-            "distance": found.distances.get(each.cell),
-            "problem": each.problem or None,
+            "sampler": outcome.cell.sampler,
+            "schedule": outcome.cell.schedule,
+            "steps": outcome.cell.steps,
+            "seed": outcome.cell.seed,
+            "evaluations": outcome.evaluations,
+            "seconds": outcome.seconds,
+            "distance": found.distances.get(outcome.cell),
+            "problem": outcome.problem or None,
         }
-        for each in found.outcomes
+        for outcome in found.outcomes
     ]
     return {"files": [str(path) for path in written], "cells": cells}
 

@@ -32,13 +32,15 @@ def listing(context: typer.Context, folder: Folder = None, as_json: AsJson = Fal
 
     found = load_endpoints(folder or ENDPOINTS)
     if as_json:
-        write_json({slug: each.manifest.model_dump(mode="json") for slug, each in found.items()})
+        write_json({slug: endpoint.manifest.model_dump(mode="json") for slug, endpoint in found.items()})
         return
     table = columns("slug", "title", "graph", "parameters", "price")
-    for slug, each in found.items():
-        price = each.manifest.price
+    for slug, endpoint in found.items():
+        price = endpoint.manifest.price
         shown = f"{price.per_call:g} + {price.per_megapixel_step:g} per megapixel and step"
-        table.add_row(slug, each.manifest.title, each.manifest.graph, str(len(each.manifest.parameters)), shown)
+        table.add_row(
+            slug, endpoint.manifest.title, endpoint.manifest.graph, str(len(endpoint.manifest.parameters)), shown
+        )
     out().print(table)
 
 
@@ -57,7 +59,11 @@ def check(
 
     found = load_endpoints(folder or ENDPOINTS, is_demo=demo)
     nodes = workspace(home, None, custom_nodes).nodes
-    lines = [f"{each.path}: {problem}" for each in found.values() for problem in declaration_problems(each, nodes)]
+    lines = [
+        f"{endpoint.path}: {problem}"
+        for endpoint in found.values()
+        for problem in declaration_problems(endpoint, nodes)
+    ]
     if as_json:
         write_json({"endpoints": sorted(found), "problems": lines})
     for line in () if as_json else lines:

@@ -42,7 +42,7 @@ def create(
     async def work(accounts: "Accounts") -> "tuple[str, Account]":
         return await accounts.create(
             name,
-            [each.strip() for each in scopes.split(",") if each.strip()],
+            [scope.strip() for scope in scopes.split(",") if scope.strip()],
             endpoints=endpoint or None,
             credits=_micro(credits),
             spend_limit=_micro(spend_limit) if spend_limit is not None else None,
@@ -67,14 +67,16 @@ def listing(as_json: AsJson = False, database: Database = None, home: Home = Non
 
     found = _with_accounts(home, database, work)
     if as_json:
-        write_json([_as_values(each) for each in found])
+        write_json([_as_values(account) for account in found])
         return
     table = columns("id", "name", "key", "scopes", "endpoints", "credits", "held", "spent", "state")
-    for each in found:
-        amounts = (f"{amount / CREDIT:g}" for amount in (each.credits, each.held, each.spent))
-        state = "revoked" if each.revoked_at is not None else "works"
-        called = ", ".join(sorted(each.endpoints)) if each.endpoints is not None else "all"
-        table.add_row(each.id, each.name, f"{each.hint}…", ", ".join(sorted(each.scopes)), called, *amounts, state)
+    for account in found:
+        amounts = (f"{amount / CREDIT:g}" for amount in (account.credits, account.held, account.spent))
+        state = "revoked" if account.revoked_at is not None else "works"
+        called = ", ".join(sorted(account.endpoints)) if account.endpoints is not None else "all"
+        table.add_row(
+            account.id, account.name, f"{account.hint}…", ", ".join(sorted(account.scopes)), called, *amounts, state
+        )
     out().print(table)
 
 

@@ -26,8 +26,8 @@ def models(as_json: AsJson = False, home: Home = None) -> None:
         write_json(found)
     elif found:
         table = columns("folder", "file", "size", "holds", right=("size",))
-        for each in found:
-            table.add_row(each["folder"], each["file"], _size(each["size_bytes"]), each["holds"])
+        for file in found:
+            table.add_row(file["folder"], file["file"], _size(file["size_bytes"]), file["holds"])
         out().print(table)
     else:
         remark(f"no weight files below {space.folders.models}; `sigmagraph fetch` lists what can be brought")

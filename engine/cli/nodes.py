@@ -30,7 +30,7 @@ def nodes(
     space = workspace(home, None, custom_nodes)
     if as_json:
         chosen = [name] if name is not None else sorted(space.nodes)
-        write_json({each: space.nodes[each].object_info(space.folders) for each in chosen})
+        write_json({class_type: space.nodes[class_type].object_info(space.folders) for class_type in chosen})
     elif name is None:
         out().print(_all(space))
     else:
@@ -44,7 +44,7 @@ def _all(space: Workspace) -> "Table":
     table = columns("node", "category", "inputs", "outputs")
     for class_type in sorted(space.nodes, key=lambda name: (space.nodes[name].category, name)):
         node = space.nodes[class_type]
-        inputs = ", ".join(each.name for each in node.inputs if each.group != "hidden")
+        inputs = ", ".join(declared.name for declared in node.inputs if declared.group != "hidden")
         table.add_row(class_type, node.category, inputs, ", ".join(output.type for output in node.outputs))
     return table
 
@@ -53,17 +53,17 @@ def _one(node: "Node", space: Workspace) -> "Table":
     from sigmagraph.engine.cli.console import columns
 
     table = columns("input", "type", "default", "allowed", "", whole=2)
-    for each in node.inputs:
-        if each.group == "hidden":
+    for declared in node.inputs:
+        if declared.group == "hidden":
             continue
-        choices = each.allowed(space.folders)
+        choices = declared.allowed(space.folders)
         allowed = ", ".join(str(choice) for choice in (choices or [])[:SHOWN_CHOICES])
         if choices is not None and len(choices) > SHOWN_CHOICES:
             allowed += f" ... ({len(choices)})"
-        if each.range is not None:
-            allowed = f"{each.range.low:g} to {each.range.high:g}"
-        default = str(each.options.get("default", "")) + (" (optional)" if each.group == "optional" else "")
-        table.add_row(each.name, each.type, default, allowed, str(each.options.get("tooltip", "")))
+        if declared.range is not None:
+            allowed = f"{declared.range.low:g} to {declared.range.high:g}"
+        default = str(declared.options.get("default", "")) + (" (optional)" if declared.group == "optional" else "")
+        table.add_row(declared.name, declared.type, default, allowed, str(declared.options.get("tooltip", "")))
     for output in node.outputs:
         table.add_row("->", output.type, "", "", output.tooltip or "")
     return table

@@ -48,7 +48,7 @@ def replay(
     now = sealed(lock_of(graph, target, space.folders), graph.prompt())
     found = what_differs(recorded, changed, now)
     if dry_run:
-        _say_dry([str(each) for each in found], as_json=as_json)
+        _say_dry([str(difference) for difference in found], as_json=as_json)
         return
     made = _run(space, graph, changed, target, recorded.lock)
     verdict = judged(_comparison(recorded, made), found, psnr)
@@ -114,7 +114,7 @@ def _say(verdict: "Verdict", made: Path | None, *, as_json: bool) -> None:
     if as_json:
         out().print_json(json.dumps(verdict.written() | {"picture": str(made) if made else None}))
         return
-    lines = [str(verdict), *(f"  {each}" for each in verdict.differences)]
+    lines = [str(verdict), *(f"  {difference}" for difference in verdict.differences)]
     if verdict.kind == "different" and not verdict.differences:
         lines.append("  nothing recorded differs: this graph does not repeat itself here")
     for line in [*lines, *([str(made)] if made else [])]:

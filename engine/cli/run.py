@@ -65,7 +65,7 @@ def run(
         record.write(trace)
     result.or_raise()
     if as_json:
-        reports = {i: asdict(each) for i, each in result.nodes.items()}
+        reports = {i: asdict(node) for i, node in result.nodes.items()}
         write_json({"images": report.pictures, "seconds": report.seconds, "nodes": reports, "ui": result.ui})
     else:
         report.finish()

@@ -33,7 +33,7 @@ def samplers(
         raise UnknownName("sampler or schedule", bare, known)
     if as_json:
         chosen = [bare] if bare is not None else sorted(SCHEDULES if schedules else SOLVERS)
-        write_json({each: _as_values(known[each]) for each in chosen})
+        write_json({shown: _as_values(known[shown]) for shown in chosen})
     elif name is None:
         out().print(_schedules() if schedules else _samplers())
     elif bare in SOLVERS:
@@ -53,7 +53,7 @@ def _samplers() -> "Table":
     table = columns("sampler", "order", "evals", "noise", "options", whole=4, right=("order", "evals"))
     for name in sorted(SOLVERS):
         solver = SOLVERS[name]
-        options = ", ".join(f"{each.name}={_plain(each.default)}" for each in solver.options)
+        options = ", ".join(f"{option.name}={_plain(option.default)}" for option in solver.options)
         table.add_row(name, _order(solver), str(solver.evaluations), solver.noise.value, options)
     return table
 
@@ -70,7 +70,7 @@ def _schedules() -> "Table":
     table = columns("schedule", "options", "source")
     for name in sorted(SCHEDULES):
         schedule = SCHEDULES[name]
-        options = ", ".join(f"{each.name}={_plain(each.default)}" for each in schedule.options)
+        options = ", ".join(f"{option.name}={_plain(option.default)}" for option in schedule.options)
         table.add_row(name, options, schedule.source)
     return table
 
@@ -105,8 +105,8 @@ def _as_values(part: "Solver | Schedule") -> dict[str, object]:
         "revision": part.revision,
         "source": part.source,
         "remark": part.remark,
-        "options": {each.name: {"default": each.default, "allowed": _allowed(each)} for each in part.options},
-        "older": [each.revision for each in part.older],
+        "options": {option.name: {"default": option.default, "allowed": _allowed(option)} for option in part.options},
+        "older": [version.revision for version in part.older],
     }
     for name in ("order", "evaluations"):
         if hasattr(part, name):

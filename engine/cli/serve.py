@@ -59,13 +59,13 @@ def _with_options(work: Callable[[Path | None, bool, dict[str, Any]], None]) -> 
     file = typer.Option(help="TOML file of settings.", envvar="SIGMAGRAPH_CONFIG")
     show = typer.Option("--print-config", help="Print the settings in force and end.")
     hints: dict[str, Any] = {"config": Annotated[Path | None, file], "print_config": Annotated[bool, show]}
-    for each in options():
-        kind: Any = bool if each.is_switch else list[str] if each.is_list else str
-        metavar = None if each.is_switch else each.kind
+    for setting in options():
+        kind: Any = bool if setting.is_switch else list[str] if setting.is_list else str
+        metavar = None if setting.is_switch else setting.kind
         option = typer.Option(
-            each.flag, help=each.help, metavar=metavar, show_default=False, rich_help_panel="Settings"
+            setting.flag, help=setting.help, metavar=metavar, show_default=False, rich_help_panel="Settings"
         )
-        hints[each.name] = Annotated[kind | None, option]
+        hints[setting.name] = Annotated[kind | None, option]
     command.__annotations__ = hints
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what inspect looks at first
         [

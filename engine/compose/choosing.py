@@ -45,5 +45,5 @@ def memory_plan(graph: Graph, services: Services) -> Plan:
 
 def _is_loader(vertex: GraphNode) -> bool:
     """Whether a node reads model files, and nothing else has to run first."""
-    folders = {each.file.folder for each in vertex.node.declared.values() if each.file is not None}
-    return bool(folders & MODEL_FOLDERS) and not any(isinstance(each, Link) for each in vertex.inputs.values())
+    folders = {declared.file.folder for declared in vertex.node.declared.values() if declared.file is not None}
+    return bool(folders & MODEL_FOLDERS) and not any(isinstance(value, Link) for value in vertex.inputs.values())

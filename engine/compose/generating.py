@@ -80,7 +80,7 @@ def load(
     choose(memory=memory)
     with chosen(precision):
         found = load_checkpoint(_file(space, "checkpoints", name), where)
-        paths = [_file(space, "text_encoders", each) for each in text_encoders]
+        paths = [_file(space, "text_encoders", encoder) for encoder in text_encoders]
         paths = paths or (_usual_encoders(space) if found.clip is None else [])
         clip = load_text_encoders(paths, device=where) if paths else found.clip
         autoencoder = load_vae(_file(space, "vae", vae), where) if vae is not None else found.vae

@@ -42,7 +42,7 @@ def first_manifest(workflow: Workflow, nodes: Mapping[str, Node], slug: str, tit
     """The manifest's text and the graph's: titles in the graph are made unique, because bindings go by title."""
     titles = _titles(workflow)
     outputs = [
-        i for i, each in workflow.nodes.items() if each.class_type in nodes and nodes[each.class_type].output_node
+        i for i, node in workflow.nodes.items() if node.class_type in nodes and nodes[node.class_type].output_node
     ]
     if not outputs:
         raise BadValue("workflow", slug, "a graph with an output node such as SaveImage")

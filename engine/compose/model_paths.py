@@ -30,7 +30,7 @@ def extra_folders(
     """
     found: dict[str, list[Path]] = {}
     own_file = [] if comfyui is None else [comfyui / FILE]
-    for file in (*files, *(each for each in own_file if each.is_file())):
+    for file in (*files, *(path for path in own_file if path.is_file())):
         for section, values in _sections(file).items():
             is_first = values.get("is_default") is True
             for name, paths in _directories(file, section, values).items():
@@ -70,7 +70,7 @@ def _sections(file: Path) -> dict[str, Mapping[str, Any]]:
         raise MissingFile(file, error.strerror or "cannot be read") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadValue(str(file), str(error), "a YAML file as ComfyUI's extra_model_paths.yaml") from error
-    if not isinstance(document, dict) or not all(isinstance(each, dict | None) for each in document.values()):
+    if not isinstance(document, dict) or not all(isinstance(section, dict | None) for section in document.values()):
         raise BadValue(str(file), type(document).__name__, "sections, each with folders")
     return {str(name): values or {} for name, values in document.items()}
 

@@ -18,7 +18,9 @@ class OwnedFolders(Folders):
     """The folders of one owner; digests of weight files are remembered once for all."""
 
     def __init__(self, base: Folders, owner: str) -> None:
-        inputs, outputs, temporary = (_own(each, owner) for each in (base.input_dir, base.output_dir, base.temp_dir))
+        inputs, outputs, temporary = (
+            _own(folder, owner) for folder in (base.input_dir, base.output_dir, base.temp_dir)
+        )
         super().__init__(base.models, inputs, outputs, temporary, base.extra, base.aliases)
         self._base = base
 

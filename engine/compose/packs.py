@@ -47,7 +47,7 @@ def _further(folders: Folders, table: Border) -> dict[str, dict[str, Any]]:
     """What needs torch, samplers or the node library."""
     names = shim_names(folders, NODES, table)
     declared = NODES["KSampler"].declared
-    samplers, schedulers = (declared[each].allowed(folders) for each in ("sampler_name", "scheduler"))
+    samplers, schedulers = (declared[name].allowed(folders) for name in ("sampler_name", "scheduler"))
     own: dict[str, dict[str, Any]] = {
         "comfy.samplers": {
             "KSampler": type("KSampler", (), {"SAMPLERS": samplers, "SCHEDULERS": schedulers}),

@@ -57,8 +57,8 @@ def run(settings: Settings, say: Callable[[str], None] | None = None) -> None:
     lines = RecentLines()
     logging.getLogger().addHandler(lines)
     os.environ[PREFIX + "COMFYUI"] = settings.comfyui  # for nodes, which run here or in workers that inherit it
-    for each in misspelt(os.environ):
-        LOG.warning("a variable names no setting: %s", each)
+    for warning in misspelt(os.environ):
+        LOG.warning("a variable names no setting: %s", warning)
     listener = bound(settings.host, settings.port)
     with contextlib.closing(listener):
         asyncio.run(_serve(settings, listener, lines, say))
@@ -191,16 +191,16 @@ async def _until_stopped(settings: Settings, listener: socket.socket, jobs: JobS
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, stopping.set)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
     url = address(settings.host, listener.getsockname()[1])
     LOG.info("listening", extra={"url": url})
     if settings.open:
         loop.run_in_executor(None, webbrowser.open, url)
     stopped, hopeless = asyncio.create_task(stopping.wait()), asyncio.create_task(jobs.until_hopeless())
     await asyncio.wait((stopped, hopeless), return_when=asyncio.FIRST_COMPLETED)
-    for each in (signal.SIGINT, signal.SIGTERM):  # a second signal ends it at once
-        loop.remove_signal_handler(each)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second signal ends it at once
+        loop.remove_signal_handler(number)
     if hopeless.done():
         raise WorkerLost(f"{hopeless.result()}; what it printed stands above")
     hopeless.cancel()

@@ -92,7 +92,7 @@ def _is_workflow(path: Path) -> bool:
     if not isinstance(document, dict):
         return False
     has_nodes = isinstance(document.get("nodes"), list)
-    return has_nodes or any(isinstance(each, dict) and "class_type" in each for each in document.values())
+    return has_nodes or any(isinstance(node, dict) and "class_type" in node for node in document.values())
 
 
 def _agrees(path: Path, declarations: Mapping[str, Any]) -> bool | None:
@@ -114,9 +114,9 @@ def _is_file(workflow: Workflow, nodes: Mapping[str, Node], problem: Any) -> boo
 
 def totals(records: Sequence[Surveyed]) -> dict[str, Any]:
     """How many files came how far, and the missing classes by the number of files that want them."""
-    states = Counter(each.state for each in records)
-    missing = Counter(name for each in records for name in each.missing)
-    both = [each.agrees for each in records if each.agrees is not None]
+    states = Counter(record.state for record in records)
+    missing = Counter(name for record in records for name in record.missing)
+    both = [record.agrees for record in records if record.agrees is not None]
     return {
         "files": len(records),
         "converted": len(records) - states["refused"],

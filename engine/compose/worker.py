@@ -34,7 +34,7 @@ def folders_from(options: Mapping[str, Any]) -> Folders:
     extra = {name: [Path(path) for path in paths] for name, paths in options.get("extra", {}).items()}
     models, inputs, outputs, temporary = (Path(options[name]) for name in ("models", "input", "output", "temp"))
     aliases = {
-        name: {each: Path(to) for each, to in names.items()} for name, names in options.get("aliases", {}).items()
+        name: {folder: Path(to) for folder, to in names.items()} for name, names in options.get("aliases", {}).items()
     }
     return Folders(models, inputs, outputs, temporary, extra, aliases)
 

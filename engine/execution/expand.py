@@ -24,17 +24,17 @@ def grow(
     made = {i: _vertex(i, written, graph.classes, vertices) for i, written in expansion.graph.items()}
     wanted = [link.source for link in result_links(expansion)]
     adopted = _adopt(
-        [*wanted, *(link.source for each in made.values() for _, link in each.links)], graph, made, vertices
+        [*wanted, *(link.source for written in made.values() for _, link in written.links)], graph, made, vertices
     )
     order = depth_first({**made, **adopted}, list({**made, **adopted}), known=vertices)
     fresh: dict[str, Vertex] = {}
     for at, node_id in enumerate(order):
         is_made = node_id in made
-        each = made[node_id] if is_made else adopted[node_id]
+        node = made[node_id] if is_made else adopted[node_id]
         override = expansion.graph[node_id].get("override_display_id") if is_made else None
         shown = _display(override, parent, vertices) if is_made else node_id
         rank = (*parent.rank, turn, at)
-        fresh[node_id] = Vertex(each, keys.add(each), rank, shown, parent.id if is_made else None)
+        fresh[node_id] = Vertex(node, keys.add(node), rank, shown, parent.id if is_made else None)
     return fresh
 
 

@@ -60,7 +60,7 @@ class Folders:
         found: set[str] = set()
         for directory in self.directories(folder):
             found.update(_below(directory, _suffixes(folder)))
-        found.update(*(self.aliases.get(each, ()) for each in (folder, *TWINS.get(folder, ()))))
+        found.update(*(self.aliases.get(name, ()) for name in (folder, *TWINS.get(folder, ()))))
         return sorted(found)
 
     def path(self, folder: str, name: str) -> Path:
@@ -70,9 +70,9 @@ class Folders:
             path = inside(directory, name)
             if path.is_file():
                 return path
-        for each in (folder, *TWINS.get(folder, ())):
-            if name in self.aliases.get(each, ()):
-                return self.aliases[each][name]
+        for place in (folder, *TWINS.get(folder, ())):
+            if name in self.aliases.get(place, ()):
+                return self.aliases[place][name]
         listed = self.files(folder)
         if listed:
             raise UnknownName(f"file in {folder}", name, listed)

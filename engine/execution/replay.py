@@ -127,13 +127,17 @@ def with_revisions(
 def what_differs(recorded: Recorded, changed: Workflow, now: Lock) -> list[Difference]:
     """Inputs set for this replay, then what has changed behind an unchanged graph."""
     is_part = {*now.nodes, *(recorded.lock.nodes if recorded.lock is not None else ())}
-    before, after = ({i: n for i, n in each.prompt().items() if i in is_part} for each in (recorded.workflow, changed))
+    before, after = (
+        {i: n for i, n in workflow.prompt().items() if i in is_part} for workflow in (recorded.workflow, changed)
+    )
     inputs = input_differences(before, after)
     if recorded.lock is None:
         return inputs + [NO_LOCK] * (recorded.picture is not None)
     is_told = bool(now.environment)  # a front that has not heard of its workers' cannot compare it
-    named = [each for each in differences(recorded.lock, now) if is_told or not each.field.startswith(TOLD)]
-    return inputs + [each for each in named if not (inputs and each.field == "graph")]
+    named = [
+        difference for difference in differences(recorded.lock, now) if is_told or not difference.field.startswith(TOLD)
+    ]
+    return inputs + [difference for difference in named if not (inputs and difference.field == "graph")]
 
 
 def judged(comparison: Comparison | None, found: Sequence[Difference], tolerable_db: float = TOLERABLE_DB) -> Verdict:

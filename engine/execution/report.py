@@ -109,7 +109,7 @@ class RunReport:
         if vertex.parent is None:
             return
         suffix = vertex.id.removeprefix(vertex.parent)
-        shown = [InnerUi(suffix + each.suffix, each.class_type, each.ui) for each in entry.inner_ui]
+        shown = [InnerUi(suffix + below.suffix, below.class_type, below.ui) for below in entry.inner_ui]
         if vertex.node.output_node and entry.ui is not None:
             shown.append(InnerUi(suffix, vertex.node.class_type, entry.ui))
         self._vertices[vertex.parent].inner_ui += tuple(shown)

@@ -60,7 +60,7 @@ class Trace:
 
     def _close(self, job: str) -> None:
         """End the bars of nodes that were under way when a run was broken off."""
-        for begun in [each for each in self._open if each[0] == job]:
+        for begun in [span for span in self._open if span[0] == job]:
             self._add(job, "e", self._open.pop(begun), begun[1], {})
 
     def _add(self, job: str, phase: str, name: str, node_id: str, arguments: dict[str, Any]) -> None:

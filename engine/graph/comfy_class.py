@@ -52,7 +52,7 @@ def from_class(
     method = getattr(cls, "FUNCTION", None)
     if not isinstance(method, str) or not callable(getattr(cls, method, None)):
         raise TypeError(f"{class_type}: FUNCTION is {method!r}; expected the name of a method")
-    by_name = {each.name: each for each in inputs}
+    by_name = {declared.name: declared for declared in inputs}
     is_list = bool(getattr(cls, "INPUT_IS_LIST", False))
 
     def function(instance: Any) -> Callable[..., Any]:
@@ -150,7 +150,7 @@ def handing_out(
             return value
         crossing = border.translations.get(wire)
         if is_list and isinstance(value, list):
-            return [copied(crossing.out(each) if crossing else each) for each in value]
+            return [copied(crossing.out(item) if crossing else item) for item in value]
         return copied(crossing.out(value) if crossing and value is not None else value)
 
     def call(**inputs: Any) -> Any:
@@ -210,5 +210,5 @@ def _back(value: Any, output: Output, border: Border) -> Any:
     if crossing is None or value is None or isinstance(value, Blocker):
         return value
     if output.is_list and isinstance(value, list):
-        return [crossing.back(each) for each in value]
+        return [crossing.back(item) for item in value]
     return crossing.back(value)

@@ -13,18 +13,18 @@ def as_class(node: Node, services: Services | None, border: Border) -> type:
     def input_types() -> dict[str, Any]:
         declared: dict[str, Any] = node.object_info(services)["input"]
         return {
-            group: {n: tuple(s) if isinstance(s, list) else s for n, s in each.items()}
-            for group, each in declared.items()
+            group: {n: tuple(s) if isinstance(s, list) else s for n, s in inputs.items()}
+            for group, inputs in declared.items()
         }
 
     def run(self: Any, **inputs: Any) -> Any:
         own = {name: _inward(node, name, value, border) for name, value in inputs.items()}
-        own |= {each.name: services for each in node.hidden if each.type == "SERVICES"}
+        own |= {wanted.name: services for wanted in node.hidden if wanted.type == "SERVICES"}
         returned = node(**own)
         ui = dict(returned.ui) if isinstance(returned, UiResult) else None
         value = returned.value if isinstance(returned, UiResult) else returned
         values = value if len(node.outputs) > 1 else (value,) * len(node.outputs)
-        result = tuple(_outward(output.type, each, border) for output, each in zip(node.outputs, values, strict=True))
+        result = tuple(_outward(output.type, item, border) for output, item in zip(node.outputs, values, strict=True))
         return result if ui is None else {"ui": ui, "result": result}
 
     attributes = {
@@ -46,9 +46,9 @@ LISTS = {"upscale_method": "upscale_methods", "crop": "crop_methods", "rescale_a
 def _choices(node: Node, services: Services | None) -> dict[str, Any]:
     """Lists of choices under the attribute names that packs read them by."""
     return {
-        LISTS[each.name]: each.allowed(services)
-        for each in node.inputs
-        if each.name in LISTS and each.choices is not None
+        LISTS[declared.name]: declared.allowed(services)
+        for declared in node.inputs
+        if declared.name in LISTS and declared.choices is not None
     }
 
 

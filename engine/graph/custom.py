@@ -46,10 +46,10 @@ def run_validator(
 
 def hook_arguments(hook: Callable[..., Any], node: Node, node_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters by name among the inputs present and the hidden ones; `**kwargs` takes all."""
-    hidden = {each.name: hidden_before_running(each.type, node_id) for each in node.group("hidden")}
+    hidden = {wanted.name: hidden_before_running(wanted.type, node_id) for wanted in node.group("hidden")}
     present = {name: None if type(value) is Link else value for name, value in given.items()} | hidden
     parameters = inspect.signature(hook).parameters
-    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return present
     return {name: value for name, value in present.items() if name in parameters}
 

@@ -81,20 +81,20 @@ def has_nan(value: Any) -> bool:
     waiting = [value]
     seen: set[int] = set()
     while waiting:
-        each = waiting.pop()
-        if type(each) in NEVER_NAN or id(each) in seen:
+        item = waiting.pop()
+        if type(item) in NEVER_NAN or id(item) in seen:
             continue
-        if type(each) is not float:
-            seen.add(id(each))
-        if isinstance(each, dict):
-            waiting += each.values()
-        elif isinstance(each, list | tuple):
-            waiting += each
-        elif is_dataclass(each) and not isinstance(each, type):
-            waiting += (getattr(each, part.name) for part in fields(each))
-        elif isinstance(each, float):
-            if each != each:
+        if type(item) is not float:
+            seen.add(id(item))
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list | tuple):
+            waiting += item
+        elif is_dataclass(item) and not isinstance(item, type):
+            waiting += (getattr(item, part.name) for part in fields(item))
+        elif isinstance(item, float):
+            if item != item:
                 return True
-        elif is_array(each) and bool((each != each).any()):
+        elif is_array(item) and bool((item != item).any()):
             return True
     return False

@@ -38,12 +38,16 @@ class DynamicCombo:
         yield replace(own, type="COMBO", dynamic=None, choices=Options(tuple(self.options)), default=first)
         chosen = given.get(own.name, first)
         if isinstance(chosen, Link):
-            listed = {each.name: replace(each, group="optional") for some in self.options.values() for each in some}
+            listed = {
+                declared.name: replace(declared, group="optional")
+                for some in self.options.values()
+                for declared in some
+            }
             inputs: Sequence[Input] = tuple(listed.values())
         else:
             inputs = self.options.get(chosen, ()) if isinstance(chosen, str) else ()
-        for each in inputs:
-            yield from flattened(replace(each, name=f"{own.name}.{each.name}"), given)
+        for declared in inputs:
+            yield from flattened(replace(declared, name=f"{own.name}.{declared.name}"), given)
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,8 @@ class DynamicSlot:
     def flat(self, own: "Input", given: Mapping[str, Any]) -> Iterator["Input"]:
         """The slot alone, or with its inputs."""
         yield replace(self.slot, name=own.name, group=own.group)
-        for each in self.inputs if own.name in given else ():
-            yield from flattened(replace(each, name=f"{own.name}.{each.name}"), given)
+        for declared in self.inputs if own.name in given else ():
+            yield from flattened(replace(declared, name=f"{own.name}.{declared.name}"), given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,8 @@ TYPES: Mapping[type, str] = {DynamicCombo: COMBO, Autogrow: AUTOGROW, DynamicSlo
 
 def _groups(inputs: Sequence["Input"]) -> dict[str, dict[str, Any]]:
     groups: dict[str, dict[str, Any]] = {"required": {}}
-    for each in inputs:
-        groups.setdefault(each.group, {})[each.name] = each.spec(None)
+    for declared in inputs:
+        groups.setdefault(declared.group, {})[declared.name] = declared.spec(None)
     return groups
 
 
@@ -134,10 +138,13 @@ def flattened(own: "Input", given: Mapping[str, Any]) -> Iterator["Input"]:
 
 def resolved(node: "Node", given: Mapping[str, Any]) -> "Node":
     """The node laid out for the inputs that a workflow gives it; the node itself where nothing is dynamic."""
-    if not any(each.dynamic is not None for each in node.inputs):
+    if not any(declared.dynamic is not None for declared in node.inputs):
         return node
-    flat = tuple(each for own in node.inputs for each in flattened(own, given))
-    fold = Fold(tuple(each.name for each in node.inputs if each.dynamic is not None), tuple(each.name for each in flat))
+    flat = tuple(laid for own in node.inputs for laid in flattened(own, given))
+    fold = Fold(
+        tuple(declared.name for declared in node.inputs if declared.dynamic is not None),
+        tuple(declared.name for declared in flat),
+    )
     return replace(
         node,
         inputs=flat,
@@ -170,12 +177,14 @@ class Fold:
 
     def _signature(self, function: Callable[..., Any]) -> inspect.Signature:
         names: list[inspect.Parameter] = []
-        for each in inspect.signature(function).parameters.values():
+        for parameter in inspect.signature(function).parameters.values():
             own = (
-                [name for name in self.flat if name.partition(".")[0] == each.name] if each.name in self.dynamic else []
+                [name for name in self.flat if name.partition(".")[0] == parameter.name]
+                if parameter.name in self.dynamic
+                else []
             )
             # a dotted name is no identifier: the parameter is made as one and then renamed
-            names += [_Dotted(name) for name in own] if own else [each]
+            names += [_Dotted(name) for name in own] if own else [parameter]
         return inspect.Signature(names, __validate_parameters__=False)
 
     def folded(self, flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,9 +54,9 @@ def _check_number(place: Place, value: float) -> Problem | None:
 
 def _check_choice(place: Place, value: Any, allowed: list[Choice], services: Services | None) -> Problem | None:
     values = value if isinstance(value, list) and place.input.options.get("multiselect") else [value]
-    for each in values:
-        if each not in allowed and not _is_file(place.input, each, services):
-            return place.not_in_list(each, allowed)
+    for item in values:
+        if item not in allowed and not _is_file(place.input, item, services):
+            return place.not_in_list(item, allowed)
     return None
 
 

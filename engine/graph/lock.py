@@ -63,7 +63,7 @@ class Lock:
 
     def written(self) -> dict[str, Any]:
         """As JSON values, keys in a fixed order."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
         parts = {name: dict(sorted(v.items())) if isinstance(v, Mapping) else v for name, v in values.items()}
         return {"form": FORM, **parts}
 
@@ -123,7 +123,7 @@ def read_lock(text: str) -> Lock:
     if not isinstance(written, dict) or written.get("form") != FORM:
         raise BadDocument(f"the lock is of a form this version does not read; expected form {FORM}")
     kinds = {"output": str, "graph": str, "image": int}
-    values = {each.name: written.get(each.name) for each in fields(Lock)}
+    values = {part.name: written.get(part.name) for part in fields(Lock)}
     for name, value in values.items():
         if not isinstance(value, kinds.get(name, dict)):
             raise BadDocument(f"the lock's {name!r} is {value!r}; expected {kinds.get(name, dict).__name__}")
@@ -135,7 +135,7 @@ def differences(recorded: Lock, now: Lock) -> list[Difference]:
     found: list[Difference] = []
     for name in ("nodes", "files", "samplers", "environment"):
         found += _mapping_differences(name, getattr(recorded, name), getattr(now, name))
-    if recorded.graph != now.graph and not any(each.field.startswith("nodes.") for each in found):
+    if recorded.graph != now.graph and not any(difference.field.startswith("nodes.") for difference in found):
         found.append(Difference("graph", recorded.graph, now.graph))
     return found
 

@@ -171,12 +171,12 @@ class Node:
 
     def group(self, group: Group) -> tuple[Input, ...]:
         """The inputs of one group, in wire order."""
-        return tuple(each for each in self.inputs if each.group == group)
+        return tuple(declared for declared in self.inputs if declared.group == group)
 
     @cached_property
     def declared(self) -> dict[str, Input]:
         """The inputs by name, hidden ones too."""
-        return {each.name: each for each in self.inputs}
+        return {declared.name: declared for declared in self.inputs}
 
     @cached_property
     def hidden(self) -> tuple[Input, ...]:
@@ -186,12 +186,12 @@ class Node:
     @cached_property
     def has_lazy(self) -> bool:
         """Whether any input is lazy."""
-        return any(each.is_lazy for each in self.inputs)
+        return any(declared.is_lazy for declared in self.inputs)
 
     @cached_property
     def names_itself(self) -> bool:
         """Whether the node's id is part of what it computes, so that equal nodes do not share a result."""
-        return not self.shares_results or any(each.type == "UNIQUE_ID" for each in self.hidden)
+        return not self.shares_results or any(wanted.type == "UNIQUE_ID" for wanted in self.hidden)
 
     @cached_property
     def schema(self) -> str:
@@ -201,11 +201,11 @@ class Node:
 
     def object_info(self, services: Services | None = None) -> dict[str, Any]:
         """The declaration in ComfyUI's `/object_info` form; file lists need `services`."""
-        shown = [each for each in self.inputs if each.type not in INTERNAL]
+        shown = [declared for declared in self.inputs if declared.type not in INTERNAL]
         groups: dict[str, dict[str, Any]] = {"required": {}}
-        for each in shown:
-            group = groups.setdefault(each.group, {})
-            group[each.name] = each.type if each.group == "hidden" else each.spec(services)
+        for declared in shown:
+            group = groups.setdefault(declared.group, {})
+            group[declared.name] = declared.type if declared.group == "hidden" else declared.spec(services)
         types: list[Any] = [_wire_type(output) for output in self.outputs]
         info: dict[str, Any] = {
             "input": groups,
@@ -271,7 +271,9 @@ def node(
         return Node(
             class_type=class_type,
             category=category,
-            inputs=tuple(_input(each, hints.get(each.name, MISSING), function.__qualname__) for each in parameters),
+            inputs=tuple(
+                _input(parameter, hints.get(parameter.name, MISSING), function.__qualname__) for parameter in parameters
+            ),
             outputs=tuple(Output(slot) if isinstance(slot, str) else slot for slot in slots),
             function=function,
             output_node=output_node,

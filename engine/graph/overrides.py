@@ -16,7 +16,7 @@ Setting = tuple[str, str]
 
 def override(workflow: Workflow, settings: Sequence[str], nodes: Mapping[str, Node]) -> Workflow:
     """The workflow with the inputs that `settings` (texts of the form above) name replaced."""
-    return override_values(workflow, [read_setting(each) for each in settings], nodes, are_texts=True)
+    return override_values(workflow, [read_setting(setting) for setting in settings], nodes, are_texts=True)
 
 
 def override_values(
@@ -50,7 +50,7 @@ def find_input(workflow: Workflow, target: str, nodes: Mapping[str, Node]) -> tu
         raise UnknownName("node class", class_type, nodes)
     declared = nodes[class_type].declared.get(input_name)
     if declared is None or declared.group == "hidden":
-        known = [each.name for each in nodes[class_type].inputs if each.group != "hidden"]
+        known = [known_input.name for known_input in nodes[class_type].inputs if known_input.group != "hidden"]
         raise UnknownName(f"input of node {node_id} ({class_type})", input_name, known)
     return node_id, input_name
 

@@ -65,7 +65,7 @@ class Place:
 
     def not_in_list(self, value: Any, allowed: list[Any]) -> Problem:
         """A combo value that is not among the options."""
-        texts = [each for each in allowed if isinstance(each, str)]
+        texts = [choice for choice in allowed if isinstance(choice, str)]
         match = nearest(value, texts) if isinstance(value, str) else None
         listed = f"one of {allowed!r}" if len(allowed) <= LONGEST_LIST else f"one of a list of {len(allowed)}"
         message = f"{value!r} is not in the list; expected {listed if allowed else 'a file, but the folder is empty'}"

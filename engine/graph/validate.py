@@ -152,7 +152,11 @@ class Validator:
             if output.match is None or node_id in seen:
                 return output
             seen.add(node_id)
-            same = [each.name for each in node.inputs if each.match and each.match.template == output.match.template]
+            same = [
+                declared.name
+                for declared in node.inputs
+                if declared.match and declared.match.template == output.match.template
+            ]
             links = [link for name in same if type(link := written.inputs.get(name)) is Link]
             behind = next((link for link in links if self._has(link)), None)
             if behind is None:

@@ -40,7 +40,7 @@ class Checker:
         self._silent_since.clear()
         self._nodes = declared(records)
         self._reads_files = frozenset(
-            name for name, node in self._nodes.items() if any(each.file is not None for each in node.inputs)
+            name for name, node in self._nodes.items() if any(socket.file is not None for socket in node.inputs)
         )
         self._is_told.set()
 
@@ -49,7 +49,9 @@ class Checker:
         try:
             await asyncio.wait_for(self._is_told.wait(), wait_s)
         except TimeoutError as error:
-            reasons = "; ".join(f"{each.name} {each.status().last_error}" for each in self._workers) or "there is none"
+            reasons = (
+                "; ".join(f"{worker.name} {worker.status().last_error}" for worker in self._workers) or "there is none"
+            )
             raise NotAccepting(f"no worker has told its nodes within {wait_s:g} s: {reasons}") from error
         return self._nodes
 
@@ -86,7 +88,7 @@ class Checker:
                 self._was_silent(worker, asked_at)
             raise NotAccepting(f"the workflow could not be checked: {error}") from error
         self._silent_since.pop(worker, None)
-        problems = [Problem(**each) for each in answer["problems"]]
+        problems = [Problem(**problem) for problem in answer["problems"]]
         if not answer["roots"]:
             raise InvalidWorkflow(problems)
         return Checked(tuple(answer["roots"]), tuple(problems))
@@ -99,4 +101,4 @@ class Checker:
             worker.kill(f"answered no question for {self._hung_s:g} s")
 
     def _ready(self) -> Worker | None:
-        return next((each for each in self._workers if each.status().is_ready), None)
+        return next((worker for worker in self._workers if worker.status().is_ready), None)

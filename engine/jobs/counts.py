@@ -20,8 +20,8 @@ class JobCounts:
 
     def begin(self, waiting: Iterable[Job]) -> None:
         """Start with these; what was counted before is forgotten."""
-        for each in (self._open, self._waiting, self._running):
-            each.clear()
+        for counted in (self._open, self._waiting, self._running):
+            counted.clear()
         for job in waiting:
             self._put(job.id, job.owner, is_running=False)
 

@@ -86,7 +86,7 @@ class Dispatcher:
         """Begin with these jobs."""
         for job in waiting:
             self.queue.put(job)
-        self._tasks = [asyncio.create_task(each()) for each in (self._dispatch, self._watch)]
+        self._tasks = [asyncio.create_task(loop()) for loop in (self._dispatch, self._watch)]
         for worker in self._workers:
             worker.start(self)
         self.look()
@@ -253,7 +253,7 @@ class Dispatcher:
 
     def is_lost(self, worker: Worker, job_ids: Sequence[str], reason: str, *, is_from_outside: bool) -> None:
         self._affinity.lost(worker.name)
-        if not any(each.status().is_ready for each in self._workers):
+        if not any(other.status().is_ready for other in self._workers):
             self._ready.clear()
         for job_id in job_ids:
             if job_id in self._running:
@@ -313,7 +313,7 @@ class Dispatcher:
         """The jobs that run on a worker; None while one is on its way there of which not much is known."""
         if self._reserved[worker] and not self._settings.takes_every_slot:
             return None
-        return [each.job for each in self._running.values() if each.worker is worker]
+        return [running.job for running in self._running.values() if running.worker is worker]
 
     async def _begin(self, job: Job, worker: Worker) -> None:
         now = self._store.clock()

@@ -101,7 +101,8 @@ class Queue:
             return None
         best = min(head[0] for head, _, _ in heads)
         return min(
-            (each for each in heads if each[0][0] == best), key=lambda each: (each[2].running, each[2].served, each[0])
+            (candidate for candidate in heads if candidate[0][0] == best),
+            key=lambda candidate: (candidate[2].running, candidate[2].served, candidate[0]),
         )
 
     def begin(self, job: Job) -> None:

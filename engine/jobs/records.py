@@ -25,13 +25,13 @@ def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
-TYPES: dict[str, type[Any]] = {_snake(each.__name__): each for each in _members(Body)}
-NAMES = {each: name for name, each in TYPES.items()}
+TYPES: dict[str, type[Any]] = {_snake(kind.__name__): kind for kind in _members(Body)}
+NAMES = {kind: name for name, kind in TYPES.items()}
 
 
 def encode(body: Body) -> tuple[str, dict[str, Any]]:
     """The event's name and its fields as JSON values; a preview is left out."""
-    values = {each.name: getattr(body, each.name) for each in fields(body)}
+    values = {field.name: getattr(body, field.name) for field in fields(body)}
     if isinstance(body, NodeProgress):
         values["preview"] = None
     longest = LONGEST_TEXT if isinstance(body, RunFailed) else None
@@ -41,7 +41,7 @@ def encode(body: Body) -> tuple[str, dict[str, Any]]:
 def decode(name: str, values: Mapping[str, Any]) -> Body:
     """The event again; fields it no longer has are dropped."""
     kind = TYPES[name]
-    known = {each.name for each in fields(kind)}
+    known = {field.name for field in fields(kind)}
     given = {field: value for field, value in values.items() if field in known}
     if kind is Ended:
         failure = given.get("failure")
@@ -66,7 +66,7 @@ def plain(value: Any, longest: int | None = None, depth: int = 0) -> Any:
     if depth >= DEEPEST:
         return f"<{type(value).__name__}>"
     if isinstance(value, Mapping):
-        return {str(key): plain(each, longest, depth + 1) for key, each in value.items()}
+        return {str(key): plain(item, longest, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(each, longest, depth + 1) for each in value]
+        return [plain(item, longest, depth + 1) for item in value]
     return f"<{type(value).__name__}>"

@@ -48,7 +48,7 @@ class Running:
 def _has_pictures(ui: Any) -> bool:
     """Whether a node's user-interface record names pictures, each of them a file."""
     images = ui.get("images") if isinstance(ui, Mapping) else None
-    return isinstance(images, list | tuple) and len(images) > 0 and all(_is_file(each) for each in images)
+    return isinstance(images, list | tuple) and len(images) > 0 and all(_is_file(image) for image in images)
 
 
 def _is_file(entry: Any) -> bool:

@@ -55,7 +55,7 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
 def recipes_of(clip: Clip | None) -> list[Recipe[Any]]:
     """The recipes of a value's text encoders; one that is no file's has none."""
     encoders = clip.encoders.values() if clip is not None else ()
-    return [each.recipe for each in encoders if hasattr(each, "recipe")]
+    return [encoder.recipe for encoder in encoders if hasattr(encoder, "recipe")]
 
 
 def load_diffusion_model(path: Path, device: torch.device | None = None, kept_as: torch.dtype | None = None) -> Model:
@@ -147,7 +147,9 @@ def _clip(
     metadata = {key: value for file in files for key, value in file.metadata.items()}
     built: dict[str, TextEncoder] = {}
     for name, weights in encoders.items():
-        place = str(next(file.path for file in files if {each.state for each in files_of(weights)} <= set(file.states)))
+        place = str(
+            next(file.path for file in files if {piece.state for piece in files_of(weights)} <= set(file.states))
+        )
         built[name] = (
             t5_encoder(weights, where, _t5_min_length(files), place)
             if name == T5

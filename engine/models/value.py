@@ -112,10 +112,12 @@ class Model:
         state, level = x.to(self.placement.device), self.parameterisation.levels.percent_to_sigma
         fed = self.parameterisation.network_input(state, sigma)
         timestep = torch.full((x.shape[0],), self.parameterisation.timestep(sigma), device=state.device)
-        asked = with_windows_answered([each.entries for each in conditionings], x)
-        acting = [[one for one in each if one.acts(sigma, level)] for each in asked]
-        self._check([one for each in acting for one in each])
-        return [[_pass(self.hooked(one.hooks, sigma), fed, timestep, one, state) for one in each] for each in acting]
+        asked = with_windows_answered([conditioning.entries for conditioning in conditionings], x)
+        acting = [[one for one in entries if one.acts(sigma, level)] for entries in asked]
+        self._check([one for entries in acting for one in entries])
+        return [
+            [_pass(self.hooked(one.hooks, sigma), fed, timestep, one, state) for one in entries] for entries in acting
+        ]
 
     def hooked(self, hooks: Sequence[Hook], sigma: float) -> "Model":
         """The model with the adapters of an entry's hooks, as strong as they are at this level."""
@@ -168,14 +170,17 @@ def predict_together(questions: Sequence[Question]) -> list[list[Tensor]]:
     """
     asked = [model.passes(x, sigma, conditionings) for model, x, sigma, conditionings in questions]
     together: dict[tuple[Hashable, ...], list[Pass]] = {}
-    for each in (one for passes in asked for entries in passes for one in entries):
-        alike = each.model.recipe.key, each.entry.context.shape[1], *each.fed.shape[-2:]
-        together.setdefault(alike, []).append(each)
+    for single in (one for passes in asked for entries in passes for one in entries):
+        alike = single.model.recipe.key, single.entry.context.shape[1], *single.fed.shape[-2:]
+        together.setdefault(alike, []).append(single)
     velocities: dict[int, Tensor] = {}
     for rows in together.values():
         velocities |= zip(map(id, rows), _forward(rows), strict=True)
     return [
-        [_combined(model.parameterisation, x, sigma, [(one, velocities[id(one)]) for one in each]) for each in passes]
+        [
+            _combined(model.parameterisation, x, sigma, [(one, velocities[id(one)]) for one in entries])
+            for entries in passes
+        ]
         for (model, x, sigma, _), passes in zip(questions, asked, strict=True)
     ]
 
@@ -193,7 +198,8 @@ def _combined(
         return _mean(x, estimates)
     windows = [one.window for one, _ in parts]
     placed = [
-        (each, region or Region(), window) for each, region, window in zip(estimates, regions, windows, strict=True)
+        (estimate, region or Region(), window)
+        for estimate, region, window in zip(estimates, regions, windows, strict=True)
     ]
     return weighted_mean(x, placed)
 

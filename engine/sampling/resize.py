@@ -42,8 +42,8 @@ def _spherical(samples: Tensor, size: int, dim: int) -> Tensor:
 
 
 def _turned(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    lengths = [torch.linalg.vector_norm(each, dim=1, keepdim=True) for each in (first, second)]
-    one, two = (torch.nan_to_num(each / length) for each, length in zip((first, second), lengths, strict=True))
+    lengths = [torch.linalg.vector_norm(latent, dim=1, keepdim=True) for latent in (first, second)]
+    one, two = (torch.nan_to_num(latent / length) for latent, length in zip((first, second), lengths, strict=True))
     cosine = (one * two).sum(dim=1, keepdim=True)
     angle = cosine.clamp(-1, 1).acos()
     turned = (((1 - share) * angle).sin() * one + (share * angle).sin() * two) / angle.sin()

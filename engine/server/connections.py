@@ -64,8 +64,8 @@ class Connections:
     def admit(self, connection: "Connection", transport: asyncio.Transport) -> bool:
         """Give it a place, if need be that of the one that has waited longest without a request."""
         if len(self._open) >= self.most:
-            idle = (each for each in self._open.values() if each.request is None)
-            oldest = min(idle, key=lambda each: each.quiet_since, default=None)
+            idle = (candidate for candidate in self._open.values() if candidate.request is None)
+            oldest = min(idle, key=lambda candidate: candidate.quiet_since, default=None)
             if oldest is None:
                 LOG.warning("every connection is taken")
                 return False
@@ -83,9 +83,9 @@ class Connections:
 
     def close_overdue(self, now: float) -> int:
         """Close what has kept this server waiting for too long; says how many."""
-        overdue = [each for each in self._open.values() if each.is_overdue(now, self.patience)]
-        for each in overdue:
-            each.abort()
+        overdue = [connection for connection in self._open.values() if connection.is_overdue(now, self.patience)]
+        for connection in overdue:
+            connection.abort()
         return len(overdue)
 
 

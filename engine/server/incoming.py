@@ -167,7 +167,7 @@ def changed(workflow: Workflow, settings: Any, nodes: Mapping[str, Node]) -> Wor
     if isinstance(settings, Mapping):
         return override_values(workflow, list(settings.items()), nodes)
     texts = [settings] if isinstance(settings, str) else settings or ()
-    if not isinstance(texts, Sequence) or not all(isinstance(each, str) for each in texts):
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise BadValue("set", settings, "an object, or texts of the form NODE.INPUT=VALUE")
     return override(workflow, texts, nodes)
 

@@ -42,7 +42,9 @@ class Library:
         """Every name with a version, sorted; a folder may be empty: its last version was deleted, or never came."""
         if not self.root.is_dir():
             return []
-        return sorted(each.name for each in self.root.iterdir() if NAME.fullmatch(each.name) and any(_versions(each)))
+        return sorted(
+            folder.name for folder in self.root.iterdir() if NAME.fullmatch(folder.name) and any(_versions(folder))
+        )
 
     def versions(self, name: str) -> list[int]:
         """The versions of a name, oldest first; raises `MissingFile` where there is none."""
@@ -91,7 +93,7 @@ class Library:
 
 def _versions(folder: Path) -> list[int]:
     """The versions in a folder, in no order; none where there is no such folder."""
-    return [int(each.stem) for each in folder.glob("*.json") if each.stem.isdecimal()]
+    return [int(file.stem) for file in folder.glob("*.json") if file.stem.isdecimal()]
 
 
 def _listed(versions: Sequence[int]) -> str:

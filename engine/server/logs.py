@@ -83,7 +83,7 @@ class Unrepeated(logging.Filter):
 
     def _remember(self, key: tuple[str, ...], now: float) -> None:
         if len(self._said) >= MOST_KNOWN:
-            self._said = {each: (until, count) for each, (until, count) in self._said.items() if now < until}
+            self._said = {said: (until, count) for said, (until, count) in self._said.items() if now < until}
         if len(self._said) < MOST_KNOWN:
             self._said[key] = now + self._silence_s, 0
 

@@ -89,7 +89,7 @@ def _cookie_refusal(request: web.Request, settings: Settings) -> str | None:
     if not (is_signed_in and not shows_key(request)) and not (request.method == "POST" and request.path in SESSION):
         return None
     origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
-    known = {each.rstrip("/") for each in (settings.cors_origin, settings.public_url) if each}
+    known = {address.rstrip("/") for address in (settings.cors_origin, settings.public_url) if address}
     is_own = request.headers.get("Sec-Fetch-Site") == "same-origin" and origin != "null"
     if origin is not None and origin not in known and not (_is_same(host, origin) or is_own):
         return f"a page of {origin[:200]} may not use the key of this browser at {host}"

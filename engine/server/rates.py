@@ -52,4 +52,4 @@ class Buckets:
     def _forget_full(self, now: float) -> None:
         """Keep the number of buckets bounded: one that is full again is as good as none."""
         if len(self._filled) >= MOST_KEYS:
-            self._filled = {key: each for key, each in self._filled.items() if now < each[2]}
+            self._filled = {key: bucket for key, bucket in self._filled.items() if now < bucket[2]}

@@ -83,7 +83,7 @@ def _unchecked(nodes: Mapping[str, Node]) -> dict[str, Node]:
 
 def _lock(request: web.Request, graph: Graph, target: str) -> Lock:
     """What a run would be locked to now, as far as the workers have told."""
-    stats = next((each.stats for each in request.app[JOBS].workers() if each.stats.get("environment")), {})
+    stats = next((worker.stats for worker in request.app[JOBS].workers() if worker.stats.get("environment")), {})
     lock = lock_of(graph, target, folders(request))
     told = (stats.get(name, {}) for name in ("revisions", "environment", "precisions"))
     return with_revisions(lock, graph.prompt(), *told)
@@ -105,7 +105,10 @@ async def _judged(request: web.Request, job: Job) -> tuple[Verdict, Mapping[str,
     asked, outcome = job.meta["replay"], job.outcome
     shown = (outcome.outputs if outcome is not None else {}).get(asked["output"], {}).get("images", ())
     record = shown[asked["image"]] if asked["image"] < len(shown) else None
-    found = [Difference(each["field"], each["recorded"], each["now"]) for each in asked["differences"]]
+    found = [
+        Difference(difference["field"], difference["recorded"], difference["now"])
+        for difference in asked["differences"]
+    ]
     kept = _kept(request, job.id)
     if record is None or not kept.is_file():
         return judged(None, found), record, _sources(job)
@@ -144,7 +147,7 @@ def _keep(request: web.Request, job_id: str, picture: bytes) -> None:
 
 
 def _written(found: list[Difference]) -> list[dict[str, Any]]:
-    return [{"field": each.field, "recorded": each.recorded, "now": each.now} for each in found]
+    return [{"field": difference.field, "recorded": difference.recorded, "now": difference.now} for difference in found]
 
 
 REPLAY_ROWS = (("POST", "/replay", replay), ("GET", "/replay/{id}", verdict))

@@ -269,13 +269,13 @@ def _meant(name: str) -> str:
 
 def _problem(error: ValidationError, origin: Mapping[str, str]) -> EngineError:
     messages = []
-    for each in error.errors():
-        name = str(each["loc"][0]) if each["loc"] else ""
+    for problem in error.errors():
+        name = str(problem["loc"][0]) if problem["loc"] else ""
         place = f"setting {name!r} ({origin.get(name, 'default')})"
-        if each["type"] == "extra_forbidden":
+        if problem["type"] == "extra_forbidden":
             messages.append(f"{place}: there is no such setting{suggestion(name, Settings.model_fields)}")
         else:
-            messages.append(f"{place}: {each['input']!r}: {each['msg']}")
+            messages.append(f"{place}: {problem['input']!r}: {problem['msg']}")
     return BadSettings("; ".join(messages))
 
 
@@ -289,5 +289,5 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool | int | float):
         return str(value).lower() if isinstance(value, bool) else str(value)
     if isinstance(value, tuple | list):
-        return "[" + ", ".join(_toml(each) for each in value) + "]"
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
     return json.dumps(str(value), ensure_ascii=False)

@@ -64,7 +64,7 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = [each for each in await self._inner.resolve(host, port, family) if is_public(each["host"])]
+        found = [address for address in await self._inner.resolve(host, port, family) if is_public(address["host"])]
         if not found:
             raise OSError(f"{host} is not {ALLOWED}")
         return found

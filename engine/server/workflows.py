@@ -33,7 +33,7 @@ async def listing(request: web.Request) -> web.Response:
     """`GET /workflows`: the newest version of each name."""
     shelf = library(request)
     stored = await asyncio.to_thread(lambda: [shelf.read(name) for name in shelf.names()])
-    return reply({"workflows": [_summary(each) for each in stored]})
+    return reply({"workflows": [_summary(workflow) for workflow in stored]})
 
 
 async def save(request: web.Request) -> web.Response:
@@ -47,7 +47,7 @@ async def save(request: web.Request) -> web.Response:
     parameters = {name: str(target) for name, target in given.items()} or _titled(workflow, nodes)
     for target in parameters.values():
         find_input(workflow, target, nodes)
-    outputs = {name: _node(workflow, str(each)) for name, each in incoming.mapping("outputs").items()}
+    outputs = {name: _node(workflow, str(place)) for name, place in incoming.mapping("outputs").items()}
     editor = dict(workflow.editor) if workflow.editor is not None else None
     description = str(incoming.fields.get("description", ""))
     name = request.match_info["name"]

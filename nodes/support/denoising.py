@@ -93,7 +93,7 @@ def _predictions(questions: Sequence[Question]) -> list[list[Tensor]]:
 
 @torch.inference_mode()
 def _answers(asks: Sequence[PredictRequest]) -> list[Sequence[Tensor]]:
-    return [each.answer() for each in asks]
+    return [request.answer() for request in asks]
 
 
 def in_model_space(model: Model, samples: Tensor) -> Tensor:

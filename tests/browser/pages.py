@@ -59,7 +59,7 @@ class Watched:
         dialog.dismiss()
 
     def _heard(self, text: str) -> None:
-        if not any(each in text for each in self.expected):
+        if not any(phrase in text for phrase in self.expected):
             self.complaints.append(text)
 
     def open(self, path: str) -> Any:
@@ -78,7 +78,9 @@ class Watched:
         self.page.evaluate(AXE.read_text("utf-8"))
         found = self.page.evaluate("async () => (await axe.run()).violations")
         return [
-            f"{each['id']}: {node['html'][:200]} {node['failureSummary']}" for each in found for node in each["nodes"]
+            f"{violation['id']}: {node['html'][:200]} {node['failureSummary']}"
+            for violation in found
+            for node in violation["nodes"]
         ]
 
 

@@ -51,7 +51,7 @@ def test_a_running_job_is_cancelled_and_a_waiting_one_deleted(editor: Editor) ->
     editor.progress()
     editor.widget("WaitAndPass", "turn", 1)
     waiting = editor.run()
-    assert [each["id"] for each in entries(editor.server, "pending")] == [waiting]
+    assert [entry["id"] for entry in entries(editor.server, "pending")] == [waiting]
     editor.page.evaluate("(id) => app.api.deleteItem('queue', id)", waiting)
     editor.page.wait_for_timeout(500)
     assert entries(editor.server, "pending") == []

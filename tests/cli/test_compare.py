@@ -44,8 +44,8 @@ def test_every_combination_is_run_and_measured(home: Path, txt2img: Graphs) -> N
     assert done.exit_code == 0, done.output
     found = cells(home)
     assert len(found) == 8
-    assert [int(each["evaluations"]) for each in found if each["schedule"] == "normal"] == [2, 4, 3, 7]
-    distance = {(each["sampler"], each["schedule"], each["steps"]): float(each["distance"]) for each in found}
+    assert [int(row["evaluations"]) for row in found if row["schedule"] == "normal"] == [2, 4, 3, 7]
+    distance = {(row["sampler"], row["schedule"], row["steps"]): float(row["distance"]) for row in found}
     assert distance["euler", "normal", "4"] < distance["euler", "normal", "2"]
     assert distance["heun", "normal", "4"] < distance["euler", "normal", "4"]
     names = {path.name for path in (home / "out").iterdir()}

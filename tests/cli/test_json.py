@@ -42,7 +42,7 @@ def test_check_answers_with_every_problem(tmp_path: Path) -> None:
 
 def test_plan_and_run_answer_node_by_node(tmp_path: Path) -> None:
     home = [written(tmp_path, PLAIN), "--home", str(tmp_path)]
-    assert [(each["node_id"], each["fate"]) for each in answer("plan", *home)] == [("1", "runs"), ("2", "runs")]
+    assert [(row["node_id"], row["fate"]) for row in answer("plan", *home)] == [("1", "runs"), ("2", "runs")]
     ran = answer("run", *home, "--output", str(tmp_path / "out"))
     assert Path(ran["images"][0]).is_file()
     assert ran["nodes"]["2"]["outcome"] == "executed"

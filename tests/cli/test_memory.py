@@ -29,7 +29,7 @@ def workflow(home: Path, txt2img: Callable[..., Graph]) -> Path:
 
 
 def called(*arguments: str | Path) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     return result.exit_code, result.output + str(result.exception or "")
 
 

@@ -55,7 +55,7 @@ def test_each_file_comes_as_far_as_it_can_and_the_totals_say_how_many(tmp_path: 
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
-    assert {each["file"]: each["state"] for each in told["files"]} == {
+    assert {row["file"]: row["state"] for row in told["files"]} == {
         "both.png": "valid",
         "file.json": "files missing",
         "strange.json": "converted",

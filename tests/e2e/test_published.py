@@ -101,7 +101,7 @@ def test_a_drawing_and_a_picture_become_the_endpoint_their_graph_becomes(form: s
     found = load_endpoints(home / "endpoints")
     ours, other = found["my-graph"], found["from-graph"]
     assert ours.manifest.parameters == other.manifest.parameters
-    values = {name: each.default for name, each in ours.manifest.parameters.items()}
+    values = {name: parameter.default for name, parameter in ours.manifest.parameters.items()}
     assert ours.bind(values, "x").prompt() == other.bind(values, "x").prompt()
     done = CliRunner().invoke(app, ["publish", f"my-graph.{'json' if form == 'drawing' else 'png'}"])
     assert (done.exit_code, "--force replaces it" in " ".join(done.output.split())) == (1, True)

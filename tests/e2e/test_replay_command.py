@@ -102,7 +102,7 @@ def test_another_node_schema_is_named(home: Path, made: Path, tmp_path: Path) ->
     done = command(home, "replay", str(old), "--json")
     answer = json.loads(done.stdout)
     assert answer["verdict"] == "identical"
-    assert [each["field"] for each in answer["differences"]] == ["nodes.5"]
+    assert [difference["field"] for difference in answer["differences"]] == ["nodes.5"]
 
 
 def test_a_picture_that_is_nearly_the_same_is_within_tolerance(home: Path, made: Path, tmp_path: Path) -> None:
@@ -154,6 +154,6 @@ def test_a_webp_or_jpeg_with_a_workflow_runs(
     assert done.exit_code in (0, 3), done.output
     answer = json.loads(done.stdout)
     assert answer["verdict"] in verdicts
-    assert [each["field"] for each in answer["differences"]] == ["lock"]
+    assert [difference["field"] for difference in answer["differences"]] == ["lock"]
     [remade] = [path for path in (home / "out").glob("*.png") if path != made]
     assert Image.open(remade).tobytes() == Image.open(made).tobytes()

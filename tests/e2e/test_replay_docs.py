@@ -65,7 +65,7 @@ def check(command: str, answer: str) -> None:
     if command.endswith("/replay") and "dry_run" not in command and "wait_s" not in command:
         assert json.loads(answer)["verdict"] == "identical"
     if "dry_run" in command:
-        assert [each["field"] for each in json.loads(answer)["differences"]] == ["graph.5 (KSampler).steps"]
+        assert [difference["field"] for difference in json.loads(answer)["differences"]] == ["graph.5 (KSampler).steps"]
     if command.endswith("/events"):
         first = 4 if "Last-Event-ID" in command else 1
         assert answer.startswith(f"id: {first}\n")

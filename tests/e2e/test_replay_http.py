@@ -78,7 +78,7 @@ def test_a_picture_replays_in_every_way_of_sending_it(home: Path, txt2img: Graph
             assert response.status == 200, answer
             assert answer["verdict"] == "identical"
             assert answer["differences"] == []
-            assert {each["outcome"] for each in answer["nodes"].values()} <= {"executed", "memory"}
+            assert {node["outcome"] for node in answer["nodes"].values()} <= {"executed", "memory"}
             assert (home / "output" / answer["image"]["filename"]).read_bytes() == picture.read_bytes()
 
     on_a_server(home, test)
@@ -90,11 +90,11 @@ def test_a_change_is_named_before_and_after_running(home: Path, txt2img: Graphs)
         body = {"image": {"filename": picture.name}, "set": {"KSampler.seed": 9, "Prompt.text": "a blue square"}}
         dry = await (await client.post("/replay", json=body | {"dry_run": True})).json()
         fields = ["graph.2 (CLIPTextEncode).text", "graph.5 (KSampler).seed"]
-        assert [each["field"] for each in dry["differences"]] == fields
+        assert [difference["field"] for difference in dry["differences"]] == fields
         answer = await (await client.post("/replay", json=body)).json()
         assert answer["verdict"] == "different"
         assert answer["max_abs"] > 0
-        assert [each["field"] for each in answer["differences"]] == fields
+        assert [difference["field"] for difference in answer["differences"]] == fields
         later = await (await client.get(f"/replay/{answer['job_id']}")).json()
         assert later == answer
 

@@ -21,7 +21,7 @@ WORKFLOWS = sorted(path.name for path in (ROOT / "workflows").glob("*.json"))
 
 def problems(name: str, folders: Folders) -> list[Problem]:
     workflow = load_workflow(
-        ROOT / "workflows" / name, {each: node.object_info(folders) for each, node in NODES.items()}
+        ROOT / "workflows" / name, {class_type: node.object_info(folders) for class_type, node in NODES.items()}
     )
     try:
         return list(validate(workflow, NODES, folders).problems)

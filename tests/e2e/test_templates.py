@@ -92,7 +92,7 @@ def test_the_table_names_every_basic_and_sd35_file() -> None:
     index = json.loads((folder() / "index.json").read_text())
     basics = next(group for group in index if group["title"] == "Getting Started")
     sd35 = [path.stem for path in folder().glob("sd3.5*.json")]
-    assert set(ROWS) == {*(each["name"] for each in basics["templates"]), *sd35}
+    assert set(ROWS) == {*(template["name"] for template in basics["templates"]), *sd35}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -106,8 +106,8 @@ def test_a_file_runs_on_the_demo_checkpoint_or_names_every_node_it_lacks(home: P
     if lacks:
         with pytest.raises(InvalidWorkflow) as refusal:
             space.validated(workflow)
-        assert all(f"there is no node class {each!r}" in str(refusal.value) for each in lacks)
+        assert all(f"there is no node class {missing!r}" in str(refusal.value) for missing in lacks)
         return
     prepared = plan(space.validated(workflow), space.folders)
     result = execute(prepared, space.folders, MemoryCache(), around=torch.inference_mode).or_raise()
-    assert all(space.picture(each).is_file() for ui in result.ui.values() for each in ui["images"])
+    assert all(space.picture(image).is_file() for ui in result.ui.values() for image in ui["images"])

@@ -31,7 +31,7 @@ class Naive:
             for name, value in sorted(node["inputs"].items())
         )
         own = node_id if node["class_type"] in ("P.Gather",) else ""
-        self.forms[node_id] = short(f"{own}{node['class_type']}({','.join('='.join(each) for each in inputs)})")
+        self.forms[node_id] = short(f"{own}{node['class_type']}({','.join('='.join(pair) for pair in inputs)})")
         return self.forms[node_id]
 
     def slot(self, node_id: str, slot: int) -> list[Any]:
@@ -67,8 +67,8 @@ class Naive:
     def mapped(function: Callable[..., list[Any]], lists: list[list[Any]], outputs: int, spread: bool = False) -> Slots:
         """Call once per element; blocked elements block their results."""
         slots: Slots = [[] for _ in range(outputs)]
-        for at in range(0 if any(not each for each in lists) else max(map(len, lists))):
-            arguments = [each[min(at, len(each) - 1)] for each in lists]
+        for at in range(0 if any(not values for values in lists) else max(map(len, lists))):
+            arguments = [values[min(at, len(values) - 1)] for values in lists]
             is_blocked = any(value is BLOCKED for value in arguments)
             row = [BLOCKED] * outputs if is_blocked else function(*arguments)
             for slot, value in zip(slots, row, strict=True):

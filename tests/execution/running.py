@@ -52,4 +52,4 @@ class Stage:
 
 def with_nodes(*nodes: Node) -> dict[str, Node]:
     """The small nodes and these."""
-    return {**NODES, **{each.class_type: each for each in nodes}}
+    return {**NODES, **{node.class_type: node for node in nodes}}

@@ -81,7 +81,7 @@ class Bench:
         scheduler = Scheduler(cache=MemoryCache(0), batch_evaluations=together)
         scheduler.submit(self.gate(), priority=99)
         ranks = priorities or [0] * len(plans)
-        tickets = [scheduler.submit(each, priority=rank) for each, rank in zip(plans, ranks, strict=True)]
+        tickets = [scheduler.submit(planned, priority=rank) for planned, rank in zip(plans, ranks, strict=True)]
         self.opened.set()
         yield tickets
         scheduler.close()
@@ -95,10 +95,10 @@ def shown(ticket: Ticket) -> float:
 def test_jobs_that_wait_for_the_same_network_share_its_calls_and_their_results_stay() -> None:
     bench = Bench()
     plans = [bench.job(steps=20, start=float(i)) for i in range(4)]
-    alone = [execute(each, None, MemoryCache(0)).ui["s"]["shown"][0] for each in plans]
+    alone = [execute(planned, None, MemoryCache(0)).ui["s"]["shown"][0] for planned in plans]
     bench.network.calls.clear()
     with bench.at_once(plans, 4) as tickets:
-        assert [shown(each) for each in tickets] == alone
+        assert [shown(ticket) for ticket in tickets] == alone
     assert sum(bench.network.calls) == 80
     assert len(bench.network.calls) <= 26  # 20 steps of four, and a few calls while they come in
     assert max(bench.network.calls) == 4
@@ -107,14 +107,14 @@ def test_jobs_that_wait_for_the_same_network_share_its_calls_and_their_results_s
 def test_nothing_is_shared_unless_asked_for() -> None:
     bench = Bench()
     with bench.at_once([bench.job(start=float(i)) for i in range(4)], 1) as tickets:
-        assert [shown(each) for each in tickets]
+        assert [shown(ticket) for ticket in tickets]
     assert bench.network.calls == [1] * 16
 
 
 def test_a_call_serves_no_more_jobs_than_allowed() -> None:
     bench = Bench()
     with bench.at_once([bench.job(steps=9, start=float(i)) for i in range(7)], 3) as tickets:
-        assert [shown(each) for each in tickets]
+        assert [shown(ticket) for ticket in tickets]
     assert max(bench.network.calls) == 3
     assert sum(bench.network.calls) == 63
 
@@ -122,9 +122,9 @@ def test_a_call_serves_no_more_jobs_than_allowed() -> None:
 def test_different_networks_and_different_priorities_are_asked_apart() -> None:
     bench = Bench()
     with bench.at_once([bench.job(start=1.0, model="a"), bench.job(start=2.0, model="b")], 4) as tickets:
-        assert [shown(each) for each in tickets]
+        assert [shown(ticket) for ticket in tickets]
     with bench.at_once([bench.job(start=3.0), bench.job(start=4.0)], 4, [0, 1]) as tickets:
-        assert [shown(each) for each in tickets]
+        assert [shown(ticket) for ticket in tickets]
     assert bench.network.calls == [1] * 16
 
 
@@ -143,7 +143,7 @@ def test_what_does_not_fit_into_memory_together_is_done_one_by_one(caplog: pytes
     bench = Bench(Network(most=1))
     plans = [bench.job(steps=5, start=float(i)) for i in range(3)]
     with caplog.at_level(logging.WARNING), bench.at_once(plans, 4) as tickets:
-        results = [each.wait(20).or_raise().nodes["k"].outcome for each in tickets]
+        results = [ticket.wait(20).or_raise().nodes["k"].outcome for ticket in tickets]
     assert results == ["executed"] * 3
     assert bench.network.calls.count(1) == 15
     assert "evaluations in one call failed (3 rows are too many); they are done one by one" in caplog.text
@@ -154,7 +154,7 @@ def test_a_cancelled_job_leaves_the_calls_of_the_others() -> None:
     plans = [bench.job(steps=10, start=1.0, name="stays"), bench.job(steps=10_000, start=2.0, name="goes")]
     alone = execute(plans[0], None, MemoryCache(0)).ui["s"]["shown"][0]
     scheduler = Scheduler(cache=MemoryCache(0), batch_evaluations=2)
-    stays, goes = (scheduler.submit(each) for each in plans)
+    stays, goes = (scheduler.submit(planned) for planned in plans)
     while bench.order.count("goes") < 5:
         threading.Event().wait(0.001)
     scheduler.withdraw(goes)
@@ -180,7 +180,7 @@ def test_nodes_that_offer_nothing_take_turns_as_ever() -> None:
 
     scheduler = Scheduler(batch_evaluations=4)
     tickets = [scheduler.submit(job("a", 2000)), scheduler.submit(job("b", 20))]
-    assert [each.wait(20).error for each in tickets] == [None, None]
+    assert [ticket.wait(20).error for ticket in tickets] == [None, None]
     assert order.index("b") < len(order) - 1 - order[::-1].index("a")
     scheduler.close()
 

@@ -67,7 +67,7 @@ def nodes(dice: random.Random, hunger: float) -> dict[str, Node]:
         for done in range(steps):
             if dice.random() < hunger:
                 raise OutOfMemory("no room")
-            offer = Joinable("k", state, lambda states: [each * 1103515245 % 2**31 for each in states])
+            offer = Joinable("k", state, lambda states: [number * 1103515245 % 2**31 for number in states])
             answer = yield offer
             state = offer.alone() if answer is None else answer
             yield Progress(done + 1, steps)
@@ -103,18 +103,18 @@ def test_cancels_at_random_moments_hang_nobody_and_spoil_no_result(
     ends = {"done": 0, "cancelled": 0, "failed": 0}
     for _ in range(20):
         documents = [document(dice) for _ in range(8)]
-        tickets = [scheduler.submit(plan(checked(each, made)), priority=dice.randrange(2)) for each in documents]
+        tickets = [scheduler.submit(plan(checked(written, made)), priority=dice.randrange(2)) for written in documents]
         for ticket in tickets:
             if dice.random() < 0.4:
                 time.sleep(dice.random() * 0.002)
                 scheduler.withdraw(ticket)
-        for each, ticket in zip(documents, tickets, strict=True):
+        for written, ticket in zip(documents, tickets, strict=True):
             result = ticket.wait(30)
             if result.error is None:
                 ends["done"] += 1
-                if str(each) not in alone:
-                    alone[str(each)] = execute(plan(checked(each, plain)), None, MemoryCache(0)).or_raise().ui
-                assert result.ui == alone[str(each)]
+                if str(written) not in alone:
+                    alone[str(written)] = execute(plan(checked(written, plain)), None, MemoryCache(0)).or_raise().ui
+                assert result.ui == alone[str(written)]
             else:
                 ends["cancelled" if result.is_cancelled else "failed"] += 1
     assert ends["done"] > 20

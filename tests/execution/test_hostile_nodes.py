@@ -186,7 +186,7 @@ def test_a_shared_call_with_too_few_answers_is_made_again_one_by_one(caplog: pyt
     scheduler = Scheduler(batch_evaluations=4)
     first = scheduler.submit(plan(checked(prompt(h=("Hold", {"value": 1}), s=("Show", {"value": ["h", 0]})), made)))
     plans = [prompt(o=("Offers", {"value": i}), s=("Show", {"value": ["o", 0]})) for i in range(3)]
-    tickets = [scheduler.submit(plan(checked(each, made))) for each in plans]
+    tickets = [scheduler.submit(plan(checked(written, made))) for written in plans]
     opened.set()
     assert first.wait(20).error is None
     assert [ticket.wait(20).or_raise().ui["s"]["shown"] for ticket in tickets] == [[0], [4], [8]]
@@ -307,8 +307,8 @@ class EditsThemAll:
     INPUT_TYPES = classmethod(lambda cls: {"required": {"values": ("*",)}})
 
     def run(self, values: Any) -> Any:
-        for each in values:
-            self.edit(each)
+        for value in values:
+            self.edit(value)
         return (len(values),)
 
     def edit(self, value: Any) -> None:

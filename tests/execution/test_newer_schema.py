@@ -80,7 +80,7 @@ def test_values_pass_blocks_stop_and_expansions_run(stage: Stage) -> None:
     passes = {"p": ("N.Passes", {"value": ["a", 0]}), "s": ("Show", {"value": ["p", 0]})}
     assert stage.shown(prompt(a=repeats(), **passes)) == ["abab"]
     blocked = stage.run(prompt(a=repeats(""), **passes))
-    assert "nothing to pass" in str([each for each in stage.log if "nothing" in str(each)])
+    assert "nothing to pass" in str([line for line in stage.log if "nothing" in str(line)])
     assert "s" not in blocked.ui
     assert stage.shown(prompt(a=("N.Grows", {}), s=("Show", {"value": ["a", 0]}))) == ["abab"]
     shown = stage.run(prompt(t=("N.Shows", {"text": "hello"}))).or_raise().ui["t"]

@@ -121,5 +121,5 @@ def test_many_random_graphs_at_once_give_what_each_gives_alone(nodes: dict[str, 
     tickets = [scheduler.submit(plan(checked(document, nodes))) for document in documents]
     for document, ticket in zip(documents, tickets, strict=True):
         ui = ticket.wait(60).or_raise().ui
-        assert {node_id: each for node_id, each in ui.items() if node_id.startswith("s")} == expected(document)[0]
+        assert {node_id: shown for node_id, shown in ui.items() if node_id.startswith("s")} == expected(document)[0]
     scheduler.close()

@@ -52,7 +52,7 @@ def test_is_changed_gets_none_for_links_and_is_asked_once_per_needed_node(
         unreachable=("P.Changing", {"value": 6}),
     )
     stage.run(document).or_raise()
-    assert [each for each in calls if each[0] == "IS_CHANGED"] == [("IS_CHANGED", (5, None))]
+    assert [call for call in calls if call[0] == "IS_CHANGED"] == [("IS_CHANGED", (5, None))]
 
 
 def test_nodes_that_are_not_idempotent_share_nothing(stage: Stage, calls: list[Any]) -> None:
@@ -81,4 +81,4 @@ def test_is_changed_sent_by_a_client_is_ignored(stage: Stage, answers: list[Any]
 def test_alternating_workflows_keep_both_results(stage: Stage, calls: list[Any], answers: list[Any]) -> None:
     for value in (1, 2, 1, 2):
         stage.run(changing(value)).or_raise()
-    assert [each for each in calls if each[0] == "Changing"] == [("Changing", 1), ("Changing", 2)]
+    assert [call for call in calls if call[0] == "Changing"] == [("Changing", 1), ("Changing", 2)]

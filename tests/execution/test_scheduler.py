@@ -95,8 +95,8 @@ def test_a_job_gives_the_result_it_gives_alone(scheduler: Scheduler) -> None:
 
 def test_results_of_interleaved_jobs_are_those_of_the_jobs_alone(scheduler: Scheduler) -> None:
     plans = [job(str(i), steps=1 + (i * 7) % 13, seed=i) for i in range(30)]
-    alone = [execute(each, None, MemoryCache(0)).ui for each in plans]
-    tickets = [scheduler.submit(each) for each in plans]
+    alone = [execute(planned, None, MemoryCache(0)).ui for planned in plans]
+    tickets = [scheduler.submit(planned) for planned in plans]
     assert [ticket.wait(30).or_raise().ui for ticket in tickets] == alone
 
 
@@ -179,7 +179,7 @@ def test_host_work_of_one_job_overlaps_with_device_work_of_another(scheduler: Sc
 
 def test_a_failure_concerns_its_job_alone(scheduler: Scheduler) -> None:
     bad = plan(checked(prompt(f=("Fails", {"value": 1}), s=("Show", {"value": ["f", 0]})), NODES))
-    tickets = [scheduler.submit(each) for each in (job("a", seed=1), bad, job("b", seed=2))]
+    tickets = [scheduler.submit(planned) for planned in (job("a", seed=1), bad, job("b", seed=2))]
     results = [ticket.wait(20) for ticket in tickets]
     assert [result.error is None for result in results] == [True, False, True]
     assert isinstance(results[1].error, NodeFailed)
@@ -292,7 +292,7 @@ def test_the_second_try_has_the_device_to_itself() -> None:
     while not tries:
         time.sleep(0.001)
     late = scheduler.submit(job("late", 3, seed=9, pause_ms=2))
-    assert [each.wait(20).error for each in (long, hungry, late)] == [None] * 3
+    assert [ticket.wait(20).error for ticket in (long, hungry, late)] == [None] * 3
     assert ORDER.index(("long", 59)) < ORDER.index(("greedy", 2)) < ORDER.index(("late", 0))
     scheduler.close()
 
@@ -376,7 +376,7 @@ def test_a_thousand_cancels_at_random_moments_leave_no_stuck_lane_and_no_wrong_e
     cache = MemoryCache()
     scheduler = Scheduler(cache=cache, host_threads=2)
     plans = [job("", steps=dice.randrange(1, 12), seed=dice.randrange(5)) for _ in range(40)]
-    alone = [execute(each, None, MemoryCache(0)).ui for each in plans]
+    alone = [execute(planned, None, MemoryCache(0)).ui for planned in plans]
     tickets: list[tuple[int, Ticket]] = []
     for _ in range(1000):
         which = dice.randrange(len(plans))
@@ -388,8 +388,8 @@ def test_a_thousand_cancels_at_random_moments_leave_no_stuck_lane_and_no_wrong_e
     assert {result.is_cancelled for _, result in results} == {True, False}
     assert all(result.is_cancelled or result.ui == alone[which] for which, result in results)
     assert scheduler.submit(plans[0]).wait(20).ui == alone[0]
-    for which, each in enumerate(plans):
-        assert execute(each, None, cache).ui == alone[which]
+    for which, planned in enumerate(plans):
+        assert execute(planned, None, cache).ui == alone[which]
     scheduler.close()
     assert not scheduler._tickets
     assert not scheduler.store._flights
@@ -414,7 +414,7 @@ def test_async_nodes_of_several_jobs_wait_side_by_side() -> None:
         plan(checked(prompt(w=("Waits", {"value": i}), s=("Show", {"value": ["w", 0]})), with_nodes(waits)))
         for i in range(5)
     ]
-    tickets = [scheduler.submit(each) for each in plans]
+    tickets = [scheduler.submit(planned) for planned in plans]
     assert [ticket.wait(20).or_raise().ui["s"]["shown"] for ticket in tickets] == [[i] for i in range(5)]
     assert max(together) == 5
     scheduler.close()

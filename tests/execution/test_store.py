@@ -160,8 +160,8 @@ def test_two_files_of_one_key_count_once_and_old_drafts_go(tmp_path: Path) -> No
     one.close()
     other.close()
     fresh, stale = (tmp_path / KEY[:2] / f".draft-{name}" for name in ("fresh", "stale"))
-    for each in (fresh, stale):
-        each.write_bytes(b"half")
+    for entry in (fresh, stale):
+        entry.write_bytes(b"half")
     os.utime(stale, (time.time() - 7200,) * 2)
     again = DiskTier(tmp_path, PACKING, 10_000)
     (path,) = tmp_path.glob("??/*.entry")

@@ -12,10 +12,8 @@ ROWS = list(csv.DictReader((CHECKOUT / "docs/compare/cells.csv").read_text(encod
 
 def mean(sampler: str, schedule: str, steps: int) -> float:
     """The distance as the page gives it: root mean square over the seeds."""
-    chosen = [
-        each for each in ROWS if (each["sampler"], each["schedule"], each["steps"]) == (sampler, schedule, str(steps))
-    ]
-    return math.sqrt(sum(float(each["distance"]) ** 2 for each in chosen) / len(chosen))
+    chosen = [row for row in ROWS if (row["sampler"], row["schedule"], row["steps"]) == (sampler, schedule, str(steps))]
+    return math.sqrt(sum(float(row["distance"]) ** 2 for row in chosen) / len(chosen))
 
 
 def test_every_figure_of_the_table_is_the_measured_one() -> None:
@@ -24,8 +22,6 @@ def test_every_figure_of_the_table_is_the_measured_one() -> None:
     assert len(lines) >= 8
     for line in lines:
         sampler, schedule, evaluations, *figures = (cell.strip(" `*") for cell in line.strip("|").split("|"))
-        cost = next(
-            each["evaluations"] for each in ROWS if each["sampler"] == sampler and each["steps"] == str(counts[-1])
-        )
+        cost = next(row["evaluations"] for row in ROWS if row["sampler"] == sampler and row["steps"] == str(counts[-1]))
         assert math.isclose(float(evaluations), int(cost) / counts[-1], abs_tol=0.05)
         assert figures == [f"{mean(sampler, schedule, steps):.3f}" for steps in counts], line

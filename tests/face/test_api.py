@@ -41,7 +41,7 @@ def test_a_plain_function_is_a_denoiser_and_follows_the_known_path() -> None:
 
 def test_it_is_the_cores_own_sampling() -> None:
     full = sg.sample(gaussian, START, torch.tensor(LEVELS), "dpmpp_2m", seed=5)
-    levels = [float(torch.tensor(each)) for each in LEVELS]
+    levels = [float(torch.tensor(level)) for level in LEVELS]
     noise = sampling.ComfyNoise(5)
     core = sampling.Sampling(gaussian, START, levels, sampling.edm(0.002, 80.0), "dpmpp_2m", noise=noise).run()
     assert torch.equal(full, core)

@@ -33,7 +33,7 @@ def test_a_job_is_followed_to_its_end_and_can_be_followed_again(server: Server) 
     client = sg.Client(server.url)
     job = client.submit(WORKFLOW, {"KSampler.steps": 2, "5.seed": 3})
     events = list(client.events(job))
-    assert [each.number for each in events] == list(range(1, len(events) + 1))
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
     assert (events[0].kind, events[-1].kind, events[-1].data["state"]) == ("Queued", "Ended", "succeeded")
     assert list(client.events(job, after=3)) == events[3:]
     result = client.result(job).or_raise()

@@ -57,7 +57,7 @@ def show(*, value: Anything) -> UiResult:
     return UiResult(ui={"shown": [value]})
 
 
-NODES: dict[str, Node] = {each.class_type: each for each in (add, join, blank, blend, split, show)}
+NODES: dict[str, Node] = {made.class_type: made for made in (add, join, blank, blend, split, show)}
 
 
 def prompt(**nodes: tuple[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -73,6 +73,6 @@ def checked(document: Mapping[str, Any], nodes: Mapping[str, Node] = NODES) -> G
 def chain(length: int) -> dict[str, Any]:
     """`length` additions of one behind each other, shown at the end."""
     links = {str(i): {"class_type": "Add", "inputs": {"a": [str(i - 1), 0] if i else 0}} for i in range(length)}
-    for each in links.values():
-        each["inputs"]["b"] = 1
+    for link in links.values():
+        link["inputs"]["b"] = 1
     return links | {"end": {"class_type": "Show", "inputs": {"value": [str(length - 1), 0]}}}

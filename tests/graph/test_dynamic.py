@@ -85,7 +85,7 @@ def show(*, number: Annotated[int, Socket("INT")]) -> UiResult:
     return UiResult(None, {"got": [number]})
 
 
-NODES = {each.class_type: each for each in (size, total, gated, either, number, word, show)}
+NODES = {made.class_type: made for made in (size, total, gated, either, number, word, show)}
 
 
 def run(prompt: dict[str, Any], nodes: dict[str, Node] = NODES) -> Any:
@@ -100,7 +100,7 @@ def one(class_type: str, **inputs: Any) -> dict[str, Any]:
 def problems(prompt: dict[str, Any]) -> list[str]:
     with pytest.raises(InvalidWorkflow) as caught:
         validate(parse_workflow(prompt), NODES)
-    return [f"{each.code} {each.input}" for each in caught.value.problems]
+    return [f"{problem.code} {problem.input}" for problem in caught.value.problems]
 
 
 def test_a_choice_brings_its_inputs_and_they_arrive_as_one_dict() -> None:
@@ -155,7 +155,7 @@ def test_an_output_that_repeats_a_type_is_checked_as_what_is_linked_behind_it() 
 def test_the_wire_form_is_the_one_the_editor_reads_and_a_front_gets_the_same() -> None:
     info = size.object_info()["input"]["required"]["resize"]
     assert info[0] == "COMFY_DYNAMICCOMBO_V3"
-    assert [each["key"] for each in info[1]["options"]] == ["by", "to"]
+    assert [option["key"] for option in info[1]["options"]] == ["by", "to"]
     assert info[1]["options"][0]["inputs"]["required"]["factor"] == ["FLOAT", {"default": 2.0, "min": 0.1, "max": 8}]
     assert info[1]["options"][1]["inputs"]["required"]["size"][0] == "COMFY_DYNAMICCOMBO_V3"
     kind, options = total.object_info()["input"]["required"]["numbers"]
@@ -167,13 +167,13 @@ def test_the_wire_form_is_the_one_the_editor_reads_and_a_front_gets_the_same() -
     assert either.object_info()["output_matchtypes"] == ["T"]
     assert gated.object_info()["input"]["optional"]["gate"][0] == "COMFY_DYNAMICSLOT_V3"
     front = declared(declarations(NODES.values(), None))
-    assert {name: each.object_info() for name, each in front.items()} == {
-        name: each.object_info() for name, each in NODES.items()
+    assert {name: made.object_info() for name, made in front.items()} == {
+        name: made.object_info() for name, made in NODES.items()
     }
 
 
 def test_a_drawing_converts_with_the_widgets_of_the_option_its_values_choose() -> None:
-    info = {name: each.object_info() for name, each in NODES.items()}
+    info = {name: kind.object_info() for name, kind in NODES.items()}
     drawing = {"nodes": [{"id": 1, "type": "Size", "widgets_values": ["to", "exact", 3, 4, "b"]}], "links": []}
     prompt, warnings = convert(drawing, info)
     values = {"resize": "to", "resize.size": "exact", "resize.size.width": 3, "resize.size.height": 4, "method": "b"}
@@ -184,7 +184,7 @@ def test_a_drawing_converts_with_the_widgets_of_the_option_its_values_choose() -
 
 
 def test_growing_links_are_drawn_and_come_back() -> None:
-    info = {name: each.object_info() for name, each in NODES.items()}
+    info = {name: kind.object_info() for name, kind in NODES.items()}
     links = {"numbers.n0": ["1", 0], "numbers.n1": ["1", 0]}
     prompt = {
         "1": one("Number", value=5),
@@ -192,7 +192,9 @@ def test_growing_links_are_drawn_and_come_back() -> None:
         "3": one("Show", number=["2", 0]),
     }
     back, _ = convert(drawn(prompt, info), info)
-    assert {node_id: each["inputs"] for node_id, each in back.items()} == {i: p["inputs"] for i, p in prompt.items()}
+    assert {node_id: written["inputs"] for node_id, written in back.items()} == {
+        i: p["inputs"] for i, p in prompt.items()
+    }
 
 
 def test_a_value_that_is_itself_a_dict_is_not_taken_for_a_part() -> None:

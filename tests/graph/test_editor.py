@@ -69,7 +69,7 @@ NODES: dict[str, Any] = {
 def item(
     node_id: int, kind: str, *, values: Any = None, inputs: Any = (), outputs: Any = (), mode: int = 0, **more: Any
 ) -> dict[str, Any]:
-    slots = [dict(zip(("name", "type", "link", "widget"), each, strict=False)) for each in inputs]
+    slots = [dict(zip(("name", "type", "link", "widget"), row, strict=False)) for row in inputs]
     for slot in slots:
         if isinstance(slot.get("widget"), str):
             slot["widget"] = {"name": slot["widget"]}

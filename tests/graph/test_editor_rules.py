@@ -102,7 +102,7 @@ def test_very_old_sampler_names_lose_their_prefix_and_controls_may_be_truth_valu
 def test_all_unknown_classes_are_named_at_once() -> None:
     nodes = [item(1, "One"), item(2, "Two"), item(3, "Three")]
     _, warnings = convert({"nodes": nodes, "links": []}, NODES)
-    assert [each.split("'")[1] for each in warnings] == ["One", "Two", "Three"]
+    assert [warning.split("'")[1] for warning in warnings] == ["One", "Two", "Three"]
 
 
 # -- A4: the widgets and their values ---------------------------------------------------------------------------------

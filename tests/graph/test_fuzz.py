@@ -98,7 +98,7 @@ def test_prompts_validate_or_are_refused(prompt: Any) -> None:
 @settings(max_examples=200, deadline=1000)
 @given(prompts)
 def test_prompts_are_drawn_or_refused(prompt: Any) -> None:
-    declarations = {name: each.object_info() for name, each in SMALL.items()}
+    declarations = {name: node.object_info() for name, node in SMALL.items()}
     try:
         parse_workflow(prompt)
         drawn(prompt, declarations)

@@ -98,7 +98,10 @@ def test_a_stale_tag_beside_a_whole_text_is_left_out_and_said() -> None:
 
 
 def webp(*structures: bytes) -> bytes:
-    body = b"".join(b"EXIF" + struct.pack("<I", len(each)) + each + b"\0" * (len(each) % 2) for each in structures)
+    body = b"".join(
+        b"EXIF" + struct.pack("<I", len(structure)) + structure + b"\0" * (len(structure) % 2)
+        for structure in structures
+    )
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
@@ -129,8 +132,8 @@ def test_of_several_exif_structures_the_first_is_read() -> None:
         for text in (b'prompt:{"1": {}}\0\0\0\0', b'prompt:{"2": {}}\0\0\0\0')
     )
     assert carried_texts(webp(one, other)) == {"prompt": '{"1": {}}'}
-    segments = (b"Exif\0\0" + each for each in (one, other))
-    jpeg = b"\xff\xd8" + b"".join(b"\xff\xe1" + struct.pack(">H", 2 + len(each)) + each for each in segments)
+    segments = (b"Exif\0\0" + structure for structure in (one, other))
+    jpeg = b"\xff\xd8" + b"".join(b"\xff\xe1" + struct.pack(">H", 2 + len(segment)) + segment for segment in segments)
     assert carried_texts(jpeg) == {"prompt": '{"1": {}}'}
 
 

@@ -47,7 +47,7 @@ def test_the_second_round_trip_changes_nothing() -> None:
 
 
 def test_seeds_are_drawn_with_their_control_fixed() -> None:
-    node = next(each for each in drawn(PROMPT, NODES)["nodes"] if each["id"] == 5)
+    node = next(written for written in drawn(PROMPT, NODES)["nodes"] if written["id"] == 5)
     assert node["widgets_values"] == [8, "fixed", 9, "euler"]
 
 

@@ -75,7 +75,7 @@ def test_a_file_with_other_content_is_named(folders: Folders) -> None:
 def test_every_kind_of_difference_has_its_name() -> None:
     one = Lock("s", "g", {"1": "A x.1"}, {"f/a": "h"}, {"euler": 1}, {"torch": "2", "gone": "1"})
     two = Lock("s", "g", {"1": "A x.2"}, {"f/a": "i"}, {"euler": 2}, {"torch": "3", "new": "1"})
-    fields = [each.field for each in differences(one, two)]
+    fields = [difference.field for difference in differences(one, two)]
     assert fields == [
         "nodes.1",
         "files.f/a",
@@ -92,7 +92,7 @@ def test_inputs_are_compared_by_node_and_name() -> None:
     before, after = sum_of(), sum_of(3, extra=("Add", {}))
     del after["s"]
     found = input_differences(before, after)
-    assert [(each.field, each.recorded, each.now) for each in found] == [
+    assert [(difference.field, difference.recorded, difference.now) for difference in found] == [
         ("graph.extra", None, "Add"),
         ("graph.n (Add).a", 1, 3),
         ("graph.s", "Show", None),

@@ -50,15 +50,15 @@ def digest(node: Any) -> str:
 def plain(value: Any) -> Any:
     """As JavaScript writes numbers: 1.0 is 1."""
     if isinstance(value, dict):
-        return {name: plain(each) for name, each in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [plain(each) for each in value]
+        return [plain(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def test_there_are_107_files_and_16_inputs_a_browser_alone_makes() -> None:
     assert len(EXPECTED) == 107
-    browser = [place for each in EXPECTED.values() for place in each["browser"]]
+    browser = [place for expected in EXPECTED.values() for place in expected["browser"]]
     assert len(browser) == 16
     assert {place.split(".")[-1] for place in browser} == {"audioUI", "preview", "image"}
 
@@ -78,7 +78,7 @@ def test_editor_to_api_and_back_twice_is_stable(name: str) -> None:
     if unknown:
         with pytest.raises(BadDocument) as refusal:
             drawn(prompt, DECLARATIONS)
-        assert all(repr(each) in str(refusal.value) for each in unknown)
+        assert all(repr(class_type) in str(refusal.value) for class_type in unknown)
         return
     document = drawn(prompt, DECLARATIONS)
     again, warnings = convert(document, DECLARATIONS)

@@ -117,7 +117,7 @@ def turns(*, count: Count = 1, seconds: Seconds = 0.0) -> Generator[Progress, No
 
 
 KINDS = (show, steps, note, fail, die, hang, babble, wrote, turns)
-NODES: dict[str, Node] = {each.class_type: each for each in KINDS}
+NODES: dict[str, Node] = {made.class_type: made for made in KINDS}
 NODES["Picky"] = from_class(Picky, "Picky")
 
 

@@ -70,8 +70,8 @@ def test_fifty_calls_at_once_on_credit_for_twenty_make_twenty_jobs(run: Runs, st
             _, account = await keys.create("me", credits=20 * CREDIT)
             asked = [store.submit(submission(owner=account.id, cost=CREDIT), WORK) for _ in range(50)]
             results = await asyncio.gather(*asked, return_exceptions=True)
-            made = [each[0] for each in results if isinstance(each, tuple)]
-            refused = [each for each in results if isinstance(each, InsufficientCredits)]
+            made = [result[0] for result in results if isinstance(result, tuple)]
+            refused = [result for result in results if isinstance(result, InsufficientCredits)]
             assert (len(made), len(refused)) == (20, 30)
             assert str(refused[0]) == "Insufficient credits: 0 available, this costs 1"
             ends = [State.SUCCEEDED] * 12 + [State.FAILED] * 8
@@ -208,7 +208,7 @@ def test_a_run_that_does_not_show_the_pictures_it_owes_fails_and_costs_nothing(
             job = await jobs.wait((await sent(jobs, "Wrote", asked=owed, entry=entry)).id)
             assert job.state is state
             assert (job.failure.code if job.failure is not None else None) in (None, "no_output")
-            charges = [each.job_id for each in await jobs.accounts.ledger(account.id) if each.job_id]
+            charges = [line.job_id for line in await jobs.accounts.ledger(account.id) if line.job_id]
             left = await jobs.accounts.get(account.id)
             assert charges == ([job.id] if state is State.SUCCEEDED else [])
             assert (left.credits, left.held) == ((5 - len(charges)) * CREDIT, 0)

@@ -45,7 +45,7 @@ def test_two_models_that_take_turns_stay_on_their_own_workers(tmp_path: Path, ru
                 job = await sent(jobs, "Steps", count=1, seconds=0.0, salt=name)
                 await jobs.wait(job.id)
                 await jobs.wait(first.id)
-                places[name] |= {each.body.worker for each in await log(jobs, job) if isinstance(each.body, Started)}
+                places[name] |= {event.body.worker for event in await log(jobs, job) if isinstance(event.body, Started)}
             assert all(len(workers) == 1 for workers in places.values()), places
 
     run(scenario())

@@ -82,7 +82,7 @@ def test_a_refused_submission_gives_its_slot_back(run: Runs, tmp_path: Path) -> 
             again = await asyncio.gather(
                 *(sent(jobs, asked={"job_id": "mine"}) for _ in range(3)), return_exceptions=True
             )
-            assert all(isinstance(each, DuplicateJob) for each in again)
+            assert all(isinstance(answer, DuplicateJob) for answer in again)
             assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
 
     run(case())

@@ -155,10 +155,10 @@ def test_equal_jobs_run_one_after_the_other_in_their_order(run: Runs, tmp_path: 
         async with service(tmp_path, [here(slots=4)]) as jobs:
             watch = Watch(jobs)
             made = [await sent(jobs, kind, count=20, seconds=0.01) for _ in range(4)]
-            for each in made:
-                await jobs.wait(each.id)
+            for submitted in made:
+                await jobs.wait(submitted.id)
             assert watch.most == 1
-            assert watch.ended == [each.id for each in made]
+            assert watch.ended == [submitted.id for submitted in made]
 
     run(case())
 

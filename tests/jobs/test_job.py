@@ -116,7 +116,7 @@ def test_an_event_of_a_later_version_is_read_without_what_is_new() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 
 
@@ -155,8 +155,8 @@ def test_declarations_come_back_as_they_were() -> None:
         there = ALL[name]
         assert back.object_info() == there.object_info()
         assert (back.schema, back.lane, back.revision) == (there.schema, there.lane, there.revision)
-        assert [(each.group, each.default) for each in back.inputs] == [
-            (each.group, each.default) for each in there.inputs
+        assert [(socket.group, socket.default) for socket in back.inputs] == [
+            (socket.group, socket.default) for socket in there.inputs
         ]
         assert (back.validator is None) == (there.validator is None)
 

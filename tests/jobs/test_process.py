@@ -34,7 +34,7 @@ def test_a_process_runs_jobs_shows_previews_and_tells_its_nodes(run: Runs, tmp_p
             done = await jobs.wait((await sent(jobs, count=2, salt="p")).id)
             assert done.outcome is not None
             assert done.outcome.outputs == {"end": {"shown": ["2 steps"]}}
-            assert [each.data for each in pictures] == [b"p0", b"p1"]
+            assert [picture.data for picture in pictures] == [b"p0", b"p1"]
             assert (await jobs.wait((await sent(jobs, "Fail")).id)).state is State.FAILED
             declared = {name: node.object_info() for name, node in (await jobs.nodes(fresh=True)).items()}
             assert declared == {name: node.object_info() for name, node in stubs.NODES.items()}
@@ -201,8 +201,8 @@ def test_a_job_that_kills_every_worker_takes_its_neighbour_down_once(run: Runs, 
             assert await attempts(jobs, good.id) == [1, 2]
             assert await attempts(jobs, bad.id) == [1, 2, 3]
             beside = [await sent(jobs, count=500, seconds=0.01) for _ in range(2)]
-            for each in beside:
-                await started(jobs, each)
+            for worker in beside:
+                await started(jobs, worker)
             assert (await jobs.counts()).running == 2
             await jobs.cancel_all()
 

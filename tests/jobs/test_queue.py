@@ -27,10 +27,10 @@ JOBS = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2), st.sampled_from
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2)), max_size=30))
 def test_one_owners_jobs_come_by_priority_then_number_then_arrival(facts: list[tuple[int, int]]) -> None:
     queue, jobs = Queue(), [job(str(i), float(number), priority) for i, (number, priority) in enumerate(facts)]
-    for each in jobs:
-        queue.put(each)
-    expected = sorted(jobs, key=lambda each: (-each.priority, each.number, int(each.id)))
-    assert drained(queue) == [each.id for each in expected]
+    for waiting in jobs:
+        queue.put(waiting)
+    expected = sorted(jobs, key=lambda waiting: (-waiting.priority, waiting.number, int(waiting.id)))
+    assert drained(queue) == [waiting.id for waiting in expected]
 
 
 @settings(deadline=None, max_examples=50)

@@ -56,7 +56,7 @@ def test_the_end_is_stored_before_anyone_hears_of_it(run: Runs, tmp_path: Path) 
 
             jobs.listen(listener)
             await jobs.wait((await sent(jobs)).id)
-            assert [(await each).state for each in seen] == [State.SUCCEEDED] * 2
+            assert [(await waiter).state for waiter in seen] == [State.SUCCEEDED] * 2
 
     run(case())
 
@@ -109,7 +109,7 @@ def test_a_queued_job_ends_when_cancelled_and_a_running_one_at_its_next_step(run
             assert (await jobs.cancel(second.id)).state is State.CANCELLED
             assert (await jobs.cancel(first.id)).cancel_requested
             assert (await jobs.wait(first.id)).state is State.CANCELLED
-            assert [ends(await log(jobs, each)) for each in (first, second)] == [1, 1]
+            assert [ends(await log(jobs, job)) for job in (first, second)] == [1, 1]
             assert (await jobs.cancel(first.id)).state is State.CANCELLED
             assert (await jobs.counts()).remaining == 0
 
@@ -249,14 +249,14 @@ def test_previews_reach_listeners_and_never_the_log(run: Runs, tmp_path: Path) -
             end()
             await jobs.wait((await sent(jobs, count=2, salt="p")).id)
             progress = [event.body for event in await log(jobs, job) if isinstance(event.body, NodeProgress)]
-        assert [each.data for each in seen] == [b"p0", b"p1"]
+        assert [event.data for event in seen] == [b"p0", b"p1"]
         assert (seen[0].owner, seen[0].node_id, seen[0].content_type, seen[0].meta) == (
             "a",
             "work",
             "text/plain",
             {"of": "test"},
         )
-        assert [each.preview for each in progress] == [None, None]
+        assert [event.preview for event in progress] == [None, None]
 
     run(case())
 

@@ -141,7 +141,7 @@ def test_an_id_is_taken_once(run: Runs, store_settings: StoreSettings) -> None:
             results = await asyncio.gather(
                 *(store.submit(submission(job_id="x"), WORK) for _ in range(8)), return_exceptions=True
             )
-            assert sum(isinstance(each, DuplicateJob) for each in results) == 7
+            assert sum(isinstance(result, DuplicateJob) for result in results) == 7
             assert len(await store.by_state(State.QUEUED)) == 1
 
     run(case())
@@ -223,11 +223,11 @@ def test_a_lost_attempt_is_queued_again_until_it_has_cost_too_much(run: Runs, st
             assert ended.state is State.FAILED
             assert ended.failure == Failure("worker_lost", "gave up after 3 attempts: killed")
             log = await store.events(job)
-        assert [each.body for each in log if isinstance(each.body, Requeued)] == [
+        assert [event.body for event in log if isinstance(event.body, Requeued)] == [
             Requeued(1, "killed", "job"),
             Requeued(2, "killed", "job"),
         ]
-        assert sum(isinstance(each.body, Ended) for each in log) == 1
+        assert sum(isinstance(event.body, Ended) for event in log) == 1
 
     run(case())
 
@@ -412,7 +412,7 @@ def test_ended_jobs_are_forgotten_by_age_and_by_number_with_all_they_left(
             assert await store.events(job) == []
             clock.now += 100
             assert await store.forget_old(keep_s=100.0, keep_jobs=3) == 2
-            assert [each.id for each in (await store.find(JobQuery())).jobs] == ["waits"]
+            assert [found.id for found in (await store.find(JobQuery())).jobs] == ["waits"]
 
     run(case())
 
@@ -509,5 +509,5 @@ def test_migrations_make_exactly_the_tables_that_are_declared(store_settings: St
     migrate(writer)
     with reader.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-    for each in (writer, reader):
-        each.dispose()
+    for reached in (writer, reader):
+        reached.dispose()

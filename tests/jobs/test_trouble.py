@@ -142,7 +142,7 @@ def test_a_listener_that_raises_keeps_nobody_else_waiting(run: Runs, tmp_path: P
             job = await asyncio.wait_for(sent(jobs), 10)
             done = await jobs.wait(job.id, timeout_s=10)
             assert done.state is State.SUCCEEDED
-            assert [each.number for each in heard if isinstance(each, JobEvent)] == list(range(1, done.events + 1))
+            assert [event.number for event in heard if isinstance(event, JobEvent)] == list(range(1, done.events + 1))
 
     run(case())
 

@@ -125,7 +125,11 @@ def test_what_fails_is_tried_again_later_under_the_same_id_then_given_up(
                 await until(store, webhooks, tries)
             delivery = (await webhooks.of("x"))[0]
             await webhooks.stop()
-        assert [(each.status, each.problem) for each in delivery.log] == [(500, ""), (None, "refused"), (None, "no")]
+        assert [(attempt.status, attempt.problem) for attempt in delivery.log] == [
+            (500, ""),
+            (None, "refused"),
+            (None, "no"),
+        ]
         assert (delivery.next_at, delivery.delivered_at) == (None, None)
         assert len({headers["Webhook-Id"] for _, _, headers in receiver.got}) == 1
 

@@ -72,7 +72,7 @@ def difference(found: Any, expected: Any, tolerance: float, place: str = "") -> 
         same = found == expected and isinstance(found, bool) == isinstance(expected, bool)
         return None if same else f"{place}: {found!r} instead of {expected!r}"
     said = (difference(one, other, tolerance, f"{place}.{name}") for name, one, other in parts)
-    return next((each for each in said if each is not None), None)
+    return next((reason for reason in said if reason is not None), None)
 
 
 def _tensors(found: Any, expected: Tensor, tolerance: float, place: str) -> str | None:

@@ -25,9 +25,11 @@ def encoded(clip: Clip, text: str) -> Conditioning:
 
 def test_the_same_text_in_every_encoder_is_the_plain_node(clip: Clip) -> None:
     text = "a red circle"
-    each = NODES["CLIPTextEncodeSD3"](clip=clip, clip_l=text, clip_g=text, t5xxl=text, empty_padding="empty_prompt")
-    assert torch.equal(each.context, encoded(clip, text).context)
-    assert torch.equal(each.pooled, encoded(clip, text).pooled)
+    conditioning = NODES["CLIPTextEncodeSD3"](
+        clip=clip, clip_l=text, clip_g=text, t5xxl=text, empty_padding="empty_prompt"
+    )
+    assert torch.equal(conditioning.context, encoded(clip, text).context)
+    assert torch.equal(conditioning.pooled, encoded(clip, text).pooled)
 
 
 def test_without_padding_an_empty_text_for_t5_is_one_token(clip: Clip) -> None:

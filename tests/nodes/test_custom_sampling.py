@@ -223,7 +223,7 @@ def test_er_sde_as_an_ode_draws_no_noise(model: Model) -> None:
         NODES["SamplerER_SDE"](solver_type="ODE"),
         NODES["SamplerER_SDE"](solver_type="Reverse-time SDE", eta=0.0),
     ]
-    one, two = (advanced(guider, sigmas, sampler=each) for each in quiet)
+    one, two = (advanced(guider, sigmas, sampler=sampler) for sampler in quiet)
     assert torch.equal(one, two)
 
 

@@ -53,7 +53,9 @@ def test_inputs_have_comfyuis_names_and_order_within_each_group(name: str) -> No
     ours = NODES[name].object_info()["input"]
     known = {
         group: [
-            each for each in inputs if (name, each) not in DECLARATIONS or each in COMFYUI[name]["input"].get(group, {})
+            declared
+            for declared in inputs
+            if (name, declared) not in DECLARATIONS or declared in COMFYUI[name]["input"].get(group, {})
         ]
         for group, inputs in ours.items()
     }

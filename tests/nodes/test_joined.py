@@ -91,11 +91,11 @@ def test_jobs_with_other_prompts_samplers_guidance_and_masks_share_forwards(
         job(tiny, {"text": 6}, sampler_name="dpmpp_2m_sde", seed=3, cfg=7.0),
         job(tiny, {"text": 7, "masked": True}, sampler_name="dpmpp_2m", seed=4, cfg=1.0),
     ]
-    alone = [latent_of(execute(each, None, MemoryCache(0), around=torch.inference_mode).ui) for each in plans]
+    alone = [latent_of(execute(planned, None, MemoryCache(0), around=torch.inference_mode).ui) for planned in plans]
     evaluations = len(forwards)
     forwards.clear()
     scheduler = Scheduler(cache=MemoryCache(0), batch_evaluations=4, around=torch.inference_mode)
-    tickets = [scheduler.submit(each) for each in plans]
+    tickets = [scheduler.submit(planned) for planned in plans]
     joined = [latent_of(ticket.wait(60).or_raise().ui) for ticket in tickets]
     scheduler.close()
     assert evaluations == 24
@@ -107,10 +107,10 @@ def test_jobs_with_other_prompts_samplers_guidance_and_masks_share_forwards(
 
 def test_without_the_option_every_job_is_predicted_alone_bit_for_bit(tiny: Checkpoint, forwards: list[int]) -> None:
     plans = [job(tiny, {"text": at}, seed=at) for at in range(3)]
-    alone = [latent_of(execute(each, None, MemoryCache(0), around=torch.inference_mode).ui) for each in plans]
+    alone = [latent_of(execute(planned, None, MemoryCache(0), around=torch.inference_mode).ui) for planned in plans]
     forwards.clear()
     scheduler = Scheduler(cache=MemoryCache(0), around=torch.inference_mode)
-    tickets = [scheduler.submit(each) for each in plans]
+    tickets = [scheduler.submit(planned) for planned in plans]
     assert all(
         torch.equal(latent_of(ticket.wait(60).or_raise().ui), latent)
         for ticket, latent in zip(tickets, alone, strict=True)

@@ -17,7 +17,7 @@ def test_the_fitted_map_shows_a_latent_as_a_small_picture() -> None:
     with Image.open(io.BytesIO(shown.data)) as picture:
         assert picture.size == (96, 64)
         fitted = json.loads(COEFFICIENTS.read_text())["offset"]
-        blank = [round(max(0.0, min(1.0, each)) * 255) for each in fitted]
+        blank = [round(max(0.0, min(1.0, channel)) * 255) for channel in fitted]
         colour = picture.getpixel((50, 30))
         assert isinstance(colour, tuple)
         assert colour == pytest.approx(blank, abs=3)

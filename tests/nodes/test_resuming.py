@@ -27,7 +27,7 @@ class Counted:
         self.calls += 1
         if self.calls == self.dies_at:
             raise KeyboardInterrupt
-        return [torch.tanh(x * (1.0 + sigma) + each) / 2 for each in conditionings]
+        return [torch.tanh(x * (1.0 + sigma) + conditioning) / 2 for conditioning in conditionings]
 
 
 def run(name: str, model: Counted, recording: KeptPredictions) -> Tensor:
@@ -107,7 +107,7 @@ def test_writing_stays_within_its_share_of_the_time(kept: Checkpoints) -> None:
 
 def test_every_node_that_samples_keeps_its_unfinished_work() -> None:
     for name in ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced"):
-        assert [each.name for each in NODES[name].inputs if each.type == "KEPT"] == ["unfinished"]
+        assert [declared.name for declared in NODES[name].inputs if declared.type == "KEPT"] == ["unfinished"]
         assert "unfinished" not in str(NODES[name].object_info())
 
 

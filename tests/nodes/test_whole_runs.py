@@ -76,7 +76,7 @@ def test_guidance_gives_the_recorded_pictures(node: str) -> None:
             said.append(off(case, found, content(case["outputs"][0]["content"], tensors), key))
         elif key not in RESULTS[node][0]:
             said.append(f"{key}: a result where {case['error']['message']!r} was recorded")
-    assert [each for each in said if each is not None] == []
+    assert [message for message in said if message is not None] == []
 
 
 PLAIN = {"steps": 6, "cfg": 4.5, "scheduler": "simple", "denoise": 1.0, "seed": 3, "sampler": "euler"}

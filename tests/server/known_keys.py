@@ -24,7 +24,7 @@ class FixedKeys:
         return self._accounts.get(key)
 
     async def standing(self, owner: str) -> Account | None:
-        return next((each for each in self._accounts.values() if each.id == owner), None)
+        return next((known for known in self._accounts.values() if known.id == owner), None)
 
     async def required(self) -> bool:
         return True

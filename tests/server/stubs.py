@@ -128,7 +128,7 @@ class Picky:
 
 
 LIBRARY = (empty_image, save_image, preview_image, load_image, slow, fail, text, show_text, send, block, expand, pick)
-NODES: dict[str, Node] = {each.class_type: each for each in LIBRARY} | {"Picky": from_class(Picky, "Picky")}
+NODES: dict[str, Node] = {made.class_type: made for made in LIBRARY} | {"Picky": from_class(Picky, "Picky")}
 PREVIEW = Picture("image/jpeg", b"\xff\xd8 a glance \xff\xd9")
 
 

@@ -109,7 +109,7 @@ async def test_a_refused_body_is_let_go_with_its_answer(serving: Serving) -> Non
         finally:
             tracemalloc.stop()
             gc.enable()
-        assert sum(each.size for each in own.traces) < 2_500_000  # not eight of them
+        assert sum(trace.size for trace in own.traces) < 2_500_000  # not eight of them
 
 
 def test_unpacking_stops_one_byte_past_the_limit() -> None:

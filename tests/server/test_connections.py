@@ -77,7 +77,7 @@ async def test_half_a_head_or_half_a_body_is_not_waited_for() -> None:
         busy = await server.client(WHOLE)
         answered = await server.client(NOW)
         assert b"200 OK" in await answered.readuntil(b"hi")
-        assert all(await asyncio.gather(*(ends(each, 5.0) for each in slow)))
+        assert all(await asyncio.gather(*(ends(client, 5.0) for client in slow)))
         assert not await ends(busy, 0.1)
         assert not await ends(answered, 0.1)  # it waits for its next request, as browsers have it
         assert len(server.known) == 2
@@ -102,7 +102,7 @@ async def test_beyond_the_limit_the_one_that_waits_longest_makes_room() -> None:
         fresh = await server.client(NOW)
         assert b"200 OK" in await asyncio.wait_for(fresh.readuntil(b"hi"), 5.0)
         assert len(server.known) <= 8
-        assert all(await asyncio.gather(*(ends(each, 1.0) for each in idle[:30])))
+        assert all(await asyncio.gather(*(ends(client, 1.0) for client in idle[:30])))
         assert not await ends(busy, 0.05)
 
 

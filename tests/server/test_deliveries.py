@@ -34,7 +34,7 @@ async def test_every_try_is_in_the_log_of_deliveries(serving: Serving, path: str
             await asyncio.sleep(0.05)
         [only] = log
         assert heard == [only["id"], only["id"]]
-        assert [(each["status"], each["problem"]) for each in only["log"]] == [(500, ""), (204, "")]
+        assert [(attempt["status"], attempt["problem"]) for attempt in only["log"]] == [(500, ""), (204, "")]
         assert (only["attempts"], only["next_at"], only["job_id"]) == (2, None, job_id)
         quiet = await api.queue(picture_graph(2))
         await api.ended(quiet)

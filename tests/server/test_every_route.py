@@ -164,7 +164,7 @@ async def test_nothing_of_one_key_is_shown_to_or_changed_by_another_on_any_route
         app = people.served.client.server.app  # type: ignore[attr-defined]
         for method, path in everything_of(app):
             plain = path.removeprefix("/api") or "/"
-            queries = [each.format(ann=people.ann_id) for each in QUERIES.get(plain, [""])]
+            queries = [written.format(ann=people.ann_id) for written in QUERIES.get(plain, [""])]
             for query in queries:
                 for more in [{}] if method in ("GET", "HEAD") else bodies(path, people.ann_id):
                     response = await people.call(method, f"{path}?{query}" if query else path, people.bob, **more)

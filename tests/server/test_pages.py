@@ -113,14 +113,14 @@ async def test_inspecting_a_template_a_stored_workflow_a_job_and_a_picture(servi
         picture = {"filename": path.name}
         asked = {"template": "flat"}, {"name": "kept"}, {"job_id": job_id}, {"image": picture}, path.read_bytes()
         found = []
-        for each in asked:
-            more = {"data": each} if isinstance(each, bytes) else {}
-            async with await api.post("/inspect", None if more else each, **more) as response:
+        for body in asked:
+            more = {"data": body} if isinstance(body, bytes) else {}
+            async with await api.post("/inspect", None if more else body, **more) as response:
                 assert response.status == 200, await response.text()
                 found.append(await response.json())
-        names = [each["prompt"]["2"]["inputs"]["filename_prefix"] for each in found]
+        names = [job["prompt"]["2"]["inputs"]["filename_prefix"] for job in found]
         assert names == ["from-template", "from-shelf", "from-job", "from-picture", "from-picture"]
-        assert [each["parameters"] for each in found][1] == {"name": "2.filename_prefix"}
+        assert [job["parameters"] for job in found][1] == {"name": "2.filename_prefix"}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ async def test_jobs_are_found_by_what_their_request_says(serving: Serving) -> No
         async def ids(text: str) -> list[str]:
             found = await api.json("/api/jobs", params={"text": text, "status": "completed"})
             assert found["pagination"]["total"] == len(found["jobs"])
-            return [each["id"] for each in found["jobs"]]
+            return [job["id"] for job in found["jobs"]]
 
         assert await ids("red HEART") == [made[0]]
         assert await ids("100%_") == [made[1]]

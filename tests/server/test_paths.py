@@ -115,7 +115,7 @@ async def test_no_spelling_on_any_route_shows_what_lies_outside(
 ) -> None:
     (tmp_path / SECRET_NAME).write_text(SECRET)
     async with serving(**({"frontend_root": frontend} if has_editor else {})) as api:
-        routes = [each for each in targets(api) if "/ws" not in each and "/events" not in each]
+        routes = [target for target in targets(api) if "/ws" not in target and "/events" not in target]
         assert len(routes) > 30
         spelt = spellings(tmp_path)
         for number, route in enumerate(routes):

@@ -76,7 +76,7 @@ async def test_a_line_break_in_a_value_makes_no_second_setting(serving: Serving,
         name = quote(forged + ".png", safe="")
         await api.post(f"/userdata/{name}", data=b"x")
         async with await api.get(f"/userdata/{name}") as response:
-            assert len([each for each in response.headers if each.lower().startswith("security")]) == 0
+            assert len([header for header in response.headers if header.lower().startswith("security")]) == 0
 
 
 def test_settings_written_as_a_file_are_read_back_as_they_were(tmp_path: Path) -> None:

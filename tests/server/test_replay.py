@@ -26,7 +26,10 @@ async def test_a_picture_that_is_deleted_before_the_verdict_is_a_404_that_says_s
         answer = await (await api.post("/replay", data=carrying())).json()
         where = f"/replay/{answer['job_id']}"
         before = await api.json(where)
-        assert (before["verdict"], [each["field"] for each in before["differences"]]) == ("identical", ["lock"])
+        assert (before["verdict"], [difference["field"] for difference in before["differences"]]) == (
+            "identical",
+            ["lock"],
+        )
         (api.root / "output" / before["image"]["filename"]).unlink()
         response = await api.get(where)
         assert response.status == 404

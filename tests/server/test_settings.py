@@ -40,8 +40,8 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path)
 
 
 def test_every_setting_is_a_flag_too(tmp_path: Path) -> None:
-    assert [each.name for each in options()] == list(Settings.model_fields)
-    flags = {each.name: each.flag for each in options()}
+    assert [option.name for option in options()] == list(Settings.model_fields)
+    flags = {option.name: option.flag for option in options()}
     assert flags["port"] == "--port"
     assert (flags["demo"], flags["no_keys"], flags["plugins"]) == ("--demo/--no-demo", "--no-keys", "--plugin")
     given = ["--port", "0", "--demo", "--no-previews", "--no-keys", "--hosts", "a", "--hosts", "b", "--max-pixels", "7"]
@@ -64,8 +64,8 @@ def test_every_setting_is_a_flag_too(tmp_path: Path) -> None:
 
 def test_the_help_has_every_setting_and_its_meaning() -> None:
     shown = " ".join(CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).stdout.split())
-    for each in options():
-        assert each.flag.split("/")[0] in shown
+    for option in options():
+        assert option.flag.split("/")[0] in shown
     assert "Port to listen on; 0 takes a free one (default: 8188)" in shown
 
 

@@ -113,8 +113,8 @@ async def test_the_queue_lists_what_runs_and_what_waits_in_parts_too(serving: Se
         waiting = [await api.queue(slow_graph(turn), extra_data=drawing) for turn in range(1, 8)]
         async with await api.get("/queue") as response:
             listed = json.loads(await response.read())
-        assert [each[1] for each in listed["queue_running"]] == [running]
-        assert [each[1] for each in listed["queue_pending"]] == waiting
+        assert [entry[1] for entry in listed["queue_running"]] == [running]
+        assert [entry[1] for entry in listed["queue_pending"]] == waiting
 
 
 async def test_nested_settings_take_no_more_disk_than_they_are(serving: Serving) -> None:

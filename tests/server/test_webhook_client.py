@@ -22,8 +22,8 @@ class Fixed(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         return [
-            ResolveResult(hostname=host, host=each, port=port, family=family, proto=0, flags=0)
-            for each in self.addresses
+            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
+            for address in self.addresses
         ]
 
     async def close(self) -> None:
@@ -55,7 +55,7 @@ def test_public_addresses_and_names_pass(url: str) -> None:
 
 async def test_a_name_is_judged_by_what_it_points_to_when_connecting() -> None:
     mixed = await PublicResolver(Fixed("10.0.0.1", "93.184.216.34")).resolve("example.com", 80)
-    assert [each["host"] for each in mixed] == ["93.184.216.34"]
+    assert [address["host"] for address in mixed] == ["93.184.216.34"]
     with pytest.raises(OSError, match="open internet"):
         await PublicResolver(Fixed("127.0.0.1")).resolve("inside.example.com", 80)
 

@@ -27,7 +27,9 @@ async def test_a_workflow_is_kept_in_versions_and_can_be_fetched_in_both_forms(s
         assert (await saved(api))["version"] == 1
         assert (await saved(api, description="again"))["version"] == 2
         listed = (await api.json("/workflows"))["workflows"]
-        assert [(each["name"], each["version"], each["description"]) for each in listed] == [("flat", 2, "again")]
+        assert [(workflow["name"], workflow["version"], workflow["description"]) for workflow in listed] == [
+            ("flat", 2, "again")
+        ]
         assert await api.json("/workflows/flat/versions") == {"versions": [1, 2]}
         assert await api.json("/api/workflows/flat?form=api") == titled()
         assert (await api.get(f"/workflows/flat?version={'9' * 4500}")).status == 400
@@ -115,7 +117,7 @@ async def test_a_name_whose_only_version_is_deleted_is_gone_and_the_others_are_l
         await saved(api)
         await saved(api, "other")
         assert (await api.client.delete("/workflows/flat?version=1")).status == 204
-        assert [each["name"] for each in (await api.json("/workflows"))["workflows"]] == ["other"]
+        assert [workflow["name"] for workflow in (await api.json("/workflows"))["workflows"]] == ["other"]
         assert (await api.get("/workflows/flat")).status == 404
 
 

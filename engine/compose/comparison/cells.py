@@ -113,12 +113,14 @@ def _planned(space: Workspace, nodes: dict[str, Node], workflow: Workflow, sampl
 
 def _extended(workflow: Workflow) -> tuple[Workflow, str]:
     """The workflow with a collector behind its sampler and decoder, and the sampler's id."""
-    samplers = [i for i, each in workflow.nodes.items() if set(SWEPT) <= set(each.inputs)]
+    samplers = [i for i, written in workflow.nodes.items() if set(SWEPT) <= set(written.inputs)]
     if len(samplers) != 1:
         found = f"{len(samplers)} of them" + (f": nodes {', '.join(samplers)}" if samplers else "")
         raise BadValue("workflow", found, "one node with sampler_name, scheduler and steps, such as KSampler")
     latent = Link(samplers[0], 0)
-    decoders = [i for i, each in workflow.nodes.items() if latent in each.inputs.values() and "vae" in each.inputs]
+    decoders = [
+        i for i, written in workflow.nodes.items() if latent in written.inputs.values() and "vae" in written.inputs
+    ]
     if not decoders:
         raise BadValue("workflow", "no decoder", f"a VAEDecode behind node {samplers[0]}")
     model = workflow.nodes[samplers[0]].inputs.get("model")

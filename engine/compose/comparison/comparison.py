@@ -34,13 +34,13 @@ class Comparison:
         found: dict[Cell, float] = {}
         for seed, exact in self.references.items():
             assert exact.latent is not None
-            found |= distances([each for each in self.outcomes if each.cell.seed == seed], exact.latent)
+            found |= distances([outcome for outcome in self.outcomes if outcome.cell.seed == seed], exact.latent)
         return found
 
     def ranking(self) -> list[tuple[Cell, int, float]]:
         """(cell without its seed, evaluations, distance as the mean over seeds), the nearest first."""
         means = mean_distances(self.outcomes, self.distances)
-        cost = {replace(each.cell, seed=None): each.evaluations for each in self.outcomes}
+        cost = {replace(outcome.cell, seed=None): outcome.evaluations for outcome in self.outcomes}
         return sorted(((cell, cost[cell], mean) for cell, mean in means.items()), key=lambda row: row[2])
 
     def files(self) -> dict[str, bytes]:
@@ -89,9 +89,9 @@ def compare(
     exact = [replace(read_reference(reference, max(steps)), seed=seed) for seed in drawn]
     outcomes = run_cells(space, workflow, [*exact, *cells], began)
     references = dict(zip(drawn, outcomes, strict=False))
-    for each in references.values():
-        if each.latent is None:
-            raise NodeFailed("reference", str(each.cell), each.problem)
+    for outcome in references.values():
+        if outcome.latent is None:
+            raise NodeFailed("reference", str(outcome.cell), outcome.problem)
     return Comparison(outcomes[len(exact) :], references)
 
 

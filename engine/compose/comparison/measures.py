@@ -18,17 +18,17 @@ COLUMNS = ("sampler", "schedule", "steps", "seed", "evaluations", "seconds", "di
 def distances(outcomes: Sequence[CellOutcome], reference: Tensor) -> dict[Cell, float]:
     """Root mean square difference of each latent from the reference, in units of the reference's own spread."""
     unit = reference.std()
-    found = {each.cell: each.latent for each in outcomes if each.latent is not None}
+    found = {outcome.cell: outcome.latent for outcome in outcomes if outcome.latent is not None}
     return {cell: float((latent - reference).square().mean().sqrt() / unit) for cell, latent in found.items()}
 
 
 def mean_distances(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float]) -> dict[Cell, float]:
     """The same without seeds: the root mean square over those that worked."""
     found: dict[Cell, list[float]] = {}
-    for each in outcomes:
-        if each.cell in away:
-            found.setdefault(replace(each.cell, seed=None), []).append(away[each.cell])
-    return {cell: math.sqrt(sum(one**2 for one in each) / len(each)) for cell, each in found.items()}
+    for outcome in outcomes:
+        if outcome.cell in away:
+            found.setdefault(replace(outcome.cell, seed=None), []).append(away[outcome.cell])
+    return {cell: math.sqrt(sum(one**2 for one in errors) / len(errors)) for cell, errors in found.items()}
 
 
 def csv_bytes(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float]) -> bytes:
@@ -36,10 +36,10 @@ def csv_bytes(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float]) -> by
     text = StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
-    for each in outcomes:
-        cell = each.cell
+    for outcome in outcomes:
+        cell = outcome.cell
         distance = f"{away[cell]:.6g}" if cell in away else ""
-        costs = each.evaluations, f"{each.seconds:.3f}"
+        costs = outcome.evaluations, f"{outcome.seconds:.3f}"
         seed = cell.seed if cell.seed is not None else ""
-        table.writerow([cell.sampler, cell.schedule, cell.steps, seed, *costs, distance, each.problem])
+        table.writerow([cell.sampler, cell.schedule, cell.steps, seed, *costs, distance, outcome.problem])
     return text.getvalue().encode()

@@ -25,10 +25,10 @@ def work_precision(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float], 
     """
     figure, axes = _figure()
     means = mean_distances(outcomes, away)
-    cost = {replace(each.cell, seed=None): each.evaluations for each in outcomes}
-    samplers = list(dict.fromkeys(each.cell.sampler for each in outcomes))
-    schedules = list(dict.fromkeys(each.cell.schedule for each in outcomes))
-    for name in dict.fromkeys((each.cell.sampler, each.cell.schedule) for each in outcomes):
+    cost = {replace(outcome.cell, seed=None): outcome.evaluations for outcome in outcomes}
+    samplers = list(dict.fromkeys(outcome.cell.sampler for outcome in outcomes))
+    schedules = list(dict.fromkeys(outcome.cell.schedule for outcome in outcomes))
+    for name in dict.fromkeys((outcome.cell.sampler, outcome.cell.schedule) for outcome in outcomes):
         line = {cell: mean for cell, mean in means.items() if (cell.sampler, cell.schedule) == name and mean > 0}
         points = sorted((cost[cell], mean) for cell, mean in line.items())
         if points:
@@ -50,12 +50,12 @@ def sigma_curves(outcomes: Sequence[CellOutcome]) -> bytes:
     """The noise level at each step of the longest run of every schedule."""
     figure, axes = _figure()
     longest: dict[str, CellOutcome] = {}
-    for each in outcomes:
-        best = longest.get(each.cell.schedule)
-        if each.sigmas and (best is None or len(each.sigmas) > len(best.sigmas)):
-            longest[each.cell.schedule] = each
-    for name, each in longest.items():
-        axes.plot(range(len(each.sigmas)), each.sigmas, marker=".", linewidth=1.2, label=name)
+    for outcome in outcomes:
+        best = longest.get(outcome.cell.schedule)
+        if outcome.sigmas and (best is None or len(outcome.sigmas) > len(best.sigmas)):
+            longest[outcome.cell.schedule] = outcome
+    for name, run in longest.items():
+        axes.plot(range(len(run.sigmas)), run.sigmas, marker=".", linewidth=1.2, label=name)
     axes.set_xlabel("step")
     axes.set_ylabel("sigma")
     return _png(figure, axes)

@@ -18,8 +18,8 @@ INK, PAPER, WARNING = "#1c1c1c", "#ffffff", "#b3261e"
 
 def contact_sheet(outcomes: Sequence[CellOutcome]) -> bytes:
     """PNG bytes; a cell that failed says so in its place."""
-    rows = list(dict.fromkeys(_row(each) for each in outcomes))
-    columns = sorted({each.cell.steps for each in outcomes})
+    rows = list(dict.fromkeys(_row(outcome) for outcome in outcomes))
+    columns = sorted({outcome.cell.steps for outcome in outcomes})
     tile = _tile_size(outcomes)
     font = ImageFont.load_default(15)
     labels = ["\n".join(row) for row in rows]
@@ -31,14 +31,14 @@ def contact_sheet(outcomes: Sequence[CellOutcome]) -> bytes:
         draw.text((gutter + column * (tile[0] + GAP) + 2, 5), f"{steps} steps", INK, font)
     for row, label in enumerate(labels):
         draw.multiline_text((MARGIN, HEADER + row * (tile[1] + GAP) + 4), label, INK, font)
-    for each in outcomes:
-        row, column = rows.index(_row(each)), columns.index(each.cell.steps)
+    for outcome in outcomes:
+        row, column = rows.index(_row(outcome)), columns.index(outcome.cell.steps)
         corner = gutter + column * (tile[0] + GAP), HEADER + row * (tile[1] + GAP)
-        if each.picture is None:
+        if outcome.picture is None:
             draw.rectangle((*corner, corner[0] + tile[0] - 1, corner[1] + tile[1] - 1), outline=WARNING)
             draw.text((corner[0] + 6, corner[1] + 6), "failed", WARNING, font)
         else:
-            sheet.paste(_tile(each.picture, tile), corner)
+            sheet.paste(_tile(outcome.picture, tile), corner)
     return _png(sheet)
 
 
@@ -50,7 +50,7 @@ def _row(outcome: CellOutcome) -> tuple[str, ...]:
 
 def _tile_size(outcomes: Sequence[CellOutcome]) -> tuple[int, int]:
     """Width and height of every picture on the sheet."""
-    picture = next((each.picture for each in outcomes if each.picture is not None), torch.zeros(64, 64, 3))
+    picture = next((outcome.picture for outcome in outcomes if outcome.picture is not None), torch.zeros(64, 64, 3))
     height, width = picture.shape[:2]
     scale = min(1.0, LARGEST_TILE / max(height, width))
     return round(width * scale), round(height * scale)

@@ -164,7 +164,7 @@ def unescape_important(text: str) -> str:
 
 def token_weights(string: str, current_weight: float) -> list[tuple[str, float]]:
     """A prompt as stretches of text with their weights."""
-    return [(each.text, each.weight * current_weight) for each in segments(string)]
+    return [(segment.text, segment.weight * current_weight) for segment in segments(string)]
 
 
 @dataclass(frozen=True)

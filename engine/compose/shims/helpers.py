@@ -27,7 +27,7 @@ class LatentPreviewMethod(Enum):
     @classmethod
     def from_string(cls, value: str) -> "LatentPreviewMethod | None":
         """The method of that name."""
-        return next((each for each in cls if each.value == value), None)
+        return next((member for member in cls if member.value == value), None)
 
 
 class Flags(SimpleNamespace):

@@ -90,7 +90,7 @@ def prepare_callback(model: Any, steps: int, x0_output_dict: dict[str, Any] | No
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **_: Any) -> Tensor:
     """Attention of queries, keys and values [B, N, heads * D] as [B, N, heads * D]."""
     batch, width = q.shape[0], q.shape[-1]
-    q, k, v = (each.view(batch, -1, heads, width // heads).transpose(1, 2) for each in (q, k, v))
+    q, k, v = (rows.view(batch, -1, heads, width // heads).transpose(1, 2) for rows in (q, k, v))
     found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return found.transpose(1, 2).reshape(batch, -1, width)
 
@@ -99,7 +99,7 @@ def names() -> dict[str, dict[str, Any]]:
     """The modules of sampling."""
     own = (append_dims, default_noise_sampler, get_ancestral_step, to_d)
     levels = (get_sigmas_exponential, get_sigmas_karras, get_sigmas_polyexponential)
-    steps = {each.__name__: each for each in (*own, *levels)}
+    steps = {function.__name__: function for function in (*own, *levels)}
     samplers = {f"sample_{name}": as_k_diffusion(SOLVERS[name], edm()) for name in SOLVERS}
     return {
         "comfy.sample": {

@@ -144,7 +144,7 @@ class DiskTier:
         now = time.time()
         while self._files and self._used > self.budget_bytes:
             with self._lock:
-                key = min(self._files, key=lambda each: _worth(self._files[each], now))
+                key = min(self._files, key=lambda name: _worth(self._files[name], now))
             self._remove(key)
 
     def _remove(self, key: str) -> None:

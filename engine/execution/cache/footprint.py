@@ -29,18 +29,18 @@ def footprint(value: Any) -> Footprint:
     seen: set[int] = set()
     waiting = [value]
     while waiting and len(seen) < MOST_OBJECTS:
-        each = waiting.pop()
-        kind = type(each)
+        part = waiting.pop()
+        kind = type(part)
         if kind in SCALARS:
-            own += sys.getsizeof(each)
-        elif id(each) not in seen:
-            seen.add(id(each))
-            size = getattr(each, "nbytes", None)
+            own += sys.getsizeof(part)
+        elif id(part) not in seen:
+            seen.add(id(part))
+            size = getattr(part, "nbytes", None)
             if isinstance(size, int):
-                blocks[id(each)] = size
+                blocks[id(part)] = size
             else:
-                own += sys.getsizeof(each, 64)
-                waiting.extend(each if kind is list or kind is tuple else _parts(each))
+                own += sys.getsizeof(part, 64)
+                waiting.extend(part if kind is list or kind is tuple else _parts(part))
     return Footprint(blocks, own)
 
 
@@ -56,7 +56,7 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, list | tuple | set | frozenset):
         yield from value
     elif is_dataclass(value) and not isinstance(value, type):
-        yield from (getattr(value, each.name, None) for each in fields(value))
+        yield from (getattr(value, field.name, None) for field in fields(value))
     elif callable(getattr(value, "parameters", None)) and callable(getattr(value, "buffers", None)):
         yield from value.parameters()
         yield from value.buffers()

@@ -129,7 +129,7 @@ class MemoryCache:
     def _push(self, key: str, held: _Held) -> None:
         heapq.heappush(self._heap, (held.rank, next(self._turns), key))
         if len(self._heap) > 4 * len(self._held) + 1024:  # mostly entries that were dropped or replaced
-            self._heap = [(each.rank, next(self._turns), name) for name, each in self._held.items()]
+            self._heap = [(kept.rank, next(self._turns), name) for name, kept in self._held.items()]
             heapq.heapify(self._heap)
 
     def _shrink(self) -> None:

@@ -44,7 +44,7 @@ class Serialiser:
     def write(self, key: str, entry: Entry) -> bytes:
         """An entry as the bytes of a file; raises `UnpackableError`."""
         blobs: list[bytes] = []
-        inner = [[each.suffix, each.class_type, self._down(dict(each.ui), blobs)] for each in entry.inner_ui]
+        inner = [[shown.suffix, shown.class_type, self._down(dict(shown.ui), blobs)] for shown in entry.inner_ui]
         head = {
             "key": key,
             "outputs": [self._down(values, blobs) for values in entry.outputs],
@@ -84,13 +84,13 @@ class Serialiser:
         if kind is float:
             return ["float", value.hex()]
         if kind in (list, tuple):
-            return [kind.__name__, *(self._down(each, blobs) for each in value)]
+            return [kind.__name__, *(self._down(item, blobs) for item in value)]
         if kind is dict:
             if not all(type(name) is str for name in value):
                 raise UnpackableError("a dict with keys that are not strings")
-            return ["dict", {name: self._down(each, blobs) for name, each in value.items()}]
+            return ["dict", {name: self._down(item, blobs) for name, item in value.items()}]
         if kind in self.records:
-            parts = {each.name: self._down(getattr(value, each.name), blobs) for each in fields(value)}
+            parts = {field.name: self._down(getattr(value, field.name), blobs) for field in fields(value)}
             return ["record", kind.__name__, parts]
         for packer in self.packers:
             if packer.takes(value):
@@ -106,21 +106,21 @@ class Serialiser:
             case "float":
                 return float.fromhex(rest[0])
             case "list":
-                return [self._up(each, blobs) for each in rest]
+                return [self._up(item, blobs) for item in rest]
             case "tuple":
-                return tuple(self._up(each, blobs) for each in rest)
+                return tuple(self._up(item, blobs) for item in rest)
             case "dict":
-                return {name: self._up(each, blobs) for name, each in rest[0].items()}
+                return {name: self._up(item, blobs) for name, item in rest[0].items()}
             case "record":
-                made = {name: self._up(each, blobs) for name, each in rest[1].items()}
+                made = {name: self._up(part, blobs) for name, part in rest[1].items()}
                 return self._record(rest[0], made)
-        packer = next((each for each in self.packers if each.name == rest[0]), None)
+        packer = next((known for known in self.packers if known.name == rest[0]), None)
         if packer is None:
             raise DamagedError(f"it holds a {rest[0]!r} that nobody here reads")
         return packer.unpack(blobs[rest[1]])
 
     def _record(self, name: str, parts: Mapping[str, Any]) -> Any:
-        kind: Callable[..., Any] | None = next((each for each in self.records if each.__name__ == name), None)
+        kind: Callable[..., Any] | None = next((record for record in self.records if record.__name__ == name), None)
         if kind is None:
             raise DamagedError(f"it holds a record {name!r} that is not known any more")
         return kind(**parts)

@@ -81,7 +81,7 @@ def blocker_in(node: Node, keywords: Mapping[str, Any]) -> Blocker | None:
         if isinstance(value, Blocker):
             return value
         if node.input_is_list and isinstance(value, list):
-            inner = next((each for each in value if isinstance(each, Blocker)), None)
+            inner = next((item for item in value if isinstance(item, Blocker)), None)
             if inner is not None:
                 return inner
     return None

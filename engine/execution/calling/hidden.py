@@ -83,7 +83,7 @@ class HiddenValues:
 
     def of(self, vertex: Vertex) -> dict[str, Any]:
         """The hidden arguments of one node."""
-        return {each.name: self._value(each.type, vertex) for each in vertex.node.hidden if each.type in TAGGED}
+        return {wanted.name: self._value(wanted.type, vertex) for wanted in vertex.node.hidden if wanted.type in TAGGED}
 
     def _value(self, tag: str, vertex: Vertex) -> Any:
         match tag:

@@ -67,7 +67,7 @@ async def _cancel_all() -> None:
 
 async def _together(work: Sequence[Awaitable[Any]]) -> list[Any]:
     """All results in order; the first failure cancels the others."""
-    tasks = [asyncio.ensure_future(_contained(each)) for each in work]
+    tasks = [asyncio.ensure_future(_contained(call)) for call in work]
     try:
         return list(await asyncio.gather(*tasks))
     finally:

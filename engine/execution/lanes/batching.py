@@ -18,7 +18,7 @@ def answer_together(tasks: Sequence[NodeTask], around: Around, clock: Callable[[
     began = clock()
     try:
         with around():
-            answers = asked[0].together([each.argument for each in asked])
+            answers = asked[0].together([request.argument for request in asked])
         if len(answers) != len(asked):
             raise ValueError(f"{len(answers)} answers to {len(asked)} questions")
     except BaseException as error:  # noqa: BLE001  # node code may raise anything; each job's own step says what is wrong

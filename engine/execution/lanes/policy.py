@@ -40,11 +40,11 @@ class Claimant:
 
 def first(claimants: Iterable[Claimant]) -> Claimant:
     """The one that goes next; jobs that only have to clean up come before all others."""
-    ordered = sorted(claimants, key=lambda each: (not each.is_ending, -each.priority, each.arrival))
+    ordered = sorted(claimants, key=lambda claimant: (not claimant.is_ending, -claimant.priority, claimant.arrival))
     chosen = ordered[0]
-    for each in ordered[1:]:
-        if each.priority < chosen.priority or chosen.is_ending:
+    for claimant in ordered[1:]:
+        if claimant.priority < chosen.priority or chosen.is_ending:
             break
-        if each.need_s < chosen.need_s * OVERTAKES_AT:
-            chosen = each
+        if claimant.need_s < chosen.need_s * OVERTAKES_AT:
+            chosen = claimant
     return chosen

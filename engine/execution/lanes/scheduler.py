@@ -121,7 +121,7 @@ class Scheduler:
     def waiting(self) -> list[Ticket]:
         """The jobs whose turn it is not: nothing of them is being worked on, on any thread or in async code."""
         with self._changed:
-            admitted = [each for each in self._tickets if each not in self._stepping and each.waits_for_a_turn]
+            admitted = [ticket for ticket in self._tickets if ticket not in self._stepping and ticket.waits_for_a_turn]
             return [*admitted, *(ticket for _, ticket in self._queue)]
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class Scheduler:
     def _join(self, leader: Ticket, asked: Joinable) -> None:
         """Do what several jobs ask for in one call, then a step of each."""
         with self._changed:
-            group = [(leader, leader.device_task), *((each, each.device_task) for each in self._mates(leader, asked))]
+            group = [(leader, leader.device_task), *((mate, mate.device_task) for mate in self._mates(leader, asked))]
             self._stepping = {ticket for ticket, _ in group}
         members = [(ticket, task) for ticket, task in group if task is not None]
         if len(members) > 1:
@@ -169,9 +169,12 @@ class Scheduler:
     def _mates(self, leader: Ticket, asked: Joinable) -> list[Ticket]:
         """Who else asks for work that can be done in the same call, first come first."""
         alike = [
-            each
-            for each in sorted(self._tickets, key=lambda each: each.order)
-            if each is not leader and each.priority == leader.priority and not each.is_stopping and each.asks(asked.key)
+            ticket
+            for ticket in sorted(self._tickets, key=lambda ticket: ticket.order)
+            if ticket is not leader
+            and ticket.priority == leader.priority
+            and not ticket.is_stopping
+            and ticket.asks(asked.key)
         ]
         return alike[: self._most_together - 1]
 
@@ -192,7 +195,7 @@ class Scheduler:
                 self._changed.wait(IDLE_S)
 
     def _next_on_host(self) -> tuple[Ticket, NodeTask] | None:
-        for ticket in sorted(self._tickets, key=lambda each: each.order):
+        for ticket in sorted(self._tickets, key=lambda queued: queued.order):
             with _guarded(ticket):
                 if (resumed := ticket.take_resumed("host")) is not None:
                     return ticket, resumed
@@ -219,13 +222,13 @@ class Scheduler:
 
     def _first(self, wanting: list[Ticket]) -> Ticket:
         """One that ran out of memory waits until nobody else is half-way through a node, then has the device alone."""
-        if any(each.needs_alone for each in wanting):
-            begun = [each for each in wanting if each.device_task is not None]
-            wanting = begun or [each for each in wanting if each.needs_alone]
+        if any(ticket.needs_alone for ticket in wanting):
+            begun = [ticket for ticket in wanting if ticket.device_task is not None]
+            wanting = begun or [ticket for ticket in wanting if ticket.needs_alone]
         if len(wanting) == 1:
             return wanting[0]
         now = self._clock()
-        claims = {each.claim(now, self._forecast): each for each in wanting}
+        claims = {ticket.claim(now, self._forecast): ticket for ticket in wanting}
         return claims[first(claims)]
 
     def _task(self, ticket: Ticket, vertex: Vertex) -> NodeTask:
@@ -309,7 +312,9 @@ class Scheduler:
             _, ticket = heapq.heappop(self._queue)
             self._tickets.append(ticket)
             if len(self.instances):
-                places = ((i, v.node.class_type) for each in self._tickets for i, v in each.run.plan.nodes.items())
+                places = (
+                    (i, v.node.class_type) for admitted in self._tickets for i, v in admitted.run.plan.nodes.items()
+                )
                 self.instances.keep_only(set(places))
             with _guarded(ticket):
                 ticket.run.start()

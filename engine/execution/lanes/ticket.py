@@ -72,7 +72,7 @@ class Ticket:
 
     def take_resumed(self, lane: Lane) -> NodeTask | None:
         """A task whose wait is over and that goes on in this lane."""
-        task = next((each for each in self.resumed if each.vertex.node.lane == lane), None)
+        task = next((waiting for waiting in self.resumed if waiting.vertex.node.lane == lane), None)
         if task is not None:
             self.resumed.remove(task)
         return task

@@ -71,13 +71,13 @@ class GraphBuilder:
     def replace_node_output(self, node_id: str, index: int, new_value: Any) -> None:
         """Let whatever was linked to an output use something else; None removes the input."""
         link = [self.prefix + node_id, index]
-        for each in self.nodes.values():
-            for key in [key for key, value in each.inputs.items() if value == link]:
-                each.set_input(key, new_value)
+        for node in self.nodes.values():
+            for key in [key for key, value in node.inputs.items() if value == link]:
+                node.set_input(key, new_value)
 
     def finalize(self) -> dict[str, Any]:
         """All nodes in API form, for `{"expand": ...}`."""
-        return {node_id: each.serialize() for node_id, each in self.nodes.items()}
+        return {node_id: node.serialize() for node_id, node in self.nodes.items()}
 
 
 def _next_prefix() -> str:

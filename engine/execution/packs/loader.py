@@ -130,9 +130,9 @@ def _listed(brought: Any) -> dict[str, Any] | None:
     if isinstance(brought, Mapping):
         return dict(brought)
     if not isinstance(brought, ModuleType):
-        return {each.class_type: each for each in brought} if isinstance(brought, list | tuple) else None
+        return {node.class_type: node for node in brought} if isinstance(brought, list | tuple) else None
     typed, classes = getattr(brought, "NODES", None), getattr(brought, "NODE_CLASS_MAPPINGS", None)
-    found = {each.class_type: each for each in typed} if isinstance(typed, list | tuple) else None
+    found = {node.class_type: node for node in typed} if isinstance(typed, list | tuple) else None
     entry = getattr(brought, "comfy_entrypoint", None)
     if callable(entry):
         given = within(IMPORT_S, lambda: extension_classes(entry), f"listing the classes of {brought.__name__}")

@@ -119,7 +119,7 @@ def restricted(drawing: Drawing, node: EditorNode, set_up: Mapping[str, Any]) ->
 def default_priority(node: EditorNode, set_up: Mapping[str, Any], is_repeated: bool) -> int:
     """The narrower, the higher."""
     patterns = (set_up.get(f"{key}_regex") for key in ("title", "input", "group"))
-    has_pattern = any(isinstance(each, str) and each not in ("", ".*") for each in patterns)
+    has_pattern = any(isinstance(pattern, str) and pattern not in ("", ".*") for pattern in patterns)
     narrow = 10 * (node.type == "Prompts Everywhere") + 20 * (has_pattern or is_repeated)
     return 10 + narrow + 3 * (number(set_up, "group_restricted") > 0) + 6 * (number(set_up, "color_restricted") > 0)
 

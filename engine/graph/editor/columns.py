@@ -77,7 +77,7 @@ def _untangle(boxes: Mapping[str, Box], columns: list[list[str]]) -> None:
     place = {name: at for column in columns for at, name in enumerate(column)}
 
     def mean(name: str, neighbours: tuple[str, ...] | list[str]) -> float:
-        known = [place[each] for each in neighbours if each in place]
+        known = [place[neighbour] for neighbour in neighbours if neighbour in place]
         return sum(known) / len(known) if known else place[name]
 
     for column in columns:

@@ -107,14 +107,14 @@ class Conversion:
         if places is None:
             self.warnings.append(f"node {scope.id_of(node)}: class {class_type!r} is unknown; its widgets are lost")
         inputs = self._widget_values(scope, node, places) if places is not None else {}
-        for slot, each in enumerate(node.inputs):
+        for slot, socket in enumerate(node.inputs):
             origin = resolve(scope, node, slot, self._known)
             if isinstance(origin, Value):
-                inputs[each.name] = wrap(origin.value)
+                inputs[socket.name] = wrap(origin.value)
             elif origin is not None:
-                inputs[each.name] = origin
-            elif each.link is not None and each.link not in scope.drawing.wires:
-                self.warnings.append(f"node {scope.id_of(node)}.{each.name}: link {each.link} is not in the file")
+                inputs[socket.name] = origin
+            elif socket.link is not None and socket.link not in scope.drawing.wires:
+                self.warnings.append(f"node {scope.id_of(node)}.{socket.name}: link {socket.link} is not in the file")
         title = node.title or TITLES.get(class_type) or self._display_name(class_type) or class_type
         return {"inputs": inputs, "class_type": class_type, "_meta": {"title": title}}
 

@@ -33,7 +33,7 @@ def laid_out(declaration: Declaration, chosen: Choose, linked: Callable[[str], b
     return {
         **declaration,
         "input": {**hidden, **groups},
-        "input_order": {name: list(each) for name, each in groups.items()},
+        "input_order": {name: list(names) for name, names in groups.items()},
     }
 
 
@@ -42,11 +42,11 @@ def _flat(specs: Sequence[tuple[str, Spec]], chosen: Choose, linked: Callable[[s
     for name, spec in specs:
         kind, options = _kind(spec), _options(spec)
         if kind == COMBO:
-            listed = [each for each in options.get("options") or () if isinstance(each, Mapping)]
-            keys = [str(each.get("key")) for each in listed]
+            listed = [option for option in options.get("options") or () if isinstance(option, Mapping)]
+            keys = [str(option.get("key")) for option in listed]
             flat.append((name, [keys, {key: value for key, value in options.items() if key != "options"}]))
             key = chosen(name, keys)
-            inner = next((each.get("inputs") for each in listed if str(each.get("key")) == key), None)
+            inner = next((option.get("inputs") for option in listed if str(option.get("key")) == key), None)
             flat += _flat(_dotted(name, inner), chosen, linked)
         elif kind == SLOT:
             flat.append((name, [options.get("slotType", "*"), {"forceInput": True}]))

@@ -38,7 +38,7 @@ def with_groups(document: Mapping[str, Any], declarations: Mapping[str, Declarat
 
 def _group_name(node: Any) -> str | None:
     kind = node.get("type") if isinstance(node, dict) else None
-    prefix = next((each for each in PREFIXES if isinstance(kind, str) and kind.startswith(each)), None)
+    prefix = next((candidate for candidate in PREFIXES if isinstance(kind, str) and kind.startswith(candidate)), None)
     return kind[len(prefix) :] if isinstance(kind, str) and prefix is not None else None
 
 
@@ -46,11 +46,11 @@ def _checked(group: Written, place: str) -> Written:
     """The group with lists where lists belong and objects in them; links are [origin, slot, target, slot] by index."""
     nodes = [
         {
-            **object_at(each, f"{place}.nodes[{at}]"),
-            "inputs": _objects(each, "inputs", f"{place}.nodes[{at}]"),
-            "outputs": _objects(each, "outputs", f"{place}.nodes[{at}]"),
+            **object_at(node, f"{place}.nodes[{at}]"),
+            "inputs": _objects(node, "inputs", f"{place}.nodes[{at}]"),
+            "outputs": _objects(node, "outputs", f"{place}.nodes[{at}]"),
         }
-        for at, each in enumerate(group["nodes"])
+        for at, node in enumerate(group["nodes"])
     ]
     rows = [row[:4] for row in list_at(group, "links", place) if isinstance(row, list)]
     links = [row for row in rows if len(row) == 4 and all(type(end) is int and end >= 0 for end in row)]
@@ -58,13 +58,14 @@ def _checked(group: Written, place: str) -> Written:
 
 
 def _objects(node: Any, key: str, place: str) -> list[Written]:
-    return [object_at(each, f"{place}.{key}[{at}]") for at, each in enumerate(list_at(node, key, place))]
+    return [object_at(item, f"{place}.{key}[{at}]") for at, item in enumerate(list_at(node, key, place))]
 
 
 def _definition(node: Written, group: Written) -> Written:
     """The group's inside, with sides named as this instance names its slots."""
     inner = [
-        {**each, "id": at, "inputs": [dict(slot) for slot in each["inputs"]]} for at, each in enumerate(group["nodes"])
+        {**member, "id": at, "inputs": [dict(slot) for slot in member["inputs"]]}
+        for at, member in enumerate(group["nodes"])
     ]
     links = _inner_links(group, inner)
     arrivals = {(link["target_id"], link["target_slot"]) for link in links}
@@ -72,16 +73,16 @@ def _definition(node: Written, group: Written) -> Written:
     external = set(_external(group))
     free = [
         (at, k)
-        for at, each in enumerate(inner)
-        for k, slot in enumerate(each["inputs"])
+        for at, member in enumerate(inner)
+        for k, slot in enumerate(member["inputs"])
         if (at, k) not in arrivals and not _is_hidden(group, at, "input", slot.get("name"))
     ]
     is_widget = {place: bool(inner[place[0]]["inputs"][place[1]].get("widget")) for place in free}
     entries = sorted(free, key=lambda place: is_widget[place])
     exits = [
         (at, k)
-        for at, each in enumerate(inner)
-        for k in range(len(each["outputs"]))
+        for at, member in enumerate(inner)
+        for k in range(len(member["outputs"]))
         if ((at, k) not in departures or (at, k) in external) and not _is_hidden(group, at, "output", k)
     ]
     inputs = [
@@ -109,7 +110,7 @@ def _is_hidden(group: Written, at: int, side: str, name: Any) -> bool:
 
 def _inner_links(group: Written, inner: list[Written]) -> list[Written]:
     """Links between inner nodes, renumbered; inner slots name them, and nothing else."""
-    for slot in (slot for each in inner for slot in each["inputs"]):
+    for slot in (slot for member in inner for slot in member["inputs"]):
         slot["link"] = None
     links: list[Written] = []
     for origin, origin_slot, target, target_slot in group["links"]:
@@ -168,7 +169,7 @@ def _instance(node: Written, definition: Written, group: Written, declarations: 
     ]
     values = node.get("widgets_values")
     stored = len(values) if isinstance(values, list) else 0
-    proxies = next((each for each in readings if len(each) == stored), readings[0])
+    proxies = next((reading for reading in readings if len(reading) == stored), readings[0])
     kept = node.get("properties")
     properties = {**(kept if isinstance(kept, dict) else {}), "proxyWidgets": proxies}
     return {**node, "type": definition["id"], "properties": properties}

@@ -33,7 +33,7 @@ def drawn(prompt: Mapping[str, Any], declarations: Mapping[str, Declaration]) ->
         for node_id, node in nodes.items()
     }
     spots = placed(boxes)
-    order = {node_id: rank for rank, node_id in enumerate(sorted(nodes, key=lambda each: spots[each]))}
+    order = {node_id: rank for rank, node_id in enumerate(sorted(nodes, key=lambda node_id: spots[node_id]))}
     arriving = {(target, name): at for at, _, target, name in numbered}
     leaving: dict[tuple[str, int], list[int]] = {}
     for at, link, *_ in numbered:

@@ -121,8 +121,8 @@ def _inside(child: Scope, k: int, wanted: str) -> _At | Value | None:
     """From an instance's output `k` to the inner node that feeds it; an output wired to an input passes through."""
     if k >= len(child.drawing.outputs):
         return None
-    wires = (child.drawing.wires.get(each) for each in child.drawing.outputs[k].links)
-    wire = next((each for each in wires if each is not None), None)
+    wires = (child.drawing.wires.get(link) for link in child.drawing.outputs[k].links)
+    wire = next((candidate for candidate in wires if candidate is not None), None)
     if wire is None:
         return None
     if wire.origin == INPUT_SIDE:
@@ -145,7 +145,7 @@ def bypass(node: EditorNode, slot: int, wanted: str) -> int | None:
 
     if slot < len(inputs) and both(slot):
         return slot
-    exact = next((at for at, each in enumerate(inputs) if each.type == wanted), None)
+    exact = next((at for at, candidate in enumerate(inputs) if candidate.type == wanted), None)
     return exact if exact is not None else next((at for at in range(len(inputs)) if both(at)), None)
 
 

@@ -41,4 +41,4 @@ def _numbers(written: Any, count: int) -> list[float] | None:
     if not isinstance(written, list) or len(written) < count:
         return None
     numbers = written[:count]
-    return numbers if all(type(each) in (int, float) for each in numbers) else None
+    return numbers if all(type(number) in (int, float) for number in numbers) else None

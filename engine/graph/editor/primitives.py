@@ -42,7 +42,7 @@ def _apply(
         node = scope.drawing.nodes.get(wire.target)
         if node is None:
             continue
-        named = next((each.name for each in node.inputs if each.link == wire.id), None)
+        named = next((slot.name for slot in node.inputs if slot.link == wire.id), None)
         if named is None and wire.target_slot < len(node.inputs):
             named = node.inputs[wire.target_slot].name
         if named is not None:
@@ -58,13 +58,13 @@ def _apply(
 
 def _bounds(node: EditorNode, name: str, declaration: Declaration | None) -> Mapping[str, Any]:
     inputs = declared_inputs(declaration_of(node, declaration)) if declaration is not None else ()
-    return next((options for each, _, options, _ in inputs if each == name), {})
+    return next((options for known, _, options, _ in inputs if known == name), {})
 
 
 def _clamped(value: Any, bounds: list[Mapping[str, Any]]) -> Any:
     """Within the narrowest range of all targets; only numbers have one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    lows = [each["min"] for each in bounds if isinstance(each.get("min"), int | float)]
-    highs = [each["max"] for each in bounds if isinstance(each.get("max"), int | float)]
+    lows = [bound["min"] for bound in bounds if isinstance(bound.get("min"), int | float)]
+    highs = [bound["max"] for bound in bounds if isinstance(bound.get("max"), int | float)]
     return min([max([value, *lows]), *highs])

@@ -66,7 +66,7 @@ class EditorNode:
 
     def slot(self, name: str) -> int | None:
         """The index of the input of that name."""
-        return next((at for at, each in enumerate(self.inputs) if each.name == name), None)
+        return next((at for at, slot in enumerate(self.inputs) if slot.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,24 +103,22 @@ class Drawing:
 
 def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, Any] | None = None) -> Drawing:
     """Read a canvas; `outer` are the definitions visible from further out."""
-    nodes = [read_node(each, f"{place}.nodes[{at}]") for at, each in enumerate(list_at(document, "nodes", place))]
+    nodes = [read_node(written, f"{place}.nodes[{at}]") for at, written in enumerate(list_at(document, "nodes", place))]
     wires = [
-        wire
-        for at, each in enumerate(list_at(document, "links", place))
-        if (wire := _wire(each, f"{place}.links[{at}]"))
+        wire for at, row in enumerate(list_at(document, "links", place)) if (wire := _wire(row, f"{place}.links[{at}]"))
     ]
     named = {(node.id, slot.link) for node in nodes for slot in node.inputs}
     leaving: dict[tuple[str, int], list[Wire]] = {}
     for wire in {wire.id: wire for wire in wires}.values():
         leaving.setdefault((wire.origin, wire.origin_slot), []).append(wire)
     definitions = dict(outer or {})
-    for at, each in enumerate(list_at(document.get("definitions") or {}, "subgraphs", place)):
-        definitions[str(object_at(each, f"{place}.definitions.subgraphs[{at}]").get("id"))] = each
+    for at, definition in enumerate(list_at(document.get("definitions") or {}, "subgraphs", place)):
+        definitions[str(object_at(definition, f"{place}.definitions.subgraphs[{at}]").get("id"))] = definition
     return Drawing(
         {node.id: node for node in nodes},
         {wire.id: wire for wire in wires},
-        tuple(_side(each) for each in list_at(document, "inputs", place)),
-        tuple(_side(each) for each in list_at(document, "outputs", place)),
+        tuple(_side(side) for side in list_at(document, "inputs", place)),
+        tuple(_side(side) for side in list_at(document, "outputs", place)),
         definitions,
         {(wire.target, wire.target_slot): wire.id for wire in wires if (wire.target, wire.id) not in named},
         leaving,
@@ -139,8 +137,8 @@ def read_node(written: Any, place: str) -> EditorNode:
         type=node["type"],
         mode=_integer(node.get("mode") or 0, f"{place}.mode"),
         title=node["title"] if isinstance(node.get("title"), str) else None,
-        inputs=tuple(_slot(each, f"{place}.inputs[{at}]") for at, each in enumerate(list_at(node, "inputs", place))),
-        outputs=tuple(_slot(each, f"{place}.outputs[{at}]") for at, each in enumerate(list_at(node, "outputs", place))),
+        inputs=tuple(_slot(slot, f"{place}.inputs[{at}]") for at, slot in enumerate(list_at(node, "inputs", place))),
+        outputs=tuple(_slot(slot, f"{place}.outputs[{at}]") for at, slot in enumerate(list_at(node, "outputs", place))),
         values=node.get("widgets_values"),
         named_values=named if isinstance(named, dict) else None,
         properties=properties if isinstance(properties, dict) else {},
@@ -184,7 +182,7 @@ def _wire(written: Any, place: str) -> Wire | None:
 def _side(written: Any) -> Side:
     side = written if isinstance(written, dict) else {}
     links = side.get("linkIds")
-    ids = tuple(str(each) for each in links) if isinstance(links, list) else ()
+    ids = tuple(str(link) for link in links) if isinstance(links, list) else ()
     return Side(str(side.get("name", "")), _type(side.get("type")), ids)
 
 

@@ -121,5 +121,5 @@ def is_promoted(scope: Scope, k: int, declarations: Mapping[str, Declaration]) -
 
 def _input_name(node: EditorNode, wire: str, slot: int) -> str:
     """The input a link ends at: by the slot that names the link, else by index."""
-    named = next((each.name for each in node.inputs if each.link == wire), None)
+    named = next((socket.name for socket in node.inputs if socket.link == wire), None)
     return named if named is not None else node.inputs[slot].name if slot < len(node.inputs) else ""

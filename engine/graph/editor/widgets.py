@@ -57,7 +57,7 @@ def is_widget(node: EditorNode, name: str, declaration: Declaration | None) -> b
     if any(slot.name == name and slot.widget is not None for slot in node.inputs):
         return True
     inputs = declared_inputs(declaration) if declaration is not None else ()
-    return any(each == name and widget_type(kind, options) is not None for each, kind, options, _ in inputs)
+    return any(known == name and widget_type(kind, options) is not None for known, kind, options, _ in inputs)
 
 
 def widgets_of(declaration: Declaration) -> list[Widget]:

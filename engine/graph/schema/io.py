@@ -223,7 +223,7 @@ class Schema:
     enable_expand: bool = False
 
     def __init__(self, node_id: str, **given: Any) -> None:
-        known = {name: each for name, each in type(self).__dataclass_fields__.items() if name != "node_id"}
+        known = {name: default for name, default in type(self).__dataclass_fields__.items() if name != "node_id"}
         self.node_id = node_id
         for name, declared in known.items():
             made = declared.default_factory() if callable(declared.default_factory) else declared.default
@@ -236,8 +236,8 @@ class HiddenHolder:
     """What stands in `cls.hidden`: a value for each of `Hidden`, None for those the schema does not ask for."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        for each in Hidden:
-            setattr(self, each.name, values.get(each.name))
+        for tag in Hidden:
+            setattr(self, tag.name, values.get(tag.name))
 
 
 class ComfyNode:

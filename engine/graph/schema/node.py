@@ -31,16 +31,18 @@ def from_schema(
     schema = cls.define_schema()
     if not isinstance(schema, Schema):
         raise TypeError(f"{cls.__name__}.define_schema returned {type(schema).__name__}; expected io.Schema")
-    inputs = [each.declared() for each in schema.inputs]
-    outputs = tuple(each.declared() for each in schema.outputs)
-    hidden = _hidden(schema, {each.name for each in inputs})
-    tell = _Tells(cls, {each.name: tag for tag, each in hidden.items()})
+    inputs = [given.declared() for given in schema.inputs]
+    outputs = tuple(output.declared() for output in schema.outputs)
+    hidden = _hidden(schema, {declared.name for declared in inputs})
+    tell = _Tells(cls, {wanted.name: tag for tag, wanted in hidden.items()})
     return Node(
         class_type=class_type or schema.node_id,
         category=schema.category,
         inputs=(*inputs, *hidden.values()),
         outputs=outputs,
-        function=handing_out(tell.execute, {each.name: each for each in inputs}, crossing, schema.is_input_list),
+        function=handing_out(
+            tell.execute, {declared.name: declared for declared in inputs}, crossing, schema.is_input_list
+        ),
         output_node=schema.is_output_node,
         lane="device",
         revision=revision,

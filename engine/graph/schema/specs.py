@@ -90,13 +90,13 @@ class MatchTemplate:
 def wire_types(given: Any) -> str:
     """One type or several, classes or names, as the wire has them; nothing means any."""
     listed = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
-    names = [str(getattr(each, "io_type", each)) for each in listed if each is not None]
+    names = [str(getattr(kind, "io_type", kind)) for kind in listed if kind is not None]
     return ",".join(names) or "*"
 
 
 def combo(own: str, options: Sequence[Any], rest: Mapping[str, Any]) -> InputSpec:
     """`DynamicCombo.Input`."""
-    table = {str(_plain(each.key)): [inner.declared() for inner in each.inputs] for each in options}
+    table = {str(_plain(option.key)): [inner.declared() for inner in option.inputs] for option in options}
     optional = bool(rest.get("optional"))
     kept = {name: value for name, value in rest.items() if name != "optional"}
     return InputSpec(own, "COMFY_DYNAMICCOMBO_V3", optional, kept, DynamicCombo(table))
@@ -116,7 +116,7 @@ def autogrow(own: str, template: Any, rest: Mapping[str, Any]) -> InputSpec:
 
 def slot(inner: InputSpec, inputs: Sequence[InputSpec], rest: Mapping[str, Any]) -> InputSpec:
     """`DynamicSlot.Input`."""
-    brought = DynamicSlot(inner.declared(), [each.declared() for each in inputs])
+    brought = DynamicSlot(inner.declared(), [given.declared() for given in inputs])
     optional = bool(rest.get("optional", inner.optional))
     kept = {name: value for name, value in rest.items() if name != "optional"}
     return InputSpec(inner.id, "COMFY_DYNAMICSLOT_V3", optional, kept, brought)
@@ -125,8 +125,8 @@ def slot(inner: InputSpec, inputs: Sequence[InputSpec], rest: Mapping[str, Any])
 def _choices(given: Any) -> list[Any]:
     """A list of options, or the values of an enumeration."""
     if isinstance(given, type) and issubclass(given, Enum):
-        return [each.value for each in given]
-    return [_plain(each) for each in given]
+        return [choice.value for choice in given]
+    return [_plain(choice) for choice in given]
 
 
 def _plain(value: Any) -> Any:

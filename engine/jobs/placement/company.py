@@ -65,10 +65,10 @@ class Company:
         return self._needs_no_welcome(priority, beside) or self._is_welcome(self._forecast.work(prompt), beside)
 
     def _needs_no_welcome(self, priority: int, beside: Sequence[Job]) -> bool:
-        return not beside or self._takes_every_slot or priority > max(each.priority for each in beside)
+        return not beside or self._takes_every_slot or priority > max(job.priority for job in beside)
 
     def _is_welcome(self, work: DeviceWork | None, beside: Sequence[Job]) -> bool:
-        courses = [self._courses[each.id] for each in beside if each.id in self._courses]
+        courses = [self._courses[job.id] for job in beside if job.id in self._courses]
         if work is None or len(courses) < len(beside):
             return False
         if not work.classes:

@@ -46,7 +46,7 @@ class JobForecast:
 
     def told(self, records: Iterable[Mapping[str, Any]]) -> None:
         """A worker sent its declarations."""
-        self._device = frozenset(each["class_type"] for each in records if each["lane"] == "device")
+        self._device = frozenset(record["class_type"] for record in records if record["lane"] == "device")
 
     def work(self, prompt: Mapping[str, Any]) -> DeviceWork:
         """What of a prompt needs the device."""

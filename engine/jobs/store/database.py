@@ -134,7 +134,7 @@ class Database:
             raise
         path = database_file(self.settings.url)
         names = [path, path.with_name(f"{path.name}.lock")] if path is not None and not self.settings.is_shared else []
-        self._files = {each: identity(each) for each in names}
+        self._files = {name: identity(name) for name in names}
         self._readers = ThreadPoolExecutor(self.settings.readers, "store reader")
         self._is_open = True
 
@@ -152,8 +152,8 @@ class Database:
             self._thread.join()
         if self._readers is not None:
             self._readers.shutdown()
-        for each in (self._writer, self._reader):
-            each.dispose()
+        for connection in (self._writer, self._reader):
+            connection.dispose()
         self._lock.release()
 
     def post(self, function: Callable[[Tx], T], *, is_sure: bool = True) -> "asyncio.Future[T]":

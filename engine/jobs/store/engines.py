@@ -92,10 +92,10 @@ def _keep_private(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        for each in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-            mode = each.stat().st_mode if each.exists() else 0
+        for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+            mode = file.stat().st_mode if file.exists() else 0
             if mode & 0o007:
-                each.chmod(mode & 0o770)
+                file.chmod(mode & 0o770)
 
 
 class DatabaseLock:

@@ -65,7 +65,7 @@ class Webhooks:
             sleep_s = LONGEST_SLEEP_S
             with suppress(StoreFailed):  # the next look finds it
                 due = await self._due()
-                await asyncio.gather(*(self._deliver(*each) for each in due))
+                await asyncio.gather(*(self._deliver(*delivery) for delivery in due))
                 sleep_s = 0.0 if due else min(LONGEST_SLEEP_S, await self._next_in_s())
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(sleep_s, 0.01))
@@ -151,5 +151,5 @@ def _inner(address: IPv6Address) -> IPv4Address | None:
 
 
 def _delivery(row: dict[str, Any]) -> Delivery:
-    log = [Attempt(*each) for each in row["log"]]
+    log = [Attempt(*attempt) for attempt in row["log"]]
     return Delivery(row["id"], row["job_id"], row["url"], row["attempts"], row["next_at"], row["delivered_at"], log)

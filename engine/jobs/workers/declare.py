@@ -44,57 +44,60 @@ def declared(records: Iterable[Mapping[str, Any]]) -> dict[str, Node]:
 
 def _node(node: Node, services: Services | None) -> dict[str, Any]:
     return {name: getattr(node, name) for name in PLAIN} | {
-        "inputs": [_input(each, services) for each in node.inputs],
-        "outputs": [_output(each) for each in node.outputs],
+        "inputs": [_input(socket, services) for socket in node.inputs],
+        "outputs": [_output(output) for output in node.outputs],
         "checks_itself": node.validator is not None,
     }
 
 
-def _input(each: Input, services: Services | None) -> dict[str, Any]:
-    choices = each.choices
+def _input(socket: Input, services: Services | None) -> dict[str, Any]:
+    choices = socket.choices
     return {
-        "name": each.name,
-        "type": str(each.type),
-        "group": each.group,
-        "options": _values(each.options),
-        "default": {} if each.default is MISSING else {"value": _values(each.default)},
+        "name": socket.name,
+        "type": str(socket.type),
+        "group": socket.group,
+        "options": _values(socket.options),
+        "default": {} if socket.default is MISSING else {"value": _values(socket.default)},
         "choices": None if choices is None else {"choices": choices.list(services), "named": choices.named},
-        "file": None if each.file is None else asdict(each.file),
-        "range": None if each.range is None else asdict(each.range),
-        "match": None if each.match is None else asdict(each.match),
-        "dynamic": None if each.dynamic is None else _dynamic(each.dynamic, services),
+        "file": None if socket.file is None else asdict(socket.file),
+        "range": None if socket.range is None else asdict(socket.range),
+        "match": None if socket.match is None else asdict(socket.match),
+        "dynamic": None if socket.dynamic is None else _dynamic(socket.dynamic, services),
     }
 
 
 def _dynamic(dynamic: Dynamic, services: Services | None) -> dict[str, Any]:
     """A dynamic input by the names of its parts, with the inputs it stands for."""
     if isinstance(dynamic, DynamicCombo):
-        options = {key: [_input(each, services) for each in inputs] for key, inputs in dynamic.options.items()}
+        options = {key: [_input(socket, services) for socket in inputs] for key, inputs in dynamic.options.items()}
         return {"combo": options}
     if isinstance(dynamic, DynamicSlot):
-        return {"slot": _input(dynamic.slot, services), "inputs": [_input(each, services) for each in dynamic.inputs]}
+        return {
+            "slot": _input(dynamic.slot, services),
+            "inputs": [_input(socket, services) for socket in dynamic.inputs],
+        }
     names = {"names": list(dynamic.names), "least": dynamic.least, "prefix": dynamic.prefix}
     return {"template": _input(dynamic.template, services), **names}
 
 
-def _output(each: Output) -> dict[str, Any]:
-    return asdict(each) | {"type": str(each.type)}
+def _output(output: Output) -> dict[str, Any]:
+    return asdict(output) | {"type": str(output.type)}
 
 
 def _values(value: Any) -> Any:
     """Options are JSON already, but for what a node pack puts there."""
     if isinstance(value, Mapping):
-        return {str(key): _values(each) for key, each in value.items()}
+        return {str(key): _values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_values(each) for each in value]
+        return [_values(item) for item in value]
     return value if isinstance(value, str) else plain(value)
 
 
 def _declared(record: Mapping[str, Any]) -> Node:
     return Node(
         **{name: record[name] for name in PLAIN},
-        inputs=tuple(_declared_input(each) for each in record["inputs"]),
-        outputs=tuple(_declared_output(each) for each in record["outputs"]),
+        inputs=tuple(_declared_input(entry) for entry in record["inputs"]),
+        outputs=tuple(_declared_output(entry) for entry in record["outputs"]),
         function=_elsewhere,
         validator=_elsewhere if record["checks_itself"] else None,
     )
@@ -118,9 +121,9 @@ def _declared_input(record: Mapping[str, Any]) -> Input:
 
 def _declared_dynamic(record: Mapping[str, Any]) -> Dynamic:
     if "combo" in record:
-        return DynamicCombo({key: [_declared_input(each) for each in some] for key, some in record["combo"].items()})
+        return DynamicCombo({key: [_declared_input(entry) for entry in some] for key, some in record["combo"].items()})
     if "slot" in record:
-        return DynamicSlot(_declared_input(record["slot"]), [_declared_input(each) for each in record["inputs"]])
+        return DynamicSlot(_declared_input(record["slot"]), [_declared_input(entry) for entry in record["inputs"]])
     return Autogrow(_declared_input(record["template"]), tuple(record["names"]), record["least"], record["prefix"])
 
 

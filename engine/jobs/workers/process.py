@@ -62,7 +62,7 @@ class ProcessWorker:
 
     def run(self, task: JobAttempt) -> None:
         self._jobs[task.job_id] = None
-        self._send({"do": "run", "task": {each.name: getattr(task, each.name) for each in fields(task)}})
+        self._send({"do": "run", "task": {field.name: getattr(task, field.name) for field in fields(task)}})
 
     def stop_job(self, job_id: str) -> None:
         if job_id in self._jobs:

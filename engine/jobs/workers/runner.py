@@ -132,9 +132,9 @@ class Runner:
         try:
             graph = validate(parse_workflow(dict(prompt)), self.setup.nodes, self.setup.services(owner), targets)
         except InvalidWorkflow as problem:
-            problems = [each for each in problem.problems if isinstance(each, Problem)]
-            return {"roots": [], "problems": [_problem(each) for each in problems]}
-        return {"roots": list(graph.roots), "problems": [_problem(each) for each in graph.problems]}
+            problems = [found for found in problem.problems if isinstance(found, Problem)]
+            return {"roots": [], "problems": [_problem(problem) for problem in problems]}
+        return {"roots": list(graph.roots), "problems": [_problem(problem) for problem in graph.problems]}
 
 
 class _Run:
@@ -172,7 +172,7 @@ class _Run:
             return self.finished(State.SUCCEEDED, None, result)
         if isinstance(result.error, Cancelled):
             return self.finished(State.CANCELLED, None, result)
-        failed = next((each for each in self._tail if isinstance(each, run_events.RunFailed)), None)
+        failed = next((event for event in self._tail if isinstance(event, run_events.RunFailed)), None)
         if failed is None:
             return self.finished(State.FAILED, Failure(result.error.code, str(result.error)), result)
         cause = result.error.__cause__

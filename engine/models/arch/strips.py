@@ -57,7 +57,7 @@ def decoded(network: Autoencoder, latent: Tensor, keeping: Keeping) -> Tensor:
     for level in reversed(decoder.up):
         assert isinstance(level, Level)
         doubled = [levels[-1][-1].pop()] if levels and levels[-1][-1][-1].grows > 1 else []
-        levels.append([[_block(each)] for each in level.block])
+        levels.append([[_block(layer)] for layer in level.block])
         levels[-1][0] = doubled + levels[-1][0]
         if level.is_doubled:
             levels[-1][-1].append(_plain(level.upsample, 2.0))
@@ -74,7 +74,7 @@ def encoded(network: Autoencoder, image: Tensor, keeping: Keeping) -> Tensor:
     levels: list[list[list[Piece]]] = []
     for level in encoder.down:
         assert isinstance(level, Level)
-        levels.append([[_block(each)] for each in level.block])
+        levels.append([[_block(layer)] for layer in level.block])
         if level.is_halved:
             levels[-1][-1].append(_plain(level.downsample, 0.5))
     levels[0][0].insert(0, _plain(encoder.conv_in))
@@ -170,7 +170,7 @@ def _advanced(stretch: Stretch, x: Tensor, known: Sequence[Statistics]) -> tuple
 
 def _normalised(layer: nn.GroupNorm, x: Tensor, found: Statistics) -> Tensor:
     """What `layer` makes of `x` with the statistics of the whole picture, per group [G]."""
-    mean, variance = (each.repeat_interleave(layer.num_channels // layer.num_groups) for each in found)
+    mean, variance = (moment.repeat_interleave(layer.num_channels // layer.num_groups) for moment in found)
     return F.batch_norm(x, mean, variance, layer.weight.float(), layer.bias.float(), eps=layer.eps)
 
 
@@ -185,7 +185,7 @@ class _Tally:
     def add(self, x: Tensor, layer: nn.GroupNorm) -> None:
         """Take in a strip [1, C, h, W]."""
         groups = x.float().unflatten(1, (layer.num_groups, -1))
-        variance, mean = (each[0].double() for each in torch.var_mean(groups, dim=(2, 3, 4), correction=0))
+        variance, mean = (moment[0].double() for moment in torch.var_mean(groups, dim=(2, 3, 4), correction=0))
         added = groups[0, 0].numel()
         total = self.count + added
         change = mean - self.mean.to(mean.device)

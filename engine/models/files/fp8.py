@@ -52,14 +52,17 @@ class Scale(Rounded):
 
 def rounded(weights: Weights, dtype: torch.dtype) -> dict[str, StoredTensor]:
     """The weights with every matrix of a block rounded to a float8 precision; norms, biases and tables stay."""
-    return {name: _in_8_bits(each, dtype) if _is_block_matrix(name, each) else each for name, each in weights.items()}
+    return {
+        name: _in_8_bits(tensor, dtype) if _is_block_matrix(name, tensor) else tensor
+        for name, tensor in weights.items()
+    }
 
 
 def scaled(weights: Weights, dtype: torch.dtype = torch.float8_e4m3fn) -> dict[str, StoredTensor]:
     """The same with a scale for each matrix, as scaled float8 files have; what is small already stays as it is."""
     return {
-        name: _scaled(each, dtype) if _is_block_matrix(name, each) and not is_small(each) else each
-        for name, each in weights.items()
+        name: _scaled(tensor, dtype) if _is_block_matrix(name, tensor) and not is_small(tensor) else tensor
+        for name, tensor in weights.items()
     }
 
 
@@ -69,7 +72,7 @@ def _scaled(stored: StoredTensor, dtype: torch.dtype) -> StoredTensor:
 
 
 def _made(shape: tuple[int, ...], dtype: torch.dtype, combine: Combine, *sources: StoredTensor) -> StoredTensor:
-    return StoredTensor(shape, dtype, lambda: combine([each.read() for each in sources]), sources, combine)
+    return StoredTensor(shape, dtype, lambda: combine([source.read() for source in sources]), sources, combine)
 
 
 def _is_block_matrix(name: str, stored: StoredTensor) -> bool:
@@ -105,7 +108,7 @@ def packed(stored: StoredTensor, device: torch.device) -> StoredTensor:
         kept = stored.on(device)
         kept = kept.clone() if stored.combine is None and kept.device.type == "cpu" else kept
         return StoredTensor(stored.shape, stored.dtype, lambda: kept)
-    return _made(stored.shape, stored.dtype, stored.combine, *(packed(each, device) for each in stored.sources))
+    return _made(stored.shape, stored.dtype, stored.combine, *(packed(source, device) for source in stored.sources))
 
 
 def _product(parts: Sequence[Tensor]) -> Tensor:

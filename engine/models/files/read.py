@@ -184,7 +184,7 @@ def is_view(tensor: StoredTensor) -> bool:
 def files_of(weights: Weights) -> tuple[MappedFile, ...]:
     """The files that a table's tensors lie in."""
     pieces = (piece.read for tensor in weights.values() for piece in tensor.pieces())
-    return tuple({each.state: each.file for each in pieces if isinstance(each, FileSlice)}.values())
+    return tuple({piece.state: piece.file for piece in pieces if isinstance(piece, FileSlice)}.values())
 
 
 def _open_index(asked: Path, index: Path) -> WeightFile:

@@ -127,7 +127,7 @@ def derived(name: str, sources: Sequence[StoredTensor], combine: Combine) -> Sto
         shapes = ", ".join(str(list(source.shape)) for source in sources)
         raise TensorMismatch(f"{name}: tensors of shapes {shapes} do not combine ({error})") from None
     kept = tuple(sources)
-    return StoredTensor(shape, sources[0].dtype, lambda: combine([each.read() for each in kept]), kept, combine)
+    return StoredTensor(shape, sources[0].dtype, lambda: combine([source.read() for source in kept]), kept, combine)
 
 
 VAE_RULES: tuple[tuple[str, str], ...] = (

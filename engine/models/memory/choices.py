@@ -83,7 +83,7 @@ def parse_precision(text: str) -> dict[str, Precision]:
         part, equals, name = item.strip().lower().rpartition("=")
         places = (part,) if equals else ("model",) if name == "fp8" else ("model", "vae")
         for place in places:
-            found = next((each for each in PRECISIONS.get(place, ()) if each == name), None)
+            found = next((precision for precision in PRECISIONS.get(place, ()) if precision == name), None)
             if found is None:
                 raise BadValue("--precision", text, PRECISION_FORM)
             chosen[place] = found

@@ -79,7 +79,7 @@ def compute_dtype(device: torch.device, stored: torch.dtype) -> torch.dtype:
         return stored
     if device.type == "cpu":
         return torch.float32
-    return next((each for each in (torch.bfloat16, torch.float16) if multiplies(device, each)), torch.float32)
+    return next((dtype for dtype in (torch.bfloat16, torch.float16) if multiplies(device, dtype)), torch.float32)
 
 
 def available_bytes(device: torch.device) -> int:

@@ -111,12 +111,12 @@ class Plan:
     @property
     def peak_bytes(self) -> int:
         """The most that is needed at once."""
-        return max((each.need_bytes for each in self.placed), default=0)
+        return max((network.need_bytes for network in self.placed), default=0)
 
     @property
     def refused(self) -> tuple[Placed, ...]:
         """Parts for which there is no room, however they are placed."""
-        return tuple(each for each in self.placed if each.need_bytes > self.budget.limit_bytes)
+        return tuple(network for network in self.placed if network.need_bytes > self.budget.limit_bytes)
 
     def lines(self) -> list[str]:
         """In words, a part a line."""

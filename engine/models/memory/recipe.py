@@ -130,25 +130,25 @@ class Recipe(Generic[M]):
         """Its sizes, for planning."""
         dtype, named = self.placement.dtype, self.weights
         weights = tuple(dict.fromkeys(named.values()))
-        dense = {each: prod(each.shape) * dtype.itemsize for each in weights}
-        views = [each for each in weights if is_view(each)]
+        dense = {weight: prod(weight.shape) * dtype.itemsize for weight in weights}
+        views = [weight for weight in weights if is_view(weight)]
         blocks: dict[str, int] = {}
-        for name, each in named.items():
+        for name, weight in named.items():
             if self.blocks and name.startswith(self.blocks):
                 at = name.removeprefix(self.blocks).split(".")[0]
-                blocks[at] = blocks.get(at, 0) + dense[each] + 2 * each.stored_bytes
-        inside = sum(dense[each] for name, each in named.items() if self.blocks and name.startswith(self.blocks))
+                blocks[at] = blocks.get(at, 0) + dense[weight] + 2 * weight.stored_bytes
+        inside = sum(dense[weight] for name, weight in named.items() if self.blocks and name.startswith(self.blocks))
         return Part(
             name=self.what.rpartition("/")[2],
             kind=self.kind,
             precision=str(dtype).removeprefix("torch."),
             dense_bytes=sum(dense.values()),
-            stored_bytes=sum(each.stored_bytes for each in weights),
-            mapped_bytes=sum(dense[each] for each in views if each.dtype == dtype),
+            stored_bytes=sum(weight.stored_bytes for weight in weights),
+            mapped_bytes=sum(dense[view] for view in views if view.dtype == dtype),
             largest_bytes=max(dense.values(), default=0),
             kept_bytes=sum(size for size in dense.values() if size < STREAMED_FROM_BYTES),
             block_bytes=max(blocks.values(), default=0),
             outside_bytes=sum(dense.values()) - inside,
-            packed_bytes=sum(min(size, packed_bytes(each)) for each, size in dense.items()),
-            is_rounded=any(is_rounded(each) for each in weights),
+            packed_bytes=sum(min(size, packed_bytes(weight)) for weight, size in dense.items()),
+            is_rounded=any(is_rounded(weight) for weight in weights),
         )

@@ -198,19 +198,21 @@ class Residency:
         if placed.mode == "streamed":
             network = streamed(module, weights, where, blocks="" if where.device.type == "cpu" else recipe.blocks)
         elif placed.mode == "packed":
-            small = {name: packed(each, where.device) if is_small(each) else each for name, each in weights.items()}
+            small = {
+                name: packed(weight, where.device) if is_small(weight) else weight for name, weight in weights.items()
+            }
             network = streamed(module, small, where, stays=True)
         else:
             made = parameters(weights, where, maps=placed.mode == "mapped", shared=shared.get)
             network = filled(module, made)
-            self._shared.update({(weights[name], where): each for name, each in made.items()})
+            self._shared.update({(weights[name], where): tensor for name, tensor in made.items()})
         if placed.mode == "packed":
             return self._noted(recipe, network, placed.mode, files, {id(network): part.small_bytes}, began)
         if placed.mode == "streamed" and where.device.type != "cpu":
             return self._noted(recipe, network, placed.mode, files, {id(network): placed.bytes_}, began)
-        in_files = {each.data_ptr() for each in _views(weights)} if placed.mode != "resident" else set()
-        there = [each for each in tensors_of(network) if not each.is_meta or where.device.type == "meta"]
-        took = {id(each): each.nbytes for each in there if each.data_ptr() not in in_files}
+        in_files = {view.data_ptr() for view in _views(weights)} if placed.mode != "resident" else set()
+        there = [tensor for tensor in tensors_of(network) if not tensor.is_meta or where.device.type == "meta"]
+        took = {id(tensor): tensor.nbytes for tensor in there if tensor.data_ptr() not in in_files}
         return self._noted(recipe, network, placed.mode, files, took, began)
 
     def _noted(

@@ -33,7 +33,7 @@ def parameter(stored: StoredTensor, placement: Placement, *, maps: bool) -> nn.P
         return nn.Parameter(stored.read(), requires_grad=False)
     pieces = [piece.read() for piece in stored.pieces()]
     values = stored.expanded(iter([piece.to(placement.device) for piece in pieces]))
-    is_of_the_file = any(values.untyped_storage().data_ptr() == each.untyped_storage().data_ptr() for each in pieces)
+    is_of_the_file = any(values.untyped_storage().data_ptr() == piece.untyped_storage().data_ptr() for piece in pieces)
     return nn.Parameter(values.to(placement.device, placement.dtype, copy=is_of_the_file), requires_grad=False)
 
 

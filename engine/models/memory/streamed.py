@@ -83,7 +83,7 @@ def streamed(module: M, weights: Weights, placement: Placement, *, stays: bool =
 
 
 def _place_of(module: nn.Module, block: nn.Module) -> int:
-    return next(at for at, each in enumerate(module.modules()) if each is block)
+    return next(at for at, candidate in enumerate(module.modules()) if candidate is block)
 
 
 def _is_small(stored: StoredTensor, placement: Placement) -> bool:
@@ -122,7 +122,7 @@ class _Feeder:
         """From now on `owner` gets its tensor `leaf` when it computes."""
         sources = self._sources.setdefault(owner, {})
         sources[leaf] = stored
-        self._largest = max(self._largest, sum(_room(each) for each in sources.values()))
+        self._largest = max(self._largest, sum(_room(source) for source in sources.values()))
 
     def watch(self, root: nn.Module) -> None:
         """Hang the hooks in; the buffer lives while the network computes."""

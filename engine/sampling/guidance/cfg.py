@@ -126,7 +126,7 @@ class Cfg:
     def _combination(self, sigma: float) -> Combination:
         """The formula at a noise level: of the ranges of scale that hold it, the last one counts."""
         combine: Any = self.combine or Linear(self.scale)
-        chosen = [each.scale for each in self.scales if each.start >= sigma >= each.end]
+        chosen = [scale.scale for scale in self.scales if scale.start >= sigma >= scale.end]
         formula: Combination = replace(combine, scale=chosen[-1]) if chosen else combine
         return formula
 

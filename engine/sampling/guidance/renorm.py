@@ -32,6 +32,6 @@ class Renorm:
         if self.factor == 0:
             return guided
         axes = sample_axes(guided)
-        bound, found = (torch.linalg.vector_norm(each, dim=axes, keepdim=True) for each in (known.cond, guided))
+        bound, found = (torch.linalg.vector_norm(estimate, dim=axes, keepdim=True) for estimate in (known.cond, guided))
         bound = bound * self.factor
         return torch.where(found >= bound, guided * (bound / found), guided)

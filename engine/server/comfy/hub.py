@@ -113,7 +113,7 @@ class Hub:
 
     async def _retell(self, client: Client, heard: dict[str, tuple[int, int]]) -> None:
         """From the stored events, then what came meanwhile."""
-        missed = [each async for each in retold(self.jobs, client.owner, client.sid, heard)]
+        missed = [message async for message in retold(self.jobs, client.owner, client.sid, heard)]
         held, client.held = client.held, None
         for job_id, sent, mark in missed:
             heard[job_id] = mark.position
@@ -210,8 +210,8 @@ class Hub:
 
     def _deliver(self, narrator: wire.Narrator, sent: wire.Sent, mark: Mark | None = None) -> None:
         if not narrator.client_id:
-            for each in self._of(narrator.owner) if sent.to == "client_or_all" else ():
-                each.send(sent)
+            for listener in self._of(narrator.owner) if sent.to == "client_or_all" else ():
+                listener.send(sent)
             return
         client = self._clients.get((narrator.owner, narrator.client_id))
         if client is None:

@@ -52,7 +52,7 @@ async def lines(jobs: Jobs, ids: Sequence[str], line: Line) -> AsyncIterator[lis
     place, together = 0, 1
     while place < len(ids):
         found = [await _whole(jobs, job_id) for job_id in ids[place : place + together]]
-        known = [each for each in found if each is not None]
+        known = [entry for entry in found if entry is not None]
         made = await asyncio.to_thread(_written, known, line)
         place += together
         size = sum(map(len, made)) // max(1, len(made))

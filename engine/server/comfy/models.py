@@ -127,7 +127,7 @@ def _entry(places: OwnerFolders, folder: str, name: str) -> dict[str, Any]:
 def _cover(path: Path) -> Path | bytes | None:
     """A picture of the model."""
     beside = (path.with_name(path.stem + ending) for end in PICTURES for ending in (end, f".preview{end}"))
-    return next((each for each in beside if each.is_file()), None) or _inner_cover(path)
+    return next((picture for picture in beside if picture.is_file()), None) or _inner_cover(path)
 
 
 def _inner_cover(path: Path) -> bytes | None:

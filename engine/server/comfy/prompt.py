@@ -55,7 +55,7 @@ async def submit(request: web.Request) -> web.Response:
         accepted = await jobs.submit(submission)
         is_accepted = not accepted.is_repeat
     except InvalidWorkflow as invalid:
-        problems = [each for each in invalid.problems if isinstance(each, Problem)]
+        problems = [problem for problem in invalid.problems if isinstance(problem, Problem)]
         return reply(refusal(problems, submission.workflow, await jobs.nodes()), 400)
     except DuplicateJob:
         return reply(whole_error("invalid_prompt_id", f"a job with the id {submission.job_id!r} exists already"), 400)
@@ -91,7 +91,7 @@ def _submission(body: Any, request: web.Request, raw: bytes) -> Submission:
         workflow=Workflow(workflow.nodes, drawing or None),
         owner=request[OWNER],
         job_id=_job_id(body.get("prompt_id")),
-        targets=[str(each) for each in targets] if isinstance(targets, list) else None,
+        targets=[str(target) for target in targets] if isinstance(targets, list) else None,
         extra_data=extra_data,
         meta=meta,
         source="comfy",

@@ -121,7 +121,7 @@ async def change_history(request: web.Request) -> web.Response:
 
 
 def _named(value: Any) -> list[str]:
-    return [str(each) for each in value] if isinstance(value, list) else []
+    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def _integer(request: web.Request, name: str, default: int) -> int:

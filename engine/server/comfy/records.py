@@ -53,7 +53,7 @@ def summary(job: Job) -> dict[str, Any]:
         "execution_start_time": _ms(job.started_at),
         "execution_end_time": _ms(job.ended_at),
         "outputs_count": len(shown),
-        "previewable_outputs_count": sum(each["mediaType"] in PREVIEWABLE for each in shown),
+        "previewable_outputs_count": sum(file["mediaType"] in PREVIEWABLE for file in shown),
         "workflow_id": job.meta.get("workflow_id"),
         "preview_output": _best(shown),
     }
@@ -88,7 +88,7 @@ def _messages(job: Job, failed: JobEvent | None) -> Iterator[list[Any]]:
     begun, ended = job.started_at, job.ended_at or job.created_at
     if begun is not None:
         nodes = job.outcome.nodes if job.outcome is not None else {}
-        cached = [node_id for node_id, each in nodes.items() if each.get("outcome") in ("memory", "disk")]
+        cached = [node_id for node_id, report in nodes.items() if report.get("outcome") in ("memory", "disk")]
         yield ["execution_start", {"prompt_id": job.id, "timestamp": _ms(begun)}]
         yield ["execution_cached", {"nodes": cached, "prompt_id": job.id, "timestamp": _ms(begun)}]
     if job.state is State.SUCCEEDED:
@@ -128,8 +128,8 @@ def _shown(job: Job) -> Iterator[dict[str, Any]]:
 
 def _best(shown: list[dict[str, Any]]) -> dict[str, Any] | None:
     """What stands for the job in a list: the first saved file, else the first preview, else text."""
-    files = [each for each in shown if each["mediaType"] in PREVIEWABLE]
-    saved = (each for each in files if each.get("type") == "output")
+    files = [file for file in shown if file["mediaType"] in PREVIEWABLE]
+    saved = (file for file in files if file.get("type") == "output")
     return next(saved, None) or next(iter(files), None) or next(iter(shown), None)
 
 

@@ -21,7 +21,7 @@ def whole_error(kind: str, message: str, details: str = "", **extra: Any) -> dic
 def refusal(problems: Sequence[Problem], workflow: Workflow, nodes: Mapping[str, Node]) -> dict[str, Any]:
     """The 400 body for a workflow nothing of which can run."""
     for code in WHOLE:
-        problem = next((each for each in problems if each.code == code), None)
+        problem = next((candidate for candidate in problems if candidate.code == code), None)
         if problem is not None and (code == "invalid_prompt" or len(problems) == 1):
             details = f"Node ID '#{problem.node_id}'" if problem.node_id is not None else ""
             hint = f"; did you mean {problem.nearest!r}?" if problem.nearest else ""
@@ -30,9 +30,9 @@ def refusal(problems: Sequence[Problem], workflow: Workflow, nodes: Mapping[str,
     listed = node_errors(problems, workflow, nodes)
     lines = [
         f"{error['message']}: {error['details']}"
-        for each in listed.values()
-        if each["class_type"] in nodes and nodes[each["class_type"]].output_node
-        for error in each["errors"]
+        for node in listed.values()
+        if node["class_type"] in nodes and nodes[node["class_type"]].output_node
+        for error in node["errors"]
     ]
     body = whole_error("prompt_outputs_failed_validation", "no output of the prompt can run", "\n".join(lines))
     return body | {"node_errors": listed}
@@ -138,7 +138,7 @@ def _behind(node_id: str, consumers: Mapping[str, Sequence[str]]) -> set[str]:
     """The node and everything that depends on it."""
     seen, waiting = {node_id}, [node_id]
     while waiting:
-        fresh = [each for each in consumers.get(waiting.pop(), ()) if each not in seen]
+        fresh = [consumer for consumer in consumers.get(waiting.pop(), ()) if consumer not in seen]
         seen.update(fresh)
         waiting += fresh
     return seen

@@ -85,7 +85,7 @@ def messages_of(narrator: wire.Narrator, event: JobEvent) -> Sequence[tuple[wire
     if isinstance(event.body, Ended) and narrator.has_begun:
         sent = [*sent, wire.executing(event.job_id, None)]
     last = len(sent) - 1 if is_last(event) else -1
-    return [(each, Mark(event.number, place, place == last)) for place, each in enumerate(sent)]
+    return [(message, Mark(event.number, place, place == last)) for place, message in enumerate(sent)]
 
 
 async def retold(

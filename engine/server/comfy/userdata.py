@@ -117,7 +117,7 @@ def _entries(root: Path, start: Path) -> list[dict[str, Any]]:
         elif path.is_file() and not path.name.startswith(".draft-"):
             facts = path.stat()
             entries.append(entry | {"type": "file", "size": facts.st_size, "modified": facts.st_mtime})
-    return sorted(entries, key=lambda each: (each["type"] == "file", each["name"].lower()))
+    return sorted(entries, key=lambda item: (item["type"] == "file", item["name"].lower()))
 
 
 def _described(request: web.Request, path: Path) -> web.Response:

@@ -52,7 +52,7 @@ class Decoder:
     def _answer(self, request: Mapping[str, Any], data: bytes, began: float) -> None:
         operation, name = OPERATIONS[request["do"]], request["name"]
         with ExitStack() as files:
-            images = [opened(each, request["max_pixels"], name) for each in _sources(request["sources"], data)]
+            images = [opened(source, request["max_pixels"], name) for source in _sources(request["sources"], data)]
             for image in images:
                 files.enter_context(image)
                 if operation.is_small:
@@ -77,12 +77,12 @@ def _sources(sources: Sequence[Any], data: bytes) -> list[Path | io.BytesIO]:
     """A path, or a number of bytes of what came with the request."""
     found: list[Path | io.BytesIO] = []
     place = 0
-    for each in sources:
-        if isinstance(each, int):
-            found.append(io.BytesIO(data[place : place + each]))
-            place += each
+    for source in sources:
+        if isinstance(source, int):
+            found.append(io.BytesIO(data[place : place + source]))
+            place += source
         else:
-            found.append(Path(each))
+            found.append(Path(source))
     return found
 
 
@@ -109,4 +109,4 @@ def main(descriptor: int, most_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(each) for each in sys.argv[1:]))
+    main(*(int(argument) for argument in sys.argv[1:]))

@@ -198,18 +198,18 @@ class Decoders:
     async def _made(
         self, child: Child, owner: str, operation: str, sources: Sequence[Path | bytes], options: dict[str, Any]
     ) -> tuple[dict[str, Any], BinaryIO]:
-        limits, name = self.limits, next((each.name for each in sources if isinstance(each, Path)), "the picture")
+        limits, name = self.limits, next((source.name for source in sources if isinstance(source, Path)), "the picture")
         out = make_folder(self._folder) / str(next(self._names))
         request = {
             "do": operation,
             "name": name,
-            "sources": [len(each) if isinstance(each, bytes) else str(each) for each in sources],
+            "sources": [len(source) if isinstance(source, bytes) else str(source) for source in sources],
             "options": options,
             "max_pixels": limits.max_pixels,
             "cpu_s": limits.cpu_s,
             "out": str(out),
         }
-        data = b"".join(each for each in sources if isinstance(each, bytes))
+        data = b"".join(source for source in sources if isinstance(source, bytes))
         answer: dict[str, Any] | None = None
         try:
             answer, made = await child.make(request, data, self._budget, limits.cpu_s * limits.wall_factor)

@@ -59,8 +59,8 @@ class Shares:
     def charge(self, owner: str, seconds: float) -> None:
         """So much was used for this owner."""
         self._used[owner] = (self.used(owner) + seconds, self._clock())
-        for each in [name for name in self._used if self.used(name) < FORGOTTEN_S]:
-            del self._used[each]
+        for forgotten in [name for name in self._used if self.used(name) < FORGOTTEN_S]:
+            del self._used[forgotten]
 
     def used(self, owner: str) -> float:
         """Seconds used of late; half as many a minute later."""
@@ -72,7 +72,7 @@ class Shares:
             owners = [owner for owner in self._lines if self._held[owner] < self._each]
             if not owners:
                 return
-            owner = min(owners, key=lambda each: (self._held[each], self.used(each)))
+            owner = min(owners, key=lambda name: (self._held[name], self.used(name)))
             turn = self._lines[owner].popleft()
             self._tidy(owner)
             self._held[owner] += 1

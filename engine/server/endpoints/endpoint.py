@@ -70,8 +70,8 @@ class Endpoint:
         for name, parameter in self.manifest.parameters.items():
             listed = list(parameter.enum or ())
             declared = self._declared(self.choices[name], nodes) if name in self.choices else None
-            listed += [each for each in (declared.allowed(services) or ()) if each not in listed] if declared else []
-            listed = [each for each in listed if each not in parameter.without]
+            listed += [value for value in (declared.allowed(services) or ()) if value not in listed] if declared else []
+            listed = [value for value in listed if value not in parameter.without]
             if listed:
                 found[name] = listed
         return found
@@ -116,9 +116,9 @@ def load_endpoint(path: Path, *, is_demo: bool = False) -> Endpoint:
 def declaration_problems(endpoint: Endpoint, nodes: Mapping[str, Node]) -> list[str]:
     """What the node library says against the bindings: unknown classes and inputs, types that do not fit."""
     problems = [
-        f"graph: node {node_id}: there is no node class {each.class_type!r}{suggestion(each.class_type, nodes)}"
-        for node_id, each in endpoint.workflow.nodes.items()
-        if each.class_type not in nodes
+        f"graph: node {node_id}: there is no node class {node.class_type!r}{suggestion(node.class_type, nodes)}"
+        for node_id, node in endpoint.workflow.nodes.items()
+        if node.class_type not in nodes
     ]
     shown = endpoint.workflow.nodes[endpoint.reply_node].class_type
     if shown in nodes and not nodes[shown].output_node:
@@ -152,7 +152,7 @@ def _strangers(endpoint: Endpoint, name: str, node: Node | None, socket: NodeInp
 
 
 def _near(value: Scalar, known: Sequence[Any]) -> str:
-    return suggestion(value, [each for each in known if isinstance(each, str)]) if isinstance(value, str) else ""
+    return suggestion(value, [text for text in known if isinstance(text, str)]) if isinstance(value, str) else ""
 
 
 def _misfit(endpoint: Endpoint, name: str, socket: NodeInput, node: Node) -> list[str]:

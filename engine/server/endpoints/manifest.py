@@ -117,7 +117,7 @@ class Manifest(Strict):
 
     def role(self, role: Role) -> str | None:
         """The name of the parameter that plays a role."""
-        return next((name for name, each in self.parameters.items() if each.role == role), None)
+        return next((name for name, parameter in self.parameters.items() if parameter.role == role), None)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -131,7 +131,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(given)
     except ValidationError as error:
-        raise BadEndpoint(path, [_line(each) for each in error.errors()]) from None
+        raise BadEndpoint(path, [_line(problem) for problem in error.errors()]) from None
     problems = [
         *_taken(manifest),
         *_roles(manifest),
@@ -171,15 +171,15 @@ def _roles(manifest: Manifest) -> list[str]:
     """A role is played once, and by a parameter of the type it needs."""
     problems = []
     seen: dict[str, str] = {}
-    for name, each in manifest.parameters.items():
-        if each.role is None:
+    for name, parameter in manifest.parameters.items():
+        if parameter.role is None:
             continue
-        wanted = {"format": "string", "base64": "boolean"}.get(each.role, "integer")
-        if each.type != wanted:
-            problems.append(f"parameters.{name}.type: {each.type!r}; the role {each.role!r} needs {wanted!r}")
-        if each.role in seen:
-            problems.append(f"parameters.{name}.role: {each.role!r} is played by {seen[each.role]!r} already")
-        seen[each.role] = name
+        wanted = {"format": "string", "base64": "boolean"}.get(parameter.role, "integer")
+        if parameter.type != wanted:
+            problems.append(f"parameters.{name}.type: {parameter.type!r}; the role {parameter.role!r} needs {wanted!r}")
+        if parameter.role in seen:
+            problems.append(f"parameters.{name}.role: {parameter.role!r} is played by {seen[parameter.role]!r} already")
+        seen[parameter.role] = name
     return problems
 
 
@@ -187,8 +187,8 @@ def _names(manifest: Manifest) -> list[str]:
     """A name in a body means one field."""
     owners = {name: name for name in manifest.parameters}
     problems = []
-    for name, each in manifest.parameters.items():
-        for other in each.names:
+    for name, parameter in manifest.parameters.items():
+        for other in parameter.names:
             if other in owners:
                 problems.append(f"parameters.{name}.names: {other!r} is {owners[other]!r} already")
             owners[other] = name
@@ -197,30 +197,32 @@ def _names(manifest: Manifest) -> list[str]:
 
 def _parameter(manifest: Manifest, name: str) -> list[str]:
     """What contradicts itself within one parameter."""
-    each, place = manifest.parameters[name], f"parameters.{name}"
+    parameter, place = manifest.parameters[name], f"parameters.{name}"
     problems = [
-        f"{place}.{part}: {value!r} is not {with_article(each.type)}"
-        for part, value in _values(each)
-        if not _is(each, value)
+        f"{place}.{part}: {value!r} is not {with_article(parameter.type)}"
+        for part, value in _values(parameter)
+        if not _is(parameter, value)
     ]
-    if not each.required and each.default is None:
+    if not parameter.required and parameter.default is None:
         problems.append(f"{place}.default: is missing; give one, or say required = true")
-    for value, others in each.sets.items():
+    for value, others in parameter.sets.items():
         unknown = [other for other in others if other not in manifest.parameters]
         problems += [
             f"{place}.sets.{value}: {other!r} is not a parameter{suggestion(other, manifest.parameters)}"
             for other in unknown
         ]
         problems += _set(manifest, f"{place}.sets.{value}", others)
-        if each.enum is not None and value not in [str(listed) for listed in each.enum]:
-            problems.append(f"{place}.sets.{value}: is not in enum{suggestion(value, [str(e) for e in each.enum])}")
-    problems += _limits(each, place)
-    if each.enum is not None and each.default is not None and each.default not in each.enum:
-        problems.append(f"{place}.default: {each.default!r} is not in enum {each.enum!r}")
-    if each.default is not None and _is_outside(each, each.default):
-        problems.append(f"{place}.default: {each.default!r} is outside {each.minimum} to {each.maximum}")
-    if each.role == "format" and not (each.enum and set(each.enum) <= {"jpeg", "png", "webp"}):
-        problems.append(f"{place}.enum: {each.enum!r}; formats are jpeg, png and webp")
+        if parameter.enum is not None and value not in [str(listed) for listed in parameter.enum]:
+            problems.append(
+                f"{place}.sets.{value}: is not in enum{suggestion(value, [str(e) for e in parameter.enum])}"
+            )
+    problems += _limits(parameter, place)
+    if parameter.enum is not None and parameter.default is not None and parameter.default not in parameter.enum:
+        problems.append(f"{place}.default: {parameter.default!r} is not in enum {parameter.enum!r}")
+    if parameter.default is not None and _is_outside(parameter, parameter.default):
+        problems.append(f"{place}.default: {parameter.default!r} is outside {parameter.minimum} to {parameter.maximum}")
+    if parameter.role == "format" and not (parameter.enum and set(parameter.enum) <= {"jpeg", "png", "webp"}):
+        problems.append(f"{place}.enum: {parameter.enum!r}; formats are jpeg, png and webp")
     return problems
 
 
@@ -240,11 +242,11 @@ def _set(manifest: Manifest, place: str, others: Mapping[str, Scalar]) -> list[s
     return problems
 
 
-def _limits(each: Parameter, place: str) -> list[str]:
+def _limits(parameter: Parameter, place: str) -> list[str]:
     """Bounds that let nothing through."""
     spans = (
-        ("minimum", each.minimum, "maximum", each.maximum),
-        ("min_length", each.min_length, "max_length", each.max_length),
+        ("minimum", parameter.minimum, "maximum", parameter.maximum),
+        ("min_length", parameter.min_length, "max_length", parameter.max_length),
     )
     return [
         f"{place}.{low_name}: {low} is above {high_name} {high}"
@@ -253,19 +255,23 @@ def _limits(each: Parameter, place: str) -> list[str]:
     ]
 
 
-def _values(each: Parameter) -> list[tuple[str, Scalar]]:
+def _values(parameter: Parameter) -> list[tuple[str, Scalar]]:
     """Every value written in a parameter, with where."""
-    found = [("default", each.default), ("example", each.example)]
-    listed = [("enum", value) for value in each.enum or ()] + [("aliases", value) for value in each.aliases.values()]
+    found = [("default", parameter.default), ("example", parameter.example)]
+    listed = [("enum", value) for value in parameter.enum or ()] + [
+        ("aliases", value) for value in parameter.aliases.values()
+    ]
     return [(part, value) for part, value in found if value is not None] + listed
 
 
-def _is(each: Parameter, value: Scalar) -> bool:
+def _is(parameter: Parameter, value: Scalar) -> bool:
     """Whether a value is of the parameter's type; a boolean is not a number."""
-    return isinstance(value, TYPES[each.type]) and (each.type == "boolean" or not isinstance(value, bool))
+    return isinstance(value, TYPES[parameter.type]) and (parameter.type == "boolean" or not isinstance(value, bool))
 
 
-def _is_outside(each: Parameter, value: Scalar) -> bool:
-    if not isinstance(value, int | float) or value == each.random:
+def _is_outside(parameter: Parameter, value: Scalar) -> bool:
+    if not isinstance(value, int | float) or value == parameter.random:
         return False
-    return (each.minimum is not None and value < each.minimum) or (each.maximum is not None and value > each.maximum)
+    return (parameter.minimum is not None and value < parameter.minimum) or (
+        parameter.maximum is not None and value > parameter.maximum
+    )

@@ -25,9 +25,9 @@ def wish(accept: str) -> Wish:
     only over what has less weight: `application/json, text/plain, */*`, which axios sends with everything, says
     nothing.
     """
-    ranges = [each for each in _ranges(accept) if each.weight > 0]
+    ranges = [media for media in _ranges(accept) if media.weight > 0]
     image, json = _first(ranges, "image/"), _first(ranges, "application/json")
-    anything = max((each.weight for each in ranges if each.kind == "*/*"), default=0.0)
+    anything = max((media.weight for media in ranges if media.kind == "*/*"), default=0.0)
     if image is not None:
         json_weight = json.weight if json is not None else anything
         is_before = json is not None and json.place < image.place
@@ -40,8 +40,8 @@ def wish(accept: str) -> Wish:
 def _ranges(accept: str) -> Sequence[MediaRange]:
     found = []
     for place, part in enumerate(accept.split(",")):
-        kind, *parameters = (each.strip() for each in part.split(";"))
-        weights = [each[2:] for each in parameters if each.startswith("q=")]
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        weights = [parameter[2:] for parameter in parameters if parameter.startswith("q=")]
         found.append(MediaRange(kind.lower(), _weight(weights), place))
     return found
 
@@ -55,5 +55,5 @@ def _weight(written: list[str]) -> float:
 
 def _first(ranges: Sequence[MediaRange], kind: str) -> MediaRange | None:
     """The range of that kind with the most weight, the first of equals."""
-    matching = [each for each in ranges if each.kind.startswith(kind)]
-    return max(matching, key=lambda each: (each.weight, -each.place), default=None)
+    matching = [media for media in ranges if media.kind.startswith(kind)]
+    return max(matching, key=lambda media: (media.weight, -media.place), default=None)

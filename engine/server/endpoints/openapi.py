@@ -59,8 +59,8 @@ def document(
     version: str,
 ) -> Json:
     """The document. `allowed` are the values of lists per endpoint and parameter, as far as they are known."""
-    served = {slug: each for slug, each in endpoints.items() if not each.manifest.retired}
-    inputs = {f"input.{slug}": body_schema(each, allowed.get(slug, {})) for slug, each in served.items()}
+    served = {slug: published for slug, published in endpoints.items() if not published.manifest.retired}
+    inputs = {f"input.{slug}": body_schema(published, allowed.get(slug, {})) for slug, published in served.items()}
     found: Json = {}
     for path, policies in paths.items():
         for slug, endpoint in served.items() if "{slug}" in path else ((None, None),):
@@ -85,9 +85,9 @@ DESCRIPTION = "Saved workflow graphs as an HTTP API. Nothing but a 200 with pict
 def body_schema(endpoint: Endpoint, allowed: Mapping[str, Sequence[Scalar]]) -> Json:
     """The body of an endpoint's calls."""
     manifest = endpoint.manifest
-    fields = {name: _field(each, allowed.get(name)) for name, each in manifest.parameters.items()}
-    fields |= {other: fields[name] for name, each in manifest.parameters.items() for other in each.names}
-    required = [name for name, each in manifest.parameters.items() if each.required and not each.names]
+    fields = {name: _field(parameter, allowed.get(name)) for name, parameter in manifest.parameters.items()}
+    fields |= {other: fields[name] for name, parameter in manifest.parameters.items() for other in parameter.names}
+    required = [name for name, parameter in manifest.parameters.items() if parameter.required and not parameter.names]
     schema: Json = {"type": "object", "title": manifest.title, "properties": fields}
     schema["additionalProperties"] = manifest.unknown_fields == "ignore"
     return schema | ({"required": required} if required else {})
@@ -107,7 +107,9 @@ def _field(parameter: Parameter, allowed: Sequence[Scalar] | None) -> Json:
     elif parameter.type in ("integer", "number"):
         low, random = parameter.minimum, parameter.random
         low = low if low is None or random is None else min(low, random)
-        schema |= {name: each for name, each in (("minimum", low), ("maximum", parameter.maximum)) if each is not None}
+        schema |= {
+            name: limit for name, limit in (("minimum", low), ("maximum", parameter.maximum)) if limit is not None
+        }
     facts = {"description": parameter.description, "default": parameter.default, "example": parameter.example}
     return schema | {name: value for name, value in facts.items() if value not in (None, "")}
 
@@ -135,13 +137,16 @@ def _operation(path: str, policy: RoutePolicy, endpoint: Endpoint | None) -> Jso
 
 def _example(endpoint: Endpoint) -> Json:
     """A call that works: what has to be given, and what the manifest shows an example of."""
-    shown = {name: each.example if each.example is not None else each.default for name, each in _shown(endpoint)}
+    shown = {
+        name: parameter.example if parameter.example is not None else parameter.default
+        for name, parameter in _shown(endpoint)
+    }
     return {name: value for name, value in shown.items() if value is not None}
 
 
 def _shown(endpoint: Endpoint) -> Sequence[tuple[str, Parameter]]:
     given = endpoint.manifest.parameters.items()
-    return [(name, each) for name, each in given if each.required or each.example is not None]
+    return [(name, parameter) for name, parameter in given if parameter.required or parameter.example is not None]
 
 
 def _responses(path: str) -> Json:

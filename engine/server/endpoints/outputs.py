@@ -35,7 +35,7 @@ def files_of(job: Job, places: OwnerFolders) -> list[Path]:
         return []
     shown = job.outcome.outputs.get(str(job.meta.get("reply_node")), {}).get("images", [])
     roots = {"output": places.output_dir, "temp": places.temp_dir}
-    return [resolve(roots[str(each["type"])], str(each["subfolder"]), str(each["filename"])) for each in shown]
+    return [resolve(roots[str(file["type"])], str(file["subfolder"]), str(file["filename"])) for file in shown]
 
 
 def pictures_of(job: Job, places: OwnerFolders) -> list[Path]:
@@ -72,7 +72,7 @@ def without_words(data: bytes) -> bytes:
 
 def as_text(pictures: Sequence[bytes]) -> list[str]:
     """Each picture in base64."""
-    return [base64.b64encode(each).decode("ascii") for each in pictures]
+    return [base64.b64encode(picture).decode("ascii") for picture in pictures]
 
 
 def output_urls(secret: bytes, job: Job, base: str, count: int, file_s: float) -> list[str]:

@@ -46,7 +46,7 @@ RULES = (
     HeaderRule(URL, "where the end is told, by a POST", "an http or https address", ADDRESS, 2048),
     HeaderRule(SECRET, "signs what is told: HMAC-SHA256, in Webhook-Signature", "printable ASCII", TEXT),
 )
-HEADERS = tuple(each.parameter() for each in RULES)
+HEADERS = tuple(rule.parameter() for rule in RULES)
 """OpenAPI parameters of every call that submits."""
 
 
@@ -61,7 +61,7 @@ class RequestHeaders:
 
 def read_headers(request: web.Request, slug: str, body: bytes) -> RequestHeaders:
     """The headers of a call; an idempotency key that comes again for another endpoint is a conflict."""
-    faults = [fault for each in RULES if (fault := each.fault(request.headers.get(each.name))) is not None]
+    faults = [fault for rule in RULES if (fault := rule.fault(request.headers.get(rule.name))) is not None]
     if faults:
         return RequestHeaders(faults=faults)
     key, url = request.headers.get(KEY), request.headers.get(URL)

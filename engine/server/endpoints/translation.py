@@ -30,12 +30,16 @@ class GraphCannotRun(EngineError):
 
 def translated(endpoint: Endpoint, invalid: InvalidWorkflow) -> EngineError:
     """The same refusal about weight files and parameters, where it is about them."""
-    problems = [each for each in invalid.problems if isinstance(each, Problem)]
+    problems = [problem for problem in invalid.problems if isinstance(problem, Problem)]
     weights = endpoint.manifest.weights
-    missing = {str(each.received): weights[str(each.received)] for each in problems if str(each.received) in weights}
+    missing = {
+        str(problem.received): weights[str(problem.received)]
+        for problem in problems
+        if str(problem.received) in weights
+    }
     if missing:
         return MissingWeights(missing)
-    faults = [fault for each in problems if (fault := _fault(endpoint, each)) is not None]
+    faults = [fault for problem in problems if (fault := _fault(endpoint, problem)) is not None]
     return InvalidValues(faults) if faults else GraphCannotRun(f"The published graph cannot run: {invalid}")
 
 
@@ -51,5 +55,5 @@ def _fault(endpoint: Endpoint, problem: Problem) -> Fault | None:
 def _plain(allowed: Any) -> Any:
     """Bounds as JSON can hold them."""
     if isinstance(allowed, Sequence) and not isinstance(allowed, str):
-        return [None if isinstance(each, float) and not math.isfinite(each) else each for each in allowed]
+        return [None if isinstance(value, float) and not math.isfinite(value) else value for value in allowed]
     return dict(allowed) if isinstance(allowed, Mapping) else allowed

@@ -75,7 +75,7 @@ class Values:
         """The price of the call in millionths of a credit, at most `MOST_COST`, which nobody has."""
         price = self.manifest.price
         sizes = [self.whole("width", 1024), self.whole("height", 1024), self.whole("batch", 1), self.whole("steps", 1)]
-        if any(abs(each) > LARGEST_SIZE for each in sizes):  # the graph refuses it where it says so better
+        if any(abs(size) > LARGEST_SIZE for size in sizes):  # the graph refuses it where it says so better
             return MOST_COST
         width, height, count, steps = sizes
         megapixels = width * height * count / 1e6
@@ -85,7 +85,11 @@ class Values:
     def facts(self) -> dict[str, Scalar]:
         """The values worth reporting: everything but free text."""
         shown = self.manifest.parameters.items()
-        return {name: self.all[name] for name, each in shown if each.type != "string" or each.enum or each.choices_of}
+        return {
+            name: self.all[name]
+            for name, parameter in shown
+            if parameter.type != "string" or parameter.enum or parameter.choices_of
+        }
 
 
 def read_values(
@@ -113,7 +117,7 @@ def read_values(
 
 def _named(manifest: Manifest, body: Mapping[str, Any], faults: list[Fault]) -> tuple[dict[str, Any], list[str]]:
     """The fields under their own names, and the names nobody knows."""
-    owners = {alias: name for name, each in manifest.parameters.items() for alias in each.names}
+    owners = {alias: name for name, parameter in manifest.parameters.items() for alias in parameter.names}
     fields: dict[str, Any] = {}
     ignored = []
     for key, value in body.items():
@@ -184,10 +188,10 @@ def _text_fault(name: str, parameter: Parameter, text: str) -> Fault | None:
 
 
 def _choice_fault(name: str, parameter: Parameter, value: Scalar, allowed: Sequence[Scalar]) -> Fault:
-    known = [each for each in (*allowed, *parameter.aliases) if isinstance(each, str)]
+    known = [choice for choice in (*allowed, *parameter.aliases) if isinstance(choice, str)]
     match = nearest(value, known) if isinstance(value, str) else None
     hint = f"; did you mean {match!r}?" if match else ""
-    listed = ", ".join(str(each) for each in allowed) if len(allowed) <= LONGEST_LIST else f"{len(allowed)} values"
+    listed = ", ".join(str(choice) for choice in allowed) if len(allowed) <= LONGEST_LIST else f"{len(allowed)} values"
     message = f"{name}: {_short(value)!r} is not allowed; expected one of {listed}{hint}"
     return Fault("not_allowed", name, message, value, [*allowed], match)
 
@@ -199,7 +203,7 @@ def _range_fault(name: str, parameter: Parameter, value: Scalar) -> Fault | None
         return None
     if (low is None or value >= low) and (high is None or value <= high):
         return None
-    span = {name: each for name, each in (("minimum", low), ("maximum", high)) if each is not None}
+    span = {name: limit for name, limit in (("minimum", low), ("maximum", high)) if limit is not None}
     words = f"{low} to {high}" if low is not None and high is not None else f"{span}"
     if parameter.random is not None:
         span["random"], words = parameter.random, f"{words}, or {parameter.random} for a random one"

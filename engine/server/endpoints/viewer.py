@@ -60,7 +60,7 @@ def make_doors(paths: Mapping[str, Mapping[str, RoutePolicy]]) -> dict[str, Mapp
 async def described_by(request: web.Request, paths: Mapping[str, Mapping[str, RoutePolicy]], base: str) -> Any:
     """The document as the files of models are now."""
     published, nodes, places = request.app[PUBLISHED], await _nodes(request), request.app[FOLDERS](LOCAL)
-    allowed = {slug: each.allowed(nodes, places) for slug, each in published.endpoints.items()}
+    allowed = {slug: endpoint.allowed(nodes, places) for slug, endpoint in published.endpoints.items()}
     return document(paths, published.endpoints, allowed, base, version_of("sigmagraph") or "0")
 
 

@@ -89,4 +89,4 @@ def undisturbed(home: Path, graph: Mapping[str, Any]) -> list[bytes]:
         ui = execute(prepared, folders, MemoryCache(), around=torch.inference_mode).or_raise().ui
     finally:
         torch.set_num_threads(threads)
-    return [(home / "calm" / each["filename"]).read_bytes() for each in ui["7"]["images"]]
+    return [(home / "calm" / image["filename"]).read_bytes() for image in ui["7"]["images"]]

@@ -106,7 +106,7 @@ def check(server: Server, receiver: Receiver, accepted: dict[str, int], may_fail
             continue
         assert states[job_id] == "succeeded", (at, entry["status"])
         calm = undisturbed(server.home, mixed(at))
-        shown = [each["filename"] for each in entry["outputs"]["7"]["images"]]
+        shown = [image["filename"] for image in entry["outputs"]["7"]["images"]]
         assert [(out / name).read_bytes() for name in shown] == calm, at
         assert {path.read_bytes() for path in made} == set(calm), at  # nothing half-written, nothing else
     assert not list((server.home / "temp").rglob("*.part"))

@@ -38,9 +38,9 @@ class Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        for each in torch.utils._pytree.tree_leaves(result):
-            if isinstance(each, Tensor) and each.device.type == "meta":
-                storage = each.untyped_storage()
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.device.type == "meta":
+                storage = tensor.untyped_storage()
                 if storage not in self._seen:
                     self._seen[storage] = True
                     self.now += storage.nbytes()
@@ -72,11 +72,11 @@ def adapter(names: Weights) -> Patch:
     """Rank 16 on every matrix of every block."""
     groups = {
         f"diffusion_model.{name.removesuffix('.weight')}": {
-            "up": torch.empty(each.shape[0], 16, device=META),
-            "down": torch.empty(16, each.shape[1], device=META),
+            "up": torch.empty(tensor.shape[0], 16, device=META),
+            "down": torch.empty(16, tensor.shape[1], device=META),
         }
-        for name, each in names.items()
-        if name.startswith("joint_blocks") and name.endswith(".weight") and len(each.shape) == 2
+        for name, tensor in names.items()
+        if name.startswith("joint_blocks") and name.endswith(".weight") and len(tensor.shape) == 2
     }
     made = Adapter(Path("rank16.safetensors"), groups)
     return Patch(made, made.fitting(mmdit_keys(names, LARGE.depth)), 0.8)

@@ -138,9 +138,9 @@ class Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        for each in torch.utils._pytree.tree_leaves(result):
-            if isinstance(each, Tensor) and each.device.type == "cpu":
-                self._saw(each.untyped_storage())
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.device.type == "cpu":
+                self._saw(tensor.untyped_storage())
         return result
 
     def _saw(self, storage: Any) -> None:

@@ -205,15 +205,15 @@ def fits(value: Any, shape: Shape) -> bool:
     if isinstance(shape, type):
         return isinstance(value, shape) and not (shape is int and isinstance(value, bool))
     if isinstance(shape, list):
-        return isinstance(value, list) and all(fits(each, shape[0]) for each in value)
+        return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
     if isinstance(shape, dict):
-        known = {key: each for key, each in shape.items() if key is not ...}
+        known = {key: inner for key, inner in shape.items() if key is not ...}
         more = shape.get(..., None)
         if not isinstance(value, dict) or not known.keys() <= value.keys():
             return False
         return all(
-            fits(each, known[key]) if key in known else more is not None and fits(each, more)
-            for key, each in value.items()
+            fits(item, known[key]) if key in known else more is not None and fits(item, more)
+            for key, item in value.items()
         )
     return bool(shape(value))
 
@@ -331,8 +331,8 @@ async def test_a_running_and_a_waiting_job_are_listed_without_what_they_do_not_h
         await api.queue(slow_graph(1), prompt_id="waiting")
         await api.running("running")
         page = await api.json("/api/jobs?status=in_progress,pending&limit=200&offset=0")
-        found = {each["id"]: each for each in page["jobs"]}
-        assert {name: each["status"] for name, each in found.items()} == {
+        found = {job["id"]: job for job in page["jobs"]}
+        assert {name: job["status"] for name, job in found.items()} == {
             "running": "in_progress",
             "waiting": "pending",
         }

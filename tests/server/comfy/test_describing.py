@@ -99,7 +99,7 @@ async def test_models_are_listed_and_described(serving: Serving) -> None:
         assert await api.json("/embeddings") == ["emb"]
         assert {"name": "checkpoints", "folders": ["checkpoints"]} in await api.json("/experiment/models")
         listed = await api.json("/experiment/models/checkpoints")
-        assert [each["name"] for each in listed] == names
+        assert [template["name"] for template in listed] == names
         assert listed[2]["size"] > 0
         described = "/view_metadata/checkpoints?filename="
         assert await api.json(described + "sub/m.safetensors") == {"modelspec.title": "M"}
@@ -134,9 +134,9 @@ async def test_templates_are_the_workflows_folder_drawn_for_the_editor(serving: 
         assert index.headers["Cache-Control"] == "private, no-store"
         [group] = await index.json()
         assert group["moduleName"] == "default"
-        assert [each["name"] for each in group["templates"]] == ["flat"]
+        assert [template["name"] for template in group["templates"]] == ["flat"]
         document = await api.json("/templates/flat.json")
-        nodes = {each["id"]: each for each in document["nodes"]}
+        nodes = {node["id"]: node for node in document["nodes"]}
         assert nodes[5]["widgets_values"] == [8, 8, 0xFF0000]
         assert document["links"] == [[1, 5, 0, 9, 0, "IMAGE"]]
         assert nodes[9]["inputs"][0]["link"] == 1

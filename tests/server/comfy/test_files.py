@@ -204,7 +204,7 @@ async def test_saved_files_are_written_listed_moved_and_deleted(serving: Serving
         [info] = await api.json("/userdata?dir=workflows&recurse=true&full_info=true")
         assert (info["path"], info["size"]) == ("sub/one.json", 8)
         listed = await api.json("/v2/userdata?path=workflows")
-        assert [(each["path"], each["type"]) for each in listed] == [
+        assert [(file["path"], file["type"]) for file in listed] == [
             ("workflows/sub", "directory"),
             ("workflows/sub/one.json", "file"),
         ]
@@ -222,8 +222,8 @@ async def test_a_link_that_leads_nowhere_does_not_keep_the_page_down(serving: Se
         assert (await api.post("/userdata/workflows%2Fone.json", {})).status == 200
         (api.root / "user/default/workflows/gone.json").symlink_to(api.root / "nowhere")
         listed = await api.json("/userdata?dir=workflows&recurse=true&split=false&full_info=true")
-        assert [each["path"] for each in listed] == ["one.json"]
-        assert [each["path"] for each in await api.json("/v2/userdata")] == ["workflows", "workflows/one.json"]
+        assert [file["path"] for file in listed] == ["one.json"]
+        assert [file["path"] for file in await api.json("/v2/userdata")] == ["workflows", "workflows/one.json"]
 
 
 async def test_a_file_is_not_moved_onto_a_folder(serving: Serving) -> None:

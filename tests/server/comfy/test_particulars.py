@@ -20,7 +20,7 @@ def through(kind: str, **inputs: Any) -> dict[str, Any]:
 
 
 def of_kind(messages: list[Any], kind: str) -> list[Any]:
-    return [each["data"] for each in messages if isinstance(each, dict) and each["type"] == kind]
+    return [message["data"] for message in messages if isinstance(message, dict) and message["type"] == kind]
 
 
 async def test_a_node_blocked_with_a_message_says_so_and_the_run_still_succeeds(serving: Serving) -> None:
@@ -100,7 +100,7 @@ async def test_a_client_that_asked_for_the_log_gets_new_lines(serving: Serving) 
         assert message["data"]["size"] is None
         [entry] = message["data"]["entries"]
         assert entry["m"].endswith("hello\n")
-        assert [each["m"] for each in (await api.json("/internal/logs/raw"))["entries"]] == [entry["m"]]
+        assert [line["m"] for line in (await api.json("/internal/logs/raw"))["entries"]] == [entry["m"]]
         await api.client.patch("/internal/logs/subscribe", json={"clientId": "c", "enabled": False})
         lines.emit(logging.LogRecord("sigmagraph", logging.INFO, "f", 1, "unheard", None, None))
         await api.queue(picture_graph(), client_id="c")

@@ -84,8 +84,8 @@ async def test_an_interrupt_while_idle_does_not_touch_the_next_prompt(serving: S
 async def test_history_is_in_order_of_completion_and_can_be_read_in_parts(serving: Serving) -> None:
     async with serving() as api:
         ids = [await api.queue(picture_graph(i)) for i in range(4)]
-        for each in ids:
-            await api.ended(each)
+        for job_id in ids:
+            await api.ended(job_id)
         assert list(await api.json("/history")) == ids
         assert list(await api.json("/history?max_items=2")) == ids[2:]
         assert list(await api.json("/history?max_items=2&offset=1")) == ids[1:3]
@@ -125,8 +125,8 @@ async def test_the_jobs_endpoint_lists_newest_first_with_pages(serving: Serving)
     async with serving() as api:
         drawing = {"extra_pnginfo": {"workflow": {"id": "w"}}}
         ids = [await api.queue(picture_graph(i), extra_data=drawing if i else {}) for i in range(3)]
-        for each in ids:
-            await api.ended(each)
+        for job_id in ids:
+            await api.ended(job_id)
         page = await api.json("/api/jobs?status=completed,failed,cancelled&limit=2&offset=0")
         assert page["pagination"] == {"offset": 0, "limit": 2, "total": 3, "has_more": True}
         assert [job["id"] for job in page["jobs"]] == [ids[2], ids[1]]

@@ -105,7 +105,7 @@ async def test_a_decoder_that_is_killed_costs_one_request(tmp_path: Path) -> Non
         while not (children := _decoders_of(os.getpid())):
             await asyncio.sleep(0.05)
         variables = Path(f"/proc/{children[0]}/environ").read_bytes().split(b"\0")
-        assert {each.partition(b"=")[0] for each in variables if each} <= {
+        assert {variable.partition(b"=")[0] for variable in variables if variable} <= {
             *(name.encode() for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONPATH")),
         }
         os.kill(children[0], 11)
@@ -117,7 +117,7 @@ async def test_a_decoder_that_is_killed_costs_one_request(tmp_path: Path) -> Non
 
 def _decoders_of(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(each) for each in children if b"decoding.child" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return [int(process) for process in children if b"decoding.child" in Path(f"/proc/{process}/cmdline").read_bytes()]
 
 
 async def test_more_than_may_wait_is_refused_with_a_time_to_come_back(serving: Serving) -> None:

@@ -87,7 +87,7 @@ async def serving(
     make_home(home)
     endpoints = load_endpoints(ENDPOINTS)
     if change is not None:
-        endpoints = {slug: change(each) for slug, each in endpoints.items()}
+        endpoints = {slug: change(endpoint) for slug, endpoint in endpoints.items()}
     jobs, folders = service_of(home, **rules.pop("jobs", {}))
     await jobs.start()
     parts = parts_of(home, jobs, folders, endpoints, **rules)

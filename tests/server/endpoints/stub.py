@@ -92,7 +92,7 @@ def save(*, images: Pictures, filename_prefix: str, services: Annotated[Services
     return UiResult(ui={"images": shown})
 
 
-NODES = {each.class_type: each for each in (checkpoint, encoders, encode, blank, sample, decode, save)}
+NODES = {made.class_type: made for made in (checkpoint, encoders, encode, blank, sample, decode, save)}
 FILES = (
     "checkpoints/sd3.5_large.safetensors",
     "checkpoints/sd3.5_large_turbo.safetensors",

@@ -70,8 +70,10 @@ async def test_a_retired_endpoint_is_not_described(tmp_path: Path) -> None:
 async def test_the_viewer_asks_nothing_of_another_host(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         page = await (await served.client.get("/api-docs")).text()
-        sources = [each for each in re.findall(r'(?:src|href)="([^"]*)"', page) if not each.startswith("data:")]
-        assert all(each.startswith("/api-docs/") for each in sources)
-        for each in sources:
-            assert (await served.client.get(each)).status == 200
+        sources = [
+            address for address in re.findall(r'(?:src|href)="([^"]*)"', page) if not address.startswith("data:")
+        ]
+        assert all(source.startswith("/api-docs/") for source in sources)
+        for source in sources:
+            assert (await served.client.get(source)).status == 200
         assert (await served.client.get("/api-docs/../settings.py")).status == 404

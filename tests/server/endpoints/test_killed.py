@@ -56,8 +56,8 @@ async def ledger_of(home: Path) -> tuple[Any, list[Any], list[str]]:
         found = await served.jobs.find(JobQuery(owner=None, limit=100))
         (account,) = await served.jobs.accounts.list()
         ledger = await served.jobs.accounts.ledger(account.id, limit=1000)
-        assert account.credits == sum(each.amount for each in ledger)
-        charges = [each for each in ledger if each.job_id]
+        assert account.credits == sum(entry.amount for entry in ledger)
+        charges = [entry for entry in ledger if entry.job_id]
         return account, charges, [job.id for job in found.jobs if job.state is State.SUCCEEDED]
 
 
@@ -86,9 +86,9 @@ async def test_repeating_the_calls_after_a_kill_makes_exactly_what_the_credit_pa
     assert Counter(status for status, _ in second) == {200: 20, 406: 30}
     assert {made for status, made in first if status == 200} <= {made for status, made in second if status == 200}
     account, charges, succeeded = await ledger_of(tmp_path)
-    assert sorted(each.job_id for each in charges) == sorted(succeeded)
+    assert sorted(charge.job_id for charge in charges) == sorted(succeeded)
     assert sorted(succeeded) == sorted(made for status, made in second if status == 200)
-    assert {each.amount for each in charges} == {-PRICE}
+    assert {charge.amount for charge in charges} == {-PRICE}
     assert (account.held, account.spent) == (0, 20 * PRICE)
     pictures = {path.name[:36] for path in (tmp_path / "output").rglob("published/*.png")}
     assert pictures == set(succeeded)
@@ -103,5 +103,5 @@ async def test_what_was_accepted_before_a_kill_is_made_and_charged_once(tmp_path
     account, charges, succeeded = await ledger_of(tmp_path)
     assert accepted <= set(succeeded)
     assert len(succeeded) <= 20
-    assert sorted(each.job_id for each in charges) == sorted(succeeded)
+    assert sorted(charge.job_id for charge in charges) == sorted(succeeded)
     assert (account.held, account.spent) == (0, PRICE * len(succeeded))

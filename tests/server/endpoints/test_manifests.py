@@ -36,7 +36,7 @@ def edited(folder: Path, old: str, new: str) -> Path:
 def test_the_shipped_manifests_fit_their_graphs(is_demo: bool) -> None:
     found = load_endpoints(ENDPOINTS, is_demo=is_demo)
     assert len(found) == 2
-    assert [problem for each in found.values() for problem in declaration_problems(each, NODES)] == []
+    assert [problem for endpoint in found.values() for problem in declaration_problems(endpoint, NODES)] == []
 
 
 @pytest.mark.parametrize("is_demo", [False, True])

@@ -187,8 +187,8 @@ async def test_a_batch_of_every_size_comes_as_documented_for_every_accept(
             assert ("image_url" in reply) is (form == "url")
             assert ("note" in reply) is (accept in NAMES_IMAGE and count > 1)
             if form == "base64":
-                return [base64.b64decode(each) for each in reply["images"]]
-            return [await (await served.client.get(local(each))).read() for each in reply["images"]]
+                return [base64.b64decode(image) for image in reply["images"]]
+            return [await (await served.client.get(local(image))).read() for image in reply["images"]]
 
         first = await pictures(None, None)
         assert len(set(first)) == len(first) == count
@@ -211,9 +211,9 @@ async def test_the_picture_of_a_batch_is_the_same_on_every_route(count: int, tmp
                 output = (await (await served.client.get(result + request_id)).json())["output"]
                 found = [output] if count == 1 else output
                 if not asked:
-                    urls = [local(each) for each in found]
-                    data = [await (await served.client.get(each)).read() for each in urls]
-                    found = [base64.b64encode(each).decode() for each in data]
+                    urls = [local(image) for image in found]
+                    data = [await (await served.client.get(url)).read() for url in urls]
+                    found = [base64.b64encode(image).decode() for image in data]
                 assert found == images
 
 
@@ -229,8 +229,8 @@ async def test_a_random_seed_is_reported_and_gives_the_same_bytes_again(tmp_path
 
 async def test_a_workflow_without_a_seed_reports_none(tmp_path: Path) -> None:
     def seedless(endpoint: Endpoint) -> Endpoint:
-        parameters = {name: each for name, each in endpoint.manifest.parameters.items() if name != "seed"}
-        sockets = {name: each for name, each in endpoint.sockets.items() if name != "seed"}
+        parameters = {name: parameter for name, parameter in endpoint.manifest.parameters.items() if name != "seed"}
+        sockets = {name: socket for name, socket in endpoint.sockets.items() if name != "seed"}
         return replace(changed(parameters=parameters)(endpoint), sockets=sockets)
 
     async with serving(tmp_path, seedless) as served:
@@ -262,10 +262,10 @@ async def test_every_sampler_and_schedule_and_the_misspelt_names(tmp_path: Path)
         assert set(PAGE_SAMPLERS) <= {*SOLVERS, *aliases}
         assert set(PAGE_SCHEDULES) <= set(SCHEDULES)
         samplers = [*SOLVERS, *aliases]
-        found = await asyncio.gather(*(used("sampler", each) for each in samplers))
-        assert found == [aliases.get(each, each) for each in samplers]
-        schedules = [each for each in SCHEDULES if each not in OTHER_MODELS]
-        assert await asyncio.gather(*(used("scheduler", each) for each in schedules)) == schedules
+        found = await asyncio.gather(*(used("sampler", sampler) for sampler in samplers))
+        assert found == [aliases.get(name, name) for name in samplers]
+        schedules = [name for name in SCHEDULES if name not in OTHER_MODELS]
+        assert await asyncio.gather(*(used("scheduler", schedule) for schedule in schedules)) == schedules
 
 
 async def test_the_defaults_of_both_are_those_of_their_pages(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ async def test_the_same_idempotency_key_makes_one_request(tmp_path: Path) -> Non
         blocking = await served.client.post(LARGE, json={**SMALL, "seed": -1}, headers=headers)
         assert blocking.headers["x-request-id"] == first["request_id"]
         (account,) = await served.jobs.accounts.list()
-        assert len([each for each in await served.jobs.accounts.ledger(account.id) if each.job_id]) == 1
+        assert len([entry for entry in await served.jobs.accounts.ledger(account.id) if entry.job_id]) == 1
 
 
 async def test_a_webhook_address_is_kept_with_the_job_and_checked(tmp_path: Path) -> None:
@@ -208,8 +208,8 @@ async def test_fifty_calls_at_once_with_credit_for_twenty_make_twenty_images(tmp
         assert all(error.startswith("Insufficient credits") for status, error in answers if status == 406)
         (account,) = await served.jobs.accounts.list()
         ledger = await served.jobs.accounts.ledger(account.id, limit=1000)
-        charges = [each for each in ledger if each.job_id]
-        assert len({each.job_id for each in charges}) == 20
-        assert account.credits == sum(each.amount for each in ledger)
+        charges = [entry for entry in ledger if entry.job_id]
+        assert len({charge.job_id for charge in charges}) == 20
+        assert account.credits == sum(entry.amount for entry in ledger)
         assert account.held == 0
-        assert account.spent == -sum(each.amount for each in charges)
+        assert account.spent == -sum(charge.amount for charge in charges)

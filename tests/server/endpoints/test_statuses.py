@@ -90,8 +90,8 @@ async def test_400_lists_every_field_with_value_allowed_and_nearest(tmp_path: Pa
     }
     async with serving(tmp_path) as served:
         body, _ = await refused(served, LARGE, 400, json={**fields})
-        faults = {each["pointer"]: each for each in body["errors"]}
-        codes = {pointer: each["code"] for pointer, each in faults.items()}
+        faults = {fault["pointer"]: fault for fault in body["errors"]}
+        codes = {pointer: fault["code"] for pointer, fault in faults.items()}
         assert codes == {
             "/prompt": "bad_length",
             "/sampler": "not_allowed",
@@ -139,7 +139,7 @@ async def test_400_for_what_is_no_json_object(body: bytes, tmp_path: Path) -> No
 async def test_400_names_the_one_field(path: str, field: str, value: Any, tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         body, _ = await refused(served, path, 400, json={**SMALL, field: value})
-        assert [each["pointer"] for each in body["errors"]] == [f"/{field}"]
+        assert [fault["pointer"] for fault in body["errors"]] == [f"/{field}"]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ async def test_a_run_without_a_picture_has_failed_on_every_route_and_costs_nothi
         assert (await served.jobs.wait(again.job.id)).state is State.FAILED
         (account,) = await served.jobs.accounts.list()
         assert (account.credits, account.held, account.spent) == (1_000_000, 0, 0)
-        assert [each.job_id for each in await served.jobs.accounts.ledger(account.id)] == [None]
+        assert [entry.job_id for entry in await served.jobs.accounts.ledger(account.id)] == [None]
 
 
 async def test_429_says_when_to_come_back(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ async def test_a_repeated_call_is_the_same_request_charged_once(path: str, tmp_p
         await served.jobs.wait(ids[0])
         (account,) = await served.jobs.accounts.list()
         ledger = await served.jobs.accounts.ledger(account.id)
-        assert [each.job_id for each in ledger if each.job_id] == [ids[0]]
+        assert [entry.job_id for entry in ledger if entry.job_id] == [ids[0]]
         other = await served.client.post(path, json={**SMALL, "steps": 11}, headers=headers)
         assert other.status == 409
         assert (await other.json())["code"] == "idempotency_conflict"
@@ -99,7 +99,7 @@ async def test_who_goes_away_gets_the_request_by_its_key_and_pays_once(tmp_path:
         assert await sent(served, LARGE, headers) == waiting[0].id
         (account,) = await served.jobs.accounts.list()
         ledger = await served.jobs.accounts.ledger(account.id)
-        assert [each.job_id for each in ledger if each.job_id] == [waiting[0].id]
+        assert [entry.job_id for entry in ledger if entry.job_id] == [waiting[0].id]
 
 
 async def test_a_key_is_each_callers_own_and_means_one_endpoint(tmp_path: Path) -> None:
@@ -149,6 +149,6 @@ async def test_a_wrong_header_is_named_beside_every_wrong_field(
         response = await served.client.post(path, json={**SMALL, "steps": 9}, headers={name: value})
         body = await response.json()
         assert response.status == 400
-        assert [each["code"] for each in body["errors"]] == ["bad_header", "out_of_range"]
+        assert [fault["code"] for fault in body["errors"]] == ["bad_header", "out_of_range"]
         assert body["errors"][0]["message"].startswith(f"{name}: ")
         assert body["errors"][0]["value"] == value[:200]

@@ -39,7 +39,7 @@ def small_image(*, width: Side = 8, height: Side = 8, color: Annotated[int, Rang
 
 def nodes() -> Mapping[str, Node]:
     """The stubs of both suites, none of which waits or makes anything large."""
-    quick = {name: each for name, each in stubs.NODES.items() if name not in ("Slow", "EmptyImage")}
+    quick = {name: made for name, made in stubs.NODES.items() if name not in ("Slow", "EmptyImage")}
     return {**stub.NODES, **quick, "EmptyImage": small_image}
 
 

@@ -314,7 +314,7 @@ def multiparts(draw: st.DrawFn) -> bytes:
     """A form, more or less."""
     name = draw(st.sampled_from(("file", "image", "mask", "original_ref", "set", "subfolder", "overwrite", "dry_run")))
     filename = draw(
-        st.sampled_from(("", *(f'; filename="{quote(each)}"' for each in ("a.png", "../a.png", "x" * 300))))
+        st.sampled_from(("", *(f'; filename="{quote(file)}"' for file in ("a.png", "../a.png", "x" * 300))))
     )
     data = draw(damaged() | documents().map(as_json) | st.binary(max_size=50))
     head = f'--x\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n\r\n'.encode()

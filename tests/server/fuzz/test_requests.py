@@ -79,7 +79,7 @@ def is_slow(request: Request, answer: Answer) -> bool:
 
 
 def test_hostile_requests_to_every_route(front: Front) -> None:
-    routes = [each for each in front.routes if each[1] not in ("/ws", "/api/ws")]
+    routes = [route for route in front.routes if route[1] not in ("/ws", "/api/ws")]
     asked: Counter[tuple[str, int | None]] = Counter()
 
     @examples(COUNT * 6 // 10)
