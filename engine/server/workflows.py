@@ -14,6 +14,7 @@ from sigmagraph.engine.graph.overrides import find_input, override_values
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Idempotency, Submission
 from sigmagraph.engine.server.auth import require_any_graph
+from sigmagraph.engine.server.bodies import object_body
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import JOBS, OWNER, empty, reply
 from sigmagraph.engine.server.incoming import Incoming, changed, declarations, read_incoming, recorded_of, webhook_of
@@ -179,7 +180,15 @@ def _summary(stored: Stored) -> dict[str, Any]:
     }
 
 
+async def convert(request: web.Request) -> web.Response:
+    """`POST /workflow/convert`: the editor's document, bare in the API form; what has that form stays so."""
+    known = await declarations(request)
+    workflow = await asyncio.to_thread(parse_workflow, await object_body(request), known)
+    return reply(workflow.prompt())
+
+
 WORKFLOW_ROWS = (
+    ("POST", "/workflow/convert", convert),
     ("GET", "/workflows", listing),
     ("GET", "/workflows/{name}", fetch),
     ("POST", "/workflows/{name}", save),

@@ -27,6 +27,8 @@ PARTS = {
     "folder": "checkpoints",
     "index": "0",
     "class": "KSampler",
+    "node": "KSampler",
+    "locale": "en",
     "place": "output",
     "number": "1",
     "path": "known.png",
@@ -51,6 +53,8 @@ QUERIES = {
 }
 OPEN = {"/health", "/api/health", "/login"}
 """What answers without a key; the signature in a picture's URL is its key, and the OpenAPI pages describe, no more."""
+ECHO = {"/workflow/convert"}
+"""These answer with what the caller sent, in another form."""
 PUBLISHED = ("/outputs/", "/v1/", "/v2/", "/workflows/request/")
 """These look at the method, and whether there is such a path, before the key."""
 DESCRIBES = ("/docs", "/openapi", "/api-docs", "/swagger")
@@ -169,7 +173,7 @@ async def test_nothing_of_one_key_is_shown_to_or_changed_by_another_on_any_route
                 for more in [{}] if method in ("GET", "HEAD") else bodies(path, people.ann_id):
                     response = await people.call(method, f"{path}?{query}" if query else path, people.bob, **more)
                     assert response.status < 500 or plain == "/ready", (method, path, await response.text())
-                    assert HIDDEN.encode() not in await response.read(), (method, path, query)
+                    assert plain in ECHO or HIDDEN.encode() not in await response.read(), (method, path, query)
         assert await people.belongings() == people.before
         assert (await people.served.jobs.get("known-running")).state == "running"
 

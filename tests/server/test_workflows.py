@@ -129,3 +129,21 @@ async def test_the_same_key_runs_once(serving: Serving) -> None:
         assert answers[0]["job_id"] == answers[1]["job_id"]
         other = await api.post("/workflows/flat/run", {"set": {"5.color": 1}}, headers=headers)
         assert other.status == 409
+
+
+async def test_a_document_is_converted_without_being_run(serving: Serving) -> None:
+    async with serving() as api:
+        await api.post("/workflows/flat", {"workflow": picture_graph()})
+        document = await api.json("/workflows/flat?form=editor")
+        for form in (document, picture_graph()):
+            response = await api.post("/workflow/convert", form)
+            assert response.status == 200
+            found = await response.json()
+            assert {key: node["inputs"] for key, node in found.items()} == {
+                key: node["inputs"] for key, node in picture_graph().items()
+            }
+        assert (await api.json("/jobs"))["jobs"] == []
+        refused = await api.post("/workflow/convert", {"nodes": 3, "links": []})
+        assert refused.status == 400
+        assert "nodes" in await refused.text()
+        assert (await api.post("/workflow/convert", [])).status == 400

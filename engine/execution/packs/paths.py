@@ -6,6 +6,7 @@ from typing import Any
 
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.execution.folders import PLACES, Folders, inside
+from sigmagraph.engine.model_folders import MODEL_FOLDERS
 
 
 def folder_paths(services: Folders) -> dict[str, Any]:
@@ -52,7 +53,10 @@ class FolderTable(dict[str, tuple[list[str], set[str]]]):
 
     def __init__(self, services: Folders) -> None:
         super().__init__(
-            {name: ([str(path) for path in services.directories(name)], ENDINGS) for name in MODEL_FOLDERS}
+            {
+                name: ([str(path) for path in services.directories(name)], ENDINGS)
+                for name in ("clip", "unet", *MODEL_FOLDERS)
+            }
         )
         self._services = services
 
@@ -119,11 +123,6 @@ def _files(services: Folders) -> dict[str, Any]:
 
 
 ENDINGS = {".safetensors"}
-MODEL_FOLDERS = (
-    "checkpoints", "clip", "clip_vision", "configs", "controlnet", "custom_nodes", "diffusers", "diffusion_models",
-    "embeddings", "gligen", "hypernetworks", "loras", "model_patches", "photomaker", "style_models", "text_encoders",
-    "unet", "upscale_models", "vae", "vae_approx",
-)  # fmt: skip
 
 
 def annotated_filepath(name: str) -> tuple[str, str | None]:

@@ -6,10 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
+from sigmagraph.engine.model_folders import MODEL_FOLDERS
 from sigmagraph.engine.server.auth import SCOPES
 from sigmagraph.engine.server.bodies import object_body
 from sigmagraph.engine.server.comfy.hub import HUB
-from sigmagraph.engine.server.comfy.models import FOLDERS
 from sigmagraph.engine.server.context import OWNER, empty, folders, reply
 from sigmagraph.engine.server.logs import RecentLines
 
@@ -52,7 +52,7 @@ async def _subscribe(request: web.Request) -> web.Response:
 
 
 async def _folder_paths(request: web.Request) -> web.Response:
-    return reply({name: [name] for name in FOLDERS})
+    return reply({name: [name] for name in MODEL_FOLDERS})
 
 
 async def _files(request: web.Request) -> web.Response:

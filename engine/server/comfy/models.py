@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.errors import UnreadableImage
+from sigmagraph.engine.model_folders import CODE_FOLDERS, MODEL_FOLDERS
 from sigmagraph.engine.server.context import OwnerFolders, folders, reply
 from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
@@ -23,18 +24,7 @@ __all__ = [
     "view_metadata",
 ]
 
-FOLDERS = (
-    "checkpoints",
-    "clip_vision",
-    "controlnet",
-    "diffusion_models",
-    "embeddings",
-    "loras",
-    "text_encoders",
-    "upscale_models",
-    "vae",
-    "vae_approx",
-)
+OLDER_NAMES = ("clip", "unet")
 MAX_HEADER = 1024 * 1024
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 COVER = "modelspec.thumbnail"
@@ -42,7 +32,7 @@ COVER = "modelspec.thumbnail"
 
 async def model_folders(request: web.Request) -> web.Response:
     """`GET /models`: the names of the folders."""
-    return reply(FOLDERS)
+    return reply(MODEL_FOLDERS)
 
 
 async def model_folder(request: web.Request) -> web.Response:
@@ -57,7 +47,7 @@ async def embeddings(request: web.Request) -> web.Response:
 
 async def experiment_models(request: web.Request) -> web.Response:
     """`GET /experiment/models`: the folders; where they lie on this machine is nobody's business."""
-    return reply([{"name": name, "folders": [name]} for name in FOLDERS])
+    return reply([{"name": name, "folders": [name]} for name in MODEL_FOLDERS if name not in CODE_FOLDERS])
 
 
 async def experiment_folder(request: web.Request) -> web.Response:
@@ -90,7 +80,7 @@ async def view_metadata(request: web.Request) -> web.Response:
 
 def _folder(request: web.Request) -> str:
     folder = request.match_info["folder"]
-    if folder not in FOLDERS and folder not in ("clip", "unet"):
+    if folder not in (*MODEL_FOLDERS, *OLDER_NAMES):
         raise web.HTTPNotFound
     return folder
 

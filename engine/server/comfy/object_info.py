@@ -11,7 +11,7 @@ from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.server.context import JOBS, OwnerFolders, folders, reply
 
-__all__ = ["all_info", "declarations", "declarations_of", "one_info"]
+__all__ = ["all_info", "declarations", "declarations_of", "described", "one_info"]
 
 # Page 1.27.10 looks these up without asking whether they are there; one missing, and no loader can be drawn.
 PAGE_LOADERS = (
@@ -41,20 +41,20 @@ async def one_info(request: web.Request) -> web.Response:
     """One class; `{}` for one there is not."""
     nodes = await request.app[JOBS].nodes()
     name = request.match_info["class"]
-    return reply(_described(nodes, [name] if name in nodes else [], folders(request)))
+    return reply(described(nodes, [name] if name in nodes else [], folders(request)))
 
 
 async def declarations(request: web.Request) -> dict[str, Any]:
     """Class -> declaration in the wire form."""
     nodes = await request.app[JOBS].nodes()
-    return await asyncio.to_thread(_described, nodes, list(nodes), folders(request))
+    return await asyncio.to_thread(described, nodes, list(nodes), folders(request))
 
 
 async def declarations_of(request: web.Request, names: Iterable[str]) -> dict[str, Any]:
     """Those of these classes; one that is not there is a box without sockets."""
     nodes, wanted = await request.app[JOBS].nodes(), dict.fromkeys(names)
     known = [name for name in wanted if name in nodes]
-    found = await asyncio.to_thread(_described, nodes, known, folders(request))
+    found = await asyncio.to_thread(described, nodes, known, folders(request))
     return {name: found[name] if name in found else _stand_in(name) for name in wanted}
 
 
@@ -76,7 +76,8 @@ def _stand_in(name: str) -> dict[str, Any]:
     }
 
 
-def _described(nodes: Mapping[str, Node], names: Iterable[str], places: OwnerFolders) -> dict[str, Any]:
+def described(nodes: Mapping[str, Node], names: Iterable[str], places: OwnerFolders) -> dict[str, Any]:
+    """The declarations of these classes; one that cannot describe itself is left out, and said in the log."""
     found: dict[str, Any] = {}
     for name in names:
         try:

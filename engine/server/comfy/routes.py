@@ -16,6 +16,7 @@ from sigmagraph.engine.server.comfy import (
     uploads,
     userdata,
 )
+from sigmagraph.engine.server.comfy.help import node_help
 from sigmagraph.engine.server.comfy.internal import internal_routes
 from sigmagraph.engine.server.comfy.socket import socket
 from sigmagraph.engine.server.comfy.templates import template_routes
@@ -81,9 +82,13 @@ KEEPING: tuple[Row, ...] = (
 )
 
 
+OWN = (web.get("/user.css", userdata.user_css), web.get("/docs/{node}/{locale}.md", node_help))
+"""These are not mirrored."""
+
+
 def comfy_routes() -> list[web.RouteDef]:
     """The whole protocol."""
-    plain = [*internal_routes(), *template_routes(), web.get("/user.css", userdata.user_css)]
+    plain = [*internal_routes(), *template_routes(), *OWN]
     return [*mirrored((*RUNNING, *DESCRIBING, *KEEPING)), *plain]
 
 

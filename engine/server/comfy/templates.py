@@ -1,5 +1,6 @@
 """The templates dialog: the workflows folder of this project as templates, drawn where they have no drawing."""
 
+import asyncio
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,12 +10,15 @@ from sigmagraph.engine.errors import BadDocument, EngineError
 from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.editor import drawn
 from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.server.comfy.notes import notes_of
 from sigmagraph.engine.server.comfy.object_info import declarations_of
 from sigmagraph.engine.server.context import WORKFLOWS, reply
 from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
 
 __all__ = ["template_routes"]
+
+DEFAULT = "default"  # what programs ask for that want any graph to begin with
 
 
 def template_routes() -> list[web.RouteDef]:
@@ -27,25 +31,42 @@ def template_routes() -> list[web.RouteDef]:
 
 
 async def _index(request: web.Request) -> web.Response:
-    paths = sorted(request.app[WORKFLOWS].glob("*.json"))
-    templates = [_entry(path) for path in paths]
+    """The templates; those whose weights are here come first, and of these the smallest graph."""
+    ranked = sorted([await _entry(request, path) for path in _all(request)], key=lambda pair: pair[0])
     group = {"moduleName": "default", "title": "sigmagraph", "type": "image", "isEssential": True}
+    templates = [entry for _, entry in ranked]
     return reply([{**group, "category": "Image", "templates": templates}] if templates else [])
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    title = path.stem.replace("_", " ")
-    for short, long in (("sd3", "SD3"), ("txt2img", "text to image"), ("img2img", "image to image")):
-        title = title.replace(short, long)
-    return {
+async def _entry(request: web.Request, path: Path) -> tuple[tuple[int, int, str], dict[str, Any]]:
+    """Where a template stands among the others, and what the dialog shows of it."""
+    notes = await asyncio.to_thread(notes_of, path)
+    entry = {
         "name": path.stem,
-        "title": title[:1].upper() + title[1:],
+        "title": notes.title,
         "mediaType": "image",
         "mediaSubtype": "webp",
-        "description": f"The workflow {path.name} of this server.",
-        "tags": [],
-        "models": [],
+        "description": notes.description,
+        "tags": notes.tags,
+        "models": notes.models,
     }
+    try:
+        workflow = await asyncio.to_thread(load_workflow, path)
+    except EngineError:  # shown, and opening it says what is wrong with it
+        return (2, 0, path.stem), entry
+    missing = await _missing(request, workflow)
+    return (int(bool(missing)), len(workflow.nodes), path.stem), entry
+
+
+async def _missing(request: web.Request, workflow: Workflow) -> list[str]:
+    """The files a workflow names that are not in the lists its nodes offer."""
+    known = await declarations_of(request, {node.class_type for node in workflow.nodes.values()})
+    return [
+        value
+        for node in workflow.nodes.values()
+        for name, spec in known[node.class_type]["input"].get("required", {}).items()
+        if isinstance(spec[0], list) and isinstance(value := node.inputs.get(name), str) and value not in spec[0]
+    ]
 
 
 async def _template(request: web.Request) -> web.Response:
@@ -87,9 +108,17 @@ def _outline(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _all(request: web.Request) -> list[Path]:
+    return sorted(request.app[WORKFLOWS].glob("*.json"))
+
+
 def _path(request: web.Request) -> Path:
+    """The file of the template; where there is none called `default`, that name stands for `txt2img` or the first."""
+    name, known = request.match_info["name"], {path.stem: path for path in _all(request)}
+    if name == DEFAULT and name not in known and known:
+        return known.get("txt2img") or next(iter(known.values()))
     try:
-        path = resolve(request.app[WORKFLOWS], request.match_info["name"] + ".json")
+        path = resolve(request.app[WORKFLOWS], name + ".json")
     except Outside:
         raise web.HTTPNotFound from None
     if not path.is_file():

@@ -13,7 +13,7 @@ from aiohttp import ClientResponse
 from PIL import Image
 
 from sigmagraph.engine.server.comfy.internal import internal_routes
-from sigmagraph.engine.server.comfy.routes import DESCRIBING, KEEPING, RUNNING
+from sigmagraph.engine.server.comfy.routes import DESCRIBING, KEEPING, OWN, RUNNING
 from sigmagraph.engine.server.comfy.templates import template_routes
 from tests.server.conftest import Api, Serving
 from tests.server.stubs import picture_graph, png, slow_graph
@@ -174,6 +174,7 @@ FILES = {
         "/experiment/models/preview/checkpoints/0/m.safetensors",
         "image/webp",
     ),
+    ("GET", "/docs/{node}/{locale}.md"): ("/docs/SaveImage/en.md", "text/markdown"),
     ("GET", "/templates/{name}-{number}.webp"): ("/templates/flat-1.webp", "image/webp"),
     ("GET", "/jobs/{id}/events"): ("/jobs/done/events", "text/event-stream"),
 }
@@ -234,7 +235,7 @@ async def furnished(api: Api) -> None:
 
 def prefixes(path: str) -> tuple[str, ...]:
     """Where the route must answer."""
-    return ("",) if path.startswith(("/internal", "/templates", "/user.css")) else ("", "/api")
+    return ("",) if path.startswith(("/internal", "/templates", "/docs", "/user.css")) else ("", "/api")
 
 
 def sent(body: Any) -> Any:
@@ -254,7 +255,8 @@ async def asked(api: Api, method: str, path: str, body: Any = None) -> ClientRes
 def test_every_route_of_the_protocol_is_described_here() -> None:
     rows = {(method, re.sub(r":[^}]*\}", "}", path)) for method, path, _ in (*RUNNING, *DESCRIBING, *KEEPING)}
     plain = {(route.method, re.sub(r":[^}]*\}", "}", route.path)) for route in (*internal_routes(), *template_routes())}
-    assert rows | plain | {("GET", "/user.css")} == JSON.keys() | EMPTY.keys() | FILES.keys() | OTHERS
+    own = {(route.method, route.path) for route in OWN}
+    assert rows | plain | own == JSON.keys() | EMPTY.keys() | FILES.keys() | OTHERS
 
 
 async def test_answers_with_json_have_their_shape_with_and_without_the_prefix(serving: Serving) -> None:
@@ -311,7 +313,8 @@ async def test_what_is_not_there_is_answered_as_clients_expect(serving: Serving)
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/internal/logs", "/api/templates/index.json", "/docs/KSampler/en.md", "/nothing"]
+    "path",
+    ["/api/internal/logs", "/api/templates/index.json", "/docs/Nothing/en.md", "/api/docs/SaveImage/en.md", "/nothing"],
 )
 async def test_what_is_not_mirrored_or_not_offered_is_a_404(serving: Serving, path: str) -> None:
     async with serving() as api:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from sigmagraph.engine.graph.editor import convert
+from sigmagraph.engine.server.comfy.help import help_page
 from tests.server.conftest import Serving
 from tests.server.stubs import NODES, picture_graph, png
 
@@ -246,3 +247,69 @@ async def test_a_template_without_a_drawing_is_drawn_and_means_the_same(serving:
         boxes = {node["type"]: node for node in (await api.json("/templates/lost.json"))["nodes"]}
         assert [socket["name"] for socket in boxes["Nowhere"]["inputs"]] == ["images"]
         assert (await api.get("/templates/lost-1.webp")).status == 200
+
+
+async def test_every_folder_of_comfyui_is_answered_for(serving: Serving) -> None:
+    async with serving() as api:
+        listed = await api.json("/models")
+        assert {"gligen", "style_models", "hypernetworks", "photomaker", "audio_encoders"} <= set(listed)
+        for name in (*listed, "clip", "unet"):
+            assert await api.json(f"/models/{name}") == [], name
+        weights(api.root / "models/text_encoders/t5.safetensors")
+        assert await api.json("/models/clip") == ["t5.safetensors"]
+        shown = [each["name"] for each in await api.json("/experiment/models")]
+        assert shown == [name for name in listed if name not in ("configs", "custom_nodes")]
+
+
+async def test_the_help_of_a_node_says_what_its_declaration_says(serving: Serving) -> None:
+    async with serving() as api:
+        text = await (await api.get("/docs/EmptyImage/en.md")).text()
+        assert text.startswith("# EmptyImage\n\n`EmptyImage`, in the menu under image.\n\nOne flat colour.\n")
+        assert "| color | INT | 0 | 0 to 16777215 | a colour |" in text
+        assert text.endswith("## Outputs\n\n| name | type |  |\n| --- | --- | --- |\n| IMAGE | IMAGE |  |\n")
+        assert "| how | choice | now | now, later |  |" in await (await api.get("/docs/Fail/de.md")).text()
+
+
+def test_the_help_of_a_node_shows_markup_of_a_pack_as_words() -> None:
+    hostile = {
+        "name": "A", "display_name": "<b>A</b>", "category": "x/y", "description": "a | b\n# c [d](javascript:e)",
+        "input": {"optional": {"n": ["INT", {"tooltip": "<script>alert(1)</script>"}]}},
+        "output": [["a"]], "output_name": ["which"], "output_is_list": [True], "deprecated": True,
+    }  # fmt: skip
+    text = help_page(hostile)
+    assert "<" not in text.replace("\\<", "")
+    assert "a \\| b \\# c \\[d\\](javascript:e)" in text
+    assert "| n | INT |  |  | Optional. \\<script\\>alert(1)\\</script\\> |" in text
+    assert "| which | choice, a list |  |" in text
+    assert "**Deprecated" in text
+
+
+async def test_templates_say_what_their_notes_say_and_those_that_can_run_come_first(serving: Serving) -> None:
+    from tests.server.stubs import picture_graph
+
+    larger = picture_graph() | {"20": picture_graph()["5"]}
+    lacking = {"1": {"class_type": "LoadImage", "inputs": {"image": "none.png"}}}
+    async with serving() as api:
+        for name, prompt in (("b_small", picture_graph()), ("a_larger", larger), ("0_lacking", lacking)):
+            (api.root / f"workflows/{name}.json").write_text(json.dumps(prompt))
+        (api.root / "workflows/00_broken.json").write_text("[")
+        notes = "# Small\n\nA picture.\nOf one colour.\n\nMore.\n\nTags: one, two\nModels: none at all\n"
+        (api.root / "workflows/b_small.md").write_text(notes)
+        [group] = await api.json("/templates/index.json")
+        small, *others = group["templates"]
+        assert [each["name"] for each in others] == ["a_larger", "0_lacking", "00_broken"]
+        assert (small["title"], small["description"]) == ("Small", "A picture. Of one colour.")
+        assert (small["tags"], small["models"]) == (["one", "two"], ["none at all"])
+        assert others[0]["title"] == "A larger"
+
+
+async def test_there_is_always_a_default_template(serving: Serving) -> None:
+    from tests.server.stubs import picture_graph
+
+    async with serving() as api:
+        assert (await api.get("/templates/default.json")).status == 404
+        for name, color in (("a", 1), ("txt2img", 2)):
+            (api.root / f"workflows/{name}.json").write_text(json.dumps(picture_graph(color)))
+        assert await api.json("/templates/default.json") == await api.json("/templates/txt2img.json")
+        (api.root / "workflows/default.json").write_text(json.dumps(picture_graph(3)))
+        assert await api.json("/templates/default.json") != await api.json("/templates/txt2img.json")
