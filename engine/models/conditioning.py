@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models.controlnet import Control, in_turn
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.moved import MOVED
 from sigmagraph.engine.models.regions import Region, Window
-from sigmagraph.engine.sampling.precision import float32
+from sigmagraph.engine.sampling.precision import is_in_time
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -19,8 +20,9 @@ class Conditioning:
     """Immutable: context [B, L, C] and pooled [B, P], float32. B is 1, or one entry per image of the batch.
 
     It acts from `start` to `end`, shares of the way from noise (0) to image (1), and within `region` where there is
-    one, with the adapters of `hooks` in the model. `further` are entries beside this one, each with a time and region
-    of its own: the model is asked about every entry that acts, and the answers are averaged. `extra` is what else an
+    one, with the adapters of `hooks` in the model and the residuals of `controls`. `further` are entries beside this
+    one, each with a time and region of its own: the model is asked about every entry that acts, and the answers are
+    averaged. With `shares_controls` its controls are meant for the other side of guidance too. `extra` is what else an
     entry carries for nodes that look for it.
     """
 
@@ -32,6 +34,8 @@ class Conditioning:
     region: Region | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     hooks: tuple[Hook, ...] = ()
+    controls: tuple[Control, ...] = ()
+    shares_controls: bool = False
 
     @property
     def entries(self) -> tuple["Conditioning", ...]:
@@ -54,15 +58,40 @@ class Conditioning:
         """The same, the model having these adapters too when it is asked about any of its entries."""
         return self._each(lambda one: replace(one, hooks=(*one.hooks, *hooks)))
 
+    def with_control(self, control: Control, *, is_shared: bool = False) -> "Conditioning":
+        """The same, every entry with a ControlNet more, after those it has; whether they are shared is said anew."""
+        return self._each(lambda one: replace(one, controls=(*one.controls, control), shares_controls=is_shared))
+
+    def with_shared_controls(self, other: "Conditioning") -> "Conditioning":
+        """The other side of guidance, with the controls that `other` shares, unless it has some of its own.
+
+        Entry by entry, in turn: entries of the whole picture count, as for ComfyUI.
+        """
+        shared = [one for one in other.entries if one.controls and one.shares_controls and one._is_everywhere]
+        places = [at for at, one in enumerate(self.entries) if one._is_everywhere]
+        if not shared or not places or any(self.entries[at].controls for at in places):
+            return self
+        entries = list(self.entries)
+        for at, one in enumerate(shared):
+            given = replace(self.entries[places[at % len(places)]], controls=one.controls)
+            if at < len(places):
+                entries[places[at]] = given
+            else:
+                entries.append(given)
+        first, *rest = entries
+        return replace(first, further=tuple(rest))
+
+    @property
+    def _is_everywhere(self) -> bool:
+        return self.region is None or self.region.area is None
+
     def with_extra(self, **more: Any) -> "Conditioning":
         """The same, every entry carrying these things as well."""
         return self._each(lambda one: replace(one, extra={**one.extra, **more}))
 
     def acts(self, sigma: float, percent_to_sigma: Callable[[float], float]) -> bool:
         """Whether this entry has a say at a noise level; both ends of its time count, to single precision."""
-        level = float32(sigma)
-        begins = self.start <= 0 or level <= float32(percent_to_sigma(self.start))
-        return begins and (self.end >= 1 or level >= float32(percent_to_sigma(self.end)))
+        return is_in_time(sigma, self.start, self.end, percent_to_sigma)
 
     def zeroed(self) -> "Conditioning":
         """Zeros of the same shapes: not the same as the encoding of an empty text."""
@@ -96,19 +125,20 @@ class Conditioning:
 
     def for_batch(self, batch: int, device: torch.device) -> "Conditioning":
         """One row per image on `device`: rows are repeated in turn, or cut, to `batch`."""
-        pooled = None if self.pooled is None else _rows(MOVED.to(self.pooled, device), batch)
-        return replace(self, context=_rows(MOVED.to(self.context, device), batch), pooled=pooled)
+        pooled = None if self.pooled is None else in_turn(MOVED.to(self.pooled, device), batch)
+        return replace(self, context=in_turn(MOVED.to(self.context, device), batch), pooled=pooled)
+
+    def as_controls_read_it(self) -> "Conditioning":
+        """The same text, or the one that CLIPTextEncodeControlnet gave for ControlNets alone."""
+        context, pooled = (self.extra.get(f"{name}_controlnet") for name in ("cross_attn", "pooled_output"))
+        if context is None:
+            return self
+        return replace(self, context=context, pooled=self.pooled if pooled is None else pooled)
 
     def _each(self, change: Callable[["Conditioning"], "Conditioning"]) -> "Conditioning":
         """Every entry changed."""
         first, *rest = (change(one) for one in self.entries)
         return replace(first, further=tuple(rest))
-
-
-def _rows(tensor: Tensor, batch: int) -> Tensor:
-    """The rows in turn, `batch` of them."""
-    count = len(tensor)
-    return tensor if count == batch else torch.cat([tensor] * -(-batch // count))[:batch]
 
 
 def with_windows_answered(sides: Sequence[Sequence[Conditioning]], x: Tensor) -> list[list[Conditioning]]:

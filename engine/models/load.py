@@ -11,9 +11,18 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from sigmagraph.engine.errors import BadValue, CorruptFile, TensorMismatch
-from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
+from sigmagraph.engine.models.arch import (
+    Autoencoder,
+    ControlShape,
+    JointControlNet,
+    MMDiT,
+    MMDiTShape,
+    StreamControlNet,
+    VaeShape,
+)
 from sigmagraph.engine.models.arch.mmdit import HEAD_WIDTH
-from sigmagraph.engine.models.files.detect import Parts, find_parts, main_dtype, unexpected
+from sigmagraph.engine.models.controlnet import HINT_KINDS, ControlNet, HintKind
+from sigmagraph.engine.models.files.detect import Parts, control_type, find_parts, main_dtype, unexpected
 from sigmagraph.engine.models.files.fp8 import rounded, scaled
 from sigmagraph.engine.models.files.read import WeightFile, Weights, files_of, open_weights
 from sigmagraph.engine.models.memory.recipe import Recipe
@@ -77,6 +86,51 @@ def load_vae(path: Path, device: torch.device | None = None) -> Vae:
     return vae
 
 
+def load_controlnet(path: Path, device: torch.device | None = None) -> ControlNet:
+    """The ControlNet of a file: SD3.5 Large's kind, in the original layout or diffusers', or one of joint blocks.
+
+    Which hints one of the first kind takes is told by its `control_type`, or where there is none by the file's name.
+    """
+    file = open_weights(path)
+    parts = find_parts(file)
+    if parts.control is None:
+        raise unexpected(file, parts, "a ControlNet of the SD3 family")
+    shape = _shape_of(file, "ControlNet", parts.control, ControlShape.from_tensors)
+    _require_sane(file, shape.of_blocks, len(parts.control), "ControlNet")
+    where = RESIDENCY.choices.placement("model", main_dtype(parts.control), device)
+    what = f"{file.path}: ControlNet"
+    recipe: Recipe[Any] = (
+        Recipe.checked(
+            what, "control", lambda: JointControlNet(shape), parts.control, where, RESIDENCY, "joint_blocks."
+        )
+        if shape.is_joint
+        else Recipe.checked(
+            what, "control", lambda: StreamControlNet(shape), parts.control, where, RESIDENCY, "stream_blocks."
+        )
+    )
+    RESIDENCY.admit([recipe])
+    kind = "plain" if shape.is_joint else _hint_kind(file)
+    return ControlNet(recipe, shape, kind, takes_pooled=shape.is_joint and _takes_pooled(file.path))
+
+
+def _hint_kind(file: WeightFile) -> HintKind:
+    number = control_type(file.weights)
+    if number is not None and number in HINT_KINDS:
+        return HINT_KINDS[number]
+    name = f"{file.path.parent.name}/{file.path.name}".lower()
+    return next((kind for kind in HINT_KINDS.values() if kind in name), "plain")
+
+
+def _takes_pooled(path: Path) -> bool:
+    """What diffusers' configuration beside the file says; without one, joint nets get zeros."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        return config.get("force_zeros_for_pooled_projection", True) is False
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
 def load_text_encoders(paths: Sequence[Path], kind: str = "sd3", device: torch.device | None = None) -> Clip:
     """One to three encoders in any order, routed by their tensors. Each of clip_l, clip_g and t5xxl at most once."""
     if kind not in TEXT_ENCODER_TYPES:
@@ -111,11 +165,11 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None, kept_as:
     return Model(recipe, spec, spec.parameterisation)
 
 
-def _require_sane(file: WeightFile, shape: MMDiTShape, tensors: int) -> None:
+def _require_sane(file: WeightFile, shape: MMDiTShape, tensors: int, what: str = "diffusion model") -> None:
     """No module is built for sizes that misshapen or misnamed tensors led to."""
     sizes = (shape.pooled_width, shape.context_width, shape.table_side, shape.in_channels, shape.out_channels)
     if min(sizes) < 1 or shape.depth > tensors or shape.width % HEAD_WIDTH:
-        raise TensorMismatch(f"{file.path}: diffusion model: its tensors' sizes contradict each other: {shape}")
+        raise TensorMismatch(f"{file.path}: {what}: its tensors' sizes contradict each other: {shape}")
 
 
 def _vae(file: WeightFile, parts: Parts, device: torch.device | None) -> Vae:

@@ -12,12 +12,14 @@ from sigmagraph.engine.models import pictures
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, VaeShape
 from sigmagraph.engine.models.arch.tiles import Tiling
 from sigmagraph.engine.models.conditioning import Conditioning, with_windows_answered
+from sigmagraph.engine.models.controlnet import Asked, Control, in_turn, residuals_of
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
 from sigmagraph.engine.models.files.lora import Adapter, Patch
 from sigmagraph.engine.models.files.rename import Slot
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.recipe import Recipe
+from sigmagraph.engine.models.moved import MOVED
 from sigmagraph.engine.models.regions import Region, Window, weighted_mean
 from sigmagraph.engine.models.spec import LatentFormat, ModelSpec
 from sigmagraph.engine.sampling.guidance import Cfg
@@ -47,7 +49,7 @@ class Model:
 
     def guided(self, positive: Conditioning, negative: Conditioning, scale: float) -> Cfg:
         """Classifier-free guidance of this model, with every change that it carries."""
-        guided = Cfg(self.predict, positive, negative, scale)
+        guided = Cfg(self.predict, positive, negative.with_shared_controls(positive), scale)
         for change in self.guidance:
             guided = change(self, guided)
         return guided
@@ -113,7 +115,7 @@ class Model:
         fed = self.parameterisation.network_input(state, sigma)
         timestep = torch.full((x.shape[0],), self.parameterisation.timestep(sigma), device=state.device)
         asked = with_windows_answered([conditioning.entries for conditioning in conditionings], x)
-        acting = [[one for one in entries if one.acts(sigma, level)] for entries in asked]
+        acting = [[_controlled(one, sigma, level) for one in entries if one.acts(sigma, level)] for entries in asked]
         self._check([one for entries in acting for one in entries])
         return [
             [_pass(self.hooked(one.hooks, sigma), fed, timestep, one, state) for one in entries] for entries in acting
@@ -146,7 +148,8 @@ Question = tuple[Model, Tensor, float, Sequence[Conditioning]]
 class Pass:
     """Rows of one forward of `model`: states as the network takes them, timesteps (float32), an entry for each.
 
-    `window` is the part of the state they are.
+    `window` is the part of the state they are. `hints` are what the entry's ControlNets are given, for each row, and
+    `read` is the text as they read it.
     """
 
     model: Model
@@ -154,25 +157,51 @@ class Pass:
     timestep: Tensor
     entry: Conditioning
     window: Window | None = None
+    hints: tuple[Tensor, ...] = ()
+    read: Conditioning | None = None
+
+    @property
+    def alike(self) -> Hashable:
+        """Equal for passes that one forward can make."""
+        controls = tuple(control.key for control in self.entry.controls)
+        read = self.read.context.shape[1] if self.read is not None else 0
+        return self.model.recipe.key, self.entry.context.shape[1], self.fed.shape[-2:], controls, read
+
+
+def _controlled(entry: Conditioning, sigma: float, percent_to_sigma: Callable[[float], float]) -> Conditioning:
+    """The entry with those of its controls that act at a noise level."""
+    if not entry.controls:
+        return entry
+    return replace(entry, controls=tuple(one for one in entry.controls if one.acts(sigma, percent_to_sigma)))
 
 
 def _pass(model: Model, fed: Tensor, timestep: Tensor, entry: Conditioning, state: Tensor) -> Pass:
     """What the network is asked about one entry: the whole state, or the window of its region."""
     window = entry.region.window(state) if entry.region is not None else None
     part = fed if window is None else window.of(fed).contiguous()
-    return Pass(model, part, timestep, entry.for_batch(len(fed), state.device), window)
+    rows = entry.for_batch(len(fed), state.device)
+    if not entry.controls:
+        return Pass(model, part, timestep, rows, window)
+    hints = tuple(_hint(control, state, window) for control in entry.controls)
+    return Pass(model, part, timestep, rows, window, hints, entry.as_controls_read_it().for_batch(len(fed), fed.device))
+
+
+def _hint(control: Control, state: Tensor, window: Window | None) -> Tensor:
+    """The hint for each row of a state, or for that part of it: what a hint shows of a place belongs there."""
+    latent = in_turn(MOVED.to(control.latent(*state.shape[-2:]), state.device), len(state))
+    return latent if window is None else window.of(latent)
 
 
 def predict_together(questions: Sequence[Question]) -> list[list[Tensor]]:
     """`Model.predict` of several models, states and levels that share `Model.joins`: the estimates of each.
 
-    Entries of one length and size share a forward, whichever question they belong to, unless hooks part them.
+    Entries of one length and size share a forward, whichever question they belong to, unless hooks or ControlNets part
+    them. ControlNets are asked once for each forward, beside it.
     """
     asked = [model.passes(x, sigma, conditionings) for model, x, sigma, conditionings in questions]
-    together: dict[tuple[Hashable, ...], list[Pass]] = {}
+    together: dict[Hashable, list[Pass]] = {}
     for single in (one for passes in asked for entries in passes for one in entries):
-        alike = single.model.recipe.key, single.entry.context.shape[1], *single.fed.shape[-2:]
-        together.setdefault(alike, []).append(single)
+        together.setdefault(single.alike, []).append(single)
     velocities: dict[int, Tensor] = {}
     for rows in together.values():
         velocities |= zip(map(id, rows), _forward(rows), strict=True)
@@ -207,17 +236,27 @@ def _combined(
 @torch.no_grad()
 def _forward(rows: Sequence[Pass]) -> tuple[Tensor, ...]:
     """One forward for entries of one length -> float32 velocity per pass."""
-    model = rows[0].model
+    model, controls = rows[0].model, rows[0].entry.controls
+    asked = _asked(rows, [one.entry for one in rows])
     with model.recipe.use() as network:
-        velocity: Tensor = network(
-            torch.cat([one.fed for one in rows]),
-            torch.cat([one.timestep for one in rows]),
-            torch.cat([one.entry.pooled for one in rows if one.entry.pooled is not None]),
-            torch.cat([one.entry.context for one in rows]),
-            skip_layers=model.skip_layers,
-        )
+        more = {}
+        if controls:
+            read = _asked(rows, [one.read or one.entry for one in rows])
+            hints = [torch.cat(hint) for hint in zip(*(one.hints for one in rows), strict=True)]
+            more["control"] = residuals_of(network, controls, read, hints)
+        velocity: Tensor = network(*asked, skip_layers=model.skip_layers, **more)
     parts: tuple[Tensor, ...] = velocity.float().split([len(one.fed) for one in rows])
     return parts
+
+
+def _asked(rows: Sequence[Pass], entries: Sequence[Conditioning]) -> Asked:
+    """What a network is given for passes with these texts, rows of all in turn."""
+    return Asked(
+        torch.cat([one.fed for one in rows]),
+        torch.cat([one.timestep for one in rows]),
+        torch.cat([entry.pooled for entry in entries if entry.pooled is not None]),
+        torch.cat([entry.context for entry in entries]),
+    )
 
 
 def _mean(x: Tensor, estimates: Sequence[Tensor]) -> Tensor:

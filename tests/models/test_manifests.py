@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
+from sigmagraph.engine.models.arch import (
+    Autoencoder,
+    ControlShape,
+    JointControlNet,
+    MMDiT,
+    MMDiTShape,
+    StreamControlNet,
+    VaeShape,
+)
 from sigmagraph.engine.models.files.detect import find_parts
 from sigmagraph.engine.models.files.read import StoredTensor, WeightFile
 from sigmagraph.engine.models.memory.device import Placement
@@ -109,12 +117,27 @@ def test_scaled_float8_files_lose_their_scales_and_fit(part: str) -> None:
     assert {name: tensor.shape for name, tensor in found.items()} == {name: t.shape for name, t in expected.items()}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["sd3.5_large_controlnet.original", "sd3.5_large_controlnet.diffusers", "sd3_controlnet_joint_6_layers.diffusers"],
-)
-def test_a_published_controlnet_is_named_as_one(name: str) -> None:
-    from sigmagraph.engine.errors import UnknownModel
+LARGE_CONTROL = ControlShape(MMDiTShape(19, 2432, 2048, 1, 1, has_qk_norm=False), 16, is_joint=False)
 
-    with pytest.raises(UnknownModel, match="this is a ControlNet"):
-        find_parts(published(name))
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sd3.5_large_controlnet.original", LARGE_CONTROL),
+        ("sd3.5_large_controlnet.diffusers", LARGE_CONTROL),
+        (
+            "sd3_controlnet_joint_6_layers.diffusers",
+            ControlShape(MMDiTShape(6, 1536, 2048, 4096, 192, has_qk_norm=False), 16, is_joint=True),
+        ),
+    ],
+)
+def test_a_published_controlnet_is_recognised_and_fits_name_by_name(name: str, expected: ControlShape) -> None:
+    parts = find_parts(published(name))
+    assert parts.listing() == "a ControlNet"
+    weights = parts.control
+    assert weights is not None
+    shape = ControlShape.from_tensors({key: tensor.shape for key, tensor in weights.items()})
+    assert shape == expected
+    with torch.device("meta"):
+        module = JointControlNet(shape) if shape.is_joint else StreamControlNet(shape)
+    check_tensors(name, shapes_of(module), weights)

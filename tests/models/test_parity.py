@@ -42,7 +42,7 @@ def test_the_transformer_gives_the_velocity_of_the_reference(
             io["y"],
             io["context"],
             skip_layers={0} if case == "skip0" else (),
-            control=list(io["control"]) if case == "control" else (),
+            control=[list(io["control"])] * model.spec.shape.depth if case == "control" else (),
         )
     assert_equal(velocity, io["out"] if "out" in io else io["out.official"])
 

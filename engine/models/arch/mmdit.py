@@ -179,13 +179,19 @@ class StreamBlock(nn.Module):
         shift, scale, gate = parts[3:6]
         return torch.addcmul(tokens, gate, self.mlp(modulated(tokens, shift, scale)))
 
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """The stream alone, which attends to itself: tokens [B, N, D], condition [B, D]."""
+        parts = self.modulation(condition)
+        mixed = attend(*self.attn.project(modulated(tokens, parts[0], parts[1])))
+        return self.add_mlp(self.add_attention(tokens, mixed, parts), parts)
+
 
 class JointBlock(nn.Module):
     """Text and image tokens attend to each other; each stream has its own weights."""
 
-    def __init__(self, shape: MMDiTShape, index: int) -> None:
+    def __init__(self, shape: MMDiTShape, index: int, *, is_last: bool) -> None:
         super().__init__()
-        self.is_last = index == shape.depth - 1
+        self.is_last = is_last
         self.context_block = StreamBlock(shape, is_last_context=self.is_last)
         self.x_block = StreamBlock(shape, has_dual_attention=index in shape.dual_attention_blocks)
 
@@ -234,8 +240,8 @@ class FinalLayer(nn.Module):
         return patches
 
 
-class MMDiT(nn.Module):
-    """The whole transformer: latent [B, 16, H, W], timestep [B] (1000 x sigma), pooled [B, P], context [B, L, C]."""
+class JointStem(nn.Module):
+    """What stands in front of joint blocks: embedders of patches, positions, timestep, pooled text and text tokens."""
 
     def __init__(self, shape: MMDiTShape) -> None:
         super().__init__()
@@ -245,8 +251,11 @@ class MMDiT(nn.Module):
         self.t_embedder = Embedder(2 * TIMESTEP_FREQUENCIES, shape.width)
         self.y_embedder = Embedder(shape.pooled_width, shape.width)
         self.context_embedder = nn.Linear(shape.context_width, shape.width)
-        self.joint_blocks = nn.ModuleList(JointBlock(shape, i) for i in range(shape.depth))
-        self.final_layer = FinalLayer(shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        return self.x_embedder.proj.weight.dtype
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """The centre of the position table: [1, rows * columns, D]. Raises `ValueError` beyond the table."""
@@ -257,6 +266,23 @@ class MMDiT(nn.Module):
         table: Tensor = self.pos_embed.unflatten(1, (side, side))
         return table[:, top : top + rows, left : left + columns].flatten(1, 2)
 
+    def condition(self, timestep: Tensor, pooled: Tensor) -> Tensor:
+        """Timestep [B] and pooled text [B, P] -> [B, D], which modulates every block."""
+        features = timestep_features(timestep).to(self.dtype)
+        condition: Tensor = self.t_embedder(features) + self.y_embedder(pooled.to(self.dtype))
+        return condition
+
+
+class MMDiT(JointStem):
+    """The whole transformer: latent [B, 16, H, W], timestep [B] (1000 x sigma), pooled [B, P], context [B, L, C]."""
+
+    def __init__(self, shape: MMDiTShape) -> None:
+        super().__init__(shape)
+        self.joint_blocks = nn.ModuleList(
+            JointBlock(shape, i, is_last=i == shape.depth - 1) for i in range(shape.depth)
+        )
+        self.final_layer = FinalLayer(shape)
+
     def forward(
         self,
         x: Tensor,
@@ -265,27 +291,33 @@ class MMDiT(nn.Module):
         context: Tensor,
         *,
         skip_layers: Collection[int] = (),
-        control: Sequence[Tensor] = (),
+        control: Sequence[Sequence[Tensor]] = (),
     ) -> Tensor:
         """The velocity, [B, 16, H, W].
 
-        `skip_layers`: blocks replaced by the identity. `control`: residuals [B, N, D], spread evenly over the blocks
-        and added to the image tokens after each. Odd sides are padded circularly and cropped again.
+        `skip_layers`: blocks replaced by the identity. `control`: for each block, from the first on, the residuals
+        [B, N, D] that are added to the image tokens after it. Odd sides are padded circularly and cropped again.
         """
         height, width = x.shape[-2:]
-        patch, dtype = self.shape.patch, self.x_embedder.proj.weight.dtype
-        x = F.pad(x, (0, -width % patch, 0, -height % patch), mode="circular")
+        patch = self.shape.patch
+        x = padded(x, patch)
         rows, columns = x.shape[-2] // patch, x.shape[-1] // patch
-        image = self.x_embedder(x.to(dtype)) + self.positions(rows, columns).to(dtype)
-        condition = self.t_embedder(timestep_features(timestep).to(dtype)) + self.y_embedder(pooled.to(dtype))
-        context = self.context_embedder(context.to(dtype))
+        image = self.x_embedder(x.to(self.dtype)) + self.positions(rows, columns).to(self.dtype)
+        condition = self.condition(timestep, pooled)
+        context = self.context_embedder(context.to(self.dtype))
         for i, block in enumerate(self.joint_blocks):
             if i not in skip_layers:
                 image, context = block(image, context, condition)
-            if control:
-                image = image + control[i * len(control) // self.shape.depth].to(image.dtype)
+            for residual in control[i] if i < len(control) else ():
+                image = image + residual.to(image.dtype)
         patches = self.final_layer(image, condition)
         return unpatchify(patches, rows, columns, patch)[..., :height, :width]
+
+
+def padded(latent: Tensor, patch: int) -> Tensor:
+    """A latent [B, C, H, W] continued round its right and lower edge to whole patches."""
+    height, width = latent.shape[-2:]
+    return F.pad(latent, (0, -width % patch, 0, -height % patch), mode="circular")
 
 
 def unpatchify(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:

@@ -12,10 +12,17 @@ import torch
 from sigmagraph.engine.errors import UnknownModel
 from sigmagraph.engine.models.files.fp8 import multiplied_out
 from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights, under
-from sigmagraph.engine.models.files.rename import clip_from_any, mmdit_from_diffusers, t5_from_any, vae_from_diffusers
+from sigmagraph.engine.models.files.rename import (
+    clip_from_any,
+    control_from_any,
+    mmdit_from_diffusers,
+    t5_from_any,
+    vae_from_diffusers,
+)
 
 MMDIT_MARK = "joint_blocks.0.context_block.attn.qkv.weight"
 MMDIT_DIFFUSERS_MARKS = ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight")
+CONTROL_MARKS = ("controlnet_blocks.0.weight", "pos_embed_input.proj.weight")
 VAE_MARK = "decoder.conv_in.weight"
 VAE_DIFFUSERS_MARK = "decoder.up_blocks.0.resnets.0.norm1.weight"
 T5_MARK = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
@@ -64,19 +71,22 @@ class Parts:
     mmdit: Weights | None = None
     vae: Weights | None = None
     encoders: Mapping[str, Weights] = field(default_factory=dict)
+    control: Weights | None = None
 
     def __bool__(self) -> bool:
-        return self.mmdit is not None or self.vae is not None or bool(self.encoders)
+        return any(part is not None for part in (self.mmdit, self.vae, self.control)) or bool(self.encoders)
 
     def listing(self) -> str:
         """The parts in words, for messages."""
-        found = [name for name, part in (("a diffusion model", self.mmdit), ("a VAE", self.vae)) if part is not None]
+        named = (("a diffusion model", self.mmdit), ("a VAE", self.vae), ("a ControlNet", self.control))
+        found = [name for name, part in named if part is not None]
         return ", ".join([*found, *self.encoders])
 
 
 def find_parts(file: WeightFile) -> Parts:
     """Everything of the SD3 family in `file`. Raises `UnknownModel`, saying what it is instead, if there is nothing."""
-    parts = Parts(mmdit=_mmdit(file.weights), vae=_vae(file.weights), encoders=_encoders(file.weights))
+    weights = file.weights
+    parts = Parts(_mmdit(weights), _vae(weights), _encoders(weights), _control(weights))
     if not parts:
         raise unexpected(file, parts, "a model of the SD3 family")
     return parts
@@ -114,6 +124,17 @@ def _mmdit(weights: Weights) -> Weights | None:
     if prefix is None or prefix + "controlnet_blocks.0.weight" in weights:
         return None
     return mmdit_from_diffusers(multiplied_out(under(weights, prefix)))
+
+
+def _control(weights: Weights) -> Weights | None:
+    prefix = _prefix_of(weights, CONTROL_MARKS)
+    return None if prefix is None else control_from_any(multiplied_out(under(weights, prefix)))
+
+
+def control_type(weights: Weights) -> int | None:
+    """The number that SD3.5's ControlNets carry: which kind of hint they take."""
+    stored = next((t for name, t in weights.items() if name.rpartition(".")[2] == "control_type"), None)
+    return int(stored.read().flatten()[0]) if stored is not None and prod(stored.shape) == 1 else None
 
 
 def _vae(weights: Weights) -> Weights | None:

@@ -1,11 +1,11 @@
-"""Foreign tensor names, one table per layout: diffusers' MMDiT and VAE, OpenCLIP's text tower, T5's double embedding.
+"""Foreign tensor names, a table per layout: diffusers' MMDiT and VAE, ControlNets, OpenCLIP's tower, T5's embedding.
 
 A table maps a foreign name to a `Slot` of ours. The same MMDiT table places LoRA deltas. Nothing is read here: renamed
 tensors are combined when somebody reads them.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,11 +80,38 @@ def mmdit_from_diffusers(weights: Weights) -> dict[str, StoredTensor]:
     """Diffusers' SD3 transformer in the original layout. Unknown names stay as they are, to be reported."""
     blocks = [int(name.split(".")[1]) for name in weights if re.match(r"transformer_blocks\.\d+\.", name)]
     depth = max(blocks, default=-1) + 1
+    return placed(weights, lambda module: mmdit_slot(module, depth))
+
+
+CONTROL_EXTRAS = ("control_type",)  # a number that tells how hints are prepared, no weight
+STREAM_EXTRAS = ("context_embedder.weight", "context_embedder.bias")  # in files of nets that see no text; unused
+
+
+def control_slot(module: str) -> Slot | None:
+    """The slot of a ControlNet's module, of either kind and in any layout, or None where the name is ours."""
+    slot = mmdit_slot(module, depth=0)  # no block is the last of a transformer
+    block = re.fullmatch(r"transformer_blocks\.(\d+)\.((?:adaLN_modulation|attn|mlp)\..+)", module)
+    if slot is None and block is not None:
+        return Slot(f"stream_blocks.{block[1]}.{block[2]}")
+    return slot
+
+
+def control_from_any(weights: Weights) -> dict[str, StoredTensor]:
+    """A ControlNet in our layout: `joint_blocks` with text, or `stream_blocks` of image tokens alone."""
+    named = placed({name: tensor for name, tensor in weights.items() if name not in CONTROL_EXTRAS}, control_slot)
+    if any(name.startswith("joint_blocks.") and ".context_block." in name for name in named):
+        return named
+    streams = {re.sub(r"^joint_blocks\.(\d+)\.x_block\.", r"stream_blocks.\1.", name): t for name, t in named.items()}
+    return {name: tensor for name, tensor in streams.items() if name not in STREAM_EXTRAS}
+
+
+def placed(weights: Weights, slot_of: Callable[[str], Slot | None]) -> dict[str, StoredTensor]:
+    """Every tensor in the slot of its module, fused where several share one; without a slot it keeps its name."""
     gathered: dict[str, dict[int, str]] = {}
     slots: dict[str, Slot] = {}
     for foreign in weights:
         module, suffix = _split(foreign)
-        slot = mmdit_slot(module, depth) or Slot(module)
+        slot = slot_of(module) or Slot(module)
         gathered.setdefault(slot.name + suffix, {})[slot.part] = foreign
         slots[slot.name + suffix] = slot
     renamed: dict[str, StoredTensor] = {}

@@ -14,10 +14,16 @@ Memory = Literal["auto", "resident", "stream"]
 
 SMALL_BYTES = 64 * 1024 * 1024  # below this a network is copied whatever there is: nothing is won by less
 # What a network needs beside its weights, bytes: measured at 1024 x 1024 with guidance (text: 77 tokens, float32).
-WORKING_BYTES = {"text": 300_000_000, "model": 600_000_000, "vae": 800_000_000}
+WORKING_BYTES = {"text": 300_000_000, "model": 600_000_000, "control": 600_000_000, "vae": 800_000_000}
 ENCODER_SHARE = 1 / 3  # an encoder runs once per prompt: it may stay where it takes at most this share
 LARGE_SHARE = 1 / 2  # float8 weights stay float8 where they would take more of a card as 16 bits
-WHEN = {"text": "while a prompt is encoded", "model": "at every step", "vae": "while pictures are encoded or decoded"}
+WHEN = {
+    "text": "while a prompt is encoded",
+    "model": "at every step",
+    "control": "at every step, beside the model",
+    "vae": "while pictures are encoded or decoded",
+}
+EVERY_STEP = ("model", "control")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class Placed:
     @property
     def need_bytes(self) -> int:
         """What has to be there while it computes. Pages of what runs once may go again as it runs."""
-        return self.bytes_ + self.part.working_bytes + (self.paged_bytes if self.part.kind == "model" else 0)
+        return self.bytes_ + self.part.working_bytes + (self.paged_bytes if self.part.kind in EVERY_STEP else 0)
 
     def __str__(self) -> str:
         how = {
@@ -103,7 +109,10 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every part in its place. Parts compute one after another, so the need is that of the neediest."""
+    """Every part in its place. Parts compute one after another, so the need is that of the neediest.
+
+    Only ControlNets compute beside a model.
+    """
 
     budget: Budget
     placed: tuple[Placed, ...]
@@ -111,7 +120,9 @@ class Plan:
     @property
     def peak_bytes(self) -> int:
         """The most that is needed at once."""
-        return max((network.need_bytes for network in self.placed), default=0)
+        beside = sum(network.need_bytes for network in self.placed if network.part.kind == "control")
+        needs = [network.need_bytes + (beside if network.part.kind == "model" else 0) for network in self.placed]
+        return max(needs, default=0)
 
     @property
     def refused(self) -> tuple[Placed, ...]:

@@ -23,7 +23,7 @@ from sigmagraph.engine.models.memory.resident import check_tensors, listing
 from sigmagraph.engine.models.memory.streamed import STREAMED_FROM_BYTES
 
 M = TypeVar("M", bound=nn.Module)
-Kind = Literal["text", "model", "vae"]
+Kind = Literal["text", "model", "control", "vae"]
 
 
 class Owner(Protocol):
