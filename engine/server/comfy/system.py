@@ -14,7 +14,7 @@ from sigmagraph.engine.server.settings import Settings
 
 __all__ = ["EXTENSIONS", "extensions", "features", "flags", "free", "nothing", "subgraph", "system_stats"]
 
-SPOKEN_VERSION = "0.3.64"  # the ComfyUI whose protocol this is; pages and clients compare it as a semantic version
+SPOKEN_VERSION = "0.46.0"  # the ComfyUI whose users this serves; pages and clients compare it as a semantic version
 MENU = "/pages/editor-link.js"
 EXTENSIONS: web.AppKey[Path | None] = web.AppKey("extensions")
 
