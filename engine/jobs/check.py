@@ -61,12 +61,19 @@ class Checker:
         if worker is not None:
             self.told(await worker.ask("nodes", {"owner": LOCAL}, self._deadline_s))
 
-    async def check(self, workflow: Workflow, targets: Collection[str] | None, owner: str, wait_s: float) -> Checked:
-        """Validate; raises `InvalidWorkflow` where nothing can run."""
+    async def check(
+        self,
+        workflow: Workflow,
+        targets: Collection[str] | None,
+        owner: str,
+        wait_s: float,
+        job_id: str | None = None,
+    ) -> Checked:
+        """Validate; raises `InvalidWorkflow` where nothing can run. A job of that id is to follow."""
         nodes = await self.nodes(wait_s)
         written = {node.class_type for node in workflow.nodes.values()}
         if any(name in nodes and nodes[name].validator is not None for name in written):
-            return await self._ask(workflow, targets, owner)
+            return await self._ask(workflow, targets, owner, job_id)
         services = self._services(owner)
         if len(workflow.nodes) <= SMALL and self._reads_files.isdisjoint(written):
             graph = validate(workflow, nodes, services, targets)
@@ -74,12 +81,15 @@ class Checker:
             graph = await asyncio.to_thread(validate, workflow, nodes, services, targets)
         return Checked(tuple(graph.roots), tuple(graph.problems))
 
-    async def _ask(self, workflow: Workflow, targets: Collection[str] | None, owner: str) -> Checked:
-        """Some class checks its inputs itself: the worker validates the whole."""
+    async def _ask(
+        self, workflow: Workflow, targets: Collection[str] | None, owner: str, job_id: str | None
+    ) -> Checked:
+        """Some class checks its inputs itself: the worker validates the whole, and keeps what it found for the job."""
         worker = self._ready()
         if worker is None:
             raise NotAccepting("the workflow has nodes that check their own inputs, and no worker is ready to ask")
-        asked = {"prompt": workflow.prompt(), "targets": list(targets) if targets is not None else None, "owner": owner}
+        listed = list(targets) if targets is not None else None
+        asked = {"prompt": workflow.prompt(), "targets": listed, "owner": owner, "job_id": job_id}
         asked_at = asyncio.get_running_loop().time()
         try:
             answer = await worker.ask("check", asked, self._deadline_s)

@@ -142,9 +142,10 @@ class JobService:
         if known is not None:
             return Accepted(known, is_repeat=True)
         self._refuse_when_full(submission.owner)
-        checked = await self.check(submission.workflow, submission.targets, submission.owner)
+        workflow, owner, wait_s = submission.workflow, submission.owner, self.settings.ready_wait_s
+        checked = await self._checker.check(workflow, submission.targets, owner, wait_s, submission.job_id)
         roots, extra_data = list(checked.roots), submission.extra_data
-        prompt, shows = submission.workflow.prompt(), submission.shows
+        prompt, shows = workflow.prompt(), submission.shows
         request = Request(prompt, roots, extra_data, shows, submission.reuses_outputs)
         self._refuse_when_full(submission.owner)
         # a task of its own: who asks may go away, the job that is stored must run all the same

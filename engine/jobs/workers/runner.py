@@ -12,12 +12,15 @@ from sigmagraph.engine.execution.lanes.scheduler import Scheduler
 from sigmagraph.engine.execution.lanes.ticket import Ticket
 from sigmagraph.engine.execution.result import RunResult
 from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.graph import Graph
+from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.records import plain
+from sigmagraph.engine.jobs.workers.checked_graphs import CheckedGraphs
 from sigmagraph.engine.jobs.workers.declare import declarations
 from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Picture, Setup
 
@@ -46,6 +49,7 @@ class Runner:
             around=setup.around,
             free=setup.relieve,
         )
+        self._checked = CheckedGraphs()
         self._lock = Lock()
         self._tickets: dict[str, Ticket] = {}
         self._to_stop: set[str] = set()
@@ -93,7 +97,7 @@ class Runner:
             case "nodes":
                 return declarations(self.setup.nodes.values(), self.setup.services(values["owner"]))
             case "check":
-                return self._check(values["prompt"], values["targets"], values["owner"])
+                return self._check(**values)
             case "free":
                 return self.setup.free(values["unload_models"], values["free_memory"])
             case "stats":
@@ -102,7 +106,7 @@ class Runner:
 
     def _execute(self, task: JobAttempt, run: "_Run") -> RunResult:
         services = self.setup.services(task.owner)
-        graph = validate(parse_workflow(dict(task.prompt)), self.setup.nodes, services, task.targets or None)
+        graph = self._checked.take(task) or self._graph(task.prompt, services, task.targets or None)
         made = plan(graph, services)
         ticket = self._scheduler.submit(
             made,
@@ -128,13 +132,21 @@ class Runner:
             except Exception:  # a preview nobody can encode, a front that is gone: whatever it is, the next is told
                 LOG.exception("what a run said could not be sent")
 
-    def _check(self, prompt: Mapping[str, Any], targets: Sequence[str] | None, owner: str) -> dict[str, Any]:
+    def _check(
+        self, prompt: Mapping[str, Any], targets: Sequence[str] | None, owner: str, job_id: str | None = None
+    ) -> dict[str, Any]:
+        """The roots and problems; of a job that is to follow, the graph is kept for it."""
         try:
-            graph = validate(parse_workflow(dict(prompt)), self.setup.nodes, self.setup.services(owner), targets)
+            graph = self._graph(prompt, self.setup.services(owner), targets)
         except InvalidWorkflow as problem:
             problems = [found for found in problem.problems if isinstance(found, Problem)]
             return {"roots": [], "problems": [_problem(problem) for problem in problems]}
+        if job_id is not None:
+            self._checked.keep(job_id, owner, prompt, graph)
         return {"roots": list(graph.roots), "problems": [_problem(problem) for problem in graph.problems]}
+
+    def _graph(self, prompt: Mapping[str, Any], services: Services | None, targets: Sequence[str] | None) -> Graph:
+        return validate(parse_workflow(dict(prompt)), self.setup.nodes, services, targets)
 
 
 class _Run:

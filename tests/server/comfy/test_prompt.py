@@ -2,10 +2,15 @@
 
 import json
 import uuid
+from collections import Counter
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from sigmagraph.engine.jobs import check
+from sigmagraph.engine.jobs.workers import runner
+from sigmagraph.engine.server.comfy import prompt as prompts
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph, slow_graph
 
@@ -241,3 +246,52 @@ async def test_an_idempotency_key_makes_one_job_of_two_requests(serving: Serving
         assert ids[0] == ids[1]
         other = await api.post("/prompt", {"prompt": picture_graph(1)}, headers={"Idempotency-Key": "k"})
         assert other.status == 409
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        # a class that checks itself is asked in the worker, which keeps what it found for the job
+        (
+            {"9": {"class_type": "Picky", "inputs": {"number": 2}}},
+            {"read here": 1, "read there": 1, "checked there": 1},
+        ),
+        (picture_graph(), {"read here": 1, "checked here": 1, "read there": 1, "checked there": 1}),
+    ],
+    ids=["asked", "told"],
+)
+async def test_a_prompt_is_read_and_checked_once_on_each_side(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, prompt: Any, expected: dict[str, int]
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def counted(module: ModuleType, function: str, name: str) -> None:
+        real = getattr(module, function)
+
+        def count(*arguments: Any) -> Any:
+            calls[name] += 1
+            return real(*arguments)
+
+        monkeypatch.setattr(module, function, count)
+
+    counted(prompts, "parse_workflow", "read here")
+    counted(check, "validate", "checked here")
+    counted(runner, "parse_workflow", "read there")
+    counted(runner, "validate", "checked there")
+    async with serving() as api:
+        entry = await api.ended(await api.queue(prompt))
+    assert entry["status"]["status_str"] == "success"
+    assert calls == expected
+
+
+async def test_a_refused_second_use_of_an_id_changes_nothing_for_the_first(serving: Serving) -> None:
+    """The worker has checked both prompts under one id by then."""
+    async with serving() as api:
+        await api.queue(slow_graph(), prompt_id="slow")
+        await api.queue({"9": {"class_type": "Picky", "inputs": {"number": 2}}}, prompt_id="mine")
+        other = {"8": {"class_type": "Picky", "inputs": {"number": 4}}}
+        assert (await api.post("/prompt", {"prompt": other, "prompt_id": "mine"})).status == 400
+        await api.post("/interrupt", {"prompt_id": "slow"})
+        entry = await api.ended("mine")
+        assert entry["status"]["status_str"] == "success"
+        assert list(entry["prompt"][2]) == ["9"]
