@@ -88,7 +88,7 @@ def load_unet(*, unet_name: ModelName, weight_dtype: WeightDtype = "default", se
 @node("CLIPLoader", category="advanced/loaders", display_name="Load CLIP", lane="device")
 def load_clip(*, clip_name: EncoderName, type: ClipType, device: Device = None, services: Engine) -> Clip:
     """Load one text encoder of the SD3 family: CLIP-L, bigG or T5-XXL; the others' places stay empty."""
-    return _encoders(services, [clip_name], type, device)
+    return encoders(services, [clip_name], type, device)
 
 
 @node("DualCLIPLoader", category="advanced/loaders", lane="device")
@@ -96,7 +96,7 @@ def load_dual_clip(
     *, clip_name1: EncoderName, clip_name2: EncoderName, type: DualClipType, device: Device = None, services: Engine
 ) -> Clip:
     """Load two of CLIP-L, bigG and T5-XXL, in any order."""
-    return _encoders(services, [clip_name1, clip_name2], type, device)
+    return encoders(services, [clip_name1, clip_name2], type, device)
 
 
 @node("TripleCLIPLoader", category="advanced/loaders", lane="device")
@@ -104,7 +104,7 @@ def load_triple_clip(
     *, clip_name1: EncoderName, clip_name2: EncoderName, clip_name3: EncoderName, services: Engine
 ) -> Clip:
     """Load CLIP-L, bigG and T5-XXL, in any order."""
-    return _encoders(services, [clip_name1, clip_name2, clip_name3], "sd3", None)
+    return encoders(services, [clip_name1, clip_name2, clip_name3], "sd3", None)
 
 
 @node("VAELoader", category="loaders", display_name="Load VAE", lane="device")
@@ -113,7 +113,8 @@ def load_vae_file(*, vae_name: VaeName, services: Engine) -> Vae:
     return load_vae(services.path("vae", vae_name))
 
 
-def _encoders(services: Services, names: list[str], kind: str, device: str | None) -> Clip:
+def encoders(services: Services, names: list[str], kind: str, device: str | None = None) -> Clip:
+    """The text encoders of these files, in any order; their tokenizers may lie in any of the folders."""
     paths = [services.path("text_encoders", name) for name in names]
     return _placed(load_text_encoders(paths, kind, torch.device("cpu") if device == "cpu" else None), services)
 

@@ -10,7 +10,8 @@ from sigmagraph.engine.execution.cache.checkpoint import Checkpoints, KeptWork
 from sigmagraph.engine.execution.digests import Digests
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-WEIGHTS = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"})
+WEIGHTS = frozenset({".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"})
+GGUF = frozenset({".gguf"})
 LATENTS = frozenset({".latent"})
 DIGESTS = ".digests.json"  # beside the model folders, where no client reads or writes
 PLACES = ("input", "output", "temp")
@@ -19,6 +20,8 @@ TWINS = {
     "unet": ("diffusion_models",),
     "text_encoders": ("clip",),
     "clip": ("text_encoders",),
+    "unet_gguf": ("diffusion_models", "unet"),
+    "clip_gguf": ("text_encoders", "clip"),
 }
 
 
@@ -91,7 +94,7 @@ def _suffixes(folder: str) -> frozenset[str]:
     """What a folder is searched for."""
     if folder == "latents":
         return LATENTS
-    return IMAGES if folder in PLACES else WEIGHTS
+    return IMAGES if folder in PLACES else GGUF if folder.endswith("_gguf") else WEIGHTS
 
 
 def inside(directory: Path, name: str) -> Path:

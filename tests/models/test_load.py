@@ -274,7 +274,7 @@ def test_a_block_number_out_of_all_proportion_builds_nothing(tmp_path: Path, ten
 
 def test_a_pickle_called_safetensors_is_refused(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     torch.save(tensors, tmp_path / "x.safetensors")
-    with pytest.raises(RefusedFile, match="only safetensors files are opened"):
+    with pytest.raises(RefusedFile, match="only safetensors and GGUF files are opened"):
         load_checkpoint(tmp_path / "x.safetensors")
 
 

@@ -11,7 +11,8 @@ import torch
 
 from sigmagraph.engine.errors import UnknownModel
 from sigmagraph.engine.models.files.fp8 import multiplied_out
-from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights, under
+from sigmagraph.engine.models.files.gguf import ARCHITECTURE
+from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights, is_quantised, under
 from sigmagraph.engine.models.files.rename import (
     clip_from_any,
     control_from_any,
@@ -100,6 +101,8 @@ def unexpected(file: WeightFile, parts: Parts, expected: str) -> UnknownModel:
     else:
         kind = _first_match(FOREIGN + FOREIGN_PARTS, file.weights)
         few = ", ".join(sorted(file.weights)[:3]) or "none"
+        if kind is None and ARCHITECTURE in file.metadata:
+            kind = f"a GGUF file of the architecture {file.metadata[ARCHITECTURE]!r}"
         found = f"this is {kind}" if kind else f"its tensors ({few} ...) belong to no model known here"
     return UnknownModel(f"{file.path}: {found}; {expected} was expected")
 
@@ -183,5 +186,5 @@ def clip_name(weights: Weights) -> str:
 
 
 def main_dtype(weights: Weights) -> torch.dtype:
-    """What a part is stored in: the dtype of its largest tensor."""
-    return max(weights.values(), key=lambda tensor: prod(tensor.shape)).dtype
+    """What a part is stored in: the dtype of its largest tensor; bytes, if tensors of it are quantised."""
+    return max(weights.values(), key=lambda tensor: (is_quantised(tensor), prod(tensor.shape))).dtype

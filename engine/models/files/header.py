@@ -39,7 +39,6 @@ DTYPES: Mapping[str, torch.dtype] = {
 FOREIGN_CONTENT: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"PK\x03\x04"), "a zip archive (a PyTorch pickle, most likely)"),
     (re.compile(rb"\x80[\x01-\x05]|c[a-zA-Z_]+\n|\(d[p0q.]|\(l[p0q.]|[}\]]q\x00"), "a Python pickle"),
-    (re.compile(rb"GGUF"), "a GGUF file"),
     (re.compile(rb"\x89HDF"), "an HDF5 file"),
     (re.compile(rb"\x93NUMPY"), "a NumPy array"),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer: the weights themselves were not downloaded"),
@@ -99,9 +98,9 @@ def _header_json(path: Path, file: BinaryIO, size: int) -> bytes:
 def _refuse(path: Path, first: bytes) -> None:
     for pattern, kind in FOREIGN_CONTENT:
         if pattern.match(first):
-            raise RefusedFile(path, f"this is {kind}; only safetensors files are opened")
+            raise RefusedFile(path, f"this is {kind}; only safetensors and GGUF files are opened")
     if first[257:262] == b"ustar":
-        raise RefusedFile(path, "this is a tar archive; only safetensors files are opened")
+        raise RefusedFile(path, "this is a tar archive; only safetensors and GGUF files are opened")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Weight files as tables of tensors that are read when asked for: one safetensors file, or several behind an index.
+"""Weight files as tables of tensors that are read when asked for: safetensors, several behind an index, or GGUF.
 
 A stored tensor is a view into the memory-mapped file until somebody copies it, so opening a checkpoint of any size is
 cheap. Knows nothing of models; renaming and detection work on the same tables.
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import CorruptFile, MissingFile, OutOfMemory, StaleFile, is_out_of_memory
+from sigmagraph.engine.models.files.ggml import Dequantise
+from sigmagraph.engine.models.files.gguf import Quantised, is_gguf, read_gguf
 from sigmagraph.engine.models.files.header import Entry, read_header
 
 LARGEST_INDEX_BYTES = 32 * 1024 * 1024
@@ -116,7 +118,7 @@ class WeightFile:
 
 
 def open_weights(path: Path) -> WeightFile:
-    """Open a safetensors file, an index of shards, one shard of several, or a folder that holds one of these.
+    """Open a safetensors or GGUF file, an index of shards, one shard of several, or a folder that holds one of these.
 
     Raises `MissingFile`, `RefusedFile`, `CorruptFile`.
     """
@@ -147,13 +149,29 @@ def _single_model(folder: Path) -> Path:
 
 
 def _open_file(path: Path) -> WeightFile:
-    header = read_header(path)
+    header = read_gguf(path) if is_gguf(path) else read_header(path)
     file = MappedFile(path)
     weights = {
-        name: StoredTensor(entry.shape, entry.dtype, FileSlice(file.state, entry, file))
+        name: _stored(entry, file) if isinstance(entry, Entry) else _quantised(entry, file)
         for name, entry in header.entries.items()
     }
     return WeightFile(path, weights, header.metadata, (file.state,))
+
+
+def _stored(entry: Entry, file: MappedFile) -> StoredTensor:
+    return StoredTensor(entry.shape, entry.dtype, FileSlice(file.state, entry, file))
+
+
+def _quantised(entry: Quantised, file: MappedFile) -> StoredTensor:
+    """Its bytes travel; the values are made of them where they are needed."""
+    blocks = _stored(entry.blocks, file)
+    grow = Dequantise(entry.format, entry.shape)
+    return StoredTensor(entry.shape, entry.blocks.dtype, lambda: grow([blocks.read()]), (blocks,), grow)
+
+
+def is_quantised(tensor: StoredTensor) -> bool:
+    """Whether it, or what it is made of, is stored in blocks of small integers."""
+    return isinstance(tensor.combine, Dequantise) or any(map(is_quantised, tensor.sources))
 
 
 @dataclass(frozen=True, slots=True)

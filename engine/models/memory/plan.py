@@ -34,6 +34,7 @@ class Part:
     with as they lie there. `largest_bytes` is its largest tensor, `kept_bytes` all that are too small to be streamed,
     `block_bytes` its largest block twice as stored and once dense, `outside_bytes` what is in no block,
     `packed_bytes` all of it with float8 and quantised tensors kept small. `is_rounded`: kept small on purpose.
+    `is_quantised`: stored in blocks of small integers, which grow when they are used.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Part:
     outside_bytes: int = 0
     packed_bytes: int = 0
     is_rounded: bool = False
+    is_quantised: bool = False
 
     @property
     def small_bytes(self) -> int:
@@ -165,6 +167,8 @@ def place(part: Part, budget: Budget) -> Placed:
     packed = Placed(part, "packed", part.small_bytes + part.largest_bytes)
     if part.is_rounded:
         return packed
+    if part.is_quantised and budget.memory != "resident":  # whoever has such a file has no room for it grown
+        return packed if not budget.is_host and packed.need_bytes <= budget.limit_bytes else streamed
     copied = part.dense_bytes - (part.mapped_bytes if budget.is_host else 0)
     mode: Mode = "mapped" if copied < part.dense_bytes else "resident"
     whole = Placed(part, mode, copied, part.dense_bytes - copied)

@@ -16,7 +16,7 @@ from torch import nn
 from sigmagraph.engine.errors import TensorMismatch
 from sigmagraph.engine.models.files.fp8 import is_rounded, packed_bytes
 from sigmagraph.engine.models.files.lora import Patch, patched
-from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
+from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_quantised, is_view
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.plan import Part
 from sigmagraph.engine.models.memory.resident import check_tensors, listing
@@ -151,4 +151,5 @@ class Recipe(Generic[M]):
             outside_bytes=sum(dense.values()) - inside,
             packed_bytes=sum(min(size, packed_bytes(weight)) for weight, size in dense.items()),
             is_rounded=any(is_rounded(weight) for weight in weights),
+            is_quantised=any(is_quantised(weight) for weight in weights),
         )

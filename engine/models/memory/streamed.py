@@ -4,7 +4,7 @@ A layer's large tensors are brought into one shared buffer right before it compu
 small stays. Tables of embeddings are looked up where they lie, a row at a time. The network itself knows nothing of it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sigmagraph.engine.models.files.fp8 import is_small
+from sigmagraph.engine.models.files.ggml import Dequantise
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
 from sigmagraph.engine.models.memory.belt import Belt
 from sigmagraph.engine.models.memory.device import Placement
@@ -23,12 +24,15 @@ STREAMED_FROM_BYTES = 1024 * 1024  # smaller tensors (norms, biases) stay: fetch
 
 
 class StoredEmbedding(nn.Module):
-    """A table of embeddings in the precision it is stored in; rows are converted when they are looked up."""
+    """A table of embeddings in the precision it is stored in; rows are converted when they are looked up.
 
-    def __init__(self, table: Tensor, placement: Placement) -> None:
+    `grow` makes the rows of a quantised table of their bytes.
+    """
+
+    def __init__(self, table: Tensor, placement: Placement, grow: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(table, requires_grad=False)
-        self._placement = placement
+        self._placement, self._grow = placement, grow
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids [...] -> rows [..., D]."""
@@ -37,6 +41,7 @@ class StoredEmbedding(nn.Module):
             rows = F.embedding(ids.to(table.device), table.view(torch.uint8)).view(table.dtype)
         else:
             rows = F.embedding(ids.to(table.device), table)
+        rows = rows if self._grow is None else self._grow(rows)
         return rows.to(self._placement.device, self._placement.dtype)
 
 
@@ -56,7 +61,7 @@ def streamed(module: M, weights: Weights, placement: Placement, *, stays: bool =
         owner = module.get_submodule(owner_name)
         if _is_small(stored, placement) or (stays and not is_small(stored)):
             kept[name] = shared.setdefault(stored, parameter(stored, placement, maps=False))
-        elif isinstance(owner, nn.Embedding) and is_view(stored):
+        elif isinstance(owner, nn.Embedding) and _is_table(stored):
             continue  # replaced below: a table may have two names and one module
         elif blocks and name.startswith(blocks):
             carried.setdefault(name.removeprefix(blocks).split(".")[0], {})[owner, leaf] = stored
@@ -97,11 +102,18 @@ def _tables(module: nn.Module, weights: Weights, placement: Placement) -> dict[s
     for name, stored in weights.items():
         place = name.rpartition(".")[0]
         is_table = isinstance(module.get_submodule(place), nn.Embedding)
-        if is_table and is_view(stored) and not _is_small(stored, placement):
+        if is_table and _is_table(stored) and not _is_small(stored, placement):
             if stored not in known:
-                known[stored] = StoredEmbedding(stored.read(), placement)
+                grow = stored.combine.rows if isinstance(stored.combine, Dequantise) else None
+                known[stored] = StoredEmbedding(next(stored.pieces()).read(), placement, grow)
             found[place] = known[stored]
     return found
+
+
+def _is_table(stored: StoredTensor) -> bool:
+    """Whether its rows can be looked up where they lie: as they are, or in blocks."""
+    is_blocks = isinstance(stored.combine, Dequantise) and len(stored.shape) == 2
+    return is_view(stored.sources[0] if is_blocks else stored)
 
 
 class _Feeder:

@@ -97,7 +97,6 @@ def zipped() -> bytes:
         (pickle.dumps({"a": 1}, protocol=2), "a Python pickle"),
         (pickle.dumps({"a": 1}, protocol=5), "a Python pickle"),
         (pickle.dumps(Path, protocol=0), "a Python pickle"),
-        (b"GGUF\x03\x00\x00\x00" + b"\0" * 64, "a GGUF file"),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 64, "an HDF5 file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a Git LFS pointer"),
         (b"<!DOCTYPE html><html></html>", "a web page"),
