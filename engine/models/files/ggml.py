@@ -6,25 +6,26 @@ are met bit for bit. Torch alone, so a block grows on whatever device it lies. K
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 18  # elements that are worked on at once: they stay in the processor's cache
+CHUNK = 1 << 20  # elements worked on at once: they stay in the cache
 SUPER = 256  # elements of a block of the K kinds
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
-Blocks = Callable[[Tensor], Tensor]
+Grow = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One way of storing numbers: `size` elements in `bytes_` bytes. `grow` makes [n, size] floats of [n, bytes]."""
+    """One way of storing numbers: `size` in `bytes_` bytes. `grow` writes the floats [n, size] of blocks [n, bytes]."""
 
     name: str
     size: int
     bytes_: int
-    grow: Blocks
+    grow: Grow
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,10 @@ class Dequantise:
 
 def grown(kind: Format, blocks: Tensor) -> Tensor:
     """Blocks [n, bytes] -> [n, size] float32, a piece at a time."""
-    if blocks.device.type != "cpu" or len(blocks) * kind.size <= CHUNK:
-        return kind.grow(blocks)
-    values = torch.empty(len(blocks), kind.size)
-    step = CHUNK // kind.size
+    values = torch.empty(len(blocks), kind.size, device=blocks.device)
+    step = CHUNK // kind.size if blocks.device.type == "cpu" else max(len(blocks), 1)
     for start in range(0, len(blocks), step):
-        values[start : start + step] = kind.grow(blocks[start : start + step])
+        kind.grow(blocks[start : start + step], values[start : start + step])
     return values
 
 
@@ -59,64 +58,85 @@ def _half(blocks: Tensor, at: int) -> Tensor:
     return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
 
 
-def _shifted(codes: Tensor, *shifts: int) -> Tensor:
-    """Bytes [n, groups, k] -> [n, groups, shifts, k], each shifted right by each number."""
-    by = torch.tensor(shifts, dtype=torch.uint8, device=codes.device)
-    return codes[:, :, None] >> by[:, None]
+def _words(blocks: Tensor, start: int, stop: int) -> Tensor:
+    """Bytes of every block, four to a word: shifts and masks then move four codes at once."""
+    return blocks[:, start:stop].contiguous().view(torch.int32)
 
 
-def _nibbles(codes: Tensor) -> Tensor:
-    """[n, k] -> [n, 2 k]: every low half, then every high half."""
-    return torch.cat([codes & 15, codes >> 4], dim=1)
+def _field(words: Tensor, shift: int, mask: int) -> Tensor:
+    """The masked bits of each of a word's bytes, still four to a word."""
+    return ((words >> shift) if shift else words) & (mask * 0x01010101)
 
 
-def _bits(packed: Tensor) -> Tensor:
-    """[n, 4] -> [n, 32]: the bits of a little-endian word."""
-    by = torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return ((packed[:, :, None] >> by) & 1).flatten(1)
+def _bytes(words: Tensor) -> Tensor:
+    return words.contiguous().view(torch.uint8)
 
 
-def _q4_0(blocks: Tensor) -> Tensor:
-    return _half(blocks, 0) * (_nibbles(blocks[:, 2:]).float() - 8)
+def _nibbles(words: Tensor, values: Tensor) -> None:
+    """Every low half, then every high half."""
+    half = values.shape[1] // 2
+    values[:, :half] = _bytes(_field(words, 0, 15))
+    values[:, half:] = _bytes(_field(words, 4, 15))
 
 
-def _q4_1(blocks: Tensor) -> Tensor:
-    return _half(blocks, 0) * _nibbles(blocks[:, 4:]).float() + _half(blocks, 2)
+@cache
+def _fifth_bits(device: torch.device) -> Tensor:
+    """For every byte, 8 bytes that hold 16 where it has a bit: [256] words of 64 bits."""
+    bits = (torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device)) & 1
+    return (bits << 4).to(torch.uint8).view(torch.int64).flatten()
 
 
-def _q5_0(blocks: Tensor) -> Tensor:
-    codes = _nibbles(blocks[:, 6:]) | (_bits(blocks[:, 2:6]) << 4)
-    return _half(blocks, 0) * (codes.float() - 16)
+def _with_fifth(blocks: Tensor, at: int, values: Tensor) -> None:
+    """Codes of five bits: a word of high bits, then 16 bytes of low halves."""
+    _nibbles(_words(blocks, at + 4, at + 20), values)
+    values += _fifth_bits(blocks.device)[blocks[:, at : at + 4].int()].view(torch.uint8)
 
 
-def _q5_1(blocks: Tensor) -> Tensor:
-    codes = _nibbles(blocks[:, 8:]) | (_bits(blocks[:, 4:8]) << 4)
-    return _half(blocks, 0) * codes.float() + _half(blocks, 2)
+def _q4_0(blocks: Tensor, values: Tensor) -> None:
+    _nibbles(_words(blocks, 2, 18), values)
+    values.sub_(8).mul_(_half(blocks, 0))
 
 
-def _q8_0(blocks: Tensor) -> Tensor:
-    return blocks[:, 2:].view(torch.int8).float() * _half(blocks, 0)
+def _q4_1(blocks: Tensor, values: Tensor) -> None:
+    _nibbles(_words(blocks, 4, 20), values)
+    values.mul_(_half(blocks, 0)).add_(_half(blocks, 2))
 
 
-def _q2_k(blocks: Tensor) -> Tensor:
+def _q5_0(blocks: Tensor, values: Tensor) -> None:
+    _with_fifth(blocks, 2, values)
+    values.sub_(16).mul_(_half(blocks, 0))
+
+
+def _q5_1(blocks: Tensor, values: Tensor) -> None:
+    _with_fifth(blocks, 4, values)
+    values.mul_(_half(blocks, 0)).add_(_half(blocks, 2))
+
+
+def _q8_0(blocks: Tensor, values: Tensor) -> None:
+    values.copy_(blocks[:, 2:].view(torch.int8)).mul_(_half(blocks, 0))
+
+
+def _q2_k(blocks: Tensor, values: Tensor) -> None:
     """16 scales and minima of 4 bits each, 64 bytes of four codes, two halves."""
-    scales, codes = blocks[:, :16], blocks[:, 16:80]
-    scale = _half(blocks, 80) * (scales & 15).float()
-    least = _half(blocks, 82) * (scales >> 4).float()
-    spread = (_shifted(codes.unflatten(1, (2, 32)), 0, 2, 4, 6) & 3).reshape(-1, 16, 16).float()
-    return (scale[:, :, None] * spread - least[:, :, None]).flatten(1)
+    codes, rows = _words(blocks, 16, 80), values.unflatten(1, (2, 4, 32))
+    for at in range(4):
+        rows[:, :, at] = _bytes(_field(codes, 2 * at, 3)).unflatten(1, (2, 32))
+    scale = _half(blocks, 80) * (blocks[:, :16] & 15).float()
+    least = _half(blocks, 82) * (blocks[:, :16] >> 4).float()
+    values.unflatten(1, (16, 16)).mul_(scale[:, :, None]).sub_(least[:, :, None])
 
 
-def _q3_k(blocks: Tensor) -> Tensor:
+def _q3_k(blocks: Tensor, values: Tensor) -> None:
     """A mask of high bits, 64 bytes of four low codes, 16 scales of 6 bits in 12 bytes, a half."""
-    high, low, packed = blocks[:, :32], blocks[:, 32:96], blocks[:, 96:108]
-    scales = _nibbles(packed[:, :8]) | ((_shifted(packed[:, None, 8:], 0, 2, 4, 6) & 3).flatten(1) << 4)
-    scale = _half(blocks, 108) * (scales.float() - 32)
-    two = (_shifted(low.unflatten(1, (2, 32)), 0, 2, 4, 6) & 3).reshape(-1, 16, 16)
-    # the third bit counts downwards: four less where it is not set
-    third = (_shifted(high[:, None], *range(8)) & 1).reshape(-1, 16, 16)
-    codes = (two | (third << 2)).float() - 4
-    return (scale[:, :, None] * codes).flatten(1)
+    high, low, rows = _words(blocks, 0, 32), _words(blocks, 32, 96).unflatten(1, (2, 8)), values.unflatten(1, (8, 32))
+    for at in range(8):
+        rows[:, at] = _bytes(_field(low[:, at // 4], at % 4 * 2, 3) | (_field(high, at, 1) << 2))
+    values -= 4  # the third bit counts downwards: four less where it is not set
+    packed, fourths = blocks[:, 96:104], blocks[:, 104:108]
+    four = torch.cat([packed & 15, packed >> 4], dim=1)
+    two = torch.cat([(fourths >> shift) & 3 for shift in (0, 2, 4, 6)], dim=1)
+    scale = _half(blocks, 108) * ((four | (two << 4)).float() - 32)
+    values.unflatten(1, (16, 16)).mul_(scale[:, :, None])
 
 
 def _six_bits(packed: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,49 +147,62 @@ def _six_bits(packed: Tensor) -> tuple[Tensor, Tensor]:
     return scales.float(), minima.float()
 
 
-def _with_minima(blocks: Tensor, codes: Tensor) -> Tensor:
-    """Codes [n, 8, 32] by the scales and less the minima that begin the blocks of Q4_K and Q5_K."""
+def _scaled_less(blocks: Tensor, values: Tensor) -> None:
+    """By the scales and less the minima that begin the blocks of Q4_K and Q5_K."""
     scales, minima = _six_bits(blocks[:, 4:16])
     scale, least = _half(blocks, 0) * scales, _half(blocks, 2) * minima
-    return (scale[:, :, None] * codes.float() - least[:, :, None]).flatten(1)
+    values.unflatten(1, (8, 32)).mul_(scale[:, :, None]).sub_(least[:, :, None])
 
 
-def _q4_k(blocks: Tensor) -> Tensor:
-    return _with_minima(blocks, (_shifted(blocks[:, 16:].unflatten(1, (4, 32)), 0, 4) & 15).flatten(1, 2))
+def _q4_k(blocks: Tensor, values: Tensor) -> None:
+    codes, rows = _words(blocks, 16, 144), values.unflatten(1, (4, 2, 32))
+    for at in range(2):
+        rows[:, :, at] = _bytes(_field(codes, 4 * at, 15)).unflatten(1, (4, 32))
+    _scaled_less(blocks, values)
 
 
-def _q5_k(blocks: Tensor) -> Tensor:
-    low = (_shifted(blocks[:, 48:].unflatten(1, (4, 32)), 0, 4) & 15).flatten(1, 2)
-    high = (_shifted(blocks[:, None, 16:48], *range(8)) & 1).flatten(1, 2)
-    return _with_minima(blocks, low | (high << 4))
+def _q5_k(blocks: Tensor, values: Tensor) -> None:
+    high, low, rows = _words(blocks, 16, 48), _words(blocks, 48, 176).unflatten(1, (4, 8)), values.unflatten(1, (8, 32))
+    for at in range(8):
+        rows[:, at] = _bytes(_field(low[:, at // 2], at % 2 * 4, 15) | (_field(high, at, 1) << 4))
+    _scaled_less(blocks, values)
 
 
-def _q6_k(blocks: Tensor) -> Tensor:
+def _q6_k(blocks: Tensor, values: Tensor) -> None:
     """128 bytes of two low codes, 64 bytes of four high ones, 16 scales of 8 bits, a half."""
-    low = (_shifted(blocks[:, :128].unflatten(1, (2, 64)), 0, 4) & 15).reshape(-1, 8, 32)
-    high = (_shifted(blocks[:, 128:192].unflatten(1, (2, 32)), 0, 2, 4, 6) & 3).reshape(-1, 8, 32)
-    codes = (low | (high << 4)).reshape(-1, 16, 16).float() - 32
+    low, high = _words(blocks, 0, 128).unflatten(1, (2, 2, 8)), _words(blocks, 128, 192).unflatten(1, (2, 8))
+    rows = values.unflatten(1, (2, 4, 32))
+    for group in range(2):
+        for at in range(4):
+            four = _field(low[:, group, at % 2], at // 2 * 4, 15)
+            rows[:, group, at] = _bytes(four | (_field(high[:, group], 2 * at, 3) << 4))
     scale = _half(blocks, 208) * blocks[:, 192:208].view(torch.int8).float()
-    return (scale[:, :, None] * codes).flatten(1)
+    values.sub_(32).unflatten(1, (16, 16)).mul_(scale[:, :, None])
 
 
-def _looked_up(codes: Tensor) -> Tensor:
-    table = torch.tensor(IQ4_VALUES, dtype=torch.float32, device=codes.device)
-    return table[codes.int()]
+def _look_up(values: Tensor) -> None:
+    """The codes that `values` are, replaced by what they stand for."""
+    table = torch.tensor(IQ4_VALUES, dtype=torch.float32, device=values.device)
+    values.copy_(table[values.int()])
 
 
-def _iq4_nl(blocks: Tensor) -> Tensor:
-    return _half(blocks, 0) * _looked_up(_nibbles(blocks[:, 2:]))
+def _iq4_nl(blocks: Tensor, values: Tensor) -> None:
+    _nibbles(_words(blocks, 2, 18), values)
+    _look_up(values)
+    values.mul_(_half(blocks, 0))
 
 
-def _iq4_xs(blocks: Tensor) -> Tensor:
+def _iq4_xs(blocks: Tensor, values: Tensor) -> None:
     """A half, 8 scales of 6 bits (high bits in 2 bytes, low ones in 4), 128 bytes of two codes."""
     by = torch.tensor([0, 2, 4, 6], dtype=torch.uint8, device=blocks.device)
     high = ((blocks[:, 2:4, None] >> by) & 3).flatten(1)
     low = torch.stack([blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4], dim=2).flatten(1)
     scale = _half(blocks, 0) * ((low | (high << 4)).float() - 32)
-    codes = (_shifted(blocks[:, 8:].unflatten(1, (8, 16)), 0, 4) & 15).flatten(2)
-    return (scale[:, :, None] * _looked_up(codes)).flatten(1)
+    codes, rows = _words(blocks, 8, 136), values.unflatten(1, (8, 2, 16))
+    for at in range(2):
+        rows[:, :, at] = _bytes(_field(codes, 4 * at, 15)).unflatten(1, (8, 16))
+    _look_up(values)
+    values.unflatten(1, (8, 32)).mul_(scale[:, :, None])
 
 
 FORMATS: Mapping[int, Format] = {

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
@@ -101,7 +101,7 @@ class _Header:
         names = [name for name, *_ in listed]
         if len(set(names)) != len(names):
             raise self._wrong("a tensor's name occurs twice")
-        entries = {name: self._entry(name, *rest, data, values) for name, *rest in listed}
+        entries = {each[0]: self._entry(each, data, values) for each in listed}
         self._check_apart(entries)
         metadata = {name: str(value) for name, value in values.items() if not isinstance(value, tuple)}
         if metadata.get(ARCHITECTURE) in T5_ARCHITECTURES:
@@ -122,7 +122,7 @@ class _Header:
         if kind == STRING:
             return self._string()
         if kind in SCALARS:
-            value = self._number(SCALARS[kind])
+            value = self._unpacked(SCALARS[kind])
             return bool(value) if kind == BOOL else value
         if kind != ARRAY or depth == DEEPEST_ARRAY:
             raise self._wrong(f"metadata of kind {kind}")
@@ -140,14 +140,15 @@ class _Header:
         name, dimensions = self._string(), self._number("I")
         if not 0 <= dimensions <= MOST_DIMENSIONS:
             raise self._wrong(f"tensor {name!r} has {dimensions} dimensions")
-        shape = tuple(int(self._number("Q")) for _ in range(dimensions))[::-1]  # rows last in the file
+        shape = tuple(self._number("Q") for _ in range(dimensions))[::-1]  # rows last in the file
         if any(side > LARGEST_SIDE for side in shape):
             raise self._wrong(f"tensor {name!r}: {shape!r} are not sizes")
-        return name, shape, int(self._number("I")), int(self._number("Q"))
+        return name, shape, self._number("I"), self._number("Q")
 
     def _entry(
-        self, name: str, shape: tuple[int, ...], kind: int, offset: int, data: int, values: Mapping[str, object]
+        self, told: tuple[str, tuple[int, ...], int, int], data: int, values: Mapping[str, object]
     ) -> Entry | Quantised:
+        name, shape, kind, offset = told
         form, dtype, start = FORMATS.get(kind), DENSE.get(kind), data + offset
         if form is None and dtype is None:
             known = ", ".join(["F32", "F16", "BF16", *(each.name for each in FORMATS.values())])
@@ -165,7 +166,7 @@ class _Header:
             )
         shape = self._original(name, shape, values)
         if form is None:
-            return Entry(dtype, shape, start, start + size)  # type: ignore[arg-type]  # not None: checked above
+            return Entry(dtype or torch.uint8, shape, start, start + size)
         return Quantised(form, shape, Entry(torch.uint8, stored, start, start + size))
 
     def _original(self, name: str, shape: tuple[int, ...], values: Mapping[str, object]) -> tuple[int, ...]:
@@ -173,10 +174,11 @@ class _Header:
         told = values.get(ORIGINAL_SHAPE + name)
         if told is None:
             return shape
-        is_shape = isinstance(told, tuple) and all(type(side) is int and 0 <= side <= LARGEST_SIDE for side in told)
-        if not is_shape or prod(told) != prod(shape):  # type: ignore[arg-type]  # a tuple of numbers
+        sides = told if isinstance(told, tuple) else ()
+        is_shape = all(type(side) is int and 0 <= side <= LARGEST_SIDE for side in sides)
+        if not sides or not is_shape or prod(sides) != prod(shape):
             raise self._wrong(f"{ORIGINAL_SHAPE}{name} is {told!r} for a tensor of {list(shape)}")
-        return tuple(told)  # type: ignore[arg-type]  # as above
+        return sides
 
     def _check_apart(self, entries: Mapping[str, Entry | Quantised]) -> None:
         """No byte belongs to two tensors, so no header makes more of a file than it holds."""
@@ -196,14 +198,17 @@ class _Header:
 
     def _count(self, code: str, least: int) -> int:
         """A number of things of at least so many bytes each."""
-        count = int(self._number(code))
+        count = self._number(code)
         if count * least > self._size - self._at:
             raise self._wrong(f"byte {self._at}: {count} entries do not fit into the rest of the file (truncated?)")
         return count
 
-    def _number(self, code: str) -> int | float:
-        value: int | float = struct.unpack("<" + code, self._take(struct.calcsize(code)))[0]
+    def _number(self, code: str) -> int:
+        value: int = self._unpacked(code)
         return value
+
+    def _unpacked(self, code: str) -> Any:
+        return struct.unpack("<" + code, self._take(struct.calcsize(code)))[0]
 
     def _take(self, size: int) -> bytes:
         if self._at + size > min(self._size, LARGEST_HEADER_BYTES):
