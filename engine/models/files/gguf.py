@@ -101,7 +101,7 @@ class _Header:
         names = [name for name, *_ in listed]
         if len(set(names)) != len(names):
             raise self._wrong("a tensor's name occurs twice")
-        entries = {each[0]: self._entry(each, data, values) for each in listed}
+        entries = {tensor[0]: self._entry(tensor, data, values) for tensor in listed}
         self._check_apart(entries)
         metadata = {name: str(value) for name, value in values.items() if not isinstance(value, tuple)}
         if metadata.get(ARCHITECTURE) in T5_ARCHITECTURES:
@@ -151,7 +151,7 @@ class _Header:
         name, shape, kind, offset = told
         form, dtype, start = FORMATS.get(kind), DENSE.get(kind), data + offset
         if form is None and dtype is None:
-            known = ", ".join(["F32", "F16", "BF16", *(each.name for each in FORMATS.values())])
+            known = ", ".join(["F32", "F16", "BF16", *(known.name for known in FORMATS.values())])
             found = UNREAD.get(kind, f"number {kind}")
             raise RefusedFile(self._path, f"tensor {name!r} is stored as {found}; what is read: {known}")
         columns = shape[-1] if shape else 1
@@ -182,7 +182,7 @@ class _Header:
 
     def _check_apart(self, entries: Mapping[str, Entry | Quantised]) -> None:
         """No byte belongs to two tensors, so no header makes more of a file than it holds."""
-        places = [(each if isinstance(each, Entry) else each.blocks, name) for name, each in entries.items()]
+        places = [(entry if isinstance(entry, Entry) else entry.blocks, name) for name, entry in entries.items()]
         end = 0
         for place, name in sorted(places, key=lambda item: (item[0].start, item[0].stop)):
             if place.start < end:
