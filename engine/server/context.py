@@ -40,6 +40,7 @@ class OwnerFolders(Services, Protocol):
 JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 FOLDERS: web.AppKey[Callable[[str], OwnerFolders]] = web.AppKey("folders")
+ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str)
 USER_DIR: web.AppKey[Path] = web.AppKey("user_dir", Path)
 WORKFLOWS: web.AppKey[Path] = web.AppKey("workflows", Path)
 OWNER: web.RequestKey[str] = web.RequestKey("owner", str)
@@ -58,7 +59,7 @@ def reply(value: Any, status: int = 200) -> web.Response:
 
 def compact(value: Any) -> str:
     """JSON without blanks; what JSON cannot hold becomes its text."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    return ENCODER.encode(value)
 
 
 def empty(status: int = 200) -> web.Response:

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import AsyncIterator
+from functools import lru_cache
+from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -16,6 +18,7 @@ from sigmagraph.engine.server.context import JOBS
 
 __all__ = ["METRICS", "Metrics", "count_jobs", "count_requests", "metrics"]
 
+MOST_SERIES = 1024
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -48,6 +51,14 @@ class Metrics:
         self.starts = Gauge(
             "sigmagraph_worker_starts", "Starts of worker processes", ("worker",), registry=self.registry
         )
+        self._requests = lru_cache(MOST_SERIES)(self.requests.labels)
+        self._seconds = lru_cache(MOST_SERIES)(self.seconds.labels)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answer, and its time."""
+        self._requests(method, route, str(status)).inc()
+        if status != HTTPStatus.SWITCHING_PROTOCOLS:  # a socket lasts as long as its page
+            self._seconds(route).observe(seconds)
 
     def heard(self, event: JobEvent | Preview) -> None:
         """Count what happened to a job."""
@@ -78,10 +89,7 @@ async def count_requests(request: web.Request, handler: Handler) -> web.StreamRe
     finally:
         resource = request.match_info.route.resource
         route = (resource.canonical if resource is not None else "unknown").removeprefix("/api") or "/"
-        counters = request.app[METRICS]
-        counters.requests.labels(request.method, route, str(status)).inc()
-        if status != 101:  # a socket lasts as long as its page
-            counters.seconds.labels(route).observe(time.perf_counter() - begun)
+        request.app[METRICS].answered(request.method, route, status, time.perf_counter() - begun)
 
 
 async def count_jobs(app: web.Application) -> AsyncIterator[None]:

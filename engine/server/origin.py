@@ -1,6 +1,7 @@
 """Which web pages may call: the guard against other sites' pages, and CORS where the operator allows an origin."""
 
 import socket
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -16,6 +17,8 @@ __all__ = ["options", "origins", "own_origin"]
 METHODS = "POST, GET, DELETE, PUT, PATCH, OPTIONS"
 SESSION = frozenset({"/login", "/logout"})
 USUAL_PORTS = {"http": 80, "https": 443}
+KNOWN_HOSTS = 64
+"""Host headers that are remembered as read: clients repeat theirs with every request."""
 HEADERS = "Content-Type, Authorization, X-API-Key, Comfy-User, Idempotency-Key, Last-Event-ID"
 
 
@@ -109,8 +112,13 @@ def own_origin(request: web.Request) -> str:
     name = _name(request.headers.get("Host", ""))
     address = request.transport.get_extra_info("sockname") if request.transport is not None else None
     if address is None or name in (address[0], settings.host) or _is_known(name, settings.hosts):
-        return str(request.url.origin())
+        return _origin(request.scheme, request.host)
     return str(URL.build(scheme=request.scheme, host=address[0], port=address[1]))
+
+
+@lru_cache(KNOWN_HOSTS)
+def _origin(scheme: str, host: str) -> str:
+    return str(URL.build(scheme=scheme, authority=host).origin())
 
 
 def _is_known(name: str, known: tuple[str, ...]) -> bool:
@@ -118,6 +126,7 @@ def _is_known(name: str, known: tuple[str, ...]) -> bool:
     return is_loopback(name) or name in map(str.lower, known) or name == socket.gethostname().lower()
 
 
+@lru_cache(KNOWN_HOSTS)
 def _name(host: str) -> str:
     """The name in a Host header; empty where there is none to be read."""
     try:

@@ -4,6 +4,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -147,6 +148,7 @@ class Settings(BaseModel):
         return int(self.max_upload_mb * 1024 * 1024)
 
 
+@lru_cache(256)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine; names other than `localhost` do not count."""
     name = host.strip("[]").lower().rstrip(".")
