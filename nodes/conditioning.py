@@ -3,7 +3,8 @@
 from typing import Annotated, Literal
 
 from sigmagraph.engine.graph.node import Multiline, Options, Output, Range, Tooltip, node
-from sigmagraph.nodes.support.types import Clip, Conditioning, present
+from sigmagraph.engine.models.text.encode import nobody
+from sigmagraph.nodes.support.types import Clip, Conditioning, Progressing, present
 
 __all__ = ["NODES"]
 
@@ -21,18 +22,26 @@ NO_CLIP = "text encoders, which this checkpoint does not hold; add a TripleCLIPL
     lane="device",
     outputs=[Output("CONDITIONING", tooltip="The text as the model reads it.")],
 )
-def clip_text_encode(*, text: Prompt, clip: Annotated[Clip, Tooltip("The text encoders.")]) -> Conditioning:
+def clip_text_encode(
+    *, text: Prompt, clip: Annotated[Clip, Tooltip("The text encoders.")], going: Progressing = nobody
+) -> Conditioning:
     """Encode one text with every encoder there is."""
-    return present(clip, "clip", NO_CLIP).encode(text)
+    return present(clip, "clip", NO_CLIP).encode(text, going)
 
 
 @node("CLIPTextEncodeSD3", category="advanced/conditioning", lane="device")
 def clip_text_encode_sd3(
-    *, clip: Clip, clip_l: Prompt, clip_g: Prompt, t5xxl: Prompt, empty_padding: EmptyPadding
+    *,
+    clip: Clip,
+    clip_l: Prompt,
+    clip_g: Prompt,
+    t5xxl: Prompt,
+    empty_padding: EmptyPadding,
+    going: Progressing = nobody,
 ) -> Conditioning:
     """Encode a text of its own with each encoder; `none` leaves out the padding of empty ones."""
     encoders = present(clip, "clip", NO_CLIP)
-    return encoders.encode_each(clip_l=clip_l, clip_g=clip_g, t5xxl=t5xxl, empty_padding=empty_padding)
+    return encoders.encode_each(clip_l=clip_l, clip_g=clip_g, t5xxl=t5xxl, empty_padding=empty_padding, going=going)
 
 
 @node("ConditioningZeroOut", category="advanced/conditioning", display_name="ConditioningZeroOut")

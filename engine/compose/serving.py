@@ -26,6 +26,7 @@ from sigmagraph.engine.jobs.settings import JobSettings, ProcessSettings, StoreS
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.workers.process import ProcessWorker
 from sigmagraph.engine.jobs.workers.worker import Worker, load_factory
+from sigmagraph.engine.server.allocator import keep_little
 from sigmagraph.engine.server.app import ServerParts, make_app
 from sigmagraph.engine.server.connections import Connections, listening, places
 from sigmagraph.engine.server.keys import StoredKeys
@@ -53,6 +54,7 @@ class BadBind(EngineError):
 
 def run(settings: Settings, say: Callable[[str], None] | None = None) -> None:
     """Serve until stopped. `say` is a person at a terminal, who is told where to look and what is missing."""
+    keep_little()
     configure(settings.log_format, settings.log_level)
     lines = RecentLines()
     logging.getLogger().addHandler(lines)

@@ -126,12 +126,14 @@ class Hidden:
     """An input the engine fills in: PROMPT, DYNPROMPT, EXTRA_PNGINFO, UNIQUE_ID, or an `INTERNAL` one.
 
     LOCK is what made this node's output (`lock.Lock`); KEPT is where its unfinished work is kept (`kept.Kept`).
+    PROGRESS is for long work in which the node cannot yield: a function to call as `progress(done, whole)` now and
+    then, which raises `Cancelled` where the run is to stop.
     """
 
     tag: str
 
 
-INTERNAL = frozenset(("SERVICES", "LOCK", "KEPT"))  # tags that are never on the wire
+INTERNAL = frozenset(("SERVICES", "LOCK", "KEPT", "PROGRESS"))  # tags that are never on the wire
 
 
 @dataclass(frozen=True, slots=True)

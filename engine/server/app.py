@@ -10,6 +10,7 @@ from aiohttp import WSCloseCode, web
 from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.allocator import give_back_regularly
 from sigmagraph.engine.server.auth import KEYS, RATES, auth, login_routes
 from sigmagraph.engine.server.bodies import HANDLER, let_go
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
@@ -80,6 +81,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[METRICS], app[WARM] = Metrics(), Readiness()
     app[DECODERS] = Decoders(parts.user_dir / DECODED, _limits(parts.settings))
     app.cleanup_ctx.extend((run_decoders, run_hub, count_jobs, keep_journal, follow_log, watch_connections))
+    app.cleanup_ctx.append(give_back_regularly)
     if parts.warms_up:
         app.cleanup_ctx.append(warm_up)
     app.on_shutdown.append(close_sockets)

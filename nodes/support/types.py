@@ -12,6 +12,7 @@ from sigmagraph.engine.models import value
 from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
 from sigmagraph.engine.models.hooks import Hook, Keyframe
 from sigmagraph.engine.models.text.clip import Clip as ClipValue
+from sigmagraph.engine.models.text.encode import Going
 from sigmagraph.engine.sampling import Denoiser, NoiseSource, Solver
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Model",
     "Noise",
     "PictureInfo",
+    "Progressing",
     "Sampler",
     "SamplerValue",
     "Seed",
@@ -101,6 +103,7 @@ Noise = Annotated[NoiseSource, Socket("NOISE")]
 
 Engine = Annotated[Services, Hidden("SERVICES")]
 Document = Annotated[Mapping[str, Any] | None, Hidden("PROMPT")]
+Progressing = Annotated[Going, Hidden("PROGRESS")]
 PictureInfo = Annotated[Mapping[str, Any] | None, Hidden("EXTRA_PNGINFO")]
 
 Seed = Annotated[

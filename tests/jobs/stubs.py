@@ -3,14 +3,14 @@
 import os
 import stat
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.graph.comfy_class import from_class
-from sigmagraph.engine.graph.node import Node, Optional, Progress, Socket, UiResult, node
+from sigmagraph.engine.graph.node import Hidden, Node, Optional, Progress, Socket, UiResult, node
 from sigmagraph.engine.graph.workflow import Workflow, WorkflowNode, as_link
 from sigmagraph.engine.jobs.workers.worker import Picture, Setup
 
@@ -116,7 +116,17 @@ def turns(*, count: Count = 1, seconds: Seconds = 0.0) -> Generator[Progress, No
     return count
 
 
-KINDS = (show, steps, note, fail, die, hang, babble, wrote, turns)
+@node("Encode", category="test", lane="device")
+def encode(*, seconds: Seconds = 0.0, progress: Annotated[Callable[[float, float], None], Hidden("PROGRESS")]) -> str:
+    """Long work that cannot yield, and asks every now and then whether it is still wanted."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.01)
+        progress(0, 1)
+    return "encoded"
+
+
+KINDS = (show, steps, note, fail, die, hang, babble, wrote, turns, encode)
 NODES: dict[str, Node] = {made.class_type: made for made in KINDS}
 NODES["Picky"] = from_class(Picky, "Picky")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import InvalidWorkflow, NotAccepting
+from sigmagraph.engine.execution.calling import context
 from sigmagraph.engine.jobs.events import Preview, Requeued, Started
 from sigmagraph.engine.jobs.job import State, Submission
 from sigmagraph.engine.jobs.service import JobService
@@ -247,6 +248,41 @@ def test_a_node_that_ignores_a_cancel_is_killed_and_the_job_stays_cancelled(run:
             assert (await jobs.wait(job.id)).state is State.CANCELLED
             assert ends(await log(jobs, job)) == 1
             assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
+
+    run(case())
+
+
+def test_a_long_encoding_that_is_cancelled_costs_nobody_else_an_attempt(run: Runs, tmp_path: Path) -> None:
+    """It asks whether it is still wanted, so no deadline has to kill the worker that others use too."""
+
+    async def case() -> None:
+        settings = {"cancel_deadline_s": 0.5, "takes_every_slot": True}
+        async with service(tmp_path, [child(slots=2)], **settings) as jobs:
+            assert await jobs.ready(20)
+            beside = await sent(jobs, count=100, seconds=0.02)
+            long = await sent(jobs, "Encode", seconds=60.0)
+            for each in (beside, long):
+                await started(jobs, each)
+            await asyncio.sleep(0.2)
+            await jobs.cancel(long.id)
+            assert (await jobs.wait(long.id)).state is State.CANCELLED
+            assert (await jobs.wait(beside.id)).state is State.SUCCEEDED
+            assert await attempts(jobs, beside.id) == [1]
+            assert [each.starts for each in jobs.workers()] == [1]
+
+    run(case())
+
+
+def test_a_long_encoding_is_heard_of_before_its_worker_counts_as_hung(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "QUIET_S", 0.1)
+
+    async def case() -> None:
+        async with service(tmp_path, [here()], step_deadline_s=0.6) as jobs:
+            job = await sent(jobs, "Encode", seconds=2.0)
+            assert (await jobs.wait(job.id)).state is State.SUCCEEDED
+            assert await attempts(jobs, job.id) == [1]
 
     run(case())
 

@@ -3,13 +3,17 @@
 Drivers set `CURRENT` before each step of a node; code of node packs reads it to report progress and notice a cancel.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sigmagraph.engine.errors import Cancelled
 from sigmagraph.engine.graph.results import Progress
+
+QUIET_S = 5.0
+"""Long work is reported so often: its job is known to live, and short work says nothing."""
 
 
 def _nobody(progress: Progress) -> None:
@@ -25,6 +29,7 @@ class CallContext:
     should_stop: Callable[[], bool] = lambda: False
     call_index: int = 0
     graphs: int = 0
+    reported_at: float = field(default_factory=time.monotonic)
 
     def begin_call(self, index: int) -> None:
         """The next call over the input lists; raises `Cancelled` if the run is to stop."""
@@ -35,6 +40,13 @@ class CallContext:
         """Raise `Cancelled` if the run is to stop."""
         if self.should_stop():
             raise Cancelled(f"stopped on request in node {self.node_id}")
+
+    def went_on(self, done: float, whole: float) -> None:
+        """Long work has come so far; raises `Cancelled` if the run is to stop."""
+        self.check()
+        if time.monotonic() - self.reported_at > QUIET_S:
+            self.reported_at = time.monotonic()
+            self.report(Progress(done, whole))
 
     async def carry(self, work: Awaitable[Any]) -> Any:
         """The awaitable, in a context of its own call."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from sigmagraph.engine.execution.calling.context import CallContext
 from sigmagraph.engine.execution.vertex import Vertex
 from sigmagraph.engine.graph.annotations import INTERNAL
 from sigmagraph.engine.graph.graph import Graph
@@ -81,12 +82,18 @@ class HiddenValues:
             self._prompt = self._graph.prompt()
         return self._prompt
 
-    def of(self, vertex: Vertex) -> dict[str, Any]:
-        """The hidden arguments of one node."""
-        return {wanted.name: self._value(wanted.type, vertex) for wanted in vertex.node.hidden if wanted.type in TAGGED}
+    def of(self, vertex: Vertex, context: CallContext) -> dict[str, Any]:
+        """The hidden arguments of one node, which is called in this context."""
+        return {
+            wanted.name: self._value(wanted.type, vertex, context)
+            for wanted in vertex.node.hidden
+            if wanted.type in TAGGED
+        }
 
-    def _value(self, tag: str, vertex: Vertex) -> Any:
+    def _value(self, tag: str, vertex: Vertex, context: CallContext) -> Any:
         match tag:
+            case "PROGRESS":
+                return context.went_on
             case "PROMPT":
                 return self.prompt()
             case "DYNPROMPT":

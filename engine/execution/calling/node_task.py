@@ -99,7 +99,7 @@ class NodeTask:
             self._context.check()
             node = self.vertex.node
             instance = self._instances.of(self.vertex.id, node)
-            hidden = self.run.hidden.of(self.vertex)
+            hidden = self.run.hidden.of(self.vertex, self._context)
             self._steps = work(node, instance, self.arguments, hidden, self._context)
         elif self.should_stop():
             return self._steps.throw(Cancelled(f"stopped on request in node {self.vertex.id}"))

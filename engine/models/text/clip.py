@@ -14,7 +14,18 @@ from sigmagraph.engine.models.files.lora import Adapter, Patch
 from sigmagraph.engine.models.files.rename import Slot
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.text.embeddings import Embeddings
-from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks, TextEncoder, TextWidths, Tokens, assemble
+from sigmagraph.engine.models.text.encode import (
+    CLIP_G,
+    CLIP_L,
+    T5,
+    Chunks,
+    Going,
+    TextEncoder,
+    TextWidths,
+    Tokens,
+    assemble,
+    nobody,
+)
 from sigmagraph.engine.models.text.tokenizer import ChunkRule, Tokenizer, Vocabulary
 from sigmagraph.engine.models.text.vocabulary import Vocabularies
 
@@ -89,19 +100,19 @@ class Clip:
         """Chunks of weighted ids for every encoder that is there."""
         return {name: self._tokenizer(name)(text) for name in self.encoders}
 
-    def encode(self, text: str) -> Conditioning:
-        """The same text through all encoders."""
-        return self.encode_tokens(self.tokenize(text))
+    def encode(self, text: str, going: Going = nobody) -> Conditioning:
+        """The same text through all encoders; `going` hears of every layer, and may end it by raising."""
+        return self.encode_tokens(self.tokenize(text), going)
 
-    def encode_tokens(self, tokens: Tokens) -> Conditioning:
+    def encode_tokens(self, tokens: Tokens, going: Going = nobody) -> Conditioning:
         """Chunks per encoder -> context [1, L, C] and pooled [1, P]; an entry for each part of a schedule."""
         if not self.schedule:
-            return self._encoded(tokens).with_hooks(self.attached)
-        first, *others = (clip._encoded(tokens).within(start, end) for start, end, clip in self.schedule)
+            return self._encoded(tokens, going).with_hooks(self.attached)
+        first, *others = (clip._encoded(tokens, going).within(start, end) for start, end, clip in self.schedule)
         return reduce(Conditioning.beside, others, first).with_hooks(self.attached)
 
-    def _encoded(self, tokens: Tokens) -> Conditioning:
-        return assemble(self.patched, tokens, self.widths, self.layer)
+    def _encoded(self, tokens: Tokens, going: Going) -> Conditioning:
+        return assemble(self.patched, tokens, self.widths, self.layer, going)
 
     def with_hooks(self, hooks: Sequence[Hook], attaches: bool, is_scheduled: bool) -> "Clip":
         """The encoders with the hooks' adapters; conditionings carry the hooks too if `attaches`.
@@ -127,7 +138,7 @@ class Clip:
         return clip
 
     def encode_each(
-        self, *, clip_l: str, clip_g: str, t5xxl: str, empty_padding: EmptyPadding = "none"
+        self, *, clip_l: str, clip_g: str, t5xxl: str, empty_padding: EmptyPadding = "none", going: Going = nobody
     ) -> Conditioning:
         """A text per encoder. With `none` an empty T5 text is one token, and two empty CLIP texts are left out.
 
@@ -138,7 +149,7 @@ class Clip:
         if not (clip_l == clip_g == ""):
             is_left_out |= {CLIP_L: False, CLIP_G: False}
         tokens = {name: () if is_left_out[name] else self._tokenizer(name)(texts[name]) for name in self.encoders}
-        return self.encode_tokens(self._with_equal_chunks(tokens))
+        return self.encode_tokens(self._with_equal_chunks(tokens), going)
 
     def _with_equal_chunks(self, tokens: Mapping[str, Chunks]) -> dict[str, Chunks]:
         clips = [name for name in (CLIP_L, CLIP_G) if name in tokens]

@@ -4,7 +4,7 @@ Context = [CLIP-L and bigG side by side, zero-padded to T5's width] followed by 
 (Esser 2024, arXiv:2403.03206, appendix B.3). Knows the encoders only through `TextEncoder`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +22,13 @@ ENCODERS = (CLIP_L, CLIP_G, T5)
 LENGTH_OF_NOTHING = 77  # tokens of the zero context when no encoder is there at all
 
 Chunks = tuple[Chunk, ...]
+Going = Callable[[float, float], None]
+"""Told before each layer how many are done, and of how many; what it raises ends the encoding."""
 Tokens = Mapping[str, Chunks]
+
+
+def nobody(done: float, whole: float) -> None:
+    """Nobody wants to know, or to stop it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,7 +47,9 @@ class TextEncoder(Protocol):
     vocabulary: int
     rule: ChunkRule
 
-    def encode(self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None) -> Encoded:
+    def encode(
+        self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None, going: Going = nobody
+    ) -> Encoded:
         """Ids [n, L], one row per chunk; `layer` None means the encoder's usual one.
 
         `extra` [k, D] are the embeddings of the ids `vocabulary` to `vocabulary + k - 1`.
@@ -62,7 +70,7 @@ class TextWidths:
     pooled: int = 2048
 
 
-def weighted(encoder: TextEncoder, chunks: Chunks, layer: int | None = None) -> Encoded:
+def weighted(encoder: TextEncoder, chunks: Chunks, layer: int | None = None, going: Going = nobody) -> Encoded:
     """Encode the chunks, laid end to end: hidden [1, n L, D], pooled [1, P] of the first.
 
     A token of weight w becomes (z - e) w + e, where e is the empty text's state at that position; pooled vectors are
@@ -73,7 +81,7 @@ def weighted(encoder: TextEncoder, chunks: Chunks, layer: int | None = None) -> 
     needs_empty = not chunks or bool((weights != 1.0).any())
     rows = [*chunks, encoder.rule.empty(length)] if needs_empty else list(chunks)
     ids, extra = _ids(encoder, rows)
-    encoded = encoder.encode(ids, layer, extra)
+    encoded = encoder.encode(ids, layer, extra, going)
     hidden = encoded.hidden.float().cpu()
     if chunks and needs_empty:
         empty, is_plain = hidden[-1:], (weights == 1.0)[..., None]
@@ -102,7 +110,11 @@ def _ids(encoder: TextEncoder, rows: Sequence[Chunk]) -> tuple[Tensor, Tensor | 
 
 
 def assemble(
-    encoders: Mapping[str, TextEncoder], tokens: Tokens, widths: TextWidths, layer: int | None = None
+    encoders: Mapping[str, TextEncoder],
+    tokens: Tokens,
+    widths: TextWidths,
+    layer: int | None = None,
+    going: Going = nobody,
 ) -> Conditioning:
     """Encode with every encoder that is there and put the results in their places.
 
@@ -111,7 +123,7 @@ def assemble(
     """
     has_clip_chunks = any(tokens.get(name) for name in (CLIP_L, CLIP_G))
     used = [name for name in encoders if name == T5 or has_clip_chunks]
-    encoded = {name: weighted(encoders[name], tokens.get(name, ()), layer) for name in used}
+    encoded = {name: weighted(encoders[name], tokens.get(name, ()), layer, going) for name in used}
     pooled_g_width = encoders[CLIP_G].pooled_width if CLIP_G in encoders else None
     left = encoders[CLIP_L].width if CLIP_L in encoders else widths.pooled - (pooled_g_width or 0)
     parts = _clip_columns([encoded.get(CLIP_L), encoded.get(CLIP_G)], left, widths.context)

@@ -4,9 +4,9 @@ Importing this module imports transformers, which takes seconds: only the loader
 the CLIP towers are always 64 wide; T5's count of heads is the width of its table of relative positions.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import RLock
+from threading import RLock, get_ident
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from sigmagraph.engine.models.files.read import StoredTensor, Weights
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.memory.residency import RESIDENCY
-from sigmagraph.engine.models.text.encode import Encoded, TextEncoder
+from sigmagraph.engine.models.text.encode import Encoded, Going, TextEncoder, nobody
 from sigmagraph.engine.models.text.tokenizer import ChunkRule, clip_rule, t5_rule
 
 HEAD_WIDTH = 64
@@ -45,12 +45,18 @@ class ClipEncoder:
         self.pooled_width = width if projection is None else projection.shape[0]
 
     @torch.no_grad()
-    def encode(self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None) -> Encoded:
+    def encode(
+        self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None, going: Going = nobody
+    ) -> Encoded:
         """Ids [n, L] -> hidden [n, L, D] of `layer` (negative, from the end; None: last but one) and pooled [n, P]."""
         known, where = _known(ids, self.vocabulary + (0 if extra is None else len(extra))), self.recipe.placement
         ids = known.to(where.device)
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
-        with self.recipe.use() as network, _extended(network, "embeddings.token_embedding", extra, self):
+        with (
+            self.recipe.use() as network,
+            _extended(network, "embeddings.token_embedding", extra, self),
+            told(network.get_submodule("encoder.layers"), going),
+        ):
             output = network(ids, position_ids=positions, output_hidden_states=True)
         rows = torch.arange(ids.shape[0], device=ids.device)
         pooled = output.last_hidden_state[rows, (ids == self.rule.end).int().argmax(dim=1)]
@@ -78,10 +84,16 @@ class T5Encoder:
         self.width, self.vocabulary = width, vocabulary
 
     @torch.no_grad()
-    def encode(self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None) -> Encoded:
+    def encode(
+        self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None, going: Going = nobody
+    ) -> Encoded:
         """Ids [n, L] -> hidden [n, L, D]. An earlier `layer` gets the final norm too."""
         known = _known(ids, self.vocabulary + (0 if extra is None else len(extra)))
-        with self.recipe.use() as network, _extended(network, "encoder.embed_tokens", extra, self):
+        with (
+            self.recipe.use() as network,
+            _extended(network, "encoder.embed_tokens", extra, self),
+            told(network.get_submodule("encoder.block"), going),
+        ):
             output = network(known.to(self.recipe.placement.device), output_hidden_states=layer is not None)
             if layer is None or layer == -1:
                 return Encoded(output.last_hidden_state)
@@ -107,6 +119,25 @@ class ExtendedEmbedding(nn.Module):
         beyond = ids - self.size
         known: Tensor = self.table(ids.clamp(max=self.size - 1))
         return torch.where(beyond[..., None] < 0, known, self.extra[beyond.clamp(min=0)])
+
+
+@contextmanager
+def told(layers: nn.Module, going: Going) -> Iterator[None]:
+    """Before each layer that this thread computes, `going` hears of it; another job may use the network meanwhile."""
+    if going is nobody:
+        yield
+        return
+    blocks, thread = list(layers.children()), get_ident()
+
+    def hook(done: int) -> Callable[..., None]:
+        return lambda *_: going(done, len(blocks)) if get_ident() == thread else None
+
+    hooks = [block.register_forward_pre_hook(hook(done)) for done, block in enumerate(blocks)]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
 
 
 EXTENDING = RLock()

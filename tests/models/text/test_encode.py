@@ -9,7 +9,17 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue, TensorMismatch
 from sigmagraph.engine.models import Clip, Conditioning
 from sigmagraph.engine.models.files.lora import Patch
-from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, Encoded, TextEncoder, TextWidths, Tokens
+from sigmagraph.engine.models.text.encode import (
+    CLIP_G,
+    CLIP_L,
+    T5,
+    Encoded,
+    Going,
+    TextEncoder,
+    TextWidths,
+    Tokens,
+    nobody,
+)
 from sigmagraph.engine.models.text.tokenizer import Chunk, ChunkRule, Vocabulary, clip_rule, t5_rule
 from tests.models.conftest import Arrays, packed_json
 
@@ -42,7 +52,9 @@ class Formula:
         self.pooled_width = 0 if name == T5 else self.width
         self.rule: ChunkRule = RULES[name]
 
-    def encode(self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None) -> Encoded:
+    def encode(
+        self, ids: Tensor, layer: int | None = None, extra: Tensor | None = None, going: Going = nobody
+    ) -> Encoded:
         columns, positions = torch.arange(self.width).double(), torch.arange(ids.shape[1]).double()
         speed = ((columns % 13) + 1) / 13
         phase = 0.37 * (ids % 997).double()[..., None] * speed
