@@ -117,6 +117,7 @@ def run(
     precision: str | None = None,
     memory: str | None = None,
     device: str | None = None,
+    compile: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Ran:
     """Run a workflow: a file (JSON of either form, or a picture that carries one), or the document itself.
@@ -130,7 +131,7 @@ def run(
     changed = override_values(document, [*(changes or {}).items()], space.nodes)
     store = space.store(cache)
     try:
-        with chosen(precision, memory, device):
+        with chosen(precision, memory, device, compile):
             return run_workflow(space, changed, store, on_event)
     finally:
         store.close()

@@ -67,6 +67,15 @@ Memory = Annotated[
         show_default="auto",
     ),
 ]
+Compile = Annotated[
+    str | None,
+    typer.Option(
+        "--compile",
+        envvar="SIGMAGRAPH_COMPILE",
+        help="torch.compile for a diffusion model's blocks: auto (on CUDA in `serve`), on or off.",
+        show_default="auto",
+    ),
+]
 DeviceName = Annotated[
     str | None,
     typer.Option(

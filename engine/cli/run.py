@@ -9,6 +9,7 @@ import typer
 from sigmagraph.engine.cli.options import (
     AsJson,
     CacheBudget,
+    Compile,
     CustomNodes,
     DeviceName,
     Form,
@@ -39,6 +40,7 @@ def run(
     precision: Precision = None,
     memory: Memory = None,
     device: DeviceName = None,
+    compile_: Compile = None,
     as_json: AsJson = False,
     home: Home = None,
     plugins: Plugins = None,
@@ -51,7 +53,7 @@ def run(
     from sigmagraph.engine.execution.trace import Trace
     from sigmagraph.engine.graph.overrides import override
 
-    choose(precision, memory, device)
+    choose(precision, memory, device, compile_)
     space = workspace(home, output, custom_nodes, watches_edits=watch_edits)
     changed = override(space.read(workflow, form.value), settings or [], space.nodes)
     graph = space.validated(changed)

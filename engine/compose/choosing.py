@@ -18,16 +18,20 @@ __all__ = ["choose", "chosen", "memory_plan"]
 MODEL_FOLDERS = frozenset(("checkpoints", "diffusion_models", "text_encoders", "vae"))
 
 
-def choose(precision: str | None = None, memory: str | None = None, device: str | None = None) -> None:
+def choose(
+    precision: str | None = None, memory: str | None = None, device: str | None = None, compile_: str | None = None
+) -> None:
     """Set what this process computes in and on from now on; what is not given stays. Raises `BadValue`."""
-    RESIDENCY.choices = RESIDENCY.choices.changed(precision, memory, device)
+    RESIDENCY.choices = RESIDENCY.choices.changed(precision, memory, device, compile_)
 
 
 @contextmanager
-def chosen(precision: str | None = None, memory: str | None = None, device: str | None = None) -> Iterator[None]:
+def chosen(
+    precision: str | None = None, memory: str | None = None, device: str | None = None, compile_: str | None = None
+) -> Iterator[None]:
     """`choose` for as long as the block lasts."""
     before = RESIDENCY.choices
-    choose(precision, memory, device)
+    choose(precision, memory, device, compile_)
     try:
         yield
     finally:

@@ -68,16 +68,17 @@ def load(
     device: str | torch.device | None = None,
     precision: str | None = None,
     memory: str | None = None,
+    compile: str | None = None,
 ) -> Checkpoint:
     """A checkpoint by its path, or by its name in models/checkpoints: `(model, clip, vae)`.
 
     Text encoders that it lacks are those named, else the ones of models/text_encoders that SD3 uses; where none are
-    found, `clip` is None. `vae` names one that is not in the file. Nothing is read until it is needed. `precision` and
-    `memory` are `sigmagraph run`'s options; `memory` holds for the whole process from then on.
+    found, `clip` is None. `vae` names one that is not in the file. Nothing is read until it is needed. `precision`,
+    `memory` and `compile` are `sigmagraph run`'s options; the last two hold for the whole process from then on.
     """
     space = open_workspace(Path(home) if home is not None else None)
     where = torch.device(device) if device is not None else None
-    choose(memory=memory)
+    choose(memory=memory, compile_=compile)
     with chosen(precision):
         found = load_checkpoint(_file(space, "checkpoints", name), where)
         paths = [_file(space, "text_encoders", encoder) for encoder in text_encoders]

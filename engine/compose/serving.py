@@ -112,6 +112,7 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
         "batch_evaluations": settings.batch_evaluations,
         "precision": settings.precision,
         "memory": settings.memory,
+        "compile": settings.compile,
         "previews": settings.previews,
         "watch_edits": settings.watch_edits,
         "custom_nodes": [str(path.resolve()) for path in settings.custom_nodes],

@@ -42,7 +42,7 @@ def folders_from(options: Mapping[str, Any]) -> Folders:
 def build(options: Mapping[str, Any]) -> Setup:
     """Everything a worker needs, from options that are JSON."""
     load_what_loads([Path(file) for file in options.get("plugins", ())], lambda error: log.error("left out: %s", error))
-    choose(*(str(options.get(name, "auto")) for name in ("precision", "memory", "device")))
+    choose(*(str(options.get(name, "auto")) for name in ("precision", "memory", "device", "compile")))
     RESIDENCY.keeps_unknown = True  # the next job brings the recipe again, also where results are not cached
     base = folders_from(options)
     budget, folder = str(options.get("cache", "disk=0")), Path(options.get("cache_folder", base.temp_dir / "cache"))
@@ -94,6 +94,7 @@ def _stats() -> dict[str, Any]:
         "environment": environment(),
         "revisions": known_revisions(),
         "precisions": dict(RESIDENCY.precisions),
+        "compiled": RESIDENCY.compiled.stats(),
     }
 
 

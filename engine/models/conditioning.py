@@ -123,6 +123,11 @@ class Conditioning:
 
         return self._each(mix)
 
+    def on(self, device: torch.device) -> "Conditioning":
+        """This entry's tensors on a device: the same ones every time, for as long as they are kept there."""
+        pooled = None if self.pooled is None else MOVED.to(self.pooled, device)
+        return replace(self, context=MOVED.to(self.context, device), pooled=pooled)
+
     def for_batch(self, batch: int, device: torch.device) -> "Conditioning":
         """One row per image on `device`: rows are repeated in turn, or cut, to `batch`."""
         pooled = None if self.pooled is None else in_turn(MOVED.to(self.pooled, device), batch)

@@ -27,6 +27,7 @@ from sigmagraph.engine.models.files.fp8 import rounded, scaled
 from sigmagraph.engine.models.files.read import WeightFile, Weights, files_of, open_weights
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.memory.residency import RESIDENCY
+from sigmagraph.engine.models.memory.tables import MODULATION
 from sigmagraph.engine.models.spec import sd3_spec
 from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.engine.models.text.embeddings import Embeddings
@@ -161,7 +162,17 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None, kept_as:
     weights = parts.mmdit if kept_as is None else rounded(parts.mmdit, kept_as)
     if kept_as is None and RESIDENCY.choices.model == "fp8":
         weights = scaled(parts.mmdit)
-    recipe = Recipe.checked(what, "model", lambda: MMDiT(shape), weights, where, RESIDENCY, "joint_blocks.")
+    recipe = Recipe.checked(
+        what,
+        "model",
+        lambda: MMDiT(shape),
+        weights,
+        where,
+        RESIDENCY,
+        "joint_blocks.",
+        MODULATION,
+        multiplies=RESIDENCY.choices.model in ("auto", "fp8"),
+    )
     return Model(recipe, spec, spec.parameterisation)
 
 

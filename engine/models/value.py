@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models import pictures
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, VaeShape
+from sigmagraph.engine.models.arch.mmdit import TextAt
 from sigmagraph.engine.models.arch.tiles import Tiling
 from sigmagraph.engine.models.conditioning import Conditioning, with_windows_answered
 from sigmagraph.engine.models.controlnet import Asked, Control, in_turn, residuals_of
@@ -19,6 +21,7 @@ from sigmagraph.engine.models.files.rename import Slot
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.recipe import Recipe
+from sigmagraph.engine.models.memory.tables import expect
 from sigmagraph.engine.models.moved import MOVED
 from sigmagraph.engine.models.regions import Region, Window, weighted_mean
 from sigmagraph.engine.models.spec import LatentFormat, ModelSpec
@@ -105,20 +108,26 @@ class Model:
         """
         return predict_together([(self, x, sigma, conditionings)])[0]
 
+    def expect(self, sigmas: Sequence[float]) -> None:
+        """A run is going to ask about these noise levels: what depends on level and text alone is made for all."""
+        expect(self.parameterisation.timestep(sigma) for sigma in sigmas if sigma > 0)
+
     def joins(self, x: Tensor) -> Hashable:
         """What predictions that one forward can make have in common: the network, what of it runs, the state's size."""
         return self.recipe.key, self.skip_layers, tuple(x.shape[1:]), x.dtype
 
     def passes(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[list["Pass"]]:
         """What the network is asked per conditioning: one pass for each of its entries that acts at this level."""
-        state, level = x.to(self.placement.device), self.parameterisation.levels.percent_to_sigma
+        state, to_sigma = x.to(self.placement.device), self.parameterisation.levels.percent_to_sigma
         fed = self.parameterisation.network_input(state, sigma)
-        timestep = torch.full((x.shape[0],), self.parameterisation.timestep(sigma), device=state.device)
+        level = self.parameterisation.timestep(sigma)
+        timestep = torch.full((x.shape[0],), level, device=state.device)
         asked = with_windows_answered([conditioning.entries for conditioning in conditionings], x)
-        acting = [[_controlled(one, sigma, level) for one in entries if one.acts(sigma, level)] for entries in asked]
+        acting = [[_controlled(one, sigma, to_sigma) for one in rows if one.acts(sigma, to_sigma)] for rows in asked]
         self._check([one for entries in acting for one in entries])
         return [
-            [_pass(self.hooked(one.hooks, sigma), fed, timestep, one, state) for one in entries] for entries in acting
+            [_pass(self.hooked(one.hooks, sigma), fed, timestep, level, one, state) for one in entries]
+            for entries in acting
         ]
 
     def hooked(self, hooks: Sequence[Hook], sigma: float) -> "Model":
@@ -159,6 +168,8 @@ class Pass:
     window: Window | None = None
     hints: tuple[Tensor, ...] = ()
     read: Conditioning | None = None
+    level: float = 0.0
+    text: Conditioning | None = None
 
     @property
     def alike(self) -> Hashable:
@@ -166,6 +177,13 @@ class Pass:
         controls = tuple(control.key for control in self.entry.controls)
         read = self.read.context.shape[1] if self.read is not None else 0
         return self.model.recipe.key, self.entry.context.shape[1], self.fed.shape[-2:], controls, read
+
+    @property
+    def told_of(self) -> TextAt:
+        """What tables of the network answer: the timestep as a number, the text before its rows were repeated."""
+        text = (self.text or self.entry).on(self.fed.device)
+        assert text.pooled is not None
+        return TextAt(self.level, text.pooled, text.context, len(self.fed))
 
 
 def _controlled(entry: Conditioning, sigma: float, percent_to_sigma: Callable[[float], float]) -> Conditioning:
@@ -175,15 +193,16 @@ def _controlled(entry: Conditioning, sigma: float, percent_to_sigma: Callable[[f
     return replace(entry, controls=tuple(one for one in entry.controls if one.acts(sigma, percent_to_sigma)))
 
 
-def _pass(model: Model, fed: Tensor, timestep: Tensor, entry: Conditioning, state: Tensor) -> Pass:
+def _pass(model: Model, fed: Tensor, timestep: Tensor, level: float, entry: Conditioning, state: Tensor) -> Pass:
     """What the network is asked about one entry: the whole state, or the window of its region."""
     window = entry.region.window(state) if entry.region is not None else None
     part = fed if window is None else window.of(fed).contiguous()
     rows = entry.for_batch(len(fed), state.device)
     if not entry.controls:
-        return Pass(model, part, timestep, rows, window)
+        return Pass(model, part, timestep, rows, window, level=level, text=entry)
     hints = tuple(_hint(control, state, window) for control in entry.controls)
-    return Pass(model, part, timestep, rows, window, hints, entry.as_controls_read_it().for_batch(len(fed), fed.device))
+    read = entry.as_controls_read_it().for_batch(len(fed), fed.device)
+    return Pass(model, part, timestep, rows, window, hints, read, level, entry)
 
 
 def _hint(control: Control, state: Tensor, window: Window | None) -> Tensor:
@@ -204,7 +223,8 @@ def predict_together(questions: Sequence[Question]) -> list[list[Tensor]]:
         together.setdefault(single.alike, []).append(single)
     velocities: dict[int, Tensor] = {}
     for rows in together.values():
-        velocities |= zip(map(id, rows), _forward(rows), strict=True)
+        beside = [one for more in together.values() for one in more if one.model.recipe.key == rows[0].model.recipe.key]
+        velocities |= zip(map(id, rows), _forward(rows, beside), strict=True)
     return [
         [
             _combined(model.parameterisation, x, sigma, [(one, velocities[id(one)]) for one in entries])
@@ -233,13 +253,15 @@ def _combined(
     return weighted_mean(x, placed)
 
 
-@torch.no_grad()
-def _forward(rows: Sequence[Pass]) -> tuple[Tensor, ...]:
-    """One forward for entries of one length -> float32 velocity per pass."""
+@torch.inference_mode()
+def _forward(rows: Sequence[Pass], beside: Sequence[Pass]) -> tuple[Tensor, ...]:
+    """One forward for entries of one length -> float32 velocity per pass. `beside`: all that the network is asked."""
     model, controls = rows[0].model, rows[0].entry.controls
     asked = _asked(rows, [one.entry for one in rows])
     with model.recipe.use() as network:
-        more = {}
+        more: dict[str, Any] = {}
+        if (tables := getattr(network, "tables", None)) is not None:
+            more["beforehand"] = tables.told(network, [one.told_of for one in rows], [one.told_of for one in beside])
         if controls:
             read = _asked(rows, [one.read or one.entry for one in rows])
             hints = [torch.cat(hint) for hint in zip(*(one.hints for one in rows), strict=True)]

@@ -91,6 +91,11 @@ class Settings(BaseModel):
         pattern=r"^(auto|resident|stream|[0-9.]+ ?[kmgtKMGT]?i?[bB]?)$",
         description="how weights are kept: auto, resident, stream, or how much of a device they may take, such as 12GB",
     )
+    compile: str = Field(
+        "auto",
+        pattern=r"^(auto|on|off)$",
+        description="torch.compile for a diffusion model's blocks: auto (on CUDA where a model stays), on or off",
+    )
     devices: str = Field(
         "auto",
         pattern=r"^(auto|(cpu|mps|(cuda|xpu)(:[0-9]+)?)(,(cpu|mps|(cuda|xpu)(:[0-9]+)?))*)$",

@@ -44,6 +44,7 @@ def denoised_latent(
         return latent, latent
     start = in_model_space(model, latent.samples)
     recording = resumed(kept, start.device)
+    model.expect(sigmas)
     steps = Sampling(
         denoiser,
         start,

@@ -55,7 +55,9 @@ def environment() -> dict[str, str]:
     """Versions, device and precision: whatever may change an image's last bits without a change in the graph."""
     choices = RESIDENCY.choices
     usual = str(choices.placement("model", torch.float16).dtype).removeprefix("torch.")
-    precision = f"{usual}; {choices.named}" if choices.named else usual
+    is_compiled = choices.compile == "auto" and RESIDENCY.compiles(choices.on)
+    named = ", ".join(each for each in (choices.named, "compile=on" if is_compiled else "") if each)
+    precision = f"{usual}; {named}" if named else usual
     return {**_environment(torch.get_num_threads(), choices.on), "precision": precision}
 
 

@@ -7,8 +7,9 @@ Shape letters: B batch, H W latent sides, h w token sides, L text tokens, N imag
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -196,8 +197,15 @@ class JointBlock(nn.Module):
         self.x_block = StreamBlock(shape, has_dual_attention=index in shape.dual_attention_blocks)
 
     def forward(self, image: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Image [B, N, D], context [B, L, D], condition [B, D]; the last block returns its context untouched."""
-        image_parts, context_parts = self.x_block.modulation(condition), self.context_block.modulation(condition)
+        """Image [B, N, D], context [B, L, D], condition [B, D]; the last block returns its context untouched.
+
+        In place of the condition, what would be made of it: [parts of both streams, B, D], the image's first.
+        """
+        if condition.ndim == 2:
+            image_parts, context_parts = self.x_block.modulation(condition), self.context_block.modulation(condition)
+        else:
+            parts = condition.unsqueeze(2).unbind(0)
+            image_parts, context_parts = parts[: self.x_block.parts], parts[self.x_block.parts :]
         image, context = self.attended(image, context, image_parts, context_parts)
         if not self.is_last:
             context = self.context_block.add_mlp(context, context_parts)
@@ -235,7 +243,11 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(shape.width, shape.patch**2 * shape.out_channels)
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
+        """The condition [B, D], or what would be made of it: [2, B, D]."""
+        if condition.ndim == 2:
+            shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
+        else:
+            shift, scale = condition.unsqueeze(2).unbind(0)
         patches: Tensor = self.linear(modulated(tokens, shift, scale))
         return patches
 
@@ -273,6 +285,41 @@ class JointStem(nn.Module):
         return condition
 
 
+class Beforehand(NamedTuple):
+    """What a forward can be told that was made before it: of the condition and of the text.
+
+    `table` [K, B, D]: every modulation, in the order of `MMDiT.modulations`; `tokens` [B, L, D]: the projected context.
+    """
+
+    table: Tensor
+    tokens: Tensor
+
+
+class TextAt(NamedTuple):
+    """One text at one noise level: pooled [1 or B, P] and context [1 or B, L, C] on the device, for `rows` rows."""
+
+    timestep: float
+    pooled: Tensor
+    context: Tensor
+    rows: int
+
+
+class TellsBeforehand(Protocol):
+    """Who makes, once for a whole run, what a forward is told."""
+
+    def told(self, network: "MMDiT", asked: Sequence[TextAt], beside: Sequence[TextAt] = ()) -> Beforehand:
+        """What is to be told for these rows, one text after another; `beside` are asked about next."""
+
+
+BlockCall = Callable[..., tuple[Tensor, Tensor]]
+
+
+def call_block(block: JointBlock, image: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    """A block's forward, hooks included."""
+    result: tuple[Tensor, Tensor] = block(image, context, condition)
+    return result
+
+
 class MMDiT(JointStem):
     """The whole transformer: latent [B, 16, H, W], timestep [B] (1000 x sigma), pooled [B, P], context [B, L, C]."""
 
@@ -282,6 +329,24 @@ class MMDiT(JointStem):
             JointBlock(shape, i, is_last=i == shape.depth - 1) for i in range(shape.depth)
         )
         self.final_layer = FinalLayer(shape)
+        self.call_block: BlockCall = call_block  # a compiled one may take its place
+        self.tables: TellsBeforehand | None = None  # on a CPU every forward makes its own
+
+    @property
+    def modulations(self) -> Iterator[tuple[str, nn.Sequential, int]]:
+        """Name, module and number of parts of everything that is made of the condition, in the order of a table."""
+        for i, block in enumerate(self.joint_blocks):
+            for name in ("x_block", "context_block"):
+                stream: StreamBlock = block.get_submodule(name)  # type: ignore[assignment]  # a JointBlock's
+                yield f"joint_blocks.{i}.{name}.adaLN_modulation", stream.adaLN_modulation, stream.parts
+        yield "final_layer.adaLN_modulation", self.final_layer.adaLN_modulation, 2
+
+    def _cut(self, table: Tensor) -> Sequence[Tensor]:
+        """A table's parts for every block and for the final layer."""
+        parts = [parts for _, _, parts in self.modulations]
+        sizes = [image + context for image, context in zip(parts[:-1:2], parts[1::2], strict=True)]
+        cut: tuple[Tensor, ...] = table.split([*sizes, parts[-1]])
+        return cut
 
     def forward(
         self,
@@ -292,8 +357,9 @@ class MMDiT(JointStem):
         *,
         skip_layers: Collection[int] = (),
         control: Sequence[Sequence[Tensor]] = (),
+        beforehand: Beforehand | None = None,
     ) -> Tensor:
-        """The velocity, [B, 16, H, W].
+        """The velocity, [B, 16, H, W]. With `beforehand`, timestep, pooled and context are not looked at.
 
         `skip_layers`: blocks replaced by the identity. `control`: for each block, from the first on, the residuals
         [B, N, D] that are added to the image tokens after it. Odd sides are padded circularly and cropped again.
@@ -303,14 +369,18 @@ class MMDiT(JointStem):
         x = padded(x, patch)
         rows, columns = x.shape[-2] // patch, x.shape[-1] // patch
         image = self.x_embedder(x.to(self.dtype)) + self.positions(rows, columns).to(self.dtype)
-        condition = self.condition(timestep, pooled)
-        context = self.context_embedder(context.to(self.dtype))
+        conditions: Sequence[Tensor]
+        if beforehand is None:
+            conditions = [self.condition(timestep, pooled)] * (self.shape.depth + 1)
+            context = self.context_embedder(context.to(self.dtype))
+        else:
+            conditions, context = self._cut(beforehand.table), beforehand.tokens
         for i, block in enumerate(self.joint_blocks):
             if i not in skip_layers:
-                image, context = block(image, context, condition)
+                image, context = self.call_block(block, image, context, conditions[i])
             for residual in control[i] if i < len(control) else ():
                 image = image + residual.to(image.dtype)
-        patches = self.final_layer(image, condition)
+        patches = self.final_layer(image, conditions[-1])
         return unpatchify(patches, rows, columns, patch)[..., :height, :width]
 
 

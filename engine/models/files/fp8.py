@@ -102,6 +102,17 @@ def packed_bytes(stored: StoredTensor) -> int:
     return sum(map(packed_bytes, stored.sources))
 
 
+def scaled_bytes(stored: StoredTensor) -> tuple[StoredTensor, StoredTensor | None] | None:
+    """A float8 tensor's bytes and their scale, if it has one; None for anything else, or a scale of another form."""
+    if stored.combine is not _product:
+        is_plain = stored.combine is None or isinstance(stored.combine, Rounded)
+        return (stored, None) if is_plain and stored.dtype == torch.float8_e4m3fn else None
+    small, scale = stored.sources
+    if small.dtype != torch.float8_e4m3fn or prod(scale.shape) not in (1, stored.shape[0]):
+        return None
+    return small, scale
+
+
 def packed(stored: StoredTensor, device: torch.device) -> StoredTensor:
     """The same tensor with its small form on a device, from where it grows when it is read."""
     if stored.combine is None or isinstance(stored.combine, Rounded):

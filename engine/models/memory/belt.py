@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sigmagraph.engine.models.files.read import StoredTensor
 from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.resident import absent
 
 ALIGNED = 256  # bytes, for every tensor in a buffer
 Places = Mapping[tuple[nn.Module, str], StoredTensor]
@@ -38,9 +39,9 @@ class Belt:
             for event in self._free:
                 event.record()
         for at, (module, places) in enumerate(blocks):
-            absent = {place: _absent(stored, placement) for place, stored in places.items()}
+            gone = {place: absent(stored, placement) for place, stored in places.items()}
             module.register_forward_pre_hook(lambda _, __, at=at: self._bring(at))
-            module.register_forward_hook(lambda *_, left=absent: self._take(left), always_call=True)
+            module.register_forward_hook(lambda *_, left=gone: self._take(left), always_call=True)
 
     def _bring(self, at: int) -> None:
         """Block `at` is about to compute: its tensors are there when it does, and the next block is on its way."""
@@ -53,10 +54,10 @@ class Belt:
         _assign(self._expanded(at, self.buffers[self._at]))
         self._coming = self._fetch((at + 1) % len(self._places))
 
-    def _take(self, absent: Mapping[tuple[nn.Module, str], nn.Parameter]) -> None:
+    def _take(self, gone: Mapping[tuple[nn.Module, str], nn.Parameter]) -> None:
         if self._is_cuda:
             self._free[self._at].record()
-        _assign(absent)
+        _assign(gone)
 
     def _fetch(self, at: int) -> tuple[int, int, "Future[None]"]:
         self._turn += 1
@@ -102,10 +103,6 @@ class Belt:
 
 def _room(piece: StoredTensor) -> int:
     return -(-prod(piece.shape) * piece.dtype.itemsize // ALIGNED) * ALIGNED
-
-
-def _absent(stored: StoredTensor, placement: Placement) -> nn.Parameter:
-    return nn.Parameter(torch.empty(stored.shape, dtype=placement.dtype, device="meta"), requires_grad=False)
 
 
 def _assign(parameters: Mapping[tuple[nn.Module, str], nn.Parameter]) -> Any:

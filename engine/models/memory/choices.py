@@ -12,6 +12,8 @@ from sigmagraph.engine.models.memory.device import Placement, compute_dtype, nam
 from sigmagraph.engine.models.memory.plan import Memory
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp8"]
+Compile = Literal["auto", "on", "off"]
+COMPILE: tuple[Compile, ...] = ("auto", "on", "off")
 PARTS = ("text", "model", "vae")
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
@@ -34,24 +36,31 @@ class Choices:
     memory: Memory = "auto"
     limit_bytes: int | None = None
     device: str = "auto"
+    compile: Compile = "auto"
 
     @classmethod
-    def parse(cls, precision: str = "auto", memory: str = "auto", device: str = "auto") -> "Choices":
-        """Read the three options. Raises `BadValue`, naming the option and what it takes."""
-        return cls().changed(precision, memory, device)
+    def parse(
+        cls, precision: str = "auto", memory: str = "auto", device: str = "auto", compile_: str = "auto"
+    ) -> "Choices":
+        """Read the four options. Raises `BadValue`, naming the option and what it takes."""
+        return cls().changed(precision, memory, device, compile_)
 
     @property
     def on(self) -> torch.device:
         """The device that was chosen. Raises `BadValue` where it is not there."""
         return named_device(self.device)
 
-    def changed(self, precision: str | None, memory: str | None, device: str | None) -> "Choices":
+    def changed(
+        self, precision: str | None, memory: str | None, device: str | None, compile_: str | None = None
+    ) -> "Choices":
         """With what is given in place of what was. Raises `BadValue` where it cannot be had."""
         changes: dict[str, Any] = dict(parse_precision(precision)) if precision else {}
         if memory:
             changes["memory"], changes["limit_bytes"] = parse_memory(memory)
         if device:
             changes["device"] = device
+        if compile_:
+            changes["compile"] = parse_compile(compile_)
         choices = replace(self, **changes)
         if device:
             named_device(device)
@@ -60,7 +69,8 @@ class Choices:
     @property
     def named(self) -> str:
         """The choices that change numbers, in one line; empty where all is `auto`."""
-        return ", ".join(f"{part}={getattr(self, part)}" for part in PARTS if getattr(self, part) != "auto")
+        parts = [f"{part}={getattr(self, part)}" for part in PARTS if getattr(self, part) != "auto"]
+        return ", ".join([*parts, *(["compile=on"] if self.compile == "on" else [])])
 
     def placement(self, kind: str, stored: torch.dtype, device: torch.device | None = None) -> Placement:
         """Where a network of this kind computes, and in which precision.
@@ -88,6 +98,14 @@ def parse_precision(text: str) -> dict[str, Precision]:
                 raise BadValue("--precision", text, PRECISION_FORM)
             chosen[place] = found
     return chosen
+
+
+def parse_compile(text: str) -> Compile:
+    """`auto`, `on` or `off`. Raises `BadValue`."""
+    found = next((each for each in COMPILE if each == text.strip().lower()), None)
+    if found is None:
+        raise BadValue("--compile", text, ", ".join(COMPILE))
+    return found
 
 
 def parse_memory(text: str) -> tuple[Memory, int | None]:

@@ -42,6 +42,11 @@ def named_device(name: str) -> torch.device:
     raise BadValue("--device", name, "auto or one of " + ", ".join(map(str, there)))
 
 
+def tabulates(device: torch.device) -> bool:
+    """Whether what depends on the text and the noise level alone is made once a run: on all but a CPU."""
+    return device.type != "cpu"
+
+
 def capability(device: torch.device) -> tuple[int, int]:
     """CUDA's compute capability; that of a card which is not there is taken for a recent one's."""
     return torch.cuda.get_device_capability(device) if torch.cuda.is_available() else (9, 0)

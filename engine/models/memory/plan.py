@@ -4,7 +4,7 @@ Knows no file, no tensor, no device: `Part` has the sizes of one network, `Budge
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sigmagraph.engine.errors import OutOfMemory
@@ -16,6 +16,7 @@ SMALL_BYTES = 64 * 1024 * 1024  # below this a network is copied whatever there 
 # What a network needs beside its weights, bytes: measured at 1024 x 1024 with guidance (text: 77 tokens, float32).
 WORKING_BYTES = {"text": 300_000_000, "model": 600_000_000, "control": 600_000_000, "vae": 800_000_000}
 ENCODER_SHARE = 1 / 3  # an encoder runs once per prompt: it may stay where it takes at most this share
+TABLE_BYTES = 450_000_000  # columns of modulations for three jobs under way, of SD3.5 Large (tables.py)
 LARGE_SHARE = 1 / 2  # float8 weights stay float8 where they would take more of a card as 16 bits
 WHEN = {
     "text": "while a prompt is encoded",
@@ -35,6 +36,8 @@ class Part:
     `block_bytes` its largest block twice as stored and once dense, `outside_bytes` what is in no block,
     `packed_bytes` all of it with float8 and quantised tensors kept small. `is_rounded`: kept small on purpose.
     `is_quantised`: stored in blocks of small integers, which grow when they are used.
+    `ahead_bytes` is what computes before a run, dense and packed, and may leave then; `has_products`: what is kept
+    small is multiplied with as it is.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Part:
     packed_bytes: int = 0
     is_rounded: bool = False
     is_quantised: bool = False
+    ahead_bytes: tuple[int, int] = (0, 0)
+    has_products: bool = False
 
     @property
     def small_bytes(self) -> int:
@@ -59,7 +64,8 @@ class Part:
     @property
     def working_bytes(self) -> int:
         """What it needs beside its weights while it computes."""
-        return WORKING_BYTES[self.kind] if self.dense_bytes >= SMALL_BYTES else 0
+        tables = TABLE_BYTES if self.ahead_bytes[0] else 0
+        return WORKING_BYTES[self.kind] + tables if self.dense_bytes >= SMALL_BYTES else 0
 
     @property
     def streamed_bytes(self) -> int:
@@ -84,12 +90,16 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One part and what becomes of it: `bytes_` of the device, and `paged_bytes` of file pages that want to stay."""
+    """One part and what becomes of it: `bytes_` of the device, and `paged_bytes` of file pages that want to stay.
+
+    `leaves`: what computes before a run is not on the device.
+    """
 
     part: Part
     mode: Mode
     bytes_: int
     paged_bytes: int = 0
+    leaves: bool = False
 
     @property
     def need_bytes(self) -> int:
@@ -104,6 +114,7 @@ class Placed:
             "streamed": "streamed from its file",
         }[self.mode]
         paged = f", {_gb(self.paged_bytes)} of file pages" if self.paged_bytes else ""
+        how += ", modulations computed before each run from the file" if self.leaves else ""
         beside = f", {_gb(self.part.working_bytes)} beside" if self.part.working_bytes else ""
         part = self.part
         return f"{part.name} ({part.precision}): {how}, {_gb(self.bytes_)}{paged}{beside}, {WHEN[part.kind]}"
@@ -159,28 +170,43 @@ def plan(parts: Sequence[Part], budget: Budget) -> Plan:
 def place(part: Part, budget: Budget) -> Placed:
     """One part alone: others leave when it needs their room."""
     takes = part.streamed_bytes if budget.is_host else part.carried_bytes
-    streamed = Placed(part, "streamed", takes, part.stored_bytes if budget.is_host else 0)
+    leaves = bool(part.ahead_bytes[0])
+    streamed = Placed(part, "streamed", takes, part.stored_bytes if budget.is_host else 0, leaves)
     if part.dense_bytes < SMALL_BYTES and budget.memory != "stream":
         return Placed(part, "resident", part.dense_bytes)
     if budget.memory == "stream" and part.kind != "vae":
-        return Placed(part, "streamed", takes)
+        return Placed(part, "streamed", takes, leaves=leaves)
     packed = Placed(part, "packed", part.small_bytes + part.largest_bytes)
     if part.is_rounded:
-        return packed
+        return packed if packed.need_bytes <= budget.limit_bytes else _lighter(packed, packed)
     if part.is_quantised and budget.memory != "resident":  # whoever has such a file has no room for it grown
         return packed if not budget.is_host and packed.need_bytes <= budget.limit_bytes else streamed
     copied = part.dense_bytes - (part.mapped_bytes if budget.is_host else 0)
     mode: Mode = "mapped" if copied < part.dense_bytes else "resident"
     whole = Placed(part, mode, copied, part.dense_bytes - copied)
+    is_packable = packed.bytes_ < part.dense_bytes * 0.75
+    if part.has_products and is_packable and packed.need_bytes <= budget.limit_bytes:
+        return packed
     if budget.memory == "resident" or part.kind == "vae":
-        return whole
+        return whole if whole.need_bytes <= budget.limit_bytes else _lighter(whole, whole)
     share = ENCODER_SHARE if part.kind == "text" else 1.0
     if whole.need_bytes <= budget.limit_bytes and copied <= share * budget.limit_bytes:
         is_large = not budget.is_host and whole.bytes_ > LARGE_SHARE * budget.limit_bytes
         return packed if is_large and packed.bytes_ < whole.bytes_ * 0.75 else whole
-    if not budget.is_host and packed.need_bytes <= budget.limit_bytes and packed.bytes_ < part.dense_bytes * 0.75:
+    if not budget.is_host and packed.need_bytes <= budget.limit_bytes and is_packable:
         return packed
+    for placed in (whole, packed) if leaves else ():
+        lighter = _lighter(placed, streamed)
+        if lighter.need_bytes <= budget.limit_bytes:
+            return lighter
     return streamed
+
+
+def _lighter(placed: Placed, otherwise: Placed) -> Placed:
+    """The same without what computes before a run; where there is no such thing, another."""
+    dense, small = placed.part.ahead_bytes
+    less = small if placed.mode == "packed" else dense
+    return replace(placed, bytes_=placed.bytes_ - less, leaves=True) if less else otherwise
 
 
 def _gb(size_bytes: int) -> str:

@@ -17,7 +17,8 @@ from sigmagraph.engine.errors import TensorMismatch
 from sigmagraph.engine.models.files.fp8 import is_rounded, packed_bytes
 from sigmagraph.engine.models.files.lora import Patch, patched
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_quantised, is_view
-from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.device import Placement, tabulates
+from sigmagraph.engine.models.memory.float8 import multiplies_float8
 from sigmagraph.engine.models.memory.plan import Part
 from sigmagraph.engine.models.memory.resident import check_tensors, listing
 from sigmagraph.engine.models.memory.streamed import STREAMED_FROM_BYTES
@@ -40,8 +41,9 @@ class Owner(Protocol):
 class Recipe(Generic[M]):
     """How to make one network. `what` names it in messages; `patches` are merged while it is made.
 
-    `build` makes the module without weights, `blocks` is the prefix of those that run one after another. A `ready`
-    network is its own recipe: it stays where it is and is never moved away.
+    `build` makes the module without weights, `blocks` is the prefix of those that run one after another, `ahead` is in
+    the names of what can be computed before a run (tables.py). A `ready` network is its own recipe: it stays where it
+    is and is never moved away. `multiplies`: float8 weights may be multiplied with as they are.
     """
 
     what: str
@@ -51,8 +53,10 @@ class Recipe(Generic[M]):
     placement: Placement
     owner: Owner
     blocks: str = ""
+    ahead: str = ""
     patches: tuple[Patch, ...] = ()
     ready: M | None = None
+    multiplies: bool = True
 
     def __post_init__(self) -> None:
         self.owner.know(self)
@@ -67,6 +71,9 @@ class Recipe(Generic[M]):
         placement: Placement,
         owner: Owner,
         blocks: str = "",
+        ahead: str = "",
+        *,
+        multiplies: bool = True,
     ) -> "Recipe[M]":
         """The recipe, once names and shapes fit the module that `build` makes. Nothing is allocated.
 
@@ -81,7 +88,7 @@ class Recipe(Generic[M]):
         except (ValueError, IndexError, ArithmeticError, RuntimeError) as error:
             raise TensorMismatch(f"{what}: tensors of these sizes form no such network ({error})") from error
         check_tensors(what, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, weights)
-        return cls(what, kind, build, weights, placement, owner, blocks)
+        return cls(what, kind, build, weights, placement, owner, blocks, ahead, multiplies=multiplies)
 
     @classmethod
     def of(cls, network: M, placement: Placement, owner: Owner, kind: Kind = "model") -> "Recipe[M]":
@@ -108,7 +115,14 @@ class Recipe(Generic[M]):
     def family(self) -> tuple[Hashable, ...]:
         """What recipes that differ in their patches alone have in common."""
         read = next(iter(self.base.values())).pieces()
-        return self.kind, self.what, next(read).read, len(self.base), self.placement
+        return self.kind, self.what, next(read).read, len(self.base), self.placement, self.multiplies
+
+    @property
+    def computed_ahead(self) -> frozenset[str]:
+        """Names of the tensors that are used before a run alone; on a CPU nothing is tabulated."""
+        if not self.ahead or not tabulates(self.placement.device):
+            return frozenset()
+        return frozenset(name for name in self.base if self.ahead in name)
 
     def with_patches(self, patches: Sequence[Patch]) -> "Recipe[M]":
         """The same network with these patches in place of those it has."""
@@ -126,15 +140,21 @@ class Recipe(Generic[M]):
         with self.use() as network:
             return network
 
+    @property
+    def has_products(self) -> bool:
+        """Whether float8 weights are multiplied with as they are: of diffusion models in bfloat16, where cards can."""
+        is_asked = self.multiplies and self.kind == "model" and self.placement.dtype == torch.bfloat16
+        return is_asked and multiplies_float8(self.placement.device)
+
     def part(self) -> Part:
         """Its sizes, for planning."""
         dtype, named = self.placement.dtype, self.weights
         weights = tuple(dict.fromkeys(named.values()))
         dense = {weight: prod(weight.shape) * dtype.itemsize for weight in weights}
         views = [weight for weight in weights if is_view(weight)]
-        blocks: dict[str, int] = {}
+        ahead, blocks = self.computed_ahead, dict[str, int]()
         for name, weight in named.items():
-            if self.blocks and name.startswith(self.blocks):
+            if self.blocks and name.startswith(self.blocks) and name not in ahead:
                 at = name.removeprefix(self.blocks).split(".")[0]
                 blocks[at] = blocks.get(at, 0) + dense[weight] + 2 * weight.stored_bytes
         inside = sum(dense[weight] for name, weight in named.items() if self.blocks and name.startswith(self.blocks))
@@ -152,4 +172,6 @@ class Recipe(Generic[M]):
             packed_bytes=sum(min(size, packed_bytes(weight)) for weight, size in dense.items()),
             is_rounded=any(is_rounded(weight) for weight in weights),
             is_quantised=any(is_quantised(weight) for weight in weights),
+            ahead_bytes=(sum(dense[named[name]] for name in ahead), sum(packed_bytes(named[name]) for name in ahead)),
+            has_products=self.has_products,
         )

@@ -22,14 +22,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from sigmagraph.engine.models.arch import MMDiT
+from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.files.fp8 import is_small, packed
 from sigmagraph.engine.models.files.read import MappedFile, StoredTensor, files_of, is_view
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.device import Placement, available_bytes
-from sigmagraph.engine.models.memory.plan import Budget, Mode, Plan, place, plan
+from sigmagraph.engine.models.memory.float8 import Float8Linear, with_products
+from sigmagraph.engine.models.memory.plan import Budget, Mode, Placed, Plan, place, plan
 from sigmagraph.engine.models.memory.recipe import M, Recipe
-from sigmagraph.engine.models.memory.resident import filled, hollow, parameters, tensors_of
+from sigmagraph.engine.models.memory.resident import absent, filled, hollow, parameters, tensors_of
 from sigmagraph.engine.models.memory.streamed import streamed
+from sigmagraph.engine.models.memory.tables import Tables
 
 log = logging.getLogger(__name__)
 MOST_IDLE_TWINS = 2  # networks that differ in their adapters alone and wait for use
@@ -71,6 +75,7 @@ class Residency:
         self.choices = choices if choices is not None else Choices()
         self.keeps_unknown = False
         self.precisions: dict[str, str] = {}  # what the diffusion models of files compute in, by the file's name
+        self.compiled = CompiledBlocks()
         self.loads: list[Loaded] = []
         self.load_count = self.eviction_count = 0
         self._planned: list[Recipe[Any]] | None = None
@@ -115,6 +120,15 @@ class Residency:
                 held.users -= 1
                 if not held.users and not self._known[key] and not self.keeps_unknown:
                     self._held.pop(key, None)
+
+    def compiles(self, device: torch.device, mode: Mode = "resident") -> bool:
+        """Whether blocks run through torch.compile: on CUDA in a process that stays, or where it was chosen.
+
+        Never while they are streamed. The first step takes some ten seconds more, so one picture alone is not worth it.
+        """
+        chosen = self.choices.compile
+        is_on = chosen == "on" or (chosen == "auto" and device.type == "cuda" and self.keeps_unknown)
+        return is_on and mode != "streamed"
 
     def plan(self, recipes: Sequence[Recipe[Any]]) -> Plan:
         """What becomes of these networks, all of one device, once all idle ones are out of the way."""
@@ -191,29 +205,63 @@ class Residency:
         part = recipe.part()
         placed = place(part, budget)
         Plan(budget, (placed,)).require()
+        if self.compiles(where.device, placed.mode):  # tensors of inference mode are guarded apart: graphs of their own
+            with torch.inference_mode(False), torch.no_grad():
+                return self._made_as(recipe, placed, weights, shared, files, began)
+        return self._made_as(recipe, placed, weights, shared, files, began)
+
+    def _made_as(
+        self,
+        recipe: Recipe[Any],
+        placed: Placed,
+        weights: Mapping[str, StoredTensor],
+        shared: Mapping[StoredTensor, nn.Parameter],
+        files: tuple[MappedFile, ...],
+        began: float,
+    ) -> _Held:
+        where, part = recipe.placement, placed.part
         reused = sum(kept.nbytes for kept in shared.values() if kept.device.type == where.device.type)
         self._make_room(placed.bytes_ + part.working_bytes - min(reused, placed.bytes_), where.device)
         self._leave_twins(recipe.family)
+        left = recipe.computed_ahead if placed.leaves else frozenset[str]()
         module = hollow(recipe.build)
         if placed.mode == "streamed":
-            network = streamed(module, weights, where, blocks="" if where.device.type == "cpu" else recipe.blocks)
+            blocks = "" if where.device.type == "cpu" else recipe.blocks
+            network = streamed(module, weights, where, blocks=blocks, left=left)
         elif placed.mode == "packed":
+            staying = {name: each for name, each in weights.items() if name not in left}
+            if recipe.has_products:
+                with_products(
+                    module, {name: staying[name] for name in staying.keys() - recipe.computed_ahead}, where.device
+                )
             small = {
-                name: packed(weight, where.device) if is_small(weight) else weight for name, weight in weights.items()
+                name: packed(each, where.device) if _waits(module, name, each) else each
+                for name, each in staying.items()
             }
-            network = streamed(module, small, where, stays=True)
+            network = streamed(module, {**weights, **small}, where, stays=True, left=left)
         else:
-            made = parameters(weights, where, maps=placed.mode == "mapped", shared=shared.get)
-            network = filled(module, made)
-            self._shared.update({(weights[name], where): tensor for name, tensor in made.items()})
+            staying = {name: each for name, each in weights.items() if name not in left}
+            made = parameters(staying, where, maps=placed.mode == "mapped", shared=shared.get)
+            network = filled(module, made | {name: absent(weights[name], where) for name in left})
+            self._shared.update({(weights[name], where): each for name, each in made.items()})
+        self._equip(recipe, network, placed.mode, {name: weights[name] for name in left})
         if placed.mode == "packed":
-            return self._noted(recipe, network, placed.mode, files, {id(network): part.small_bytes}, began)
+            return self._noted(recipe, network, placed.mode, files, {id(network): placed.bytes_}, began)
         if placed.mode == "streamed" and where.device.type != "cpu":
             return self._noted(recipe, network, placed.mode, files, {id(network): placed.bytes_}, began)
         in_files = {view.data_ptr() for view in _views(weights)} if placed.mode != "resident" else set()
         there = [tensor for tensor in tensors_of(network) if not tensor.is_meta or where.device.type == "meta"]
         took = {id(tensor): tensor.nbytes for tensor in there if tensor.data_ptr() not in in_files}
         return self._noted(recipe, network, placed.mode, files, took, began)
+
+    def _equip(self, recipe: Recipe[Any], network: nn.Module, mode: Mode, left: Mapping[str, StoredTensor]) -> None:
+        """What makes a diffusion model faster: tables for a run, and blocks compiled where they stay."""
+        if not isinstance(network, MMDiT):
+            return
+        if recipe.computed_ahead:
+            network.tables = Tables(left)
+        if self.compiles(recipe.placement.device, mode) and not _is_fed(network):
+            network.call_block = self.compiled
 
     def _noted(
         self,
@@ -277,6 +325,19 @@ class Residency:
             held = self._held.get(key)
             if held is not None and not held.users and not self.keeps_unknown:
                 self._held.pop(key, None)
+
+
+def _waits(module: nn.Module, name: str, stored: StoredTensor) -> bool:
+    """Whether a tensor is kept small and grows when its layer computes."""
+    return is_small(stored) and not isinstance(module.get_submodule(name.rpartition(".")[0]), Float8Linear)
+
+
+def _is_fed(network: MMDiT) -> bool:
+    """Whether hooks bring weights to the blocks while they compute; to what computes before a run they may."""
+    ahead = (
+        {id(layer) for _, module, _ in network.modulations for layer in module.modules()} if network.tables else set()
+    )
+    return any(each._forward_pre_hooks for each in network.joint_blocks.modules() if id(each) not in ahead)
 
 
 def _views(weights: Mapping[str, StoredTensor]) -> Iterator[torch.Tensor]:

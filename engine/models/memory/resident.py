@@ -49,6 +49,11 @@ def parameters(
     return {name: made[stored] for name, stored in weights.items()}
 
 
+def absent(stored: StoredTensor, placement: Placement) -> nn.Parameter:
+    """What stands where a tensor is not: its shape and dtype, no memory."""
+    return nn.Parameter(torch.empty(stored.shape, dtype=placement.dtype, device="meta"), requires_grad=False)
+
+
 def check_tensors(what: str, expected: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
     """Raise `TensorMismatch`, listing what is missing, surplus or misshapen, unless names and shapes are equal."""
     misshapen = [

@@ -4,7 +4,7 @@ A layer's large tensors are brought into one shared buffer right before it compu
 small stays. Tables of embeddings are looked up where they lie, a row at a time. The network itself knows nothing of it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from math import prod
 from typing import Any, TypeVar
 
@@ -17,7 +17,8 @@ from sigmagraph.engine.models.files.ggml import Dequantise
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
 from sigmagraph.engine.models.memory.belt import Belt
 from sigmagraph.engine.models.memory.device import Placement
-from sigmagraph.engine.models.memory.resident import filled, parameter
+from sigmagraph.engine.models.memory.float8 import Float8Linear
+from sigmagraph.engine.models.memory.resident import absent, filled, parameter
 
 M = TypeVar("M", bound=nn.Module)
 STREAMED_FROM_BYTES = 1024 * 1024  # smaller tensors (norms, biases) stay: fetching them costs more than it saves
@@ -45,12 +46,20 @@ class StoredEmbedding(nn.Module):
         return rows.to(self._placement.device, self._placement.dtype)
 
 
-def streamed(module: M, weights: Weights, placement: Placement, *, stays: bool = False, blocks: str = "") -> M:
+def streamed(
+    module: M,
+    weights: Weights,
+    placement: Placement,
+    *,
+    stays: bool = False,
+    blocks: str = "",
+    left: Collection[str] = (),
+) -> M:
     """The hollow `module`, fed from `weights` while it computes. Not for two threads at once.
 
     `blocks` names its list of blocks, where whole blocks are to come, each while the one before computes; what is
     outside of them stays. With `stays` only what is kept small (float8, quantised) is fed, from where it is kept; the
-    rest is copied.
+    rest is copied. What is `left` out never comes: whoever computes does without.
     """
     feeder = _Feeder(placement)
     kept: dict[str, nn.Parameter] = {}
@@ -59,7 +68,11 @@ def streamed(module: M, weights: Weights, placement: Placement, *, stays: bool =
     for name, stored in weights.items():
         owner_name, _, leaf = name.rpartition(".")
         owner = module.get_submodule(owner_name)
-        if _is_small(stored, placement) or (stays and not is_small(stored)):
+        if name in left:
+            kept[name] = feeder.absent(stored)
+        elif isinstance(owner, Float8Linear) and leaf == "weight":
+            kept[name] = owner.weight
+        elif _is_small(stored, placement) or (stays and not is_small(stored)):
             kept[name] = shared.setdefault(stored, parameter(stored, placement, maps=False))
         elif isinstance(owner, nn.Embedding) and _is_table(stored):
             continue  # replaced below: a table may have two names and one module
@@ -74,7 +87,7 @@ def streamed(module: M, weights: Weights, placement: Placement, *, stays: bool =
         else:
             feeder.feed(owner, leaf, stored)
             kept[name] = feeder.absent(stored)
-    tables = {} if stays else _tables(module, weights, placement)
+    tables = {} if stays else _embeddings(module, weights, placement)
     for name in (name for name in weights if name not in kept):
         kept[name] = feeder.absent(weights[name])
     filled(module, kept)
@@ -95,7 +108,7 @@ def _is_small(stored: StoredTensor, placement: Placement) -> bool:
     return prod(stored.shape) * placement.dtype.itemsize < STREAMED_FROM_BYTES
 
 
-def _tables(module: nn.Module, weights: Weights, placement: Placement) -> dict[str, StoredEmbedding]:
+def _embeddings(module: nn.Module, weights: Weights, placement: Placement) -> dict[str, StoredEmbedding]:
     """Every large table that is a view into its file, by the place of its module."""
     found: dict[str, StoredEmbedding] = {}
     known: dict[StoredTensor, StoredEmbedding] = {}
@@ -127,8 +140,7 @@ class _Feeder:
 
     def absent(self, stored: StoredTensor) -> nn.Parameter:
         """What stands where a tensor will be: its shape and dtype, no memory."""
-        empty = torch.empty(stored.shape, dtype=self._placement.dtype, device="meta")
-        return nn.Parameter(empty, requires_grad=False)
+        return absent(stored, self._placement)
 
     def feed(self, owner: nn.Module, leaf: str, stored: StoredTensor) -> None:
         """From now on `owner` gets its tensor `leaf` when it computes."""
@@ -139,9 +151,9 @@ class _Feeder:
     def watch(self, root: nn.Module) -> None:
         """Hang the hooks in; the buffer lives while the network computes."""
         for owner, sources in self._sources.items():
-            absent = {leaf: self.absent(stored) for leaf, stored in sources.items()}
+            gone = {leaf: self.absent(stored) for leaf, stored in sources.items()}
             owner.register_forward_pre_hook(lambda module, _, given=sources: self._bring(module, given))
-            owner.register_forward_hook(lambda module, *_, left=absent: _assign(module, left), always_call=True)
+            owner.register_forward_hook(lambda module, *_, left=gone: _assign(module, left), always_call=True)
         root.register_forward_hook(lambda *_: self._forget(), always_call=True)
 
     def _bring(self, module: nn.Module, sources: Mapping[str, StoredTensor]) -> None:

@@ -1,0 +1,150 @@
+"""What is made once for a run: the numbers of a forward that makes its own, once for every level and text."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
+from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.memory import recipe as recipes
+from sigmagraph.engine.models.memory import tables
+from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.residency import RESIDENCY, ready
+from sigmagraph.engine.models.memory.tables import MODULATION, Tables
+from sigmagraph.engine.models.value import predict_together
+from sigmagraph.engine.sampling import ComfyNoise, Sampling, find_schedule, run_sigmas
+
+SHAPE = MMDiTShape(4, 128, 64, 96, 24, dual_attention_blocks=frozenset({0}))
+CLOSE = 1e-5  # of the norm: a product of many rows sums in another order than one of two
+
+
+@pytest.fixture(autouse=True)
+def own_choices() -> Iterator[None]:
+    before = RESIDENCY.choices
+    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu")
+    tables._AHEAD.clear()
+    yield
+    RESIDENCY.choices = before
+    RESIDENCY.free()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    torch.manual_seed(0)
+    drawn = {name: torch.randn(each.shape) * 0.05 for name, each in MMDiT(SHAPE).state_dict().items()}
+    save_file(drawn, tmp_path / "model.safetensors")
+    return load_diffusion_model(tmp_path / "model.safetensors")
+
+
+def text(seed: int, rows: int = 1) -> Conditioning:
+    generator = torch.Generator().manual_seed(seed)
+    pooled = torch.randn(rows, 64, generator=generator)
+    return Conditioning(torch.randn(rows, 7 + seed % 2, 96, generator=generator), pooled)
+
+
+def tabulated(model: Model, *, leaves: bool = False) -> Model:
+    """The same network with tables, its modulation weights outside of it if they leave."""
+    weights = model.recipe.weights
+    network = MMDiT(SHAPE).requires_grad_(False).eval()
+    network.load_state_dict({name: each.read() for name, each in weights.items()})
+    network.tables = Tables({name: each for name, each in weights.items() if MODULATION in name} if leaves else None)
+    for name, each in network.named_parameters():
+        if leaves and MODULATION in name:
+            each.fill_(float("nan"))
+    return replace(model, recipe=ready(network, model.placement))
+
+
+def near(found: Tensor, expected: Tensor) -> bool:
+    return bool((found - expected).norm() <= CLOSE * expected.norm())
+
+
+class Counted(nn.Module):
+    """A layer that counts the rows it is asked about."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.rows = inner, list[int]()
+
+    def forward(self, given: Tensor) -> Tensor:
+        self.rows.append(len(given))
+        result: Tensor = self.inner(given)
+        return result
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["weights stay", "weights leave"])
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2s_ancestral", "heun", "dpm_adaptive"])
+def test_a_run_is_that_of_a_network_that_makes_its_own(model: Model, sampler: str, leaves: bool) -> None:
+    sigmas = run_sigmas(find_schedule("normal"), model.parameterisation.levels, 5, 1.0, False)
+
+    def sampled(made: Model) -> Tensor:
+        denoiser = made.guided(text(1), text(2), 3.0)
+        x = torch.zeros(2, 16, 8, 10)
+        return Sampling(denoiser, x, sigmas, made.parameterisation, sampler, noise=ComfyNoise(4)).run()
+
+    other = tabulated(model, leaves=leaves)
+    other.expect(sigmas)
+    assert near(sampled(other), sampled(model))
+
+
+def test_weights_are_used_once_for_all_levels_that_a_run_announced(model: Model) -> None:
+    made = tabulated(model)
+    block = made.network.joint_blocks[2].x_block
+    block.adaLN_modulation = counted = Counted(block.adaLN_modulation)
+    made.network.context_embedder = tokens = Counted(made.network.context_embedder)
+    sides, sigmas = [text(1), text(2)], [0.9, 0.7, 0.5, 0.3, 0.0]
+    made.expect(sigmas)
+    for _ in range(2):  # another seed, the same prompt and schedule
+        for sigma in sigmas[:-1]:
+            made.predict(torch.ones(1, 16, 8, 8), sigma, sides)
+    assert counted.rows == [8]
+    assert tokens.rows == [1, 1]
+    made.predict(torch.ones(1, 16, 8, 8), 0.6, sides)
+    assert counted.rows == [8, 2], "a level that nobody announced is made when it is asked about"
+
+
+def test_interleaved_runs_of_several_texts_sizes_and_levels_keep_their_own(model: Model) -> None:
+    made = tabulated(model)
+    asks = [(0.9, text(1)), (0.4, text(2)), (0.9, text(3, rows=3)), (0.2, text(1).beside(text(5)))]
+    questions = [(torch.full((3, 16, 8, 8), float(at)), sigma, [one]) for at, (sigma, one) in enumerate(asks)]
+    expected = [each[0] for each in predict_together([(model, *each) for each in questions])]
+    for _ in range(2):
+        together = predict_together([(made, *each) for each in questions])
+        for alone, joined, there in zip([made.predict(*each) for each in questions], together, expected, strict=True):
+            assert near(alone[0], there)
+            assert near(joined[0], there)
+
+
+def test_what_is_kept_is_bounded_and_the_oldest_goes(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MOST_COLUMNS", 6)
+    monkeypatch.setattr(tables, "MOST_AT_ONCE", 4)
+    made, x = tabulated(model), torch.ones(1, 16, 8, 8)
+    made.expect([1 - at / 40 for at in range(40)])
+    for at in range(0, 40, 3):
+        one = [text(at), text(at + 1)]
+        assert near(made.predict(x, 1 - at / 40, one)[0], model.predict(x, 1 - at / 40, one)[0])
+        assert len(made.network.tables._columns) <= 6
+
+
+def test_a_stored_network_streams_and_stays_with_the_same_tables(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the CPU for a card: resident and streamed networks are told the same, so their numbers are equal."""
+    monkeypatch.setattr(recipes, "tabulates", lambda _: True)
+    monkeypatch.setattr("sigmagraph.engine.models.memory.streamed.STREAMED_FROM_BYTES", 4096)
+    x, sides, found = torch.ones(1, 16, 8, 8), [text(1), text(2)], []
+    for memory in ("resident", "stream"):
+        RESIDENCY.free()
+        RESIDENCY.choices = Choices.parse("fp32", memory, "cpu")
+        one = load_diffusion_model(tmp_path / "model.safetensors")
+        one.expect([0.8, 0.4])
+        with one.recipe.use() as network:
+            assert isinstance(network.tables, Tables)
+            assert network.joint_blocks[0].x_block.adaLN_modulation[1].weight.is_meta == (memory == "stream")
+            found.append(torch.cat([*one.predict(x, 0.8, sides), *one.predict(x, 0.4, sides)]))
+    assert torch.equal(*found)
+    assert near(found[0], torch.cat([*model.predict(x, 0.8, sides), *model.predict(x, 0.4, sides)]))

@@ -1,0 +1,164 @@
+"""Compiled blocks: the numbers of blocks as they are, one graph for each kind of block, nothing stays behind."""
+
+import gc
+import logging
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sigmagraph.engine.models import Adapter, Conditioning, Model, load_diffusion_model
+from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.arch.mmdit import call_block
+from sigmagraph.engine.models.compiled import CompiledBlocks
+from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.residency import RESIDENCY
+
+SHAPE = MMDiTShape(4, 128, 64, 96, 40)
+SIZES = ((16, 16), (32, 16), (16, 34), (30, 30), (24, 40), (48, 16), (8, 10))
+LENGTHS = (20, 33, 77, 154, 21)
+
+
+@pytest.fixture(autouse=True)
+def own_choices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = RESIDENCY.choices
+    RESIDENCY.free()
+    torch._dynamo.reset()
+    yield
+    RESIDENCY.choices = before
+    RESIDENCY.free()
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return written(tmp_path / "model.safetensors", SHAPE)
+
+
+def written(path: Path, shape: MMDiTShape) -> Path:
+    torch.manual_seed(0)
+    save_file({name: torch.randn(each.shape) * 0.05 for name, each in MMDiT(shape).state_dict().items()}, path)
+    return path
+
+
+def compiled(monkeypatch: pytest.MonkeyPatch, path: Path, backend: str, memory: str = "resident") -> Model:
+    """The model with its blocks compiled; what the counters say is in `RESIDENCY.compiled`."""
+    monkeypatch.setattr(RESIDENCY, "compiled", CompiledBlocks(backend))
+    RESIDENCY.free()
+    RESIDENCY.choices = Choices.parse("fp32", memory, "cpu", "on")
+    return load_diffusion_model(path)
+
+
+def predicted(model: Model, rows: int = 16, columns: int = 16, tokens: int = 20, sides: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(1, 16, rows, columns, generator=generator)
+    entries = [
+        Conditioning(torch.randn(1, tokens, 96, generator=generator), torch.randn(1, 64, generator=generator))
+        for _ in range(sides)
+    ]
+    return torch.cat(model.predict(x, 0.6, entries))
+
+
+def test_two_graphs_serve_every_size_text_and_adapter(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu", "off")
+    plain = load_diffusion_model(file)
+    asked = [(*size, 20) for size in SIZES] + [(16, 16, length) for length in LENGTHS]
+    expected = [predicted(plain, *each) for each in asked]
+    model = compiled(monkeypatch, file, "aot_eager")
+    with torch.inference_mode():  # as in a worker; the others are made and asked outside of it
+        assert torch.allclose(predicted(model, *asked[0]), expected[0], rtol=0, atol=1e-6)
+    assert RESIDENCY.compiled.stats() == {"graphs": 2, "recompiles": 0, "failure": ""}
+    for each, there in zip(asked, expected, strict=True):
+        assert torch.allclose(predicted(model, *each), there, rtol=0, atol=1e-6)
+    base = "diffusion_model.joint_blocks.1.x_block.mlp.fc1"
+    for strength in (0.5, 1.0):
+        up, down = torch.randn(512, 4), torch.randn(4, 128)
+        twin = model.with_adapter(Adapter(Path("a.safetensors"), {base: {"up": up, "down": down}}), strength)
+        assert not torch.equal(predicted(twin), expected[0])
+    predicted(model.with_skipped_layers([1]))
+    assert RESIDENCY.compiled.stats() == {"graphs": 2, "recompiles": 0, "failure": ""}
+
+
+def test_a_block_is_one_graph_without_a_break() -> None:
+    block = MMDiT(SHAPE).joint_blocks[0]
+    whole = torch.compile(call_block, dynamic=True, backend="eager", fullgraph=True)  # raises at a break
+    given = torch.randn(2, 12, 128), torch.randn(2, 7, 128), torch.randn(2, 128)
+    with torch.inference_mode():
+        assert torch.equal(whole(block, *given)[0], block(*given)[0])
+
+
+@pytest.mark.slow
+def test_a_batch_of_one_and_dual_attention_have_graphs_of_their_own_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shape = MMDiTShape(4, 128, 64, 96, 40, dual_attention_blocks=frozenset({0, 1}))
+    model = compiled(monkeypatch, written(tmp_path / "dual.safetensors", shape), "eager")
+    for _ in range(2):
+        for sides in (2, 1, 3):
+            predicted(model, sides=sides)
+    assert RESIDENCY.compiled.stats() == {"graphs": 6, "recompiles": 0, "failure": ""}
+
+
+def test_a_network_that_leaves_is_gone_and_its_graphs_serve_the_next(
+    monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    model = compiled(monkeypatch, file, "eager")
+    predicted(model)
+    weight = weakref.ref(model.network.joint_blocks[1].x_block.mlp.fc1.weight)
+    gc.disable()
+    try:
+        RESIDENCY.free()
+        assert weight() is None, "held by the compiled function"
+    finally:
+        gc.enable()
+    predicted(model)
+    assert RESIDENCY.compiled.graphs == 2
+
+
+def test_streamed_blocks_and_those_of_a_cpu_are_not_compiled(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    predicted(compiled(monkeypatch, file, "eager", "stream"))
+    assert RESIDENCY.compiled.graphs == 0
+    RESIDENCY.choices = Choices.parse("fp32")
+    cpu, card = torch.device("cpu"), torch.device("cuda", 0)
+    assert [RESIDENCY.compiles(cpu), RESIDENCY.compiles(card)] == [False, False], "one run alone"
+    monkeypatch.setattr(RESIDENCY, "keeps_unknown", True)
+    assert [RESIDENCY.compiles(cpu), RESIDENCY.compiles(card)] == [False, True], "a process that stays"
+    assert not RESIDENCY.compiles(card, "streamed")
+
+
+def test_where_compiling_fails_blocks_run_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu", "off")
+    expected = predicted(load_diffusion_model(file))
+    model = compiled(monkeypatch, file, "eager")
+
+    def broken(*_: object) -> object:
+        raise RuntimeError("no C compiler here")
+
+    monkeypatch.setattr("torch._dynamo.lookup_backend", lambda _: broken)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(predicted(model), expected)
+        assert torch.equal(predicted(model), expected)
+    assert len([each for each in caplog.messages if "no C compiler here" in each]) == 1
+    assert "no C compiler here" in str(RESIDENCY.compiled.stats()["failure"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "error"), [("fp32", 2e-5), ("bf16", 2e-2)])
+def test_code_that_inductor_writes_predicts_the_same(
+    monkeypatch: pytest.MonkeyPatch, file: Path, precision: str, error: float
+) -> None:
+    RESIDENCY.choices = Choices.parse(precision, "resident", "cpu", "off")
+    expected = [predicted(load_diffusion_model(file), *size) for size in SIZES[:3]]
+    monkeypatch.setattr(RESIDENCY, "compiled", CompiledBlocks())
+    RESIDENCY.free()
+    RESIDENCY.choices = Choices.parse(precision, "resident", "cpu", "on")
+    model = load_diffusion_model(file)
+    for size, there in zip(SIZES, expected, strict=False):
+        assert (predicted(model, *size) - there).norm() <= error * there.norm()
+    assert RESIDENCY.compiled.stats() == {"graphs": 2, "recompiles": 0, "failure": ""}
