@@ -12,18 +12,9 @@ from sigmagraph.engine.models.text.embeddings import Embeddings, Vector, pieces
 from sigmagraph.engine.models.text.encode import weighted
 from sigmagraph.engine.models.text.tokenizer import Chunk, Tokenizer, clip_rule, t5_rule
 from tests.models.conftest import Unpack
-from tests.models.text.test_tokens import TOKENS, clip_vocabulary
+from tests.models.text.test_tokens import TOKENS, clip_vocabulary, t5_vocabulary
 
 MENTIONING = ["emb_start", "emb_mid", "emb_weight", "emb_missing", "emb_glued"]
-T5_PIECES = {
-    "a cat": [3, 9, 1712],
-    ", on a mat": [3, 6, 30, 3, 9, 6928],
-    "a ": [3, 9],
-    "cat": [1712],
-    " dog": [1782],
-    "here": [270],
-    "catembedding:tiny_ti dog": [9624, 51, 346, 7249, 10, 17, 77, 63, 834, 17, 23, 1782],
-}
 
 
 @pytest.fixture
@@ -58,7 +49,7 @@ def test_mentions_become_the_recorded_chunks(tiny: Embeddings, unpack: Unpack, n
     for short, encoder in (("l", "clip_l"), ("g", "clip_g")):
         rule = clip_rule(49408, 77, pads_with_end=short == "l")
         assert told(Tokenizer(clip_vocabulary(), rule, tiny.finder(encoder))(text), rows) == TOKENS[name][short]
-    t5 = Tokenizer(T5_PIECES.__getitem__, t5_rule(77), tiny.finder("t5xxl"))
+    t5 = Tokenizer(t5_vocabulary(), t5_rule(77), tiny.finder("t5xxl"))
     assert told(t5(text), rows) == TOKENS[name]["t5xxl"]
 
 

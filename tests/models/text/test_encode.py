@@ -22,6 +22,7 @@ from sigmagraph.engine.models.text.encode import (
 )
 from sigmagraph.engine.models.text.tokenizer import Chunk, ChunkRule, Vocabulary, clip_rule, t5_rule
 from tests.models.conftest import Arrays, packed_json
+from tests.models.text.test_tokens import clip_vocabulary, t5_vocabulary
 
 CASES = packed_json("conditioning.json")
 TOKENS = packed_json("tokens.json")
@@ -70,22 +71,6 @@ class Formula:
         return self
 
 
-class Recorded(Mapping[str, Vocabulary]):
-    """Vocabularies that know the texts of the node cases: ids of the CLIPs' first chunks and T5's only one."""
-
-    def __init__(self, known: Mapping[str, Mapping[str, list[int]]]) -> None:
-        self._known = known
-
-    def __getitem__(self, encoder: str) -> Vocabulary:
-        return lambda text: self._known[encoder][text]
-
-    def __iter__(self):  # type: ignore[no-untyped-def]  # noqa: ANN204
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-
 def clip_without(missing: tuple[str, ...], vocabularies: Mapping[str, Vocabulary] | None = None) -> Clip:
     encoders: dict[str, TextEncoder] = {name: Formula(name) for name in RULES if name not in missing}
     return Clip(encoders, vocabularies if vocabularies is not None else {})
@@ -117,23 +102,11 @@ def test_the_conditioning_of_recorded_tokens_is_the_recorded_one(arrays: Arrays,
     assert_as_recorded(clip.encode_tokens(tokens), arrays("conditioning")[case], CASES["cases"][case])
 
 
-def clip_ids(text: str) -> list[int]:
-    from tests.models.text.test_tokens import clip_vocabulary
-
-    return list(clip_vocabulary()(text))
-
-
-# T5's ids for the texts of the node cases, from other recordings; those of "t5 text" are solved for from its states
-T5_IDS = {"a photo of a cat": [3, 9, 1202, 13, 3, 9, 1712], "a photo": [3, 9, 1202], "t5 text": [3, 17, 755, 1499]}
-
-
 @pytest.mark.parametrize("case", [case for case in CASES["cases"] if case.startswith("node/")])
 def test_a_text_per_encoder_gives_the_recorded_conditioning(arrays: Arrays, case: str) -> None:
     inputs, io = CASES["cases"][case], arrays("conditioning")[case]
     texts = {key: inputs[key] for key in RULES}
-    clips = {text: clip_ids(text) for text in (texts[CLIP_L], texts[CLIP_G])}
-    known = {CLIP_L: clips, CLIP_G: clips, T5: T5_IDS}
-    clip = clip_without((), Recorded(known))
+    clip = clip_without((), {CLIP_L: clip_vocabulary(), CLIP_G: clip_vocabulary(), T5: t5_vocabulary()})
     found = clip.encode_each(**texts, empty_padding=inputs["empty_padding"])
     assert_as_recorded(found, io, inputs)
 

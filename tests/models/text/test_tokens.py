@@ -1,10 +1,11 @@
-"""Chunks against recorded ones: real CLIP ids from the subset vocabulary, T5's chunk rules on recorded ids."""
+"""Chunks against recorded ones: real ids from the parts of CLIP's and T5's vocabularies that the prompts reach."""
 
+import json
 from collections.abc import Sequence
+from functools import cache
 
 import pytest
 
-from sigmagraph.engine.models.text.prompt import segments
 from sigmagraph.engine.models.text.tokenizer import Chunk, Tokenizer, Vocabulary, clip_rule, t5_rule
 from sigmagraph.engine.models.text.vocabulary import Vocabularies
 from tests.models.conftest import DATA, packed_json
@@ -12,6 +13,13 @@ from tests.models.conftest import DATA, packed_json
 TOKENS = packed_json("tokens.json")
 # Prompts that mention embeddings are in test_embeddings.py.
 PLAIN = [name for name in TOKENS if not name.startswith("emb_")]
+
+T5_CHARACTERS = [
+    {"type": "NFKC"},
+    {"type": "Replace", "pattern": {"Regex": r"\s"}, "content": " "},
+    {"type": "Strip", "strip_left": False, "strip_right": True},
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "\u2581"},
+]
 
 
 def clip_vocabulary() -> Vocabulary:
@@ -31,28 +39,23 @@ def test_clip_chunks_are_those_recorded_with_the_real_vocabulary(name: str, enco
     assert chunks == recorded(TOKENS[name][encoder])
 
 
-def replayed(text: str, recording: Chunk) -> Vocabulary:
-    """A stand-in for T5's vocabulary: the segments of `text`, asked for in order, get the recorded ids of their weight.
-
-    Neighbouring segments of equal weight cannot be told apart in a recording: the first gets all, the others none.
-    """
-    ids = list(recording[: recording.index((1, 1.0))])
-    answers: list[list[int]] = []
-    weights = [segment.weight for segment in segments(text) if segment.text]
-    for i, weight in enumerate(weights):
-        taken = 0
-        while i == 0 or weight != weights[i - 1]:
-            if taken == len(ids) or ids[taken][1] != weight:
-                break
-            taken += 1
-        answers.append([token for token, _ in ids[:taken]])
-        ids = ids[taken:]
-    assert not ids, "the recording holds weights that the prompt's segments do not have"
-    left = iter(answers)
-    return lambda _: next(left)
+@cache
+def t5_vocabulary() -> Vocabulary:
+    """T5's own pieces at their own ids; what these prompts cannot reach is filled with what no text spells."""
+    subset = packed_json("t5_subset.json")
+    vocabulary: list[tuple[str, float]] = [(f"\0{at}", -1000.0) for at in range(subset["size"])]
+    for at, piece, score in subset["pieces"]:
+        vocabulary[at] = piece, score
+    written = {
+        "version": "1.0",
+        "normalizer": {"type": "Sequence", "normalizers": T5_CHARACTERS},
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first"},
+        "model": {"type": "Unigram", "unk_id": 2, "vocab": vocabulary, "byte_fallback": False},
+        "added_tokens": [],
+    }
+    return Vocabularies({"tokenizer.t5xxl": json.dumps(written)})["t5xxl"]
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_t5_weights_and_padding_are_those_recorded(name: str) -> None:
-    text, chunks = TOKENS[name]["text"], recorded(TOKENS[name]["t5xxl"])
-    assert Tokenizer(replayed(text, chunks[0]), t5_rule(77))(text) == chunks
+def test_t5_chunks_are_those_recorded_with_the_real_vocabulary(name: str) -> None:
+    assert Tokenizer(t5_vocabulary(), t5_rule(77))(TOKENS[name]["text"]) == recorded(TOKENS[name]["t5xxl"])
