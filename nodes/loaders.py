@@ -6,6 +6,7 @@ import torch
 
 from sigmagraph.engine.graph.node import Extra, FileIn, Options, Output, Services, Socket, Tooltip, node
 from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.models.text.clip import Clip as ClipValue
 from sigmagraph.nodes.support.types import Clip, Engine, Model, Vae
 
@@ -42,6 +43,12 @@ WeightDtype = Annotated[
     Tooltip("What the matrices are kept in."),
 ]
 
+
+def computing() -> str:
+    """What this process was told to compute in: a model's results are kept under it."""
+    return RESIDENCY.choices.numbers
+
+
 PARTS = (
     Output("MODEL", tooltip="Denoises latents."),
     Output("CLIP", tooltip="Encodes text."),
@@ -49,7 +56,14 @@ PARTS = (
 )
 
 
-@node("CheckpointLoaderSimple", category="loaders", display_name="Load Checkpoint", lane="device", outputs=PARTS)
+@node(
+    "CheckpointLoaderSimple",
+    category="loaders",
+    display_name="Load Checkpoint",
+    lane="device",
+    outputs=PARTS,
+    fingerprint=computing,
+)
 def load_checkpoint_simple(*, ckpt_name: CheckpointName, services: Engine) -> tuple[Model, Clip, Vae]:
     """Load a checkpoint: the model, and the text encoders and the VAE if the file holds them."""
     parts = load_checkpoint(services.path("checkpoints", ckpt_name))
@@ -62,6 +76,7 @@ def load_checkpoint_simple(*, ckpt_name: CheckpointName, services: Engine) -> tu
     display_name="Load Checkpoint With Config (DEPRECATED)",
     deprecated=True,
     lane="device",
+    fingerprint=computing,
 )
 def load_checkpoint_with_config(
     *,
@@ -76,7 +91,9 @@ def load_checkpoint_with_config(
     return parts.model, parts.clip, parts.vae  # type: ignore[return-value]  # as above
 
 
-@node("UNETLoader", category="advanced/loaders", display_name="Load Diffusion Model", lane="device")
+@node(
+    "UNETLoader", category="advanced/loaders", display_name="Load Diffusion Model", lane="device", fingerprint=computing
+)
 def load_unet(*, unet_name: ModelName, weight_dtype: WeightDtype = "default", services: Engine) -> Model:
     """Load a diffusion model that comes without text encoders and VAE, in the precision it is stored in.
 
@@ -85,13 +102,13 @@ def load_unet(*, unet_name: ModelName, weight_dtype: WeightDtype = "default", se
     return load_diffusion_model(services.path("diffusion_models", unet_name), kept_as=KEPT_AS.get(weight_dtype))
 
 
-@node("CLIPLoader", category="advanced/loaders", display_name="Load CLIP", lane="device")
+@node("CLIPLoader", category="advanced/loaders", display_name="Load CLIP", lane="device", fingerprint=computing)
 def load_clip(*, clip_name: EncoderName, type: ClipType, device: Device = None, services: Engine) -> Clip:
     """Load one text encoder of the SD3 family: CLIP-L, bigG or T5-XXL; the others' places stay empty."""
     return encoders(services, [clip_name], type, device)
 
 
-@node("DualCLIPLoader", category="advanced/loaders", lane="device")
+@node("DualCLIPLoader", category="advanced/loaders", lane="device", fingerprint=computing)
 def load_dual_clip(
     *, clip_name1: EncoderName, clip_name2: EncoderName, type: DualClipType, device: Device = None, services: Engine
 ) -> Clip:
@@ -99,7 +116,7 @@ def load_dual_clip(
     return encoders(services, [clip_name1, clip_name2], type, device)
 
 
-@node("TripleCLIPLoader", category="advanced/loaders", lane="device")
+@node("TripleCLIPLoader", category="advanced/loaders", lane="device", fingerprint=computing)
 def load_triple_clip(
     *, clip_name1: EncoderName, clip_name2: EncoderName, clip_name3: EncoderName, services: Engine
 ) -> Clip:
@@ -107,7 +124,7 @@ def load_triple_clip(
     return encoders(services, [clip_name1, clip_name2, clip_name3], "sd3", None)
 
 
-@node("VAELoader", category="loaders", display_name="Load VAE", lane="device")
+@node("VAELoader", category="loaders", display_name="Load VAE", lane="device", fingerprint=computing)
 def load_vae_file(*, vae_name: VaeName, services: Engine) -> Vae:
     """Load an autoencoder, from a file of its own or out of a checkpoint."""
     return load_vae(services.path("vae", vae_name))

@@ -10,10 +10,12 @@ from sigmagraph.engine.cli.options import (
     AsJson,
     CacheBudget,
     CustomNodes,
+    DeviceName,
     Form,
     FormOption,
     Home,
     Plugins,
+    Precision,
     Settings,
     workspace,
 )
@@ -30,6 +32,8 @@ def plan(
     workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
     settings: Settings = None,
     cache: CacheBudget = None,
+    precision: Precision = None,
+    device: DeviceName = None,
     custom_nodes: CustomNodes = None,
     form: FormOption = Form.auto,
     as_json: AsJson = False,
@@ -38,10 +42,12 @@ def plan(
 ) -> None:
     """Print what would run, what is cached, and what each node needs."""
     from sigmagraph.engine.cli.console import out, remark, write_json
+    from sigmagraph.engine.compose.choosing import choose
     from sigmagraph.engine.execution.describe import describe
     from sigmagraph.engine.graph.overrides import override
     from sigmagraph.engine.graph.plan import plan as planned
 
+    choose(precision, device=device)
     space = workspace(home, None, custom_nodes)
     document = space.read(workflow, form.value)
     graph = space.validated(override(document, settings or [], space.nodes))

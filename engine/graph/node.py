@@ -255,12 +255,14 @@ def node(
     deprecated: bool = False,
     experimental: bool = False,
     input_is_list: bool = False,
+    fingerprint: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Node]:
     """Declare a typed function with keyword-only parameters as a node.
 
     Outputs are read from the return annotation where not given (`Latent`, `tuple[Model, Clip]`, a generator's
     return type). A parameter is optional on the wire if its default is None or it is marked `Optional()`. With
-    `input_is_list` every parameter is a list: the node is called once for all elements, not for each.
+    `input_is_list` every parameter is a list: the node is called once for all elements, not for each. What
+    `fingerprint` says before a run is part of the result's key, for what changes results and is no input.
     """
 
     def declare(function: Callable[..., Any]) -> Node:
@@ -285,6 +287,7 @@ def node(
             deprecated=deprecated,
             experimental=experimental,
             input_is_list=input_is_list,
+            fingerprint=fingerprint,
         )
 
     return declare

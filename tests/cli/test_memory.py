@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.compose import caching
+from sigmagraph.engine.compose.choosing import MODEL_FOLDERS
+from sigmagraph.engine.execution.cache.disk import DiskTier
 from sigmagraph.engine.graph.image_metadata import carried_texts
 from sigmagraph.engine.models.memory.residency import RESIDENCY
+from sigmagraph.nodes import NODES
 
 Graph = dict[str, dict[str, Any]]
 
@@ -76,3 +81,35 @@ def test_a_streamed_run_makes_the_resident_runs_picture(home: Path, workflow: Pa
         found += [picture.read_bytes() for picture in folder.glob("*.png")]
     assert len(found) == 2
     assert found[0] == found[1]
+
+
+def test_results_of_one_precision_are_not_taken_for_those_of_another(
+    home: Path, workflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kept cache folder: each precision has its own pictures there, and `plan` says which would be made."""
+    monkeypatch.setattr(caching, "DiskTier", partial(DiskTier, cheapest_ms=0.0))
+
+    def picture(precision: str, cache: str, folder: str) -> bytes:
+        given = ("--home", home, "--output", home / folder, "--precision", precision, "--device", "cpu")
+        code, said = called("run", workflow, *given, "--cache", cache)
+        assert code == 0, said
+        (made,) = (home / folder).glob("*.png")
+        return made.read_bytes()
+
+    kept, fresh = "memory=64MiB,disk=64MiB", "memory=64MiB,disk=0"
+    first, second = picture("fp32", kept, "a"), picture("model=bf16,vae=bf16", kept, "b")
+    assert first != second == picture("model=bf16,vae=bf16", fresh, "c")
+    for precision, runs in (("fp32", 1), ("model=bf16,vae=bf16", 1), ("model=fp16", 6)):
+        given = ("--home", home, "--cache", kept, "--precision", precision, "--device", "cpu")
+        code, said = called("plan", workflow, *given)
+        assert (code, f"{runs} of 7 nodes would run" in said) == (0, True), said
+
+
+def test_every_node_that_opens_a_models_file_keeps_its_results_by_what_is_computed_in() -> None:
+    opens = {
+        name: node.fingerprint is not None
+        for name, node in NODES.items()
+        if any(each.file is not None and each.file.folder in MODEL_FOLDERS for each in node.inputs)
+    }
+    assert len(opens) >= 7
+    assert all(opens.values()), opens

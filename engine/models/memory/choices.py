@@ -72,6 +72,16 @@ class Choices:
         parts = [f"{part}={getattr(self, part)}" for part in PARTS if getattr(self, part) != "auto"]
         return ", ".join([*parts, *(["compile=on"] if self.compile == "on" else [])])
 
+    @property
+    def numbers(self) -> str:
+        """All that changes what networks compute, the numbers of `auto` too: it belongs into the keys of results.
+
+        Raises `BadValue` where the device is not there. `named` is part of it: a further choice goes there.
+        """
+        where = self.on
+        usual = [self.placement(part, stored, where) for part in PARTS for stored in (torch.float16, torch.bfloat16)]
+        return f"{where.type}: {[str(each.dtype) for each in usual]}; {self.named}"
+
     def placement(self, kind: str, stored: torch.dtype, device: torch.device | None = None) -> Placement:
         """Where a network of this kind computes, and in which precision.
 
