@@ -24,7 +24,7 @@ Way = Callable[[Autoencoder, Tensor, Keeping], Tensor]
 
 # Elements that live at once above weights and input, per pixel and in one strip, counted at the published widths.
 NEEDS: dict[Way, dict[Keeping, tuple[float, float]]] = {
-    strips.decoded: {Keeping.WHOLE: (705, 0), Keeping.BLOCKS: (257, 7e7), Keeping.LEVELS: (101, 7e7)},
+    strips.decoded: {Keeping.WHOLE: (705, 0), Keeping.BLOCKS: (194, 7e7), Keeping.LEVELS: (101, 7e7)},
     strips.encoded: {Keeping.WHOLE: (515, 0), Keeping.BLOCKS: (165, 6e7), Keeping.LEVELS: (58, 7e7)},
 }
 PUBLISHED_WIDTH = 256  # of the widest map at full resolution

@@ -118,7 +118,7 @@ def test_where_a_whole_picture_does_not_fit_it_is_made_in_strips(
     for room, said in ((whole, ""), (whole - 1, "in strips (blocks)"), (0, "in strips (levels)")):
         monkeypatch.setattr(pictures, "available_bytes", lambda device, room=room: room)
         monkeypatch.setattr(
-            pictures, "NEEDS", {strips.decoded: {k: (v, 0) for k, v in zip(Keeping, (705, 257, 101), strict=True)}}
+            pictures, "NEEDS", {strips.decoded: {k: (v, 0) for k, v in zip(Keeping, (705, 194, 101), strict=True)}}
         )
         caplog.clear()
         assert furthest(pictures.decoded(network, latent), expected) < 1e-4

@@ -3,7 +3,7 @@
 A convolution needs a few rows beyond a strip; these are computed twice. A normalisation needs the mean and variance of
 the whole picture; a pass over all strips finds them first, so a stretch of the network with n normalisations is walked
 n + 1 times, each time a little further. `BLOCKS` keeps the feature map after every block, `LEVELS` only after every
-change of resolution: more work, less memory. Attention, at the lowest resolution, sees the whole picture as ever.
+change of resolution: more work, less memory. A block whose result is as large as its input leaves it there. Attention, at the lowest resolution, sees the whole picture as ever.
 """
 
 import math
@@ -85,10 +85,12 @@ def encoded(network: Autoencoder, image: Tensor, keeping: Keeping) -> Tensor:
 
 def _run(levels: Sequence[Sequence[Stretch]], x: Tensor, keeping: Keeping) -> Tensor:
     """All levels after one another; what is kept between walks is what `keeping` says."""
+    is_ours = False
     for blocks in levels:
         joined = blocks if keeping is Keeping.BLOCKS else [[piece for block in blocks for piece in block]]
         for stretch in joined:
-            x = _stretched(stretch, x)
+            x = _stretched(stretch, x, is_ours)
+            is_ours = True
     return x
 
 
@@ -124,21 +126,25 @@ def _widest(module: nn.Module) -> int:
     return max(max(weight.shape[:2]) for weight in module.parameters() if weight.ndim == 4)
 
 
-def _stretched(stretch: Stretch, source: Tensor) -> Tensor:
-    """A stretch of the network over `source` [1, C, H, W], strip by strip."""
+def _stretched(stretch: Stretch, source: Tensor, is_ours: bool) -> Tensor:
+    """A stretch of the network over `source` [1, C, H, W], strip by strip; one of ours may be overwritten."""
     known: list[Statistics] = []
     result: Tensor | None = None
+    over: Tensor | None = None
     while True:
         tally = _Tally()
         for strip in _strips(stretch, source):
-            layer, reached = _advanced(stretch, strip.cut(source), known)
+            cut = strip.cut(source, over)
+            layer, reached = _advanced(stretch, cut, known)
             core = strip.core(reached)
             if layer is not None:
                 tally.add(core, layer)
                 continue
             if result is None:
                 rows = source.shape[-2] * core.shape[-2] // strip.rows
-                result = _blank(core, rows)
+                fits = core.shape[1] == source.shape[1] and rows == source.shape[-2] and core.dtype == source.dtype
+                result = source if is_ours and fits else _blank(core, rows)
+            over = strip.last(cut) if result is source else None
             result[..., strip.place(core), :] = core
         if result is not None:
             return result
@@ -200,21 +206,29 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Strip:
-    """Rows `first` to `end` of a stretch's input, and how many rows beside them are looked at."""
+    """Rows `first` to `end` of a stretch's input; `halo` rows beside them are looked at, as far as there are any."""
 
     first: int
     end: int
     above: int
     below: int
+    halo: int
 
     @property
     def rows(self) -> int:
         """Without those beside it."""
         return self.end - self.first
 
-    def cut(self, source: Tensor) -> Tensor:
-        """The rows, and those beside them."""
-        return source[..., self.first - self.above : self.end + self.below, :]
+    def cut(self, source: Tensor, over: Tensor | None = None) -> Tensor:
+        """The rows, and those beside them; `over` in place of those above, where they were overwritten."""
+        if over is None:
+            return source[..., self.first - self.above : self.end + self.below, :]
+        return torch.cat((over, source[..., self.first : self.end + self.below, :]), dim=-2)
+
+    def last(self, cut: Tensor) -> Tensor:
+        """Of what was cut, the rows that the next strip looks at above its own."""
+        end = self.above + self.rows
+        return cut[..., end - self.halo : end, :].clone()
 
     def core(self, x: Tensor) -> Tensor:
         """What became of the rows themselves, in a map of any resolution."""
@@ -237,4 +251,4 @@ def _strips(stretch: Stretch, source: Tensor) -> Iterator[_Strip]:
     rows = max(halo, int(min(STRIP_ELEMENTS / row, height / FEWEST_STRIPS)) // 2 * 2)
     for first in range(0, height, rows):
         end = min(first + rows, height)
-        yield _Strip(first, end, min(halo, first), min(halo, height - end))
+        yield _Strip(first, end, min(halo, first), min(halo, height - end), halo)
