@@ -21,7 +21,7 @@ class OwnedFolders(Folders):
         inputs, outputs, temporary = (
             _own(folder, owner) for folder in (base.input_dir, base.output_dir, base.temp_dir)
         )
-        super().__init__(base.models, inputs, outputs, temporary, base.extra, base.aliases)
+        super().__init__(base.models, inputs, outputs, temporary, base.extra, base.aliases, base.companions)
         self._base = base
 
     def content_hash(self, path: Path) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from sigmagraph.engine.compose.caching import open_store
 from sigmagraph.engine.compose.choosing import choose
+from sigmagraph.engine.compose.companions import missing_tokenizers
 from sigmagraph.engine.compose.owners import folders_of
 from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.compose.plugins import load_what_loads
@@ -36,7 +37,7 @@ def folders_from(options: Mapping[str, Any]) -> Folders:
     aliases = {
         name: {folder: Path(to) for folder, to in names.items()} for name, names in options.get("aliases", {}).items()
     }
-    return Folders(models, inputs, outputs, temporary, extra, aliases)
+    return Folders(models, inputs, outputs, temporary, extra, aliases, missing_tokenizers)
 
 
 def build(options: Mapping[str, Any]) -> Setup:

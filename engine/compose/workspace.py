@@ -16,8 +16,9 @@ if TYPE_CHECKING:  # imported when they are needed: `--help` must not load torch
     from sigmagraph.engine.execution.cache.result_store import ResultStore
     from sigmagraph.engine.execution.folders import Folders
     from sigmagraph.engine.graph.carried import Form
-    from sigmagraph.engine.graph.graph import Graph
+    from sigmagraph.engine.graph.graph import Graph, GraphNode
     from sigmagraph.engine.graph.node import Node
+    from sigmagraph.engine.graph.problems import Problem
     from sigmagraph.engine.graph.workflow import Workflow
 
 __all__ = ["Workspace", "open_workspace"]
@@ -47,7 +48,7 @@ class Workspace:
         further = read_aliases(Path(aliases) if aliases else None, models)
         inputs, temporary = self.home / "input", self.home / "temp"
         extra = extra_from_environment(os.environ, models, shipped_models())
-        return Folders(models, inputs, self.output, temporary, extra, further)
+        return Folders(models, inputs, self.output, temporary, extra, further, _missing_tokenizers)
 
     @cached_property
     def nodes(self) -> "Mapping[str, Node]":
@@ -114,6 +115,12 @@ class Workspace:
         folder = make_folder(self.output)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise WriteFailed(folder, "cannot be written: permission denied")
+
+
+def _missing_tokenizers(folders: "Folders", vertices: "Mapping[str, GraphNode]") -> "Sequence[Problem]":
+    from sigmagraph.engine.compose.companions import missing_tokenizers  # torch is there once a graph is
+
+    return missing_tokenizers(folders, vertices)
 
 
 class _Declarations(Mapping[str, Any]):

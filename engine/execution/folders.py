@@ -1,13 +1,15 @@
 """The concrete `Services`: where models, inputs and outputs lie. Names from clients never leave their folder."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from sigmagraph.engine.errors import BadValue, MissingFile, UnknownName
 from sigmagraph.engine.execution.cache.checkpoint import Checkpoints, KeptWork
 from sigmagraph.engine.execution.digests import Digests
+from sigmagraph.engine.graph.graph import GraphNode
+from sigmagraph.engine.graph.problems import Problem
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 WEIGHTS = frozenset({".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl"})
@@ -32,7 +34,8 @@ class Folders:
     A folder name is a directory below `models`, then those that `extra` lists; a list that names ours, too, says where
     it stands. `input`, `output` and `temp` are the three working directories; `latents` are the latent files of
     `input`. A name may carry its folder, as the editor writes it: `picture.png [output]`.
-    `aliases` gives files further names, by folder; a file that is there under its own name wins.
+    `aliases` gives files further names, by folder; a file that is there under its own name wins. `companions` tells
+    which files a graph's files need beside them and do not find.
     """
 
     models: Path
@@ -41,6 +44,7 @@ class Folders:
     temp_dir: Path
     extra: Mapping[str, list[Path]] = field(default_factory=dict)
     aliases: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    companions: "Companions" = lambda folders, vertices: ()
 
     def __post_init__(self) -> None:
         self._digests = Digests(self.models.parent / DIGESTS)
@@ -85,9 +89,16 @@ class Folders:
         """BLAKE2 of the bytes, remembered while size and time of change stay; that of a large file across restarts."""
         return self._digests.of(path)
 
+    def lacking(self, vertices: Mapping[str, GraphNode]) -> Sequence[Problem]:
+        """As `companions` says."""
+        return self.companions(self, vertices)
+
     def kept(self, key: str) -> KeptWork:
         """Unfinished work lies with the temporary files."""
         return self._checkpoints.of(key)
+
+
+Companions = Callable[[Folders, Mapping[str, GraphNode]], Sequence[Problem]]
 
 
 def _suffixes(folder: str) -> frozenset[str]:

@@ -4,12 +4,16 @@ Marks are plain frozen records. They know ComfyUI's option names and nothing abo
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sigmagraph.engine.graph.kept import Kept
+
+if TYPE_CHECKING:  # both import this module
+    from sigmagraph.engine.graph.graph import GraphNode
+    from sigmagraph.engine.graph.problems import Problem
 
 Choice = str | int | float | bool
 
@@ -36,6 +40,9 @@ class Services(Protocol):
 
     def content_hash(self, path: Path) -> str:
         """A digest of the file's bytes, remembered for as long as size and time stay."""
+
+    def lacking(self, vertices: "Mapping[str, GraphNode]") -> "Sequence[Problem]":
+        """What a graph's files need and is not there; asked while the graph is validated, so nothing is read for it."""
 
     def kept(self, key: str) -> Kept | None:
         """The unfinished work of the node with this content key; None where none is kept."""

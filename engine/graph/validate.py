@@ -53,6 +53,7 @@ class Validator:
         reached = reachable(self.workflow.nodes, roots)
         checked = {i: self._check_node(i) for i in self.workflow.nodes if i in reached and i in self.nodes}
         self._check_cycles(reached)
+        self.problems += self.services.lacking(checked) if self.services is not None else ()
         if not roots:
             self.problems.append(self._no_outputs(targets))
         spoiled = self._spoiled(reached)

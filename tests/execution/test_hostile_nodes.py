@@ -365,6 +365,9 @@ class Shelf:
     def path(self, folder: str, name: str) -> Path:
         return Path(name)
 
+    def lacking(self, vertices: object) -> list[object]:
+        return []
+
     def content_hash(self, path: Path) -> str:
         if path.name not in self.texts:
             raise MissingFile(path, "gone")

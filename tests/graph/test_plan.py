@@ -160,6 +160,9 @@ def test_files_count_by_content_and_not_by_name(tmp_path: Path) -> None:
         def path(self, folder: str, name: str) -> Path:
             return tmp_path / name
 
+        def lacking(self, vertices: object) -> list[object]:
+            return []
+
         def content_hash(self, path: Path) -> str:
             return path.read_text(encoding="utf-8")
 

@@ -4,9 +4,9 @@ A tokenizer is the JSON text of the `tokenizers` library, or for CLIP a `vocab.j
 and diffusers have them. Nothing is opened until a prompt needs it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,19 +54,23 @@ class Vocabularies:
 
     def __getitem__(self, encoder: str) -> Vocabulary:
         """The vocabulary of `clip_l`, `clip_g` or `t5xxl`. Raises `MissingFile`, naming the command that brings it."""
+        return self.located(encoder)()
+
+    def located(self, encoder: str) -> Callable[[], Vocabulary]:
+        """What opens the encoder's vocabulary; nothing is read before. Raises `MissingFile` as reading it would."""
         text = self.metadata.get(METADATA_PREFIX + encoder)
         if text is not None:
-            return _parsed(text, f"metadata {METADATA_PREFIX}{encoder}")
+            return partial(_parsed, text, f"metadata {METADATA_PREFIX}{encoder}")
         for folder in self.folders:
             for name in FILE_NAMES[encoder]:
                 if (folder / name).is_file():
-                    return _parsed(_text(folder / name), str(folder / name))
+                    return lambda path=folder / name: _parsed(_text(path), str(path))  # type: ignore[misc]
             for place in PAIRS.get(encoder, ()):
-                vocabulary, merges = folder / place / "vocab.json", folder / place / "merges.txt"
-                if vocabulary.is_file() and merges.is_file():
-                    return _paired(_text(vocabulary), _text(merges), str(vocabulary))
+                pair = folder / place / "vocab.json", folder / place / "merges.txt"
+                if all(each.is_file() for each in pair):
+                    return lambda pair=pair: _paired(*map(_text, pair), str(pair[0]))  # type: ignore[misc]
         if encoder in PAIRS:
-            return _shipped()
+            return _shipped
         looked = ", ".join(str(folder) for folder in self.folders) or "no folder"
         name = FILE_NAMES[encoder][0]
         raise MissingFile(name, f"no tokenizer for {encoder} in the model file or in {looked}; `{FETCH}` brings it")
