@@ -4,7 +4,7 @@ from typing import Annotated
 
 from sigmagraph.engine.graph.node import FileIn, Tooltip, node
 from sigmagraph.engine.models.load import load_diffusion_model
-from sigmagraph.nodes.loaders import ClipType, DualClipType, EncoderName, encoders
+from sigmagraph.nodes.loaders import ClipType, DualClipType, EncoderName, computing, encoders
 from sigmagraph.nodes.support.types import Clip, Engine, Model
 
 __all__ = ["NODES"]
@@ -13,19 +13,21 @@ CATEGORY = "bootleg"  # where the pack that brought these names lists them
 GgufName = Annotated[str, FileIn("unet_gguf"), Tooltip("A GGUF file in models/diffusion_models.")]
 
 
-@node("UnetLoaderGGUF", category=CATEGORY, display_name="Unet Loader (GGUF)", lane="device")
+@node("UnetLoaderGGUF", category=CATEGORY, display_name="Unet Loader (GGUF)", lane="device", fingerprint=computing)
 def load_unet_gguf(*, unet_name: GgufName, services: Engine) -> Model:
     """Load a quantised diffusion model. Its blocks stay as they are stored and grow a layer at a time."""
     return load_diffusion_model(services.path("unet_gguf", unet_name))
 
 
-@node("CLIPLoaderGGUF", category=CATEGORY, display_name="CLIPLoader (GGUF)", lane="device")
+@node("CLIPLoaderGGUF", category=CATEGORY, display_name="CLIPLoader (GGUF)", lane="device", fingerprint=computing)
 def load_clip_gguf(*, clip_name: EncoderName, type: ClipType, services: Engine) -> Clip:
     """Load one text encoder of the SD3 family from a GGUF or safetensors file."""
     return encoders(services, [clip_name], type)
 
 
-@node("DualCLIPLoaderGGUF", category=CATEGORY, display_name="DualCLIPLoader (GGUF)", lane="device")
+@node(
+    "DualCLIPLoaderGGUF", category=CATEGORY, display_name="DualCLIPLoader (GGUF)", lane="device", fingerprint=computing
+)
 def load_dual_clip_gguf(
     *, clip_name1: EncoderName, clip_name2: EncoderName, type: DualClipType, services: Engine
 ) -> Clip:
@@ -33,7 +35,13 @@ def load_dual_clip_gguf(
     return encoders(services, [clip_name1, clip_name2], type)
 
 
-@node("TripleCLIPLoaderGGUF", category=CATEGORY, display_name="TripleCLIPLoader (GGUF)", lane="device")
+@node(
+    "TripleCLIPLoaderGGUF",
+    category=CATEGORY,
+    display_name="TripleCLIPLoader (GGUF)",
+    lane="device",
+    fingerprint=computing,
+)
 def load_triple_clip_gguf(
     *, clip_name1: EncoderName, clip_name2: EncoderName, clip_name3: EncoderName, services: Engine
 ) -> Clip:

@@ -19,13 +19,13 @@ from sigmagraph.engine.models.text.vocabulary import Vocabularies
 
 __all__ = ["missing_tokenizers"]
 
-HOLD_ENCODERS = frozenset(("checkpoints", "text_encoders"))
+HOLD_ENCODERS = frozenset(("checkpoints", "text_encoders"))  # the folders
 ENCODERS, ENCODED = "CLIP", "CONDITIONING"  # the wire's names
 
 
 def missing_tokenizers(folders: Folders, vertices: Mapping[str, GraphNode]) -> list[Problem]:
     """A problem for each loader of a T5 encoder that some text goes through, where no tokenizer for it is found."""
-    loaders = {each.id: files for each in vertices.values() if (files := _files(each))}
+    loaders = {node_id: files for node_id, vertex in vertices.items() if (files := _files(vertex))}
     problems: list[Problem] = []
     for node_id in loaders:
         if _is_asked(node_id, vertices):

@@ -3,7 +3,8 @@
 A convolution needs a few rows beyond a strip; these are computed twice. A normalisation needs the mean and variance of
 the whole picture; a pass over all strips finds them first, so a stretch of the network with n normalisations is walked
 n + 1 times, each time a little further. `BLOCKS` keeps the feature map after every block, `LEVELS` only after every
-change of resolution: more work, less memory. A block whose result is as large as its input leaves it there. Attention, at the lowest resolution, sees the whole picture as ever.
+change of resolution: more work, less memory. A block whose result is as large as its input leaves it there. Attention,
+at the lowest resolution, sees the whole picture as ever.
 """
 
 import math

@@ -80,7 +80,7 @@ class Choices:
         """
         where = self.on
         usual = [self.placement(part, stored, where) for part in PARTS for stored in (torch.float16, torch.bfloat16)]
-        return f"{where.type}: {[str(each.dtype) for each in usual]}; {self.named}"
+        return f"{where.type}: {[str(placement.dtype) for placement in usual]}; {self.named}"
 
     def placement(self, kind: str, stored: torch.dtype, device: torch.device | None = None) -> Placement:
         """Where a network of this kind computes, and in which precision.
