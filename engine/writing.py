@@ -1,13 +1,14 @@
 """Files appear whole or not at all: everything is written beside its place and then renamed. Standard library only."""
 
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from sigmagraph.engine.errors import WriteFailed
 
-__all__ = ["make_folder", "write_file", "write_new"]
+__all__ = ["drafted", "make_folder", "write_file", "write_new"]
 
 
 def make_folder(folder: Path) -> Path:
@@ -38,6 +39,27 @@ def write_new(folder: Path, names: Iterable[str], data: bytes) -> Path:
         for name in names:
             with suppress(FileExistsError):
                 return _claim(draft, folder / name)
+    except OSError as error:
+        raise _failed(folder, error) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    raise WriteFailed(folder, "every name for the new file is taken")
+
+
+@contextmanager
+def drafted(folder: Path, names: Iterable[str], *, replaces: bool = False) -> Iterator[tuple[BinaryIO, list[Path]]]:
+    """A file to write to piece by piece. When the block ends well it gets the first free name, or the first there is.
+
+    The list holds its path then. Nothing is left behind if the block fails.
+    """
+    draft, where = folder / f".draft-{secrets.token_hex(8)}", list[Path]()
+    try:
+        with draft.open("xb") as file:
+            yield file, where
+        for name in names:
+            with suppress(FileExistsError):
+                where.append(draft.replace(folder / name) if replaces else _claim(draft, folder / name))
+                return
     except OSError as error:
         raise _failed(folder, error) from error
     finally:

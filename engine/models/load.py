@@ -31,13 +31,14 @@ from sigmagraph.engine.models.memory.tables import MODULATION
 from sigmagraph.engine.models.spec import sd3_spec
 from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.engine.models.text.embeddings import Embeddings
-from sigmagraph.engine.models.text.encode import T5, TextEncoder, TextWidths
+from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, TextEncoder, TextWidths
 from sigmagraph.engine.models.text.vocabulary import Vocabularies
 from sigmagraph.engine.models.value import Model, Vae
 
 S = TypeVar("S")
 TEXT_METADATA = "sigmagraph.text"
 T5_MIN_LENGTH = 77
+PROJECTION = "text_projection.weight"
 TEXT_ENCODER_TYPES = ("sd3",)
 
 
@@ -146,7 +147,7 @@ def load_text_encoders(paths: Sequence[Path], kind: str = "sd3", device: torch.d
         if twice:
             raise BadValue("text encoders", str(file.path), f"another encoder than {twice[0]}, which is there already")
         encoders |= parts.encoders
-    clip = _clip(files, encoders, TextWidths(), device)
+    clip = _clip(files, encoders, _widths(encoders), device)
     RESIDENCY.admit(recipes_of(clip))
     return clip
 
@@ -222,6 +223,23 @@ def _clip(
         )
     paths = [file.path for file in files]
     return Clip(built, Vocabularies.beside(paths, metadata), widths, embeddings=Embeddings.beside(paths))
+
+
+def _widths(encoders: Mapping[str, Weights]) -> TextWidths:
+    """What encoders that come without a model expect it to take: T5's width, both CLIPs' together, or the official."""
+    official = TextWidths()
+    context = _side(encoders.get(T5, {}), "shared.weight", -1) or official.context
+    left = _side(encoders.get(CLIP_L, {}), "embeddings.token_embedding.weight", -1)
+    right = _side(encoders.get(CLIP_G, {}), PROJECTION, 0) or _side(
+        encoders.get(CLIP_G, {}), "embeddings.token_embedding.weight", -1
+    )
+    return TextWidths(context, left + right if left and right else official.pooled)
+
+
+def _side(weights: Weights, name: str, axis: int) -> int:
+    """The length of a tensor along an axis; 0 where it is not there, or not a matrix."""
+    stored = weights.get(name)
+    return stored.shape[axis] if stored is not None and len(stored.shape) == 2 else 0
 
 
 def _t5_min_length(files: Sequence[WeightFile]) -> int:

@@ -244,3 +244,14 @@ def t5_name(name: str) -> str:
     if block is None or block[2] not in T5_BLOCK:
         return name
     return f"encoder.block.{block[1]}.{T5_BLOCK[block[2]]}.{leaf}"
+
+
+def llama_name(name: str) -> str:
+    """llama.cpp's name of a T5 tensor, for transformers'."""
+    module, _, leaf = name.rpartition(".")
+    outer = {theirs: ours for ours, theirs in T5_OUTER.items()}
+    if module in outer:
+        return f"{outer[module]}.{leaf}"
+    block = re.fullmatch(r"encoder\.block\.(\d+)\.(.+)", module)
+    inner = {theirs: ours for ours, theirs in T5_BLOCK.items()}
+    return f"enc.blk.{block[1]}.{inner[block[2]]}.{leaf}" if block is not None and block[2] in inner else name

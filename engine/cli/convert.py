@@ -1,0 +1,148 @@
+"""`sigmagraph convert`: weight files in another precision, taken apart, or put together."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sigmagraph.engine.cli.options import Home, workspace
+from sigmagraph.engine.errors import BadValue, WriteFailed
+
+if TYPE_CHECKING:  # torch comes when a file is opened
+    from sigmagraph.engine.models.files.convert import Target
+    from sigmagraph.engine.models.files.read import WeightFile
+    from sigmagraph.engine.models.files.write import Outgoing
+
+__all__ = ["convert"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One file to be written."""
+
+    path: Path
+    tensors: "list[Outgoing]"
+    metadata: Mapping[str, str | int | float]
+    target: "Target"
+
+
+def convert(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="A weight file; several to --join.")],
+    to: Annotated[
+        str | None, typer.Option(help="bf16, fp16, fp32, fp8_scaled, gguf:Q8_0, gguf:Q5_1, gguf:Q4_0 ...")
+    ] = None,
+    split: Annotated[bool, typer.Option("--split", help="A file for each part of a checkpoint.")] = False,
+    join: Annotated[bool, typer.Option("--join", help="One checkpoint of several files.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file to write; with --split the models folder.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    home: Home = None,
+) -> None:
+    """Write weights in another precision or layout; the files that are read stay as they are.
+
+    Without --to every tensor stays as it is stored, bit for bit.
+    """
+    from sigmagraph.engine.cli.console import out as answers
+    from sigmagraph.engine.cli.console import remark
+    from sigmagraph.engine.models.files.read import open_weights
+
+    if (split and join) or not (split or join or to):
+        raise BadValue("convert", "nothing to do" if not join else "--split --join", "--to, --split or --join")
+    if len(files) > 1 and not join:
+        raise BadValue("convert", f"{len(files)} files", "one file, or several with --join")
+    opened = [open_weights(path) for path in files]
+    works = _split(opened[0], to, out or workspace(home).home / "models") if split else [_one(opened, to, join, out)]
+    for work in works:
+        if work.path.exists() and not force:
+            raise WriteFailed(work.path, "is there already; --force replaces it")
+    for work in works:
+        began = time.perf_counter()
+        size = _write(work)
+        seconds = time.perf_counter() - began
+        remark(f"{size / 1e9:.2f} GB in {seconds:.1f} s, {size / 1e9 / seconds:.2f} GB/s{_error(work.target)}")
+        answers().print(str(work.path), markup=False, soft_wrap=True)
+
+
+def _split(file: "WeightFile", to: str | None, models: Path) -> list[Work]:
+    from sigmagraph.engine.cli.console import warn
+    from sigmagraph.engine.models.files import pack
+    from sigmagraph.engine.models.files.convert import Target
+    from sigmagraph.engine.models.files.read import WeightFile
+
+    pieces, rest = pack.split(file)
+    if rest:
+        warn(f"{len(rest)} tensors belong to no part and are left out, {rest[0]} first")
+    works = []
+    for piece in pieces:
+        is_blocks = piece.part in (pack.TRANSFORMER, pack.T5)
+        target = Target(to if is_blocks or not (to or "").startswith(("gguf:", "fp8")) else None)
+        name = file.path.stem if piece.part == pack.TRANSFORMER else f"{file.path.stem}_{piece.part}"
+        alone = WeightFile(file.path, piece.weights, piece.metadata, file.states)
+        works.append(_work(models / pack.FOLDERS[piece.part] / name, alone, target))
+    return works
+
+
+def _one(files: "list[WeightFile]", to: str | None, joins: bool, out: Path | None) -> Work:
+    from sigmagraph.engine.models.files import pack
+    from sigmagraph.engine.models.files.convert import Target
+    from sigmagraph.engine.models.files.read import WeightFile
+
+    file, target = files[0], Target(to)
+    if joins:
+        weights, metadata = pack.join(files)
+        file = WeightFile(file.path, weights, metadata, ())
+    ending = (to or "joined").removeprefix("gguf:")
+    path = out or file.path.with_name(f"{file.path.name.partition('.')[0]}-{ending}")
+    return _work(path, file, target)
+
+
+def _work(path: Path, file: "WeightFile", target: "Target") -> Work:
+    from sigmagraph.engine.models.files import pack
+
+    suffix = ".gguf" if target.form is not None else ".safetensors"
+    path = path if path.suffix in (".gguf", ".safetensors") else path.with_name(path.name + suffix)
+    if path.suffix != suffix:
+        raise BadValue("--out", str(path), f"a name that ends in {suffix}")
+    if target.form is not None:
+        tensors, kinds = pack.gguf_of(file, target)
+        return Work(path, tensors, kinds, target)
+    return Work(path, target.tensors(file.weights), file.metadata, target)
+
+
+def _write(work: Work) -> int:
+    from sigmagraph.engine.models.files.convert import sizes
+    from sigmagraph.engine.models.files.write import write_gguf, write_safetensors
+
+    total, place = sizes(work.tensors), (work.path.parent, [work.path.name])
+    with _progress(work.path.name, total) as tell:
+        if work.target.form is not None:
+            write_gguf(*place, work.tensors, work.metadata, tell, replaces=True)
+        else:
+            texts = {name: str(value) for name, value in work.metadata.items()}
+            write_safetensors(*place, work.tensors, texts, tell, replaces=True)
+    return total
+
+
+@contextmanager
+def _progress(name: str, total: int) -> "Iterator[Callable[[int], None]]":
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from sigmagraph.engine.cli.console import say
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=say(), transient=True) as drawn:
+        task = drawn.add_task(name, total=total)
+        yield lambda written: drawn.advance(task, written)
+
+
+def _error(target: "Target") -> str:
+    loss = target.loss
+    if not loss.squares:
+        return ""
+    return f"; error {100 * loss.share:.2g} % of the weights' rms, at most {100 * loss.worst:.2g} % in {loss.where}"

@@ -1,0 +1,175 @@
+"""Weight files into other precisions and layouts, tensor by tensor: what each tensor becomes, and the error of it.
+
+Names stay those of the file, but for GGUF, whose readers know one name a tensor. Matrices of blocks are what gets
+quantised; norms, biases, tables, embedders, CLIPs and the VAE keep 16 bits or what they have.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+from torch import Tensor
+
+from sigmagraph.engine.errors import BadValue, TensorMismatch
+from sigmagraph.engine.models.files.fp8 import MARKER, SCALE, multiplied_out
+from sigmagraph.engine.models.files.ggml import FORMATS, Format
+from sigmagraph.engine.models.files.quantise import SHRINK
+from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_quantised
+from sigmagraph.engine.models.files.write import Outgoing, in_pieces
+
+PIECE = 1 << 20  # elements in work at once: bounds memory, fits caches
+SMALL = 1024  # elements: below, GGUF files hold float32
+DENSE: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+FP8 = torch.float8_e4m3fn
+WRITTEN = {f"gguf:{name}": next(form for form in FORMATS.values() if form.name == name) for name in SHRINK}
+TARGETS = (*DENSE, "fp8_scaled", *WRITTEN)
+# matrices of the transformer's and T5's blocks, in every layout's names
+BLOCK_MATRIX = re.compile(r"(?:^|\.)(?:joint_blocks|transformer_blocks|encoder\.block)\.\d+\..+\.weight$")
+NOT_A_MATRIX = ("relative_attention_bias.weight",)
+
+
+@dataclass(slots=True)
+class Loss:
+    """How far rounding took what was written from what was read, over the first piece of every rounded tensor."""
+
+    squares: float = 0.0
+    differences: float = 0.0
+    worst: float = 0.0
+    where: str = ""
+
+    def note(self, name: str, before: Tensor, after: Tensor) -> None:
+        """Both of one shape, any precision."""
+        exact = before.float()
+        square, difference = float(exact.square().sum()), float((after.float() - exact).square().sum())
+        if math.isfinite(difference) and square:
+            self.squares, self.differences = self.squares + square, self.differences + difference
+            if (share := math.sqrt(difference / square)) > self.worst:
+                self.worst, self.where = share, name
+
+    @property
+    def share(self) -> float:
+        """Root mean square of the error over that of the weights."""
+        return math.sqrt(self.differences / self.squares) if self.squares else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to convert to. None: every tensor as it is stored."""
+
+    name: str | None
+    loss: Loss = field(default_factory=Loss)
+
+    def __post_init__(self) -> None:
+        if self.name is not None and self.name not in TARGETS:
+            raise BadValue("--to", self.name, "one of " + ", ".join(TARGETS))
+
+    @property
+    def form(self) -> Format | None:
+        """The GGUF format, if it is one."""
+        return WRITTEN.get(self.name or "")
+
+    def tensors(self, weights: Weights) -> list[Outgoing]:
+        """What a table of stored tensors becomes."""
+        if self.name is None:
+            return [kept(name, stored) for name, stored in weights.items()]
+        plain = multiplied_out(weights)
+        if self.form is not None:
+            return [self._in_gguf(name, stored, self.form) for name, stored in plain.items()]
+        if self.name in DENSE:
+            return [self._cast(name, stored, DENSE[self.name]) for name, stored in plain.items()]
+        return list(self._scaled(plain))
+
+    def _cast(self, name: str, stored: StoredTensor, dtype: torch.dtype) -> Outgoing:
+        if not (stored.dtype.is_floating_point or is_quantised(stored)) or stored.dtype == torch.float64:
+            return kept(name, stored)
+
+        def pieces() -> Iterator[Tensor]:
+            for at, piece in enumerate(in_pieces(stored.read(), PIECE)):
+                cast = piece.to(dtype)
+                if dtype == torch.float16 and piece.dtype not in (dtype, FP8) and bool(cast.isinf().any()):
+                    raise TensorMismatch(f"{name}: numbers beyond float16's 65504; bf16 holds them")
+                if at == 0 and piece.dtype != dtype:
+                    self.loss.note(name, piece, cast)
+                yield cast
+
+        return Outgoing(name, stored.shape, dtype, pieces)
+
+    def _scaled(self, weights: Weights) -> Iterator[Outgoing]:
+        markers: set[str] = set()
+        for name, stored in weights.items():
+            if not is_block_matrix(name, stored):
+                yield kept(name, stored) if stored.dtype.itemsize > 1 else self._cast(name, stored, torch.float16)
+                continue
+            markers.add(_root(name) + MARKER)
+            rounding = _Rounding(name, stored, self.loss)
+            yield Outgoing(name, stored.shape, FP8, rounding.pieces)
+            yield Outgoing(name.removesuffix(".weight") + SCALE, (), torch.float32, lambda made=rounding: [made.scale])  # type: ignore[misc]
+        for marker in sorted(markers):
+            yield Outgoing(marker, (0,), FP8, lambda: ())
+
+    def _in_gguf(self, name: str, stored: StoredTensor, form: Format) -> Outgoing:
+        is_table = name.endswith("shared.weight")
+        fits = len(stored.shape) == 2 and stored.shape[1] % form.size == 0
+        if not (fits and (is_table or is_block_matrix(name, stored))):
+            is_small = len(stored.shape) < 2 or prod(stored.shape) <= SMALL or name.endswith(NOT_A_MATRIX)
+            narrow = stored.dtype if stored.dtype in (torch.bfloat16, torch.float32) else torch.float16
+            return self._cast(name, stored, torch.float32 if is_small else narrow)
+
+        def pieces() -> Iterator[Tensor]:
+            for at, piece in enumerate(in_pieces(stored.read(), PIECE)):
+                values = piece.float().view(-1, form.size)
+                blocks = SHRINK[form.name](values)
+                if at == 0:
+                    grew = torch.empty_like(values)
+                    form.grow(blocks, grew)
+                    self.loss.note(name, values, grew)
+                yield blocks
+
+        return Outgoing(name, stored.shape, torch.uint8, pieces, form)
+
+
+def kept(name: str, stored: StoredTensor) -> Outgoing:
+    """The tensor in the precision it is stored in; what is in blocks, in float16."""
+    dtype = torch.float16 if is_quantised(stored) else stored.dtype
+    return Outgoing(name, stored.shape, dtype, lambda: (piece.to(dtype) for piece in in_pieces(stored.read(), PIECE)))
+
+
+def is_block_matrix(name: str, stored: StoredTensor) -> bool:
+    """Whether a tensor is a matrix of a block of the transformer or of T5."""
+    return len(stored.shape) == 2 and BLOCK_MATRIX.search(name) is not None and not name.endswith(NOT_A_MATRIX)
+
+
+def _root(name: str) -> str:
+    """What stands before the network's own names: where its marker belongs."""
+    found = re.match(r"(.*?)(?:joint_blocks|transformer_blocks|encoder\.block)\.", name)
+    return found[1] if found is not None else ""
+
+
+class _Rounding:
+    """One matrix in float8, and the scale by which it fills that range: known once the matrix is written.
+
+    Files hold scalars behind everything else, so the scale is asked for later.
+    """
+
+    def __init__(self, name: str, stored: StoredTensor, loss: Loss) -> None:
+        self._name, self._stored, self._loss = name, stored, loss
+        self.scale = torch.ones(())
+
+    def pieces(self) -> Iterator[Tensor]:
+        """The rounded elements. The scale is known as soon as the first is asked for."""
+        values = self._stored.read()
+        largest = max((float(piece.abs().amax()) for piece in in_pieces(values, PIECE)), default=0.0)
+        self.scale = torch.tensor(largest / torch.finfo(FP8).max or 1.0)
+        for at, piece in enumerate(in_pieces(values, PIECE)):
+            rounded = (piece.float() / self.scale).to(FP8)
+            if at == 0:
+                self._loss.note(self._name, piece, rounded.float() * self.scale)
+            yield rounded
+
+
+def sizes(tensors: Iterable[Outgoing]) -> int:
+    """Bytes that the tensors will take."""
+    return sum(tensor.size_bytes for tensor in tensors)

@@ -1,0 +1,207 @@
+"""`sigmagraph convert`: what is written is what was read, or within the error that is told."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from typer.testing import CliRunner
+
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.errors import WriteFailed
+from sigmagraph.engine.models import load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
+from sigmagraph.engine.models.files.convert import PIECE, TARGETS, WRITTEN, Target, is_block_matrix
+from sigmagraph.engine.models.files.quantise import SHRINK
+from sigmagraph.engine.models.files.read import is_quantised, open_weights
+from sigmagraph.engine.writing import drafted
+from tests.tiny import write_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors")
+
+
+def convert(*arguments: object, fails: str = "") -> str:
+    done = CliRunner().invoke(app, ["convert", *map(str, arguments)])
+    assert (done.exit_code != 0) == bool(fails), done.output
+    assert fails in done.stderr
+    return done.stderr
+
+
+def contents(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, "pt") as file:
+        return load_file(path), file.metadata() or {}
+
+
+PARTS = (
+    *("diffusion_models/tiny", "vae/tiny_vae"),
+    *(f"text_encoders/tiny_{name}" for name in ("clip_l", "clip_g", "t5xxl")),
+)
+
+
+@pytest.fixture(scope="module")
+def apart(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    models = tmp_path_factory.mktemp("models")
+    convert(checkpoint, "--split", "--out", models)
+    return [models / f"{part}.safetensors" for part in PARTS]
+
+
+def test_a_checkpoint_taken_apart_and_put_together_is_the_same_to_the_bit(
+    checkpoint: Path, apart: list[Path], tmp_path: Path
+) -> None:
+    convert(*reversed(apart), "--join", "--out", tmp_path / "whole.safetensors")
+    tensors, metadata = contents(tmp_path / "whole.safetensors")
+    before, said = contents(checkpoint)
+    assert metadata == said
+    assert tensors.keys() == before.keys()
+    for name, tensor in before.items():
+        assert tensors[name].dtype == tensor.dtype
+        assert torch.equal(tensors[name], tensor)
+
+
+def test_the_parts_draw_what_the_checkpoint_draws(checkpoint: Path, apart: list[Path]) -> None:
+    model, clip, vae = load_checkpoint(checkpoint)
+    assert clip is not None
+    assert vae is not None
+    alone = load_diffusion_model(apart[0]), load_text_encoders(apart[2:]), load_vae(apart[1])
+    said, x = clip.encode("a large red circle"), torch.randn(1, 16, 8, 8)
+    assert torch.equal(alone[1].encode("a large red circle").context, said.context)
+    assert torch.equal(alone[0].predict(x, 0.5, [said])[0], model.predict(x, 0.5, [said])[0])
+    assert torch.equal(alone[2].decode(x), vae.decode(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)]
+)
+def test_another_precision_is_torchs_rounding(checkpoint: Path, tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    convert(checkpoint, "--to", name, "--out", tmp_path / "x.safetensors")
+    after = load_file(tmp_path / "x.safetensors")
+    assert all(torch.equal(after[name], tensor.to(dtype)) for name, tensor in load_file(checkpoint).items())
+
+
+def test_numbers_that_float16_cannot_hold_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    save_file({"joint_blocks.0.a.weight": torch.full((2, 2), 1e5)}, tmp_path / "large.safetensors")
+    convert(tmp_path / "large.safetensors", "--to", "fp16", fails="beyond float16's 65504; bf16 holds them")
+    assert [path.name for path in tmp_path.iterdir()] == ["large.safetensors"]
+
+
+def test_scaled_float8_is_within_its_error_and_predicts_nearly_the_same(apart: list[Path], tmp_path: Path) -> None:
+    told = convert(apart[0], "--to", "fp8_scaled", "--out", tmp_path / "small.safetensors")
+    after, before = load_file(tmp_path / "small.safetensors"), load_file(apart[0])
+    rounded = [name for name, tensor in after.items() if tensor.dtype == torch.float8_e4m3fn and tensor.numel()]
+    assert len(rounded) > 10
+    assert after["scaled_fp8"].numel() == 0
+    for name in rounded:
+        scale = after[name.removesuffix(".weight") + ".scale_weight"]
+        grown = after[name].float() * scale
+        assert float(after[name].float().abs().max()) == 448.0
+        # half a unit in the last of three bits, and where float8 has no more bits
+        assert bool(((grown - before[name].float()).abs() <= grown.abs() / 15 + scale * 2**-10).all())
+    assert "error 2." in told
+    model, other = load_diffusion_model(tmp_path / "small.safetensors"), load_diffusion_model(apart[0])
+    assert all(torch.equal(after[name], before[name]) for name in before if name not in rounded)
+    assert model.spec == other.spec
+
+
+@pytest.mark.parametrize("name", SHRINK)
+def test_blocks_are_those_of_the_gguf_package(name: str) -> None:
+    values = torch.randn(3000, 32, generator=torch.Generator().manual_seed(0)) * 0.02
+    values[0], values[1], values[2] = 0, 0.5, -0.5
+    values[3:1000] = values[3:1000].bfloat16().float()
+    values[1000:1500] = (values[1000:1500] * 800).round() / 64  # many halves between two codes
+    kind = gguf.GGMLQuantizationType[name]
+    theirs = gguf.quants.quantize(values.numpy(), kind)
+    assert np.array_equal(SHRINK[name](values).numpy(), theirs)
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_gguf_holds_what_the_gguf_package_would_make(apart: list[Path], tmp_path: Path, form: str) -> None:
+    path, kind = tmp_path / "x.gguf", gguf.GGMLQuantizationType[form.removeprefix("gguf:")]
+    convert(apart[0], "--to", form, "--out", path)
+    stored, before = open_weights(path).weights, load_file(apart[0])
+    assert stored.keys() == before.keys()
+    for name, tensor in before.items():
+        assert is_quantised(stored[name]) == is_block_matrix(name, stored[name])
+        values = tensor.float()
+        if is_quantised(stored[name]):
+            values = torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(values.numpy(), kind), kind))
+        assert torch.equal(stored[name].read().float(), values)
+    read = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}  # another reader takes it for one
+    assert {name: tuple(int(side) for side in tensor.shape)[::-1] for name, tensor in read.items()} == {
+        name: tuple(tensor.shape) for name, tensor in before.items()
+    }
+
+
+def test_t5_in_gguf_has_llama_cpps_names_and_encodes_within_the_error(apart: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "t5.gguf"
+    told = convert(apart[4], "--to", "gguf:Q8_0", "--out", path)
+    assert "error 0.5" in told
+    reader = gguf.GGUFReader(path)
+    names = {tensor.name for tensor in reader.tensors}
+    assert {"token_embd.weight", "enc.blk.0.attn_rel_b.weight", "enc.output_norm.weight"} <= names
+    assert reader.get_field("t5encoder.attention.head_count").contents() == 2
+    ids = torch.tensor([[3, 4, 5, 1]])
+    before, after = (load_text_encoders([file]).encoders["t5xxl"].encode(ids).hidden for file in (apart[4], path))
+    assert float((after - before).norm() / before.norm()) < 0.02
+    again = load_text_encoders([*apart[2:4], path])  # its metadata came along: a tokenizer, the shortest length
+    assert (
+        again.encode("a red circle").context.shape == load_text_encoders(apart[2:]).encode("a red circle").context.shape
+    )
+
+
+def test_a_checkpoint_is_quantised_part_by_part(checkpoint: Path, tmp_path: Path) -> None:
+    convert(checkpoint, "--to", "gguf:Q8_0", fails="a diffusion model or a T5 alone")
+    convert(checkpoint, "--split", "--to", "gguf:Q8_0", "--out", tmp_path)
+    assert {path.suffix for path in (tmp_path / "diffusion_models").iterdir()} == {".gguf"}
+    assert {path.suffix for path in (tmp_path / "vae").iterdir()} == {".safetensors"}
+    assert {path.name for path in (tmp_path / "text_encoders").iterdir()} == {
+        *("tiny_clip_l.safetensors", "tiny_clip_g.safetensors", "tiny_t5xxl.gguf")
+    }
+
+
+def test_a_file_that_is_there_is_replaced_only_when_told(apart: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    out.write_bytes(b"mine")
+    convert(apart[0], "--to", "bf16", "--out", out, fails="is there already; --force replaces it")
+    assert out.read_bytes() == b"mine"
+    convert(apart[0], "--to", "bf16", "--out", out, "--force")
+    assert load_file(out)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--to", "int3"], "--to: 'int3' is not allowed"),
+        ([], "--to, --split or --join"),
+        (["--split", "--join"], "--to, --split or --join"),
+        (["--split"], "nothing to split"),
+        (["--to", "gguf:Q8_0", "--out", "x.safetensors"], "a name that ends in .gguf"),
+    ],
+)
+def test_what_cannot_be_done_says_what_can(apart: list[Path], options: list[str], words: str) -> None:
+    convert(apart[0], *options, fails=words)
+
+
+def test_a_part_that_comes_twice_is_named(apart: list[Path]) -> None:
+    convert(apart[0], apart[0], "--join", fails="a file without transformer")
+    convert(apart[1], "--join", fails="a file with a diffusion model among them")
+
+
+@pytest.mark.parametrize("name", [None, *TARGETS])
+def test_no_piece_in_work_is_larger_than_its_bound(apart: list[Path], name: str | None, tmp_path: Path) -> None:
+    save_file({"joint_blocks.0.x.weight": torch.ones(PIECE // 512 + 3, 1024)}, tmp_path / "x.safetensors")
+    for tensor in Target(name).tensors(open_weights(tmp_path / "x.safetensors").weights):
+        assert all(piece.nbytes <= 4 * PIECE for piece in tensor.pieces())
+
+
+def test_a_draft_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(WriteFailed, match="No space left"), drafted(tmp_path, ["a"]):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(KeyError), drafted(tmp_path, ["a"]):
+        raise KeyError("x")
+    assert not list(tmp_path.iterdir())
