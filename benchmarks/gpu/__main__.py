@@ -8,26 +8,27 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu import faster, machine, parts, peer, placement, sampling
+from benchmarks.gpu import machine, parts, peer, placement, product, sampling
 from benchmarks.gpu.bench import Bench
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 
 Section = Callable[[Bench], None]
 SECTIONS: dict[str, tuple[float, Section]] = {
     "machine": (15, machine.machine),
+    "product": (45, product.product),
+    "product_fp8": (40, product.product_fp8),
     "eager": (30, sampling.eager),
-    "profile": (10, sampling.profiled),
-    "compile": (60, faster.compile_static),
-    "peer": (15, peer.peer),
-    "fp8": (25, faster.fp8),
-    "fp8_by_row": (25, faster.fp8_by_row),
-    "streamed": (25, placement.streamed),
+    "peer": (25, peer.peer),
+    "streamed": (20, product.streamed),
+    "product_medium": (30, product.product_medium),
+    "product_eager": (10, product.product_eager),
+    "profile": (15, product.profiled),
     "cuda_graph": (10, sampling.cuda_graph),
     "noise": (3, sampling.noise),
     "attention": (8, machine.attention),
     "samplers": (15, sampling.samplers),
     "vae": (15, parts.vae),
     "vae_strips": (15, parts.vae_strips),
-    "compile_dynamic": (60, faster.compile_dynamic),
     "text": (15, parts.text),
     "loading": (20, placement.loading),
 }
@@ -72,6 +73,7 @@ def _failed(bench: Bench, name: str) -> bool:
         bench.say("failed", f"{type(error).__name__}: {first[:200]}")
         return True
     finally:
+        RESIDENCY.free()
         bench.tidy()
     return False
 

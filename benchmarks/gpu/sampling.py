@@ -33,7 +33,7 @@ def eager(bench: Bench) -> None:
     took = bench.timed(subject.sampled, 2, 0)
     peak = bench.peak_gb(lambda: subject.sampled(steps=2))
     is_finite = bool(torch.isfinite(subject.sampled(steps=2)).all())
-    text = f"{_steps(bench, subject, took)}; target {TARGET_BF16_S} s; adds {peak:.2f} GB; finite {is_finite}"
+    text = f"{steps_text(bench, subject, took)}; target {TARGET_BF16_S} s; adds {peak:.2f} GB; finite {is_finite}"
     bench.say("Large 1024, guided", text, large_s=took, added_gb=peak)
     _forward_alone(bench, subject, took / subject.steps)
     took = bench.timed(lambda: subject.sampled(scale=1.0, steps=4), 3)
@@ -44,10 +44,10 @@ def eager(bench: Bench) -> None:
     bench.say(f"Large {half}, guided", f"{took:.2f} s, {each_ms:.1f} ms a step", large_half_s=took)
     other = medium(bench)
     took = bench.timed(other.sampled, 2)
-    bench.say("Medium 1024, guided", _steps(bench, other, took), medium_s=took)
+    bench.say("Medium 1024, guided", steps_text(bench, other, took), medium_s=took)
 
 
-def _steps(bench: Bench, subject: Subject, took: float) -> str:
+def steps_text(bench: Bench, subject: Subject, took: float) -> str:
     """Seconds, milliseconds a step, and the share of the matrix peak that was measured."""
     count = subject.steps * operations(subject.shape, subject.pixels, 2, subject.tokens)
     peak = bench.facts.get("machine.bf16_flops")
@@ -75,9 +75,8 @@ def _forward_alone(bench: Bench, subject: Subject, step_s: float) -> None:
     )
 
 
-def profiled(bench: Bench) -> None:
-    """Three steps of Large: time by kind of kernel, copies to and from the host, and waits."""
-    subject = large(bench)
+def profile_of(bench: Bench, subject: Subject, name: str) -> None:
+    """Three steps: time by kind of kernel, copies to and from the host, and waits."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if bench.has_cuda else [])]
     with profile(activities=activities) as record:
         subject.sampled(steps=3)
@@ -89,13 +88,12 @@ def profiled(bench: Bench) -> None:
             spent[_kind(event.key)] += event.self_device_time_total if bench.has_cuda else event.self_cpu_time_total
     total = max(sum(spent.values()), 1)
     shares = ", ".join(f"{kind} {us / total:.0%} = {us / 3e3:.1f} ms" for kind, us in spent.most_common())
-    bench.say(
-        "device time of a step", shares, **{f"{kind.replace(' ', '_')}_ms": us / 3e3 for kind, us in spent.items()}
-    )
-    _traffic(bench, record.events())
+    figures = {f"{kind.replace(' ', '_')}_ms": us / 3e3 for kind, us in spent.items()}
+    bench.say(f"device time of a step, {name}", shares, **figures)
+    _traffic(bench, record.events(), name)
     order = "self_device_time_total" if bench.has_cuda else "self_cpu_time_total"
     table = averages.table(sort_by=order, row_limit=60, max_name_column_width=120)
-    (bench.out / "profile.txt").write_text(table)
+    (bench.out / f"profile_{name}.txt").write_text(table)
 
 
 def _kind(kernel: str) -> str:
@@ -103,7 +101,7 @@ def _kind(kernel: str) -> str:
     return next((kind for kind, words in KINDS if any(word in name for word in words)), "elementwise")
 
 
-def _traffic(bench: Bench, events: Iterable[Any]) -> None:
+def _traffic(bench: Bench, events: Iterable[Any], name: str) -> None:
     found = list(events)
     to_device, back = ([event for event in found if word in event.name] for word in COPIES)
     waits = [event for event in found if event.name in WAITS]
@@ -111,7 +109,7 @@ def _traffic(bench: Bench, events: Iterable[Any]) -> None:
     waited = sum(event.cpu_time_total for event in waits) / 1e3
     copies = f"to the device {len(to_device)}, back {len(back)}, of all {pageable} pageable"
     text = f"{copies}; waits {len(waits)}, together {waited:.1f} ms"
-    bench.say("copies in three steps", text, to_device=len(to_device), back=len(back), waits=len(waits))
+    bench.say(f"copies in three steps, {name}", text, to_device=len(to_device), back=len(back), waits=len(waits))
 
 
 def samplers(bench: Bench) -> None:

@@ -1,6 +1,6 @@
 """What is measured: SD3.5 Large and Medium with random weights, tiny ones when dry, driven as nodes drive them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -74,6 +74,7 @@ class Subject:
         parameterisation = self.model.parameterisation
         sigmas = run_sigmas(find_schedule("normal"), parameterisation.levels, steps or self.steps, 1.0, False)
         denoiser = self.model.guided(*self.conditionings(), scale)
+        self.model.expect(sigmas)
         return Sampling(denoiser, latent, sigmas, parameterisation, sampler, noise=noise or ComfyNoise(1)).run()
 
     def inputs(self, batch: int = 2, pixels: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -147,8 +148,3 @@ def operations(shape: MMDiTShape, pixels: int, batch: int, tokens: int) -> float
 def relative_error(found: Tensor, reference: Tensor) -> float:
     """Norm of the difference over the norm of the reference."""
     return float((found.float() - reference.float()).norm() / reference.float().norm())
-
-
-def bytes_of(tensors: Sequence[Tensor]) -> int:
-    """What tensors hold together."""
-    return sum(tensor.nbytes for tensor in tensors)

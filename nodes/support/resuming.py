@@ -49,7 +49,7 @@ def waiting(prediction: Prediction) -> Waiting:
         for name, value in _parts(prediction).items()
     }
     arrived = torch.cuda.Event()
-    arrived.record()
+    arrived.record(torch.cuda.current_stream(prediction.denoised.device))
     return Waiting(Prediction(**parts), arrived)
 
 

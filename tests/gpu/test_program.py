@@ -24,14 +24,21 @@ def program(out: Path, *options: str, source: str = "") -> subprocess.CompletedP
 
 
 def test_every_section_runs_dry_without_what_a_bare_machine_lacks(tmp_path: Path) -> None:
-    done = program(tmp_path, "--dry", "--only", "machine,eager,fp8,streamed,noise,vae,loading", source=BLOCKED)
+    done = program(
+        tmp_path, "--dry", "--only", "machine,product,product_fp8,eager,streamed,noise,loading", source=BLOCKED
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "results.json").read_text())
     assert not [row for row in rows if row["what"] == "failed"]
-    assert {row["section"] for row in rows} == {"machine", "eager", "fp8", "streamed", "noise", "vae", "loading"}
+    assert {row["section"] for row in rows} == {
+        *("machine", "product", "product_fp8", "eager", "streamed", "noise", "loading")
+    }
     assert {row["what"]: row["text"] for row in rows if row["section"] == "streamed"} == {
         "streamed blocks": "needs CUDA: not run"
     }
+    recompiles = [row["text"] for row in rows if "recompiles" in row["text"]]
+    assert len(recompiles) == 6
+    assert all("0 recompiles" in each and "failed" not in each for each in recompiles)
     (equal,) = (row["figures"]["equal"] for row in rows if row["section"] == "noise")
     assert equal
 
@@ -54,7 +61,7 @@ def test_unknown_sections_and_a_missing_card_are_told(
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for options, told in (
-        (["--dry", "--only", "machin"], "no section machin; there are machine, eager"),
+        (["--dry", "--only", "machin"], "no section machin; there are machine, product"),
         ([], "torch sees no CUDA device here; --dry runs on a CPU"),
     ):
         monkeypatch.setattr("sys.argv", ["gpu", "--out", str(tmp_path / "out"), *options])

@@ -37,7 +37,7 @@ class Belt:
             self._stream = torch.cuda.Stream(placement.device)
             self._full, self._sent, self._free = ([torch.cuda.Event() for _ in range(2)] for _ in range(3))
             for event in self._free:
-                event.record()
+                event.record(torch.cuda.current_stream(placement.device))
         for at, (module, places) in enumerate(blocks):
             gone = {place: absent(stored, placement) for place, stored in places.items()}
             module.register_forward_pre_hook(lambda _, __, at=at: self._bring(at))
@@ -50,13 +50,13 @@ class Belt:
         _, self._at, filled = self._coming
         filled.result()
         if self._is_cuda:
-            torch.cuda.current_stream().wait_event(self._full[self._at])
+            torch.cuda.current_stream(self._placement.device).wait_event(self._full[self._at])
         _assign(self._expanded(at, self.buffers[self._at]))
         self._coming = self._fetch((at + 1) % len(self._places))
 
     def _take(self, gone: Mapping[tuple[nn.Module, str], nn.Parameter]) -> None:
         if self._is_cuda:
-            self._free[self._at].record()
+            self._free[self._at].record(torch.cuda.current_stream(self._placement.device))
         _assign(gone)
 
     def _fetch(self, at: int) -> tuple[int, int, "Future[None]"]:
@@ -77,6 +77,7 @@ class Belt:
             self.buffers[buffer][:size].copy_(self._pinned[buffer][:size], non_blocking=True)
             self._full[buffer].record(self._stream)
             self._sent[buffer].record(self._stream)
+            self.buffers[buffer].record_stream(self._stream)  # a belt that goes leaves its last copy to end in peace
 
     def _gather(self, at: int, into: Tensor) -> int:
         """The stored bytes of a block, one tensor behind another; how many."""

@@ -287,6 +287,8 @@ class Residency:
 
     def _make_room(self, needed: int, device: torch.device) -> None:
         """The least recently used leave, until `needed` bytes are free or nobody idle is left."""
+        if device.type == "cuda" and needed > self._room(device):
+            gc.collect()  # hooks and what they feed hold each other: a network that went may be there still
         for key in [
             key for key, held in list(self._held.items()) if held.placement.device == device and not held.users
         ]:
@@ -311,6 +313,7 @@ class Residency:
         self.eviction_count += 1
         is_on_card, held = held.placement.device.type == "cuda", None
         if is_on_card:
+            gc.collect()
             torch.cuda.empty_cache()
 
     def _on(self, device: torch.device) -> list[_Held]:
