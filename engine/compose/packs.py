@@ -11,7 +11,14 @@ from torch import Tensor
 
 from sigmagraph.engine.compose.shims import shim_names
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.execution.packs import INSTALLED, Pack, load_installed, load_packs, shim_modules
+from sigmagraph.engine.execution.packs import (
+    INSTALLED,
+    Pack,
+    load_installed,
+    load_packs,
+    shim_modules,
+    with_replacements,
+)
 from sigmagraph.engine.graph.comfy_class import Border
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
@@ -36,11 +43,12 @@ def load_custom_nodes(
     table = border(watches)
     shims = shim_modules(folders, _further(folders, table))
     found = dict(NODES)
-    for pack in (*load_installed(shims, table), *load_packs(directories, shims, table)):
+    packs = (*load_installed(shims, table), *load_packs(directories, shims, table))
+    for pack in packs:
         taken = tuple(f"{name}: there is a node of that name already" for name in pack.nodes if name in found)
         listed(replace(pack, problems=(*pack.problems, *taken)))
         found = {**pack.nodes, **found}
-    return found
+    return with_replacements(found, packs)
 
 
 def _further(folders: Folders, table: Border) -> dict[str, dict[str, Any]]:

@@ -93,7 +93,9 @@ class Workspace:
     @property
     def declarations(self) -> Mapping[str, Any]:
         """The nodes in `/object_info` form, for documents of the editor."""
-        return _Declarations(self)
+        from sigmagraph.engine.graph.declarations import Declarations
+
+        return Declarations(self.nodes, self.folders)
 
     def picture(self, record: Mapping[str, Any]) -> Path:
         """The file behind what an output node shows, `{filename, subfolder, type}`."""
@@ -121,25 +123,6 @@ def _missing_tokenizers(folders: "Folders", vertices: "Mapping[str, GraphNode]")
     from sigmagraph.engine.compose.companions import missing_tokenizers  # torch is there once a graph is
 
     return missing_tokenizers(folders, vertices)
-
-
-class _Declarations(Mapping[str, Any]):
-    """Node declarations in `/object_info` form, each made when asked for."""
-
-    def __init__(self, space: Workspace) -> None:
-        self._space = space
-
-    def __getitem__(self, name: str) -> Any:
-        return self._space.nodes[name].object_info(self._space.folders)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._space.nodes
-
-    def __iter__(self) -> Any:
-        return iter(self._space.nodes)
-
-    def __len__(self) -> int:
-        return len(self._space.nodes)
 
 
 def open_workspace(

@@ -10,8 +10,10 @@ from typing import Any
 
 from sigmagraph.engine.errors import BadDocument, MissingFile
 from sigmagraph.engine.graph.carried import Form, chosen
+from sigmagraph.engine.graph.declarations import known_replacements
 from sigmagraph.engine.graph.editor import convert
 from sigmagraph.engine.graph.image_metadata import carried_texts, is_carrier
+from sigmagraph.engine.graph.replacements import replaced
 from sigmagraph.engine.graph.workflow import NOTHING, Workflow, WorkflowNode, as_link
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -47,7 +49,14 @@ def read_workflow(data: bytes | str, declarations: Mapping[str, Any] | None = No
 
 
 def parse_workflow(document: Any, declarations: Mapping[str, Any] | None = None) -> Workflow:
-    """A parsed JSON document in API form, editor form, or an API body (`{"prompt": ..., "extra_data": ...}`)."""
+    """A parsed JSON document in API form, editor form, or an API body (`{"prompt": ..., "extra_data": ...}`).
+
+    Classes that are gone become those that stand in for them, as far as `declarations` (of type `Declarations`) know.
+    """
+    return replaced(_parsed(document, declarations), known_replacements(declarations))
+
+
+def _parsed(document: Any, declarations: Mapping[str, Any] | None) -> Workflow:
     if not isinstance(document, dict):
         raise BadDocument(f"the document is {_kind(document)}; expected an object")
     if isinstance(document.get("nodes"), list):

@@ -29,6 +29,7 @@ from sigmagraph.engine.graph.annotations import (
     Tooltip,
 )
 from sigmagraph.engine.graph.dynamic import MATCH_TYPE, TYPES, Autogrow, Dynamic, DynamicCombo, DynamicSlot, MatchType
+from sigmagraph.engine.graph.replacements import Replacement
 from sigmagraph.engine.graph.results import Blocker, Expansion, Progress, Row, UiResult
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Output",
     "Progress",
     "Range",
+    "Replacement",
     "Services",
     "Socket",
     "Tooltip",
@@ -130,7 +132,8 @@ class Node:
 
     The fields from `input_is_list` on are what node classes of ComfyUI's convention add: `instance` makes the object
     to call on (`function` and `lazy_status` then take it and give the method), `reads` reads what one call returned,
-    `refresh` asks the class for its declaration again.
+    `refresh` asks the class for its declaration again. `replaces` names classes of old files that this one stands in
+    for.
     """
 
     class_type: str
@@ -155,6 +158,7 @@ class Node:
     instance: Callable[[], Any] | None = None
     refresh: Callable[[], "Node"] | None = None
     reads: Callable[[Any], Row] | None = None
+    replaces: tuple[Replacement, ...] = ()
 
     def __repr__(self) -> str:
         return f"<node {self.class_type}>"
@@ -256,6 +260,7 @@ def node(
     experimental: bool = False,
     input_is_list: bool = False,
     fingerprint: Callable[..., Any] | None = None,
+    replaces: Sequence[Replacement] = (),
 ) -> Callable[[Callable[..., Any]], Node]:
     """Declare a typed function with keyword-only parameters as a node.
 
@@ -288,6 +293,7 @@ def node(
             experimental=experimental,
             input_is_list=input_is_list,
             fingerprint=fingerprint,
+            replaces=tuple(replaces),
         )
 
     return declare

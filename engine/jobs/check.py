@@ -7,6 +7,7 @@ from typing import Any
 from sigmagraph.engine.errors import InvalidWorkflow, NotAccepting, WorkerLost
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.replacements import Replacement, replaced, replacements_of
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import LOCAL
@@ -32,6 +33,7 @@ class Checker:
         self._workers, self._services, self._deadline_s, self._hung_s = workers, services, deadline_s, hung_s
         self._silent_since: dict[Worker, float] = {}
         self._nodes: Mapping[str, Node] = {}
+        self._replacements: Mapping[str, Replacement] = {}
         self._reads_files: frozenset[str] = frozenset()
         self._is_told = asyncio.Event()
 
@@ -39,6 +41,7 @@ class Checker:
         """A worker sent its declarations."""
         self._silent_since.clear()
         self._nodes = declared(records)
+        self._replacements = replacements_of(self._nodes)
         self._reads_files = frozenset(
             name for name, node in self._nodes.items() if any(socket.file is not None for socket in node.inputs)
         )
@@ -54,6 +57,11 @@ class Checker:
             )
             raise NotAccepting(f"no worker has told its nodes within {wait_s:g} s: {reasons}") from error
         return self._nodes
+
+    async def current(self, workflow: Workflow, wait_s: float) -> Workflow:
+        """The workflow with classes that are gone replaced, where there is something that stands in for them."""
+        await self.nodes(wait_s)
+        return replaced(workflow, self._replacements)
 
     async def refresh(self) -> None:
         """Ask again, for nodes whose declarations change; without a worker the old ones stay."""

@@ -142,7 +142,8 @@ class JobService:
         if known is not None:
             return Accepted(known, is_repeat=True)
         self._refuse_when_full(submission.owner)
-        workflow, owner, wait_s = submission.workflow, submission.owner, self.settings.ready_wait_s
+        owner, wait_s = submission.owner, self.settings.ready_wait_s
+        workflow = await self._checker.current(submission.workflow, wait_s)
         checked = await self._checker.check(workflow, submission.targets, owner, wait_s, submission.job_id)
         roots, extra_data = list(checked.roots), submission.extra_data
         prompt, shows = workflow.prompt(), submission.shows

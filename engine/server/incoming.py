@@ -5,7 +5,7 @@ The body is JSON with fields, a form with a file, or the bare bytes of a picture
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,10 @@ from aiohttp import web
 from sigmagraph.engine.errors import BadDocument, BadValue, MissingFile, few_hints, suggestion
 from sigmagraph.engine.execution.replay import Recorded, read_recorded
 from sigmagraph.engine.graph.carried import FORMS, Form
+from sigmagraph.engine.graph.declarations import Declarations
 from sigmagraph.engine.graph.document import parse_json, parse_workflow, read_workflow
 from sigmagraph.engine.graph.image_metadata import is_carrier
-from sigmagraph.engine.graph.node import Node, Services
+from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.overrides import override, override_values
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Webhook
@@ -104,31 +105,9 @@ async def _form(request: web.Request) -> Incoming:
     return Incoming(fields, data)
 
 
-async def declarations(request: web.Request) -> "Declarations":
+async def declarations(request: web.Request) -> Declarations:
     """The nodes in `/object_info` form, as the converter wants them."""
     return Declarations(await request.app[JOBS].nodes(), folders(request))
-
-
-class Declarations(Mapping[str, Any]):
-    """Each made once, when asked for: a document names few of all classes, and some of them very often."""
-
-    def __init__(self, nodes: Mapping[str, Node], services: Services) -> None:
-        self.nodes, self._services = nodes, services
-        self._made: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._made:
-            self._made[name] = self.nodes[name].object_info(self._services)
-        return self._made[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.nodes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.nodes)
-
-    def __len__(self) -> int:
-        return len(self.nodes)
 
 
 async def recorded_of(request: web.Request, incoming: Incoming) -> Recorded:

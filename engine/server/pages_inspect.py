@@ -7,11 +7,12 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.errors import MissingFile, few_hints, nearest
+from sigmagraph.engine.graph.declarations import Declarations
 from sigmagraph.engine.graph.document import load_workflow, parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.server.context import WORKFLOWS, reply
 from sigmagraph.engine.server.files import resolve
-from sigmagraph.engine.server.incoming import Declarations, Incoming, declarations, read_incoming, recorded_of
+from sigmagraph.engine.server.incoming import Incoming, declarations, read_incoming, recorded_of
 from sigmagraph.engine.server.workflows import library
 
 __all__ = ["inspect"]

@@ -1,7 +1,9 @@
 """Packs of ComfyUI's newer schema: declared, validated and run like all others."""
 
+import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,12 @@ import pytest
 
 from sigmagraph.engine.errors import InvalidWorkflow
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.execution.packs import Pack, load_packs, loader, shim_modules
+from sigmagraph.engine.execution.packs import Pack, load_packs, loader, shim_modules, with_replacements
+from sigmagraph.engine.graph.declarations import Declarations
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.replacements import Replacement, replacements_of
+from sigmagraph.engine.graph.workflow import Link
+from sigmagraph.engine.jobs.workers.declare import declarations, declared
 from tests.execution.running import Stage
 from tests.graph.small import NODES, prompt
 
@@ -98,3 +105,60 @@ def test_a_pack_that_hangs_on_import_or_exits_fails_alone(tmp_path: Path, monkey
     assert "TimeoutError: importing a_hangs took longer than 0.3 s" in hangs.problems[0]
     assert "SystemExit: 3 (b_exits.py:2)" in exits.problems[0]
     assert works.problems == ()
+
+
+# -- classes that are gone --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def renewed(packs: dict[str, Pack]) -> Stage:
+    return Stage(with_replacements({**NODES, **packs["newer"].nodes}, [packs["newer"]]))
+
+
+ECHOES: dict[str, Any] = {
+    "a": {"class_type": "N.Echoes", "inputs": {"words": "ab", "count": 2}},
+    "s": {"class_type": "Show", "inputs": {"value": ["a", 1]}},
+}
+
+
+def test_a_class_that_is_gone_is_replaced_when_the_file_is_read_and_it_is_said(renewed: Stage) -> None:
+    workflow = parse_workflow(ECHOES, Declarations(renewed.nodes, None))
+    assert workflow.nodes["a"].class_type == "N.Repeats"
+    assert workflow.nodes["a"].inputs == {"text": "ab", "times": 2, "case": "upper"}
+    assert workflow.nodes["s"].inputs == {"value": Link("a", 0)}
+    assert workflow.warnings == ("class 'N.Echoes' is gone; 'N.Repeats' stands in for it (a)",)
+    assert renewed.shown(workflow.prompt()) == ["ABAB"]
+
+
+def test_a_drawing_of_a_class_that_is_gone_keeps_its_values(renewed: Stage) -> None:
+    slots = [{"name": "words", "type": "STRING", "widget": {"name": "words"}, "link": None}]
+    nodes = [
+        {"id": 1, "type": "N.Echoes", "widgets_values": ["ab", 2], "inputs": slots, "outputs": [{"name": "n"}] * 2},
+        {"id": 2, "type": "Show", "inputs": [{"name": "value", "type": "*", "link": 7}]},
+    ]
+    drawing = {"nodes": nodes, "links": [[7, 1, 1, 2, 0, "STRING"]]}
+    workflow = parse_workflow(drawing, Declarations(renewed.nodes, None))
+    assert workflow.nodes["1"].inputs == {"text": "ab", "times": 2, "case": "upper"}
+    assert workflow.nodes["2"].inputs == {"value": Link("1", 0)}
+    assert len(workflow.warnings) == 1
+
+
+def test_a_class_that_is_there_is_not_replaced_nor_one_by_a_class_that_is_not(packs: dict[str, Pack]) -> None:
+    there = with_replacements({**packs["newer"].nodes, "N.Echoes": NODES["Show"]}, [packs["newer"]])
+    absent = with_replacements(NODES, [packs["newer"]])
+    for nodes in (there, absent):
+        assert parse_workflow(ECHOES, Declarations(nodes, None)).nodes["a"].class_type == "N.Echoes"
+
+
+def test_a_worker_tells_its_replacements_and_a_typed_node_declares_some(renewed: Stage) -> None:
+    typed = replace(NODES["Show"], replaces=(Replacement("Shows", "Show"),))
+    told = declared(json.loads(json.dumps(declarations([*renewed.nodes.values(), typed], None))))
+    found = replacements_of(told)
+    assert found["Shows"].wire() == {
+        "old_node_id": "Shows",
+        "new_node_id": "Show",
+        "old_widget_ids": None,
+        "input_mapping": None,
+        "output_mapping": None,
+    }
+    assert found["N.Echoes"].wire()["output_mapping"] == [{"new_idx": 1, "old_idx": 0}, {"new_idx": 0, "old_idx": 1}]

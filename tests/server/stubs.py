@@ -15,6 +15,7 @@ from sigmagraph.engine.graph.node import (
     Options,
     Progress,
     Range,
+    Replacement,
     Services,
     Socket,
     Tooltip,
@@ -29,7 +30,15 @@ Pixels = Annotated[Any, Socket("IMAGE")]
 Engine = Annotated[Services, Hidden("SERVICES")]
 
 
-@node("EmptyImage", category="image", outputs=("IMAGE",))
+GONE = Replacement(
+    "GoneImage",
+    "EmptyImage",
+    ("w",),
+    inputs=(("width", {"old_id": "w"}), ("height", {"set_value": 8}), ("color", {"set_value": 7})),
+)
+
+
+@node("EmptyImage", category="image", outputs=("IMAGE",), replaces=(GONE,))
 def empty_image(
     *,
     width: Annotated[int, Range(1, 16384)] = 512,

@@ -18,9 +18,11 @@ from types import ModuleType
 from typing import Any
 
 from sigmagraph.engine.execution.packs.entrypoint import IMPORT_S, extension_classes, within
+from sigmagraph.engine.execution.packs.node_replacement import registered
 from sigmagraph.engine.execution.packs.shims import install
 from sigmagraph.engine.graph.comfy_class import Border, from_class
 from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.replacements import Replacement
 from sigmagraph.engine.graph.schema.node import from_schema, is_schema_class
 
 INSTALLED = "sigmagraph.nodes"  # the entry-point group: a module, or its nodes
@@ -30,13 +32,17 @@ SKIPPED = frozenset(("__pycache__", "example_node.py.example"))
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One file or folder of nodes: what it brought, the digest of its code, and why it did not load if it did not."""
+    """One file or folder of nodes: what it brought, the digest of its code, and why it did not load if it did not.
+
+    `replacements` name classes of old files that nodes of this pack, or of another, stand in for.
+    """
 
     name: str
     path: Path
     digest: str
     nodes: Mapping[str, Node] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    replacements: tuple[Replacement, ...] = ()
 
     def __str__(self) -> str:
         state = f"{len(self.nodes)} nodes" if self.nodes or not self.problems else "not loaded"
@@ -92,11 +98,21 @@ def _load_point(point: EntryPoint, border: Border) -> Pack:
 
 
 def _broken(pack: Pack, error: BaseException) -> Pack:
+    registered()  # what it said before it broke counts for nobody
     where = traceback.extract_tb(error.__traceback__)[-1]
     reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
     asked = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
     hint = "; docs/packs.md lists the names packs can use" if asked in ROOTS else ""
     return replace(pack, problems=(reason + hint,))
+
+
+def with_replacements(nodes: Mapping[str, Node], packs: Iterable[Pack]) -> dict[str, Node]:
+    """The nodes, those that stand in for others with what they stand in for."""
+    found = dict(nodes)
+    for replacement in (each for pack in packs for each in pack.replacements):
+        if (node := found.get(replacement.new)) is not None:
+            found[replacement.new] = replace(node, replaces=(*node.replaces, replacement))
+    return found
 
 
 def _declared(pack: Pack, brought: Any, border: Border) -> Pack:
@@ -120,7 +136,7 @@ def _declared(pack: Pack, brought: Any, border: Border) -> Pack:
                 )
         except Exception as error:  # noqa: BLE001  # it concerns this one alone
             problems.append(f"{name}: {type(error).__name__}: {error}")
-    return replace(pack, nodes=nodes, problems=tuple(problems))
+    return replace(pack, nodes=nodes, problems=tuple(problems), replacements=registered())
 
 
 def _listed(brought: Any) -> dict[str, Any] | None:

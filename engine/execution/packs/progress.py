@@ -3,6 +3,7 @@
 from typing import Any
 
 from sigmagraph.engine.execution.calling.context import current
+from sigmagraph.engine.execution.packs.node_replacement import NodeReplacement, NodeReplacementSync
 from sigmagraph.engine.graph.results import Progress
 
 
@@ -60,6 +61,7 @@ class ComfyAPI:
 
     def __init__(self) -> None:
         self.execution = Execution()
+        self.node_replacement = NodeReplacement()
 
 
 class ComfyAPISync:
@@ -70,6 +72,7 @@ class ComfyAPISync:
 
     def __init__(self) -> None:
         self.execution = ExecutionSync()
+        self.node_replacement = NodeReplacementSync()
 
 
 def throw_exception_if_processing_interrupted() -> None:

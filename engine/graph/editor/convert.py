@@ -1,11 +1,12 @@
 """An editor document into an API prompt, by the rules the editor itself follows when its user presses Run."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from sigmagraph.engine.graph.declarations import known_replacements
 from sigmagraph.engine.graph.editor.dynamic_widgets import is_dynamic
 from sigmagraph.engine.graph.editor.groups import with_groups
 from sigmagraph.engine.graph.editor.links import Known, Value, resolve, setter_of
@@ -104,9 +105,12 @@ class Conversion:
     def _node(self, scope: Scope, node: EditorNode) -> dict[str, Any]:
         class_type = RENAMED.get(node.type, node.type)
         places = self._places_of(class_type, node)
-        if places is None:
+        gone = known_replacements(self.declarations).get(class_type)
+        if places is None and gone is None:
             self.warnings.append(f"node {scope.id_of(node)}: class {class_type!r} is unknown; its widgets are lost")
         inputs = self._widget_values(scope, node, places) if places is not None else {}
+        if gone is not None:
+            inputs = {name: wrap(value) for name, value in _listed(node, gone.widgets).items()}
         for slot, socket in enumerate(node.inputs):
             origin = resolve(scope, node, slot, self._known)
             if isinstance(origin, Value):
@@ -161,3 +165,10 @@ class Conversion:
             values = stored_values(node, places) if places is not None and node.type not in PAGE_ONLY else {}
             return str(values[widget]) if widget in values else None
         return None
+
+
+def _listed(node: EditorNode, names: Sequence[str]) -> dict[str, Any]:
+    """The values of a class that is gone, by the names its replacement gives for their places."""
+    if isinstance(node.values, dict):
+        return {name: node.values[name] for name in names if name in node.values}
+    return dict(zip(names, node.values, strict=False)) if isinstance(node.values, list) else {}

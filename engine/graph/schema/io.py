@@ -273,6 +273,21 @@ class NodeOutput:
         return self.args or None
 
 
+@dataclass(frozen=True)
+class NodeReplace:
+    """What stands in for a class that is gone; the mappings are lists of objects, as `GET /node_replacements` shows."""
+
+    new_node_id: str
+    old_node_id: str
+    old_widget_ids: Sequence[str] | None = None
+    input_mapping: Sequence[Mapping[str, Any]] | None = None
+    output_mapping: Sequence[Mapping[str, Any]] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form in which it is shown."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
 class ComfyExtension:
     """What `comfy_entrypoint` gives: the classes of a pack."""
 

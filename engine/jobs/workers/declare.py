@@ -11,6 +11,7 @@ from typing import Any
 from sigmagraph.engine.graph.annotations import FileIn, Options, Range
 from sigmagraph.engine.graph.dynamic import Autogrow, Dynamic, DynamicCombo, DynamicSlot, MatchType
 from sigmagraph.engine.graph.node import MISSING, Input, Node, Output, Services
+from sigmagraph.engine.graph.replacements import Replacement
 from sigmagraph.engine.jobs.records import plain
 
 __all__ = ["declarations", "declared"]
@@ -34,7 +35,7 @@ PLAIN = (
 
 def declarations(nodes: Iterable[Node], services: Services | None) -> list[dict[str, Any]]:
     """Every node as JSON values."""
-    return [_node(node.refresh() if node.refresh is not None else node, services) for node in nodes]
+    return [_node(node.refresh() if node.refresh is not None else node, services, node.replaces) for node in nodes]
 
 
 def declared(records: Iterable[Mapping[str, Any]]) -> dict[str, Node]:
@@ -42,11 +43,12 @@ def declared(records: Iterable[Mapping[str, Any]]) -> dict[str, Node]:
     return {record["class_type"]: _declared(record) for record in records}
 
 
-def _node(node: Node, services: Services | None) -> dict[str, Any]:
+def _node(node: Node, services: Services | None, replaces: Sequence[Replacement]) -> dict[str, Any]:
     return {name: getattr(node, name) for name in PLAIN} | {
         "inputs": [_input(socket, services) for socket in node.inputs],
         "outputs": [_output(output) for output in node.outputs],
         "checks_itself": node.validator is not None,
+        "replaces": [_values(each.wire()) for each in replaces],
     }
 
 
@@ -100,6 +102,7 @@ def _declared(record: Mapping[str, Any]) -> Node:
         outputs=tuple(_declared_output(entry) for entry in record["outputs"]),
         function=_elsewhere,
         validator=_elsewhere if record["checks_itself"] else None,
+        replaces=tuple(Replacement.of_wire(each) for each in record["replaces"]),
     )
 
 

@@ -52,7 +52,7 @@ DESCRIBING: tuple[Row, ...] = (
     ("GET", "/extensions", system.extensions),
     ("GET", "/i18n", system.nothing),
     ("GET", "/workflow_templates", system.nothing),
-    ("GET", "/node_replacements", system.nothing),
+    ("GET", "/node_replacements", system.node_replacements),
     ("GET", "/global_subgraphs", system.nothing),
     ("GET", "/global_subgraphs/{id}", system.subgraph),
     ("GET", "/models", models.model_folders),

@@ -6,13 +6,24 @@ from typing import Any
 
 from aiohttp import web
 
+from sigmagraph.engine.graph.replacements import replacements_of
 from sigmagraph.engine.host import free_bytes, limit_bytes, version_of
 from sigmagraph.engine.server.auth import require
 from sigmagraph.engine.server.bodies import object_body
 from sigmagraph.engine.server.context import JOBS, SETTINGS, empty, reply
 from sigmagraph.engine.server.settings import Settings
 
-__all__ = ["EXTENSIONS", "extensions", "features", "flags", "free", "nothing", "subgraph", "system_stats"]
+__all__ = [
+    "EXTENSIONS",
+    "extensions",
+    "features",
+    "flags",
+    "free",
+    "node_replacements",
+    "nothing",
+    "subgraph",
+    "system_stats",
+]
 
 SPOKEN_VERSION = "0.46.0"  # the ComfyUI whose users this serves; pages and clients compare it as a semantic version
 MENU = "/pages/editor-link.js"
@@ -49,7 +60,8 @@ def _unknown_device(total: int, left: int) -> dict[str, Any]:
 
 def flags(settings: Settings) -> dict[str, Any]:
     """What this server can do beyond the basic protocol."""
-    return {"supports_preview_metadata": True, "max_upload_size": settings.max_upload_bytes}
+    known = {"supports_preview_metadata": True, "node_replacements": True}
+    return {**known, "max_upload_size": settings.max_upload_bytes}
 
 
 async def features(request: web.Request) -> web.Response:
@@ -67,8 +79,14 @@ async def extensions(request: web.Request) -> web.Response:
 
 
 async def nothing(request: web.Request) -> web.Response:
-    """Translations, blueprints, replacements: this server has none."""
+    """Translations, blueprints: this server has none."""
     return reply({})
+
+
+async def node_replacements(request: web.Request) -> web.Response:
+    """`GET /node_replacements`: what stands in for classes that are gone, by the old class."""
+    found = replacements_of(await request.app[JOBS].nodes())
+    return reply({old: [each.wire()] for old, each in found.items()})
 
 
 async def subgraph(request: web.Request) -> web.Response:

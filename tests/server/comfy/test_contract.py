@@ -81,7 +81,14 @@ SYSTEM = {
     ...: str,  # the version of the editor, where it is installed
 }
 UPLOADED = {"name": str, "subfolder": str, "type": str}
-FLAGS = {"supports_preview_metadata": bool, "max_upload_size": NUMBER}
+REPLACEMENT = {
+    "old_node_id": str,
+    "new_node_id": str,
+    "old_widget_ids": [str],
+    "input_mapping": ANY,
+    "output_mapping": ANY,
+}
+FLAGS = {"supports_preview_metadata": bool, "node_replacements": bool, "max_upload_size": NUMBER}
 LISTED = {"name": str, "pathIndex": int, "modified": NUMBER, "created": NUMBER, "size": int}
 TEMPLATES = [
     {
@@ -125,7 +132,7 @@ JSON: dict[tuple[str, str], tuple[str, Any, Shape]] = {
     ("GET", "/extensions"): ("/extensions", None, [str]),
     ("GET", "/i18n"): ("/i18n", None, {}),
     ("GET", "/workflow_templates"): ("/workflow_templates", None, {}),
-    ("GET", "/node_replacements"): ("/node_replacements", None, {}),
+    ("GET", "/node_replacements"): ("/node_replacements", None, {"GoneImage": [REPLACEMENT]}),
     ("GET", "/global_subgraphs"): ("/global_subgraphs", None, {}),
     ("GET", "/models"): ("/models", None, [str]),
     ("GET", "/models/{folder}"): ("/models/checkpoints", None, [str]),

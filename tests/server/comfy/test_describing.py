@@ -77,7 +77,27 @@ async def test_system_stats_keep_the_page_at_home(serving: Serving) -> None:
 
 async def test_features_say_how_much_may_be_uploaded(serving: Serving) -> None:
     async with serving(max_upload_mb=2) as api:
-        assert await api.json("/features") == {"supports_preview_metadata": True, "max_upload_size": 2 * 1024 * 1024}
+        flags = {"supports_preview_metadata": True, "node_replacements": True}
+        assert await api.json("/features") == {**flags, "max_upload_size": 2 * 1024 * 1024}
+
+
+async def test_classes_that_are_gone_are_listed_with_what_stands_in_for_them(serving: Serving) -> None:
+    async with serving() as api:
+        assert await api.json("/node_replacements") == {
+            "GoneImage": [
+                {
+                    "old_node_id": "GoneImage",
+                    "new_node_id": "EmptyImage",
+                    "old_widget_ids": ["w"],
+                    "input_mapping": [
+                        {"new_id": "width", "old_id": "w"},
+                        {"new_id": "height", "set_value": 8},
+                        {"new_id": "color", "set_value": 7},
+                    ],
+                    "output_mapping": None,
+                }
+            ]
+        }
 
 
 def weights(path: Path, **metadata: str) -> None:

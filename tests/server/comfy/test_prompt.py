@@ -295,3 +295,13 @@ async def test_a_refused_second_use_of_an_id_changes_nothing_for_the_first(servi
         entry = await api.ended("mine")
         assert entry["status"]["status_str"] == "success"
         assert list(entry["prompt"][2]) == ["9"]
+
+
+async def test_a_class_that_is_gone_runs_as_what_stands_in_for_it(serving: Serving) -> None:
+    async with serving() as api:
+        graph = picture_graph()
+        old = next(node_id for node_id, node in graph.items() if node["class_type"] == "EmptyImage")
+        graph[old] = {"class_type": "GoneImage", "inputs": {"w": 9}}
+        entry = await api.ended(await api.queue(graph))
+        assert entry["status"]["status_str"] == "success"
+        assert entry["prompt"][2][old] == {"class_type": "EmptyImage", "inputs": {"width": 9, "height": 8, "color": 7}}

@@ -1,7 +1,7 @@
 # ruff: noqa: ANN001, ANN003, ANN201, ANN206  # as authors write them
 """A pack of the newer schema, as its authors write them: every hook and every kind of dynamic input once."""
 
-from comfy_api.latest import ComfyExtension, io, ui
+from comfy_api.latest import ComfyAPI, ComfyExtension, io, ui
 
 SEEN: list[str] = []
 
@@ -117,6 +117,21 @@ class Shows(io.ComfyNode):
 
 
 class Newer(ComfyExtension):
+    async def on_load(self):
+        await ComfyAPI().node_replacement.register(
+            io.NodeReplace(
+                new_node_id="N.Repeats",
+                old_node_id="N.Echoes",
+                old_widget_ids=["words", "count"],
+                input_mapping=[
+                    {"new_id": "text", "old_id": "words"},
+                    {"new_id": "times", "old_id": "count"},
+                    {"new_id": "case", "set_value": "upper"},
+                ],
+                output_mapping=[{"old_idx": 0, "new_idx": 1}, {"old_idx": 1, "new_idx": 0}],
+            )
+        )
+
     async def get_node_list(self):
         return [Repeats, Tells, Chooses, Passes, Grows, Shows]
 
