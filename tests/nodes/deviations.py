@@ -67,6 +67,12 @@ DECLARATIONS: Mapping[tuple[str, str], str] = {
 
 # nodes of versions after 0.3.64, whose declarations are known from documentation and real files alone
 NEWER: Mapping[str, str] = {
+    "EndLoop": "all turns are laid out when their number is known: at most 20,000 nodes of all turns together",
+    "LoopIteration": "made by EndLoop",
+    "LoopProgress": "made by EndLoop",
+    "LoopResult": "made by EndLoop; its values are a list that grows",
+    "LoopRun": "ours, made by EndLoop: knows how many turns there are",
+    "StartLoop": "turns that are not cached run again only where something in or before the loop changed",
     "BatchImagesNode": "",
     "BatchLatentsNode": "",
     "BatchMasksNode": "",

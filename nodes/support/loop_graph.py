@@ -1,0 +1,126 @@
+"""The graph of a loop: which StartLoop an EndLoop ends, what lies between them, and that body once for each turn.
+
+Reads a prompt through `get_node(id)` alone, so that loops inside the turns of other loops are seen as well.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sigmagraph.engine.errors import BadValue
+
+__all__ = ["END", "START", "Loop", "find_loop", "is_link"]
+
+START, END = "StartLoop", "EndLoop"
+GetNode = Callable[[str], Mapping[str, Any]]
+Link = Sequence[Any]
+
+
+def is_link(value: Any) -> bool:
+    """Whether an input in API form is a link."""
+    return isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One loop of a prompt: its two ends, and the nodes between them, each in API form."""
+
+    start_id: str
+    end_id: str
+    start: Mapping[str, Any]
+    end: Mapping[str, Any]
+    body: Mapping[str, Mapping[str, Any]]
+
+    def copy(self, prefix: str) -> dict[str, Any]:
+        """The body under ids `<prefix>body.<id>`; what was linked to the start is linked to the node `<prefix>turn`."""
+        return {
+            f"{prefix}body.{node_id}": {
+                **node,
+                "inputs": {name: self.moved(value, prefix) for name, value in node["inputs"].items()},
+                "override_display_id": node_id,
+            }
+            for node_id, node in self.body.items()
+        }
+
+    def moved(self, value: Any, prefix: str) -> Any:
+        """An input's value inside the turn of that prefix."""
+        if not is_link(value):
+            return value
+        source, slot = value
+        if source == self.start_id:
+            return [f"{prefix}turn", slot]
+        return [f"{prefix}body.{source}" if source in self.body else source, slot]
+
+    def ending(self, name: str) -> Any:
+        """What arrives at an input of the end; None where nothing does."""
+        value = self.end["inputs"].get(name)
+        return value if is_link(value) else None
+
+    def reads(self, slot: int) -> bool:
+        """Whether the body or the end reads that output of the start."""
+        nodes = (*self.body.values(), self.end)
+        return any(is_link(v) and list(v) == [self.start_id, slot] for node in nodes for v in node["inputs"].values())
+
+    def terminations(self) -> Iterator[Link]:
+        """What must run in every turn without being given back."""
+        for name, value in self.end["inputs"].items():
+            if name.startswith("terminations.") and is_link(value):
+                yield value
+
+
+def find_loop(end_id: str, get_node: GetNode) -> Loop:
+    """The loop an EndLoop ends. Raises `BadValue` where none or several come into question."""
+    reach = _Reach(get_node)
+    start_id = reach.start_of(end_id)
+    above = reach.above(end_id)
+    body = {i: reach.node(i) for i in above if i != start_id and start_id in reach.above(i)}
+    return Loop(start_id, end_id, reach.node(start_id), reach.node(end_id), body)
+
+
+class _Reach:
+    """What each node depends on, looked up once."""
+
+    def __init__(self, get_node: GetNode) -> None:
+        self._get = get_node
+        self._nodes: dict[str, Mapping[str, Any]] = {}
+        self._above: dict[str, frozenset[str]] = {}
+        self._starts: dict[str, str] = {}
+
+    def node(self, node_id: str) -> Mapping[str, Any]:
+        """A node in API form."""
+        if node_id not in self._nodes:
+            self._nodes[node_id] = self._get(node_id)
+        return self._nodes[node_id]
+
+    def above(self, node_id: str) -> frozenset[str]:
+        """All a node depends on."""
+        waiting = [(node_id, False)]
+        while waiting:
+            current, is_ready = waiting.pop()
+            if current in self._above:
+                continue
+            sources = self._sources(current)
+            if is_ready:
+                self._above[current] = frozenset(sources).union(*(self._above.get(each, ()) for each in sources))
+            else:
+                waiting.append((current, True))
+                waiting += [(each, False) for each in sources]
+        return self._above[node_id]
+
+    def start_of(self, end_id: str) -> str:
+        """The innermost start above an end that no end in between has."""
+        if end_id in self._starts:
+            return self._starts[end_id]
+        above = self.above(end_id)
+        taken = {self.start_of(each) for each in above if self.node(each)["class_type"] == END}
+        free = [i for i in above if self.node(i)["class_type"] == START and i not in taken]
+        inner = [i for i in free if not any(i in self.above(other) for other in free)]
+        if len(inner) != 1:
+            found = ", ".join(sorted(inner)) or "none"
+            allowed = "one StartLoop before each EndLoop; parent_iteration says which loop is inside another"
+            raise BadValue(f"the StartLoop of EndLoop {end_id}", found, allowed)
+        self._starts[end_id] = inner[0]
+        return inner[0]
+
+    def _sources(self, node_id: str) -> list[str]:
+        return [value[0] for value in self.node(node_id)["inputs"].values() if is_link(value)]

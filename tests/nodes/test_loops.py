@@ -1,0 +1,132 @@
+"""Loops against what the same chain of nodes gives when it is written out by hand."""
+
+from typing import Any
+
+import pytest
+
+from sigmagraph.engine.errors import NodeFailed
+from sigmagraph.nodes import NODES
+from tests.execution.running import Stage
+
+MOST = "at most"
+
+
+def graph(mode: dict[str, Any], body: dict[str, Any], **ends: Any) -> dict[str, Any]:
+    """A loop whose body is `body`; its end has `ends`, and what it gives is shown."""
+    start = {"cache_iterations": False, "initial_iteration_value": ["one", 0], **mode}
+    return {
+        "one": {"class_type": "PrimitiveInt", "inputs": {"value": 1}},
+        "start": {"class_type": "StartLoop", "inputs": start},
+        **body,
+        "end": {"class_type": "EndLoop", "inputs": {"accumulate": False, **ends}},
+        "shown": {"class_type": "PreviewAny", "inputs": {"source": ["end", 0]}},
+    }
+
+
+def formula(text: str, **values: Any) -> dict[str, Any]:
+    inputs = {"expression": text, **{f"values.{name}": value for name, value in values.items()}}
+    return {"class_type": "ComfyMathExpression", "inputs": inputs}
+
+
+DOUBLED = {"twice": formula("a * 2", a=["start", 4])}
+POWERS = {"output_value": ["twice", 1], "next_iteration_value": ["twice", 1]}
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage(dict(NODES))
+
+
+def texts(stage: Stage, document: dict[str, Any]) -> list[str]:
+    return list(stage.run(document).or_raise().ui.get("shown", {}).get("text", ()))
+
+
+@pytest.mark.parametrize(
+    ("mode", "accumulate", "expected"),
+    [
+        ({"mode": "simple", "mode.num_iterations": 5}, False, ["32"]),
+        ({"mode": "simple", "mode.num_iterations": 5}, True, ["2", "4", "8", "16", "32"]),
+        ({"mode": "simple", "mode.num_iterations": 0}, True, []),
+        ({"mode": "simple", "mode.num_iterations": ["one", 0]}, True, ["2"]),
+        ({"mode": "For", "mode.start_iteration_index": 3, "mode.max_iteration": 10, "mode.step": 3}, False, ["8"]),
+    ],
+)
+def test_a_value_is_carried_from_turn_to_turn(
+    stage: Stage, mode: dict[str, Any], accumulate: bool, expected: list[str]
+) -> None:
+    assert texts(stage, graph(mode, DOUBLED, **POWERS, accumulate=accumulate)) == expected
+
+
+def test_more_turns_than_one_list_joins(stage: Stage) -> None:
+    mode = {"mode": "simple", "mode.num_iterations": 120}
+    body = {"told": formula("a + 0", a=["start", 0])}
+    assert texts(stage, graph(mode, body, output_value=["told", 1], accumulate=True)) == [str(n) for n in range(120)]
+
+
+def test_a_turn_knows_its_place(stage: Stage) -> None:
+    mode = {"mode": "For", "mode.start_iteration_index": 3, "mode.max_iteration": 10, "mode.step": 3}
+    values = {f"values.{name}": ["start", slot] for slot, name in enumerate("abc")}
+    told = {"class_type": "StringFormat", "inputs": {"f_string": "{a} {b} {c}", **values}}
+    found = texts(stage, graph(mode, {"told": told}, output_value=["told", 0], accumulate=True))
+    assert found == ["3 True False", "6 False False", "9 False True"]
+
+
+def test_a_list_is_gone_through_item_by_item(stage: Stage) -> None:
+    listed = {"class_type": "CreateList", "inputs": {"inputs.input0": ["one", 0], "inputs.input1": ["seven", 0]}}
+    body = {
+        "seven": {"class_type": "PrimitiveInt", "inputs": {"value": 7}},
+        "listed": listed,
+        "twice": formula("a * 2", a=["start", 3]),
+    }
+    mode = {"mode": "List", "mode.list": ["listed", 0]}
+    assert texts(stage, graph(mode, body, output_value=["twice", 1], accumulate=True)) == ["2", "14"]
+
+
+def test_a_loop_inside_a_loop_runs_in_every_turn(stage: Stage) -> None:
+    inner = {
+        "inner": {
+            "class_type": "StartLoop",
+            "inputs": {
+                "mode": "simple",
+                "mode.num_iterations": 2,
+                "cache_iterations": False,
+                "parent_iteration": ["start", 0],
+                "initial_iteration_value": ["start", 4],
+            },
+        },
+        "twice": formula("a * 2", a=["inner", 4]),
+        "ended": {"class_type": "EndLoop", "inputs": {"accumulate": False, **POWERS}},
+    }
+    mode = {"mode": "simple", "mode.num_iterations": 3}
+    document = graph(mode, inner, output_value=["ended", 0], next_iteration_value=["ended", 0], accumulate=True)
+    assert texts(stage, document) == ["4", "16", "64"]
+
+
+def test_what_must_run_in_every_turn_runs_and_is_not_given_back(stage: Stage) -> None:
+    body = {**DOUBLED, "seen": {"class_type": "PreviewAny", "inputs": {"source": ["start", 0]}}}
+    body["also"] = formula("a + 100", a=["start", 0])
+    mode = {"mode": "simple", "mode.num_iterations": 3}
+    document = graph(mode, body, **POWERS, **{"terminations.termination0": ["also", 1]})
+    result = stage.run(document).or_raise()
+    ran = [i for i, record in result.nodes.items() if i.endswith(".also") and record.outcome == "executed"]
+    assert len(ran) == 3
+    assert list(result.ui["shown"]["text"]) == ["8"]
+
+
+@pytest.mark.parametrize(("is_kept", "expected"), [(True, 2), (False, 6)])
+def test_turns_are_found_again_by_their_content(stage: Stage, is_kept: bool, expected: int) -> None:
+    document = graph({"mode": "simple", "mode.num_iterations": 4, "cache_iterations": is_kept}, DOUBLED, **POWERS)
+    stage.run(document).or_raise()
+    document["start"]["inputs"]["mode.num_iterations"] = 6
+    result = stage.run(document).or_raise()
+    ran = [i for i, record in result.nodes.items() if i.endswith(".twice") and record.outcome == "executed"]
+    assert len(ran) == expected, "the fourth turn is the last no more, but its body does not ask"
+
+
+def test_an_end_without_its_start_and_endless_turns_are_refused(stage: Stage) -> None:
+    alone = graph({"mode": "simple"}, {}, output_value=["one", 0])
+    with pytest.raises(NodeFailed, match="StartLoop of EndLoop"):
+        stage.run(alone).or_raise()
+    many = graph({"mode": "simple", "mode.num_iterations": 10**9}, DOUBLED, **POWERS)
+    with pytest.raises(NodeFailed, match=MOST):
+        stage.run(many).or_raise()
