@@ -105,7 +105,7 @@ def _other_sizes(bench: Bench, subject: Subject) -> None:
         width, height = (side // 8 if bench.is_dry else side for side in (width, height))
         before = RESIDENCY.compiled.graphs
         first = bench.once(lambda: subject.sampled(steps=1, width=width, height=height))  # noqa: B023  # called here
-        again = bench.once(lambda: subject.sampled(steps=4, width=width, height=height)) / 4  # noqa: B023
+        again = bench.timed(lambda: subject.sampled(steps=4, width=width, height=height), 2) / 4  # noqa: B023
         more = RESIDENCY.compiled.graphs - before
         text = f"first step {first:.1f} s, then {again * 1e3:.1f} ms, {more} more graphs"
         bench.say(f"{width} x {height}", text, graphs=more, step_s=again)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -266,7 +267,10 @@ def _forward(rows: Sequence[Pass], beside: Sequence[Pass]) -> tuple[Tensor, ...]
             read = _asked(rows, [one.read or one.entry for one in rows])
             hints = [torch.cat(hint) for hint in zip(*(one.hints for one in rows), strict=True)]
             more["control"] = residuals_of(network, controls, read, hints)
-        velocity: Tensor = network(*asked, skip_layers=model.skip_layers, **more)
+        more["skip_layers"] = model.skip_layers
+        captured = getattr(network, "captured", None)
+        call = network if captured is None else partial(captured, network, model.spec.shape.patch)
+        velocity: Tensor = call(*asked, **more)
     parts: tuple[Tensor, ...] = velocity.float().split([len(one.fed) for one in rows])
     return parts
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.captured import CapturedForwards
 from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.memory import plan, streamed
 from sigmagraph.engine.models.memory.choices import Choices
@@ -130,6 +131,21 @@ def test_compiled_blocks_predict_the_same_and_are_made_once(
         found = sampled(model, side)
         assert off(found, plain.get(side, found)) <= 0.03
     assert RESIDENCY.compiled.stats() == {"graphs": 3, "recompiles": 0, "failure": ""}
+
+
+@pytest.mark.parametrize(("precision", "compile_"), [("bf16", "off"), ("bf16", "on"), ("fp8", "off")])
+def test_small_forwards_are_replayed_and_give_the_same(
+    cuda: torch.device, file: Path, precision: str, compile_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RESIDENCY, "compiled", CompiledBlocks())
+    model = opened(file, precision=precision, compile_=compile_)
+    captured = model.network.captured
+    assert isinstance(captured, CapturedForwards)
+    found = [sampled(model) for _ in range(3)]
+    assert (captured.replays, captured.failure) == (13, "")
+    model.network.captured = None
+    for each in found:
+        assert torch.equal(each, sampled(model))
 
 
 @pytest.mark.parametrize("by_row", [True, False], ids=["by row", "by tensor"])

@@ -331,6 +331,7 @@ class MMDiT(JointStem):
         self.final_layer = FinalLayer(shape)
         self.call_block: BlockCall = call_block  # a compiled one may take its place
         self.tables: TellsBeforehand | None = None  # on a CPU every forward makes its own
+        self.captured: Callable[..., Tensor] | None = None  # replays small forwards on a card
 
     @property
     def modulations(self) -> Iterator[tuple[str, nn.Sequential, int]]:

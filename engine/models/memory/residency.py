@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from sigmagraph.engine.models.arch import MMDiT
+from sigmagraph.engine.models.captured import CapturedForwards
 from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.files.fp8 import is_small, packed
 from sigmagraph.engine.models.files.read import MappedFile, StoredTensor, files_of, is_view
@@ -260,8 +261,12 @@ class Residency:
             return
         if recipe.computed_ahead:
             network.tables = Tables(left)
-        if self.compiles(recipe.placement.device, mode) and not _is_fed(network):
+        if mode == "streamed" or _is_fed(network):
+            return
+        if self.compiles(recipe.placement.device, mode):
             network.call_block = self.compiled
+        if recipe.placement.device.type == "cuda":
+            network.captured = CapturedForwards()
 
     def _noted(
         self,
