@@ -1,9 +1,10 @@
 """SD3.5 Medium and T5-XXL at full size, random weights, on a small machine: what opens, what fits, what is said.
 
-    python -m benchmarks.small_machine FOLDER            # writes 34 GB there once; about 12 minutes on two cores
+    python -m benchmarks.small_machine FOLDER            # writes 39 GB there once; about 14 minutes on two cores
 
 Files in bfloat16 and float16. Each row is a process of its own; those with a limit run in a control group made for it
-(root, version 1 or 2). A 512 x 512 picture is two guided steps from an encoded prompt to a decoded image.
+(root, version 1 or 2), `ulimit` under a limit of its address space. `open` is ours, `peer` diffusers' from_pretrained
+of the same network. A 512 x 512 picture is two guided steps from an encoded prompt to a decoded image.
 """
 
 import argparse
@@ -16,27 +17,44 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # rows measure what is imported
+    from torch import nn
 
 GIB = 2**30
 FILES = {"bf16": "BF16", "fp16": "F16"}
 BLOCK_ELEMENTS = 8 * 1024 * 1024
+PEER = "diffusers.{}/diffusion_pytorch_model.safetensors"
+# What is done, with files of which precision, in how many GiB (None: as many as there are).
+ROWS: tuple[tuple[str, str, int | None], ...] = (
+    *(("open", "bf16", None), ("peer", "bf16", None), ("open", "bf16", None), ("peer", "bf16", None)),
+    *(("refused", "bf16", 3), ("ulimit", "bf16", None), ("decode", "bf16", 2)),
+    *(("picture", "bf16", 8), ("picture", "fp16", 8)),
+)
+FILES_OF = {
+    "open": ("medium",),
+    "peer": ("peer",),
+    "refused": ("medium",),
+    "ulimit": ("medium", "vae"),
+    "decode": ("vae",),
+    "picture": ("medium", "t5xxl", "vae"),
+}
 
 
 def main() -> None:
     """Write the files where they are missing, then every row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", choices=("open", "picture", "refused"), default=None)
+    parser.add_argument("--only", choices=tuple(CHILDREN), default=None)
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "PRECISION"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         print(json.dumps(CHILDREN[given.child[0]](given.folder, given.child[1])))
         return
-    rows = [("open", "bf16", None), ("refused", "bf16", 3), ("picture", "bf16", 8), ("picture", "fp16", 8)]
-    for what, precision, limit_gib in rows:
+    for what, precision, limit_gib in ROWS:
         if given.only in (None, what):
-            written(given.folder, precision, ("medium", "t5xxl", "vae") if what == "picture" else ("medium",))
+            written(given.folder, precision, FILES_OF[what])
             told = " ".join(f"{name} {value}" for name, value in ran(given.folder, what, precision, limit_gib).items())
             room = f"in {limit_gib} GiB" if limit_gib else "unlimited"
             print(f"{what:8} {precision} {room:10} {told}", flush=True)
@@ -56,11 +74,36 @@ def written(folder: Path, precision: str, names: tuple[str, ...]) -> None:
     with torch.device("meta"):
         modules = {"medium": MMDiT(shape), "t5xxl": T5EncoderModel(config), "vae": Autoencoder(VaeShape())}
     for name in names:
-        shapes = {key: tuple(tensor.shape) for key, tensor in modules[name].state_dict().items()}
-        shapes.pop("encoder.embed_tokens.weight", None)
-        path = folder / f"{name}.{precision}.safetensors"
+        path = folder / (PEER if name == "peer" else name + ".{}.safetensors").format(precision)
         if not path.is_file():
+            module = modules[name] if name != "peer" else peer(path.parent)
+            shapes = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+            shapes.pop("encoder.embed_tokens.weight", None)
             write_random(path, shapes, FILES[precision])
+
+
+def peer(folder: Path) -> "nn.Module":
+    """The network of diffusers, of the same size and without weights; its configuration is written to the folder."""
+    import torch
+    from diffusers import SD3Transformer2DModel
+
+    with torch.device("meta"):
+        network = SD3Transformer2DModel(
+            num_layers=24,
+            num_attention_heads=24,
+            attention_head_dim=64,
+            sample_size=128,
+            in_channels=16,
+            out_channels=16,
+            joint_attention_dim=4096,
+            pooled_projection_dim=2048,
+            caption_projection_dim=1536,
+            pos_embed_max_size=384,
+            qk_norm="rms_norm",
+            dual_attention_layers=tuple(range(13)),
+        )
+    network.save_config(folder)
+    return network
 
 
 def write_random(path: Path, shapes: Mapping[str, tuple[int, ...]], stored: str) -> None:
@@ -122,12 +165,37 @@ def opened(folder: Path, precision: str) -> dict[str, Any]:
     """Seconds until the network could compute, and what that takes beside the file's pages."""
     from sigmagraph.engine.models import load_diffusion_model
 
-    path, before, began = folder / f"medium.{precision}.safetensors", anonymous_gb(), time.perf_counter()
-    model = load_diffusion_model(path)
-    with model.recipe.use():
-        took = time.perf_counter() - began
+    path, before = folder / f"medium.{precision}.safetensors", anonymous_gb()
+    with watched() as peak:
+        began = time.perf_counter()
+        model = load_diffusion_model(path)
+        with model.recipe.use():
+            took = time.perf_counter() - began
     share = (anonymous_gb() - before) / (path.stat().st_size / 1e9)
-    return {"seconds": round(took, 2), "anonymous_share": round(share, 3)}
+    return _opened(took, peak, before) | {"anonymous_share": round(share, 3)}
+
+
+def opened_by_peer(folder: Path, precision: str) -> dict[str, Any]:
+    """The same of diffusers' from_pretrained, in the same precision."""
+    import torch
+    from diffusers import SD3Transformer2DModel
+
+    before = anonymous_gb()
+    with watched() as peak:
+        began = time.perf_counter()
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        SD3Transformer2DModel.from_pretrained((folder / PEER.format(precision)).parent, torch_dtype=dtype)
+        took = time.perf_counter() - began
+    return _opened(took, peak, before)
+
+
+def _opened(took: float, peak: list[float], before: float) -> dict[str, Any]:
+    anonymous = max(0.0, peak[0] - before)
+    return {
+        "seconds": round(took, 2),
+        "peak_anonymous_gb": round(anonymous, 2),
+        "peak_rss_gb": round(_status("VmHWM"), 2),
+    }
 
 
 def refused(folder: Path, precision: str) -> dict[str, Any]:
@@ -141,6 +209,48 @@ def refused(folder: Path, precision: str) -> dict[str, Any]:
     except OutOfMemory as error:
         return {"read_gb": round(read_gb() - before, 3), "said": str(error)}
     return {"refused": "no"}
+
+
+def under_ulimit(folder: Path, precision: str) -> dict[str, Any]:
+    """With 0.5 GB of address space left: what opening 4.9 GB says, and what decoding 1024 x 1024 does."""
+    import resource
+
+    import torch
+
+    from sigmagraph.engine.errors import OutOfMemory
+    from sigmagraph.engine.models import load_diffusion_model, load_vae
+
+    vae = load_vae(folder / f"vae.{precision}.safetensors")
+    with vae.recipe.use():
+        resource.setrlimit(resource.RLIMIT_AS, (int(_status("VmSize") * 1e9) + 5 * 10**8, resource.RLIM_INFINITY))
+    said = []
+    for attempt in (
+        lambda: load_diffusion_model(folder / f"medium.{precision}.safetensors"),
+        lambda: vae.decode(torch.zeros(1, 16, 128, 128)),
+    ):
+        try:
+            attempt()
+            said.append("done")
+        except OutOfMemory as error:
+            said.append(str(error))
+    return {"open": said[0], "decode": said[1]}
+
+
+def decoded(folder: Path, precision: str) -> dict[str, Any]:
+    """A picture of 1024 x 1024 from a latent: seconds, the most taken beside file pages, and in which way."""
+    import torch
+
+    from sigmagraph.engine.models import load_vae, pictures
+
+    ways: list[str] = []
+    pictures.log.setLevel("INFO")
+    pictures.log.addFilter(lambda record: not ways.append(record.getMessage()))
+    vae, began = load_vae(folder / f"vae.{precision}.safetensors"), time.perf_counter()
+    with torch.inference_mode(), watched() as peak:
+        image = vae.decode(torch.randn(1, 16, 128, 128, generator=torch.Generator().manual_seed(0)))
+    assert image.shape == (1, 1024, 1024, 3)
+    took = time.perf_counter() - began
+    return {"seconds": round(took, 1), "peak_anonymous_gb": round(peak[0], 2), "way": "; ".join(ways) or "whole"}
 
 
 def pictured(folder: Path, precision: str) -> dict[str, Any]:
@@ -208,7 +318,14 @@ def read_gb() -> float:
     return _status("RssFile") + int(line.split()[1]) / 1e9
 
 
-CHILDREN = {"open": opened, "refused": refused, "picture": pictured}
+CHILDREN = {
+    "open": opened,
+    "peer": opened_by_peer,
+    "refused": refused,
+    "ulimit": under_ulimit,
+    "decode": decoded,
+    "picture": pictured,
+}
 
 if __name__ == "__main__":
     main()
