@@ -45,7 +45,7 @@ def replay(
     changed = override(recorded.workflow, settings or [], space.nodes)
     graph = space.validated(changed)
     target = output_of(recorded, graph)
-    now = sealed(lock_of(graph, target, space.folders), graph.prompt())
+    now = sealed(lock_of(graph, target, space.folders, recorded.lock), graph.prompt())
     found = what_differs(recorded, changed, now)
     if dry_run:
         _say_dry([str(difference) for difference in found], as_json=as_json)

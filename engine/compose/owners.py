@@ -24,8 +24,8 @@ class OwnedFolders(Folders):
         super().__init__(base.models, inputs, outputs, temporary, base.extra, base.aliases, base.companions)
         self._base = base
 
-    def content_hash(self, path: Path) -> str:
-        return self._base.content_hash(path)
+    def content_hash(self, path: Path, like: str | None = None) -> str:
+        return self._base.content_hash(path, like)
 
 
 def folders_of(base: Folders) -> Callable[[str], Folders]:

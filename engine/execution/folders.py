@@ -85,9 +85,9 @@ class Folders:
             raise UnknownName(f"file in {folder}", name, listed)
         raise MissingFile(self.directories(folder)[0] / name, f"not there, and the folder {folder!r} is empty")
 
-    def content_hash(self, path: Path) -> str:
-        """BLAKE2 of the bytes, remembered while size and time of change stay; that of a large file across restarts."""
-        return self._digests.of(path)
+    def content_hash(self, path: Path, like: str | None = None) -> str:
+        """BLAKE3 of the bytes, remembered while size and time of change stay; that of a large file across restarts."""
+        return self._digests.of(path, like)
 
     def lacking(self, vertices: Mapping[str, GraphNode]) -> Sequence[Problem]:
         """As `companions` says."""

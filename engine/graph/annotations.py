@@ -38,8 +38,8 @@ class Services(Protocol):
     def path(self, folder: str, name: str) -> Path:
         """The file behind a picked name; raises `UnknownName` or `MissingFile`, refuses escapes."""
 
-    def content_hash(self, path: Path) -> str:
-        """A digest of the file's bytes, remembered for as long as size and time stay."""
+    def content_hash(self, path: Path, like: str | None = None) -> str:
+        """A digest of the file's bytes, remembered for as long as size and time stay; of the kind `like` is of."""
 
     def lacking(self, vertices: "Mapping[str, GraphNode]") -> "Sequence[Problem]":
         """What a graph's files need and is not there; asked while the graph is validated, so nothing is read for it."""

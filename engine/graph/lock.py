@@ -80,14 +80,15 @@ class Difference:
         return f"{self.field}: was {_shown(self.recorded)}, now {_shown(self.now)}"
 
 
-def lock_of(graph: Graph, output: str, services: Services | None = None) -> Lock:
-    """The lock of what node `output` gives: it and everything behind it."""
+def lock_of(graph: Graph, output: str, services: Services | None = None, recorded: Lock | None = None) -> Lock:
+    """The lock of what node `output` gives: it and everything behind it. Digests are of the kind `recorded` has."""
+    earlier = recorded.files if recorded is not None else {}
     vertices = [graph.nodes[node_id] for node_id in depth_first(graph.nodes, [output])]
     return Lock(
         output=output,
         graph=_digest(vertices),
         nodes={v.id: f"{v.node.class_type} {v.node.schema}.{v.node.revision}" for v in vertices},
-        files=dict(file for vertex in vertices for file in _files(vertex, services)),
+        files=dict(file for vertex in vertices for file in _files(vertex, services, earlier)),
     )
 
 
@@ -181,17 +182,18 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, Link) else wrap(value)
 
 
-def _files(vertex: GraphNode, services: Services | None) -> Iterator[tuple[str, str]]:
+def _files(vertex: GraphNode, services: Services | None, earlier: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """`folder/name` and content hash of the files a node reads."""
     for name, declared in vertex.node.declared.items():
         value = vertex.inputs.get(name)
         if declared.file is not None and isinstance(value, str) and services is not None:
-            yield f"{declared.file.folder}/{value}", _hash(services, declared.file.folder, value)
+            place = f"{declared.file.folder}/{value}"
+            yield place, _hash(services, declared.file.folder, value, earlier.get(place))
 
 
-def _hash(services: Services, folder: str, name: str) -> str:
+def _hash(services: Services, folder: str, name: str, like: str | None) -> str:
     try:
-        return services.content_hash(services.path(folder, name))
+        return services.content_hash(services.path(folder, name), like)
     except (FileProblem, UnknownName):  # gone since the graph was validated: the lock says so
         return UNREADABLE
 

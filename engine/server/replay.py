@@ -41,7 +41,7 @@ async def replay(request: web.Request) -> web.Response:
     await jobs.check(now, None, request[OWNER])
     graph = await asyncio.to_thread(validate, now, _unchecked(nodes), folders(request))
     target = output_of(recorded, graph)
-    found = what_differs(recorded, now, await asyncio.to_thread(_lock, request, graph, target))
+    found = what_differs(recorded, now, await asyncio.to_thread(_lock, request, graph, target, recorded.lock))
     if incoming.flag("dry_run"):
         return reply({"dry_run": True, "differences": _written(found)})
     wait_s = incoming.number("wait_s", USUAL_WAIT_S, 0, LONGEST_WAIT_S)
@@ -81,10 +81,10 @@ def _unchecked(nodes: Mapping[str, Node]) -> dict[str, Node]:
     return {name: dataclasses.replace(node, validator=None) if node.validator else node for name, node in nodes.items()}
 
 
-def _lock(request: web.Request, graph: Graph, target: str) -> Lock:
-    """What a run would be locked to now, as far as the workers have told."""
+def _lock(request: web.Request, graph: Graph, target: str, recorded: Lock | None) -> Lock:
+    """What a run would be locked to now, as far as the workers have told; digests as `recorded` has them."""
     stats = next((worker.stats for worker in request.app[JOBS].workers() if worker.stats.get("environment")), {})
-    lock = lock_of(graph, target, folders(request))
+    lock = lock_of(graph, target, folders(request), recorded)
     told = (stats.get(name, {}) for name in ("revisions", "environment", "precisions"))
     return with_revisions(lock, graph.prompt(), *told)
 

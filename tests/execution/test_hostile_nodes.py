@@ -368,7 +368,7 @@ class Shelf:
     def lacking(self, vertices: object) -> list[object]:
         return []
 
-    def content_hash(self, path: Path) -> str:
+    def content_hash(self, path: Path, like: str | None = None) -> str:
         if path.name not in self.texts:
             raise MissingFile(path, "gone")
         return self.texts[path.name]

@@ -1,4 +1,6 @@
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +72,18 @@ def test_a_file_with_other_content_is_named(folders: Folders) -> None:
     assert found.field == "files.input/a.png"
     (folders.input_dir / "a.png").unlink()
     assert lock_of(ready, "s", folders).files == {"input/a.png": "unreadable"}
+
+
+def test_a_lock_of_earlier_digests_still_says_whether_its_files_are_the_same(folders: Folders) -> None:
+    document = prompt(l=("Load", {"name": "a.png"}), s=("Show", {"value": ["l", 0]}))
+    ready, place = graph(document, folders), folders.input_dir / "a.png"
+    now = lock_of(ready, "s", folders)
+    earlier = replace(now, files={"input/a.png": hashlib.blake2b(place.read_bytes(), digest_size=16).hexdigest()})
+    assert earlier != now
+    assert lock_of(ready, "s", folders, earlier) == earlier
+    place.write_bytes(b"other")
+    [found] = differences(earlier, lock_of(ready, "s", folders, earlier))
+    assert found.field == "files.input/a.png"
 
 
 def test_every_kind_of_difference_has_its_name() -> None:

@@ -163,7 +163,7 @@ def test_files_count_by_content_and_not_by_name(tmp_path: Path) -> None:
         def lacking(self, vertices: object) -> list[object]:
             return []
 
-        def content_hash(self, path: Path) -> str:
+        def content_hash(self, path: Path, like: str | None = None) -> str:
             return path.read_text(encoding="utf-8")
 
     def key(name: str) -> str:
