@@ -73,4 +73,4 @@ class CompiledBlocks:
 def _kind(block: JointBlock, image: Tensor, condition: Tensor) -> Hashable:
     """What makes a graph of its own: the block's parts and widths, the precision, and a batch of one."""
     layers = tuple(type(layer) for layer in block.modules())
-    return layers, block.is_last, image.shape[-1], image.dtype, image.device.type, len(image) == 1, condition.ndim
+    return layers, block.is_last, image.shape[-1], image.dtype, image.device, len(image) == 1, condition.ndim

@@ -173,6 +173,7 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None, kept_as:
         "joint_blocks.",
         MODULATION,
         multiplies=RESIDENCY.choices.model in ("auto", "fp8"),
+        second=RESIDENCY.choices.second if device is None else None,
     )
     return Model(recipe, spec, spec.parameterisation)
 

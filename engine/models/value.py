@@ -19,6 +19,7 @@ from sigmagraph.engine.models.controlnet import Asked, Control, in_turn, residua
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
 from sigmagraph.engine.models.files.lora import Adapter, Patch
 from sigmagraph.engine.models.files.rename import Slot
+from sigmagraph.engine.models.halves import velocities
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.recipe import Recipe
@@ -222,15 +223,9 @@ def predict_together(questions: Sequence[Question]) -> list[list[Tensor]]:
     together: dict[Hashable, list[Pass]] = {}
     for single in (one for passes in asked for entries in passes for one in entries):
         together.setdefault(single.alike, []).append(single)
-    velocities: dict[int, Tensor] = {}
-    for rows in together.values():
-        beside = [one for more in together.values() for one in more if one.model.recipe.key == rows[0].model.recipe.key]
-        velocities |= zip(map(id, rows), _forward(rows, beside), strict=True)
+    found = velocities(_forward, list(together.values()))
     return [
-        [
-            _combined(model.parameterisation, x, sigma, [(one, velocities[id(one)]) for one in entries])
-            for entries in passes
-        ]
+        [_combined(model.parameterisation, x, sigma, [(one, found[id(one)]) for one in entries]) for entries in passes]
         for (model, x, sigma, _), passes in zip(questions, asked, strict=True)
     ]
 

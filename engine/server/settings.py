@@ -23,6 +23,9 @@ ADDRESSES = ("database", "artifacts", "public_url")
 """Settings that may carry a password, which is nobody's to read over a shoulder or in a ticket."""
 
 
+DEVICE = r"(cpu|mps|(cuda|xpu)(:[0-9]+)?(\+(cuda|xpu):[0-9]+)?)"
+
+
 class Settings(BaseModel):
     """Everything that can be set. A field `x` is `x = ...` in the file, SIGMAGRAPH_X, and the flag `--x`."""
 
@@ -98,8 +101,9 @@ class Settings(BaseModel):
     )
     devices: str = Field(
         "auto",
-        pattern=r"^(auto|(cpu|mps|(cuda|xpu)(:[0-9]+)?)(,(cpu|mps|(cuda|xpu)(:[0-9]+)?))*)$",
-        description="auto (the best there is), or names such as cuda:0,cuda:1: a worker for each",
+        pattern=rf"^(auto|{DEVICE}(,{DEVICE})*)$",
+        description="auto (the best there is), or names such as cuda:0,cuda:1: a worker for each; "
+        "cuda:0+cuda:1 is one worker, each card making one half of guidance",
     )
     private_webhooks: bool = Field(False, description="let webhooks go to addresses of private networks")
     step_deadline_s: float = Field(900.0, gt=0, description="a worker silent for so long during a job is restarted")

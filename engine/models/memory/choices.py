@@ -22,6 +22,7 @@ PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "vae": ("auto", "fp32", "bf16", "fp16"),
 }
 PRECISION_FORM = "auto, fp32, bf16, fp16 or fp8 for the diffusion model, or text=, model= and vae= with a comma between"
+PAIR = "+"  # between two devices that make the halves of guidance
 MEMORY_FORM = "auto, resident, stream, or how much of the device may be taken, such as 12GB"
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
 
@@ -47,8 +48,19 @@ class Choices:
 
     @property
     def on(self) -> torch.device:
-        """The device that was chosen. Raises `BadValue` where it is not there."""
-        return named_device(self.device)
+        """The device that was chosen, the first of two. Raises `BadValue` where it is not there."""
+        return named_device(self.device.partition(PAIR)[0])
+
+    @property
+    def second(self) -> torch.device | None:
+        """The device that makes guidance's other half, if two were chosen. Raises `BadValue`."""
+        name = self.device.partition(PAIR)[2]
+        if not name:
+            return None
+        second = named_device(name)
+        if second == self.on or second.type != self.on.type:
+            raise BadValue("--device", self.device, "two devices of one kind, such as cuda:0+cuda:1")
+        return second
 
     def changed(
         self, precision: str | None, memory: str | None, device: str | None, compile_: str | None = None
@@ -63,14 +75,15 @@ class Choices:
             changes["compile"] = parse_compile(compile_)
         choices = replace(self, **changes)
         if device:
-            named_device(device)
+            _ = choices.on, choices.second  # raises where one is not there
         return choices
 
     @property
     def named(self) -> str:
         """The choices that change numbers, in one line; empty where all is `auto`."""
         parts = [f"{part}={getattr(self, part)}" for part in PARTS if getattr(self, part) != "auto"]
-        return ", ".join([*parts, *(["compile=on"] if self.compile == "on" else [])])
+        compiled, halves = self.compile == "on", PAIR in self.device
+        return ", ".join([*parts, *(["compile=on"] if compiled else []), *(["guidance in halves"] if halves else [])])
 
     @property
     def numbers(self) -> str:

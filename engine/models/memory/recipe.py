@@ -7,6 +7,7 @@ the network is built, shared, moved away and built again as memory allows, alway
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -43,7 +44,8 @@ class Recipe(Generic[M]):
 
     `build` makes the module without weights, `blocks` is the prefix of those that run one after another, `ahead` is in
     the names of what can be computed before a run (tables.py). A `ready` network is its own recipe: it stays where it
-    is and is never moved away. `multiplies`: float8 weights may be multiplied with as they are.
+    is and is never moved away. `multiplies`: float8 weights may be multiplied with as they are. A
+    `second` device makes a part of what is asked at once (halves.py).
     """
 
     what: str
@@ -57,6 +59,7 @@ class Recipe(Generic[M]):
     patches: tuple[Patch, ...] = ()
     ready: M | None = None
     multiplies: bool = True
+    second: torch.device | None = None
 
     def __post_init__(self) -> None:
         self.owner.know(self)
@@ -74,6 +77,7 @@ class Recipe(Generic[M]):
         ahead: str = "",
         *,
         multiplies: bool = True,
+        second: torch.device | None = None,
     ) -> "Recipe[M]":
         """The recipe, once names and shapes fit the module that `build` makes. Nothing is allocated.
 
@@ -88,7 +92,7 @@ class Recipe(Generic[M]):
         except (ValueError, IndexError, ArithmeticError, RuntimeError) as error:
             raise TensorMismatch(f"{what}: tensors of these sizes form no such network ({error})") from error
         check_tensors(what, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, weights)
-        return cls(what, kind, build, weights, placement, owner, blocks, ahead, multiplies=multiplies)
+        return cls(what, kind, build, weights, placement, owner, blocks, ahead, multiplies=multiplies, second=second)
 
     @classmethod
     def of(cls, network: M, placement: Placement, owner: Owner, kind: Kind = "model") -> "Recipe[M]":
@@ -116,6 +120,13 @@ class Recipe(Generic[M]):
         """What recipes that differ in their patches alone have in common."""
         read = next(iter(self.base.values())).pieces()
         return self.kind, self.what, next(read).read, len(self.base), self.placement, self.multiplies
+
+    @cached_property
+    def twin(self) -> "Recipe[M] | None":
+        """The same network on the second device, if there is one."""
+        if self.second is None:
+            return None
+        return replace(self, placement=replace(self.placement, device=self.second), second=None)
 
     @property
     def computed_ahead(self) -> frozenset[str]:
