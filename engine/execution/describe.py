@@ -79,9 +79,7 @@ def _reached(plan: Plan, store: ResultStore, roots: list[str], lazily: bool) -> 
 
 
 def _sources(vertex: GraphNode, lazily: bool) -> list[str]:
-    declared = vertex.node.declared
+    lazy = vertex.node.lazy
     return [
-        value.source
-        for name, value in vertex.inputs.items()
-        if type(value) is Link and (lazily or name not in declared or not declared[name].is_lazy)
+        value.source for name, value in vertex.inputs.items() if type(value) is Link and (lazily or name not in lazy)
     ]

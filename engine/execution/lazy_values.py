@@ -13,7 +13,7 @@ class LazyValues:
         self._open: set[str] = set()
         self._postponed: list[Vertex] = []
         self._keys: set[str] = set()
-        lazy = [vertex for vertex in vertices.values() if vertex.node.has_lazy]
+        lazy = [vertex for vertex in vertices.values() if vertex.node.lazy]
         waiting = [source for vertex in lazy for source in _lazy_sources(vertex)]
         seen: set[str] = set()
         while waiting:
@@ -25,7 +25,7 @@ class LazyValues:
 
     def needed(self, vertex: Vertex) -> None:
         """A node is going to be called; it may ask for more later."""
-        if self._keys and vertex.node.has_lazy:
+        if self._keys and vertex.node.lazy:
             self._open.add(vertex.id)
 
     def let_go(self, source: Vertex) -> None:
@@ -47,9 +47,5 @@ class LazyValues:
 
 
 def _lazy_sources(vertex: Vertex) -> list[str]:
-    declared = vertex.node.declared
-    return [
-        value.source
-        for name, value in vertex.at.inputs.items()
-        if type(value) is Link and name in declared and declared[name].is_lazy
-    ]
+    lazy = vertex.node.lazy
+    return [value.source for name, value in vertex.at.inputs.items() if type(value) is Link and name in lazy]

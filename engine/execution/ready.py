@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
+from operator import itemgetter
 from queue import SimpleQueue
 
 from sigmagraph.engine.execution.vertex import Status, Vertex
@@ -67,5 +68,4 @@ class ReadyNodes:
     def _first(self, lane: Lane | None) -> list[tuple[tuple[int, ...], int, str]] | None:
         if lane is not None:
             return self._heaps[lane]
-        heaps = [heap for heap in self._heaps.values() if heap]
-        return min(heaps, key=lambda heap: heap[0]) if heaps else None
+        return min(filter(None, self._heaps.values()), key=itemgetter(0), default=None)

@@ -22,14 +22,14 @@ class RunValues:
 
         Otherwise a result would depend on what else ran first, or on what some cache still holds.
         """
-        declared = vertex.node.declared
+        lazy, raw_links = vertex.node.lazy, vertex.node.raw_links
         given: dict[str, list[Any] | None] = {}
         for name, value in vertex.at.inputs.items():
             if type(value) is not Link:
                 given[name] = [value]
-            elif name in declared and declared[name].options.get("rawLink"):
+            elif name in raw_links:
                 given[name] = [list(value)]
-            elif name in declared and declared[name].is_lazy and name not in vertex.wanted:
+            elif name in lazy and name not in vertex.wanted:
                 given[name] = None
             else:
                 given[name] = self._of(value)

@@ -106,11 +106,11 @@ class Vertex:
         """The nodes whose results must be there before this one can be called; each once, in the order written."""
         if self.twin is not None:
             return [self.twin]
-        declared = self.at.node.declared
+        lazy = self.node.lazy
         links = {
             value.source: None
             for name, value in self.at.inputs.items()
-            if type(value) is Link and (name in self.wanted or name not in declared or not declared[name].is_lazy)
+            if type(value) is Link and (name not in lazy or name in self.wanted)
         }
         return list(links)
 

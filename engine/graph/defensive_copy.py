@@ -82,19 +82,20 @@ def has_nan(value: Any) -> bool:
     seen: set[int] = set()
     while waiting:
         item = waiting.pop()
-        if type(item) in NEVER_NAN or id(item) in seen:
+        kind = type(item)
+        if kind in NEVER_NAN or id(item) in seen:
             continue
-        if type(item) is not float:
-            seen.add(id(item))
-        if isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list | tuple):
-            waiting += item
-        elif is_dataclass(item) and not isinstance(item, type):
-            waiting += (getattr(item, part.name) for part in fields(item))
-        elif isinstance(item, float):
+        if isinstance(item, float):
             if item != item:
                 return True
+            continue
+        seen.add(id(item))
+        if kind is list or kind is tuple or isinstance(item, list | tuple):
+            waiting += item
+        elif isinstance(item, dict):
+            waiting += item.values()
+        elif is_dataclass(item) and not isinstance(item, type):
+            waiting += (getattr(item, part.name) for part in fields(item))
         elif is_array(item) and bool((item != item).any()):
             return True
     return False

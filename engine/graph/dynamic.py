@@ -138,7 +138,7 @@ def flattened(own: "Input", given: Mapping[str, Any]) -> Iterator["Input"]:
 
 def resolved(node: "Node", given: Mapping[str, Any]) -> "Node":
     """The node laid out for the inputs that a workflow gives it; the node itself where nothing is dynamic."""
-    if not any(declared.dynamic is not None for declared in node.inputs):
+    if not node.is_dynamic:
         return node
     flat = tuple(laid for own in node.inputs for laid in flattened(own, given))
     fold = Fold(

@@ -188,9 +188,19 @@ class Node:
         return self.group("hidden")
 
     @cached_property
-    def has_lazy(self) -> bool:
-        """Whether any input is lazy."""
-        return any(declared.is_lazy for declared in self.inputs)
+    def lazy(self) -> frozenset[str]:
+        """The inputs whose values the node itself asks for."""
+        return frozenset(declared.name for declared in self.inputs if declared.is_lazy)
+
+    @cached_property
+    def raw_links(self) -> frozenset[str]:
+        """The inputs that are given the link, and not the value behind it."""
+        return frozenset(declared.name for declared in self.inputs if declared.options.get("rawLink"))
+
+    @cached_property
+    def is_dynamic(self) -> bool:
+        """Whether what a workflow gives decides which inputs there are."""
+        return any(declared.dynamic is not None for declared in self.inputs)
 
     @cached_property
     def names_itself(self) -> bool:

@@ -128,21 +128,24 @@ class Validator:
         self, node_id: str, name: str, link: Link, declared: Input | None, received_types: dict[str, Any]
     ) -> Link:
         node = self.nodes[node_id]
-        place = Place(node_id, node.class_type, declared or Input(name, "*"))
         source = self.nodes.get(link.source)
         if source is None:
             if link.source not in self.workflow.nodes:
-                self.problems.append(missing_source(place, link, self.workflow.nodes))
+                self.problems.append(missing_source(self._place(node_id, name), link, self.workflow.nodes))
             return link
         slot = link.slot + len(source.outputs) if link.slot < 0 else link.slot
         if not 0 <= slot < len(source.outputs):
-            self.problems.append(missing_slot(place, link, source))
+            self.problems.append(missing_slot(self._place(node_id, name), link, source))
             return link
         output = self._origin(link.source, slot)
         received_types[name] = output.type if output.choices is None else list(output.choices)
-        if declared is not None and not takes_types(node) and not fits(output, declared):
-            self.problems.append(mismatch(place, link, source, str(output.type)))
+        if declared is not None and not fits(output, declared) and not takes_types(node):
+            self.problems.append(mismatch(self._place(node_id, name), link, source, str(output.type)))
         return link if slot == link.slot else Link(link.source, slot)
+
+    def _place(self, node_id: str, name: str) -> Place:
+        node = self.nodes[node_id]
+        return Place(node_id, node.class_type, node.declared.get(name) or Input(name, "*"))
 
     def _origin(self, node_id: str, slot: int) -> Output:
         """The output a link comes from; through outputs that repeat the type of an input, the one behind that input."""
@@ -190,11 +193,13 @@ class Validator:
 
     def _spoiled(self, reached: Collection[str]) -> set[str]:
         """Every node with a problem, and every node that depends on one."""
+        waiting = [problem.node_id for problem in self.problems if problem.node_id is not None]
+        if not waiting:
+            return set()
         consumers: dict[str, list[str]] = {}
         for node_id in reached:
             for source in sources(self.workflow.nodes[node_id]):
                 consumers.setdefault(source, []).append(node_id)
-        waiting = [problem.node_id for problem in self.problems if problem.node_id is not None]
         spoiled = set(waiting)
         while waiting:
             fresh = [i for i in consumers.get(waiting.pop(), ()) if i not in spoiled]

@@ -35,12 +35,14 @@ def footprint(value: Any) -> Footprint:
             own += sys.getsizeof(part)
         elif id(part) not in seen:
             seen.add(id(part))
-            size = getattr(part, "nbytes", None)
-            if isinstance(size, int):
+            if kind is list or kind is tuple:
+                own += sys.getsizeof(part)
+                waiting += part
+            elif isinstance(size := getattr(part, "nbytes", None), int):
                 blocks[id(part)] = size
             else:
                 own += sys.getsizeof(part, 64)
-                waiting.extend(part if kind is list or kind is tuple else _parts(part))
+                waiting += _parts(part)
     return Footprint(blocks, own)
 
 

@@ -127,7 +127,7 @@ class NodeTask:
     @property
     def is_out_of_memory(self) -> bool:
         """Whether it ended because the device or the host had no memory left."""
-        return is_out_of_memory(self.outcome)
+        return isinstance(self.outcome, BaseException) and is_out_of_memory(self.outcome)
 
     def remaining_seconds(self) -> float:
         """A guess: what is left of the progress, at the fastest pace so far; 0 while no pace is known.
