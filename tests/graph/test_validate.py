@@ -195,6 +195,9 @@ def test_a_file_that_exists_counts_although_no_list_shows_it() -> None:
                 raise UnknownName("file", name, self.files(folder))
             return name
 
+        def lacking(self, vertices: object) -> tuple[()]:
+            return ()
+
     @node("Load", category="test")
     def load(*, image: Annotated[str, FileIn("input")]) -> str:
         """The name."""
