@@ -16,7 +16,8 @@ from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.residency import ready
 from sigmagraph.engine.models.spec import sd3_spec
 from sigmagraph.engine.models.value import Model
-from sigmagraph.engine.sampling import ComfyNoise, NoiseSource, Sampling, find_schedule, run_sigmas
+from sigmagraph.engine.sampling import ComfyNoise, NoiseSource, Sampling, find_schedule, find_solver, run_sigmas
+from sigmagraph.engine.sampling.rehearsal import rehearsed
 
 LARGE = MMDiTShape(38, 2432, 2048, 4096, 192)
 MEDIUM = MMDiTShape(24, 1536, 2048, 4096, 384, dual_attention_blocks=frozenset(range(13)))
@@ -74,7 +75,7 @@ class Subject:
         parameterisation = self.model.parameterisation
         sigmas = run_sigmas(find_schedule("normal"), parameterisation.levels, steps or self.steps, 1.0, False)
         denoiser = self.model.guided(*self.conditionings(), scale)
-        self.model.expect(sigmas)
+        self.model.expect(rehearsed(find_solver(sampler), sigmas, parameterisation))
         return Sampling(denoiser, latent, sigmas, parameterisation, sampler, noise=noise or ComfyNoise(1)).run()
 
     def inputs(self, batch: int = 2, pixels: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

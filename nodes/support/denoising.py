@@ -11,9 +11,11 @@ from sigmagraph.engine.errors import BadPrediction, BadValue
 from sigmagraph.engine.graph.kept import Kept
 from sigmagraph.engine.graph.node import Progress
 from sigmagraph.engine.graph.results import Joinable
+from sigmagraph.engine.models.memory.device import tabulates
 from sigmagraph.engine.models.value import Model, Question, predict_together
 from sigmagraph.engine.sampling import Denoiser, NoiseSource, Sampling, Solver
 from sigmagraph.engine.sampling.guidance import PredictRequest
+from sigmagraph.engine.sampling.rehearsal import rehearsed
 from sigmagraph.nodes.support.resuming import resumed
 from sigmagraph.nodes.support.types import LatentValue
 
@@ -44,7 +46,8 @@ def denoised_latent(
         return latent, latent
     start = in_model_space(model, latent.samples)
     recording = resumed(kept, start.device)
-    model.expect(sigmas)
+    if tabulates(model.placement.device):
+        model.expect(rehearsed(solver, sigmas, model.parameterisation, options))
     steps = Sampling(
         denoiser,
         start,
