@@ -10,6 +10,11 @@ def numbered(node: str, *numbers: int) -> frozenset[str]:
 
 # recorded cases whose result differs on purpose, with the reason
 RESULTS: Mapping[str, tuple[frozenset[str], str]] = {
+    "EasyCache": (
+        numbered("EasyCache", 0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14, 16, 17, 19, 20),
+        "each side of the guidance is foretold by itself, and the state stays as it is; ComfyUI adds the differences "
+        "of all sides to each, so fails for batches, and changes the network's input in place",
+    ),
     "FeatherMask": (
         numbered("FeatherMask", *range(1, 8), *range(9, 15)),
         "`right` and `bottom` fade from the far edge inwards; ComfyUI starts at the near edge's first line and leaves "

@@ -22,6 +22,7 @@ from sigmagraph.engine.sampling.guidance.operation import Operated
 from sigmagraph.engine.sampling.guidance.perp_neg import PerpNeg, PerpNegCombination
 from sigmagraph.engine.sampling.guidance.renorm import Renorm
 from sigmagraph.engine.sampling.guidance.rescale import Rescale, RescaledCfg
+from sigmagraph.engine.sampling.guidance.reuse import Reuse, Space, network_space
 from sigmagraph.engine.sampling.guidance.skip_layer import SkipLayer
 from sigmagraph.engine.sampling.guidance.tangential_damping import TangentialDamping
 
@@ -51,9 +52,12 @@ __all__ = [
     "Requesting",
     "Rescale",
     "RescaledCfg",
+    "Reuse",
     "ScaleRange",
     "SkipLayer",
+    "Space",
     "Stateful",
     "TangentialDamping",
     "Unguided",
+    "network_space",
 ]

@@ -9,13 +9,14 @@ Neutral parameters are plain CFG bit for bit.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from sigmagraph.engine.sampling.denoiser import Predict, PredictRequest, Requests, Stateful, self_answered
+from sigmagraph.engine.sampling.guidance.reuse import Reuse
 from sigmagraph.engine.sampling.solver import Prediction
 
 
@@ -87,7 +88,8 @@ class Cfg:
 
     At scale 1 the unconditional side is not evaluated unless a solver needs it. `prepare` changes the estimates,
     `combine` replaces the formula, `adjust` follows it; outside `interval` (sigma from, sigma to; Kynkäänniemi 2024,
-    arXiv:2404.07724) the estimate is the conditional one. `scales` set the scale for ranges of noise levels.
+    arXiv:2404.07724) the estimate is the conditional one. `scales` set the scale for ranges of noise levels. `reuse`
+    foretells estimates of the sides, `reuse_whole` guided ones, in place of evaluations.
     """
 
     predict: Predict
@@ -99,18 +101,23 @@ class Cfg:
     prepare: Sequence[Preparation] = field(default=())
     scales: Sequence[ScaleRange] = field(default=())
     interval: tuple[float, float] = (math.inf, 0.0)
+    reuse: Reuse | None = None
+    reuse_whole: Reuse | None = None
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
         return self_answered(self.requests(x, sigma, needs_uncond))
 
     def requests(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Requests:
         """Both sides at once where both are needed; what adjustments predict is their own affair."""
+        whole = self.reuse_whole
+        if whole is not None and not needs_uncond and (kept := whole.kept(0, x, sigma)) is not None:
+            return Prediction(kept, None, self._memory())
         combine = self._combination(sigma)
         acts = self.interval[0] >= sigma >= self.interval[1] and not (combine.is_neutral and not needs_uncond)
         if acts or needs_uncond:
-            uncond, cond = yield PredictRequest(self.predict, x, sigma, [self.negative, self.positive])
+            uncond, cond = yield from self._asked(x, sigma, [self.negative, self.positive])
         else:
-            (cond,) = yield PredictRequest(self.predict, x, sigma, [self.positive])
+            (cond,) = yield from self._asked(x, sigma, [self.positive])
             uncond = cond
         known = Estimates(x, sigma, cond, uncond)
         for preparation in self.prepare:
@@ -120,8 +127,20 @@ class Cfg:
             guided = adjustment(guided, known)
         if combine is not self.combine and isinstance(self.combine, Stateful) and isinstance(combine, Stateful):
             self.combine.memory = combine.memory  # a range of scale had it stand in for this evaluation
-        memory = next((part.memory for part in self._stateful()), None)
-        return Prediction(guided, uncond if needs_uncond else None, memory)
+        if whole is not None:
+            whole.learn(0, x, sigma, guided)
+        return Prediction(guided, uncond if needs_uncond else None, self._memory())
+
+    def _asked(
+        self, x: Tensor, sigma: float, conditionings: Sequence[Any]
+    ) -> Generator[PredictRequest, Sequence[Tensor], Sequence[Tensor]]:
+        """The estimates of the sides, as far as they have to be predicted."""
+        if self.reuse is not None:
+            return (yield from self.reuse.asked(self.predict, x, sigma, conditionings))
+        return (yield PredictRequest(self.predict, x, sigma, conditionings))
+
+    def _memory(self) -> Tensor | None:
+        return next((part.memory for part in self._stateful()), None)
 
     def _combination(self, sigma: float) -> Combination:
         """The formula at a noise level: of the ranges of scale that hold it, the last one counts."""
@@ -134,7 +153,8 @@ class Cfg:
         """The same for one run: whatever its rules carry from one evaluation to the next begins anew."""
         parts: list[Any] = [self.combine, *self.prepare]
         combine, *prepare = [part.begin() if isinstance(part, Stateful) else part for part in parts]
-        return replace(self, combine=combine, prepare=prepare)
+        reuse, whole = (part.begin() if part is not None else None for part in (self.reuse, self.reuse_whole))
+        return replace(self, combine=combine, prepare=prepare, reuse=reuse, reuse_whole=whole)
 
     def remember(self, memory: Tensor) -> None:
         """Take up what a rule carried from one evaluation to the next in a run that is resumed."""

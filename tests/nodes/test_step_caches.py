@@ -1,0 +1,110 @@
+"""Evaluations left out: the recorded decisions, and the laws that hold where ComfyUI's own runs are odd."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from sigmagraph.engine.models import Model
+from sigmagraph.engine.sampling.guidance import Cfg, Reuse, Space, network_space
+from sigmagraph.nodes import NODES
+from tests.nodes.closed_form_model import closed_form_model, conditioning
+from tests.nodes.golden_cases import content, family
+from tests.nodes.test_whole_runs import off, sampled
+
+CASES, TENSORS = family("guidance")
+FLOWS = [
+    key
+    for key, case in CASES.items()
+    if case["node"] == "EasyCache"
+    and case["family"] == "flow"
+    and case["cfg"] == 1.0
+    and case["inputs"]["reuse_threshold"]
+]
+PLAIN = {"steps": 12, "cfg": 4.5, "scheduler": "simple", "denoise": 1.0, "seed": 3, "sampler": "euler"}
+BLANK = {"samples": torch.zeros(2, 16, 6, 4)}
+
+
+def flow() -> Model:
+    return closed_form_model("flow", TENSORS)
+
+
+def rows_asked(model: Model) -> list[int]:
+    """The rows of every forward from now on."""
+    asked: list[int] = []
+    real = model.network.forward
+
+    def forward(fed: Any, *rest: Any, **more: Any) -> Any:
+        asked.append(len(fed))
+        return real(fed, *rest, **more)
+
+    network: Any = model.network
+    network.forward = forward
+    return asked
+
+
+@pytest.mark.parametrize("key", FLOWS)
+def test_with_its_input_changed_in_place_a_flow_run_is_the_recorded_one(key: str) -> None:
+    """ComfyUI reads the foretold output against a state it has changed; read so, ours is bit for bit as careful."""
+    case = CASES[key]
+    inputs = content({"dict": case["inputs"]}, TENSORS)
+    model = flow()
+
+    def change(model: Model, guided: Cfg) -> Cfg:
+        space, level = network_space(model.parameterisation), model.parameterisation.levels.percent_to_sigma
+
+        def in_place(x: Any, sigma: float, output: Any) -> Any:
+            return model.parameterisation.denoised(output, sigma, output)
+
+        space = Space(space.fed, space.output, in_place)
+        start, end = level(inputs["start_percent"]), level(inputs["end_percent"])
+        return replace(guided, reuse=Reuse(inputs["reuse_threshold"], start, end, space))
+
+    asked = rows_asked(model)
+    found = sampled(model.with_guidance(change), case, conditioning("pos"), inputs["latent_image"])
+    assert off(case, found, content(case["outputs"][0]["content"], TENSORS), key) is None
+    assert asked == case["network_calls"]
+
+
+@pytest.mark.parametrize("node", ["EasyCache", "LazyCache"])
+def test_a_threshold_of_nothing_changes_nothing_and_a_small_one_little(node: str) -> None:
+    settings = {"start_percent": 0.1, "end_percent": 0.95, "verbose": False}
+    plain = sampled(flow(), PLAIN, conditioning("pos"), BLANK)
+    none = NODES[node](model=flow(), reuse_threshold=0.0, **settings)
+    assert torch.equal(sampled(none, PLAIN, conditioning("pos"), BLANK), plain)
+    model = flow()
+    asked = rows_asked(model)
+    found = sampled(NODES[node](model=model, reuse_threshold=0.1, **settings), PLAIN, conditioning("pos"), BLANK)
+    assert sum(asked) < 4 * PLAIN["steps"]  # type: ignore[operator]
+    assert float((found - plain).abs().mean()) < 0.2 * float(plain.abs().mean())
+
+
+def test_each_side_is_foretold_as_if_it_were_alone() -> None:
+    model = flow()
+    sides = conditioning("pos"), conditioning("neg")
+
+    def denoiser(positive: Any, scale: float) -> Cfg:
+        rule = Reuse(0.6, 1.0, 0.0, network_space(model.parameterisation))
+        return replace(Cfg(model.predict, positive, sides[1], scale), reuse=rule).begin()
+
+    both, cond, uncond = denoiser(sides[0], 4.5), denoiser(sides[0], 1.0), denoiser(sides[1], 1.0)
+    x = torch.randn(2, 16, 6, 4, generator=torch.Generator().manual_seed(0))
+    for at in range(9):
+        sigma = 0.95 - at * 0.1
+        parts = [each(x, sigma).denoised for each in (both, cond, uncond)]
+        torch.testing.assert_close(parts[0], parts[2] + (parts[1] - parts[2]) * 4.5)
+        x = x * 0.97
+    assert both.reuse is not None
+    assert cond.reuse is not None
+    assert uncond.reuse is not None
+    assert both.reuse.skipped == cond.reuse.skipped + uncond.reuse.skipped > 0
+    assert both.reuse.drift == pytest.approx(cond.reuse.drift + uncond.reuse.drift)
+
+
+def test_what_is_known_lives_in_one_run() -> None:
+    model = NODES["LazyCache"](model=flow(), reuse_threshold=0.5, start_percent=0.0, end_percent=1.0, verbose=False)
+    guided = model.guided(conditioning("pos"), conditioning("neg"), 4.5)
+    first = sampled(model, PLAIN, conditioning("pos"), BLANK)
+    assert torch.equal(sampled(model, PLAIN, conditioning("pos"), BLANK), first)
+    assert guided.begin().reuse_whole is not guided.reuse_whole
