@@ -19,7 +19,7 @@ from sigmagraph.engine.models.files.read import StoredTensor
 
 MODULATION = ".adaLN_modulation."
 MOST_COLUMNS = 192  # kept: 25 guided steps of three jobs; of SD3.5 Large 0.43 GB
-MOST_AT_ONCE = 64  # made together
+MOST_AT_ONCE = 64  # rows of every product, filled up with zeros: so no column depends on which others are made with it
 MOST_TEXTS = 16
 
 
@@ -65,13 +65,20 @@ class Tables:
         timesteps = torch.cat([torch.full((len(texts[text]),), at, device=device) for at, text in keys])
         while self._columns and len(self._columns) + len(keys) > MOST_COLUMNS:
             self._columns.popitem(last=False)
-        table = self._table(network, network.condition(timesteps, pooled))
+        table = self._table(network, timesteps, pooled)
         parts = table.split([len(texts[text]) for _, text in keys], dim=1)
         made = dict(zip(keys, parts, strict=True))
         self._columns |= {key: (texts[key[1]], part) for key, part in made.items()}
         return made
 
-    def _table(self, network: MMDiT, condition: Tensor) -> Tensor:
+    def _table(self, network: MMDiT, timesteps: Tensor, pooled: Tensor) -> Tensor:
+        """[K, R, D] for timesteps [R] and pooled [R, P]."""
+        spare = -len(pooled) % MOST_AT_ONCE
+        pieces = F.pad(timesteps, (0, spare)).split(MOST_AT_ONCE), F.pad(pooled, (0, 0, 0, spare)).split(MOST_AT_ONCE)
+        made = [self._modulations(network, network.condition(*piece)) for piece in zip(*pieces, strict=True)]
+        return (torch.cat(made, dim=1) if len(made) > 1 else made[0])[:, : len(pooled)]
+
+    def _modulations(self, network: MMDiT, condition: Tensor) -> Tensor:
         """[K, R, D] for conditions [R, D]."""
         places = list(network.modulations)
         width = condition.shape[-1]

@@ -3,17 +3,20 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
 from sigmagraph.engine.models.memory import recipe as recipes
 from sigmagraph.engine.models.memory import tables
 from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.residency import RESIDENCY, ready
 from sigmagraph.engine.models.memory.tables import MODULATION, Tables
 from sigmagraph.engine.models.value import predict_together
@@ -101,10 +104,36 @@ def test_weights_are_used_once_for_all_levels_that_a_run_announced(model: Model)
     for _ in range(2):  # another seed, the same prompt and schedule
         for sigma in sigmas[:-1]:
             made.predict(torch.ones(1, 16, 8, 8), sigma, sides)
-    assert counted.rows == [8]
+    assert counted.rows == [64], "once, filled up"
     assert tokens.rows == [1, 1]
     made.predict(torch.ones(1, 16, 8, 8), 0.6, sides)
-    assert counted.rows == [8, 2], "a level that nobody announced is made when it is asked about"
+    assert counted.rows == [64, 64], "a level that nobody announced is made when it is asked about"
+
+
+def test_no_step_after_the_first_copies_anything_to_the_device(model: Model) -> None:
+    """The meta device stands in for a card: conditionings, levels and tables are there after the first step."""
+    card, count = torch.device("meta"), [0]
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = function(*args, **(kwargs or {}))
+            is_here = bool(args) and isinstance(args[0], Tensor) and args[0].device.type == "cpu"
+            count[0] += is_here and isinstance(found, Tensor) and found.device == card
+            return found
+
+    with card:
+        network = MMDiT(SHAPE).requires_grad_(False).eval()
+    network.tables = Tables({name: each for name, each in model.recipe.weights.items() if MODULATION in name})
+    made = replace(model, recipe=ready(network, Placement(card, torch.float32)))
+    sigmas, sides = [0.9, 0.7, 0.5, 0.3], [text(1), text(3)]
+    made.expect(sigmas)
+    copies = []
+    for sigma in sigmas:
+        with Copies():
+            made.predict(torch.empty(1, 16, 8, 8, device=card), sigma, sides)
+        copies.append(count[0])
+    assert copies[0] > 4, "conditionings and the modulations' weights"
+    assert set(copies) == {copies[0]}
 
 
 def test_interleaved_runs_of_several_texts_sizes_and_levels_keep_their_own(model: Model) -> None:
@@ -117,6 +146,19 @@ def test_interleaved_runs_of_several_texts_sizes_and_levels_keep_their_own(model
         for alone, joined, there in zip([made.predict(*each) for each in questions], together, expected, strict=True):
             assert near(alone[0], there)
             assert near(joined[0], there)
+
+
+def test_no_number_depends_on_what_was_made_before_or_beside_it(model: Model) -> None:
+    """As after a resumed run, another prompt with the same negative one, or another schedule."""
+    x, sides, found = torch.ones(1, 16, 8, 8), [text(1), text(3)], []
+    for announced, before in (([0.9, 0.6, 0.3], []), ([], [sides[1]]), ([0.6, 0.3], [text(5)]), ([0.95, 0.6], sides)):
+        tables._AHEAD.clear()
+        made = tabulated(model)
+        if before:
+            made.predict(x, 0.8, before)
+        made.expect(announced)
+        found.append(torch.cat(made.predict(x, 0.6, sides)))
+    assert all(torch.equal(one, found[0]) for one in found)
 
 
 def test_what_is_kept_is_bounded_and_the_oldest_goes(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
