@@ -1,6 +1,7 @@
 """A complete checkpoint of the real layout with random weights, small enough to run in a test."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
+from sigmagraph.engine.models.arch import Autoencoder, ControlShape, MMDiT, MMDiTShape, StreamControlNet, VaeShape
 
 WORDS = ("red", "green", "blue", "circle", "square", "large", "small", "left", "right", "a", "on", "the")
 VOCABULARY = 64
@@ -78,3 +79,45 @@ def _vocabulary() -> str:
     tokenizer.pre_tokenizer = Whitespace()
     text: str = tokenizer.to_str()
     return text
+
+
+def write_controlnet(path: Path, shape: MMDiTShape, *, kind: int | None = None, seed: int = 1) -> Path:
+    """Write a random ControlNet for a model of this shape: of SD3.5 Large's kind with a `control_type`, else joint.
+
+    One of the first kind has half as many blocks as the model, a joint one two, under the names people's files have.
+    """
+    from diffusers import SD3ControlNetModel  # seconds
+
+    torch.manual_seed(seed)
+    depth = max(1, shape.depth // 2) if kind is not None else 2
+    if kind is None:
+        net = SD3ControlNetModel(
+            num_layers=depth,
+            num_attention_heads=shape.heads,
+            caption_projection_dim=shape.width,
+            joint_attention_dim=shape.context_width,
+            pooled_projection_dim=shape.pooled_width,
+            pos_embed_max_size=shape.table_side,
+            sample_size=shape.table_side,
+        )
+        named = net.state_dict()
+    else:
+        stream = StreamControlNet(ControlShape(replace(shape, depth=depth, has_qk_norm=False), 16, is_joint=False))
+        named = {_published(name): tensor for name, tensor in stream.state_dict().items()}
+        named["control_type"] = torch.tensor([kind], dtype=torch.int32)
+    drawn = {name: t if t.dtype == torch.int32 else _stored(torch.randn_like(t) / 16) for name, t in named.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(drawn, path)
+    return path
+
+
+def _published(name: str) -> str:
+    for ours, theirs in (
+        ("stream_blocks", "transformer_blocks"),
+        ("t_embedder.mlp.0", "time_text_embed.timestep_embedder.linear_1"),
+        ("t_embedder.mlp.2", "time_text_embed.timestep_embedder.linear_2"),
+        ("y_embedder.mlp.0", "time_text_embed.text_embedder.linear_1"),
+        ("y_embedder.mlp.2", "time_text_embed.text_embedder.linear_2"),
+    ):
+        name = name.replace(ours, theirs)
+    return name

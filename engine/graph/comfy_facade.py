@@ -17,7 +17,10 @@ def as_class(node: Node, services: Services | None, border: Border) -> type:
             for group, inputs in declared.items()
         }
 
-    def run(self: Any, **inputs: Any) -> Any:
+    order = [declared.name for group in ("required", "optional") for declared in node.group(group)]
+
+    def run(self: Any, *values: Any, **inputs: Any) -> Any:
+        inputs |= zip(order, values, strict=False)
         own = {name: _inward(node, name, value, border) for name, value in inputs.items()}
         own |= {wanted.name: services for wanted in node.hidden if wanted.type == "SERVICES"}
         returned = node(**own)
@@ -31,15 +34,21 @@ def as_class(node: Node, services: Services | None, border: Border) -> type:
         "INPUT_TYPES": staticmethod(input_types),
         "RETURN_TYPES": tuple(output.type for output in node.outputs),
         "RETURN_NAMES": tuple(output.name or output.type for output in node.outputs),
-        "FUNCTION": "run",
+        "FUNCTION": METHODS.get(node.class_type, "run"),
         "CATEGORY": node.category,
         "OUTPUT_NODE": node.output_node,
         "DESCRIPTION": node.description,
         "run": run,
+        METHODS.get(node.class_type, "run"): run,
     }
     return type(node.class_type, (), attributes | _choices(node, services))
 
 
+METHODS = {  # by which packs call a class instead of asking for its FUNCTION
+    "ControlNetApply": "apply_controlnet",
+    "ControlNetApplyAdvanced": "apply_controlnet",
+    "ControlNetLoader": "load_controlnet",
+}
 LISTS = {"upscale_method": "upscale_methods", "crop": "crop_methods", "rescale_algorithm": "rescale_algorithms"}
 
 

@@ -6,7 +6,7 @@ level, the text and the hint alone. So runs can be cut, resumed, interleaved and
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -61,10 +61,16 @@ class ControlNet:
     latent_format: LatentFormat = field(default_factory=LatentFormat)
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    needs_vae: ClassVar[bool] = True  # all of this family take latents
+
     @property
     def takes_mask(self) -> bool:
         """Whether hints have a further channel, a mask."""
         return self.shape.extra_channels > 0
+
+    def following(self, convention: Convention) -> "ControlNet":
+        """The same net, its hints prepared in this way."""
+        return replace(self, convention=convention)
 
     def with_options(self, **options: Any) -> "ControlNet":
         """The same with these options set."""

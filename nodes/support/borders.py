@@ -10,13 +10,15 @@ from sigmagraph.engine.graph.comfy_class import Border, Translation
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.regions import Area, Region
+from sigmagraph.nodes.support.pack_controls import PackControlNet, chain_of, controls_of, net_of
 from sigmagraph.nodes.support.types import LatentValue
 
 __all__ = ["border"]
 
-FOREIGN = {"control", "gligen"}  # parts of an entry that change the picture and are not ours
+FOREIGN = {"gligen"}  # parts of an entry that change the picture and are not ours
 REGIONS = {"area", "mask", "strength", "mask_strength", "set_area_to_bounds", "default"}
-KNOWN = REGIONS | {"hooks", "pooled_output", "start_percent", "end_percent"}
+CONTROL = {"control", "control_apply_to_uncond"}
+KNOWN = REGIONS | CONTROL | {"hooks", "pooled_output", "start_percent", "end_percent"}
 
 
 def border(watches: bool = False) -> Border:
@@ -49,6 +51,8 @@ def _entry_out(entry: Conditioning) -> dict[str, Any]:
         parts |= {"start_percent": entry.start, "end_percent": entry.end}
     if entry.hooks:
         parts["hooks"] = entry.hooks
+    if entry.controls:
+        parts |= {"control": chain_of(entry.controls), "control_apply_to_uncond": entry.shares_controls}
     return parts | _region_out(entry.region) | dict(entry.extra)
 
 
@@ -69,7 +73,7 @@ def _region_out(region: Region | None) -> dict[str, Any]:
 
 
 def _conditioning_back(entries: Any) -> Any:
-    """The entries with times and regions; a control net, which is not ours, is refused: it would change the picture."""
+    """The entries with times, regions and ControlNets; what is not ours and would change the picture is refused."""
     if not isinstance(entries, list) or not entries:
         return entries
     first, *rest = (_entry_back(context, extra) for context, extra in entries)
@@ -88,6 +92,8 @@ def _entry_back(context: Tensor, extra: dict[str, Any]) -> Conditioning:
         region=_region_back(extra),
         extra={name: value for name, value in extra.items() if name not in KNOWN},
         hooks=_hooks_back(extra.get("hooks")),
+        controls=controls_of(extra.get("control")),
+        shares_controls=bool(extra.get("control_apply_to_uncond", False)),
     )
 
 
@@ -133,4 +139,5 @@ TRANSLATIONS = {
     "LATENT": Translation(_latent_out, _latent_back),
     "CONDITIONING": Translation(_conditioning_out, _conditioning_back),
     "SIGMAS": Translation(_sigmas_out, _sigmas_back),
+    "CONTROL_NET": Translation(PackControlNet, net_of),
 }

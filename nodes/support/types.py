@@ -10,6 +10,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Hidden, Range, Services, Socket, Tooltip
 from sigmagraph.engine.models import value
 from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
+from sigmagraph.engine.models.controlnet import ControlNet as ControlNetValue
 from sigmagraph.engine.models.hooks import Hook, Keyframe
 from sigmagraph.engine.models.text.clip import Clip as ClipValue
 from sigmagraph.engine.models.text.encode import Going
@@ -20,6 +21,7 @@ __all__ = [
     "BatchSize",
     "Clip",
     "Conditioning",
+    "ControlNet",
     "Document",
     "Engine",
     "Guider",
@@ -89,6 +91,7 @@ Model = Annotated[value.Model, Socket("MODEL")]
 Clip = Annotated[ClipValue, Socket("CLIP")]
 Vae = Annotated[value.Vae, Socket("VAE")]
 Conditioning = Annotated[ConditioningValue, Socket("CONDITIONING")]
+ControlNet = Annotated[ControlNetValue, Socket("CONTROL_NET")]
 Latent = Annotated[LatentValue, Socket("LATENT")]
 Image = Annotated[Tensor, Socket("IMAGE")]
 Mask = Annotated[Tensor, Socket("MASK")]

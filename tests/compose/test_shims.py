@@ -20,7 +20,7 @@ import comfy.utils, comfy.sample, comfy.samplers, comfy.model_management as mm, 
 import folder_paths, latent_preview, node_helpers, nodes
 from comfy.cli_args import args
 from comfy.clip_vision import Output
-from comfy.controlnet import ControlNet
+from comfy.controlnet import ControlNet, T2IAdapter
 from comfy.ldm.modules.attention import optimized_attention
 from comfy_extras.nodes_mask import MaskComposite
 from comfy_extras.nodes_model_merging import CheckpointSave
@@ -34,6 +34,10 @@ async def mine(request):
 
 
 class Patched(ControlNet):
+    pass
+
+
+class Adapted(T2IAdapter):
     pass
 
 
@@ -80,10 +84,10 @@ def test_a_pack_that_imports_all_kinds_of_names_loads(tmp_path: Path) -> None:
 
 
 def test_what_is_not_here_can_be_derived_from_and_says_its_name_when_it_is_used() -> None:
-    missing = absent.names()["comfy.controlnet"]["ControlNet"]
+    missing = absent.names()["comfy.controlnet"]["T2IAdapter"]
     derived = type("Mine", (missing,), {})
     for made in (missing, derived, missing.anything.below):
-        with pytest.raises(absent.NotHere, match=r"comfy\.controlnet\.ControlNet.* is not part of this engine"):
+        with pytest.raises(absent.NotHere, match=r"comfy\.controlnet\.T2IAdapter.* is not part of this engine"):
             made(1, two=3)
     assert not isinstance(missing, missing)
 

@@ -19,12 +19,15 @@ from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.nodes import NODES
 from tests.graph.test_templates import folder
+from tests.tiny import write_controlnet
 
 pytestmark = pytest.mark.templates
 
 ROOT = Path(__file__).resolve().parents[2]
+DEMO_SHAPE = MMDiTShape(4, 256, 192, 256, 24)
 DEMO = "checkpoints/sigmagraph-demo.safetensors"
 GUIDE = (ROOT / "docs/replay.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `(\w[\w.]*)` \| (.*) \|$", GUIDE.split("### Which of them run", 1)[1], re.MULTILINE))
@@ -62,6 +65,10 @@ def bind(home: Path, workflow: Workflow) -> None:
                 path = home / "input" / str(node.inputs["image"])
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.linear_gradient("L").resize((128, 128)).convert("RGBA").save(path)
+            case "ControlNetLoader" | "DiffControlNetLoader":
+                name = str(node.inputs["control_net_name"])
+                kind = next((at for at, word in enumerate(("blur", "canny", "depth")) if word in name), None)
+                write_controlnet(home / "models/controlnet" / name, DEMO_SHAPE, kind=kind if "3.5" in name else None)
             case "LoraLoader":
                 write_adapter(home / "models/loras" / str(node.inputs["lora_name"]))
     tables = [f"[{kind}]\n" + "".join(f'"{name}" = "{DEMO}"\n' for name in found) for kind, found in names.items()]

@@ -3,6 +3,7 @@
 import json
 import lzma
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from sigmagraph.nodes.support.borders import TRANSLATIONS
+from sigmagraph.nodes.support.pack_controls import ControlBase, PackControlNet
 
 FOLDER = Path(__file__).parents[1] / "data/nodes/goldens"
 PICTURES = FOLDER / "png"
@@ -39,7 +41,41 @@ def content(written: Any, tensors: Mapping[str, Tensor]) -> Any:
         return [list, tuple][kind == "tuple"](content(part, tensors) for part in value)
     if kind == "float":
         return float(value)
+    if kind == "control":
+        return recorded_control(value, tensors)
     return written
+
+
+def recorded_control(written: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PackControlNet:
+    """A recorded ControlNet as packs have it, the one before it behind it."""
+    made = PackControlNet(StubControlNet(options=written["extra_args"]))  # type: ignore[arg-type]  # see there
+    if "hint" in written:
+        masks = [content(mask, tensors) for mask in written.get("extra_concat", ())]
+        span = tuple(written["timestep_percent_range"])
+        made.set_cond_hint(content(written["hint"], tensors), written["strength"], span, None, masks)
+    before = written.get("previous")
+    return made.set_previous_controlnet(None if before is None else content(before, tensors))
+
+
+@dataclass(frozen=True, eq=False)
+class StubControlNet:
+    """The recordings' ControlNet, which is never asked for anything."""
+
+    takes_mask: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    needs_vae = False
+
+    def with_options(self, **options: Any) -> "StubControlNet":
+        return replace(self, options=options)
+
+
+def described(control: ControlBase | None) -> dict[str, Any] | None:
+    """What was set on a ControlNet and on those before it."""
+    if control is None:
+        return None
+    facts = {"strength": control.strength, "range": list(control.timestep_percent_range), "args": control.extra_args}
+    drawn = {"hint": control.cond_hint_original, "masks": control.extra_concat_orig}
+    return facts | drawn | {"before": described(control.previous_controlnet)}
 
 
 def ours(value: Any, kind: str) -> Any:
@@ -60,6 +96,8 @@ def difference(found: Any, expected: Any, tolerance: float, place: str = "") -> 
     """What is not equal, up to `tolerance` in tensors; None where all is. NaN equals NaN."""
     if isinstance(expected, Tensor):
         return _tensors(found, expected, tolerance, place)
+    if isinstance(expected, PackControlNet) and isinstance(found, PackControlNet):
+        return difference(described(found), described(expected), tolerance, place)
     if isinstance(expected, dict) and isinstance(found, dict):
         if set(found) != set(expected):
             return f"{place}: keys {sorted(found)} instead of {sorted(expected)}"

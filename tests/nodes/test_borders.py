@@ -44,7 +44,7 @@ def test_entries_with_times_of_their_own_cross_and_come_back_the_same() -> None:
 
 def test_what_our_conditioning_cannot_say_is_refused() -> None:
     extra = {"pooled_output": torch.zeros(1, 4), "control": object(), "gligen": None}
-    with pytest.raises(ValueError, match="a conditioning with control;"):
+    with pytest.raises(ValueError, match="a ControlNet of a pack's own class object;"):
         CROSS["CONDITIONING"].back([[torch.zeros(1, 7, 8), extra]])
 
 

@@ -12,8 +12,7 @@ comfy.cldm.cldm ControlNet
 comfy.clip_vision load Output clip_preprocess ClipVisionModel load_clipvision_from_sd
 comfy.conds CONDRegular CONDNoiseShape CONDCrossAttn CONDConstant CONDList
 comfy.context_windows IndexListContextHandler ContextSchedule
-comfy.controlnet ControlBase ControlNet ControlNetSD35 ControlLora ControlLoraOps T2IAdapter StrengthType
-comfy.controlnet load_controlnet
+comfy.controlnet ControlNetSD35 ControlLora ControlLoraOps T2IAdapter StrengthType
 comfy.diffusers_convert convert_text_enc_state_dict convert_unet_state_dict
 comfy.float stochastic_rounding
 comfy.hooks EnumHookScope EnumHookType Hook HookGroup HookKeyframe HookKeyframeGroup TransformerOptionsHook WeightHook
