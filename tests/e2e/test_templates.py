@@ -3,6 +3,7 @@
 Needs the extra `templates`; run with `pytest -m templates`. Only steps and sizes are made small.
 """
 
+import importlib.metadata
 import json
 import re
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sigmagraph.engine.compose.workspace import open_workspace
-from sigmagraph.engine.errors import InvalidWorkflow
+from sigmagraph.engine.compose.workspace import Workspace, open_workspace
+from sigmagraph.engine.errors import EngineError, InvalidWorkflow
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.document import load_workflow
@@ -115,6 +116,37 @@ def test_a_file_runs_on_the_demo_checkpoint_or_names_every_node_it_lacks(home: P
             space.validated(workflow)
         assert all(f"there is no node class {missing!r}" in str(refusal.value) for missing in lacks)
         return
+    if ROWS[name].startswith("stops"):
+        reason = "this ControlNet takes latents" if "ControlNet" in ROWS[name] else "UpscaleModelLoader"
+        with pytest.raises(EngineError, match=reason):
+            run(space, workflow)
+        return
+    run(space, workflow)
+
+
+def run(space: Workspace, workflow: Workflow) -> None:
+    """To the pictures."""
     prepared = plan(space.validated(workflow), space.folders)
     result = execute(prepared, space.folders, MemoryCache(), around=torch.inference_mode).or_raise()
-    assert all(space.picture(image).is_file() for ui in result.ui.values() for image in ui["images"])
+    pictures = [image for ui in result.ui.values() for image in ui["images"]]
+    assert pictures
+    assert all(space.picture(image).is_file() for image in pictures)
+
+
+def newer() -> list[Path]:
+    """The SD3.5 files of the package that holds the files alone."""
+    package = importlib.metadata.distribution("comfyui-workflow-templates-json")
+    assert package.version == "0.1.123"
+    return sorted(Path(str(package.locate_file("comfyui_workflow_templates_json/templates"))).glob("sd3.5*.json"))
+
+
+@pytest.mark.parametrize("name", ["simple_example", "large_canny_controlnet_example", "large_blur", "large_depth"])
+def test_the_sd35_files_of_a_newer_package_run_but_for_one_that_needs_a_depth_model(home: Path, name: str) -> None:
+    path = next(path for path in newer() if path.stem == f"sd3.5_{name}")
+    bind(home, load_workflow(path, DECLARATIONS))
+    space = open_workspace(home, home / "out")
+    if name == "large_depth":
+        with pytest.raises(InvalidWorkflow, match="no node class 'LotusConditioning'"):
+            run(space, small(space.load(path)))
+    else:
+        run(space, small(space.load(path)))
