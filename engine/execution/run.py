@@ -38,15 +38,16 @@ What a run knows:
     _first      content key -> the node that does the work; later nodes of that key are its twins
     _stale      nodes made from a file that changed since the keys were made: their results serve this run alone
 
-For a chain a -> b -> show, nothing of it kept, this is the whole story; each line says what a call changes:
+For a chain a -> b -> show, nothing of it kept, this is the whole story (tests/execution/test_story.py plays it):
 
-    start()        show, b, a: IDLE -> WAITING, each in the `consumers` of its source; a, which has none: -> READY
-    take()         a: -> RUNNING, its key claimed
-    finished(a)    a: -> DONE, kept in the store; b.missing 1 -> 0: b -> READY
-    take()         b: -> RUNNING
-    finished(b)    b: -> DONE; nobody reads a any more: a.entry is let go; show -> READY
-    take()         show: -> RUNNING
-    finished(show) show: -> DONE; _open is empty: is_over
+    call            a        b        show
+    start()         READY    WAITING  WAITING  b and show are each in the `consumers` of their source
+    take()          RUNNING  WAITING  WAITING  a's key is claimed
+    finished(a)     DONE     READY    WAITING  a is kept in the store; b.missing: 1 -> 0
+    take()          DONE     RUNNING  WAITING
+    finished(b)     DONE     DONE     READY    nobody reads a any more: a.entry is let go
+    take()          DONE     DONE     RUNNING
+    finished(show)  DONE     DONE     DONE     _open is empty: is_over
 """
 
 from collections import deque
