@@ -28,7 +28,6 @@ from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.guard import own_policy
 from sigmagraph.engine.server.endpoints.routes import mount
 from sigmagraph.engine.server.errors import answer_errors
-from sigmagraph.engine.server.guesses import GUESSES, Guesses
 from sigmagraph.engine.server.health import WARM, Readiness, health, ready, warm_up
 from sigmagraph.engine.server.job_log import keep_journal
 from sigmagraph.engine.server.keys import KnownKeys
@@ -41,6 +40,7 @@ from sigmagraph.engine.server.replay import REPLAY_ROWS
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.static import frontend_routes, keep_private
 from sigmagraph.engine.server.workflows import WORKFLOW_ROWS
+from sigmagraph.engine.server.wrong_keys import WRONG_KEYS, WrongKeys
 
 __all__ = ["ServerParts", "make_app"]
 
@@ -76,7 +76,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
-    app[LISTINGS], app[GUESSES], app[RATES] = Listings(), Guesses(), Buckets(time.monotonic)
+    app[LISTINGS], app[WRONG_KEYS], app[RATES] = Listings(), WrongKeys(), Buckets(time.monotonic)
     app[CONNECTIONS] = parts.connections
     app[METRICS], app[WARM] = Metrics(), Readiness()
     app[DECODERS] = Decoders(parts.user_dir / DECODED, _limits(parts.settings))

@@ -14,9 +14,9 @@ from sigmagraph.engine.jobs.billing.accounts import Account
 from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.bodies import LOGIN, form_body
 from sigmagraph.engine.server.context import OWNER, SETTINGS, empty
-from sigmagraph.engine.server.guesses import may_guess
 from sigmagraph.engine.server.keys import KnownKeys
 from sigmagraph.engine.server.rates import Buckets
+from sigmagraph.engine.server.wrong_keys import may_try_key
 from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = [
@@ -98,8 +98,8 @@ def require_any_graph(request: web.Request) -> None:
 
 
 async def _identified(request: web.Request, key: str) -> Account | None:
-    """The account of a key; raises `TooManyGuesses` where too many wrong ones came from there."""
-    tell = may_guess(request, key)
+    """The account of a key; raises `TooManyWrongKeys` where too many wrong ones came from there."""
+    tell = may_try_key(request, key)
     account = await request.app[KEYS].identify(key)
     tell(account is not None)
     return account

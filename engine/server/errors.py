@@ -11,7 +11,7 @@ from sigmagraph.engine.server.auth import RateReached
 from sigmagraph.engine.server.context import reply
 from sigmagraph.engine.server.decoding.pool import Overloaded
 from sigmagraph.engine.server.files import Outside
-from sigmagraph.engine.server.guesses import TooManyGuesses
+from sigmagraph.engine.server.wrong_keys import TooManyWrongKeys
 
 __all__ = ["answer_errors", "status_of"]
 
@@ -22,7 +22,7 @@ STATUSES: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that
     (errors.UnknownJob, 404),
     (errors.UnknownKey, 401),
     (errors.AccountProblem, 402),
-    (TooManyGuesses, 429),
+    (TooManyWrongKeys, 429),
     (RateReached, 429),
     (errors.QueueShareUsed, 429),
     (errors.NotAccepting, 503),
@@ -55,7 +55,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         response = reply({"error": {"type": error.code, "message": str(error)}}, status)
         if isinstance(error, errors.NotAccepting | errors.WorkerLost | errors.StoreFailed | Overloaded):
             response.headers["Retry-After"] = RETRY_S
-        if isinstance(error, TooManyGuesses | RateReached):
+        if isinstance(error, TooManyWrongKeys | RateReached):
             response.headers["Retry-After"] = str(error.wait_s)
         return response
     except web.HTTPException:

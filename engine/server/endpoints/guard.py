@@ -16,8 +16,8 @@ from sigmagraph.engine.server.endpoints import wire
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, Caller
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.refusal import Refused, answer
-from sigmagraph.engine.server.guesses import TooManyGuesses, may_guess
 from sigmagraph.engine.server.rates import Taken
+from sigmagraph.engine.server.wrong_keys import TooManyWrongKeys, may_try_key
 
 __all__ = ["GUARDED", "RoutePolicy", "endpoint_of", "guarded", "identified", "own_policy", "rate_headers", "take_token"]
 
@@ -96,8 +96,8 @@ async def _caller(request: web.Request, scope: str | None) -> Caller:
 async def identified(request: web.Request, key: str) -> Account | None:
     """The account of a key; 429 where too many wrong ones came from there."""
     try:
-        tell = may_guess(request, key)
-    except TooManyGuesses as error:
+        tell = may_try_key(request, key)
+    except TooManyWrongKeys as error:
         headers = {"Retry-After": str(error.wait_s)}
         raise Refused(429, error.code, str(error), headers=headers, retry_after=error.wait_s) from error
     standing = await request.app[PUBLISHED].keys.identify(key)

@@ -9,7 +9,7 @@ import pytest
 from sigmagraph.engine.errors import few_hints, nearest
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
-from sigmagraph.engine.server.guesses import Guesses, TooManyGuesses, place_of
+from sigmagraph.engine.server.wrong_keys import TooManyWrongKeys, WrongKeys, place_of
 from tests.server.conftest import Serving
 from tests.server.endpoints.conftest import LARGE, SMALL
 from tests.server.endpoints.conftest import serving as endpoints
@@ -22,20 +22,20 @@ V2 = LARGE.replace("/v1/", "/v2/")
 
 def test_wrong_keys_of_one_address_hold_up_its_unknown_keys_alone() -> None:
     now = [0.0]
-    guesses = Guesses(3.0, lambda: now[0])
-    guesses.tell("10.0.0.1", "right", is_right=True)
+    wrong_keys = WrongKeys(3.0, lambda: now[0])
+    wrong_keys.tell("10.0.0.1", "right", is_right=True)
     for turn in range(3):
-        guesses.check("10.0.0.1", f"wrong-{turn}")
-        guesses.tell("10.0.0.1", f"wrong-{turn}", is_right=False)
-    with pytest.raises(TooManyGuesses, match="try again in 20 s"):
-        guesses.check("10.0.0.1", "wrong-4")
-    guesses.check("10.0.0.1", "right")
-    guesses.check("10.0.0.2", "wrong-4")
-    guesses.tell("10.0.0.2", "right", is_right=False)  # withdrawn meanwhile
-    with pytest.raises(TooManyGuesses):
-        guesses.check("10.0.0.1", "right")
+        wrong_keys.check("10.0.0.1", f"wrong-{turn}")
+        wrong_keys.tell("10.0.0.1", f"wrong-{turn}", is_right=False)
+    with pytest.raises(TooManyWrongKeys, match="try again in 20 s"):
+        wrong_keys.check("10.0.0.1", "wrong-4")
+    wrong_keys.check("10.0.0.1", "right")
+    wrong_keys.check("10.0.0.2", "wrong-4")
+    wrong_keys.tell("10.0.0.2", "right", is_right=False)  # withdrawn meanwhile
+    with pytest.raises(TooManyWrongKeys):
+        wrong_keys.check("10.0.0.1", "right")
     now[0] = 21.0
-    guesses.check("10.0.0.1", "wrong-4")
+    wrong_keys.check("10.0.0.1", "wrong-4")
 
 
 def test_a_network_of_ipv6_counts_as_one() -> None:

@@ -12,13 +12,13 @@ from aiohttp import web
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.server.rates import Buckets
 
-__all__ = ["GUESSES", "Guesses", "TooManyGuesses", "may_guess"]
+__all__ = ["WRONG_KEYS", "TooManyWrongKeys", "WrongKeys", "may_try_key"]
 
 PER_MINUTE = 60.0
 MOST_KNOWN = 10_000
 
 
-class TooManyGuesses(EngineError):
+class TooManyWrongKeys(EngineError):
     """Too many wrong keys came from there; the message says how long to wait."""
 
     code = "too_many_guesses"
@@ -28,7 +28,7 @@ class TooManyGuesses(EngineError):
         super().__init__(f"too many wrong keys came from this address: try again in {self.wait_s} s")
 
 
-class Guesses:
+class WrongKeys:
     """Wrong keys by address. A key that worked before is never held up: behind a proxy all share one address."""
 
     def __init__(self, per_minute: float = PER_MINUTE, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,11 +36,11 @@ class Guesses:
         self._worked: OrderedDict[bytes, None] = OrderedDict()
 
     def check(self, address: str | None, key: str) -> None:
-        """Raises `TooManyGuesses` for an unknown key from an address that showed too many."""
+        """Raises `TooManyWrongKeys` for an unknown key from an address that showed too many."""
         if _digest(key) not in self._worked:
             state = self._wrong.look(place_of(address), self._per_minute)
             if not state.is_allowed:
-                raise TooManyGuesses(state.wait_s)
+                raise TooManyWrongKeys(state.wait_s)
 
     def tell(self, address: str | None, key: str, *, is_right: bool) -> None:
         """What became of a key."""
@@ -55,14 +55,14 @@ class Guesses:
             self._worked.popitem(last=False)
 
 
-GUESSES: web.AppKey[Guesses] = web.AppKey("guesses", Guesses)
+WRONG_KEYS: web.AppKey[WrongKeys] = web.AppKey("wrong keys", WrongKeys)
 
 
-def may_guess(request: web.Request, key: str) -> Callable[[bool], None]:
+def may_try_key(request: web.Request, key: str) -> Callable[[bool], None]:
     """Whether the key may be looked up; returns what wants to know whether it was right."""
-    guesses, address = request.app[GUESSES], request.remote
-    guesses.check(address, key)
-    return lambda is_right: guesses.tell(address, key, is_right=is_right)
+    wrong_keys, address = request.app[WRONG_KEYS], request.remote
+    wrong_keys.check(address, key)
+    return lambda is_right: wrong_keys.tell(address, key, is_right=is_right)
 
 
 def place_of(address: str | None) -> str:
