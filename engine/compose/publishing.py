@@ -16,7 +16,7 @@ from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
 from sigmagraph.engine.server.endpoints.webhook_body import teller
 from sigmagraph.engine.server.keys import StoredKeys
 from sigmagraph.engine.server.settings import Settings
-from sigmagraph.engine.server.webhook_client import told
+from sigmagraph.engine.server.webhook_client import webhook_body
 from sigmagraph.engine.shipped import ENDPOINTS, SHIPPED
 
 __all__ = ["published", "with_demo", "words"]
@@ -55,7 +55,7 @@ def with_demo(aliases: Mapping[str, Mapping[str, Path]], home: Path) -> dict[str
 def words(published: Published, folders: Callable[[str], Folders]) -> Callable[[Job], dict[str, Any]]:
     """What webhooks say: each protocol's jobs in its own words."""
     of_endpoints = teller(published, folders)
-    return lambda job: of_endpoints(job) if job.source == SOURCE else told(job)
+    return lambda job: of_endpoints(job) if job.source == SOURCE else webhook_body(job)
 
 
 def _secret(path: Path) -> bytes:

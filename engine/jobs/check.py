@@ -35,9 +35,9 @@ class Checker:
         self._nodes: Mapping[str, Node] = {}
         self._replacements: Mapping[str, Replacement] = {}
         self._reads_files: frozenset[str] = frozenset()
-        self._is_told = asyncio.Event()
+        self._is_declared = asyncio.Event()
 
-    def told(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def declare(self, records: Iterable[Mapping[str, Any]]) -> None:
         """A worker sent its declarations."""
         self._silent_since.clear()
         self._nodes = declared(records)
@@ -45,12 +45,12 @@ class Checker:
         self._reads_files = frozenset(
             name for name, node in self._nodes.items() if any(socket.file is not None for socket in node.inputs)
         )
-        self._is_told.set()
+        self._is_declared.set()
 
     async def nodes(self, wait_s: float) -> Mapping[str, Node]:
         """The declarations, waiting for the first worker if there was none so far."""
         try:
-            await asyncio.wait_for(self._is_told.wait(), wait_s)
+            await asyncio.wait_for(self._is_declared.wait(), wait_s)
         except TimeoutError as error:
             reasons = (
                 "; ".join(f"{worker.name} {worker.status().last_error}" for worker in self._workers) or "there is none"
@@ -67,7 +67,7 @@ class Checker:
         """Ask again, for nodes whose declarations change; without a worker the old ones stay."""
         worker = self._ready()
         if worker is not None:
-            self.told(await worker.ask("nodes", {"owner": LOCAL}, self._deadline_s))
+            self.declare(await worker.ask("nodes", {"owner": LOCAL}, self._deadline_s))
 
     async def check(
         self,

@@ -9,7 +9,7 @@ A job on its way, and what knows of it then:
     running      `_running` too: its worker, when it was last heard of, what it said that is not written yet
     over, lost   not `_running` any more; `_open` until the store says so, then gone, or in the `queue` again
 
-Beside it: `_company` and `_affinity` know what jobs need and where (placement/), `_suspects` are jobs under which a
+Beside it: `_colocation` and `_affinity` know what jobs need and where (placement/), `_suspects` are jobs under which a
 worker died, `_given_up` are workers that cannot start, and why. `_wake` is set whenever another job might begin.
 """
 
@@ -27,7 +27,7 @@ from sigmagraph.engine.jobs.broadcast import Broadcast
 from sigmagraph.engine.jobs.events import Body, Cause, Preview
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
 from sigmagraph.engine.jobs.placement.affinity import Affinity, model_files
-from sigmagraph.engine.jobs.placement.company import Company
+from sigmagraph.engine.jobs.placement.colocation import Colocation
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import End, Running, Said
 from sigmagraph.engine.jobs.settings import JobSettings
@@ -55,20 +55,20 @@ class Dispatcher:
         broadcast: Broadcast,
         workers: Sequence[Worker],
         settings: JobSettings,
-        told: Callable[[Sequence[Mapping[str, Any]]], None],
+        declare: Callable[[Sequence[Mapping[str, Any]]], None],
         archive: Archive | None = None,
     ) -> None:
         self.queue = Queue()
         self.is_paused = self.is_stopping = False
-        self._store, self._broadcast, self._workers, self._settings, self._told = (
+        self._store, self._broadcast, self._workers, self._settings, self._declare = (
             store,
             broadcast,
             workers,
             settings,
-            told,
+            declare,
         )
         self._archive = archive
-        self._company = Company(settings.takes_every_slot)
+        self._colocation = Colocation(settings.takes_every_slot)
         self._affinity = Affinity()
         self._running: dict[str, Running] = {}
         self._reserved: Counter[Worker] = Counter()
@@ -102,8 +102,8 @@ class Dispatcher:
         worker = None if waits else self._free(model_files(request.prompt))
         if worker is None:
             return None
-        beside = self._company_on(worker)
-        if beside is None or not self._company.may_begin_at_once(request.prompt, priority, beside):
+        beside = self._jobs_on(worker)
+        if beside is None or not self._colocation.may_begin_at_once(request.prompt, priority, beside):
             return None
         self._reserved[worker] += 1
         return worker
@@ -125,7 +125,7 @@ class Dispatcher:
     def add(self, job: Job, request: Request | None = None) -> None:
         """A job waits, or has another place."""
         if request is not None:
-            self._company.add(job.id, request.prompt)
+            self._colocation.add(job.id, request.prompt)
             self._affinity.add(job.id, request.prompt)
         self.queue.put(job)
         self._idle.clear()
@@ -134,7 +134,7 @@ class Dispatcher:
     def remove(self, job_id: str) -> None:
         """A job does not wait any more."""
         self.queue.remove(job_id)
-        self._company.gone(job_id)
+        self._colocation.gone(job_id)
         self._affinity.gone(job_id)
         self._suspects.discard(job_id)
         self.look()
@@ -184,8 +184,8 @@ class Dispatcher:
 
     def is_ready(self, worker: Worker, nodes: Sequence[Mapping[str, Any]]) -> None:
         self._given_up.pop(worker.name, None)
-        self._told(nodes)
-        self._company.told(nodes)
+        self._declare(nodes)
+        self._colocation.declare(nodes)
         self._ready.set()
         self.look()
 
@@ -195,7 +195,7 @@ class Dispatcher:
             return
         running.heard_at = self._now()
         running.said.append((self._store.clock(), body))
-        self._company.hear(job_id, body, running.heard_at)
+        self._colocation.hear(job_id, body, running.heard_at)
         if len(self.queue):
             self._wake.set()  # what is known now may let another begin
         if not running.is_posted:
@@ -304,12 +304,12 @@ class Dispatcher:
 
     def _next_on(self, worker: Worker) -> Job | None:
         """The next job for a worker: any where it has nothing to do, else one that may begin beside what it has."""
-        beside = self._company_on(worker)
+        beside = self._jobs_on(worker)
         if beside is None:
             return None
-        return self.queue.take((lambda job: self._company.may_begin(job, beside)) if beside else None)
+        return self.queue.take((lambda job: self._colocation.may_begin(job, beside)) if beside else None)
 
-    def _company_on(self, worker: Worker) -> list[Job] | None:
+    def _jobs_on(self, worker: Worker) -> list[Job] | None:
         """The jobs that run on a worker; None while one is on its way there of which not much is known."""
         if self._reserved[worker] and not self._settings.takes_every_slot:
             return None
@@ -339,7 +339,7 @@ class Dispatcher:
         assert job.request is not None
         light = Job(**{name: getattr(job, name) for name in Job.__slots__ if name != "request"})
         self._running[job.id] = Running(light, worker, self._now(), job.request.shows)
-        self._company.begun(job.id, job.request.prompt)
+        self._colocation.begun(job.id, job.request.prompt)
         self._affinity.gone(job.id)
         self._affinity.ran(worker.name, job.request.prompt)
         if worker.free_slots <= 0:  # it died while the row was written
@@ -372,7 +372,7 @@ class Dispatcher:
             self.queue.put(done.result())
         else:
             self._suspects.discard(job_id)
-            self._company.gone(job_id)
+            self._colocation.gone(job_id)
         self._settled(job_id, done)
 
     def _settled(self, job_id: str, done: "asyncio.Future[Job]") -> None:
@@ -383,7 +383,7 @@ class Dispatcher:
 
     def _gone(self, job_id: str, *, is_back: bool) -> None:
         self._running.pop(job_id, None)
-        self._company.gone(job_id, is_back=is_back)
+        self._colocation.gone(job_id, is_back=is_back)
         self.queue.done(job_id, is_back=is_back)
         if not is_back:
             self._suspects.discard(job_id)

@@ -36,7 +36,7 @@ class JobSettings:
     under which so many workers in a row died at the furthest place it reached fails. `keep_s`: ended jobs are
     forgotten after that; the newest `keep_jobs` at most are kept, beside those that were promised a time of their own.
     `takes_every_slot`: jobs begin as long as a worker has slots; without it a second one begins beside the first only
-    where that helps (placement/company.py).
+    where that helps (placement/colocation.py).
     """
 
     store: StoreSettings = field(default_factory=StoreSettings)

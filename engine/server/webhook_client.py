@@ -17,7 +17,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.webhooks.webhooks import Post, is_public
 
-__all__ = ["poster", "told"]
+__all__ = ["poster", "webhook_body"]
 
 TIMEOUT = ClientTimeout(total=15.0, connect=5.0)
 ALLOWED = "an address of the open internet; private ones are for the operator to allow (private_webhooks)"
@@ -73,7 +73,7 @@ class PublicResolver(AbstractResolver):
         await self._inner.close()
 
 
-def told(job: Job) -> dict[str, Any]:
+def webhook_body(job: Job) -> dict[str, Any]:
     """What a webhook says about a job."""
     failure = job.failure
     return {

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from sigmagraph.engine.server.webhook_client import poster, told
+from sigmagraph.engine.server.webhook_client import poster, webhook_body
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph
 
@@ -25,7 +25,7 @@ async def test_every_try_is_in_the_log_of_deliveries(serving: Serving, path: str
     app = web.Application()
     app.add_routes([web.post("/hook", hook)])
     async with serving() as api, TestServer(app) as receiver, poster(allows_private=True) as post:
-        api.jobs.deliver(post, told)
+        api.jobs.deliver(post, webhook_body)
         await api.post("/workflows/flat", {"workflow": picture_graph()})
         asked = WAYS[path] | {"webhook": {"url": str(receiver.make_url("/hook")), "secret": "s"}}
         answer = await (await api.post(path, asked)).json()

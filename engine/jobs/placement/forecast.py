@@ -44,7 +44,7 @@ class JobForecast:
         self._wholes: dict[str, float] = {}
         self._done: dict[int, None] = {}
 
-    def told(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def declare(self, records: Iterable[Mapping[str, Any]]) -> None:
         """A worker sent its declarations."""
         self._device = frozenset(record["class_type"] for record in records if record["lane"] == "device")
 

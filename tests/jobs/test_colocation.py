@@ -9,7 +9,7 @@ import pytest
 from sigmagraph.engine.execution.events import NodeFinished, NodeProgress
 from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Requeued, Started
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.jobs.placement.company import Company
+from sigmagraph.engine.jobs.placement.colocation import Colocation
 from sigmagraph.engine.jobs.service import JobService
 from tests.jobs.serving import child, here, sent, service
 
@@ -33,98 +33,98 @@ def job(name: str, priority: int = 0) -> Job:
     return Job(name, "local", State.RUNNING, 0.0, priority, 1, 0.0)
 
 
-def sampled(company: Company, name: str, steps: int, done: int, pace_s: float = 1.0, at: float = 0.0) -> Job:
+def sampled(colocation: Colocation, name: str, steps: int, done: int, pace_s: float = 1.0, at: float = 0.0) -> Job:
     """A running job whose sampler has done so many steps."""
-    company.begun(name, graph(steps))
+    colocation.begun(name, graph(steps))
     for step in range(1, done + 1):
-        company.hear(name, NodeProgress("1", step, steps), at + step * pace_s)
+        colocation.hear(name, NodeProgress("1", step, steps), at + step * pace_s)
     return job(name)
 
 
-def told() -> Company:
-    company = Company()
-    company.told(RECORDS)
-    return company
+def informed() -> Colocation:
+    colocation = Colocation()
+    colocation.declare(RECORDS)
+    return colocation
 
 
 @pytest.mark.parametrize(
     ("steps", "expected"), [(4, True), (9, True), (10, False), (20, False), (40, False)], ids="{}".format
 )
 def test_only_what_needs_half_of_what_is_left_begins_beside_it(steps: int, expected: bool) -> None:
-    company = told()
-    running = sampled(company, "long", 20, 2)  # 18 s are left
-    assert company.may_begin_at_once(graph(steps), 0, [running]) is expected
-    company.add("waits", graph(steps))
-    assert company.may_begin(job("waits"), [running]) is expected
+    colocation = informed()
+    running = sampled(colocation, "long", 20, 2)  # 18 s are left
+    assert colocation.may_begin_at_once(graph(steps), 0, [running]) is expected
+    colocation.add("waits", graph(steps))
+    assert colocation.may_begin(job("waits"), [running]) is expected
 
 
 def test_nothing_begins_beside_a_job_of_which_nothing_is_known() -> None:
-    company = told()
-    company.begun("long", graph(1000))
-    assert not company.may_begin_at_once(graph(1), 0, [job("long")])
+    colocation = informed()
+    colocation.begun("long", graph(1000))
+    assert not colocation.may_begin_at_once(graph(1), 0, [job("long")])
 
 
 def test_what_takes_moments_waits_for_what_takes_moments() -> None:
-    company = told()
-    running = sampled(company, "long", 20, 2, pace_s=0.01)
-    assert not company.may_begin_at_once(graph(1), 0, [running])
+    colocation = informed()
+    running = sampled(colocation, "long", 20, 2, pace_s=0.01)
+    assert not colocation.may_begin_at_once(graph(1), 0, [running])
 
 
 def test_the_time_of_a_class_without_progress_counts() -> None:
-    company = told()
-    running = sampled(company, "long", 20, 2)
-    sampled(company, "other", 21, 21)
-    company.hear("other", NodeFinished("2", "Decode", "2", "executed", 12_000.0), 30.0)
-    assert not company.may_begin_at_once(graph(4), 0, [running])  # 16 s beside 30 s
-    assert company.may_begin_at_once(graph(3), 0, [running])
+    colocation = informed()
+    running = sampled(colocation, "long", 20, 2)
+    sampled(colocation, "other", 21, 21)
+    colocation.hear("other", NodeFinished("2", "Decode", "2", "executed", 12_000.0), 30.0)
+    assert not colocation.may_begin_at_once(graph(4), 0, [running])  # 16 s beside 30 s
+    assert colocation.may_begin_at_once(graph(3), 0, [running])
 
 
 def test_what_was_done_before_takes_no_time() -> None:
-    company = told()
-    sampled(company, "before", 19, 19)
+    colocation = informed()
+    sampled(colocation, "before", 19, 19)
     for node_id, kind in (("1", "Sample"), ("2", "Decode")):
-        company.hear("before", NodeFinished(node_id, kind, node_id, "executed", 9_000.0), 30.0)
-    running = sampled(company, "long", 20, 2)
-    assert company.may_begin_at_once(graph(19), 0, [running])
-    assert not company.may_begin_at_once(graph(18), 0, [running])
+        colocation.hear("before", NodeFinished(node_id, kind, node_id, "executed", 9_000.0), 30.0)
+    running = sampled(colocation, "long", 20, 2)
+    assert colocation.may_begin_at_once(graph(19), 0, [running])
+    assert not colocation.may_begin_at_once(graph(18), 0, [running])
     renamed = {f"n{i}": node for i, node in graph(19).items()}
     renamed["n2"] = {"class_type": "Decode", "inputs": {"samples": ["n1", 0]}}
-    assert company.may_begin_at_once(renamed, 0, [running])
+    assert colocation.may_begin_at_once(renamed, 0, [running])
 
 
 def test_links_in_a_ring_or_to_nowhere_are_read_to_their_end() -> None:
-    company = told()
+    colocation = informed()
     ring = {i: {"class_type": "Sample", "inputs": {"a": [j, 0], "b": ["gone", 0]}} for i, j in (("1", "2"), ("2", "1"))}
-    assert not company.may_begin_at_once(ring, 0, [sampled(company, "long", 20, 2)])
+    assert not colocation.may_begin_at_once(ring, 0, [sampled(colocation, "long", 20, 2)])
     long = {str(i): {"class_type": "Sample", "inputs": {"a": [str(i - 1), 0], "steps": 1}} for i in range(5_000)}
-    company.add("long chain", long)
+    colocation.add("long chain", long)
 
 
 def test_a_third_has_to_be_shorter_than_what_is_left_of_each() -> None:
-    company = told()
-    both = [sampled(company, "long", 100, 2), sampled(company, "short", 8, 2)]
-    assert not company.may_begin_at_once(graph(4), 0, both)
-    assert company.may_begin_at_once(graph(3), 0, both)
+    colocation = informed()
+    both = [sampled(colocation, "long", 100, 2), sampled(colocation, "short", 8, 2)]
+    assert not colocation.may_begin_at_once(graph(4), 0, both)
+    assert colocation.may_begin_at_once(graph(3), 0, both)
 
 
 def test_what_needs_no_device_begins_beside_what_does_and_not_beside_its_like() -> None:
-    company = told()
-    company.begun("long", graph(20))
-    company.begun("saves", HOST_ONLY)
-    assert company.may_begin_at_once(HOST_ONLY, 0, [job("long")])
-    assert not company.may_begin_at_once(HOST_ONLY, 0, [job("long"), job("saves")])
+    colocation = informed()
+    colocation.begun("long", graph(20))
+    colocation.begun("saves", HOST_ONLY)
+    assert colocation.may_begin_at_once(HOST_ONLY, 0, [job("long")])
+    assert not colocation.may_begin_at_once(HOST_ONLY, 0, [job("long"), job("saves")])
 
 
 def test_the_more_urgent_begins_beside_the_less_urgent() -> None:
-    company = told()
-    company.begun("long", graph(20))
-    assert company.may_begin_at_once(graph(20), 1, [job("long")])
-    assert not company.may_begin_at_once(graph(20), 1, [job("long"), job("long", priority=1)])
+    colocation = informed()
+    colocation.begun("long", graph(20))
+    assert colocation.may_begin_at_once(graph(20), 1, [job("long")])
+    assert not colocation.may_begin_at_once(graph(20), 1, [job("long"), job("long", priority=1)])
 
 
 def test_where_evaluations_are_shared_every_slot_is_taken() -> None:
-    company = Company(takes_every_slot=True)
-    assert company.may_begin_at_once(graph(20), 0, [job("long")])
+    colocation = Colocation(takes_every_slot=True)
+    assert colocation.may_begin_at_once(graph(20), 0, [job("long")])
 
 
 class Watch:
@@ -199,6 +199,6 @@ def test_a_job_that_is_given_up_after_its_worker_died_leaves_nothing_behind(run:
         async with service(tmp_path, [child()], max_deaths=1) as jobs:
             assert (await jobs.wait((await sent(jobs, "Die")).id)).state is State.FAILED
             assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
-            assert vars(jobs._dispatcher._company)["_works"] == {}  # what 10,000 such jobs would leave
+            assert vars(jobs._dispatcher._colocation)["_works"] == {}  # what 10,000 such jobs would leave
 
     run(case())

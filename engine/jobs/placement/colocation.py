@@ -12,7 +12,7 @@ from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.placement.forecast import Course, DeviceWork, JobForecast
 
-__all__ = ["Company"]
+__all__ = ["Colocation"]
 
 SHARE = 0.5
 """Of what the others still need it may need so much at most ..."""
@@ -20,7 +20,7 @@ LEAST_GAIN_S = 0.5
 """... and has to be over so much earlier: what takes moments waits for its turn."""
 
 
-class Company:
+class Colocation:
     """What the jobs that are not over need of the device, and how far the running ones are.
 
     With `takes_every_slot` nobody is held back: their evaluations are answered together, so company is what is wanted.
@@ -32,9 +32,9 @@ class Company:
         self._works: dict[str, DeviceWork] = {}
         self._courses: dict[str, Course] = {}
 
-    def told(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def declare(self, records: Iterable[Mapping[str, Any]]) -> None:
         """A worker sent its declarations."""
-        self._forecast.told(records)
+        self._forecast.declare(records)
 
     def add(self, job_id: str, prompt: Mapping[str, Any]) -> None:
         """A job waits. One that was never added (it is from before a restart) begins beside nobody."""
