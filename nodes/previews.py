@@ -20,7 +20,7 @@ from sigmagraph.engine.graph.node import Progress, Tooltip, UiResult, node
 from sigmagraph.nodes.support.pictures import png_bytes
 from sigmagraph.nodes.support.types import Image
 
-__all__ = ["NODES", "Encoded", "Previewer", "latent_picture"]
+__all__ = ["NODES", "EncodedPreview", "Previewer", "latent_picture"]
 
 COEFFICIENTS = Path(__file__).with_name("latent_rgb.json")
 LONGEST_SIDE = 512
@@ -29,7 +29,7 @@ QUALITY = 95
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedPreview:
     """A picture file; `is_result` when it is what the job is for, not a glance at it."""
 
     content_type: str
@@ -68,23 +68,23 @@ class Previewer:
     now: Callable[[], float] = time.monotonic
     shown_at: float = float("-inf")
 
-    def __call__(self, value: Any) -> Encoded | None:
+    def __call__(self, value: Any) -> EncodedPreview | None:
         """The picture to show, or None when there is none, or none yet."""
-        if isinstance(value, Encoded):
+        if isinstance(value, EncodedPreview):
             return value
         is_latent = isinstance(value, Tensor) and value.ndim == 4 and value.shape[1] == 16
         fitted = coefficients()
         if not is_latent or fitted is None or not self.now() - self.shown_at >= self.pause_s:
             return None
         self.shown_at = self.now()
-        return Encoded("image/jpeg", latent_picture(value, *fitted))
+        return EncodedPreview("image/jpeg", latent_picture(value, *fitted))
 
 
 @node("SaveImageWebsocket", category="api/image", display_name="Save Image (websocket)", output_node=True)
 def save_image_websocket(*, images: Annotated[Image, Tooltip("What to send.")]) -> Generator[Progress, None, UiResult]:
     """Send each picture as PNG to the client that submitted the job; nothing is written to disk."""
     for index, image in enumerate(images):
-        yield Progress(index, len(images), preview=Encoded("image/png", png_bytes(image, {}), is_result=True))
+        yield Progress(index, len(images), preview=EncodedPreview("image/png", png_bytes(image, {}), is_result=True))
     return UiResult()
 
 

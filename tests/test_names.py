@@ -9,17 +9,8 @@ GIVEN_ELSEWHERE = frozenset({"packs", "schema", "shims", "solvers"})
 """Folders of names that ComfyUI's packs import, and of what solvers remember, named as their papers have it."""
 KNOWN = {
     "Range": "of a widget, and of a sampler's option: both are read as `Range(low, high)` where they are declared",
-    "Run": "of a plan, and of a solver; neither layer knows the other",
-    "Entry": "of the result cache, and of a weight file's header",
-    "Slot": "of an editor's node, and of a network's parameter",
     "Plan": "of a graph, and of what stays in memory",
     "Choices": "of a sampler's option, and of where weights go",
-    "Comparison": "of two pictures, and of many cells",
-    "Decoder": "of latents, and of strangers' pictures",
-    "Budget": "of memory for weights, of unsent messages, of decoding",
-    "Client": "of a running server, and a connected one of it",
-    "Child": "the inside of two kinds of process; neither is imported",
-    "Encoded": "a prompt, and a preview",
 }
 """Names that two classes have, and why they may. A new one wants a better name first."""
 

@@ -10,7 +10,7 @@ from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, Plugins, Se
 from sigmagraph.engine.compose.workspace import Workspace
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must not load torch
-    from sigmagraph.engine.execution.replay import Comparison, Recorded, Verdict
+    from sigmagraph.engine.execution.replay import PictureComparison, Recorded, Verdict
     from sigmagraph.engine.graph.graph import Graph
     from sigmagraph.engine.graph.lock import Lock
     from sigmagraph.engine.graph.workflow import Workflow
@@ -89,7 +89,7 @@ def _run(space: Workspace, graph: "Graph", changed: "Workflow", target: str, loc
     return space.picture(pictures[place]) if place < len(pictures) else None
 
 
-def _comparison(recorded: "Recorded", made: Path | None) -> "Comparison | None":
+def _comparison(recorded: "Recorded", made: Path | None) -> "PictureComparison | None":
     from sigmagraph.engine.server.compare import compare
 
     if recorded.picture is None or made is None:

@@ -1,6 +1,6 @@
 """Was it the same again? A recorded output against a new one: the verdict, and the named things that differ.
 
-Pictures are compared elsewhere (`Comparison`); here only their figures are judged. Knows no file and no pixel.
+Pictures are compared elsewhere (`PictureComparison`); here only their figures are judged. Knows no file and no pixel.
 """
 
 import math
@@ -26,7 +26,7 @@ from sigmagraph.engine.graph.lock import (
 from sigmagraph.engine.graph.workflow import Workflow
 
 __all__ = [
-    "Comparison",
+    "PictureComparison",
     "Recorded",
     "Verdict",
     "judged",
@@ -43,7 +43,7 @@ NO_LOCK = Difference("lock", None, "this program's")
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PictureComparison:
     """Two pictures: the largest difference of a channel (of 255) and the peak signal-to-noise ratio in dB."""
 
     max_abs: int
@@ -65,7 +65,7 @@ class Verdict:
     """The answer to a replay."""
 
     kind: Kind
-    comparison: Comparison | None = None
+    comparison: PictureComparison | None = None
     differences: Sequence[Difference] = ()
 
     @property
@@ -140,7 +140,9 @@ def what_differs(recorded: Recorded, changed: Workflow, now: Lock) -> list[Diffe
     return inputs + [difference for difference in named if not (inputs and difference.field == "graph")]
 
 
-def judged(comparison: Comparison | None, found: Sequence[Difference], tolerable_db: float = TOLERABLE_DB) -> Verdict:
+def judged(
+    comparison: PictureComparison | None, found: Sequence[Difference], tolerable_db: float = TOLERABLE_DB
+) -> Verdict:
     """The verdict for two pictures; without two there is nothing to compare."""
     if comparison is None:
         return Verdict("nothing to compare", None, found)

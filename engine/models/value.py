@@ -18,7 +18,7 @@ from sigmagraph.engine.models.conditioning import Conditioning, with_windows_ans
 from sigmagraph.engine.models.controlnet import Asked, Control, in_turn, residuals_of
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
 from sigmagraph.engine.models.files.lora import Adapter, Patch
-from sigmagraph.engine.models.files.rename import Slot
+from sigmagraph.engine.models.files.rename import ParameterSlot
 from sigmagraph.engine.models.halves import velocities
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.memory.device import Placement
@@ -81,7 +81,7 @@ class Model:
             return self
         return replace(self, recipe=self.recipe.with_patches([*self.recipe.patches, Patch(adapter, slots, strength)]))
 
-    def fitting(self, adapter: Adapter) -> dict[str, Slot]:
+    def fitting(self, adapter: Adapter) -> dict[str, ParameterSlot]:
         """The adapter's base keys that have a place in this model."""
         return adapter.fitting(mmdit_keys(self.recipe.base, self.spec.shape.depth))
 

@@ -19,7 +19,7 @@ from sigmagraph.engine.sampling.denoiser import Denoiser
 from sigmagraph.engine.sampling.noise import ComfyNoise, NoiseSource
 from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
-from sigmagraph.engine.sampling.run import Run, context_of, drive
+from sigmagraph.engine.sampling.run import SolverRun, context_of, drive
 from sigmagraph.engine.sampling.sampling import checked_sigmas
 from sigmagraph.engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Solver, Step, Steps
 
@@ -141,7 +141,9 @@ def as_k_diffusion(
         **options: Any,
     ) -> Tensor:
         levels = checked_sigmas(sigmas.tolist(), solver)
-        run = Run(solver, x, levels, context_of(solver, x, levels, parameterisation, noise or ComfyNoise(0)), options)
+        run = SolverRun(
+            solver, x, levels, context_of(solver, x, levels, parameterisation, noise or ComfyNoise(0)), options
+        )
         steps = drive(run, _calling(model, extra_args or {}))
         while True:
             try:

@@ -10,7 +10,7 @@ import torch
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.sampling.noise import ComfyNoise
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
-from sigmagraph.engine.sampling.run import Run, context_of
+from sigmagraph.engine.sampling.run import SolverRun, context_of
 from sigmagraph.engine.sampling.sampling import checked_sigmas
 from sigmagraph.engine.sampling.solver import Prediction, Solver
 
@@ -25,7 +25,7 @@ def rehearsed(
     try:
         levels = checked_sigmas(sigmas, solver)
         context = context_of(solver, state, levels, model, ComfyNoise(0))
-        run = Run(solver, state, levels, context, options or {})
+        run = SolverRun(solver, state, levels, context, options or {})
         while run.request is not None and len(found) < MOST_A_STEP * len(levels):
             found.append(run.request.sigma)
             run.answer(Prediction(state, state))

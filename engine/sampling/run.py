@@ -30,7 +30,7 @@ class Tick:
     denoised: Tensor
 
 
-class Run:
+class SolverRun:
     """One solver under way: `request` is what it wants evaluated next, None once `result` is there.
 
     Whoever drives it says whether gradients are tracked; `drive` runs it in inference mode.
@@ -79,7 +79,7 @@ Driven = Generator[Tick | PredictRequest, Sequence[Tensor] | None, Tensor]
 """Ticks, which need no answer, and what is to be predicted, which is answered with the estimates."""
 
 
-def drive(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
+def drive(run: SolverRun, denoiser: Denoiser, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
     """Answer a run's requests until it ends; predictions already in `recording` are replayed, not made again."""
     return ticks_only(drive_requests(run, denoiser, recording))
 
@@ -103,7 +103,7 @@ def ticks_only(driven: Driven) -> Generator[Tick, None, Tensor]:
         driven.close()
 
 
-def drive_requests(run: Run, denoiser: Denoiser, recording: Recording | None = None) -> Driven:
+def drive_requests(run: SolverRun, denoiser: Denoiser, recording: Recording | None = None) -> Driven:
     """As `drive`, but predictions are asked for, if the denoiser can say what it needs: others may make them."""
     replay = recording.rest() if recording is not None else iter(())
     while run.request is not None and (known := next(replay, None)) is not None:

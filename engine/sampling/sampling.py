@@ -3,7 +3,7 @@
 Sampling.run()           to the end: the final latent
 Sampling.ticks()         the same, watched: a generator of one `Tick` an evaluation
 Sampling.requests()      the same, answered from outside: it also yields each `PredictRequest`
-drive_requests(Run)      one solver under way: requests, checks, recording, replay (run.py)
+drive_requests(SolverRun) one solver under way: requests, checks, recording, replay (run.py)
 """
 
 import math
@@ -20,7 +20,7 @@ from sigmagraph.engine.sampling.mask import Masked, MaskRule, fitted
 from sigmagraph.engine.sampling.noise import NoiseSource, OneImage
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.record import Recording
-from sigmagraph.engine.sampling.run import Driven, Run, Tick, context_of, drive_requests, ticks_only
+from sigmagraph.engine.sampling.run import Driven, SolverRun, Tick, context_of, drive_requests, ticks_only
 from sigmagraph.engine.sampling.solver import SOLVERS, Solver, find_solver
 
 HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up
@@ -140,7 +140,7 @@ class Sampling:
         latent, noise = (one.float() if one.dtype in HALF else one for one in (self.latent, noise))
         x = model.start(levels[0], noise, latent)
         context = context_of(solver, x, levels, model, self.noise, self.batch_index)
-        run = Run(solver, x, levels, context, self.options or {})
+        run = SolverRun(solver, x, levels, context, self.options or {})
         if self.mask is None:
             return _Prepared(run, denoiser, lambda x: model.released(levels[-1], x))
         kept_noise = self.noise.mask_noise(x) if solver.masks_with_next_seed else noise
@@ -162,7 +162,7 @@ class Sampling:
 class _Prepared:
     """A run before its first evaluation: solver with start state, denoiser with mask, and what is done to the end."""
 
-    run: Run
+    run: SolverRun
     denoiser: Denoiser
     finish: Callable[[Tensor], Tensor]
 

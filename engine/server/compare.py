@@ -2,7 +2,7 @@
 
 from io import BytesIO
 
-from sigmagraph.engine.execution.replay import Comparison
+from sigmagraph.engine.execution.replay import PictureComparison
 from sigmagraph.engine.server.decoding import operations
 
 __all__ = ["compare"]
@@ -10,7 +10,7 @@ __all__ = ["compare"]
 MAX_PIXELS = 128 * 1024 * 1024
 
 
-def compare(one: bytes, other: bytes, max_pixels: int = MAX_PIXELS) -> Comparison:
+def compare(one: bytes, other: bytes, max_pixels: int = MAX_PIXELS) -> PictureComparison:
     """The figures for two picture files; raises `UnreadableImage` where one is none."""
     images = [operations.decoded(operations.opened(BytesIO(data), max_pixels)) for data in (one, other)]
-    return Comparison(**operations.compare(images))
+    return PictureComparison(**operations.compare(images))

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from sigmagraph.engine.graph.node import Progress
-from sigmagraph.nodes.previews import COEFFICIENTS, Encoded, Previewer, coefficients, save_image_websocket
+from sigmagraph.nodes.previews import COEFFICIENTS, EncodedPreview, Previewer, coefficients, save_image_websocket
 
 
 def test_the_fitted_map_shows_a_latent_as_a_small_picture() -> None:
@@ -33,7 +33,7 @@ def test_a_large_latent_makes_no_picture_larger_than_512() -> None:
 def test_latents_are_shown_after_a_pause_and_results_always() -> None:
     now = [0.0]
     previewer = Previewer(pause_s=0.5, now=lambda: now[0])
-    latent, result = torch.zeros(1, 16, 2, 2), Encoded("image/png", b"x", is_result=True)
+    latent, result = torch.zeros(1, 16, 2, 2), EncodedPreview("image/png", b"x", is_result=True)
     assert previewer(latent) is not None
     assert previewer(latent) is None
     assert previewer(result) is result

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling import ComfyNoise, Parameterisation, Prediction, sd3
 from sigmagraph.engine.sampling.noise import NoiseSource
-from sigmagraph.engine.sampling.run import Run, context_of, drive
+from sigmagraph.engine.sampling.run import SolverRun, context_of, drive
 from sigmagraph.engine.sampling.solver import Solver
 
 WEIGHTS, MEANS, STDS = (0.35, 0.65), (-1.2, 0.7), (0.35, 0.5)
@@ -73,7 +73,7 @@ def solve(
 ) -> Tensor:
     """Run a solver from a given state, with nothing of `sample` round it."""
     context = context_of(solver, x, sigmas, model or sd3(), noise or ComfyNoise(0))
-    steps = drive(Run(solver, x, sigmas, context, options or {}), denoiser)
+    steps = drive(SolverRun(solver, x, sigmas, context, options or {}), denoiser)
     while True:
         try:
             next(steps)

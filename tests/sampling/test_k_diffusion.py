@@ -14,7 +14,7 @@ from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise, Predictio
 from sigmagraph.engine.sampling.k_diffusion import as_k_diffusion, from_k_diffusion
 from sigmagraph.engine.sampling.levels import Span
 from sigmagraph.engine.sampling.noise import NoiseSpec, Seeding
-from sigmagraph.engine.sampling.run import Run, context_of, drive
+from sigmagraph.engine.sampling.run import SolverRun, context_of, drive
 from sigmagraph.engine.sampling.solver import Noise, Solver
 from tests.oracles import k_diffusion_sampling
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD
@@ -37,7 +37,9 @@ def denoiser(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
 
 
 def ours(solver: Solver, sigmas: list[float] = SIGMAS, **options: Any) -> Tensor:
-    steps = drive(Run(solver, START, sigmas, context_of(solver, START, sigmas, VE, ComfyNoise(11)), options), denoiser)
+    steps = drive(
+        SolverRun(solver, START, sigmas, context_of(solver, START, sigmas, VE, ComfyNoise(11)), options), denoiser
+    )
     while True:
         try:
             next(steps)
@@ -131,7 +133,7 @@ def test_a_function_of_theirs_runs_unchanged_as_a_sampler(name: str) -> None:
 
 def test_closing_a_run_stops_the_functions_thread() -> None:
     made = from_k_diffusion(k_diffusion_sampling().sample_euler, "kd", order=1, registry=None)
-    run = Run(made, START, SIGMAS, context_of(made, START, SIGMAS, VE, ComfyNoise(1)), {})
+    run = SolverRun(made, START, SIGMAS, context_of(made, START, SIGMAS, VE, ComfyNoise(1)), {})
     run.answer(Prediction(START * 0.5))
     run.close()
     assert run.evaluations == 1

@@ -13,7 +13,7 @@ import pytest
 from sigmagraph.engine.compose.serving import job_settings
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.jobs.job import Submission
-from sigmagraph.engine.server.comfy.outbox import Budget, Outbox
+from sigmagraph.engine.server.comfy.outbox import Outbox, UnsentBudget
 from sigmagraph.engine.server.comfy.wire import Message, PictureFrame
 from sigmagraph.engine.server.settings import Settings, as_toml
 from tests.server.conftest import Api, Serving, Socket
@@ -138,7 +138,7 @@ def test_a_message_that_many_wait_for_is_one_copy() -> None:
     assert picture.frame(takes_metadata=False) is picture.frame(takes_metadata=False)
     message = Message("status", {"x": 1})
     assert message.text is message.text
-    budget = Budget()
+    budget = UnsentBudget()
     boxes = [Outbox(budget, "ann") for _ in range(8)]
     for box in boxes:
         box.put(picture.frame(takes_metadata=False))
@@ -149,7 +149,7 @@ def test_a_message_that_many_wait_for_is_one_copy() -> None:
 
 
 def test_who_reads_nothing_is_closed_before_who_reads_and_only_of_the_same_key() -> None:
-    budget = Budget(per_owner=1000, in_all=1700)
+    budget = UnsentBudget(per_owner=1000, in_all=1700)
     lazy, brisk, other = Outbox(budget, "ann"), Outbox(budget, "ann"), Outbox(budget, "bob")
     other.put(bytes(900))
     for turn in range(10):

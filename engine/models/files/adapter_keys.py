@@ -6,7 +6,7 @@ names with underscores), generic (`diffusion_model.` or `text_encoders.` and the
 
 from collections.abc import Iterable, Mapping
 
-from sigmagraph.engine.models.files.rename import MMDIT_BLOCK, MMDIT_OUTER, Slot, mmdit_slot
+from sigmagraph.engine.models.files.rename import MMDIT_BLOCK, MMDIT_OUTER, ParameterSlot, mmdit_slot
 
 MMDIT_ORIGINAL_PREFIXES = ("diffusion_model.", "model.diffusion_model.", "")
 MMDIT_ORIGINAL_FLAT = ("lora_unet_",)
@@ -31,27 +31,27 @@ def _modules(parameters: Iterable[str]) -> set[str]:
     return found
 
 
-def _named(slots: Mapping[str, Slot], dotted: Iterable[str], flat: Iterable[str]) -> dict[str, Slot]:
-    found: dict[str, Slot] = {}
+def _named(slots: Mapping[str, ParameterSlot], dotted: Iterable[str], flat: Iterable[str]) -> dict[str, ParameterSlot]:
+    found: dict[str, ParameterSlot] = {}
     for module, slot in slots.items():
         found |= {prefix + module: slot for prefix in dotted}
         found |= {prefix + module.replace(".", "_"): slot for prefix in flat}
     return found
 
 
-def mmdit_keys(parameters: Iterable[str], depth: int) -> dict[str, Slot]:
+def mmdit_keys(parameters: Iterable[str], depth: int) -> dict[str, ParameterSlot]:
     """Base keys of every style -> slots of the transformer with these parameter names."""
     modules = _modules(parameters)
     foreign = [*MMDIT_OUTER, *(f"transformer_blocks.{i}.{inner}" for i in range(depth) for inner in MMDIT_BLOCK)]
     theirs = {module: slot for module in foreign if (slot := mmdit_slot(module, depth)) and slot.name in modules}
-    ours = {module: Slot(module) for module in modules}
+    ours = {module: ParameterSlot(module) for module in modules}
     return {
         **_named(theirs, MMDIT_DIFFUSERS_PREFIXES, MMDIT_DIFFUSERS_FLAT),
         **_named(ours, MMDIT_ORIGINAL_PREFIXES, MMDIT_ORIGINAL_FLAT),
     }
 
 
-def encoder_keys(encoder: str, parameters: Iterable[str]) -> dict[str, Slot]:
+def encoder_keys(encoder: str, parameters: Iterable[str]) -> dict[str, ParameterSlot]:
     """Base keys of every style -> slots of the text encoder `clip_l`, `clip_g` or `t5xxl`."""
     dotted, flat = ENCODER_PREFIXES[encoder]
-    return _named({module: Slot(module) for module in _modules(parameters)}, dotted, flat)
+    return _named({module: ParameterSlot(module) for module in _modules(parameters)}, dotted, flat)

@@ -16,7 +16,7 @@ import torch
 
 from sigmagraph.engine.errors import CorruptFile, MissingFile, RefusedFile
 from sigmagraph.engine.models.files.ggml import DENSE, FORMATS, UNREAD, Format
-from sigmagraph.engine.models.files.header import LARGEST_HEADER_BYTES, LARGEST_SIDE, Entry
+from sigmagraph.engine.models.files.header import LARGEST_HEADER_BYTES, LARGEST_SIDE, TensorEntry
 
 MAGIC = b"GGUF"
 MOST_DIMENSIONS = 8
@@ -47,14 +47,14 @@ class Quantised:
 
     format: Format
     shape: tuple[int, ...]
-    blocks: Entry
+    blocks: TensorEntry
 
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
     """All tensors of one file by name, and its metadata: strings as they are, numbers in digits."""
 
-    entries: Mapping[str, Entry | Quantised]
+    entries: Mapping[str, TensorEntry | Quantised]
     metadata: Mapping[str, str]
 
 
@@ -147,7 +147,7 @@ class _Header:
 
     def _entry(
         self, told: tuple[str, tuple[int, ...], int, int], data: int, values: Mapping[str, object]
-    ) -> Entry | Quantised:
+    ) -> TensorEntry | Quantised:
         name, shape, kind, offset = told
         form, dtype, start = FORMATS.get(kind), DENSE.get(kind), data + offset
         if form is None and dtype is None:
@@ -166,8 +166,8 @@ class _Header:
             )
         shape = self._original(name, shape, values)
         if form is None:
-            return Entry(dtype or torch.uint8, shape, start, start + size)
-        return Quantised(form, shape, Entry(torch.uint8, stored, start, start + size))
+            return TensorEntry(dtype or torch.uint8, shape, start, start + size)
+        return Quantised(form, shape, TensorEntry(torch.uint8, stored, start, start + size))
 
     def _original(self, name: str, shape: tuple[int, ...], values: Mapping[str, object]) -> tuple[int, ...]:
         """The shape before it was folded to what the format's writers can hold."""
@@ -180,9 +180,9 @@ class _Header:
             raise self._wrong(f"{ORIGINAL_SHAPE}{name} is {told!r} for a tensor of {list(shape)}")
         return sides
 
-    def _check_apart(self, entries: Mapping[str, Entry | Quantised]) -> None:
+    def _check_apart(self, entries: Mapping[str, TensorEntry | Quantised]) -> None:
         """No byte belongs to two tensors, so no header makes more of a file than it holds."""
-        places = [(entry if isinstance(entry, Entry) else entry.blocks, name) for name, entry in entries.items()]
+        places = [(entry if isinstance(entry, TensorEntry) else entry.blocks, name) for name, entry in entries.items()]
         end = 0
         for place, name in sorted(places, key=lambda item: (item[0].start, item[0].stop)):
             if place.start < end:

@@ -48,7 +48,7 @@ FOREIGN_CONTENT: tuple[tuple[re.Pattern[bytes], str], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """Where one tensor lies: byte positions count from the start of the file."""
 
     dtype: torch.dtype
@@ -61,7 +61,7 @@ class Entry:
 class Header:
     """All tensors of one file by name, and its free-form metadata."""
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TensorEntry]
     metadata: Mapping[str, str]
 
 
@@ -130,7 +130,7 @@ def _are_sizes(values: object) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value <= LARGEST_SIDE for value in values)
 
 
-def _entry(path: Path, name: str, entry: object, data_start: int, size: int) -> Entry:
+def _entry(path: Path, name: str, entry: object, data_start: int, size: int) -> TensorEntry:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CorruptFile(path, f"tensor {name!r}: its header entry is not (dtype, shape, data_offsets)")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -146,10 +146,10 @@ def _entry(path: Path, name: str, entry: object, data_start: int, size: int) -> 
     expected = prod(shape) * DTYPES[dtype].itemsize
     if stop - start != expected:
         raise CorruptFile(path, f"tensor {name!r}: {stop - start} bytes for {dtype} {shape}, which takes {expected}")
-    return Entry(DTYPES[dtype], tuple(shape), start, stop)
+    return TensorEntry(DTYPES[dtype], tuple(shape), start, stop)
 
 
-def _check_coverage(path: Path, entries: Mapping[str, Entry], data_start: int, size: int) -> None:
+def _check_coverage(path: Path, entries: Mapping[str, TensorEntry], data_start: int, size: int) -> None:
     """The tensors fill the data section without overlap, gap or rest, as the format demands."""
     position = data_start
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import TensorMismatch, UnknownModel, is_out_of_memory
 from sigmagraph.engine.models.files.read import FileState, StoredTensor, Weights, open_weights
-from sigmagraph.engine.models.files.rename import Slot
+from sigmagraph.engine.models.files.rename import ParameterSlot
 
 # Suffix of a tensor's name -> its role. Longer suffixes come first where one ends in another.
 ROLES: tuple[tuple[str, str], ...] = (
@@ -52,7 +52,7 @@ class Adapter:
         """Equal for two readings of the same file; an adapter that came from none equals itself alone."""
         return self.states or id(self)
 
-    def fitting(self, keys: Mapping[str, Slot]) -> dict[str, Slot]:
+    def fitting(self, keys: Mapping[str, ParameterSlot]) -> dict[str, ParameterSlot]:
         """The base keys that mean something in a network with these `keys`."""
         return {base: keys[base] for base in self.groups if base in keys}
 
@@ -163,7 +163,7 @@ def merged_bias(bias: Tensor, parts: Parts, strength: float) -> Tensor:
     return bias + strength * parts["diff_b"].to(bias.device).reshape(bias.shape) if "diff_b" in parts else bias
 
 
-def in_slot(whole: Tensor, slot: Slot, change: Callable[[Tensor], Tensor]) -> Tensor:
+def in_slot(whole: Tensor, slot: ParameterSlot, change: Callable[[Tensor], Tensor]) -> Tensor:
     """A copy of `whole` in which `change` was made to the slot's rows, seen in the adapter's own order."""
     shares = list(whole.chunk(slot.parts))
     if slot.is_swapped:
@@ -183,7 +183,7 @@ class Patch:
     """One adapter at one strength, reduced to the slots it fits."""
 
     adapter: Adapter
-    slots: Mapping[str, Slot]
+    slots: Mapping[str, ParameterSlot]
     strength: float
 
     @property
@@ -197,7 +197,7 @@ class Merge:
     """The arithmetic of every patch on one tensor, in order, in float32: what a stored tensor is combined by."""
 
     name: str
-    changes: tuple[tuple[str, Slot, Callable[[Tensor], Tensor]], ...]
+    changes: tuple[tuple[str, ParameterSlot, Callable[[Tensor], Tensor]], ...]
 
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
         current = parts[0].float()
@@ -213,7 +213,7 @@ class Merge:
 
 def patched(weights: Weights, patches: Sequence[Patch]) -> Weights:
     """The weights, every patch merged in when they are read; tensors that no patch changes stay the same objects."""
-    changes: dict[str, list[tuple[str, Slot, Callable[[Tensor], Tensor]]]] = {}
+    changes: dict[str, list[tuple[str, ParameterSlot, Callable[[Tensor], Tensor]]]] = {}
     for patch in patches:
         for base, slot in patch.slots.items():
             for name, change in _changes(weights, slot, patch.adapter.groups[base], patch.strength):
@@ -222,14 +222,14 @@ def patched(weights: Weights, patches: Sequence[Patch]) -> Weights:
 
 
 def _merged(
-    name: str, stored: StoredTensor, changes: Sequence[tuple[str, Slot, Callable[[Tensor], Tensor]]]
+    name: str, stored: StoredTensor, changes: Sequence[tuple[str, ParameterSlot, Callable[[Tensor], Tensor]]]
 ) -> StoredTensor:
     combine = Merge(name, tuple(changes))
     return StoredTensor(stored.shape, stored.dtype, lambda: combine([stored.read()]), (stored,), combine)
 
 
 def _changes(
-    parameters: Collection[str], slot: Slot, parts: Parts, strength: float
+    parameters: Collection[str], slot: ParameterSlot, parts: Parts, strength: float
 ) -> Iterable[tuple[str, Callable[[Tensor], Tensor]]]:
     """The parameters (weight, bias, or the one named exactly) that `parts` change, each with its change."""
     weight = slot.name if slot.name in parameters else slot.name + ".weight"

@@ -20,7 +20,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import CorruptFile, MissingFile, OutOfMemory, StaleFile, is_out_of_memory
 from sigmagraph.engine.models.files.ggml import Dequantise
 from sigmagraph.engine.models.files.gguf import Quantised, is_gguf, read_gguf
-from sigmagraph.engine.models.files.header import Entry, read_header
+from sigmagraph.engine.models.files.header import TensorEntry, read_header
 
 LARGEST_INDEX_BYTES = 32 * 1024 * 1024
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -152,13 +152,13 @@ def _open_file(path: Path) -> WeightFile:
     header = read_gguf(path) if is_gguf(path) else read_header(path)
     file = MappedFile(path)
     weights = {
-        name: _stored(entry, file) if isinstance(entry, Entry) else _quantised(entry, file)
+        name: _stored(entry, file) if isinstance(entry, TensorEntry) else _quantised(entry, file)
         for name, entry in header.entries.items()
     }
     return WeightFile(path, weights, header.metadata, (file.state,))
 
 
-def _stored(entry: Entry, file: MappedFile) -> StoredTensor:
+def _stored(entry: TensorEntry, file: MappedFile) -> StoredTensor:
     return StoredTensor(entry.shape, entry.dtype, FileSlice(file.state, entry, file))
 
 
@@ -179,7 +179,7 @@ class FileSlice:
     """Reads one tensor of a mapped file: a view, unless it lies askew. Equal slices of equal files are equal."""
 
     state: FileState
-    entry: Entry
+    entry: TensorEntry
     file: MappedFile = field(compare=False, repr=False)
 
     def __call__(self) -> Tensor:

@@ -1,7 +1,7 @@
 """Foreign tensor names, a table per layout: diffusers' MMDiT and VAE, ControlNets, OpenCLIP's tower, T5's embedding.
 
-A table maps a foreign name to a `Slot` of ours. The same MMDiT table places LoRA deltas. Nothing is read here: renamed
-tensors are combined when somebody reads them.
+A table maps a foreign name to a `ParameterSlot` of ours. The same MMDiT table places LoRA deltas.
+Nothing is read here: renamed tensors are combined when somebody reads them.
 """
 
 import re
@@ -16,7 +16,7 @@ from sigmagraph.engine.models.files.read import Combine, StoredTensor, Weights
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class ParameterSlot:
     """Where a foreign tensor goes: rows `part` of `parts` equal shares of our tensor `name`.
 
     `is_swapped`: its halves of rows change places (diffusers splits scale, shift where the original has shift, scale).
@@ -42,38 +42,38 @@ MMDIT_OUTER: Mapping[str, str] = {
     "proj_out": "final_layer.linear",
 }
 
-MMDIT_BLOCK: Mapping[str, Slot] = {
-    "norm1.linear": Slot("x_block.adaLN_modulation.1"),
-    "norm1_context.linear": Slot("context_block.adaLN_modulation.1"),
-    **{f"attn.to_{letter}": Slot("x_block.attn.qkv", part, 3) for letter, part in QKV},
-    **{f"attn.add_{letter}_proj": Slot("context_block.attn.qkv", part, 3) for letter, part in QKV},
-    **{f"attn2.to_{letter}": Slot("x_block.attn2.qkv", part, 3) for letter, part in QKV},
-    "attn.to_out.0": Slot("x_block.attn.proj"),
-    "attn.to_add_out": Slot("context_block.attn.proj"),
-    "attn2.to_out.0": Slot("x_block.attn2.proj"),
-    "attn.norm_q": Slot("x_block.attn.ln_q"),
-    "attn.norm_k": Slot("x_block.attn.ln_k"),
-    "attn.norm_added_q": Slot("context_block.attn.ln_q"),
-    "attn.norm_added_k": Slot("context_block.attn.ln_k"),
-    "attn2.norm_q": Slot("x_block.attn2.ln_q"),
-    "attn2.norm_k": Slot("x_block.attn2.ln_k"),
-    "ff.net.0.proj": Slot("x_block.mlp.fc1"),
-    "ff.net.2": Slot("x_block.mlp.fc2"),
-    "ff_context.net.0.proj": Slot("context_block.mlp.fc1"),
-    "ff_context.net.2": Slot("context_block.mlp.fc2"),
+MMDIT_BLOCK: Mapping[str, ParameterSlot] = {
+    "norm1.linear": ParameterSlot("x_block.adaLN_modulation.1"),
+    "norm1_context.linear": ParameterSlot("context_block.adaLN_modulation.1"),
+    **{f"attn.to_{letter}": ParameterSlot("x_block.attn.qkv", part, 3) for letter, part in QKV},
+    **{f"attn.add_{letter}_proj": ParameterSlot("context_block.attn.qkv", part, 3) for letter, part in QKV},
+    **{f"attn2.to_{letter}": ParameterSlot("x_block.attn2.qkv", part, 3) for letter, part in QKV},
+    "attn.to_out.0": ParameterSlot("x_block.attn.proj"),
+    "attn.to_add_out": ParameterSlot("context_block.attn.proj"),
+    "attn2.to_out.0": ParameterSlot("x_block.attn2.proj"),
+    "attn.norm_q": ParameterSlot("x_block.attn.ln_q"),
+    "attn.norm_k": ParameterSlot("x_block.attn.ln_k"),
+    "attn.norm_added_q": ParameterSlot("context_block.attn.ln_q"),
+    "attn.norm_added_k": ParameterSlot("context_block.attn.ln_k"),
+    "attn2.norm_q": ParameterSlot("x_block.attn2.ln_q"),
+    "attn2.norm_k": ParameterSlot("x_block.attn2.ln_k"),
+    "ff.net.0.proj": ParameterSlot("x_block.mlp.fc1"),
+    "ff.net.2": ParameterSlot("x_block.mlp.fc2"),
+    "ff_context.net.0.proj": ParameterSlot("context_block.mlp.fc1"),
+    "ff_context.net.2": ParameterSlot("context_block.mlp.fc2"),
 }
 
 
-def mmdit_slot(module: str, depth: int) -> Slot | None:
+def mmdit_slot(module: str, depth: int) -> ParameterSlot | None:
     """The slot of a module named as in diffusers (`transformer_blocks.3.attn.to_q`), or None for an unknown name."""
     if module in MMDIT_OUTER:
-        return Slot(MMDIT_OUTER[module], is_swapped=module == "norm_out.linear")
+        return ParameterSlot(MMDIT_OUTER[module], is_swapped=module == "norm_out.linear")
     block = re.fullmatch(r"transformer_blocks\.(\d+)\.(.+)", module)
     if block is None or block[2] not in MMDIT_BLOCK:
         return None
     inner = MMDIT_BLOCK[block[2]]
     is_last_context = block[2] == "norm1_context.linear" and int(block[1]) == depth - 1
-    return Slot(f"joint_blocks.{block[1]}.{inner.name}", inner.part, inner.parts, is_last_context)
+    return ParameterSlot(f"joint_blocks.{block[1]}.{inner.name}", inner.part, inner.parts, is_last_context)
 
 
 def mmdit_from_diffusers(weights: Weights) -> dict[str, StoredTensor]:
@@ -87,12 +87,12 @@ CONTROL_EXTRAS = ("control_type",)  # a number that tells how hints are prepared
 STREAM_EXTRAS = ("context_embedder.weight", "context_embedder.bias")  # in files of nets that see no text; unused
 
 
-def control_slot(module: str) -> Slot | None:
+def control_slot(module: str) -> ParameterSlot | None:
     """The slot of a ControlNet's module, of either kind and in any layout, or None where the name is ours."""
     slot = mmdit_slot(module, depth=0)  # no block is the last of a transformer
     block = re.fullmatch(r"transformer_blocks\.(\d+)\.((?:adaLN_modulation|attn|mlp)\..+)", module)
     if slot is None and block is not None:
-        return Slot(f"stream_blocks.{block[1]}.{block[2]}")
+        return ParameterSlot(f"stream_blocks.{block[1]}.{block[2]}")
     return slot
 
 
@@ -105,13 +105,13 @@ def control_from_any(weights: Weights) -> dict[str, StoredTensor]:
     return {name: tensor for name, tensor in streams.items() if name not in STREAM_EXTRAS}
 
 
-def placed(weights: Weights, slot_of: Callable[[str], Slot | None]) -> dict[str, StoredTensor]:
+def placed(weights: Weights, slot_of: Callable[[str], ParameterSlot | None]) -> dict[str, StoredTensor]:
     """Every tensor in the slot of its module, fused where several share one; without a slot it keeps its name."""
     gathered: dict[str, dict[int, str]] = {}
-    slots: dict[str, Slot] = {}
+    slots: dict[str, ParameterSlot] = {}
     for foreign in weights:
         module, suffix = _split(foreign)
-        slot = slot_of(module) or Slot(module)
+        slot = slot_of(module) or ParameterSlot(module)
         gathered.setdefault(slot.name + suffix, {})[slot.part] = foreign
         slots[slot.name + suffix] = slot
     renamed: dict[str, StoredTensor] = {}

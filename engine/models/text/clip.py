@@ -11,7 +11,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.files.adapter_keys import encoder_keys
 from sigmagraph.engine.models.files.lora import Adapter, Patch
-from sigmagraph.engine.models.files.rename import Slot
+from sigmagraph.engine.models.files.rename import ParameterSlot
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.text.embeddings import Embeddings
 from sigmagraph.engine.models.text.encode import (
@@ -74,7 +74,7 @@ class Clip:
                 patches[name] = (*patches.get(name, ()), Patch(adapter, slots, strength))
         return self if patches == self.patches else replace(self, patches=patches)
 
-    def fitting(self, adapter: Adapter) -> dict[str, dict[str, Slot]]:
+    def fitting(self, adapter: Adapter) -> dict[str, dict[str, ParameterSlot]]:
         """Per encoder, the adapter's base keys that have a place in it."""
         return {name: adapter.fitting(encoder_keys(name, e.parameters())) for name, e in self.encoders.items()}
 

@@ -17,17 +17,17 @@ from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.jobs.events import JobEvent, Preview, Started, is_last
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.comfy import wire
-from sigmagraph.engine.server.comfy.outbox import Budget, Outbox
+from sigmagraph.engine.server.comfy.outbox import Outbox, UnsentBudget
 from sigmagraph.engine.server.comfy.resuming import NOTHING, Away, Mark, messages_of, retold
 from sigmagraph.engine.server.context import JOBS
 
-__all__ = ["HUB", "Client", "Hub", "run_hub"]
+__all__ = ["HUB", "ConnectedClient", "Hub", "run_hub"]
 
 LOG = logging.getLogger("sigmagraph.comfy")
 
 
 @dataclass(eq=False)
-class Client:
+class ConnectedClient:
     """One connected socket."""
 
     owner: str
@@ -36,7 +36,7 @@ class Client:
     reads_logs: bool = False
     takes_bare_previews: bool = False
     is_numbered: bool = False
-    budget: Budget = field(default_factory=Budget)
+    budget: UnsentBudget = field(default_factory=UnsentBudget)
     told: dict[str, tuple[int, int]] = field(default_factory=dict)
     held: list[tuple[str, wire.Sent, Mark]] | None = None
 
@@ -83,8 +83,8 @@ class Hub:
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
-        self.budget = Budget()
-        self._clients: dict[tuple[str, str], Client] = {}
+        self.budget = UnsentBudget()
+        self._clients: dict[tuple[str, str], ConnectedClient] = {}
         self._narrators: dict[str, wire.Narrator] = {}
         self._client_ids: dict[str, str | None] = {}
         self._away = Away()
@@ -95,7 +95,7 @@ class Hub:
 
     # -- clients -------------------------------------------------------------------------------------------------
 
-    async def join(self, client: Client, after: Mapping[str, tuple[int, int]] | None = None) -> None:
+    async def join(self, client: ConnectedClient, after: Mapping[str, tuple[int, int]] | None = None) -> None:
         """Register a socket and greet it; it takes the place of an older one with the same id.
 
         It hears first what it missed of its jobs: since it left, or `after` what it says it has heard.
@@ -111,7 +111,7 @@ class Hub:
             if (narrator.owner, narrator.client_id) == (client.owner, client.sid) and node_id is not None:
                 client.send(wire.Message("executing", {"node": node_id}))
 
-    async def _retell(self, client: Client, heard: dict[str, tuple[int, int]]) -> None:
+    async def _retell(self, client: ConnectedClient, heard: dict[str, tuple[int, int]]) -> None:
         """From the stored events, then what came meanwhile."""
         missed = [message async for message in retold(self.jobs, client.owner, client.sid, heard)]
         held, client.held = client.held, None
@@ -121,7 +121,7 @@ class Hub:
         client.held = held
         client.catch_up(heard)
 
-    def leave(self, client: Client) -> None:
+    def leave(self, client: ConnectedClient) -> None:
         """Forget a socket, unless a newer one has taken its id."""
         client.outbox.close()
         if self._clients.get((client.owner, client.sid)) is client:
@@ -221,7 +221,7 @@ class Hub:
         else:
             client.tell(narrator.job_id, sent, mark)
 
-    def _of(self, owner: str) -> list[Client]:
+    def _of(self, owner: str) -> list[ConnectedClient]:
         return [client for client in self._clients.values() if client.owner == owner]
 
     async def _client_id(self, job_id: str) -> str | None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 
-__all__ = ["Budget", "Outbox"]
+__all__ = ["Outbox", "UnsentBudget"]
 
 PATIENCE = 64  # as long as fewer messages wait, every one is sent
 MOST_MESSAGES = 50_000
@@ -17,7 +17,7 @@ PER_OWNER, IN_ALL = 64 * 1024 * 1024, 192 * 1024 * 1024
 """Bytes that may wait."""
 
 
-class Budget:
+class UnsentBudget:
     """What waits in all outboxes together. Over it, the fullest is closed: first an owner's own, then anybody's."""
 
     def __init__(self, per_owner: int = PER_OWNER, in_all: int = IN_ALL) -> None:
@@ -73,10 +73,10 @@ class Outbox:
     A message may come with what is to be called once it is sent.
     """
 
-    def __init__(self, budget: Budget | None = None, owner: str = "") -> None:
+    def __init__(self, budget: UnsentBudget | None = None, owner: str = "") -> None:
         self.is_closed = False
         self.size = 0
-        self._budget, self._owner = budget or Budget(), owner
+        self._budget, self._owner = budget or UnsentBudget(), owner
         self._waiting: dict[int, tuple[str | bytes, Callable[[], None] | None]] = {}
         self._turns = count()
         self._last: dict[str, int] = {}

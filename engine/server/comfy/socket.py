@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from sigmagraph.engine.errors import EngineError
-from sigmagraph.engine.server.comfy.hub import HUB, Client
+from sigmagraph.engine.server.comfy.hub import HUB, ConnectedClient
 from sigmagraph.engine.server.comfy.resuming import read_marks
 from sigmagraph.engine.server.comfy.system import flags
 from sigmagraph.engine.server.comfy.wire import Message
@@ -31,7 +31,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     ws = web.WebSocketResponse(heartbeat=30.0, max_msg_size=4 * 1024 * 1024, compress=False, timeout=CLOSE_S)
     await ws.prepare(request)
     hub, sockets = request.app[HUB], request.app[SOCKETS]
-    client = Client(request[OWNER], request.query.get("clientId") or secrets.token_hex(16), budget=hub.budget)
+    client = ConnectedClient(request[OWNER], request.query.get("clientId") or secrets.token_hex(16), budget=hub.budget)
     client.takes_bare_previews = request.app[SETTINGS].bare_previews
     client.is_numbered = request.query.get("events") == "1"
     sockets.add(ws)
@@ -50,7 +50,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     return ws
 
 
-async def _write(request: web.Request, ws: web.WebSocketResponse, client: Client) -> None:
+async def _write(request: web.Request, ws: web.WebSocketResponse, client: ConnectedClient) -> None:
     """Send until the socket or the outbox closes; a client too far behind is told so."""
     with contextlib.suppress(ConnectionError):
         async for messages in client.outbox.drain():
@@ -87,7 +87,7 @@ def frame(message: str | bytes) -> bytes:
     return struct.pack("!BBQ", code, 127, len(data)) + data
 
 
-async def _read(ws: web.WebSocketResponse, client: Client, ours: dict[str, Any]) -> None:
+async def _read(ws: web.WebSocketResponse, client: ConnectedClient, ours: dict[str, Any]) -> None:
     """The first valid JSON may name the client's flags; whatever comes later is ignored."""
     is_first = True
     async for message in ws:

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 from aiohttp import web
 
-from sigmagraph.engine.execution.replay import Comparison
+from sigmagraph.engine.execution.replay import PictureComparison
 from sigmagraph.engine.server.context import OWNER
 from sigmagraph.engine.server.decoding.pool import DECODERS
 
@@ -23,10 +23,10 @@ async def made_of(
     return made
 
 
-async def compared(request: web.Request, one: Path, other: Path) -> Comparison:
+async def compared(request: web.Request, one: Path, other: Path) -> PictureComparison:
     """The figures for two picture files."""
     figures, _ = await request.app[DECODERS].make(request[OWNER], "compare", (one, other))
-    return Comparison(**figures)
+    return PictureComparison(**figures)
 
 
 def _is_there(request: web.Request) -> bool:

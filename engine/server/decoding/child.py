@@ -27,7 +27,7 @@ LONGEST_ANSWER = 1 << 20  # what is longer goes by a file, so that it never is i
 PREVIEW_BYTES = 12 * PREVIEW_PIXELS
 
 
-class Decoder:
+class PictureDecoder:
     """One request at a time."""
 
     def __init__(self, channel: Channel) -> None:
@@ -105,7 +105,7 @@ def main(descriptor: int, most_bytes: int) -> None:
     warnings.simplefilter("ignore", DecompressionBombWarning)  # our own limit says what is too large
     resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    Decoder(Channel(socket.socket(fileno=descriptor))).serve()
+    PictureDecoder(Channel(socket.socket(fileno=descriptor))).serve()
 
 
 if __name__ == "__main__":

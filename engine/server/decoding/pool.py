@@ -59,7 +59,7 @@ class Limits:
     waiting_all: int = 512
 
 
-class Budget:
+class DecodingBudget:
     """Memory for what is under way; small pictures pass, and one that is larger than all of it has it alone."""
 
     def __init__(self, total: int) -> None:
@@ -92,7 +92,7 @@ class Budget:
             granted.set()
 
 
-class Child:
+class DecoderProcess:
     """One process."""
 
     def __init__(
@@ -102,7 +102,9 @@ class Child:
         self.idle: asyncio.TimerHandle | None = None
         self.is_used_up = False
 
-    async def make(self, request: dict[str, Any], data: bytes, budget: Budget, wall_s: float) -> tuple[Any, bytes]:
+    async def make(
+        self, request: dict[str, Any], data: bytes, budget: DecodingBudget, wall_s: float
+    ) -> tuple[Any, bytes]:
         """The process's answer; raises `TimeoutError`, or `EOFError` where it died."""
         loop = asyncio.get_running_loop()
         self._writer.write(pack(request, data))
@@ -139,9 +141,9 @@ class Decoders:
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.limits, self._folder = limits, folder
         self._shares = Shares(limits.processes, lambda: asyncio.get_running_loop().time())
-        self._budget = Budget(limits.memory_bytes)
-        self._all: set[Child] = set()
-        self._free: list[Child] = []
+        self._budget = DecodingBudget(limits.memory_bytes)
+        self._all: set[DecoderProcess] = set()
+        self._free: list[DecoderProcess] = []
         self._ending: set[asyncio.Task[int]] = set()
         self._names = count()
 
@@ -189,14 +191,19 @@ class Decoders:
         finally:
             shares.leave(turn)
 
-    async def _started(self) -> Child:
+    async def _started(self) -> DecoderProcess:
         variables = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         most = BASE_BYTES + max(self.limits.memory_bytes, 16 * self.limits.max_pixels)
-        self._all.add(child := Child(*await spawn(CHILD, str(most), environment=variables)))
+        self._all.add(child := DecoderProcess(*await spawn(CHILD, str(most), environment=variables)))
         return child
 
     async def _made(
-        self, child: Child, owner: str, operation: str, sources: Sequence[Path | bytes], options: dict[str, Any]
+        self,
+        child: DecoderProcess,
+        owner: str,
+        operation: str,
+        sources: Sequence[Path | bytes],
+        options: dict[str, Any],
     ) -> tuple[dict[str, Any], BinaryIO]:
         limits, name = self.limits, next((source.name for source in sources if isinstance(source, Path)), "the picture")
         out = make_folder(self._folder) / str(next(self._names))
@@ -224,7 +231,7 @@ class Decoders:
             raise UnreadableImage(*answer["message"].split(": ", 1))
         return answer.get("made", {}), _taken(out) if answer.get("is_file") else io.BytesIO(made)
 
-    def _keep(self, child: Child, *, is_whole: bool) -> None:
+    def _keep(self, child: DecoderProcess, *, is_whole: bool) -> None:
         """Ready for the next, for a while; one that was cut off in the middle, or has grown, ends."""
         if not is_whole or child.is_used_up:
             self._end(child)
@@ -232,7 +239,7 @@ class Decoders:
         child.idle = asyncio.get_running_loop().call_later(IDLE_S, partial(self._end, child))
         self._free.append(child)
 
-    def _end(self, child: Child) -> None:
+    def _end(self, child: DecoderProcess) -> None:
         self._all.discard(child)
         if child in self._free:
             self._free.remove(child)

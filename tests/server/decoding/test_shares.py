@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sigmagraph.engine.server.decoding.pool import SMALL_BYTES, Budget
+from sigmagraph.engine.server.decoding.pool import SMALL_BYTES, DecodingBudget
 from sigmagraph.engine.server.decoding.shares import HALF_LIFE_S, Shares, Turn
 
 
@@ -46,7 +46,7 @@ async def test_who_used_least_of_late_goes_first_and_use_is_forgotten() -> None:
 
 
 async def test_the_budget_is_kept_but_for_one_that_is_larger_than_all_of_it() -> None:
-    budget, order = Budget(10 * SMALL_BYTES), list[str]()
+    budget, order = DecodingBudget(10 * SMALL_BYTES), list[str]()
 
     async def holds(name: str, size: float, until: asyncio.Event) -> None:
         async with budget.hold(int(size * SMALL_BYTES)):
