@@ -13,7 +13,7 @@ from sigmagraph.engine.cli.options import Home, workspace
 from sigmagraph.engine.errors import BadValue, WriteFailed
 
 if TYPE_CHECKING:  # torch comes when a file is opened
-    from sigmagraph.engine.models.files.convert import Target
+    from sigmagraph.engine.models.files.convert import ConvertTarget
     from sigmagraph.engine.models.files.read import WeightFile
     from sigmagraph.engine.models.files.write import Outgoing
 
@@ -27,7 +27,7 @@ class Work:
     path: Path
     tensors: "list[Outgoing]"
     metadata: Mapping[str, str | int | float]
-    target: "Target"
+    target: "ConvertTarget"
 
 
 def convert(
@@ -72,7 +72,7 @@ def convert(
 def _split(file: "WeightFile", to: str | None, models: Path) -> list[Work]:
     from sigmagraph.engine.cli.console import warn
     from sigmagraph.engine.models.files import pack
-    from sigmagraph.engine.models.files.convert import Target
+    from sigmagraph.engine.models.files.convert import ConvertTarget
     from sigmagraph.engine.models.files.read import WeightFile
 
     pieces, rest = pack.split(file)
@@ -81,7 +81,7 @@ def _split(file: "WeightFile", to: str | None, models: Path) -> list[Work]:
     works = []
     for piece in pieces:
         is_blocks = piece.part in (pack.TRANSFORMER, pack.T5)
-        target = Target(to if is_blocks or not (to or "").startswith(("gguf:", "fp8")) else None)
+        target = ConvertTarget(to if is_blocks or not (to or "").startswith(("gguf:", "fp8")) else None)
         name = file.path.stem if piece.part == pack.TRANSFORMER else f"{file.path.stem}_{piece.part}"
         alone = WeightFile(file.path, piece.weights, piece.metadata, file.states)
         works.append(_work(models / pack.FOLDERS[piece.part] / name, alone, target))
@@ -90,10 +90,10 @@ def _split(file: "WeightFile", to: str | None, models: Path) -> list[Work]:
 
 def _one(files: "list[WeightFile]", to: str | None, joins: bool, out: Path | None) -> Work:
     from sigmagraph.engine.models.files import pack
-    from sigmagraph.engine.models.files.convert import Target
+    from sigmagraph.engine.models.files.convert import ConvertTarget
     from sigmagraph.engine.models.files.read import WeightFile
 
-    file, target = files[0], Target(to)
+    file, target = files[0], ConvertTarget(to)
     if joins:
         weights, metadata = pack.join(files)
         file = WeightFile(file.path, weights, metadata, ())
@@ -102,7 +102,7 @@ def _one(files: "list[WeightFile]", to: str | None, joins: bool, out: Path | Non
     return _work(path, file, target)
 
 
-def _work(path: Path, file: "WeightFile", target: "Target") -> Work:
+def _work(path: Path, file: "WeightFile", target: "ConvertTarget") -> Work:
     from sigmagraph.engine.models.files import pack
 
     suffix = ".gguf" if target.form is not None else ".safetensors"
@@ -141,7 +141,7 @@ def _progress(name: str, total: int) -> "Iterator[Callable[[int], None]]":
         yield lambda written: drawn.advance(task, written)
 
 
-def _error(target: "Target") -> str:
+def _error(target: "ConvertTarget") -> str:
     loss = target.loss
     if not loss.squares:
         return ""

@@ -23,7 +23,7 @@ from sigmagraph.engine.cli.options import (
 if TYPE_CHECKING:  # imported when the command runs: `--help` must stay quick
     from rich.table import Table
 
-    from sigmagraph.engine.execution.describe import Line
+    from sigmagraph.engine.execution.describe import PlanLine
 
 __all__ = ["plan"]
 
@@ -62,7 +62,7 @@ def plan(
     remark(f"{runs} of {len(lines)} nodes would run")
 
 
-def _table(lines: "list[Line]") -> "Table":
+def _table(lines: "list[PlanLine]") -> "Table":
     from sigmagraph.engine.cli.console import columns
 
     table = columns("node", "class", "title", "lane", "", "needs", whole=2)

@@ -14,7 +14,7 @@ Fate = Literal["runs", "memory", "disk", "perhaps", "unneeded"]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PlanLine:
     """One node of a plan. `perhaps`: only if a lazy input asks for it; `same_as`: an equal node that does its work."""
 
     node_id: str
@@ -27,7 +27,7 @@ class Line:
     same_as: str | None = None
 
 
-def describe(plan: Plan, store: ResultStore) -> list[Line]:
+def describe(plan: Plan, store: ResultStore) -> list[PlanLine]:
     """A line per node, in the order they would run."""
     sure = _reached(plan, store, list(plan.roots), lazily=False)
     perhaps = _reached(plan, store, list(plan.roots), lazily=True)
@@ -38,7 +38,7 @@ def describe(plan: Plan, store: ResultStore) -> list[Line]:
         fate = _fate(plan, store, node_id, sure, perhaps)
         twin = first.setdefault(key, node_id) if fate in ("runs", "perhaps") else node_id
         lines.append(
-            Line(
+            PlanLine(
                 node_id,
                 vertex.node.class_type,
                 str(vertex.meta.get("title", vertex.node.display_name or vertex.node.class_type)),

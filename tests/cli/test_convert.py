@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.errors import WriteFailed
 from sigmagraph.engine.models import load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
-from sigmagraph.engine.models.files.convert import PIECE, TARGETS, WRITTEN, Target, is_block_matrix
+from sigmagraph.engine.models.files.convert import PIECE, TARGETS, WRITTEN, ConvertTarget, is_block_matrix
 from sigmagraph.engine.models.files.quantise import SHRINK
 from sigmagraph.engine.models.files.read import is_quantised, open_weights
 from sigmagraph.engine.writing import drafted
@@ -195,7 +195,7 @@ def test_a_part_that_comes_twice_is_named(apart: list[Path]) -> None:
 @pytest.mark.parametrize("name", [None, *TARGETS])
 def test_no_piece_in_work_is_larger_than_its_bound(apart: list[Path], name: str | None, tmp_path: Path) -> None:
     save_file({"joint_blocks.0.x.weight": torch.ones(PIECE // 512 + 3, 1024)}, tmp_path / "x.safetensors")
-    for tensor in Target(name).tensors(open_weights(tmp_path / "x.safetensors").weights):
+    for tensor in ConvertTarget(name).tensors(open_weights(tmp_path / "x.safetensors").weights):
         assert all(piece.nbytes <= 4 * PIECE for piece in tensor.pieces())
 
 

@@ -56,7 +56,7 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ConvertTarget:
     """What to convert to. None: every tensor as it is stored."""
 
     name: str | None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sigmagraph.engine.errors import BadValue, UnknownModel
-from sigmagraph.engine.models.files.convert import Target
+from sigmagraph.engine.models.files.convert import ConvertTarget
 from sigmagraph.engine.models.files.detect import CHECKPOINT_ENCODERS, MMDIT_MARK, Parts, find_parts
 from sigmagraph.engine.models.files.gguf import ARCHITECTURE, llama_name
 from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights, under
@@ -31,7 +31,7 @@ TEXT_METADATA = "sigmagraph.text"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class FilePart:
     """What goes into one file: a part's tensors in the names that a file of it alone has, and its metadata."""
 
     part: str
@@ -39,7 +39,7 @@ class Piece:
     metadata: Mapping[str, str]
 
 
-def split(file: WeightFile) -> tuple[list[Piece], list[str]]:
+def split(file: WeightFile) -> tuple[list[FilePart], list[str]]:
     """The parts of a checkpoint, and the names of tensors that belong to none. Raises `UnknownModel` for one part."""
     tables = {part: under(file.weights, prefix) for part, prefix in PREFIXES.items()}
     found = {part: table for part, table in tables.items() if table}
@@ -48,7 +48,7 @@ def split(file: WeightFile) -> tuple[list[Piece], list[str]]:
             f"{file.path}: holds {', '.join(found) or 'no part'} under a checkpoint's names; nothing to split"
         )
     rest = [name for name in file.weights if not name.startswith(tuple(PREFIXES.values()))]
-    return [Piece(part, table, _metadata_of(part, file.metadata, found)) for part, table in found.items()], rest
+    return [FilePart(part, table, _metadata_of(part, file.metadata, found)) for part, table in found.items()], rest
 
 
 def _metadata_of(part: str, metadata: Mapping[str, str], parts: Mapping[str, object]) -> dict[str, str]:
@@ -111,7 +111,7 @@ def _in_files(encoder: str, weights: Weights) -> Weights:
     }
 
 
-def gguf_of(file: WeightFile, target: Target) -> tuple[list[Outgoing], dict[str, str | int | float]]:
+def gguf_of(file: WeightFile, target: ConvertTarget) -> tuple[list[Outgoing], dict[str, str | int | float]]:
     """The one transformer or T5 of a file in GGUF. Raises `BadValue` for a file of several parts, or of another."""
     parts = find_parts(file)
     assert target.form is not None
