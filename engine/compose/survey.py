@@ -19,7 +19,7 @@ from sigmagraph.engine.graph.workflow import Workflow
 
 __all__ = ["Surveyed", "files_in", "survey", "totals"]
 
-ENDINGS = frozenset((".json", ".png", ".webp", ".jpg", ".jpeg"))
+ENDINGS = frozenset((".json", ".png", ".webp", ".jpg", ".jpeg", ".avif", ".svg", ".latent"))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", 
 
 
 def load_workflow(path: Path, declarations: Mapping[str, Any] | None = None, form: Form = "auto") -> Workflow:
-    """Read a workflow file of any kind: JSON in API or editor form, or a PNG, WebP or JPEG that carries one.
+    """Read a workflow file of any kind: JSON in API or editor form, or a picture, drawing or latent that carries one.
 
     `declarations` (class -> `/object_info` form) are needed for the editor form only. `form` says which of a picture's
     two texts counts: `auto` follows the rule of `carried.py`.

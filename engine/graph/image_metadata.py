@@ -1,4 +1,6 @@
-"""Pictures that carry workflows: PNG text chunks, and the EXIF texts of WebP and JPEG. Reads bytes, decodes no pixel.
+"""Files that carry workflows: PNG text chunks, EXIF texts of WebP, JPEG and AVIF, metadata of SVG and of latents.
+
+Reads bytes, decodes no pixel.
 
 Each form has limits, so that a small file never becomes a large one, and every refusal is a `BadDocument`.
 """
@@ -6,8 +8,11 @@ Each form has limits, so that a small file never becomes a large one, and every 
 from collections.abc import Callable, Iterator, Mapping
 
 from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.graph.avif import exif_of_avif, is_avif
 from sigmagraph.engine.graph.exif import exif_texts
 from sigmagraph.engine.graph.png import MAX_CHUNKS, is_png, text_chunks
+from sigmagraph.engine.graph.svg import is_svg, metadata_of_svg
+from sigmagraph.engine.graph.tensor_file import is_tensor_file, metadata_of_tensors
 
 __all__ = ["carried_texts", "is_carrier", "kind_of"]
 
@@ -22,9 +27,12 @@ def is_carrier(data: bytes) -> bool:
 
 
 def kind_of(data: bytes) -> str | None:
-    """`png`, `webp` or `jpeg` by content; None for anything else."""
+    """`png`, `webp`, `jpeg`, `avif`, `svg` or `tensors` by content; None for anything else."""
     if is_png(data):
         return "png"
+    for kind, begins in ("avif", is_avif), ("svg", is_svg), ("tensors", is_tensor_file):
+        if begins(data):
+            return kind
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     return "jpeg" if data[:3] == b"\xff\xd8\xff" else None
@@ -41,7 +49,8 @@ def carried_texts(data: bytes, warn: Warn = lambda message: None) -> Mapping[str
     """
     kind = kind_of(data)
     if kind is None:
-        raise BadDocument("not a picture of a kind that carries workflows; expected PNG, WebP or JPEG")
+        allowed = "PNG, WebP, JPEG, AVIF, SVG or a latent"
+        raise BadDocument(f"not a picture of a kind that carries workflows; expected {allowed}")
     warnings: list[str] = []
     texts = READERS[kind](data, warnings.append)
     if warnings and not texts:
@@ -100,6 +109,11 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     raise BadDocument(f"JPEG: more than {MAX_CHUNKS} segments")
 
 
+def _avif_texts(data: bytes, warn: Warn) -> dict[str, str]:
+    exif = exif_of_avif(data).removeprefix(EXIF_MARK)
+    return _texts_of(exif, warn) if exif else {}
+
+
 def _texts_of(tiff: bytes, warn: Warn) -> dict[str, str]:
     """EXIF texts of the form `keyword:text`, as ComfyUI and others write them; the first of a keyword wins."""
     texts: dict[str, str] = {}
@@ -114,4 +128,7 @@ READERS: Mapping[str, Callable[[bytes, Warn], dict[str, str]]] = {
     "png": text_chunks,
     "webp": _webp_texts,
     "jpeg": _jpeg_texts,
+    "avif": _avif_texts,
+    "svg": lambda data, _: metadata_of_svg(data),
+    "tensors": lambda data, _: metadata_of_tensors(data),
 }

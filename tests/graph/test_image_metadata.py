@@ -36,7 +36,7 @@ def png(**texts: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "JPEG"])
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG", "AVIF"])
 def test_workflows_are_read_from_exif_texts(kind: str) -> None:
     data = picture(kind, {MAKE: "workflow:" + json.dumps({"nodes": []}), MODEL: "prompt:" + json.dumps(PROMPT)})
     assert kind_of(data) == kind.lower()
@@ -163,3 +163,67 @@ def test_a_damaged_picture_is_read_or_refused_and_never_anything_else(data: st.D
 def test_any_bytes_are_read_or_refused(head: bytes, rest: bytes) -> None:
     with contextlib.suppress(BadDocument):
         read_workflow(head + rest)
+
+
+# -- drawings and latents ---------------------------------------------------------------------------------------------
+
+
+def svg(text: str, head: str = "") -> bytes:
+    return f'{head}<svg xmlns="http://www.w3.org/2000/svg"><metadata>{text}</metadata><path d="M0"/></svg>'.encode()
+
+
+def latent(**texts: str) -> bytes:
+    header = {"latent_tensor": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": texts}
+    written = json.dumps(header).encode()
+    return struct.pack("<Q", len(written)) + written + bytes(4)
+
+
+@pytest.mark.parametrize("head", ["", '<?xml version="1.0"?>\n'])
+def test_an_svg_carries_its_workflow_as_metadata(head: str) -> None:
+    body = json.dumps({"prompt": PROMPT, "workflow": json.dumps({"nodes": []})})
+    data = svg(f"<![CDATA[{body}]]>", head)
+    assert kind_of(data) == "svg"
+    assert read_workflow(data).prompt() == PROMPT
+    assert carried_texts(svg("words")) == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (svg("&b;", '<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "x"><!ENTITY b "&a;&a;">]>'), "document type"),
+        (svg("<![CDATA[{]]>"), "not JSON"),
+        (svg("")[:-3], "SVG"),
+        (b"<svg>" + b"<g>" * 300 + b"</g>" * 300 + b"</svg>", "nested"),
+        (b'<?xml version="1.0" encoding="klingon"?><svg/>', "SVG"),
+    ],
+    ids=["entities", "no JSON", "cut", "deep", "encoding"],
+)
+def test_hostile_drawings_are_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(BadDocument, match=reason):
+        carried_texts(data)
+
+
+def test_a_latent_carries_its_workflow_as_metadata() -> None:
+    data = latent(prompt=json.dumps(PROMPT), format="pt")
+    assert kind_of(data) == "tensors"
+    assert read_workflow(data).prompt() == PROMPT
+    with pytest.raises(BadDocument, match="header"):
+        carried_texts(struct.pack("<Q", 2) + b"{[")
+
+
+CARRIERS = {
+    "avif": picture("AVIF", {MODEL: "prompt:" + json.dumps(PROMPT)}),
+    "svg": svg("<![CDATA[" + json.dumps({"prompt": PROMPT}) + "]]>"),
+    "latent": latent(prompt=json.dumps(PROMPT)),
+}
+
+
+@pytest.mark.parametrize("kind", CARRIERS)
+@settings(max_examples=150, deadline=1000)
+@given(damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=6), cut=st.integers(0, 3000))
+def test_damaged_carriers_are_read_or_refused(kind: str, damage: list[tuple[int, int]], cut: int) -> None:
+    data = bytearray(CARRIERS[kind])
+    for at, value in damage:
+        data[at % len(data)] = value
+    with contextlib.suppress(BadDocument):
+        read_workflow(bytes(data[: max(1, len(data) - cut % len(data))]))
