@@ -20,6 +20,8 @@ from sigmagraph.engine.server.comfy.preferences import LOCK
 from sigmagraph.engine.server.comfy.routes import comfy_routes, mirrored
 from sigmagraph.engine.server.comfy.socket import SOCKETS
 from sigmagraph.engine.server.comfy.system import EXTENSIONS
+from sigmagraph.engine.server.comfy_api.refusals import envelopes
+from sigmagraph.engine.server.comfy_api.routes import api_routes
 from sigmagraph.engine.server.connections import CONNECTIONS, Connections, watch_connections, watched
 from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, OwnerFolders
 from sigmagraph.engine.server.decoding.pool import DECODERS, Decoders, Limits, run_decoders
@@ -68,7 +70,18 @@ class ServerParts:
 
 def make_app(parts: ServerParts) -> web.Application:
     """The application, complete; its start starts the hub, not the job service."""
-    middlewares = (watched, let_go, count_requests, options, compress, origins, own_policy, answer_errors, auth)
+    middlewares = (
+        watched,
+        let_go,
+        count_requests,
+        options,
+        compress,
+        origins,
+        own_policy,
+        envelopes,
+        answer_errors,
+        auth,
+    )
     app = web.Application(
         middlewares=middlewares, client_max_size=parts.settings.max_upload_bytes, handler_args=HANDLER
     )
@@ -89,7 +102,13 @@ def make_app(parts: ServerParts) -> web.Application:
     operating = (("GET", "/health", health), ("GET", "/ready", ready), ("GET", "/metrics", metrics))
     app.add_routes(parts.more_routes)
     mount(app, parts.published)
-    app.add_routes([*mirrored((*operating, *REPLAY_ROWS, *WORKFLOW_ROWS, *DELIVERY_ROWS, *PAGE_ROWS)), *login_routes()])
+    app.add_routes(
+        [
+            *mirrored((*operating, *REPLAY_ROWS, *WORKFLOW_ROWS, *DELIVERY_ROWS, *PAGE_ROWS)),
+            *login_routes(),
+            *api_routes(),
+        ]
+    )
     app.add_routes([*comfy_routes(), *page_routes()])
     app.add_routes(frontend_routes(parts.frontend, home))
     return app

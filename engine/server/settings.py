@@ -70,6 +70,7 @@ class Settings(BaseModel):
     cors_origin: str | None = Field(None, description="origin (or *) that other pages may call from")
     compress: bool = Field(False, description="gzip JSON and text where the client takes it")
     max_upload_mb: float = Field(100.0, gt=0, description="largest request body")
+    max_assets_mb: float = Field(2048.0, gt=0, description="what a key may keep of uploaded assets, by /api/v2/assets")
     max_pixels: int = Field(128 * 1024 * 1024, gt=0, description="largest picture that is decoded")
     decode_mb: float = Field(1024.0, gt=0, description="memory that all pictures being decoded may take together")
     decode_s: float = Field(10.0, gt=0, le=3600, description="computing that decoding one picture may take")

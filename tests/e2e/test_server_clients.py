@@ -104,3 +104,30 @@ def test_saintno_sdk(server: Server, node: list[str], graph: Path, picture: Path
 def test_stable_canvas_client(server: Server, node: list[str], graph: Path, tmp_path: Path) -> None:
     found = said([*node, "canvas.mjs", server.url, str(graph)], tmp_path)
     assert (found["images"], found["stats"], found["settings"], found["extensions"]) == (1, 1, "object", True)
+
+
+SIGHT = {"cancelled": "canceled", "copied": 1, "png": "PNG"}
+
+
+def test_comfy_sdk_runs_watches_cancels_and_keeps_assets(
+    server: Server, clients: Path, graph: Path, picture: Path, tmp_path: Path
+) -> None:
+    python = str(clients / "venv/bin/python")
+    found = said([python, str(SCRIPTS / "comfy_v2.py"), server.url, str(graph), str(picture)], tmp_path)
+    assert found == SIGHT | {
+        "events": {"Progress": True, "Preview": True, "OutputReady": True, "StatusChange": True},
+        "range": "PNG",
+        "format": "api",
+        "same": [True, False],
+        **dict.fromkeys(("listed", "reuse", "invalid", "missing", "deleted"), True),
+    }
+
+
+def test_comfyorg_sdk_runs_watches_cancels_and_keeps_assets(
+    server: Server, clients: Path, graph: Path, picture: Path, tmp_path: Path
+) -> None:
+    script = clients / "npm/comfyorg.mjs"
+    shutil.copy(SCRIPTS / script.name, script)
+    found = said(["node", str(script), server.url, str(graph), str(picture)], clients / "npm")
+    events = ["outputReady", "preview", "progress", "statusChange"]
+    assert found == SIGHT | {"events": events, "refused": "invalid_workflow"}

@@ -25,6 +25,7 @@ PARTS = {
     "file": "workflows%2Fknown.json",
     "dest": "stolen.json",
     "folder": "checkpoints",
+    "hash": "blake3:" + "0" * 64,
     "index": "0",
     "class": "KSampler",
     "node": "KSampler",

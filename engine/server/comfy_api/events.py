@@ -1,0 +1,131 @@
+"""`GET /api/v2/jobs/{id}/events`: status, progress, preview and output, as server-sent events.
+
+Each carries the number of the stored event behind it, so a reader that names the last one it saw goes on there.
+"""
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from aiohttp import web
+
+from sigmagraph.engine.execution import events as run
+from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Queued, Requeued, Started
+from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.comfy_api.progress import Snapshot
+from sigmagraph.engine.server.comfy_api.records import STATUSES, output_record, shown_by
+from sigmagraph.engine.server.comfy_api.refusals import Declined
+from sigmagraph.engine.server.context import JOBS, OWNER, OwnerFolders, compact, folders
+from sigmagraph.engine.server.origin import own_origin
+
+__all__ = ["events"]
+
+KEEP_ALIVE_S = 15.0
+BETWEEN_S = 0.2  # pieces of progress that come faster are told as one
+MOST_WAITING = 256
+LONGEST_NUMBER = 18  # digits
+HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """The events after `Last-Event-ID` (or `?after=`), to the last."""
+    jobs, owner = request.app[JOBS], request[OWNER]
+    job = await jobs.get(request.match_info["id"], owner)
+    after = request.headers.get("Last-Event-ID") or request.query.get("after", "0")
+    if not after.isdecimal() or len(after) > LONGEST_NUMBER:
+        raise Declined(400, "invalid_request", f"Last-Event-ID {after[:40]!r} is not an event number")
+    response = web.StreamResponse(headers=HEADERS)
+    await response.prepare(request)
+    telling = _Telling(job, own_origin(request), folders(request), int(after))
+    with contextlib.suppress(ConnectionError):
+        async for happened in _merged(jobs, job):
+            for frame in telling.told(happened) if happened is not None else (b": keep-alive\n\n",):
+                await response.write(frame)
+        await response.write_eof()
+    return response
+
+
+async def _merged(jobs: Jobs, job: Job) -> AsyncIterator[JobEvent | Preview | None]:
+    """The stored events and the live previews of a job in one stream; None in quiet times."""
+    waiting: asyncio.Queue[JobEvent | Preview | BaseException | None] = asyncio.Queue()
+
+    def listener(happened: JobEvent | Preview) -> None:
+        if isinstance(happened, Preview) and happened.job_id == job.id and waiting.qsize() < MOST_WAITING:
+            waiting.put_nowait(happened)
+
+    async def follow() -> None:
+        try:
+            async for event in jobs.follow(job.id, job.owner):
+                await waiting.put(event)
+            await waiting.put(StopAsyncIteration())
+        except Exception as error:  # noqa: BLE001  # told to the reader of the queue, who raises it
+            await waiting.put(error)
+
+    end_listening = jobs.listen(listener)
+    following = asyncio.create_task(follow())
+    try:
+        while True:
+            try:
+                happened = await asyncio.wait_for(waiting.get(), KEEP_ALIVE_S)
+            except TimeoutError:
+                yield None
+                continue
+            if isinstance(happened, StopAsyncIteration):
+                return
+            if isinstance(happened, BaseException):
+                raise happened
+            yield happened
+    finally:
+        end_listening()
+        following.cancel()
+
+
+class _Telling:
+    """What one reader has been told."""
+
+    def __init__(self, job: Job, base: str, places: OwnerFolders, after: int) -> None:
+        self._job, self._base, self._places, self._after = job, base, places, after
+        self._snapshot, self._told_at = Snapshot.of(job), 0.0
+
+    def told(self, happened: JobEvent | Preview) -> Iterator[bytes]:
+        """The frames that an event makes."""
+        if isinstance(happened, Preview):
+            picture = base64.b64encode(happened.data).decode()
+            node_id, kind = happened.node_id, happened.content_type
+            yield _frame("preview", {"node_id": node_id, "content_type": kind, "data_base64": picture})
+            return
+        self._snapshot.take(happened)
+        if happened.number > self._after:
+            for name, data in self._facts(happened):
+                yield _frame(name, data, happened.number)
+
+    def _facts(self, event: JobEvent) -> Iterator[tuple[str, dict[str, Any]]]:
+        match event.body:
+            case Queued() | Requeued():
+                yield "status", {"status": STATUSES[State.QUEUED], "queue_position": None}
+            case Started():
+                yield "status", {"status": STATUSES[State.RUNNING], "queue_position": None}
+            case run.RunStarted() | run.NodeStarted() | run.NodeProgress() if self._is_time():
+                yield "progress", self._snapshot.wire()
+            case run.NodeFinished(node_id=node_id, display_id=display, ui=ui):
+                yield "progress", self._snapshot.wire()
+                for shown in shown_by({display or node_id: ui or {}}, self._places):
+                    yield "output", output_record(self._job, shown, self._base)
+            case Ended(state=state):
+                yield "status", {"status": STATUSES[state], "queue_position": None}
+
+    def _is_time(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at < BETWEEN_S:
+            return False
+        self._told_at = now
+        return True
+
+
+def _frame(name: str, data: dict[str, Any], number: int | None = None) -> bytes:
+    """One event: previews are not stored and have no number."""
+    head = f"id: {number}\n" if number is not None else ""
+    return f"{head}event: {name}\ndata: {compact(data)}\n\n".encode()

@@ -1,0 +1,249 @@
+"""`/api/v2/jobs`: submit, list, look, cancel."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.overrides import override_values
+from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.job import Idempotency, Job, JobQuery, State, Submission, Webhook
+from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.auth import require_any_graph
+from sigmagraph.engine.server.bodies import json_body
+from sigmagraph.engine.server.comfy_api.assets import named
+from sigmagraph.engine.server.comfy_api.progress import Snapshot
+from sigmagraph.engine.server.comfy_api.records import STATUSES, instant, job_record
+from sigmagraph.engine.server.comfy_api.references import resolved
+from sigmagraph.engine.server.comfy_api.refusals import Declined
+from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
+from sigmagraph.engine.server.incoming import declarations
+from sigmagraph.engine.server.origin import own_origin
+
+__all__ = ["cancel", "fetch", "listing", "snapshot_of", "submit", "workflow"]
+
+SOURCE = "comfy_api"
+FIELDS = ("workflow", "inputs", "extra_data", "metadata", "priority", "webhook_url", "webhook_secret")
+PARTNER_KEY = "api_key_comfy_org"
+LONGEST_KEY = 255
+MOST_METADATA = 4096  # bytes
+MOST_PRIORITY = 1000
+MOST, USUAL = 200, 50
+MOST_EVENTS = 100_000
+AT_ONCE = 1000
+
+
+async def submit(request: web.Request) -> web.StreamResponse:
+    """`POST /jobs`: 201 once the job is on disk. An `Idempotency-Key` is for one job; used again it is a 422."""
+    require_any_graph(request)
+    body = await json_body(request, None)
+    if not isinstance(body, dict):
+        raise Declined(400, "invalid_request", "the body is not a JSON object")
+    unknown = sorted(set(body) - set(FIELDS))
+    if unknown:
+        raise Declined(400, "invalid_request", f"there is no field {unknown[0][:40]!r}; there are {', '.join(FIELDS)}")
+    document = body.get("workflow")
+    if not isinstance(document, dict):
+        raise Declined(422, "invalid_workflow", "the field 'workflow' is missing, or is not an object")
+    parsed = await _parsed(request, document, _mapping(body, "inputs"))
+    priority = _priority(body.get("priority"))
+    meta = {"metadata": _metadata(body.get("metadata")), "priority": priority}
+    drawing = {"extra_pnginfo": {"workflow": parsed.editor}} if parsed.editor is not None else {}
+    _check_extra(body.get("extra_data"))
+    submission = Submission(
+        parsed,
+        request[OWNER],
+        job_id=str(uuid.uuid4()),
+        extra_data=drawing,
+        meta={name: value for name, value in meta.items() if value is not None},
+        source=SOURCE,
+        priority=priority or 0,
+        webhook=_webhook(body),
+        idempotency=_key(request),
+        reuses_outputs=True,
+    )
+    accepted = await request.app[JOBS].submit(submission)
+    return reply(await _record(request, accepted.job), 201)
+
+
+async def _parsed(request: web.Request, document: Mapping[str, Any], inputs: Mapping[str, Any]) -> Workflow:
+    """The graph of either form, with its assets and inputs in place."""
+    known, nodes = await declarations(request), await request.app[JOBS].nodes()
+    plain = await asyncio.to_thread(resolved, document, named(request))
+    parsed = await asyncio.to_thread(parse_workflow, plain, known)
+    most = request.app[SETTINGS].max_nodes
+    if len(parsed.nodes) > most:
+        raise Declined(422, "invalid_workflow", f"{len(parsed.nodes)} nodes; this server takes at most {most}")
+    return override_values(parsed, list(inputs.items()), nodes) if inputs else parsed
+
+
+def _mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Declined(422, "invalid_request", f"{name} is not an object of NODE.INPUT and value")
+    return value
+
+
+def _check_extra(extra: Any) -> None:
+    """Only a partner's key may come, and it is not kept: there are no partner nodes here."""
+    if extra is None:
+        return
+    if not isinstance(extra, dict) or set(extra) - {PARTNER_KEY}:
+        raise Declined(400, "invalid_request", f"extra_data takes {PARTNER_KEY} alone")
+    if not isinstance(extra.get(PARTNER_KEY, ""), str):
+        raise Declined(400, "invalid_request", f"extra_data.{PARTNER_KEY} is not a string")
+
+
+def _metadata(value: Any) -> str | dict[str, str] | None:
+    """A label, or labels by name."""
+    is_labels = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    if value is not None and not isinstance(value, str) and not is_labels:
+        raise Declined(422, "invalid_request", "metadata is neither a string nor an object of strings")
+    if len(json.dumps(value)) > MOST_METADATA:
+        raise Declined(422, "invalid_request", f"metadata has more than {MOST_METADATA} bytes")
+    found: str | dict[str, str] | None = value
+    return found
+
+
+def _priority(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not -MOST_PRIORITY <= value <= MOST_PRIORITY:
+        raise Declined(422, "invalid_request", f"priority is not a whole number of -{MOST_PRIORITY} to {MOST_PRIORITY}")
+    return value
+
+
+def _webhook(body: Mapping[str, Any]) -> Webhook | None:
+    url, secret = body.get("webhook_url"), body.get("webhook_secret") or ""
+    if url is None:
+        return None
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not isinstance(secret, str):
+        raise Declined(422, "invalid_request", "webhook_url is not an http or https address")
+    return Webhook(url, secret)
+
+
+def _key(request: web.Request) -> Idempotency | None:
+    """The key, tied to this request alone: by contract a second use never answers with the first one's job."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not key or len(key) > LONGEST_KEY or not key.isprintable():
+        raise Declined(400, "invalid_request", f"Idempotency-Key is not 1 to {LONGEST_KEY} printable characters")
+    return Idempotency.of(key, uuid.uuid4().bytes)
+
+
+async def listing(request: web.Request) -> web.StreamResponse:
+    """`GET /jobs?status=&metadata[name]=&limit=&cursor=`: newest first, a page at a time."""
+    limit, begin = _number(request, "limit", USUAL, 1, MOST), _number(request, "cursor", 0, 0, 10**9)
+    states, wanted = _states(request), _labels(request)
+    found: list[dict[str, Any]] = []
+    offset, jobs = begin, request.app[JOBS]
+    while True:
+        page = await jobs.find(JobQuery(request[OWNER], states, limit=MOST, offset=offset))
+        for job in page.jobs:
+            if len(found) == limit:
+                return reply({"jobs": found, "truncated": True, "next_cursor": str(offset)})
+            offset += 1
+            if _has(job, wanted):
+                found.append(_line(request, job))
+        if not page.jobs or offset >= page.total:
+            return reply({"jobs": found, "truncated": False})
+
+
+def _has(job: Job, wanted: Mapping[str, str]) -> bool:
+    labels = job.meta.get("metadata")
+    return not wanted or (isinstance(labels, dict) and wanted.items() <= labels.items())
+
+
+def _line(request: web.Request, job: Job) -> dict[str, Any]:
+    """A job in a list: as by itself, with the two times that lists carry."""
+    changed = max(at for at in (job.created_at, job.started_at, job.ended_at) if at is not None)
+    record = job_record(job, own_origin(request), folders(request))
+    return record | {"create_time": instant(job.created_at), "update_time": instant(changed)}
+
+
+async def fetch(request: web.Request) -> web.StreamResponse:
+    """`GET /jobs/{id}`."""
+    return reply(await _record(request, await _job(request)))
+
+
+async def workflow(request: web.Request) -> web.StreamResponse:
+    """`GET /jobs/{id}/workflow`: the drawing where the job came with one (`save`), else the graph (`api`)."""
+    job = await _job(request)
+    if job.request is None:
+        raise Declined(404, "not_found", f"the workflow of job {job.id} is no longer kept")
+    drawing = (job.request.extra_data.get("extra_pnginfo") or {}).get("workflow")
+    if drawing and request.query.get("format") != "api":
+        return reply({"workflow": drawing, "format": "save"})
+    return reply({"workflow": job.request.prompt, "format": "api"})
+
+
+async def cancel(request: web.Request) -> web.StreamResponse:
+    """`POST /jobs/{id}/cancel`: an ended job is left as it is."""
+    job = await request.app[JOBS].cancel(request.match_info["id"], request[OWNER])
+    return reply(await _record(request, await request.app[JOBS].get(job.id, request[OWNER])))
+
+
+async def _job(request: web.Request) -> Job:
+    return await request.app[JOBS].get(request.match_info["id"], request[OWNER])
+
+
+async def _record(request: web.Request, job: Job) -> dict[str, Any]:
+    jobs, places, base = request.app[JOBS], folders(request), own_origin(request)
+    snapshot = await snapshot_of(jobs, job) if job.state is State.RUNNING else None
+    position = await _position(jobs, job) if job.state is State.QUEUED else None
+    return await asyncio.to_thread(job_record, job, base, places, snapshot, position)
+
+
+async def snapshot_of(jobs: Jobs, job: Job) -> Snapshot:
+    """How far a job is, read from its log."""
+    snapshot, after = Snapshot.of(job), 0
+    while after < MOST_EVENTS:
+        events = await jobs.events(job.id, job.owner, after=after, limit=AT_ONCE)
+        for event in events:
+            snapshot.take(event)
+        if len(events) < AT_ONCE:
+            break
+        after = events[-1].number
+    return snapshot
+
+
+async def _position(jobs: Jobs, job: Job) -> int:
+    """Its place among the owner's waiting jobs, from 1."""
+    waiting = await jobs.find(JobQuery(job.owner, frozenset({State.QUEUED}), limit=AT_ONCE))
+    return 1 + sum((-each.priority, each.number) < (-job.priority, job.number) for each in waiting.jobs)
+
+
+def _number(request: web.Request, name: str, usual: int, low: int, high: int) -> int:
+    text = request.query.get(name, str(usual))
+    if not text.isdecimal() or len(text) > 10 or not low <= int(text) <= high:
+        raise Declined(400, "invalid_request", f"{name} {text[:40]!r} is not a whole number from {low} to {high}")
+    return int(text)
+
+
+def _states(request: web.Request) -> frozenset[State] | None:
+    text = request.query.get("status", "")
+    if not text:
+        return None
+    wanted = {part.strip() for part in text.split(",")}
+    known = {*STATUSES.values(), "canceling"}
+    if wanted - known:
+        raise Declined(400, "invalid_request", f"status {sorted(wanted - known)[0][:40]!r}: not {', '.join(known)}")
+    wanted |= {"running"} if "canceling" in wanted else set()
+    return frozenset(state for state, word in STATUSES.items() if word in wanted)
+
+
+def _labels(request: web.Request) -> dict[str, str]:
+    """The query's `metadata[name]=value`."""
+    pairs = ((name.removeprefix("metadata[")[:-1], value) for name, value in request.query.items() if _is_label(name))
+    return dict(pairs)
+
+
+def _is_label(name: str) -> bool:
+    return name.startswith("metadata[") and name.endswith("]")

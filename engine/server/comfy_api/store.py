@@ -1,0 +1,137 @@
+"""Assets on disk: content once per owner under its blake3 digest, a small record per asset. Knows no HTTP."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import blake3
+
+from sigmagraph.engine.errors import BadValue, MissingFile
+from sigmagraph.engine.writing import drafted, make_folder, write_file
+
+__all__ = ["FOLDER", "SCHEME", "Asset", "AssetStore", "digest_of"]
+
+FOLDER = "assets"
+"""Where contents lie, below the owner's input folder, so that loader nodes take them by name."""
+SCHEME = "blake3:"
+AT_ONCE = 1024 * 1024
+HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One record. `file_path` is the owner's name for it, `name` what nodes call it; times are seconds since 1970."""
+
+    id: str
+    hash: str
+    size_bytes: int
+    content_type: str
+    file_path: str
+    name: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AssetStore:
+    """The assets of one owner: records below `records`, contents below `inputs / FOLDER`."""
+
+    records: Path
+    inputs: Path
+    most_bytes: float
+
+    def add(self, file: IO[bytes], file_path: str, content_type: str, expected: str | None) -> tuple[Asset, bool]:
+        """Keep a content; says whether it is new. Raises `BadValue` where the digest is another, or no room is left."""
+        suffix = PurePosixPath(file_path).suffix.lower()[:16]
+        folder = make_folder(self.inputs / FOLDER)
+        found, size = digest_of(file)
+        if expected is not None and expected.lower() != found:
+            raise BadValue("expected_hash", expected[:80], f"{found}, the digest of the bytes that came")
+        known = self.by_hash(found)
+        if known is not None:
+            return known, False
+        used = sum(asset.size_bytes for asset in self.all())
+        if used + size > self.most_bytes:
+            allowed = f"at most {self.most_bytes:.0f} bytes of assets, {used} of them used"
+            raise BadValue("file", f"{size} bytes", allowed)
+        name = found.removeprefix(SCHEME) + (suffix if suffix[1:].isalnum() else "")
+        file.seek(0)
+        with drafted(folder, [name], replaces=True) as (draft, _):
+            while piece := file.read(AT_ONCE):
+                draft.write(piece)
+        return self._record(
+            Asset(str(uuid.uuid4()), found, size, content_type, file_path, _name(name), time.time())
+        ), True
+
+    def register(self, name: str, path: Path, file_path: str, content_type: str) -> tuple[Asset, bool]:
+        """Take a file that lies in the input folder as an asset, without copying it."""
+        with path.open("rb") as file:
+            found, size = digest_of(file)
+        known = self.by_hash(found)
+        if known is not None:
+            return known, False
+        return self._record(Asset(str(uuid.uuid4()), found, size, content_type, file_path, name, time.time())), True
+
+    def get(self, asset_id: str) -> Asset:
+        """The record; raises `MissingFile`."""
+        try:
+            parsed = uuid.UUID(asset_id)
+            return Asset(**json.loads(self._file(str(parsed)).read_text("utf-8")))
+        except (ValueError, OSError, TypeError):
+            raise MissingFile(asset_id[:80], "there is no such asset") from None
+
+    def by_hash(self, digest: str) -> Asset | None:
+        """The owner's asset of that content."""
+        named = digest.removeprefix(SCHEME).lower()
+        if len(named) != 64 or not HEX.issuperset(named):
+            return None
+        try:
+            return self.get((self.records / "by-hash" / named).read_text("utf-8"))
+        except (OSError, MissingFile):
+            return None
+
+    def path(self, asset: Asset) -> Path:
+        """Where the content lies."""
+        return self.inputs / asset.name
+
+    def delete(self, asset: Asset) -> None:
+        """Forget the record; the content goes with it where it is this store's own."""
+        named = asset.hash.removeprefix(SCHEME)
+        for path in (self.records / "by-hash" / named, self._file(asset.id)):
+            path.unlink(missing_ok=True)
+        if PurePosixPath(asset.name).parent == PurePosixPath(FOLDER):
+            with suppress(FileNotFoundError):
+                self.path(asset).unlink()
+
+    def all(self) -> Iterator[Asset]:
+        """Every record."""
+        for path in self.records.glob("*.json"):
+            with suppress(MissingFile):
+                yield self.get(path.stem)
+
+    def _record(self, asset: Asset) -> Asset:
+        """The record, then what finds it by its content: a crash between leaves an asset that is merely stored."""
+        make_folder(self.records / "by-hash")
+        write_file(self._file(asset.id), json.dumps(asdict(asset)).encode())
+        write_file(self.records / "by-hash" / asset.hash.removeprefix(SCHEME), asset.id.encode())
+        return asset
+
+    def _file(self, asset_id: str) -> Path:
+        return self.records / f"{asset_id}.json"
+
+
+def digest_of(file: IO[bytes]) -> tuple[str, int]:
+    """`blake3:<hex>` and the number of bytes."""
+    digest, size = blake3.blake3(), 0
+    while piece := file.read(AT_ONCE):
+        digest.update(piece)
+        size += len(piece)
+    return SCHEME + digest.hexdigest(), size
+
+
+def _name(file_name: str) -> str:
+    return f"{FOLDER}/{file_name}"
