@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sigmagraph.engine.errors import EngineError, InvalidWorkflow
+from sigmagraph.engine.errors import BadDocument, EngineError, InvalidWorkflow
 from sigmagraph.engine.graph.carried import agree
-from sigmagraph.engine.graph.document import load_workflow, parse_json, parse_workflow
+from sigmagraph.engine.graph.document import parse_json, parse_workflow, read_file, read_texts
 from sigmagraph.engine.graph.image_metadata import carried_texts, is_carrier
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.validate import validate
@@ -64,14 +64,14 @@ def _look(
     path: Path, name: str, nodes: Mapping[str, Node], declarations: Mapping[str, Any], services: Services
 ) -> Surveyed | None:
     try:
-        if not _is_workflow(path):
-            return None
-        workflow = load_workflow(path, declarations)
+        found = _read(read_file(path), declarations)
     except EngineError as error:
         return Surveyed(name, "refused", problems=(str(error),))
+    if found is None:
+        return None
+    workflow, agrees = found
     missing = sorted({node.class_type for node in workflow.nodes.values()} - set(nodes))
-    seen: dict[str, Any] = {"nodes": len(workflow.nodes), "warnings": workflow.warnings}
-    seen["agrees"] = _agrees(path, declarations)
+    seen: dict[str, Any] = {"nodes": len(workflow.nodes), "warnings": workflow.warnings, "agrees": agrees}
     if missing:
         return Surveyed(name, "converted", missing=missing, **seen)
     try:
@@ -83,25 +83,36 @@ def _look(
     return Surveyed(name, "valid", **seen)
 
 
-def _is_workflow(path: Path) -> bool:
-    """Whether a file means to be one: lists, settings and pictures without one are not counted as failures."""
-    data = path.read_bytes()
-    if is_carrier(data):
-        return bool({"prompt", "workflow"} & set(carried_texts(data)))
-    document = parse_json(data)
+def _read(data: bytes, declarations: Mapping[str, Any]) -> tuple[Workflow, bool | None] | None:
+    """What a file holds, and whether a picture's two texts agree; None where it does not mean to hold a workflow.
+
+    Lists, settings and pictures without one are not counted as failures.
+    """
+    if not is_carrier(data):
+        document = parse_json(data)
+        return (parse_workflow(document, declarations), None) if _is_workflow(document) else None
+    warnings: list[str] = []
+    texts = carried_texts(data, warnings.append)
+    if not {"prompt", "workflow"} & texts.keys():
+        return None
+    workflow = read_texts(texts, declarations)
+    whole = Workflow(workflow.nodes, workflow.editor, (*warnings, *workflow.warnings))
+    return whole, _agrees(texts, declarations) if {"prompt", "workflow"} <= texts.keys() else None
+
+
+def _is_workflow(document: Any) -> bool:
     if not isinstance(document, dict):
         return False
     has_nodes = isinstance(document.get("nodes"), list)
     return has_nodes or any(isinstance(node, dict) and "class_type" in node for node in document.values())
 
 
-def _agrees(path: Path, declarations: Mapping[str, Any]) -> bool | None:
-    """Whether a picture's drawing converts to its prompt; None where it does not hold both."""
-    data = path.read_bytes()
-    texts = carried_texts(data) if is_carrier(data) else {}
-    if not {"prompt", "workflow"} <= texts.keys():
-        return None
-    prompt, drawing = (parse_workflow(parse_json(texts[name]), declarations) for name in ("prompt", "workflow"))
+def _agrees(texts: Mapping[str, str], declarations: Mapping[str, Any]) -> bool:
+    """Whether a picture's drawing converts to its prompt."""
+    try:
+        prompt, drawing = (parse_workflow(parse_json(texts[name]), declarations) for name in ("prompt", "workflow"))
+    except BadDocument:
+        return False
     return agree(prompt, drawing)
 
 

@@ -27,23 +27,28 @@ def load_workflow(path: Path, declarations: Mapping[str, Any] | None = None, for
     `declarations` (class -> `/object_info` form) are needed for the editor form only. `form` says which of a picture's
     two texts counts: `auto` follows the rule of `carried.py`.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadDocument(f"{path}: larger than {MAX_BYTES} bytes; no workflow is")
-        data = path.read_bytes()
-    except OSError as error:
-        raise MissingFile(path, error.strerror or "cannot be read") from error
+    data = read_file(path)
     try:
         return read_workflow(data, declarations, form)
     except BadDocument as problem:
         raise BadDocument(f"{path}: {problem}") from problem
 
 
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that is no larger than a workflow may be."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BadDocument(f"{path}: larger than {MAX_BYTES} bytes; no workflow is")
+        return path.read_bytes()
+    except OSError as error:
+        raise MissingFile(path, error.strerror or "cannot be read") from error
+
+
 def read_workflow(data: bytes | str, declarations: Mapping[str, Any] | None = None, form: Form = "auto") -> Workflow:
     """The bytes or the text of a document -> Workflow."""
     if isinstance(data, bytes) and is_carrier(data):
         warnings: list[str] = []
-        workflow = _from_picture(carried_texts(data, warnings.append), declarations, form)
+        workflow = read_texts(carried_texts(data, warnings.append), declarations, form)
         return Workflow(workflow.nodes, workflow.editor, (*warnings, *workflow.warnings))
     return parse_workflow(parse_json(data), declarations)
 
@@ -95,7 +100,9 @@ def _count_values(data: bytes | str) -> int:
     return sum(data.count(mark) for mark in b",[{")
 
 
-def _from_picture(texts: Mapping[str, str], declarations: Mapping[str, Any] | None, form: Form) -> Workflow:
+def read_texts(
+    texts: Mapping[str, str], declarations: Mapping[str, Any] | None = None, form: Form = "auto"
+) -> Workflow:
     """A picture holds a prompt, a drawing or both; of two that differ, `chosen` says which counts."""
     editor = parse_json(texts["workflow"]) if "workflow" in texts else None
     if "prompt" not in texts or form == "drawing":

@@ -79,3 +79,16 @@ def test_in_a_terminal_the_missing_classes_and_the_refused_files_are_listed(tmp_
     done = CliRunner().invoke(app, ["check", str(folder(tmp_path)), "--home", str(tmp_path)])
     assert "1 files lack Unheard" in done.stdout
     assert "refused: torn.json" in done.stdout
+
+
+def test_a_picture_whose_drawing_cannot_be_read_is_that_pictures_trouble(tmp_path: Path) -> None:
+    texts = PIL.PngImagePlugin.PngInfo()
+    texts.add_text("prompt", json.dumps(GRAPH))
+    texts.add_text("workflow", json.dumps({"nodes": [1]}))
+    (tmp_path / "files").mkdir()
+    PIL.Image.new("RGB", (1, 1)).save(tmp_path / "files" / "torn.png", pnginfo=texts)
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "files"), "--json", "--home", str(tmp_path)])
+    assert done.exit_code == 0, done.stderr
+    (row,) = json.loads(done.stdout)["files"]
+    assert (row["state"], row["agrees"]) == ("valid", False)
+    assert "drawing cannot be read" in row["warnings"][0]

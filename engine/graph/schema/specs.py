@@ -97,9 +97,7 @@ def wire_types(given: Any) -> str:
 def combo(own: str, options: Sequence[Any], rest: Mapping[str, Any]) -> InputSpec:
     """`DynamicCombo.Input`."""
     table = {str(_plain(option.key)): [inner.declared() for inner in option.inputs] for option in options}
-    optional = bool(rest.get("optional"))
-    kept = {name: value for name, value in rest.items() if name != "optional"}
-    return InputSpec(own, "COMFY_DYNAMICCOMBO_V3", optional, kept, DynamicCombo(table))
+    return InputSpec(own, "COMFY_DYNAMICCOMBO_V3", *_parted(rest), DynamicCombo(table))
 
 
 def autogrow(own: str, template: Any, rest: Mapping[str, Any]) -> InputSpec:
@@ -109,17 +107,19 @@ def autogrow(own: str, template: Any, rest: Mapping[str, Any]) -> InputSpec:
         grown = Autogrow(inner, tuple(template.names), template.min)
     else:
         grown = Autogrow.numbered(inner, template.prefix, template.min, template.max)
-    optional = bool(rest.get("optional"))
-    kept = {name: value for name, value in rest.items() if name != "optional"}
-    return InputSpec(own, "COMFY_AUTOGROW_V3", optional, kept, grown)
+    return InputSpec(own, "COMFY_AUTOGROW_V3", *_parted(rest), grown)
 
 
 def slot(inner: InputSpec, inputs: Sequence[InputSpec], rest: Mapping[str, Any]) -> InputSpec:
     """`DynamicSlot.Input`."""
     brought = DynamicSlot(inner.declared(), [given.declared() for given in inputs])
-    optional = bool(rest.get("optional", inner.optional))
-    kept = {name: value for name, value in rest.items() if name != "optional"}
-    return InputSpec(inner.id, "COMFY_DYNAMICSLOT_V3", optional, kept, brought)
+    return InputSpec(inner.id, "COMFY_DYNAMICSLOT_V3", *_parted(rest, inner.optional), brought)
+
+
+def _parted(rest: Mapping[str, Any], usually: bool = False) -> tuple[bool, dict[str, Any]]:
+    """Whether the input is optional, and the other options."""
+    kept = dict(rest)
+    return bool(kept.pop("optional", usually)), kept
 
 
 def _choices(given: Any) -> list[Any]:
