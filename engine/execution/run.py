@@ -38,6 +38,10 @@ What a run knows:
     _first      content key -> the node that does the work; later nodes of that key are its twins
     _stale      nodes made from a file that changed since the keys were made: their results serve this run alone
 
+Which ready node is next: the first in the plan's order, depth first: one output is finished before another begins.
+Nodes of an expansion stand where their parent stood (`Vertex.rank`). So few values are alive at once, and the order is
+the same every time.
+
 For a chain a -> b -> show, nothing of it kept, this is the whole story (tests/execution/test_story.py plays it):
 
     call            a        b        show
