@@ -4,7 +4,7 @@ A bad root does not spoil the others: the graph holds what can run, and lists wh
 """
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -45,6 +45,7 @@ class Validator:
         self.nodes: dict[str, Node] = {}
         self._registry = nodes
         self._lists: dict[int, list[Choice] | None] = {}
+        self._layouts: dict[Hashable, Node] = {}
 
     def graph(self, targets: Collection[str] | None) -> Graph:
         """Run every check, then keep what the valid roots need."""
@@ -72,12 +73,24 @@ class Validator:
                 node = self._registry[name]
                 declared[name] = node.refresh() if node.refresh else node
             if name in declared:
-                self.nodes[node_id] = resolved(declared[name], written.inputs)
+                self.nodes[node_id] = self._laid_out(declared[name], written.inputs)
             else:
                 message = f"there is no node class {name!r}" if name else "the node has no class_type"
                 match = nearest(name, self._registry) if name else None
                 self.problems.append(Problem("invalid_prompt", message, node_id, name, received=name, nearest=match))
         return len(self.nodes) == len(self.workflow.nodes)
+
+    def _laid_out(self, node: Node, given: Mapping[str, Any]) -> Node:
+        """As `resolved`, once for all nodes of a class that are given the same inputs and choices."""
+        if not node.is_dynamic:
+            return node
+        shape = (
+            node.class_type,
+            frozenset((name, value if type(value) is str else type(value) is Link) for name, value in given.items()),
+        )
+        if shape not in self._layouts:
+            self._layouts[shape] = resolved(node, given)
+        return self._layouts[shape]
 
     def _no_outputs(self, targets: Collection[str] | None) -> Problem:
         asked = f" among the targets {sorted(targets)}" if targets is not None else ""

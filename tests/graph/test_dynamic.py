@@ -110,6 +110,18 @@ def test_a_choice_brings_its_inputs_and_they_arrive_as_one_dict() -> None:
     assert run({"1": {**nested, "inputs": {**nested["inputs"], "resize.size.height": 20}}}) == [expected, "b"]
 
 
+def test_nodes_that_are_given_alike_are_laid_out_once() -> None:
+    by = {"resize": "by", "method": "a"}
+    prompt = {
+        "1": one("Size", resize__factor=3, **by),
+        "2": one("Size", resize__factor=4, **by),
+        "3": one("Size", resize="to", resize__size="exact", resize__size__width=7, resize__size__height=8, method="a"),
+    }
+    laid_out = {i: vertex.node for i, vertex in validate(parse_workflow(prompt), NODES).nodes.items()}
+    assert laid_out["1"] is laid_out["2"]
+    assert laid_out["3"].declared.keys() >= {"resize.size.width", "resize.size.height"}
+
+
 def test_inputs_of_the_option_chosen_are_checked_under_their_dotted_names() -> None:
     assert problems({"1": one("Size", resize="by", resize__factor=9, method="a")}) == [
         "value_bigger_than_max resize.factor"
