@@ -52,7 +52,9 @@ class CompiledBlocks:
 
     def _prepared(self) -> BlockCall:
         from torch._dynamo import config, lookup_backend
+        from torch.fx.experimental import _config as symbols
 
+        symbols.use_duck_shape = False  # as many tokens as channels are chance, not a rule
         config.recompile_limit = max(config.recompile_limit, MOST_GRAPHS)
         compiler = lookup_backend(self.backend)
 

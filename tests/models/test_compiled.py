@@ -83,6 +83,13 @@ def test_two_graphs_serve_every_size_text_and_adapter(monkeypatch: pytest.Monkey
     assert RESIDENCY.compiled.stats() == {"graphs": 2, "recompiles": 0, "failure": ""}
 
 
+def test_as_many_tokens_as_channels_are_no_size_of_their_own(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    model = compiled(monkeypatch, file, "eager")
+    for rows, columns in ((16, 32), (16, 16), (24, 40)):  # 128 tokens first, as the network is wide
+        predicted(model, rows, columns)
+    assert RESIDENCY.compiled.stats() == {"graphs": 2, "recompiles": 0, "failure": ""}
+
+
 def test_a_block_is_one_graph_without_a_break() -> None:
     block = MMDiT(SHAPE).joint_blocks[0]
     whole = torch.compile(call_block, dynamic=True, backend="eager", fullgraph=True)  # raises at a break
