@@ -12,6 +12,7 @@ from sigmagraph.engine.models.controlnet import ControlNet as ControlNetValue
 from sigmagraph.engine.models.load import load_controlnet
 from sigmagraph.engine.sampling.resize import resized
 from sigmagraph.nodes.conditioning import NO_CLIP
+from sigmagraph.nodes.loaders import computing
 from sigmagraph.nodes.support.types import (
     NO_VAE,
     Clip,
@@ -39,13 +40,21 @@ UNION_TYPES = (
 )
 
 
-@node("ControlNetLoader", category="loaders", display_name="Load ControlNet Model", lane="device")
+@node(
+    "ControlNetLoader", category="loaders", display_name="Load ControlNet Model", lane="device", fingerprint=computing
+)
 def load_control_net(*, control_net_name: NetName, services: Engine) -> ControlNet:
     """Load a ControlNet of SD3 or SD3.5; docs/models.md lists which files are known and what each needs."""
     return load_controlnet(services.path("controlnet", control_net_name))
 
 
-@node("DiffControlNetLoader", category="loaders", display_name="Load ControlNet Model (diff)", lane="device")
+@node(
+    "DiffControlNetLoader",
+    category="loaders",
+    display_name="Load ControlNet Model (diff)",
+    lane="device",
+    fingerprint=computing,
+)
 def load_diff_control_net(*, model: Model, control_net_name: NetName, services: Engine) -> ControlNet:
     """Load a ControlNet. Of this family none is stored as a difference from a model, so the model is not read."""
     return load_controlnet(services.path("controlnet", control_net_name))

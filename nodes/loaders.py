@@ -5,7 +5,14 @@ from typing import Annotated, Literal
 import torch
 
 from sigmagraph.engine.graph.node import Extra, FileIn, Options, Output, Services, Socket, Tooltip, node
-from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
+from sigmagraph.engine.models.load import (
+    load_checkpoint,
+    load_diffusion_model,
+    load_text_encoders,
+    load_tiny_vae,
+    load_vae,
+    pixel_space,
+)
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.models.text.clip import Clip as ClipValue
 from sigmagraph.nodes.support.types import Clip, Engine, Model, Vae
@@ -15,7 +22,14 @@ __all__ = ["NODES"]
 CheckpointName = Annotated[str, FileIn("checkpoints"), Tooltip("A file in models/checkpoints.")]
 ModelName = Annotated[str, FileIn("diffusion_models"), Tooltip("A file in models/diffusion_models.")]
 EncoderName = Annotated[str, FileIn("text_encoders"), Tooltip("A file in models/text_encoders.")]
-VaeName = Annotated[str, FileIn("vae"), Tooltip("A file in models/vae.")]
+TAESD3, PIXEL_SPACE = "taesd3", "pixel_space"
+TINY_FILES = ("vae_approx/taesd3_encoder", "vae_approx/taesd3_decoder")
+VAE_FILES = FileIn("vae", composed={TAESD3: TINY_FILES, PIXEL_SPACE: ()})
+VaeName = Annotated[
+    str,
+    VAE_FILES,
+    Tooltip("A file in models/vae; taesd3 is two files in models/vae_approx, pixel_space none at all."),
+]
 # families that graphs name; encoders of another than SD3 are refused when they are loaded
 CLIP_TYPES = (
     *("stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos", "lumina2"),
@@ -126,7 +140,15 @@ def load_triple_clip(
 
 @node("VAELoader", category="loaders", display_name="Load VAE", lane="device", fingerprint=computing)
 def load_vae_file(*, vae_name: VaeName, services: Engine) -> Vae:
-    """Load an autoencoder, from a file of its own or out of a checkpoint."""
+    """Load an autoencoder: a file of its own, out of a checkpoint, or the small and quick TAESD3.
+
+    pixel_space is none: a picture is its own latent.
+    """
+    if vae_name == PIXEL_SPACE:
+        return pixel_space()
+    if vae_name == TAESD3:
+        encoder, decoder = VAE_FILES.paths(services, vae_name)
+        return load_tiny_vae(encoder, decoder)
     return load_vae(services.path("vae", vae_name))
 
 

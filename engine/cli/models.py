@@ -8,7 +8,7 @@ from sigmagraph.engine.errors import EngineError
 
 __all__ = ["models"]
 
-FOLDERS = ("checkpoints", "diffusion_models", "text_encoders", "vae", "loras", "controlnet")
+FOLDERS = ("checkpoints", "diffusion_models", "text_encoders", "vae", "vae_approx", "loras", "controlnet")
 
 
 def models(as_json: AsJson = False, home: Home = None) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sigmagraph.engine.errors import UnknownName
 from sigmagraph.engine.graph.kept import Kept
 
 if TYPE_CHECKING:  # both import this module
@@ -96,11 +97,41 @@ class Options:
 class FileIn:
     """A combo of the files in one folder of the services. The file's content enters the cache key, its name does not.
 
-    `upload` ("image", "audio", "video") puts an upload button into the editor.
+    `upload` ("image", "audio", "video") puts an upload button into the editor. `composed` are names that stand for
+    other files, `folder/name without its ending` each, and are offered where all of these are there.
     """
 
     folder: str
     upload: str | None = None
+    composed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def names(self, services: Services | None) -> list[str]:
+        """What can be picked now; without services, what stands for no file."""
+        if services is None:
+            return [name for name, parts in self.composed.items() if not parts]
+        made = [name for name in self.composed if None not in self._stand_ins(services, name)]
+        return [*services.files(self.folder), *made]
+
+    def places(self, services: Services, name: str) -> list[tuple[str, str]]:
+        """Folder and name of each file behind a name; raises `UnknownName` where a part is not there."""
+        if name not in self.composed:
+            return [(self.folder, name)]
+        found = self._stand_ins(services, name)
+        if None in found:
+            raise UnknownName(f"file in {self.folder}", name, self.names(services))
+        return [place for place in found if place is not None]
+
+    def paths(self, services: Services, name: str) -> list[Path]:
+        """Each file behind a name."""
+        return [services.path(*place) for place in self.places(services, name)]
+
+    def _stand_ins(self, services: Services, name: str) -> list[tuple[str, str] | None]:
+        found: list[tuple[str, str] | None] = []
+        for part in self.composed[name]:
+            folder, _, stem = part.rpartition("/")
+            files = (file for file in services.files(folder) if file == f"{stem}.safetensors")
+            found.append(next(((folder, file) for file in files), None))
+        return found
 
     def options(self) -> dict[str, object]:
         """The widget's options in ComfyUI's words."""

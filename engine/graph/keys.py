@@ -87,10 +87,10 @@ class Keys:
             return f"{name!r}>{key}.{value.slot}"
         declared = vertex.node.declared.get(name)
         if declared is not None and declared.file is not None and self.services is not None and isinstance(value, str):
-            path = self.services.path(declared.file.folder, value)
-            content = self.services.content_hash(path)
-            self.files.setdefault(vertex.id, []).append((path, content))
-            return f"{name!r}#{content}"
+            paths = declared.file.paths(self.services, value)
+            contents = [self.services.content_hash(path) for path in paths]
+            self.files.setdefault(vertex.id, []).extend(zip(paths, contents, strict=True))
+            return f"{name!r}#{'+'.join(contents) or value}"
         behind = declared.choices.content if declared is not None and declared.choices is not None else None
         content = behind(value) if behind is not None and isinstance(value, str) else ""
         return f"{name!r}={encode(value)}#{content}" if content else f"{name!r}={encode(value)}"

@@ -65,7 +65,7 @@ def _is_file(declared: Input, value: Any, services: Services | None) -> bool:
     if declared.file is None or services is None or not isinstance(value, str):
         return False
     try:
-        services.path(declared.file.folder, value)
+        declared.file.paths(services, value)
     except (EngineError, OSError, ValueError):  # no such file, or a name the system refuses
         return False
     return True

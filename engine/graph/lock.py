@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument, FileProblem, UnknownName
-from sigmagraph.engine.graph.annotations import Services
+from sigmagraph.engine.graph.annotations import FileIn, Services
 from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.literals import wrap
 from sigmagraph.engine.graph.plan import depth_first
@@ -187,8 +187,16 @@ def _files(vertex: GraphNode, services: Services | None, earlier: Mapping[str, s
     for name, declared in vertex.node.declared.items():
         value = vertex.inputs.get(name)
         if declared.file is not None and isinstance(value, str) and services is not None:
-            place = f"{declared.file.folder}/{value}"
-            yield place, _hash(services, declared.file.folder, value, earlier.get(place))
+            for folder, file in _places(declared.file, services, value):
+                place = f"{folder}/{file}"
+                yield place, _hash(services, folder, file, earlier.get(place))
+
+
+def _places(file: FileIn, services: Services, value: str) -> list[tuple[str, str]]:
+    try:
+        return file.places(services, value)
+    except UnknownName:  # gone since: the lock names what was asked for
+        return [(file.folder, value)]
 
 
 def _hash(services: Services, folder: str, name: str, like: str | None) -> str:

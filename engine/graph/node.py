@@ -96,7 +96,7 @@ class Input:
     def allowed(self, services: Services | None) -> list[Choice] | None:
         """The options of a combo as they are now; None for every other input."""
         if self.file is not None:
-            return list(services.files(self.file.folder)) if services is not None else []
+            return list(self.file.names(services))
         return self.choices.list(services) if self.choices is not None else None
 
     def spec(self, services: Services | None) -> list[Any]:

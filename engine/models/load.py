@@ -21,14 +21,16 @@ from sigmagraph.engine.models.arch import (
     VaeShape,
 )
 from sigmagraph.engine.models.arch.mmdit import HEAD_WIDTH
+from sigmagraph.engine.models.arch.tiny_vae import PixelSpace, TinyAutoencoder, TinyShape
 from sigmagraph.engine.models.controlnet import HINT_KINDS, ControlNet, HintKind
 from sigmagraph.engine.models.files.detect import Parts, control_type, find_parts, main_dtype, unexpected
 from sigmagraph.engine.models.files.fp8 import rounded, scaled
-from sigmagraph.engine.models.files.read import WeightFile, Weights, files_of, open_weights
+from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights, files_of, open_weights
+from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.models.memory.tables import MODULATION
-from sigmagraph.engine.models.spec import sd3_spec
+from sigmagraph.engine.models.spec import LatentFormat, sd3_spec
 from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.engine.models.text.embeddings import Embeddings
 from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, TextEncoder, TextWidths
@@ -83,9 +85,43 @@ def load_diffusion_model(path: Path, device: torch.device | None = None, kept_as
 def load_vae(path: Path, device: torch.device | None = None) -> Vae:
     """The autoencoder of a file, alone or inside a checkpoint, LDM or diffusers layout."""
     file = open_weights(path)
-    vae = _vae(file, find_parts(file), device)
+    parts = find_parts(file)
+    if parts.vae is None and parts.tiny_vae is not None:
+        return _tiny_vae(str(file.path), parts.tiny_vae, device)
+    vae = _vae(file, parts, device)
     RESIDENCY.admit([vae.recipe])
     return vae
+
+
+def load_tiny_vae(encoder: Path, decoder: Path, device: torch.device | None = None) -> Vae:
+    """TAESD3 from the two files its author publishes."""
+    halves: dict[str, StoredTensor] = {}
+    for path in (encoder, decoder):
+        file = open_weights(path)
+        parts = find_parts(file)
+        if parts.tiny_vae is None:
+            raise unexpected(file, parts, "half of TAESD3")
+        halves |= parts.tiny_vae
+    return _tiny_vae(str(decoder), halves, device)
+
+
+def _tiny_vae(place: str, weights: Weights, device: torch.device | None) -> Vae:
+    what = f"{place}: TAESD3"
+    try:
+        shape = TinyShape.from_tensors({name: tensor.shape for name, tensor in weights.items()})
+    except (KeyError, ValueError) as error:
+        raise TensorMismatch(f"{what}: a tensor is missing or misshapen ({error})") from None
+    where = RESIDENCY.choices.placement("vae", main_dtype(weights), device)
+    recipe = Recipe.checked(what, "vae", lambda: TinyAutoencoder(shape), weights, where, RESIDENCY)
+    RESIDENCY.admit([recipe])
+    return Vae(recipe)
+
+
+def pixel_space() -> Vae:
+    """No autoencoder: pictures are their own latents, for models that work on pixels."""
+    place = Placement(torch.device("cpu"), torch.float32)
+    recipe = Recipe.of(PixelSpace(), place, RESIDENCY, "vae")
+    return Vae(recipe, VaeShape(channels=(3,), latent_channels=3), LatentFormat(3, 1, 1.0, 0.0))
 
 
 def load_controlnet(path: Path, device: torch.device | None = None) -> ControlNet:

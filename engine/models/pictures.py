@@ -16,10 +16,13 @@ from sigmagraph.engine.errors import OutOfMemory, is_out_of_memory
 from sigmagraph.engine.models.arch import strips
 from sigmagraph.engine.models.arch.strips import Keeping
 from sigmagraph.engine.models.arch.tiles import Tiling, blended
+from sigmagraph.engine.models.arch.tiny_vae import PixelSpace, TinyAutoencoder
 from sigmagraph.engine.models.arch.vae import Autoencoder, VaeShape
 from sigmagraph.engine.models.memory.device import available_bytes
 
 log = logging.getLogger(__name__)
+Coder = Autoencoder | TinyAutoencoder | PixelSpace
+"""What makes latents of pictures and pictures of latents; only the first is so large that it may need strips."""
 Way = Callable[[Autoencoder, Tensor, Keeping], Tensor]
 
 # Elements that live at once above weights and input, per pixel and in one strip, counted at the published widths.
@@ -33,22 +36,26 @@ LARGEST_STRIP = 131  # elements per pixel: a picture has eight strips or more
 WORKSPACE, CUDA_WORKSPACE = 1.3, 1.75
 
 
-def decoded(network: Autoencoder, latent: Tensor) -> Tensor:
+def decoded(network: Coder, latent: Tensor) -> Tensor:
     """One latent [1, 16, h, w], in the network's precision and on its device -> [1, 3, 8h, 8w], about [-1, 1]."""
+    if not isinstance(network, Autoencoder):
+        return network.decode(latent)
     return _finite(strips.decoded, network, latent, 64 * latent.shape[-1] * latent.shape[-2])
 
 
-def encoded(network: Autoencoder, image: Tensor) -> Tensor:
+def encoded(network: Coder, image: Tensor) -> Tensor:
     """One image [1, 3, H, W] in [-1, 1] -> the mean of its latent's distribution, [1, 16, H / 8, W / 8]."""
+    if not isinstance(network, Autoencoder):
+        return network.encode(image)[0]
     return _finite(strips.encoded, network, image, image.shape[-1] * image.shape[-2])
 
 
-def decoded_in_tiles(network: Autoencoder, latent: Tensor, tiling: Tiling) -> Tensor:
+def decoded_in_tiles(network: Coder, latent: Tensor, tiling: Tiling) -> Tensor:
     """As ComfyUI's tiled node: three passes over tiles of three shapes, averaged. Sizes in latent positions."""
     return blended(network.decode, latent, tiling, network.downscale)
 
 
-def encoded_in_tiles(network: Autoencoder, image: Tensor, tiling: Tiling) -> Tensor:
+def encoded_in_tiles(network: Coder, image: Tensor, tiling: Tiling) -> Tensor:
     """As ComfyUI's tiled node. Sizes in pixels."""
     return blended(lambda tile: network.encode(tile)[0], image, tiling, 1 / network.downscale)
 

@@ -14,6 +14,7 @@ from sigmagraph.engine.models import pictures
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, VaeShape
 from sigmagraph.engine.models.arch.mmdit import TextAt
 from sigmagraph.engine.models.arch.tiles import Tiling
+from sigmagraph.engine.models.arch.tiny_vae import PixelSpace, TinyAutoencoder
 from sigmagraph.engine.models.conditioning import Conditioning, with_windows_answered
 from sigmagraph.engine.models.controlnet import Asked, Control, in_turn, residuals_of
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
@@ -294,7 +295,7 @@ def _mean(x: Tensor, estimates: Sequence[Tensor]) -> Tensor:
 class Vae:
     """An autoencoder between images [B, H, W, 3] in 0..1 and latents [B, 16, h, w] in VAE units."""
 
-    recipe: Recipe[Autoencoder]
+    recipe: Recipe[Autoencoder] | Recipe[TinyAutoencoder] | Recipe[PixelSpace]
     shape: VaeShape = field(default_factory=VaeShape)
     latent_format: LatentFormat = field(default_factory=LatentFormat)
 
@@ -304,7 +305,7 @@ class Vae:
         return self.recipe.placement
 
     @property
-    def network(self) -> Autoencoder:
+    def network(self) -> pictures.Coder:
         """The network, to look at; `encode` and `decode` compute with it."""
         return self.recipe.network
 

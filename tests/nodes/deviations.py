@@ -67,7 +67,6 @@ DECLARATIONS: Mapping[tuple[str, str], str] = {
     ("ImageScaleToTotalPixels", "resolution_steps"): "an input of newer versions",
     ("ModelSamplingAuraFlow", "sampling"): "an input of newer versions; only 'flow' is supported",
     ("LoadImageOutput", "image"): "its pictures are listed as those of other folders; ComfyUI's page asks for them",
-    ("VAELoader", "vae_name"): "no pixel-space VAE",
 }
 
 # nodes of versions after 0.3.64, whose declarations are known from documentation and real files alone

@@ -18,6 +18,7 @@ from sigmagraph.engine.models.files.rename import (
     control_from_any,
     mmdit_from_diffusers,
     t5_from_any,
+    tiny_vae_from_any,
     vae_from_diffusers,
 )
 
@@ -73,13 +74,21 @@ class Parts:
     vae: Weights | None = None
     encoders: Mapping[str, Weights] = field(default_factory=dict)
     control: Weights | None = None
+    tiny_vae: Weights | None = None
 
     def __bool__(self) -> bool:
-        return any(part is not None for part in (self.mmdit, self.vae, self.control)) or bool(self.encoders)
+        return any(part is not None for part in (self.mmdit, self.vae, self.control, self.tiny_vae)) or bool(
+            self.encoders
+        )
 
     def listing(self) -> str:
         """The parts in words, for messages."""
-        named = (("a diffusion model", self.mmdit), ("a VAE", self.vae), ("a ControlNet", self.control))
+        named = (
+            ("a diffusion model", self.mmdit),
+            ("a VAE", self.vae),
+            ("a ControlNet", self.control),
+            ("TAESD3", self.tiny_vae),
+        )
         found = [name for name, part in named if part is not None]
         return ", ".join([*found, *self.encoders])
 
@@ -87,7 +96,7 @@ class Parts:
 def find_parts(file: WeightFile) -> Parts:
     """Everything of the SD3 family in `file`. Raises `UnknownModel`, saying what it is instead, if there is nothing."""
     weights = file.weights
-    parts = Parts(_mmdit(weights), _vae(weights), _encoders(weights), _control(weights))
+    parts = Parts(_mmdit(weights), _vae(weights), _encoders(weights), _control(weights), tiny_vae_from_any(weights))
     if not parts:
         raise unexpected(file, parts, "a model of the SD3 family")
     return parts

@@ -247,3 +247,28 @@ def t5_from_any(weights: Weights) -> dict[str, StoredTensor]:
     return (
         named if embedding is None else named | {"shared.weight": embedding, "encoder.embed_tokens.weight": embedding}
     )
+
+
+TINY_CHANNELS = 16
+
+
+def tiny_vae_from_any(weights: Weights) -> dict[str, StoredTensor] | None:
+    """TAESD3 in diffusers' names; of a file that holds half of it, that half. None where it is something else.
+
+    Its author's files count layers from the first, of which the decoder's has no weights and diffusers none at all.
+    """
+    named: dict[str, StoredTensor] = {}
+    halves = {"taesd_encoder.": "encoder", "taesd_decoder.": "decoder", "encoder.layers.": "", "decoder.layers.": ""}
+    is_half = not any(name.startswith(tuple(halves)) for name in weights)
+    whose = "encoder" if "0.weight" in weights else "decoder"
+    for foreign, tensor in weights.items():
+        prefix = next((each for each in halves if foreign.startswith(each)), "")
+        side = halves.get(prefix, whose) or prefix.partition(".")[0]
+        number, _, rest = foreign.removeprefix(prefix).partition(".")
+        if not number.isdigit() or (not prefix and not is_half):
+            return None
+        before = 1 if side == "decoder" and not prefix.endswith("layers.") else 0
+        named[f"{side}.layers.{int(number) - before}.{rest}"] = tensor
+    first, last = named.get("decoder.layers.0.weight"), named.get("encoder.layers.14.weight")
+    sizes = {tensor.shape[axis : axis + 1] for tensor, axis in ((first, 1), (last, 0)) if tensor is not None}
+    return named if sizes == {(TINY_CHANNELS,)} else None
