@@ -1,9 +1,10 @@
 """Our MMDiT and VAE forward beside diffusers', on the same random weights and inputs, in one run.
 
-    python -m benchmarks.mmdit_vae_vs_diffusers [--rounds 10] [--device cuda] [--threads 2]
+    python -m benchmarks.mmdit_vae_vs_diffusers [--rounds 10] [--device cuda] [--threads 2] [--only real]
 
 Times alternate ours, theirs, theirs, ours ... so that a busy machine slows both; the ratio is of the medians. Peak
-memory is what one forward's tensors hold at once, above weights and inputs. Exit code 1 where a ratio is above 1.
+memory is what one forward's tensors hold at once, above weights and inputs. Exit code 1 where a ratio is above the
+case's bound. Cases called `real` have the widths of Medium and Large in bfloat16 and a few of their blocks.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from sigmagraph.engine.models.files.read import StoredTensor
 from sigmagraph.engine.models.files.rename import mmdit_from_diffusers, vae_from_diffusers
 
 Forward = Callable[[], Tensor]
-LARGEST_DIFFERENCE = 2e-4  # of the output's rms, float32; the two must compute the same thing to be compared
+# Of the output's rms; the two must compute the same thing to be compared.
+LARGEST_DIFFERENCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class MMDiTCase:
     depth: int
     pixels: int
     width: int
+    dtype: torch.dtype = torch.float32
+    batch: int = 2
+    dual: int = 0  # of the first blocks
+    most: float = 1.0  # of their time
 
     def build(self, side: str, device: str) -> Forward:
         """The forward pass of one side."""
@@ -50,12 +56,14 @@ class MMDiTCase:
             pos_embed_max_size=64,
             sample_size=32,
             qk_norm="rms_norm",
+            dual_attention_layers=tuple(range(self.dual)),
         )
         _randomise(theirs, 0.02)
-        side_px = self.pixels // 8
-        x, context = _noise(2, 16, side_px, side_px), _noise(2, 154, 4096)
-        pooled, timestep = _noise(2, 2048), torch.tensor([700.0, 700.0])
-        x, context, pooled, timestep = (tensor.to(device) for tensor in (x, context, pooled, timestep))
+        theirs.to(self.dtype)
+        side_px, batch = self.pixels // 8, self.batch
+        x, context = _noise(batch, 16, side_px, side_px), _noise(batch, 154, 4096)
+        pooled, timestep = _noise(batch, 2048), torch.full((batch,), 700.0, device=device)
+        x, context, pooled = (tensor.to(device, self.dtype) for tensor in (x, context, pooled))
         if side == "theirs":
             theirs.to(device).eval()
             return lambda: theirs(x, context, pooled, timestep, return_dict=False)[0]
@@ -70,6 +78,8 @@ class VaeCase:
     channels: tuple[int, ...]
     pixels: int
     way: str
+    dtype: torch.dtype = torch.float32
+    most: float = 1.0  # of their time
 
     def build(self, side: str, device: str) -> Forward:
         """The forward pass of one side."""
@@ -84,13 +94,16 @@ class VaeCase:
             use_post_quant_conv=False,
         )
         _randomise(theirs, 0.05)
-        image = _noise(1, 3, self.pixels, self.pixels).to(device)
-        latent = _noise(1, 16, self.pixels // 8, self.pixels // 8).to(device)
+        theirs.to(self.dtype)
+        image = _noise(1, 3, self.pixels, self.pixels).to(device, self.dtype)
+        latent = _noise(1, 16, self.pixels // 8, self.pixels // 8).to(device, self.dtype)
         if side == "theirs":
             theirs.to(device).eval()
             decode: Forward = lambda: theirs.decode(latent, return_dict=False)[0]  # noqa: E731  # a pair of one-liners
             return decode if self.way == "decode" else lambda: theirs.encode(image).latent_dist.mean
         ours = _ours(theirs, vae_from_diffusers, lambda shapes: Autoencoder(VaeShape.from_tensors(shapes))).to(device)
+        if device == "cpu":  # the order the product decodes and encodes in there
+            image, latent = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (image, latent))
         return (lambda: ours.decode(latent)) if self.way == "decode" else (lambda: ours.encode(image)[0])
 
 
@@ -103,6 +116,12 @@ CASES: dict[str, MMDiTCase | VaeCase] = {
     "vae encode, 32 channels, 512 px": VaeCase((32, 64, 128, 128), 512, "encode"),
     "vae decode, 128 channels (real), 128 px": VaeCase((128, 256, 512, 512), 128, "decode"),
     "vae encode, 128 channels (real), 128 px": VaeCase((128, 256, 512, 512), 128, "encode"),
+    "real: Medium, 4 blocks, 512 px, bf16": MMDiTCase(4, 512, 1536, torch.bfloat16, dual=2, most=1.03),
+    "real: Medium, 2 blocks, 1024 px, bf16": MMDiTCase(2, 1024, 1536, torch.bfloat16, 1, 1, 1.03),
+    "real: Large, 2 blocks, 512 px, bf16": MMDiTCase(2, 512, 2432, torch.bfloat16, most=1.03),
+    "real: Large, 2 blocks, 1024 px, bf16": MMDiTCase(2, 1024, 2432, torch.bfloat16, 1, most=1.03),
+    "real: vae decode, 512 px, bf16": VaeCase((128, 256, 512, 512), 512, "decode", torch.bfloat16, 0.85),
+    "real: vae decode, 512 px, fp32": VaeCase((128, 256, 512, 512), 512, "decode", most=0.85),
 }
 
 
@@ -130,7 +149,7 @@ def _ours(
     weights = rename(stored)
     ours = build({name: tensor.shape for name, tensor in weights.items()})
     ours.load_state_dict({name: tensor.read().clone() for name, tensor in weights.items()})
-    return ours.eval()
+    return ours.to(next(theirs.parameters()).dtype).eval()
 
 
 def _built(name: str, side: str, device: str) -> Forward:
@@ -166,9 +185,9 @@ def _compare(name: str, options: argparse.Namespace) -> bool:
     """Measure one case and print its line; whether ours is as fast and needs no more memory."""
     sides = {side: _built(name, side, options.device) for side in ("ours", "theirs")}
     results = {side: forward() for side, forward in sides.items()}
-    rms = results["theirs"].square().mean().sqrt().item()
-    difference = (results["ours"] - results["theirs"]).abs().max().item() / rms
-    if not difference < LARGEST_DIFFERENCE:
+    rms = results["theirs"].float().square().mean().sqrt().item()
+    difference = (results["ours"].float() - results["theirs"].float()).abs().max().item() / rms
+    if not difference < LARGEST_DIFFERENCE[results["ours"].dtype]:
         raise SystemExit(f"{name}: the outputs differ by {difference:.1e} of their rms; nothing to compare")
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for turn in range(options.rounds):
@@ -182,7 +201,7 @@ def _compare(name: str, options: argparse.Namespace) -> bool:
         f" {peaks['ours'] / 2**20:9.1f} {peaks['theirs'] / 2**20:9.1f} {memory:6.3f} {difference:9.1e}",
         flush=True,
     )
-    return ours <= theirs and peaks["ours"] <= peaks["theirs"]
+    return ours <= CASES[name].most * theirs and peaks["ours"] <= peaks["theirs"]
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ WeightDtype = Annotated[
 
 def computing() -> str:
     """What this process was told to compute in: a model's results are kept under it."""
-    return RESIDENCY.choices.numbers
+    return RESIDENCY.numbers
 
 
 PARTS = (

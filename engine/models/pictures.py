@@ -18,7 +18,7 @@ from sigmagraph.engine.models.arch.strips import Keeping
 from sigmagraph.engine.models.arch.tiles import Tiling, blended
 from sigmagraph.engine.models.arch.tiny_vae import PixelSpace, TinyAutoencoder
 from sigmagraph.engine.models.arch.vae import Autoencoder, VaeShape
-from sigmagraph.engine.models.memory.device import available_bytes
+from sigmagraph.engine.models.memory.device import available_bytes, give_back
 
 log = logging.getLogger(__name__)
 Coder = Autoencoder | TinyAutoencoder | PixelSpace
@@ -93,8 +93,7 @@ def _fitting(way: Way, network: Autoencoder, x: Tensor, pixels: int) -> Tensor:
                 raise
             said = str(error).splitlines()[0]
         gc.collect()  # outside the handler: the traceback held every map
-        if x.is_cuda:
-            torch.cuda.empty_cache()
+        give_back(x.device.type)
     needed, room = needed_bytes(way, network.shape, pixels, x.dtype, ways[-1], x.device.type), available_bytes(x.device)
     raise OutOfMemory(
         f"a picture of {pixels / 1e6:.1f} megapixels takes {needed / 1e9:.2f} GB in strips on {x.device}, "

@@ -16,6 +16,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling.brownian import BrownianTree, SeedWords
 from sigmagraph.engine.sampling.counter import counter_normal
+from sigmagraph.engine.sampling.exact import exact_device
 
 SEEDS = 2**64
 
@@ -151,8 +152,9 @@ class PhiloxNoise:
 
     def _noise(self, purpose: str, draw: int, like: Tensor, batch_index: Sequence[int] | None) -> Tensor:
         images = range(like.shape[0]) if batch_index is None else batch_index
-        noise = counter_normal(self.seed, PURPOSES.index(purpose), draw, images, like.shape[1:], like.device)
-        return noise.to(like.dtype)
+        where = exact_device(like.device)
+        noise = counter_normal(self.seed, PURPOSES.index(purpose), draw, images, like.shape[1:], where)
+        return _sent(noise.to(like.dtype), like.device)
 
 
 class Tree:

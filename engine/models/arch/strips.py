@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sigmagraph.engine.models.arch.vae import Autoencoder, Level, ResidualBlock, Walk, activated
+from sigmagraph.engine.sampling.exact import exact
 
 STRIP_ELEMENTS = 1 << 24  # of the widest feature map in one strip, at most
 FEWEST_STRIPS = 8  # where a picture is that large: a strip that is most of it would save nothing
@@ -177,7 +178,7 @@ def _advanced(stretch: Stretch, x: Tensor, known: Sequence[Statistics]) -> tuple
 
 def _normalised(layer: nn.GroupNorm, x: Tensor, found: Statistics) -> Tensor:
     """What `layer` makes of `x` with the statistics of the whole picture, per group [G]."""
-    mean, variance = (moment.repeat_interleave(layer.num_channels // layer.num_groups) for moment in found)
+    mean, variance = (moment.repeat_interleave(layer.num_channels // layer.num_groups).to(x.device) for moment in found)
     return F.batch_norm(x, mean, variance, layer.weight.float(), layer.bias.float(), eps=layer.eps)
 
 
@@ -192,7 +193,7 @@ class _Tally:
     def add(self, x: Tensor, layer: nn.GroupNorm) -> None:
         """Take in a strip [1, C, h, W]."""
         groups = x.float().unflatten(1, (layer.num_groups, -1))
-        variance, mean = (moment[0].double() for moment in torch.var_mean(groups, dim=(2, 3, 4), correction=0))
+        variance, mean = (exact(moment[0]) for moment in torch.var_mean(groups, dim=(2, 3, 4), correction=0))
         added = groups[0, 0].numel()
         total = self.count + added
         change = mean - self.mean.to(mean.device)

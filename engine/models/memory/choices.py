@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.models.memory.device import Placement, compute_dtype, named_device
+from sigmagraph.engine.models.memory.device import Placement, compute_dtype, holds, named_device
 from sigmagraph.engine.models.memory.plan import Memory
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp8"]
@@ -76,6 +76,8 @@ class Choices:
         choices = replace(self, **changes)
         if device:
             _ = choices.on, choices.second  # raises where one is not there
+        if choices.model == "fp8" and not holds(choices.on, torch.float8_e4m3fn):
+            raise BadValue("--precision", "model=fp8", f"bf16 or fp16 on {choices.on}, which has no float8")
         return choices
 
     @property

@@ -9,6 +9,7 @@ import torch
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.host import free_bytes
 
+MPS_BF16 = (14, 0)  # the first macOS whose kernels multiply bfloat16
 UNLIMITED = 2**60  # what a device without memory of its own has
 
 
@@ -61,7 +62,18 @@ def multiplies(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type == "cuda":
         least = {torch.float16: (7, 0), torch.bfloat16: (8, 0)}.get(dtype, (8, 9))
         return capability(device) >= least
+    if device.type == "mps":
+        return dtype == torch.float16 or (dtype == torch.bfloat16 and torch.backends.mps.is_macos_or_newer(*MPS_BF16))
+    if device.type == "xpu":
+        return dtype == torch.float16 or (dtype == torch.bfloat16 and torch.xpu.is_bf16_supported())
     return dtype in (torch.float16, torch.bfloat16)
+
+
+def holds(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether tensors of this kind can lie there, or grow there: Apple's devices have neither float8 nor float64."""
+    if device.type == "mps":
+        return dtype.itemsize > 1 and dtype != torch.float64 if dtype.is_floating_point else True
+    return device.type != "xpu" or dtype != torch.float64
 
 
 @cache
@@ -88,8 +100,20 @@ def compute_dtype(device: torch.device, stored: torch.dtype) -> torch.dtype:
 
 
 def available_bytes(device: torch.device) -> int:
-    """What may still be allocated on `device`."""
-    if device.type == "cuda":  # what torch holds and nobody uses is as good as free
+    """What may still be allocated on `device`. What torch holds there and nobody uses is as good as free."""
+    if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
+    if device.type == "xpu":
+        unused = torch.xpu.memory_reserved(device) - torch.xpu.memory_allocated(device)
+        return torch.xpu.mem_get_info(device)[0] + unused
+    if device.type == "mps":  # of the host's memory, as much as Metal recommends
+        return min(free_bytes(), torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     return UNLIMITED if device.type == "meta" else free_bytes()
+
+
+def give_back(kind: str) -> None:
+    """Return what torch holds of devices of this kind and nobody uses."""
+    empty = {"cuda": torch.cuda.empty_cache, "xpu": torch.xpu.empty_cache, "mps": torch.mps.empty_cache}
+    if kind in empty:
+        empty[kind]()

@@ -21,7 +21,7 @@ from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_quanti
 from sigmagraph.engine.models.memory.device import Placement, tabulates
 from sigmagraph.engine.models.memory.float8 import multiplies_float8
 from sigmagraph.engine.models.memory.plan import Part
-from sigmagraph.engine.models.memory.resident import check_tensors, listing
+from sigmagraph.engine.models.memory.resident import check_tensors, lies, listing
 from sigmagraph.engine.models.memory.streamed import STREAMED_FROM_BYTES
 
 M = TypeVar("M", bound=nn.Module)
@@ -163,6 +163,7 @@ class Recipe(Generic[M]):
         weights = tuple(dict.fromkeys(named.values()))
         dense = {weight: prod(weight.shape) * dtype.itemsize for weight in weights}
         views = [weight for weight in weights if is_view(weight)]
+        stays_small = {weight: lies(weight, self.placement.device) for weight in weights}
         ahead, blocks = self.computed_ahead, dict[str, int]()
         for name, weight in named.items():
             if self.blocks and name.startswith(self.blocks) and name not in ahead:
@@ -180,8 +181,10 @@ class Recipe(Generic[M]):
             kept_bytes=sum(size for size in dense.values() if size < STREAMED_FROM_BYTES),
             block_bytes=max(blocks.values(), default=0),
             outside_bytes=sum(dense.values()) - inside,
-            packed_bytes=sum(min(size, packed_bytes(weight)) for weight, size in dense.items()),
-            is_rounded=any(is_rounded(weight) for weight in weights),
+            packed_bytes=sum(
+                min(size, packed_bytes(weight)) if stays_small[weight] else size for weight, size in dense.items()
+            ),
+            is_rounded=any(is_rounded(weight) and stays_small[weight] for weight in weights),
             is_quantised=any(is_quantised(weight) for weight in weights),
             ahead_bytes=(sum(dense[named[name]] for name in ahead), sum(packed_bytes(named[name]) for name in ahead)),
             has_products=self.has_products,

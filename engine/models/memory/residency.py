@@ -28,7 +28,7 @@ from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.files.fp8 import is_small, packed
 from sigmagraph.engine.models.files.read import MappedFile, StoredTensor, files_of, is_view
 from sigmagraph.engine.models.memory.choices import Choices
-from sigmagraph.engine.models.memory.device import Placement, available_bytes
+from sigmagraph.engine.models.memory.device import Placement, available_bytes, devices, give_back
 from sigmagraph.engine.models.memory.float8 import Float8Linear, with_products
 from sigmagraph.engine.models.memory.plan import Budget, Mode, Placed, Plan, place, plan
 from sigmagraph.engine.models.memory.recipe import M, Recipe
@@ -37,6 +37,8 @@ from sigmagraph.engine.models.memory.streamed import streamed
 from sigmagraph.engine.models.memory.tables import Tables
 
 log = logging.getLogger(__name__)
+NO_CACHE = frozenset(("cpu", "meta"))
+FED_BY_LAYER = frozenset(("cpu", "mps"))  # their memory is the host's: nothing is won by bringing blocks ahead
 MOST_IDLE_TWINS = 2  # networks that differ in their adapters alone and wait for use
 
 
@@ -131,6 +133,11 @@ class Residency:
         is_on = chosen == "on" or (chosen == "auto" and device.type == "cuda" and self.keeps_unknown)
         return is_on and mode != "streamed"
 
+    @property
+    def numbers(self) -> str:
+        """All that changes what networks compute here, for the keys of results. Raises `BadValue` as choices do."""
+        return self.choices.numbers + ("; compiled" if self.compiles(self.choices.on) else "")
+
     def plan(self, recipes: Sequence[Recipe[Any]]) -> Plan:
         """What becomes of these networks, all of one device, once all idle ones are out of the way."""
         device = recipes[0].placement.device if recipes else self.choices.on
@@ -180,9 +187,8 @@ class Residency:
             self._short |= {held.family for held in self._held.values() if not held.users}
             self.free()
         gc.collect()
-        for device in {torch.device("cuda", index) for index in range(torch.cuda.device_count())}:
-            with torch.cuda.device(device):
-                torch.cuda.empty_cache()
+        for kind in {device.type for device in devices()}:
+            give_back(kind)
 
     def held(self) -> list[tuple[Hashable, Mode]]:
         """The networks that are there, the least recently used first."""
@@ -221,13 +227,14 @@ class Residency:
         began: float,
     ) -> _Held:
         where, part = recipe.placement, placed.part
-        reused = sum(kept.nbytes for kept in shared.values() if kept.device.type == where.device.type)
+        booked = {id_ for held in self._on(where.device) for id_ in held.bytes_}
+        reused = sum(kept.nbytes for kept in shared.values() if id(kept) in booked)
         self._make_room(placed.bytes_ + part.working_bytes - min(reused, placed.bytes_), where.device)
         self._leave_twins(recipe.family)
         left = recipe.computed_ahead if placed.leaves else frozenset[str]()
         module = hollow(recipe.build)
         if placed.mode == "streamed":
-            blocks = "" if where.device.type == "cpu" else recipe.blocks
+            blocks = "" if where.device.type in FED_BY_LAYER else recipe.blocks
             network = streamed(module, weights, where, blocks=blocks, left=left)
         elif placed.mode == "packed":
             staying = {name: each for name, each in weights.items() if name not in left}
@@ -316,10 +323,10 @@ class Residency:
         if held is None:
             return
         self.eviction_count += 1
-        is_on_card, held = held.placement.device.type == "cuda", None
-        if is_on_card:
+        kind, held = held.placement.device.type, None
+        if kind not in NO_CACHE:
             gc.collect()
-            torch.cuda.empty_cache()
+            give_back(kind)
 
     def _on(self, device: torch.device) -> list[_Held]:
         return [held for held in list(self._held.values()) if held.placement.device == device]

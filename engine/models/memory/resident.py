@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from sigmagraph.engine.errors import TensorMismatch
+from sigmagraph.engine.models.files.fp8 import is_rounded
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
-from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.device import Placement, holds
 
 M = TypeVar("M", bound=nn.Module)
 Shared = Callable[[StoredTensor], nn.Parameter | None]
@@ -32,9 +33,17 @@ def parameter(stored: StoredTensor, placement: Placement, *, maps: bool) -> nn.P
     if maps and placement.device.type == "cpu" and stored.dtype == placement.dtype and is_view(stored):
         return nn.Parameter(stored.read(), requires_grad=False)
     pieces = [piece.read() for piece in stored.pieces()]
+    if not lies(stored, placement.device):
+        return nn.Parameter(stored.read().to(placement.dtype).to(placement.device), requires_grad=False)
     values = stored.expanded(iter([piece.to(placement.device) for piece in pieces]))
     is_of_the_file = any(values.untyped_storage().data_ptr() == piece.untyped_storage().data_ptr() for piece in pieces)
     return nn.Parameter(values.to(placement.device, placement.dtype, copy=is_of_the_file), requires_grad=False)
+
+
+def lies(stored: StoredTensor, device: torch.device) -> bool:
+    """Whether what is stored can be moved to the device as it is, and grow there."""
+    has_float8 = holds(device, torch.float8_e4m3fn)
+    return all(holds(device, piece.dtype) for piece in stored.pieces()) and (has_float8 or not is_rounded(stored))
 
 
 def parameters(

@@ -18,7 +18,7 @@ from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
 from sigmagraph.engine.models.memory.belt import Belt
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.float8 import Float8Linear
-from sigmagraph.engine.models.memory.resident import absent, filled, parameter
+from sigmagraph.engine.models.memory.resident import absent, filled, lies, parameter
 
 M = TypeVar("M", bound=nn.Module)
 STREAMED_FROM_BYTES = 1024 * 1024  # smaller tensors (norms, biases) stay: fetching them costs more than it saves
@@ -162,11 +162,18 @@ class _Feeder:
         places = _cut(self._buffer, sources)
         for leaf, stored in sources.items():
             target = next(places)
-            target.copy_(stored.on(self._placement.device) if stored.combine is not None else stored.read())
+            target.copy_(_values(stored, self._placement))
             module._parameters[leaf] = nn.Parameter(target, requires_grad=False)
 
     def _forget(self) -> None:
         self._buffer = None
+
+
+def _values(stored: StoredTensor, placement: Placement) -> Tensor:
+    """What goes into a buffer: grown on the device, or before it goes there where the device cannot hold it."""
+    if not lies(stored, placement.device):
+        return stored.read().to(placement.dtype)
+    return stored.on(placement.device) if stored.combine is not None else stored.read()
 
 
 def _room(stored: StoredTensor) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.sampling.exact import exact
 from sigmagraph.engine.sampling.guidance.cfg import Estimates, has_uncond
 
 SMALLEST = 1e-300  # of a squared length: no direction
@@ -24,10 +25,12 @@ class TangentialDamping:
     def __call__(self, known: Estimates) -> Estimates:
         if not has_uncond(known):
             return known
-        x = known.x.double()  # the projection is taken from a state whose noise is large beside it
-        scores = torch.stack([x - known.cond, x - known.uncond], dim=1).flatten(2)
+        x = exact(known.x)  # the projection is taken from a state whose noise is large beside it
+        scores = torch.stack([x - known.cond.to(x.device), x - known.uncond.to(x.device)], dim=1).flatten(2)
         main: Tensor = torch.linalg.eigh(scores @ scores.transpose(1, 2)).eigenvectors[:, None, :, -1]
         direction = (main @ scores)[:, 0]
         power = (direction * direction).sum(dim=1, keepdim=True).clamp(min=SMALLEST)
         share = (scores[:, 1] * direction).sum(dim=1, keepdim=True) / power
-        return replace(known, uncond=(x - (direction * share).reshape(x.shape)).to(known.uncond.dtype))
+        return replace(
+            known, uncond=(x - (direction * share).reshape(x.shape)).to(known.uncond.dtype).to(known.x.device)
+        )

@@ -113,6 +113,18 @@ def test_three_models_that_do_not_fit_together_take_turns_in_flat_memory(tmp_pat
     assert 20 < loaded < 60, "every other turn or so finds its model"
 
 
+def test_a_network_that_somebody_still_looks_at_has_to_have_its_room_again(tmp_path: Path) -> None:
+    """It was let go and is made from the tensors that are still there: on the books it is as large as any other."""
+    models = [load_diffusion_model(written(tmp_path / f"{seed}.safetensors", seed)) for seed in range(3)]
+    looked_at = models[0].network
+    size = sum(parameter.nbytes for parameter in looked_at.parameters())
+    RESIDENCY.free()
+    RESIDENCY.choices = Choices(model="fp32", limit_bytes=int(2.5 * size))
+    for model in (models[1], models[2], models[0]):
+        predicted(model)
+        assert RESIDENCY.bytes_on(CPU) <= 2.5 * size
+
+
 @pytest.mark.slow
 def test_ten_thousand_uses_of_three_models_leave_memory_as_it_was(tmp_path: Path) -> None:
     models = [load_diffusion_model(written(tmp_path / f"{seed}.safetensors", seed)) for seed in range(3)]
