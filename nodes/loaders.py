@@ -6,8 +6,10 @@ import torch
 
 from sigmagraph.engine.graph.node import Extra, FileIn, Options, Output, Services, Socket, Tooltip, node
 from sigmagraph.engine.models.load import (
+    PIPELINE_INDEX,
     load_checkpoint,
     load_diffusion_model,
+    load_pipeline,
     load_text_encoders,
     load_tiny_vae,
     load_vae,
@@ -30,6 +32,7 @@ VaeName = Annotated[
     VAE_FILES,
     Tooltip("A file in models/vae; taesd3 is two files in models/vae_approx, pixel_space none at all."),
 ]
+PipelineName = Annotated[str, FileIn("diffusers", marker=PIPELINE_INDEX), Tooltip("A folder in models/diffusers.")]
 # families that graphs name; encoders of another than SD3 are refused when they are loaded
 CLIP_TYPES = (
     *("stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos", "lumina2"),
@@ -138,6 +141,18 @@ def load_triple_clip(
     return encoders(services, [clip_name1, clip_name2, clip_name3], "sd3", None)
 
 
+@node(
+    "DiffusersLoader",
+    category="advanced/loaders/deprecated",
+    lane="device",
+    fingerprint=computing,
+)
+def load_diffusers_folder(*, model_path: PipelineName, services: Engine) -> tuple[Model, Clip, Vae]:
+    """Load a pipeline as diffusers saves it; of weights in several precisions the chosen one, else the plain one."""
+    parts = load_pipeline(services.path("diffusers", f"{model_path}/{PIPELINE_INDEX}").parent)
+    return parts.model, parts.clip and _placed(parts.clip, services), parts.vae  # type: ignore[return-value]  # as above
+
+
 @node("VAELoader", category="loaders", display_name="Load VAE", lane="device", fingerprint=computing)
 def load_vae_file(*, vae_name: VaeName, services: Engine) -> Vae:
     """Load an autoencoder: a file of its own, out of a checkpoint, or the small and quick TAESD3.
@@ -171,4 +186,5 @@ NODES = (
     load_dual_clip,
     load_triple_clip,
     load_vae_file,
+    load_diffusers_folder,
 )

@@ -15,7 +15,7 @@ from sigmagraph.engine.models.memory.residency import RESIDENCY
 
 __all__ = ["choose", "chosen", "memory_plan"]
 
-MODEL_FOLDERS = frozenset(("checkpoints", "diffusion_models", "text_encoders", "vae", "controlnet"))
+MODEL_FOLDERS = frozenset(("checkpoints", "diffusion_models", "text_encoders", "vae", "controlnet", "diffusers"))
 
 
 def choose(

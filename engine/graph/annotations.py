@@ -98,22 +98,31 @@ class FileIn:
     """A combo of the files in one folder of the services. The file's content enters the cache key, its name does not.
 
     `upload` ("image", "audio", "video") puts an upload button into the editor. `composed` are names that stand for
-    other files, `folder/name without its ending` each, and are offered where all of these are there.
+    other files, `folder/name without its ending` each, and are offered where all of these are there. With a `marker`
+    the names are those of folders that hold a file of that name; their content is that of every weight file in them.
     """
 
     folder: str
     upload: str | None = None
     composed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    marker: str | None = None
 
     def names(self, services: Services | None) -> list[str]:
         """What can be picked now; without services, what stands for no file."""
         if services is None:
             return [name for name, parts in self.composed.items() if not parts]
+        if self.marker is not None:
+            files = (file.split("/")[:-1] for file in services.files(self.folder))
+            folders = {"/".join(parts[:count]) for parts in files for count in range(1, len(parts) + 1)}
+            return sorted(name for name in folders if self._is_marked(services, name))
         made = [name for name in self.composed if None not in self._stand_ins(services, name)]
         return [*services.files(self.folder), *made]
 
     def places(self, services: Services, name: str) -> list[tuple[str, str]]:
         """Folder and name of each file behind a name; raises `UnknownName` where a part is not there."""
+        if self.marker is not None:
+            inside = [file for file in services.files(self.folder) if file.startswith(f"{name}/")]
+            return [(self.folder, file) for file in (f"{name}/{self.marker}", *inside)]
         if name not in self.composed:
             return [(self.folder, name)]
         found = self._stand_ins(services, name)
@@ -124,6 +133,9 @@ class FileIn:
     def paths(self, services: Services, name: str) -> list[Path]:
         """Each file behind a name."""
         return [services.path(*place) for place in self.places(services, name)]
+
+    def _is_marked(self, services: Services, name: str) -> bool:
+        return any((folder / name / str(self.marker)).is_file() for folder in services.directories(self.folder))
 
     def _stand_ins(self, services: Services, name: str) -> list[tuple[str, str] | None]:
         found: list[tuple[str, str] | None] = []

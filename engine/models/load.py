@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from sigmagraph.engine.errors import BadValue, CorruptFile, TensorMismatch
+from sigmagraph.engine.errors import BadValue, CorruptFile, MissingFile, TensorMismatch, UnknownModel
 from sigmagraph.engine.models.arch import (
     Autoencoder,
     ControlShape,
@@ -63,6 +63,52 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
     vae = _vae(file, parts, device) if parts.vae is not None else None
     RESIDENCY.admit([*recipes_of(clip), model.recipe, *([vae.recipe] if vae is not None else [])])
     return Checkpoint(model, clip, vae)
+
+
+ENCODER_FOLDERS = {"text_encoder": CLIP_L, "text_encoder_2": CLIP_G, "text_encoder_3": T5}
+PIPELINE_INDEX = "model_index.json"
+
+
+def load_pipeline(folder: Path, device: torch.device | None = None) -> Checkpoint:
+    """A folder as diffusers saves pipelines: transformer, autoencoder and the text encoders it has.
+
+    Of weights in several precisions those named after the chosen precision are read, else those without a name.
+    """
+    listed = _pipeline_parts(folder / PIPELINE_INDEX)
+    chosen = RESIDENCY.choices
+    file = open_weights(folder / "transformer", chosen.model)
+    model = _model(file, find_parts(file), device)
+    encoders: dict[str, WeightFile] = {
+        name: open_weights(folder / place, chosen.text) for place, name in ENCODER_FOLDERS.items() if place in listed
+    }
+    towers: dict[str, Weights] = {}
+    for name, held in encoders.items():
+        parts = find_parts(held)
+        if len(parts.encoders) != 1:
+            raise unexpected(held, parts, f"the text encoder {name}")
+        (towers[name],) = parts.encoders.values()
+    widths = TextWidths(model.spec.shape.context_width, model.spec.shape.pooled_width)
+    clip = _clip(list(encoders.values()), towers, widths, device) if towers else None
+    vae = None
+    if "vae" in listed:
+        held = open_weights(folder / "vae", chosen.vae)
+        vae = _vae(held, find_parts(held), device)
+    RESIDENCY.admit([*recipes_of(clip), model.recipe, *([vae.recipe] if vae is not None else [])])
+    return Checkpoint(model, clip, vae)
+
+
+def _pipeline_parts(index: Path) -> set[str]:
+    """Which parts a pipeline has, by their folders. Raises `UnknownModel` where it is of another family."""
+    try:
+        parsed = json.loads(index.read_text("utf-8"))
+        kind = str(parsed.get("_class_name", "no class"))
+    except FileNotFoundError:
+        raise MissingFile(index, "there is no such file: this folder is not a pipeline of diffusers") from None
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CorruptFile(index, f"is not the index of a pipeline ({error})") from None
+    if "StableDiffusion3" not in kind:
+        raise UnknownModel(f"{index}: a pipeline of class {kind}; one of the SD3 family was expected")
+    return {name for name, part in parsed.items() if isinstance(part, list) and part and part[0] is not None}
 
 
 def recipes_of(clip: Clip | None) -> list[Recipe[Any]]:

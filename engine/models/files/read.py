@@ -5,6 +5,7 @@ cheap. Knows nothing of models; renaming and detection work on the same tables.
 """
 
 import json
+import logging
 import os
 import re
 import weakref
@@ -22,8 +23,14 @@ from sigmagraph.engine.models.files.ggml import Dequantise
 from sigmagraph.engine.models.files.gguf import Quantised, is_gguf, read_gguf
 from sigmagraph.engine.models.files.header import TensorEntry, read_header
 
+log = logging.getLogger(__name__)
 LARGEST_INDEX_BYTES = 32 * 1024 * 1024
 INDEX_SUFFIX = ".safetensors.index.json"
+PRECISION = "fp16|bf16|fp32|fp8|non_ema"  # as diffusers' file names have it before the ending, or behind it
+INDEX_NAME = re.compile(
+    rf"(?P<stem>.+?)(?:\.(?P<precision>{PRECISION}))?\.safetensors\.index(?:\.(?P<last>{PRECISION}))?\.json"
+)
+FILE_NAME = re.compile(rf"(?P<stem>.+?)(?:\.(?P<precision>{PRECISION}))?\.safetensors")
 SHARD_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 
 
@@ -117,15 +124,16 @@ class WeightFile:
     states: tuple[FileState, ...] = ()
 
 
-def open_weights(path: Path) -> WeightFile:
+def open_weights(path: Path, variant: str | None = None) -> WeightFile:
     """Open a safetensors or GGUF file, an index of shards, one shard of several, or a folder that holds one of these.
 
+    Of a folder with a model in several precisions (`model.fp16.safetensors`) `variant` names one, where it is there.
     Raises `MissingFile`, `RefusedFile`, `CorruptFile`.
     """
     path = Path(path)
     if path.is_dir():
-        return open_weights(_single_model(path))
-    if path.name.endswith(INDEX_SUFFIX):
+        return open_weights(_single_model(path, variant))
+    if INDEX_NAME.fullmatch(path.name):
         return _open_index(path, path)
     shard = SHARD_NAME.fullmatch(path.name)
     index = path.with_name(f"{shard[1]}{INDEX_SUFFIX}") if shard else None
@@ -137,14 +145,22 @@ def under(weights: Weights, prefix: str) -> dict[str, StoredTensor]:
     return {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
-def _single_model(folder: Path) -> Path:
-    for pattern in (f"*{INDEX_SUFFIX}", "*.safetensors"):
-        found = sorted(folder.glob(pattern))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(file.name for file in found[:6])
-            raise MissingFile(folder, f"holds several models ({names}); name one of them")
+def _single_model(folder: Path, variant: str | None = None) -> Path:
+    """The model of a folder: an index before a file, and of several precisions the named one, else the plain one."""
+    for pattern, form in (("*.safetensors.index*.json", INDEX_NAME), ("*.safetensors", FILE_NAME)):
+        matched = [(path, form.fullmatch(path.name)) for path in sorted(folder.glob(pattern))]
+        names = [(path, found) for path, found in matched if found is not None]
+        if not names:
+            continue
+        if len({found["stem"] for _, found in names}) > 1:
+            listed = ", ".join(path.name for path, _ in names[:6])
+            raise MissingFile(folder, f"holds several models ({listed}); name one of them")
+        by_precision = {found["precision"] or found.groupdict().get("last") or "": path for path, found in names}
+        wanted = variant if variant in by_precision else "" if "" in by_precision else min(by_precision)
+        if len(by_precision) > 1:
+            others = ", ".join(path.name for precision, path in by_precision.items() if precision != wanted)
+            log.info("%s: %s is read, not %s", folder, by_precision[wanted].name, others)
+        return by_precision[wanted]
     raise MissingFile(folder, "is a folder without a safetensors file")
 
 
