@@ -18,7 +18,7 @@ from sigmagraph.engine.models.memory.float8 import LARGEST, Float8Linear
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.sampling import ComfyNoise, Sampling, find_schedule, run_sigmas
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # torch's own, in inductor
 SHAPE = MMDiTShape(8, 256, 64, 96, 40, dual_attention_blocks=frozenset({0}))
 E4M3 = torch.float8_e4m3fn
 

@@ -156,6 +156,7 @@ def test_where_compiling_fails_blocks_run_as_they_are(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its own functions
 @pytest.mark.parametrize(("precision", "error"), [("fp32", 2e-5), ("bf16", 2e-2)])
 def test_code_that_inductor_writes_predicts_the_same(
     monkeypatch: pytest.MonkeyPatch, file: Path, precision: str, error: float
