@@ -23,10 +23,10 @@ OTHER_SIZES = ((1344, 768), (640, 1536), (512, 512))
 def stored(subject: Subject, *, is_fp8: bool = False, on_host: bool = False) -> Subject:
     """The same network as a recipe of stored tensors, which its owner makes as it makes those of a file."""
     shape, model = subject.shape, subject.model
-    held = {name: each.cpu() if on_host else each for name, each in subject.network.state_dict().items()}
+    held = {name: tensor.cpu() if on_host else tensor for name, tensor in subject.network.state_dict().items()}
     weights = {
-        name: StoredTensor(tuple(each.shape), each.dtype, lambda kept=each: kept)  # type: ignore[misc]
-        for name, each in held.items()
+        name: StoredTensor(tuple(tensor.shape), tensor.dtype, lambda kept=tensor: kept)  # type: ignore[misc]
+        for name, tensor in held.items()
     }
     recipe = Recipe.checked(
         "benchmark",
@@ -125,7 +125,7 @@ def streamed(bench: Bench) -> None:
     took = bench.timed(lambda: subject.model.predict(x, 0.5, sides), 3)
     held = RESIDENCY.bytes_on(bench.device)
     peak = bench.peak_gb(lambda: subject.model.predict(x, 0.5, sides)) + held / 1e9
-    moved = sum(each.stored_bytes for name, each in subject.model.recipe.base.items() if "joint_blocks" in name)
+    moved = sum(weight.stored_bytes for name, weight in subject.model.recipe.base.items() if "joint_blocks" in name)
     moved -= subject.model.recipe.part().ahead_bytes[0]
     mode = RESIDENCY.held()[-1][1]
     text = f"{took * 1e3:.0f} ms a guided forward, {mode}; equal {is_equal}; peak {peak:.2f} GB"

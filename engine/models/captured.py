@@ -57,7 +57,7 @@ class CapturedForwards:
         if told is None or self.failure or tokens > MOST_TOKENS or options.get("control"):
             return network(*given, **options)
         inputs = given[0], *told
-        key = tuple((tuple(each.shape), each.dtype) for each in inputs), options.get("skip_layers")
+        key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in inputs), options.get("skip_layers")
         self._asked[key] += 1
         if self._asked[key] <= PLAIN_CALLS:
             return network(*given, **options)
@@ -77,7 +77,7 @@ class CapturedForwards:
     def _captured(
         self, network: Callable[..., Tensor], given: Sequence[Tensor], options: dict[str, Any], told: Beforehand
     ) -> tuple[Replay, Tensor, Sequence[Tensor]] | None:
-        state, table, tokens = places = [each.clone() for each in (given[0], *told)]
+        state, table, tokens = places = [tensor.clone() for tensor in (given[0], *told)]
         rest = given[1:]  # told a table, a forward does not look at them
         inside = {**options, "beforehand": Beforehand(table, tokens)}
         try:

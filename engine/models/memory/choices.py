@@ -127,7 +127,7 @@ def parse_precision(text: str) -> dict[str, Precision]:
 
 def parse_compile(text: str) -> Compile:
     """`auto`, `on` or `off`. Raises `BadValue`."""
-    found = next((each for each in COMPILE if each == text.strip().lower()), None)
+    found = next((choice for choice in COMPILE if choice == text.strip().lower()), None)
     if found is None:
         raise BadValue("--compile", text, ", ".join(COMPILE))
     return found

@@ -75,7 +75,7 @@ def with_products(module: nn.Module, weights: Mapping[str, StoredTensor], device
         layer = module.get_submodule(place)
         if found is None or not isinstance(layer, nn.Linear) or any(side % MULTIPLE for side in stored.shape):
             continue
-        small, scale = (each.on(device) if each is not None else None for each in found)
+        small, scale = (stored_part.on(device) if stored_part is not None else None for stored_part in found)
         assert small is not None
         if small.device.type == "cpu" and stored.combine is None:
             small = small.clone()  # not a view into the file, whose pages may go

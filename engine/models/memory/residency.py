@@ -237,21 +237,21 @@ class Residency:
             blocks = "" if where.device.type in FED_BY_LAYER else recipe.blocks
             network = streamed(module, weights, where, blocks=blocks, left=left)
         elif placed.mode == "packed":
-            staying = {name: each for name, each in weights.items() if name not in left}
+            staying = {name: weight for name, weight in weights.items() if name not in left}
             if recipe.has_products:
                 with_products(
                     module, {name: staying[name] for name in staying.keys() - recipe.computed_ahead}, where.device
                 )
             small = {
-                name: packed(each, where.device) if _waits(module, name, each) else each
-                for name, each in staying.items()
+                name: packed(weight, where.device) if _waits(module, name, weight) else weight
+                for name, weight in staying.items()
             }
             network = streamed(module, {**weights, **small}, where, stays=True, left=left)
         else:
-            staying = {name: each for name, each in weights.items() if name not in left}
+            staying = {name: weight for name, weight in weights.items() if name not in left}
             made = parameters(staying, where, maps=placed.mode == "mapped", shared=shared.get)
             network = filled(module, made | {name: absent(weights[name], where) for name in left})
-            self._shared.update({(weights[name], where): each for name, each in made.items()})
+            self._shared.update({(weights[name], where): tensor for name, tensor in made.items()})
         self._equip(recipe, network, placed.mode, {name: weights[name] for name in left})
         if placed.mode == "packed":
             return self._noted(recipe, network, placed.mode, files, {id(network): placed.bytes_}, began)
@@ -352,7 +352,7 @@ def _is_fed(network: MMDiT) -> bool:
     ahead = (
         {id(layer) for _, module, _ in network.modulations for layer in module.modules()} if network.tables else set()
     )
-    return any(each._forward_pre_hooks for each in network.joint_blocks.modules() if id(each) not in ahead)
+    return any(layer._forward_pre_hooks for layer in network.joint_blocks.modules() if id(layer) not in ahead)
 
 
 def _views(weights: Mapping[str, StoredTensor]) -> Iterator[torch.Tensor]:
