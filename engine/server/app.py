@@ -13,6 +13,7 @@ from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.allocator import give_back_regularly
 from sigmagraph.engine.server.auth import KEYS, RATES, auth, login_routes
 from sigmagraph.engine.server.bodies import HANDLER, let_go
+from sigmagraph.engine.server.body_budget import BUDGET, BodyBudget
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
 from sigmagraph.engine.server.comfy.internal import LINES
 from sigmagraph.engine.server.comfy.listing import LISTINGS, Listings
@@ -91,6 +92,8 @@ def make_app(parts: ServerParts) -> web.Application:
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
     app[LISTINGS], app[WRONG_KEYS], app[RATES] = Listings(), WrongKeys(), Buckets(time.monotonic)
     app[CONNECTIONS] = parts.connections
+    largest = parts.settings.max_upload_bytes
+    app[BUDGET] = BodyBudget(largest, 2 * largest)
     app[METRICS], app[WARM] = Metrics(), Readiness()
     app[DECODERS] = Decoders(parts.user_dir / DECODED, _limits(parts.settings))
     app.cleanup_ctx.extend((run_decoders, run_hub, count_jobs, keep_journal, follow_log, watch_connections))

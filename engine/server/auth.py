@@ -30,6 +30,7 @@ __all__ = [
     "require",
     "require_any_graph",
     "shows_key",
+    "take_turn",
 ]
 
 COOKIE = "sigmagraph_key"
@@ -48,6 +49,7 @@ SCOPES: web.RequestKey[Collection[str]] = web.RequestKey("scopes", Collection)
 RATE: web.RequestKey[float] = web.RequestKey("rate", float)
 """Graphs a minute that the key may submit; not there on a server without keys."""
 RATES: web.AppKey[Buckets] = web.AppKey("rates", Buckets)
+IS_COUNTED: web.RequestKey[bool] = web.RequestKey("is_counted", bool)
 IS_LIMITED: web.RequestKey[bool] = web.RequestKey("is_limited", bool)
 EVERYTHING = frozenset({"read", "submit", "admin"})
 
@@ -91,7 +93,13 @@ def require_any_graph(request: web.Request) -> None:
     """403 for a key that is for published workflows only, whose prices must not be got round; 429 beyond its rate."""
     if request[IS_LIMITED]:
         raise web.HTTPForbidden(text="this key may run published workflows only: POST /v1/{slug}")
-    if RATE in request:
+    take_turn(request)
+
+
+def take_turn(request: web.Request) -> None:
+    """Count a request that reads a graph against its key's rate, once; 429 beyond it."""
+    if RATE in request and IS_COUNTED not in request:
+        request[IS_COUNTED] = True
         taken = request.app[RATES].take(request[OWNER], request[RATE])
         if not taken.is_allowed:
             raise RateReached(taken.wait_s)

@@ -18,6 +18,7 @@ from multidict import MultiDictProxy
 
 from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.graph.document import parse_json
+from sigmagraph.engine.server.body_budget import give_all, hold
 
 __all__ = [
     "CALL",
@@ -59,6 +60,7 @@ async def let_go(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         if BODY in request:
             del request[BODY]
+        give_all(request)
 
 
 async def read_body(request: web.Request, most: int | None = None) -> bytes:
@@ -126,18 +128,21 @@ async def _read(request: web.Request, limit: int) -> bytes:
         raise web.HTTPRequestEntityTooLarge(limit, request.content_length or 0)
     data = bytearray()
     while chunk := await request.content.readany():
+        hold(request, len(chunk))
         data += chunk
         if len(data) > limit:
             raise web.HTTPRequestEntityTooLarge(limit, len(data))
     if windows is None or not data:
         return bytes(data)
     limit = min(limit, max(CALL, MOST_PACKED * len(data)))
+    hold(request, limit)
     found = (
         unpacked(data, windows, limit) if limit <= AT_ONCE else await asyncio.to_thread(unpacked, data, windows, limit)
     )
     if (size := len(found)) > limit:
         del found  # or the error's traceback keeps it
         raise web.HTTPRequestEntityTooLarge(limit, size)
+    hold(request, len(found) - limit - len(data))
     return found
 
 

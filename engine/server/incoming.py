@@ -5,6 +5,7 @@ The body is JSON with fields, a form with a file, or the bare bytes of a picture
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from sigmagraph.engine.graph.overrides import override, override_values
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Webhook
 from sigmagraph.engine.server.bodies import json_body, multipart_body, read_body
+from sigmagraph.engine.server.body_budget import hold
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders
 from sigmagraph.engine.server.files import resolve
@@ -97,6 +99,8 @@ async def _form(request: web.Request) -> Incoming:
     data: bytes | None = None
     for name, value in (await multipart_body(request)).items():
         if isinstance(value, web.FileField):
+            hold(request, value.file.seek(0, os.SEEK_END))
+            value.file.seek(0)
             data = await asyncio.to_thread(value.file.read)
         elif name == "set":
             fields.setdefault("set", []).append(value)

@@ -10,6 +10,7 @@ from sigmagraph.engine.errors import MissingFile, few_hints, nearest
 from sigmagraph.engine.graph.declarations import Declarations
 from sigmagraph.engine.graph.document import load_workflow, parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.server.auth import take_turn
 from sigmagraph.engine.server.context import WORKFLOWS, reply
 from sigmagraph.engine.server.files import resolve
 from sigmagraph.engine.server.incoming import Incoming, declarations, read_incoming, recorded_of
@@ -25,6 +26,7 @@ async def inspect(request: web.Request) -> web.Response:
     `warnings`, `nodes` (class -> its declaration) and `unknown` (class -> the nearest there is, or null;
     of a document with hundreds of them only the first are compared).
     """
+    take_turn(request)
     incoming = await read_incoming(request)
     known = await declarations(request)
     workflow, parameters = await _workflow(request, incoming, known)

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.server.auth import take_turn
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
 from sigmagraph.engine.server.decoding.asking import compared
 from sigmagraph.engine.server.files import resolve
@@ -30,11 +31,14 @@ __all__ = ["REPLAY_ROWS"]
 
 LONGEST_WAIT_S = 3600.0
 USUAL_WAIT_S = 300.0
+UPLOADS_KEPT = 4
+"""Recorded pictures of one owner take as much of the disk as so many of the largest bodies."""
 KEPT = ".replays"  # recorded pictures of replays under way, with the temporary files
 
 
 async def replay(request: web.Request) -> web.Response:
     """`POST /replay`: 200 with the verdict, 202 where it takes longer than `wait_s`; `dry_run` runs nothing."""
+    take_turn(request)
     incoming = await read_incoming(request)
     jobs, nodes = request.app[JOBS], await request.app[JOBS].nodes()
     recorded, now = await _workflows(request, incoming, nodes)
@@ -135,15 +139,26 @@ def _kept(request: web.Request, job_id: str) -> Path:
 
 
 def _keep(request: web.Request, job_id: str, picture: bytes) -> None:
-    """The recorded picture until its job is forgotten; those of jobs forgotten by now go."""
-    path = _kept(request, job_id)
-    folder = make_folder(path.parent)
-    oldest = time.time() - request.app[SETTINGS].keep_days * DAY_S
-    for other in folder.iterdir():
-        with suppress(FileNotFoundError):  # another replay's thread was faster
-            if other.stat().st_mtime < oldest:
-                other.unlink()
+    """The recorded picture until its job is forgotten, or newer ones take its owner's share of the disk.
+
+    A replay whose recorded picture is gone is judged by what its lock says.
+    """
+    path, settings = _kept(request, job_id), request.app[SETTINGS]
+    folder, room = make_folder(path.parent), UPLOADS_KEPT * settings.max_upload_bytes - len(picture)
+    oldest = time.time() - settings.keep_days * DAY_S
+    for made_at, size, other in sorted(_files(folder), reverse=True):
+        room -= size
+        if made_at < oldest or room < 0:
+            other.unlink(missing_ok=True)
     write_file(path, picture)
+
+
+def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """When each was written, and its bytes."""
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another replay's thread was faster
+            found = path.stat()
+            yield found.st_mtime, found.st_size, path
 
 
 def _written(found: list[Difference]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.overrides import find_input, override_values
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Idempotency, Submission
-from sigmagraph.engine.server.auth import require_any_graph
+from sigmagraph.engine.server.auth import require_any_graph, take_turn
 from sigmagraph.engine.server.bodies import object_body
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import JOBS, OWNER, empty, reply
@@ -39,6 +39,7 @@ async def listing(request: web.Request) -> web.Response:
 
 async def save(request: web.Request) -> web.Response:
     """`POST /workflows/{name}`: keep a document of any form as the next version."""
+    take_turn(request)
     incoming = await read_incoming(request)
     nodes = await request.app[JOBS].nodes()
     recorded = await recorded_of(request, incoming)

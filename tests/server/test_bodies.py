@@ -1,6 +1,7 @@
 """Bodies are bounded while they come and while they unpack, before a key is checked and after."""
 
 import ast
+import asyncio
 import gc
 import gzip
 import io
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sigmagraph.engine.server.bodies import CALL, LOGIN, PACKINGS, unpacked
+from sigmagraph.engine.server.body_budget import BUDGET
 from tests.server.conftest import Serving
 from tests.server.endpoints.conftest import LARGE
 from tests.server.endpoints.conftest import serving as endpoints
@@ -110,6 +112,55 @@ async def test_a_refused_body_is_let_go_with_its_answer(serving: Serving) -> Non
             tracemalloc.stop()
             gc.enable()
         assert sum(trace.size for trace in own.traces) < 2_500_000  # not eight of them
+
+
+async def test_large_bodies_of_all_keys_share_one_budget_and_small_ones_need_none(serving: Serving) -> None:
+    """Each body stops before its end, so that all of them are held at once."""
+    limit = 1024 * 1024
+    async with serving(keys=KEYS, max_upload_mb=1) as api:
+        going, ends = asyncio.Event(), asyncio.Event()
+
+        async def slow(size: int) -> AsyncIterator[bytes]:
+            for _ in range(size // 65536):
+                yield bytes(65536)
+            going.set()
+            await ends.wait()
+            yield b"}"
+
+        async def sent(name: str, size: int) -> int:
+            async with api.client.post("/prompt", data=slow(size), headers=key(name)) as answer:
+                return answer.status
+
+        budget = api.client.app[BUDGET]  # type: ignore[index]
+        assert (budget.share, budget.in_all) == (limit, 2 * limit)
+        first = asyncio.create_task(sent("a", 900_000))
+        while budget.held["ann"] < 700_000:
+            await asyncio.sleep(0.01)
+        own = await api.client.post("/prompt", data=b"{" * 900_000, headers=key("a"))
+        assert (own.status, own.headers["Retry-After"]) == (503, "5")
+        assert "your share" in await own.text()
+        assert (await api.client.post("/prompt", data=b"{" * 900_000, headers=key("b"))).status == 400
+        await api.queue(picture_graph(), headers=key("a"))
+        others = asyncio.create_task(sent("b", 900_000))
+        while budget.held["bob"] < 700_000:
+            await asyncio.sleep(0.01)
+        full = await api.client.post("/prompt", data=b"{" * 900_000, headers=key("x"))
+        assert (full.status, "other requests" in await full.text()) == (503, True)
+        await api.queue(picture_graph(1), headers=key("a"))
+        ends.set()
+        assert await asyncio.gather(first, others) == [400, 400]
+        assert not budget.held
+
+
+async def test_a_packed_body_is_counted_as_what_it_becomes(serving: Serving) -> None:
+    async with serving(keys=KEYS, max_upload_mb=12) as api:
+        body = gzip.compress(json.dumps({"prompt": picture_graph(), "x": "y" * 200_000}).encode())
+        budget = api.client.app[BUDGET]  # type: ignore[index]
+        budget.held["ann"] = 5 * 1024 * 1024
+        assert (await api.post("/prompt", data=body, headers=key("a") | GZIP)).status == 503  # it may become 8 MiB
+        budget.held["ann"] = 4 * 1024 * 1024
+        assert (await api.post("/prompt", data=body, headers=key("a") | GZIP)).status == 200
+        assert budget.held == {"ann": 4 * 1024 * 1024}
 
 
 def test_unpacking_stops_one_byte_past_the_limit() -> None:

@@ -46,6 +46,17 @@ async def test_recorded_pictures_of_forgotten_replays_are_deleted(serving: Servi
         assert {path.name for path in kept.iterdir()} == {second, third}
 
 
+async def test_recorded_pictures_have_a_share_of_the_disk_and_the_newest_stay(serving: Serving) -> None:
+    picture = carrying(notes="x" * 60_000)
+    async with serving(max_upload_mb=0.1) as api:
+        replays = [(await (await api.post("/replay", data=picture)).json())["job_id"] for _ in range(9)]
+        kept = list((api.root / "temp/.replays").iterdir())
+        assert {path.name for path in kept} == set(replays[-6:])
+        assert sum(path.stat().st_size for path in kept) <= 4 * 0.1 * 1024 * 1024
+        first = await api.json(f"/replay/{replays[0]}")
+        assert first["verdict"] is not None
+
+
 async def test_the_form_says_which_of_two_workflows_is_queued_and_others_are_refused(serving: Serving) -> None:
     drawing = {"nodes": [{"id": 1, "type": "EmptyImage", "widgets_values": [8, 8, 0]}], "links": []}
     picture = carrying(workflow=drawing)

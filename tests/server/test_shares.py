@@ -1,10 +1,13 @@
 """What one key may take of the queue, of memory for lists and sockets, and of the disk for settings."""
 
 import asyncio
+import contextlib
 import gc
 import io
 import json
+import socket
 import tracemalloc
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from sigmagraph.engine.compose.serving import job_settings
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.jobs.job import Submission
+from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.outbox import Outbox, UnsentBudget
 from sigmagraph.engine.server.comfy.wire import Message, PictureFrame
 from sigmagraph.engine.server.settings import Settings, as_toml
@@ -163,12 +167,57 @@ def test_who_reads_nothing_is_closed_before_who_reads_and_only_of_the_same_key()
     assert budget.size <= 1700
 
 
+@contextlib.asynccontextmanager
+async def deaf(api: Api, sid: str, name: str) -> AsyncIterator[None]:
+    """A socket whose other end never reads: a handshake, and then nothing."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(connection, ("127.0.0.1", api.client.port))
+        lines = [
+            f"GET /ws?clientId={sid} HTTP/1.1",
+            f"Host: 127.0.0.1:{api.client.port}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            f"Authorization: {key(name)['Authorization']}",
+        ]
+        await loop.sock_sendall(connection, "\r\n".join([*lines, "", ""]).encode())
+        yield
+
+
+async def test_sockets_that_are_never_read_are_closed_over_the_wire_and_others_are_not(serving: Serving) -> None:
+    async with serving(keys=KEYS) as api, contextlib.AsyncExitStack() as ends:
+        hub = api.client.app[HUB]  # type: ignore[index]
+        hub.budget.per_owner, hub.budget.in_all, highest = 2 * MEGABYTE, 5 * MEGABYTE, 0
+        for sid in ("deaf-1", "deaf-2"):
+            await ends.enter_async_context(deaf(api, sid, "a"))
+        readers = [await ends.enter_async_context(api.socket(name, headers=key(name))) for name in ("a", "b")]
+        while len(hub) < 4:
+            await asyncio.sleep(0.01)
+        for owner, sid in (("ann", "deaf-1"), ("ann", "deaf-2"), ("ann", "a"), ("bob", "b")):
+            hub.follow_logs(owner, sid, True)
+        reads = [asyncio.create_task(reader.until(lambda message: "the end" in str(message))) for reader in readers]
+        for _ in range(150):  # 15 MB for each, more than the kernel takes
+            hub.logged({"m": "x" * 100_000})
+            highest = max(highest, hub.budget.size)
+            await asyncio.sleep(0.002)
+        async with asyncio.timeout(10):
+            while len(hub) > 2:
+                await asyncio.sleep(0.05)
+        assert highest <= 5 * MEGABYTE
+        hub.logged({"m": "the end"})
+        assert all(len(messages) > 10 for messages in await asyncio.gather(*reads))
+
+
 async def test_a_number_of_5000_digits_on_a_socket_is_passed_over(serving: Serving) -> None:
-    async with serving() as api, api.socket() as socket:
-        await socket.next()
-        await socket.ws.send_str("1" * 5000)
-        await socket.ws.send_str(json.dumps({"type": "feature_flags", "data": {}}))
-        assert (await Socket(socket.ws).next())["type"] == "feature_flags"
+    async with serving() as api, api.socket() as page:
+        await page.next()
+        await page.ws.send_str("1" * 5000)
+        await page.ws.send_str(json.dumps({"type": "feature_flags", "data": {}}))
+        assert (await Socket(page.ws).next())["type"] == "feature_flags"
 
 
 @pytest.mark.parametrize(

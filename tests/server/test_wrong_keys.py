@@ -93,6 +93,27 @@ async def test_graphs_are_taken_at_the_rate_of_their_key(serving: Serving) -> No
             await api.queue(picture_graph(turn))  # without keys nobody is counted
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/inspect", {"workflow": picture_graph()}),
+        ("/replay", {"workflow": picture_graph(), "dry_run": True}),
+        ("/workflows/mine", {"workflow": picture_graph()}),
+    ],
+)
+async def test_a_graph_that_is_read_and_not_run_counts_too(serving: Serving, path: str, body: object) -> None:
+    async with serving(keys=FixedKeys({"key-a": account("ann", requests_per_minute=2.0)})) as api:
+        answers = [await api.post(path, body, headers=key("a")) for _ in range(3)]
+        assert [answer.status < 300 for answer in answers] == [True, True, False]
+        assert (answers[2].status, int(answers[2].headers["Retry-After"]) > 0) == (429, True)
+
+
+async def test_a_replay_that_runs_counts_once(serving: Serving) -> None:
+    async with serving(keys=FixedKeys({"key-a": account("ann", requests_per_minute=2.0)})) as api:
+        body = {"workflow": picture_graph()}
+        assert [(await api.post("/replay", body, headers=key("a"))).status for _ in range(3)] == [200, 200, 429]
+
+
 async def test_a_name_a_client_made_up_is_in_no_url_and_no_webhook(tmp_path: Path) -> None:
     async with endpoints(tmp_path) as served:
         headers = await served.key()

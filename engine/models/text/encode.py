@@ -23,7 +23,7 @@ LENGTH_OF_NOTHING = 77  # tokens of the zero context when no encoder is there at
 
 Chunks = tuple[Chunk, ...]
 Going = Callable[[float, float], None]
-"""Told before each layer how many are done, and of how many; what it raises ends the encoding."""
+"""Told many times in each layer how many are done, and of how many; what it raises ends the encoding."""
 Tokens = Mapping[str, Chunks]
 
 

@@ -74,7 +74,7 @@ class Outbox:
     """
 
     def __init__(self, budget: UnsentBudget | None = None, owner: str = "") -> None:
-        self.is_closed = False
+        self.closed = Event()
         self.size = 0
         self._budget, self._owner = budget or UnsentBudget(), owner
         self._waiting: dict[int, tuple[str | bytes, Callable[[], None] | None]] = {}
@@ -85,6 +85,11 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is sent any more."""
+        return self.closed.is_set()
 
     def put(self, message: str | bytes, replaces: str | None = None, then: Callable[[], None] | None = None) -> None:
         """Queue a message; a client that is hopelessly behind is closed instead."""
@@ -105,7 +110,7 @@ class Outbox:
 
     def close(self) -> None:
         """Send nothing more."""
-        self.is_closed = True
+        self.closed.set()
         for key in list(self._waiting):
             self._take(key)
         self._budget.leave(self)

@@ -12,7 +12,7 @@ from sigmagraph.engine.errors import BadDocument, DuplicateJob, InvalidWorkflow
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.jobs.job import Accepted, Idempotency, Submission
+from sigmagraph.engine.jobs.job import LOCAL, Accepted, Idempotency, Submission
 from sigmagraph.engine.server.auth import require_any_graph
 from sigmagraph.engine.server.bodies import read_body
 from sigmagraph.engine.server.comfy.hub import HUB
@@ -90,7 +90,7 @@ def _submission(body: Any, request: web.Request, raw: bytes) -> Submission:
     return Submission(
         workflow=Workflow(workflow.nodes, drawing or None),
         owner=request[OWNER],
-        job_id=_job_id(body.get("prompt_id")),
+        job_id=_job_id(body.get("prompt_id"), request[OWNER]),
         targets=[str(target) for target in targets] if isinstance(targets, list) else None,
         extra_data=extra_data,
         meta=meta,
@@ -119,15 +119,28 @@ def _workflow(prompt: Any, max_nodes: int) -> Workflow:
         raise PromptRefused("invalid_prompt", str(bad), str(bad)) from bad
 
 
-def _job_id(value: Any) -> str:
-    """The client's own id, or a new one. Any text will do, as long as a path can carry it."""
+def _job_id(value: Any, owner: str) -> str:
+    """The client's own id, or a new one. Without keys any text will do, as long as a path can carry it.
+
+    Ids are one namespace. Where several keys share it they are UUIDs: nobody can take another's next one by guessing.
+    """
     if value is None:
         return str(uuid.uuid4())
+    if owner != LOCAL and not _is_uuid(value):
+        raise PromptRefused("invalid_prompt_id", "with a key, prompt_id must be a UUID such as that of uuid.uuid4()")
     if not isinstance(value, str) or not value or len(value) > LONGEST_ID or not value.isprintable():
         raise PromptRefused(
             "invalid_prompt_id", f"prompt_id must be a string of 1 to {LONGEST_ID} printable characters"
         )
     return value
+
+
+def _is_uuid(value: Any) -> bool:
+    """Whether it is one in its usual form, so that there is one spelling of it."""
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
 
 
 def _number(value: Any) -> float | None:

@@ -36,6 +36,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     client.is_numbered = request.query.get("events") == "1"
     sockets.add(ws)
     writer = asyncio.create_task(_write(request, ws, client))
+    closer = asyncio.create_task(_close_at_last(request, client, writer))
     try:
         await hub.join(client, after)
         await _read(ws, client, flags(request.app[SETTINGS]))
@@ -44,6 +45,7 @@ async def socket(request: web.Request) -> web.WebSocketResponse:
     finally:
         sockets.discard(ws)
         hub.leave(client)
+        closer.cancel()
         writer.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             await writer
@@ -62,6 +64,14 @@ async def _write(request: web.Request, ws: web.WebSocketResponse, client: Connec
                 await (ws.send_str(message) if isinstance(message, str) else ws.send_bytes(message))
     if not ws.closed:
         await ws.close(code=1013, message=b"too far behind")
+
+
+async def _close_at_last(request: web.Request, client: ConnectedClient, writer: "asyncio.Task[None]") -> None:
+    """A client too far behind is not told so where it reads nothing: what is being sent to it would wait for ever."""
+    await client.outbox.closed.wait()
+    await asyncio.wait({writer}, timeout=CLOSE_S)
+    if not writer.done() and request.transport is not None:
+        request.transport.abort()
 
 
 def _takes_all(request: web.Request, ws: web.WebSocketResponse) -> bool:

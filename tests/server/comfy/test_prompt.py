@@ -13,6 +13,7 @@ from sigmagraph.engine.jobs.workers import runner
 from sigmagraph.engine.server.comfy import prompt as prompts
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph, slow_graph
+from tests.server.test_security import KEYS, key
 
 
 async def test_a_prompt_runs_and_its_picture_can_be_viewed(serving: Serving) -> None:
@@ -51,6 +52,22 @@ async def test_a_client_may_choose_the_id_but_not_twice(serving: Serving) -> Non
         assert (await again.json())["error"]["type"] == "invalid_prompt_id"
         bad = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": 7})
         assert (await bad.json())["error"]["type"] == "invalid_prompt_id"
+
+
+async def test_nobody_can_guess_the_id_that_another_key_will_choose(serving: Serving) -> None:
+    async with serving(keys=KEYS) as api:
+        for guessed in ("1", "mine", uuid.UUID(int=7).hex, "{" + str(uuid.UUID(int=7)) + "}", ""):
+            refused = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": guessed}, headers=key("a"))
+            assert (refused.status, (await refused.json())["error"]["type"]) == (400, "invalid_prompt_id")
+            assert "UUID" in (await refused.json())["error"]["message"]
+        own = str(uuid.uuid4())
+        assert await api.queue(picture_graph(), prompt_id=own, headers=key("a")) == own
+        taken = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": own}, headers=key("b"))
+        assert taken.status == 400
+        for path in (f"/history/{own}", f"/jobs/{own}"):
+            assert "EmptyImage" not in await (await api.get(path, headers=key("b"))).text()
+        await api.jobs.wait(own, timeout_s=20)
+        assert own in await (await api.get(f"/history/{own}", headers=key("a"))).json()
 
 
 async def test_numbers_come_back_as_sent_and_front_goes_before_the_counter(serving: Serving) -> None:
