@@ -1,10 +1,11 @@
-"""Pictures on the way: a latent as a small picture by a linear map, and results sent over the socket unsaved.
+"""Pictures on the way: a latent as a small picture, by TAESD3 or a linear map; results sent over the socket unsaved.
 
 The map from 16 latent channels to colours was fitted by `python -m benchmarks.fit_latent_rgb`.
 """
 
 import io
 import json
+import logging
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image as Pillow
 from torch import Tensor
 
+from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.node import Progress, Tooltip, UiResult, node
 from sigmagraph.nodes.support.pictures import png_bytes
 from sigmagraph.nodes.support.types import Image
@@ -26,6 +29,8 @@ COEFFICIENTS = Path(__file__).with_name("latent_rgb.json")
 LONGEST_SIDE = 512
 LARGEST_FACTOR = 8
 QUALITY = 95
+SHARE = 10  # of a preview's own time that passes before the next
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,11 @@ def coefficients() -> tuple[Tensor, Tensor] | None:
 def latent_picture(latent: Tensor, weights: Tensor, offset: Tensor) -> bytes:
     """The first latent [B, 16, h, w] of a batch, in model units, as JPEG of at most 512 pixels a side."""
     small = latent[0].detach().to("cpu", torch.float32)
-    colours = torch.einsum("chw,cr->hwr", small, weights) + offset
+    return jpeg(torch.einsum("chw,cr->hwr", small, weights) + offset)
+
+
+def jpeg(colours: Tensor) -> bytes:
+    """A picture [H, W, 3] in 0..1 as JPEG of at most 512 pixels a side, a very small one enlarged."""
     pixels = (colours * 255).round().clamp(0, 255).to(torch.uint8).numpy()
     picture = Pillow.fromarray(pixels)
     factor = max(1, min(LARGEST_FACTOR, LONGEST_SIDE // max(picture.size)))
@@ -62,22 +71,47 @@ def latent_picture(latent: Tensor, weights: Tensor, offset: Tensor) -> bytes:
 
 @dataclass
 class Previewer:
-    """Encodes what a node reports: latents at most every `pause_s` seconds, results always."""
+    """Encodes what a node reports: latents at most every `pause_s` seconds, results always.
+
+    `decode` makes a picture [H, W, 3] of one latent [1, 16, h, w] in model units; without it, a linear map does. It may
+    take a tenth of the time at most: after a slow one the next waits longer.
+    """
 
     pause_s: float = 0.1
+    decode: Callable[[Tensor], Tensor] | None = None
     now: Callable[[], float] = time.monotonic
     shown_at: float = float("-inf")
+    took_s: float = 0.0
 
     def __call__(self, value: Any) -> EncodedPreview | None:
         """The picture to show, or None when there is none, or none yet."""
         if isinstance(value, EncodedPreview):
             return value
         is_latent = isinstance(value, Tensor) and value.ndim == 4 and value.shape[1] == 16
-        fitted = coefficients()
-        if not is_latent or fitted is None or not self.now() - self.shown_at >= self.pause_s:
+        pause_s = max(self.pause_s, SHARE * self.took_s)
+        if not is_latent or not self.now() - self.shown_at >= pause_s:
             return None
-        self.shown_at = self.now()
-        return EncodedPreview("image/jpeg", latent_picture(value, *fitted))
+        began = self.shown_at = self.now()
+        shown = self._decoded(value)
+        self.took_s = self.now() - began
+        return EncodedPreview("image/jpeg", shown) if shown is not None else None
+
+    def _decoded(self, latent: Tensor) -> bytes | None:
+        if self.decode is not None:
+            try:
+                return jpeg(self.decode(_at_most(latent[:1], LONGEST_SIDE // 8)))
+            except EngineError as error:
+                log.warning("previews are by a linear map from now on: %s", error)
+                self.decode = None
+        fitted = coefficients()
+        return latent_picture(latent, *fitted) if fitted is not None else None
+
+
+def _at_most(latent: Tensor, side: int) -> Tensor:
+    """A latent of at most so many places a side, float32: a preview need not be larger than it is shown."""
+    factor = max(1.0, max(latent.shape[-2:]) / side)
+    size = [max(1, round(each / factor)) for each in latent.shape[-2:]]
+    return F.interpolate(latent.detach().float(), size=size, mode="area") if factor > 1 else latent.detach().float()
 
 
 @node("SaveImageWebsocket", category="api/image", display_name="Save Image (websocket)", output_node=True)

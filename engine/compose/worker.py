@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sigmagraph.engine.compose.caching import open_store
 from sigmagraph.engine.compose.choosing import choose
@@ -16,12 +17,16 @@ from sigmagraph.engine.compose.companions import missing_tokenizers
 from sigmagraph.engine.compose.owners import folders_of
 from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.compose.plugins import load_what_loads
+from sigmagraph.engine.errors import EngineError, UnknownName
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
 from sigmagraph.engine.jobs.workers.worker import Picture, Setup
+from sigmagraph.engine.models.load import load_tiny_vae
 from sigmagraph.engine.models.memory.residency import RESIDENCY
+from sigmagraph.engine.models.spec import LatentFormat
+from sigmagraph.nodes.loaders import TAESD3, VAE_FILES
 from sigmagraph.nodes.previews import Previewer
 from sigmagraph.nodes.support.provenance import environment, known_revisions
 
@@ -61,7 +66,7 @@ def build(options: Mapping[str, Any]) -> Setup:
         nodes=_nodes(options, base),
         services=folders_of(base),
         cache=cache,
-        encode_preview=_encoder(bool(options.get("previews", True))),
+        encode_preview=_encoder(bool(options.get("previews", True)), base),
         around=torch.inference_mode,
         free=free,
         relieve=RESIDENCY.relieve,
@@ -70,15 +75,29 @@ def build(options: Mapping[str, Any]) -> Setup:
     )
 
 
-def _encoder(shows_latents: bool) -> Callable[[Any], Picture | None]:
+def _encoder(shows_latents: bool, base: Folders) -> Callable[[Any], Picture | None]:
     """What turns a node's preview into a picture; results are sent whether or not latents are shown."""
-    previewer = Previewer(pause_s=0.1 if shows_latents else math.inf)
+    previewer = Previewer(pause_s=0.1 if shows_latents else math.inf, decode=_tiny_decoder(base))
 
     def encode(value: Any) -> Picture | None:
         shown = previewer(value)
         return Picture(shown.content_type, shown.data, {"is_result": shown.is_result}) if shown is not None else None
 
     return encode
+
+
+def _tiny_decoder(base: Folders) -> Callable[[Tensor], Tensor] | None:
+    """TAESD3 where its files are, opened now and read when the first preview asks."""
+    try:
+        encoder, decoder = VAE_FILES.paths(base, TAESD3)
+        tiny = load_tiny_vae(encoder, decoder)
+    except UnknownName:
+        return None
+    except EngineError as error:
+        log.warning("no previews by TAESD3: %s", error)
+        return None
+    in_vae_units = LatentFormat().to_vae
+    return lambda latent: tiny.decode(in_vae_units(latent))[0]
 
 
 def _nodes(options: Mapping[str, Any], base: Folders) -> Mapping[str, Node]:
