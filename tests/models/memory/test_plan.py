@@ -51,6 +51,15 @@ def test_parts_compute_one_after_another_so_the_neediest_counts() -> None:
     found.require()
 
 
+def test_a_controlnet_computes_beside_its_model_so_both_count() -> None:
+    net = Part("canny", "control", "bfloat16", dense_bytes=4 * GB, stored_bytes=4 * GB)
+    found = plan([T5, LARGE_BF16, net], Budget("cuda:0", 24 * GB, is_host=False))
+    alone = plan([net], Budget("cuda:0", 24 * GB, is_host=False))
+    assert alone.peak_bytes == 4 * GB + 600 * 10**6
+    assert found.peak_bytes == 16_290 * 10**6 + 600 * 10**6 + alone.peak_bytes
+    assert "at every step, beside the model" in found.lines()[2]
+
+
 def test_a_model_whose_pages_do_not_fit_is_refused_with_what_would_work() -> None:
     found = plan([T5, MEDIUM_BF16, VAE], Budget("cpu", 3 * GB))
     with pytest.raises(OutOfMemory) as refused:
