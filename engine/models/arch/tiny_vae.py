@@ -42,8 +42,8 @@ class TinyBlock(nn.Module):
         return torch.relu(self.conv(x) + x)
 
 
-class Layers(nn.Module):
-    """Layers one after another, under the name `layers`."""
+class LayerStack(nn.Module):
+    """LayerStack one after another, under the name `layers`."""
 
     def __init__(self, layers: Iterator[nn.Module]) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class TinyAutoencoder(nn.Module):
     def __init__(self, shape: TinyShape) -> None:
         super().__init__()
         self.shape = shape
-        self.encoder, self.decoder = Layers(encoder_layers(shape)), Layers(decoder_layers(shape))
+        self.encoder, self.decoder = LayerStack(encoder_layers(shape)), LayerStack(decoder_layers(shape))
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Image [B, 3, H, W] in [-1, 1] -> latent [B, 16, H/8, W/8] in VAE units, and no variance."""
