@@ -223,8 +223,8 @@ class Validator:
 
 TAGS = ("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG", *INTERNAL)
 WITH_WIDGETS = frozenset(
-    ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "*", "COLOR", "BOUNDING_BOX", "IMAGECOMPARE")
-)  # the last three are widgets of the editor's page whose values travel as they are
+    ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "*", "COLOR", "BOUNDING_BOX", "CURVE", "IMAGECOMPARE")
+)  # the last four are widgets of the editor's page whose values travel as they are
 
 
 def sources(written: WorkflowNode) -> Iterable[str]:

@@ -71,6 +71,9 @@ DECLARATIONS: Mapping[tuple[str, str], str] = {
 
 # nodes of versions after 0.3.64, whose declarations are known from documentation and real files alone
 NEWER: Mapping[str, str] = {
+    "CurveEditor": "",
+    "GLSLShader": "computed without OpenGL: no structures, matrices, arrays, `switch`, macros; curves have 256 places",
+    "ImageHistogram": "",
     "EndLoop": "all turns are laid out when their number is known: at most 20,000 nodes of all turns together",
     "LoopIteration": "made by EndLoop",
     "LoopProgress": "made by EndLoop",
