@@ -43,7 +43,7 @@ class TinyBlock(nn.Module):
 
 
 class LayerStack(nn.Module):
-    """LayerStack one after another, under the name `layers`."""
+    """Layers one after another, under the name `layers`."""
 
     def __init__(self, layers: Iterator[nn.Module]) -> None:
         super().__init__()
