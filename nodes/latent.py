@@ -15,7 +15,7 @@ LATENT_POSITION = 8  # pixels a side
 MAX_ELEMENTS = 2 << 30  # 8 GiB in float32
 
 Pixels8 = Annotated[int, Range(16, 16384, step=8, strict=True), Tooltip("In pixels, a multiple of 8.")]
-Pixels16 = Annotated[int, Range(16, 16384, step=16, strict=True), Tooltip("In pixels, a multiple of 16.")]
+Pixels16 = Annotated[int, Range(16, 16384, step=16, grid=8), Tooltip("In pixels, a multiple of 8.")]
 
 Overlap = Annotated[int, Range(0, 4096, step=32), Tooltip("How far tiles reach into each other, in pixels.")]
 Frames = Annotated[int, Range(8, 4096, step=4), Tooltip("Of videos; pictures have one frame.")]

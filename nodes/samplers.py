@@ -4,15 +4,17 @@ from typing import Annotated, Literal
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
-from sigmagraph.nodes.support.graph_names import solver_in_graph
+from sigmagraph.nodes.support.graph_names import chosen_comfyui, solver_in_graph
 from sigmagraph.nodes.support.types import Model, Sampler, SamplerValue
 from sigmagraph.nodes.support.widgets import SamplerName
 
 __all__ = ["NODES"]
 
 CATEGORY = "sampling/custom_sampling/samplers"
+ETA_OF_ER_SDE = (0, 32)  # the first ComfyUI in which it acts in plain ER-SDE
 UPSCALE_METHODS = ["bislerp", "nearest-exact", "bilinear", "area", "bicubic"]
 Amount = Annotated[float, Range(0.0, 100.0, step=0.01, round=False)]
+Strongest = Annotated[float, Range(0.0, 64.0, step=0.01, round=False)]
 Eta = Annotated[Amount, Tooltip("How much noise is renewed in a step; 0 is none.")]
 NoiseScale = Annotated[Amount, Tooltip("Multiplies the noise that is drawn.")]
 NoiseDevice = Annotated[
@@ -109,7 +111,7 @@ def dpm_adaptive(
     )
 
 
-@node("SamplerER_SDE", category=CATEGORY, revision=2)
+@node("SamplerER_SDE", category=CATEGORY, revision=3)
 def er_sde(
     *,
     solver_type: Annotated[str, Options(["ER-SDE", "Reverse-time SDE", "ODE"], named=True)] = "ER-SDE",
@@ -117,11 +119,15 @@ def er_sde(
     eta: Eta = 1.0,
     s_noise: NoiseScale = 1.0,
 ) -> Sampler:
-    """Extended reverse-time SDE solver (Cui 2023, arXiv:2309.06169); eta acts in the reverse-time SDE alone."""
-    if solver_type == "ODE" or (solver_type == "Reverse-time SDE" and eta == 0):
+    """Extended reverse-time SDE solver (Cui 2023, arXiv:2309.06169); before ComfyUI 0.32 plain ER-SDE has no eta."""
+    is_plain = solver_type == "ER-SDE"
+    if is_plain and chosen_comfyui() < ETA_OF_ER_SDE:
+        eta = 1.0
+    if solver_type == "ODE" or eta == 0:
         return _sampler("er_sde", max_stage=max_stage, noise_scaler_power=1.0, s_noise=0.0)
-    power = eta + 1.0 if solver_type == "Reverse-time SDE" else None
-    return _sampler("er_sde", max_stage=max_stage, noise_scaler_power=power, s_noise=s_noise)
+    if is_plain:
+        return _sampler("er_sde", max_stage=max_stage, eta=eta, s_noise=s_noise)
+    return _sampler("er_sde", max_stage=max_stage, noise_scaler_power=eta + 1.0, s_noise=s_noise)
 
 
 @node("SamplerSASolver", category=CATEGORY, revision=2)
@@ -162,6 +168,21 @@ def seeds_2(
 ) -> Sampler:
     """SEEDS-2 (Gonzalez 2023, arXiv:2305.14267); phi_2 with r 1 is exp_heun_2_x0."""
     return _sampler("seeds_2", solver_type=solver_type, eta=eta, s_noise=s_noise, r=r)
+
+
+@node("SamplerLCM", category=CATEGORY)
+def lcm(
+    *,
+    s_noise: Annotated[Strongest, Tooltip("Multiplies the noise of the first step.")] = 1.0,
+    s_noise_end: Annotated[Strongest, Tooltip("Multiplies the noise of the last step.")] = 1.0,
+    noise_clip_std: Annotated[
+        float,
+        Range(0.0, 10.0, step=0.01, round=False),
+        Tooltip("Cuts noise at so many standard deviations; 0 nowhere."),
+    ] = 0.0,
+) -> Sampler:
+    """Consistency sampling (Luo 2023, arXiv:2310.04378); the multiplier goes evenly from the first step to the last."""
+    return _sampler("lcm", s_noise=s_noise, s_noise_end=s_noise_end, noise_clip_std=noise_clip_std)
 
 
 @node("SamplerLCMUpscale", category=CATEGORY)
@@ -230,6 +251,7 @@ NODES = (
     er_sde,
     sa_solver,
     seeds_2,
+    lcm,
     lcm_upscale,
     sampler_with_options,
 )

@@ -8,7 +8,9 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
 from sigmagraph.engine.sampling import run_sigmas
 from sigmagraph.engine.sampling.levels import Span
+from sigmagraph.engine.sampling.parameterisation import AT_MAXIMUM
 from sigmagraph.engine.sampling.schedules.published_schedules import GITS_COEFFICIENT, OPTIMAL, gits, optimal_steps
+from sigmagraph.engine.sampling.schedules.recorded import turbo_timesteps
 from sigmagraph.nodes.support.graph_names import schedule_in_graph
 from sigmagraph.nodes.support.types import Latent, Model, Sigmas
 from sigmagraph.nodes.support.widgets import Fraction, ScheduleName, Steps
@@ -85,10 +87,16 @@ def beta_sampling(*, model: Model, steps: Steps = 20, alpha: Shape = 0.6, beta: 
     return tuple(schedule_in_graph("beta")(model.parameterisation.levels, steps, alpha=alpha, beta=beta))
 
 
-@node("SDTurboScheduler", category=CATEGORY)
+@node("SDTurboScheduler", category=CATEGORY, revision=2)
 def sd_turbo(*, model: Model, steps: Annotated[int, Range(1, 10)] = 1, denoise: Fraction = 1.0) -> Sigmas:
-    """Every hundredth trained level (Sauer 2023, arXiv:2311.17042)."""
-    return tuple(schedule_in_graph("sd_turbo")(model.parameterisation.levels, steps, denoise=denoise))
+    """The levels of the four-step teacher's timesteps 999, 899 ... 99 (Sauer 2023, arXiv:2311.17042)."""
+    levels = model.parameterisation.levels
+    sigmas = turbo_timesteps(levels, steps, denoise)
+    if len(sigmas) < 2:
+        raise BadValue("denoise", denoise, "at least 0.1")
+    if not sigmas[0] <= levels.sigma_max * (1 + AT_MAXIMUM):
+        raise BadValue("model", f"levels up to {levels.sigma_max:g}", "one with a thousand timesteps: SD, SDXL or SD3")
+    return tuple(sigmas)
 
 
 @node("AlignYourStepsScheduler", category=CATEGORY)

@@ -1,6 +1,7 @@
 """`sigmagraph replay`: run a recorded workflow again and say whether the picture is the same."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,6 +59,7 @@ def replay(
 
 
 def _read(space: Workspace, file: Path) -> "Recorded":
+    from sigmagraph.engine.compose.saved_version import as_saved
     from sigmagraph.engine.compose.stored import stored_workflow
     from sigmagraph.engine.errors import MissingFile
     from sigmagraph.engine.execution.replay import Recorded, read_recorded
@@ -69,7 +71,10 @@ def _read(space: Workspace, file: Path) -> "Recorded":
         data = file.read_bytes()
     except OSError as error:
         raise MissingFile(file, error.strerror or "cannot be read") from error
-    return read_recorded(data, space.declarations)
+    recorded = read_recorded(data, space.declarations)
+    if recorded.lock is not None:  # it says itself what its names meant
+        return recorded
+    return replace(recorded, workflow=as_saved(recorded.workflow, space.remark))
 
 
 def _run(space: Workspace, graph: "Graph", changed: "Workflow", target: str, lock: "Lock | None") -> Path | None:

@@ -76,7 +76,11 @@ class Workspace:
         return load_workflow(path, self.declarations, form)
 
     def read(self, workflow: "str | Path | Mapping[str, Any] | Workflow", form: "Form" = "auto") -> "Workflow":
-        """A workflow from wherever it is: a file or stored name, a document, or one read already. Says its warnings."""
+        """A workflow from wherever it is: a file or stored name, a document, or one read already. Says its warnings.
+
+        Bare sampler names of a file mean what they meant in the ComfyUI that saved it.
+        """
+        from sigmagraph.engine.compose.saved_version import as_saved
         from sigmagraph.engine.graph.document import parse_workflow
         from sigmagraph.engine.graph.workflow import Workflow
 
@@ -88,7 +92,7 @@ class Workspace:
             read = parse_workflow(workflow, self.declarations)
         for warning in read.warnings:
             self.warn(warning)
-        return read
+        return as_saved(read, self.remark)
 
     @property
     def declarations(self) -> Mapping[str, Any]:

@@ -53,7 +53,8 @@ class Services(Protocol):
 class Range:
     """Bounds of a number widget, both inclusive.
 
-    `step` is the editor's increment; with `strict` a value off the grid `low + k * step` is refused as well.
+    `step` is the editor's increment; a value off the grid `low + k * step` is refused if the range is `strict`. `grid`
+    is a finer one than the editor's.
     """
 
     low: float
@@ -61,8 +62,14 @@ class Range:
     step: float | None = None
     round: float | None = None
     strict: bool = False
+    grid: float | None = None
     display: str | None = None
     control_after_generate: bool = False
+
+    @property
+    def allowed_step(self) -> float | None:
+        """The distance of allowed values; None where every value within the bounds is allowed."""
+        return self.grid or (self.step if self.strict else None)
 
     def options(self) -> dict[str, object]:
         """The widget's options in ComfyUI's words."""

@@ -47,8 +47,8 @@ def _check_number(place: Place, value: float) -> Problem | None:
     if (low is not None and value < low) or (high is not None and value > high):
         return place.out_of_range(value, low, high)
     span = place.input.range
-    if span is not None and span.strict and span.step and (value - span.low) % span.step:
-        return place.off_grid(value, span.low, span.step)
+    if span is not None and (step := span.allowed_step) and (value - span.low) % step:
+        return place.off_grid(value, span.low, step)
     return None
 
 

@@ -40,6 +40,7 @@ class SolverRun:
         self, solver: Solver, x: Tensor, sigmas: Sequence[float], ctx: Context, options: Mapping[str, object]
     ) -> None:
         self._coroutine = solver.start(x, sigmas, ctx, options)
+        self._sigmas, self._counts_levels, self._furthest = sigmas, solver.own_steps, 0
         self.steps = len(sigmas) - 1
         self.step = self.evaluations = 0
         self.request: Evaluate | None = None
@@ -57,6 +58,20 @@ class SolverRun:
             )
         self.evaluations += 1
         self._advance(prediction[:2] if self.request.needs_uncond else prediction.denoised)
+
+    @property
+    def progress(self) -> int:
+        """Steps done, of `steps`: all of them at the end and not before, whatever the rule counts as a step.
+
+        Rules that choose their own steps are where their level is in the schedule.
+        """
+        if self.request is None:
+            return self.steps
+        if self._counts_levels:
+            passed = sum(sigma >= self.request.sigma for sigma in self._sigmas) - 1
+            self._furthest = max(self._furthest, passed)
+            return min(self._furthest, self.steps - 1)
+        return min(self.step, self.steps - 1)
 
     def close(self) -> None:
         """Stop the solver where it stands."""
@@ -125,7 +140,7 @@ def drive_requests(run: SolverRun, denoiser: Denoiser, recording: Recording | No
                     recording.add(prediction)
                 run.answer(prediction)
             x, denoised = (run.done[-1].x, run.done[-1].denoised) if run.done else (request.x, prediction.denoised)
-            yield Tick(min(run.step, run.steps), run.steps, request.sigma, run.evaluations, x, denoised)
+            yield Tick(run.progress, run.steps, request.sigma, run.evaluations, x, denoised)
     finally:
         run.close()
     watch.finish()

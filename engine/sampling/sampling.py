@@ -9,6 +9,7 @@ drive_requests(SolverRun) one solver under way: requests, checks, recording, rep
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -168,25 +169,29 @@ class _Prepared:
 
 
 def checked_sigmas(sigmas: Sequence[float], solver: Solver) -> list[float]:
-    """The sigmas: finite, not negative, falling all the way; or rising all the way, for a sampler that can invert.
+    """The sigmas: finite, not negative, falling; they may rise for a sampler that can invert, each level once.
 
-    A repeated sigma is a step of length zero and is left out.
+    A repeated sigma is a step of length zero and is left out. Only the last may be 0.
     """
-    kept = [float(sigmas[0])]
-    rises = sigmas[-1] > sigmas[0] and math.isfinite(sigmas[-1])
-    if rises and not solver.inverts:
-        able = ", ".join(sorted(name for name, one in SOLVERS.items() if one.inverts))
-        raise BadValue(
-            "sigmas", f"{sigmas[0]:.6g} rising to {sigmas[-1]:.6g}", f"falling ones: of samplers only {able} go up"
-        )
-    for place, sigma in enumerate(sigmas):
-        if not (sigma > 0 if rises else sigma >= 0) or sigma == float("inf"):
-            raise BadValue(
-                f"sigmas[{place}]", sigma, "a finite number above 0" if rises else "a finite number, 0 or more"
-            )
-        if (sigma < kept[-1]) if rises else (sigma > kept[-1]):
-            bound = "at least" if rises else "at most"
-            raise BadValue(f"sigmas[{place}]", sigma, f"{bound} the sigma before it, {kept[-1]:.6g}")
-        if sigma != kept[-1]:
-            kept.append(float(sigma))
+    kept: list[float] = []
+    for place, sigma in enumerate(map(float, sigmas)):
+        if not 0 <= sigma < math.inf:
+            raise BadValue(f"sigmas[{place}]", sigma, "a finite number, 0 or more")
+        if kept and sigma > kept[-1]:
+            _check_rise(place, sigma, kept, solver)
+        if not kept or sigma != kept[-1]:
+            kept.append(sigma)
+    if any(before < after for before, after in pairwise(kept)) and len(set(kept)) < len(kept):
+        twice = next(sigma for sigma in kept if kept.count(sigma) > 1)
+        raise BadValue("sigmas", f"{twice:.6g} on the way up and on the way down", "each level once where levels rise")
     return kept
+
+
+def _check_rise(place: int, sigma: float, kept: Sequence[float], solver: Solver) -> None:
+    """A step up, from above 0, by a rule in which nothing depends on the direction."""
+    if not solver.inverts:
+        able = ", ".join(sorted(name for name, one in SOLVERS.items() if one.inverts))
+        allowed = f"at most the sigma before it, {kept[-1]:.6g}: of samplers only {able} go up"
+        raise BadValue(f"sigmas[{place}]", sigma, allowed)
+    if kept[-1] == 0:
+        raise BadValue(f"sigmas[{place}]", sigma, "0 as the last level only: nothing rises from it")

@@ -96,6 +96,7 @@ class Solver(Versioned):
     `seeding` says where its noise sequence begins;
     `composes_mask` that a masked run ends by putting the kept region back; `masks_with_next_seed` that the kept
     region's noise is not the initial one; `splits_batch` that its steps depend on the image, so each runs alone;
+    `own_steps` that its steps are not the schedule's;
     `inverts` that it can run up a rising schedule, from image to noise;
     `told` changes what it is told of its run, levels and context; `fixed` are options this name settles; `older` are
     its earlier revisions.
@@ -112,6 +113,7 @@ class Solver(Versioned):
     composes_mask: bool = True
     masks_with_next_seed: bool = False
     is_adaptive: bool = False
+    own_steps: bool = False
     splits_batch: bool = False
     on_device: bool = False
     needs_uncond: bool = False

@@ -48,7 +48,7 @@ class Settings(BaseModel):
         None, description="further names of weight files, a TOML table; default: <home>/models/aliases.toml"
     )
     comfyui: str = Field(
-        "0.8", pattern=r"^\d{1,4}(\.\d{1,4}){0,2}$", description="whose numbers a bare sampler name means"
+        "0.46", pattern=r"^\d{1,4}(\.\d{1,4}){0,2}$", description="whose numbers a bare sampler name means"
     )
     custom_nodes: tuple[Path, ...] = Field((), description="folders of ComfyUI node packs to load; runs their code")
     plugins: tuple[Path, ...] = Field(

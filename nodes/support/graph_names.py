@@ -1,18 +1,20 @@
 """What a sampler's or schedule's name means in a graph: one rule, one place.
 
 `name@2` is that revision and `name@comfyui-0.3` what that ComfyUI computes. A bare name is what the ComfyUI of the
-setting `comfyui` computes; without the setting, the newest whose numbers were recorded.
+setting `comfyui` computes; without the setting, the newest whose changes are known. Numbers were recorded up to 0.8;
+later changes are of options and names (docs/samplers.md).
 """
 
 import os
 
 from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, Schedule, Solver, find_schedule, find_solver
 from sigmagraph.engine.sampling.plugins import content_of
-from sigmagraph.engine.sampling.versioned import Revision, Versioned
+from sigmagraph.engine.sampling.versioned import Revision, Versioned, comfyui_version
 
 __all__ = [
     "COMFYUI",
     "bare_revision",
+    "chosen_comfyui",
     "content",
     "sampler_names",
     "schedule_in_graph",
@@ -21,13 +23,18 @@ __all__ = [
 ]
 
 VARIABLE = "SIGMAGRAPH_COMFYUI"
-COMFYUI = "0.8"
+COMFYUI = "0.46"  # the newest whose changes are known
 ORIGINAL = 1  # of every sampler: what ComfyUI 0.3 computes, or the first of ours
 
 
 def bare_revision() -> Revision:
     """The revision that a bare name means."""
     return f"comfyui-{os.environ.get(VARIABLE) or COMFYUI}"
+
+
+def chosen_comfyui() -> tuple[int, ...]:
+    """The version of that ComfyUI, for nodes that have changed between versions."""
+    return comfyui_version(str(bare_revision()))
 
 
 def solver_in_graph(name: str) -> Solver:

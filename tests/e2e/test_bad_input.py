@@ -128,7 +128,7 @@ def test_every_problem_is_told_at_once(home: Path, txt2img: Graphs) -> None:
     graph = txt2img(steps=0, cfg="much", sampler_name="eulr")
     del graph["5"]["inputs"]["positive"]
     del graph["2"]
-    graph["4"]["inputs"] |= {"width": 72, "height": 20000}
+    graph["4"]["inputs"] |= {"width": 73, "height": 20000}
     message = failure(home, graph)
     for words in (
         "node 5 (KSampler).steps: 0 is smaller than 1; expected 1 to 10000",
@@ -136,7 +136,7 @@ def test_every_problem_is_told_at_once(home: Path, txt2img: Graphs) -> None:
         "node 5 (KSampler).sampler_name: 'eulr' is not in the list",
         "did you mean 'euler'?",
         "node 5 (KSampler).positive: required input is missing",
-        "node 4 (EmptySD3LatentImage).width: 72 is off the grid of 16; nearest are 64 and 80",
+        "node 4 (EmptySD3LatentImage).width: 73 is off the grid of 8; nearest are 72 and 80",
         "node 4 (EmptySD3LatentImage).height: 20000 is bigger than 16384",
     ):
         assert words in message

@@ -197,6 +197,7 @@ def test_what_model_nodes_set_reaches_every_guider(model: Model) -> None:
         ("SamplerDPMPP_2S_Ancestral", {}, "dpmpp_2s_ancestral"),
         ("SamplerDPMAdaptative", {}, "dpm_adaptive"),
         ("SamplerER_SDE", {}, "er_sde"),
+        ("SamplerLCM", {}, "lcm"),
         ("SamplerWithOptions", {"sampler_name": "heun"}, "heun"),
     ],
 )
@@ -225,6 +226,12 @@ def test_er_sde_as_an_ode_draws_no_noise(model: Model) -> None:
     ]
     one, two = (advanced(guider, sigmas, sampler=sampler) for sampler in quiet)
     assert torch.equal(one, two)
+
+
+def test_eta_of_plain_er_sde_acts_from_the_comfyui_on_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert NODES["SamplerER_SDE"](eta=0.5).options["eta"] == 0.5
+    monkeypatch.setenv("SIGMAGRAPH_COMFYUI", "0.31")
+    assert NODES["SamplerER_SDE"](eta=0.5).options["eta"] == 1.0
 
 
 def test_any_sampler_takes_its_settings_as_text(model: Model) -> None:

@@ -109,6 +109,7 @@ def test_blank_latents_are_zero_and_an_eighth_of_the_size() -> None:
     for name, channels in (("EmptyLatentImage", 4), ("EmptySD3LatentImage", 16)):
         latent = NODES[name](width=64, height=48, batch_size=2)
         assert torch.equal(latent.samples, torch.zeros(2, channels, 6, 8))
+    assert NODES["EmptySD3LatentImage"](width=72, height=56).samples.shape == (1, 16, 7, 9)
     with pytest.raises(BadValue, match="4096 of 16384 x 16384"):
         NODES["EmptySD3LatentImage"](width=16384, height=16384, batch_size=4096)
 

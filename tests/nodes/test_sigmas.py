@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling import sd3, sdxl
+from sigmagraph.engine.sampling import flux, sd3, sdxl
 from sigmagraph.nodes import NODES
 
 SIGMAS = (1.0, 0.75, 0.5, 0.25, 0.0)
 SD3 = SimpleNamespace(parameterisation=sd3())  # schedulers ask a model for its levels alone
 SDXL = SimpleNamespace(parameterisation=sdxl())
+FLUX = SimpleNamespace(parameterisation=flux())
 
 
 def test_a_split_repeats_the_level_between() -> None:
@@ -84,8 +85,17 @@ def test_vp_in_closed_form() -> None:
 
 def test_the_turbo_schedule_is_every_hundredth_level() -> None:
     table = SDXL.parameterisation.levels.table.tolist()
-    assert NODES["SDTurboScheduler"](model=SDXL, steps=2) == (table[999], table[899], 0.0)
-    assert NODES["SDTurboScheduler"](model=SDXL, steps=1, denoise=0.5) == (table[499], 0.0)
+    assert NODES["SDTurboScheduler"](model=SDXL, steps=2) == pytest.approx((table[999], table[899], 0.0), rel=1e-6)
+    assert NODES["SDTurboScheduler"](model=SDXL, steps=1, denoise=0.5) == pytest.approx((table[499], 0.0), rel=1e-6)
+
+
+def test_the_turbo_schedule_of_a_flow_is_its_timesteps_not_its_highest_level() -> None:
+    shifted = [3 * t / (1 + 2 * t) for t in (0.999, 0.899, 0.799)]
+    assert NODES["SDTurboScheduler"](model=SD3, steps=3) == pytest.approx((*shifted, 0.0), rel=1e-6)
+    with pytest.raises(BadValue, match=r"denoise: 0\.05 .* at least 0\.1"):
+        NODES["SDTurboScheduler"](model=SD3, steps=3, denoise=0.05)
+    with pytest.raises(BadValue, match="one with a thousand timesteps"):
+        NODES["SDTurboScheduler"](model=FLUX, steps=3)
 
 
 @pytest.mark.parametrize(("denoise", "steps"), [(1.0, 10), (0.5, 5), (0.0, None)])

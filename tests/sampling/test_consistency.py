@@ -97,3 +97,15 @@ def test_a_distilled_model_keeps_a_share_of_the_state_near_the_data() -> None:
     skipped, said = 0.25 / (at**2 + 0.25), at / math.sqrt(at**2 + 0.25)
     assert torch.allclose(DISTILLED.denoised(x, sigma, output), plain * said + x * skipped, atol=1e-6)
     assert said**2 + skipped == pytest.approx(1.0)
+
+
+def test_lcm_s_noise_goes_evenly_from_the_first_multiplier_to_the_last_and_is_cut() -> None:
+    latent = torch.zeros(1, 1, 8, 8)
+    options = {"s_noise": 2.0, "s_noise_end": 0.5, "noise_clip_std": 1.5}
+    result = Sampling(halved, latent, SIGMAS, sd3(), find_solver("lcm", 1), noise=ComfyNoise(9), options=options).run()
+    generator = torch.Generator().manual_seed(9)
+    x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(9))
+    for sigma, scale in ((0.75, 2.0), (0.5, 1.5), (0.25, 1.0)):
+        drawn = torch.randn(1, 1, 8, 8, generator=generator)
+        x = x * 0.5 * (1 - sigma) + drawn.clamp(-1.5, 1.5) * (sigma * scale)
+    assert torch.allclose(result, x * 0.5, atol=1e-6)

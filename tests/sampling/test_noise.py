@@ -1,13 +1,16 @@
 """Noise sources: the recorded numbers bit for bit, the counter's known answers, the Brownian tree's law."""
 
 import math
+from typing import Any
 
 import numpy
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling import ComfyNoise, NoNoise, PhiloxNoise
+from sigmagraph.engine.sampling import ComfyNoise, NoNoise, PhiloxNoise, exact
 from sigmagraph.engine.sampling.brownian import BrownianTree, SeedWords
 from sigmagraph.engine.sampling.counter import (
     PHILOX_M,
@@ -151,3 +154,23 @@ def test_counter_noise_is_equal_on_cpu_and_gpu_bit_for_bit() -> None:
     for _ in range(3):
         assert torch.equal(here.draw(), there.draw().cpu())
     assert torch.equal(here.brownian(0.9, 0.2), there.brownian(0.9, 0.2).cpu())
+
+
+class _No64(TorchDispatchMode):
+    """Fails where a float64 value would be made on a device that has none."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and made.device.type == "meta":
+            assert made.dtype != torch.float64, func
+        return made
+
+
+def test_noise_by_counter_needs_no_float64_on_a_device_that_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "HAVE_FLOAT64", frozenset(("cpu",)))
+    like = torch.zeros(2, 3, 4, 4, device="meta")
+    spec = NoiseSpec(0.1, 1.0, Seeding.DERIVED)
+    with _No64():
+        streams = PhiloxNoise(5).streams(like, spec)
+        drawn = [PhiloxNoise(5).initial(like), streams.draw(), streams.brownian(1.0, 0.5)]
+    assert all((one.device.type, one.dtype, one.shape) == ("meta", torch.float32, like.shape) for one in drawn)

@@ -26,7 +26,7 @@ from sigmagraph.engine.sampling import (
     sd3,
 )
 from sigmagraph.engine.sampling.guidance import CfgZeroStar, Rescale
-from tests.sampling.closed_form import bumps, bumps_below
+from tests.sampling.closed_form import bumps, bumps_below, carried, solve
 
 EVERY = {f"{one.name}@{one.revision}": one for solver in SOLVERS.values() for one in (solver, *solver.older)}
 FIVE = [1.0, 0.8, 0.55, 0.3, 0.1, 0.0]
@@ -226,13 +226,12 @@ def test_a_sampler_that_needs_the_unconditional_estimate_says_so() -> None:
     ("sigmas", "place"),
     [
         ([1.0, float("nan"), 0.0], r"sigmas\[1\]"),
-        ([0.5, 0.7, 0.0], r"sigmas\[1\]"),
         ([1.0, -0.1], r"sigmas\[1\]"),
         ([1.0, float("inf")], r"sigmas\[1\]"),
         ([float("nan"), 0.5], r"sigmas\[0\]"),
     ],
 )
-def test_sigmas_that_rise_or_are_not_finite_are_refused(sigmas: list[float], place: str) -> None:
+def test_sigmas_below_0_or_not_finite_are_refused(sigmas: list[float], place: str) -> None:
     with pytest.raises(BadValue, match=place):
         run("euler@1", sigmas=sigmas)
 
@@ -308,15 +307,48 @@ def test_a_rising_schedule_may_end_where_no_signal_is_left(key: str) -> None:
 
 @pytest.mark.parametrize("key", [key for key, one in EVERY.items() if not one.inverts])
 def test_a_rising_schedule_is_refused_where_the_sampler_cannot_invert(key: str) -> None:
-    with pytest.raises(BadValue, match=r"0\.1 rising to 0\.9' is not allowed; expected falling ones: .* euler, "):
+    with pytest.raises(
+        BadValue, match=r"sigmas\[1\]: 0\.5 is not allowed; expected at most .*0\.1: of samplers only .* euler, "
+    ):
         run(key, sigmas=[0.1, 0.5, 0.9])
 
 
-def test_a_rising_schedule_starts_above_0_and_rises_all_the_way() -> None:
-    with pytest.raises(BadValue, match="above 0"):
+def test_levels_rise_from_above_0_and_each_is_there_once() -> None:
+    with pytest.raises(BadValue, match="0 as the last level only"):
         run("euler@2", sigmas=[0.0, 0.5, 0.9])
-    with pytest.raises(BadValue, match="at least the sigma before it"):
-        run("euler@2", sigmas=[0.1, 0.5, 0.3, 0.9])
+    with pytest.raises(BadValue, match="0.5 on the way up and on the way down' is not allowed"):
+        run("euler@2", sigmas=[0.5, 0.9, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("key", [key for key, one in EVERY.items() if one.inverts])
+def test_a_first_level_below_the_second_leads_up_and_then_down(key: str) -> None:
+    latent = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
+    fine = [0.4, *(0.9 - i / 400 for i in range(341)), 0.05 - 1e-9]  # as SetFirstSigma leaves it
+    exact = carried(latent, 0.4, 0.05)
+    result = solve(EVERY[key], latent, fine, bumps)
+    plain = solve(EVERY["euler@1"], latent, fine, bumps)
+    assert (result - exact).abs().max() < max(0.5, 2 * float((plain - exact).abs().max()))
+
+
+def test_euler_goes_up_and_down_by_its_formula() -> None:
+    latent = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
+    result = Sampling(bumps, latent, [0.5, 0.9, 0.3, 0.0], sd3(), "euler@1", noise=NoNoise(ComfyNoise(1))).run()
+    start = latent * 0.5  # the signal's share at the first level; no noise
+    for sigma, sigma_next in ((0.5, 0.9), (0.9, 0.3), (0.3, 0.0)):
+        start = start + (start - bumps(start, sigma).denoised) / sigma * (sigma_next - sigma)
+    torch.testing.assert_close(result, start)
+
+
+@pytest.mark.parametrize("key", EVERY)
+def test_progress_ends_with_the_run_and_not_before(key: str) -> None:
+    solver = EVERY[key]
+    sigmas = run_sigmas(find_schedule("simple", 1), sd3().levels, 9, 1.0, solver.drops_penultimate)
+    latent = torch.zeros(1, 1, 2, 2)
+    ticks = [*Sampling(bumps, latent, sigmas, sd3(), solver, noise=ComfyNoise(3)).ticks()]
+    done = [tick.step for tick in ticks]
+    assert done == sorted(done)
+    assert done[-1] == ticks[-1].steps
+    assert done.count(ticks[-1].steps) == 1
 
 
 def test_menus_show_existing_names_first_and_in_their_order() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction, BadValue
-from sigmagraph.engine.sampling import SOLVERS, Cfg, ComfyNoise, Recording, Sampling, Tick, edm, sd3
+from sigmagraph.engine.sampling import SOLVERS, Cfg, ComfyNoise, PhiloxNoise, Recording, Sampling, Tick, edm, sd3
 from sigmagraph.engine.sampling.denoiser import PredictRequest
 from sigmagraph.engine.sampling.guidance import Rescale
 from tests.sampling.mixture import predict
@@ -126,3 +126,24 @@ def test_levels_above_1_on_a_flow_model_are_named() -> None:
 def test_a_mask_that_is_none_says_what_one_is(mask: Tensor, said: str) -> None:
     with pytest.raises(BadValue, match=said):
         sampling(halved, mask=mask).run()
+
+
+def test_a_denoiser_may_follow_a_gradient_of_its_own() -> None:
+    """Guidance by a loss: a run is in inference mode, a denoiser may leave it for a copy of the state."""
+    target = 0.4
+
+    def guided(x: Tensor, sigma: float) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            state = x.clone().requires_grad_()
+            estimate = state * (1 - sigma)
+            loss = (estimate - target).square().sum()
+            (slope,) = torch.autograd.grad(loss, state)
+        return estimate.detach() - slope
+
+    latent = torch.zeros(1, 1, 2, 2)
+    result = Sampling(guided, latent, [1.0, 0.6, 0.3, 0.0], sd3(), noise=PhiloxNoise(1)).run()
+    x = PhiloxNoise(1).initial(latent)
+    for sigma, sigma_next in ((1.0, 0.6), (0.6, 0.3), (0.3, 0.0)):
+        denoised = x * (1 - sigma) - 2 * (1 - sigma) * (x * (1 - sigma) - target)
+        x = x + (x - denoised) / sigma * (sigma_next - sigma)
+    torch.testing.assert_close(result, x)

@@ -21,6 +21,8 @@ from sigmagraph.engine.sampling import (
 from sigmagraph.engine.sampling.levels import Span
 from sigmagraph.engine.sampling.parameterisation import continuous_v
 from sigmagraph.engine.sampling.schedule import interpolate_sigmas
+from sigmagraph.engine.sampling.schedules import trained_levels
+from sigmagraph.engine.sampling.schedules.beta_quantile import beta_quantile, regularised
 from tests.sampling.mixture import arrays, facts
 
 pytestmark = pytest.mark.quick
@@ -228,3 +230,26 @@ def test_a_range_of_steps_begins_at_0_or_later() -> None:
 def test_edm_has_no_level_0() -> None:
     with pytest.raises(BadValue, match="two levels above 0"):
         edm(lowest=0.0)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.6, 0.6), (0.5, 0.7), (1.0, 1.0), (0.1, 5.0)])
+def test_long_beta_schedules_have_the_entries_that_a_search_for_each_finds(alpha: float, beta: float) -> None:
+    levels = sd3().levels
+    table, steps = levels.table.tolist(), 300  # more than an eighth of the table: by places between entries
+    found = [table[round(beta_quantile(1 - i / steps, alpha, beta) * 999)] for i in range(steps)]
+    assert SCHEDULES["beta"](levels, steps, alpha=alpha, beta=beta) == [*dict.fromkeys(found), 0.0]
+
+
+def test_the_longest_beta_schedule_takes_one_integral_for_each_place_of_the_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = 0
+
+    def counting(at: float, alpha: float, beta: float) -> float:
+        nonlocal asked
+        asked += 1
+        return regularised(at, alpha, beta)
+
+    monkeypatch.setattr(trained_levels, "regularised", counting)
+    run_sigmas(SCHEDULES["beta"], sd3().levels, 10, 0.001)
+    assert asked == 999

@@ -1,7 +1,9 @@
 """Schedules that pick from the levels a model was trained at: table entries, timesteps, quantiles."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 from statistics import NormalDist
 from typing import Annotated, TypeAlias
 
@@ -12,10 +14,13 @@ from sigmagraph.engine.sampling.levels import Levels
 from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.schedule import schedule, with_zero
 from sigmagraph.engine.sampling.schedules import recorded
-from sigmagraph.engine.sampling.schedules.beta_quantile import beta_quantile
+from sigmagraph.engine.sampling.schedules.beta_quantile import beta_quantile, regularised
 
 Positive: TypeAlias = Annotated[float, Range(1e-3, 100.0)]
 Number: TypeAlias = Annotated[float, Range(-1000.0, 1000.0)]
+
+TIE = 1e-11
+SEARCH = 8  # integrals that the search for one quantile takes, about
 
 
 def _even_positions(levels: Levels, steps: int) -> Tensor:
@@ -78,7 +83,18 @@ def beta57(levels: Levels, steps: int) -> list[float]:
 
 
 def _beta_entries(table: Sequence[float], steps: int, alpha: float, beta: float) -> list[float]:
-    at = [round(beta_quantile(1 - i / steps, alpha, beta) * (len(table) - 1)) for i in range(steps)]
+    shares, last = [1 - i / steps for i in range(steps)], len(table) - 1
+
+    def nearest(share: float) -> int:
+        return round(beta_quantile(share, alpha, beta) * last)
+
+    if steps * SEARCH <= last:
+        at = [nearest(share) for share in shares]
+    else:  # one integral for each place between two entries, not a search for each step; but on a tie
+        edges = list(accumulate((regularised((k + 0.5) / last, alpha, beta) for k in range(last)), max))
+        found = [bisect_left(edges, share - TIE) for share in shares]
+        ties = [bisect_left(edges, share + TIE) for share in shares]
+        at = [one if one == two else nearest(share) for share, one, two in zip(shares, found, ties, strict=True)]
     return with_zero([table[index] for place, index in enumerate(at) if place == 0 or index != at[place - 1]])
 
 

@@ -3,14 +3,18 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
 from sigmagraph.engine.sampling.noise import Seeding
+from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.growing import Method, NoiseOfAnySize, Scale, ScaleSteps, growing
 from sigmagraph.engine.sampling.solvers.recorded import growing as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import alpha_1
+
+Multiplier: TypeAlias = Annotated[float, Range(0.0, 64.0)]
 
 
 @solver(
@@ -41,13 +45,30 @@ def ddpm(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
 
 
 @solver("lcm", order=0, noise=Noise.SEQUENCE, source="Luo 2023, arXiv:2310.04378, Alg. 3", revision=2)
-def lcm(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
-    """The estimate, noised afresh to the next level (for consistency models; no approximation of the ODE)."""
-    for sigma, sigma_next in pairwise(sigmas):
+def lcm(
+    x: Tensor,
+    sigmas: Sequence[float],
+    ctx: Context,
+    *,
+    s_noise: Multiplier = 1.0,
+    s_noise_end: Multiplier = 1.0,
+    noise_clip_std: Annotated[float, Range(0.0, 10.0)] = 0.0,
+) -> Steps:
+    """The estimate, noised afresh to the next level (for consistency models; no approximation of the ODE).
+
+    The noise is multiplied by `s_noise` in the first step, `s_noise_end` in the last, and evenly between; it is cut at
+    `noise_clip_std` standard deviations (0: nowhere).
+    """
+    last = max(len(sigmas) - 2, 1)
+    for place, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised: Tensor = yield Evaluate(x, sigma)
         x = denoised
         if sigma_next > 0:
-            x = denoised * ctx.process.alpha(sigma_next) + ctx.draw() * sigma_next
+            noise = ctx.draw()
+            if noise_clip_std > 0:
+                noise = noise.clamp(-noise_clip_std, noise_clip_std)
+            scale = s_noise + (s_noise_end - s_noise) * (place / last)
+            x = denoised * ctx.process.alpha(sigma_next) + noise * (sigma_next * scale)
         yield Step(x, denoised)
     return x
 

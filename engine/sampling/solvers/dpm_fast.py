@@ -54,6 +54,7 @@ def onto_zero(x: Tensor, sigmas: Sequence[float]) -> Steps:
 @solver(
     "dpm_fast",
     order=2,
+    own_steps=True,
     noise=Noise.SEQUENCE,
     source=SOURCE,
     revision=2,
@@ -76,6 +77,7 @@ def dpm_fast(
     evaluations=3,
     noise=Noise.SEQUENCE,
     is_adaptive=True,
+    own_steps=True,
     splits_batch=True,
     older={1: {"function": recorded.dpm_adaptive, "splits_batch": False}},
     source=SOURCE + ", Algorithm 3 (DPM-Solver-12 and -23)",

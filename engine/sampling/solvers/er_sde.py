@@ -23,7 +23,7 @@ from sigmagraph.engine.sampling.solvers.recorded.told import late_start
     order=3,
     noise=Noise.SEQUENCE,
     source="Cui 2023, arXiv:2309.06169, Alg. 3",
-    as_ode={"noise_scaler_power": 1.0, "s_noise": 0.0},
+    as_ode={"eta": 0.0, "s_noise": 0.0},
     revision=2,
     remark="revision 1 starts at percent 1e-4 where no signal is left, sums 200 points and takes a backward difference "
     "for the slope (order 2 at most); revision 2 takes the limit, integrates, and corrects the slope",
@@ -34,12 +34,13 @@ def er_sde(
     sigmas: Sequence[float],
     ctx: Context,
     *,
+    eta: Strength = 1.0,
     s_noise: Strength = 1.0,
     max_stage: Stages = 3,
     noise_scaler_power: Power = None,
 ) -> Steps:
     """A Taylor expansion of the estimate in Lam, up to its second derivative from past steps."""
-    f = noise_scaler(noise_scaler_power)
+    f = noise_scaler(noise_scaler_power, eta)
     past: list[tuple[float, Tensor]] = []
     slope_last: Tensor | None = None
     for sigma, sigma_next in pairwise(sigmas):
@@ -49,7 +50,7 @@ def er_sde(
             x = denoised
         else:
             alpha, below = ctx.process.alpha(sigma_next), relative(sigma_next, ctx)
-            kept, carried, spread = first_order(f, sigma, sigma_next, ctx, is_ode=noise_scaler_power == 1.0)
+            kept, carried, spread = first_order(f, sigma, sigma_next, ctx, is_ode=noise_scaler_power == 1.0 or eta == 0)
             x = x * carried + denoised * (alpha * (1 - kept))
             slope = (denoised - past[0][1]) / (lam - past[0][0]) if past and max_stage >= 2 else None
             if slope is not None:

@@ -14,8 +14,18 @@ Power: TypeAlias = Annotated[float | None, Range(0.0, 101.0)]
 LARGEST = 600.0  # of a logarithm, so that a level's power and its inverse are numbers
 
 
-def noise_scaler(power: float | None) -> Scaler:
-    """The paper's ER-SDE 5, or a plain power (1 is the ODE)."""
+def noise_scaler(power: float | None, eta: float = 1.0) -> Scaler:
+    """The paper's ER-SDE 5 or a plain power (1 is the ODE), f; of strength `eta`, lam^(1 - eta) f^eta.
+
+    That leads from the ODE (0) to f (1) as eta scales the SDE's noise, for every f (ComfyUI, pull request 15428).
+    """
+    f = _whole(power)
+    if eta == 1:
+        return f
+    return lambda lam: to_the(lam, 1 - eta) * to_the(f(lam), eta) if math.isfinite(lam) else math.inf
+
+
+def _whole(power: float | None) -> Scaler:
     if power is None:
         return lambda lam: lam * (math.exp(lam**0.3) + 10.0) if lam < 1e8 else math.inf
     return lambda lam: to_the(lam, power) if math.isfinite(lam) else math.inf

@@ -17,6 +17,7 @@ Percent = Annotated[float, Range(0.0, 1.0)]
     "restart",
     order=2,
     evaluations=2,
+    own_steps=True,
     noise=Noise.SEQUENCE,
     source="Xu 2023, arXiv:2306.14878, Alg. 1",
     as_ode={"times": 0},

@@ -25,7 +25,8 @@ __all__ = [
     "system_stats",
 ]
 
-SPOKEN_VERSION = "0.46.0"  # the ComfyUI whose users this serves; pages and clients compare it as a semantic version
+# the ComfyUI spoken to a page, a semantic version: the editor writes it into drawings, and sampler names follow it
+SPOKEN_VERSIONS = {"0.3": "0.3.64"}
 MENU = "/pages/editor-link.js"
 EXTENSIONS: web.AppKey[Path | None] = web.AppKey("extensions")
 
@@ -37,7 +38,7 @@ async def system_stats(request: web.Request) -> web.Response:
         "os": os.name,
         "ram_total": total,
         "ram_free": left,
-        "comfyui_version": SPOKEN_VERSION,
+        "comfyui_version": spoken_version(request.app[SETTINGS].comfyui),
         "sigmagraph_version": version_of("sigmagraph"),
         "python_version": version_of("python"),
         "pytorch_version": version_of("torch"),
@@ -50,6 +51,11 @@ async def system_stats(request: web.Request) -> web.Response:
         system["required_frontend_version"] = frontend
     devices = [device for worker in request.app[JOBS].workers() for device in worker.stats.get("devices", ())]
     return reply({"system": system, "devices": devices or [_unknown_device(total, left)]})
+
+
+def spoken_version(setting: str) -> str:
+    """The setting `comfyui` as a version of three numbers."""
+    return SPOKEN_VERSIONS.get(setting, ".".join([*setting.split("."), "0", "0"][:3]))
 
 
 def _unknown_device(total: int, left: int) -> dict[str, Any]:

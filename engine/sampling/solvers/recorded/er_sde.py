@@ -18,12 +18,13 @@ def er_sde(
     sigmas: Sequence[float],
     ctx: Context,
     *,
+    eta: Strength = 1.0,
     s_noise: Strength = 1.0,
     max_stage: Stages = 3,
     noise_scaler_power: Power = None,
 ) -> Steps:
     """A Taylor expansion of the estimate in Lam, up to its second derivative from past steps."""
-    f = noise_scaler(noise_scaler_power)
+    f = noise_scaler(noise_scaler_power, eta)
     past: list[tuple[float, Tensor]] = []
     slope_last: Tensor | None = None
     for sigma, sigma_next in pairwise(sigmas):
