@@ -37,6 +37,8 @@ class BrownianTree:
     def unit_noise(self, sigma: float, sigma_next: float) -> Tensor:
         """Unit-variance noise of the way from `sigma` down to `sigma_next`."""
         high, low = float32(sigma), float32(sigma_next)
+        if high == low:  # one level in single precision
+            return torch.zeros_like(self._whole)
         width = torch.tensor(high - low, dtype=torch.float32)
         return -self.increment(low, high) / width.sqrt()  # torch's float32 root can be off by a bit, and images show it
 

@@ -174,3 +174,9 @@ def test_noise_by_counter_needs_no_float64_on_a_device_that_lacks_it(monkeypatch
         streams = PhiloxNoise(5).streams(like, spec)
         drawn = [PhiloxNoise(5).initial(like), streams.draw(), streams.brownian(1.0, 0.5)]
     assert all((one.device.type, one.dtype, one.shape) == ("meta", torch.float32, like.shape) for one in drawn)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_between_levels_that_are_one_in_single_precision_nothing_moves(source: ComfyNoise | PhiloxNoise) -> None:
+    brownian = source.streams(BATCH, NoiseSpec(0.1, 1.0)).brownian
+    assert torch.equal(brownian(0.9, 0.9 * (1 - 1e-9)), torch.zeros_like(BATCH))  # it was 0/0

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome
 from sigmagraph.engine.compose.comparison.measures import mean_distances
 
-__all__ = ["sigma_curves", "work_precision"]
+__all__ = ["error_curves", "sigma_curves", "work_precision"]
 
 MARKERS = "osD^vP*Xhd<>p8"
 LINES = ("-", "--", ":", "-.")
@@ -58,6 +58,25 @@ def sigma_curves(outcomes: Sequence[CellOutcome]) -> bytes:
         axes.plot(range(len(run.sigmas)), run.sigmas, marker=".", linewidth=1.2, label=name)
     axes.set_xlabel("step")
     axes.set_ylabel("sigma")
+    return _png(figure, axes)
+
+
+def error_curves(errors: Mapping[str, Mapping[int, float]]) -> bytes:
+    """Distance from the exact path against steps, both logarithmic, one line per sampler."""
+    figure, axes = _figure()
+    for place, (name, found) in enumerate(errors.items()):
+        points = sorted((steps, error) for steps, error in found.items() if error > 0)
+        if points:
+            look = {"color": f"C{place % 10}", "linestyle": LINES[place // 10 % len(LINES)]}
+            axes.loglog(
+                *zip(*points, strict=True), **look, marker=MARKERS[place % len(MARKERS)], markersize=4, label=name
+            )
+    if axes.has_data():
+        axes.xaxis.set_major_locator(LogLocator(base=2))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("steps")
+    axes.set_ylabel("distance from the exact path (rms)")
     return _png(figure, axes)
 
 

@@ -17,7 +17,7 @@ HALVINGS = 80  # of an interval of 400: to the last bit of float64
 
 
 @dataclass(frozen=True)
-class Line:
+class Mixture:
     """A mixture of Gaussians on the line, noised by `process`; as a denoiser both its estimates agree."""
 
     process: Process
@@ -70,19 +70,19 @@ class Line:
         return self.quantile(self.below(x, sigma), sigma_next)
 
 
-def bumps(process: Process) -> Line:
+def bumps(process: Process) -> Mixture:
     """Two overlapping bumps: smooth, so that orders show."""
-    return Line(process, (0.35, 0.65), (-1.2, 0.7), (0.35, 0.5))
+    return Mixture(process, (0.35, 0.65), (-1.2, 0.7), (0.35, 0.5))
 
 
-def sharp(process: Process) -> Line:
+def sharp(process: Process) -> Mixture:
     """Two bumps apart: paths part late and fast."""
-    return Line(process, (0.35, 0.65), (-1.2, 0.7), (0.2, 0.3))
+    return Mixture(process, (0.35, 0.65), (-1.2, 0.7), (0.2, 0.3))
 
 
-def gaussian(process: Process) -> Line:
+def gaussian(process: Process) -> Mixture:
     """One bump: every mean and variance on the way is known."""
-    return Line(process, (1.0,), (0.8,), (0.6,))
+    return Mixture(process, (1.0,), (0.8,), (0.6,))
 
 
 def even_shares(count: int) -> Tensor:

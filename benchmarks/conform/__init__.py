@@ -1,0 +1,1 @@
+"""Samplers of other projects, as files for `sigmagraph conform`."""

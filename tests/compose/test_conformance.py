@@ -1,0 +1,131 @@
+"""`sigmagraph conform`: ours keep the laws, samplers with a known fault break the law of that fault."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sigmagraph.engine.cli.app import main
+from sigmagraph.engine.compose.conformance import MODELS, conformance
+from sigmagraph.engine.sampling import SOLVERS
+from sigmagraph.engine.sampling.conformance.candidates import in_file
+
+ROOT = Path(__file__).parents[2]
+FAULTY = """
+import torch
+
+def sample_half_heun(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    for i in range(len(sigmas) - 1):
+        d = (x - model(x, sigmas[i].expand(len(x)))) / sigmas[i]
+        ahead = x + d * (sigmas[i + 1] - sigmas[i])
+        if sigmas[i + 1] > 0:
+            late = (ahead - model(ahead, sigmas[i + 1].expand(len(x)))) / sigmas[i + 1]
+            ahead = x + (0.6 * d + 0.4 * late) * (sigmas[i + 1] - sigmas[i])
+        x = ahead
+    return x
+
+sample_half_heun.order = 2
+
+def sample_own_noise(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i].expand(len(x)))
+        x = denoised + torch.randn_like(x) * sigmas[i + 1]
+    return x
+
+def sample_scaled(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i].expand(len(x)))
+        x = denoised * 1.2 + (x - denoised) * (sigmas[i + 1] / sigmas[i])
+    return x
+
+def sample_needs_three(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    last = sigmas[2]
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i].expand(len(x)))
+        x = denoised + (x - denoised) * (sigmas[i + 1] / sigmas[i])
+    return x - x.mean() * 1e-3 * (last == last)
+"""
+
+
+def verdicts(found: object, name: str) -> dict[str, str]:
+    return {one.law: one.verdict for one in found.findings[name]}  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("faulty") / "faulty_samplers.py"
+    file.write_text(FAULTY)
+    return file
+
+
+def test_each_fault_breaks_its_law(faulty: Path) -> None:
+    found = conformance(in_file(faulty))
+    heun = {one.law: one for one in found.findings["half_heun"]}
+    assert heun["order"].verdict == "broken"
+    assert float(heun["order"].figure.split(",")[0]) == pytest.approx(1.0, abs=0.2)
+    assert heun["evaluations"].figure == "2.00 a step"
+    assert verdicts(found, "own_noise") | {"order": "", "exactness": "", "marginals": ""} == {
+        "order": "", "exactness": "", "marginals": "", "replay": "broken", "batch independence": "broken",
+        "extremes": "holds", "evaluations": "not asked",
+    }  # fmt: skip
+    assert verdicts(found, "scaled")["exactness"] == "broken"
+    assert verdicts(found, "scaled")["marginals"] == "broken"
+    three = {one.law: one for one in found.findings["needs_three"]}
+    assert three["extremes"].verdict == "broken"
+    assert "one step: IndexError" in three["extremes"].figure
+    assert three["batch independence"].verdict == "broken"  # it takes a mean over the batch
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_ours_keep_every_law(model: str) -> None:
+    found = conformance({name: SOLVERS[name] for name in ("euler", "dpmpp_2m_sde")}, model)
+    assert found.broken == []
+    assert verdicts(found, "dpmpp_2m_sde")["marginals"] == "holds"
+
+
+def test_the_command_writes_its_report_and_ends_with_3_where_a_law_is_broken(
+    faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["conform", str(faulty), "--samplers", "scaled", "--json", "--output", str(tmp_path)])
+    assert end.value.code == 3
+    said = json.loads(capsys.readouterr().out)
+    assert [Path(file).name for file in said["files"]] == ["conform.md", "conform.json", "conform.png"]
+    assert {one["law"]: one["verdict"] for one in said["samplers"]["scaled"]["laws"]}["exactness"] == "broken"
+    assert (tmp_path / "conform.md").read_text().startswith("| sampler | order | exactness |")
+    assert (tmp_path / "conform.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_file_without_a_sampler_says_what_one_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "nothing_here.py").write_text("x = 1\n")
+    with pytest.raises(SystemExit) as end:
+        main(["conform", str(tmp_path / "nothing_here.py")])
+    assert end.value.code == 1
+    assert "sample_NAME(model, x, sigmas, ...)" in " ".join(capsys.readouterr().err.split())
+
+
+KNOWN = {("er_sde", "extremes")}  # it divides by the distance of levels that nearly agree
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_all_of_ours_keep_every_law_but_those_known(model: str) -> None:
+    asked = {name: one for name, one in SOLVERS.items() if not one.on_device and not one.needs_uncond}
+    found = conformance(asked, model)
+    broken = {(name, one.law) for name, every in found.findings.items() for one in every if one.verdict == "broken"}
+    assert broken <= KNOWN
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("peer", ["k_diffusion_samplers", "diffusers_schedulers"])
+def test_the_tables_of_other_projects_in_the_documentation_are_what_is_found(peer: str) -> None:
+    found = conformance(in_file(ROOT / "benchmarks" / "conform" / f"{peer}.py"))
+    rows = (ROOT / "docs" / "conform.md").read_text()
+    for name, every in found.findings.items():
+        row = next(
+            line for line in rows.partition(f"<!-- {peer} -->")[2].splitlines() if line.startswith(f"| {name} |")
+        )
+        cells = [cell.strip() for cell in row.strip("|").split("|")[1:]]
+        marks = {"holds": "yes", "broken": "NO", "not asked": "-"}
+        assert [cell.split(":")[0] for cell in cells] == [marks[one.verdict] for one in every], name
