@@ -19,7 +19,7 @@ from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.sampling import ComfyNoise, Sampling, find_schedule, run_sigmas
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # torch's own, in inductor
-SHAPE = MMDiTShape(8, 256, 64, 96, 40, dual_attention_blocks=frozenset({0}))
+SHAPE = MMDiTShape(8, 256, 64, 96, 40)  # two kinds of blocks: compiling one takes ten seconds
 E4M3 = torch.float8_e4m3fn
 
 
@@ -130,7 +130,7 @@ def test_compiled_blocks_predict_the_same_and_are_made_once(
     for side in (32, 24, 32, 16, 40):
         found = sampled(model, side)
         assert off(found, plain.get(side, found)) <= 0.03
-    assert RESIDENCY.compiled.stats() == {"graphs": 3, "recompiles": 0, "failure": ""}
+    assert RESIDENCY.compiled.stats() == {"graphs": 2, "recompiles": 0, "failure": ""}
 
 
 @pytest.mark.parametrize(("precision", "compile_"), [("bf16", "off"), ("bf16", "on"), ("fp8", "off")])
