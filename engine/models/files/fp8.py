@@ -17,6 +17,7 @@ from sigmagraph.engine.models.files.rename import derived
 MARKER = "scaled_fp8"
 SCALE = ".scale_weight"
 INPUT_SCALE = ".scale_input"
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def multiplied_out(weights: Weights) -> dict[str, StoredTensor]:
@@ -83,6 +84,13 @@ def _in_8_bits(stored: StoredTensor, dtype: torch.dtype) -> StoredTensor:
     if stored.dtype == dtype and stored.combine is None:
         return stored
     return _made(stored.shape, dtype, Rounded(dtype), stored)
+
+
+def scaled_parts(stored: StoredTensor) -> tuple[StoredTensor, StoredTensor] | None:
+    """The float8 matrix and its scale, of a tensor that is their product."""
+    if stored.combine is not _product or stored.sources[0].dtype not in FLOAT8:
+        return None
+    return stored.sources[0], stored.sources[1]
 
 
 def is_rounded(stored: StoredTensor) -> bool:

@@ -93,7 +93,7 @@ def standing_alone(file: WeightFile) -> dict[str, Weights]:
         tables[VAE] = bare if set(parts.vae) <= set(bare) else parts.vae
     for name, weights in parts.encoders.items():
         inside = under(file.weights, CHECKPOINT_ENCODERS[name]) or file.weights
-        theirs = _in_files(name, weights)
+        theirs = in_files(name, weights)
         tables[name] = inside if set(theirs) <= set(inside) else theirs
     return tables
 
@@ -102,7 +102,7 @@ def _without(weights: Weights, prefixes: Sequence[str]) -> Weights:
     return next((table for prefix in prefixes if (table := under(weights, prefix))), weights)
 
 
-def _in_files(encoder: str, weights: Weights) -> Weights:
+def in_files(encoder: str, weights: Weights) -> Weights:
     """An encoder's tensors, named in memory, under the names of files: T5's table once, CLIP's tower by its prefix."""
     if encoder == T5:
         return {name: stored for name, stored in weights.items() if name != "encoder.embed_tokens.weight"}
@@ -123,7 +123,7 @@ def gguf_of(file: WeightFile, target: ConvertTarget) -> tuple[list[Outgoing], di
     if _only(parts) == TRANSFORMER and parts.mmdit is not None:
         return target.tensors(parts.mmdit), {ARCHITECTURE: "sd3", **kinds}
     if _only(parts) == T5:
-        weights = _in_files(T5, parts.encoders[T5])
+        weights = in_files(T5, parts.encoders[T5])
         named = [
             Outgoing(llama_name(made.name), made.shape, made.dtype, made.pieces, made.form)
             for made in target.tensors(weights)

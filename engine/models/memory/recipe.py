@@ -45,7 +45,8 @@ class Recipe(Generic[M]):
     `build` makes the module without weights, `blocks` is the prefix of those that run one after another, `ahead` is in
     the names of what can be computed before a run (tables.py). A `ready` network is its own recipe: it stays where it
     is and is never moved away. `multiplies`: float8 weights may be multiplied with as they are. A
-    `second` device makes a part of what is asked at once (halves.py).
+    `second` device makes a part of what is asked at once (halves.py). `parents` are the keys of the recipes it was
+    merged from, and how.
     """
 
     what: str
@@ -60,6 +61,7 @@ class Recipe(Generic[M]):
     ready: M | None = None
     multiplies: bool = True
     second: torch.device | None = None
+    parents: Hashable = ()
 
     def __post_init__(self) -> None:
         self.owner.know(self)
@@ -119,7 +121,7 @@ class Recipe(Generic[M]):
     def family(self) -> tuple[Hashable, ...]:
         """What recipes that differ in their patches alone have in common."""
         read = next(iter(self.base.values())).pieces()
-        return self.kind, self.what, next(read).read, len(self.base), self.placement, self.multiplies
+        return self.kind, self.what, next(read).read, len(self.base), self.placement, self.multiplies, self.parents
 
     @cached_property
     def twin(self) -> "Recipe[M] | None":

@@ -40,7 +40,7 @@ class ClipEncoder:
         vocabulary: int,
         rule: ChunkRule,
     ) -> None:
-        self.recipe, self._projection, self.rule = recipe, projection, rule
+        self.recipe, self.projection, self.rule = recipe, projection, rule
         self.width, self.vocabulary = width, vocabulary
         self.pooled_width = width if projection is None else projection.shape[0]
 
@@ -60,8 +60,8 @@ class ClipEncoder:
             output = network(ids, position_ids=positions, output_hidden_states=True)
         rows = torch.arange(ids.shape[0], device=ids.device)
         pooled = output.last_hidden_state[rows, (ids == self.rule.end).int().argmax(dim=1)]
-        if self._projection is not None:
-            pooled = pooled @ self._projection.on(where.device).to(where.dtype).T
+        if self.projection is not None:
+            pooled = pooled @ self.projection.on(where.device).to(where.dtype).T
         return Encoded(output.hidden_states[PENULTIMATE if layer is None else layer], pooled)
 
     def parameters(self) -> Collection[str]:
@@ -70,14 +70,18 @@ class ClipEncoder:
 
     def patched(self, patches: Sequence[Patch]) -> "ClipEncoder":
         """The same encoder with these adapters merged in; what they leave alone is shared."""
-        recipe = self.recipe.with_patches(patches)
-        return ClipEncoder(recipe, self._projection, self.width, self.vocabulary, self.rule)
+        return self.with_weights(self.recipe.with_patches(patches), self.projection)
+
+    def with_weights(self, recipe: Recipe[CLIPTextModel], projection: StoredTensor | None) -> "ClipEncoder":
+        """An encoder of the same sizes with other weights."""
+        return ClipEncoder(recipe, projection, self.width, self.vocabulary, self.rule)
 
 
 class T5Encoder:
     """A T5 v1.1 encoder: hidden states after the final norm. No pooled vector, no mask: padding counts."""
 
     pooled_width = 0
+    projection: StoredTensor | None = None
 
     def __init__(self, recipe: Recipe[T5EncoderModel], width: int, vocabulary: int, rule: ChunkRule) -> None:
         self.recipe, self.rule = recipe, rule
@@ -105,7 +109,11 @@ class T5Encoder:
 
     def patched(self, patches: Sequence[Patch]) -> "T5Encoder":
         """The same encoder with these adapters merged in; what they leave alone is shared."""
-        return T5Encoder(self.recipe.with_patches(patches), self.width, self.vocabulary, self.rule)
+        return self.with_weights(self.recipe.with_patches(patches))
+
+    def with_weights(self, recipe: Recipe[T5EncoderModel], projection: StoredTensor | None = None) -> "T5Encoder":
+        """An encoder of the same sizes with other weights; it has no projection."""
+        return T5Encoder(recipe, self.width, self.vocabulary, self.rule)
 
 
 class ExtendedEmbedding(nn.Module):
