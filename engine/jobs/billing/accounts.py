@@ -10,12 +10,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from sigmagraph.engine.errors import BadValue, UnknownKey
 from sigmagraph.engine.jobs.job import LARGEST_COST, LOCAL, is_name
 from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.job_store import JobStore
+from sigmagraph.engine.jobs.store.single_rows import RowQuery
 from sigmagraph.engine.jobs.store.tables import accounts, ledger
 
 __all__ = ["SCOPES", "Account", "Accounts", "LedgerEntry"]
@@ -23,7 +24,7 @@ __all__ = ["SCOPES", "Account", "Accounts", "LedgerEntry"]
 SCOPES = frozenset({"submit", "read", "admin"})
 PREFIX = "SG_"
 BYTES = 16
-BY_HASH = select(accounts).where(accounts.c.hash == bindparam("hash"))
+BY_HASH, BY_ID = RowQuery(accounts, "hash"), RowQuery(accounts, "id")
 LEAST_RATE, MOST_RATE = 0.001, 1e9
 
 
@@ -120,19 +121,16 @@ class Accounts:
 
     async def authenticate(self, secret: str) -> Account:
         """The account of a key; raises `UnknownKey` for a wrong or revoked one."""
-        key = {"hash": _hash(secret)}
-        row = await self._store.database.read(
-            lambda connection: connection.execute(BY_HASH, key).mappings().one_or_none()
-        )
+        row = await self._store.database.row(BY_HASH, _hash(secret))
         if row is None:
             raise UnknownKey("this key is not known")
         if row["revoked_at"] is not None:
             raise UnknownKey("this key was revoked")
-        return _account(dict(row))
+        return _account(row)
 
     async def get(self, account_id: str) -> Account:
         """One account; raises `UnknownKey`."""
-        return await self._store.database.read(lambda connection: _one(connection, account_id))
+        return _known(account_id, await self._store.database.row(BY_ID, account_id) if is_name(account_id) else None)
 
     async def list(self) -> Sequence[Account]:
         """All accounts, revoked ones too, oldest first."""
@@ -207,9 +205,13 @@ def _grant(tx: Tx, account_id: str, amount: int, reason: str, at: float) -> None
 def _one(connection: Connection, account_id: str) -> Account:
     query = select(accounts).where(accounts.c.id == account_id)
     row = connection.execute(query).mappings().one_or_none() if is_name(account_id) else None
+    return _known(account_id, None if row is None else dict(row))
+
+
+def _known(account_id: str, row: dict[str, Any] | None) -> Account:
     if row is None or account_id == LOCAL:
         raise UnknownKey(f"there is no account {account_id!r}")
-    return _account(dict(row))
+    return _account(row)
 
 
 def _account(row: dict[str, Any]) -> Account:

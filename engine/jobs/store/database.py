@@ -6,6 +6,7 @@ of commits, so nobody hears of what is not on disk. Knows nothing about what the
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from sigmagraph.engine.errors import EngineError, StoreFailed
 from sigmagraph.engine.jobs.events import JobEvent
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store.engines import DatabaseLock, database_file, engines, identity, migrate
+from sigmagraph.engine.jobs.store.single_rows import RowQuery, RowReader
 
 __all__ = ["Database", "Tx"]
 
@@ -109,6 +111,7 @@ class Database:
         self._give_up_at: float | None = None
         self._thread: Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
+        self._rows: RowReader | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._files: dict[Path, tuple[int, int] | None] = {}
 
@@ -133,6 +136,7 @@ class Database:
             self._lock.release()
             raise
         path = database_file(self.settings.url)
+        self._rows = RowReader(path) if path is not None else None
         names = [path, path.with_name(f"{path.name}.lock")] if path is not None and not self.settings.is_shared else []
         self._files = {name: identity(name) for name in names}
         self._readers = ThreadPoolExecutor(self.settings.readers, "store reader")
@@ -152,6 +156,8 @@ class Database:
             self._thread.join()
         if self._readers is not None:
             self._readers.shutdown()
+        if self._rows is not None:
+            self._rows.close()
         for connection in (self._writer, self._reader):
             connection.dispose()
         self._lock.release()
@@ -175,6 +181,18 @@ class Database:
         if not self._is_open or self._readers is None or self._loop is None:
             raise StoreFailed("the job store is closed")
         return await self._loop.run_in_executor(self._readers, self._read, function)
+
+    async def row(self, query: RowQuery, value: str) -> dict[str, Any] | None:
+        """One row, read at once where the database is a file that is not in trouble, else by a reading connection."""
+        if self._rows is not None and self._is_open:
+            with suppress(sqlite3.Error, ValueError, TypeError):  # whatever it is, a reader waits, or says what it is
+                return self._rows.row(query, value)
+
+        def read(connection: Connection) -> dict[str, Any] | None:
+            found = connection.execute(query.statement, {"value": value}).mappings().one_or_none()
+            return None if found is None else dict(found)
+
+        return await self.read(read)
 
     def _read(self, function: Callable[[Connection], T]) -> T:
         try:
