@@ -17,6 +17,7 @@
     │   └── TensorMismatch     missing, surplus or misshapen tensors, listed
     ├── SamplingProblem
     │   ├── BadPrediction      NaN, infinity or a wrong shape, at a named step and sigma
+    │   ├── BadSampler         a sampler's function that does not speak the protocol of requests and steps
     │   └── Cancelled          stopped on request between two evaluations
     ├── WorkflowProblem
     │   ├── BadDocument        not a workflow at all
@@ -171,7 +172,7 @@ class StaleFile(FileProblem):
 
 
 class UnreadableImage(FileProblem):
-    """The file is no picture we can decode within limits."""
+    """The file is not a picture we can decode within limits."""
 
     code = "unreadable_image"
 
@@ -216,6 +217,15 @@ class BadPrediction(SamplingProblem):
     """The model returned NaN, infinity or a wrong shape; the message names step and sigma."""
 
     code = "bad_prediction"
+
+
+class BadSampler(SamplingProblem):
+    """A sampler's function does not speak the protocol; the message names what it gave and what is expected."""
+
+    code = "bad_sampler"
+
+    def __init__(self, name: str, given: object, expected: str) -> None:
+        super().__init__(f"sampler {name} {given}; expected {expected}")
 
 
 class Cancelled(SamplingProblem):

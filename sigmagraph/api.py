@@ -128,7 +128,7 @@ def run(
     load_plugins([Path(path) for path in plugins])
     space = open_workspace(_path(home), _path(output), [Path(path) for path in custom_nodes])
     document = space.read(workflow)
-    changed = override_values(document, [*(changes or {}).items()], space.nodes)
+    changed = override_values(document, _changes(changes), space.nodes)
     store = space.store(cache)
     try:
         with chosen(precision, memory, device, compile):
@@ -154,8 +154,14 @@ def compare(
     Distances are root mean squares over the latent, in units of its spread, to `reference`, SAMPLER/SCHEDULE[/STEPS].
     """
     space = open_workspace(_path(home))
-    changed = override_values(space.read(workflow), [*(changes or {}).items()], space.nodes)
+    changed = override_values(space.read(workflow), _changes(changes), space.nodes)
     return compare_cells(space, changed, samplers, schedules, steps, seeds, reference, on_cell)
+
+
+def _changes(given: Changes | None) -> list[tuple[str, Any]]:
+    if given is None or isinstance(given, Mapping):
+        return [*(given or {}).items()]
+    raise BadValue("changes", given, 'a mapping from "NODE.INPUT" to values: {"KSampler.seed": 7}')
 
 
 def _state(given: object) -> Tensor:

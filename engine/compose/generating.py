@@ -90,6 +90,11 @@ def load(
     return Checkpoint(found.model, clip, autoencoder)
 
 
+def _require_string(name: str, given: object) -> None:
+    if not isinstance(given, str):
+        raise BadValue(name, given, "a string")
+
+
 def generate(
     checkpoint: Checkpoint,
     prompt: str,
@@ -112,6 +117,8 @@ def generate(
     Names mean their newest revision; `euler@1` is what a saved graph means by `euler`.
     """
     model, clip, vae = _complete(checkpoint)
+    for name, text in (("prompt", prompt), ("negative", negative)):
+        _require_string(name, text)
     began = time.perf_counter()
     rule, levels = find_solver(solver), model.parameterisation.levels
     sigmas = run_sigmas(find_schedule(schedule), levels, steps, drops_penultimate=rule.drops_penultimate)

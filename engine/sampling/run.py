@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.errors import BadPrediction
+from sigmagraph.engine.errors import BadPrediction, BadSampler
 from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, PredictRequest, Requests, called, requests_of
 from sigmagraph.engine.sampling.finite import FiniteWatch
 from sigmagraph.engine.sampling.noise import NoiseSource, NoiseSpec
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.record import Recording
-from sigmagraph.engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step
+from sigmagraph.engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step, Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class SolverRun:
     def __init__(
         self, solver: Solver, x: Tensor, sigmas: Sequence[float], ctx: Context, options: Mapping[str, object]
     ) -> None:
-        self._coroutine = solver.start(x, sigmas, ctx, options)
+        self._name, self._coroutine = str(solver.name), _started(solver, x, sigmas, ctx, options)
         self._sigmas, self._counts_levels, self._furthest = sigmas, solver.own_steps, 0
         self.steps = len(sigmas) - 1
         self.step = self.evaluations = 0
@@ -85,9 +85,27 @@ class SolverRun:
                 self.step += 1
                 self.done.append(said)
                 said = self._coroutine.send(None)
-            self.request = said
         except StopIteration as end:
+            if not isinstance(end.value, Tensor):
+                raise BadSampler(self._name, f"returned {_kind(end.value)}", "`return x` at its end") from None
             self.result = end.value
+            return
+        if not isinstance(said, Evaluate):
+            raise BadSampler(self._name, f"yielded {_kind(said)}", "Evaluate(x, sigma) or Step(x, denoised)")
+        if not isinstance(said.x, Tensor):
+            raise BadSampler(self._name, f"asks for an estimate at {_kind(said.x)}", "Evaluate(x, sigma), x a tensor")
+        self.request = said
+
+
+def _started(solver: Solver, x: Tensor, sigmas: Sequence[float], ctx: Context, options: Mapping[str, object]) -> Steps:
+    given: object = solver.start(x, sigmas, ctx, options)
+    if not isinstance(given, Generator):
+        raise BadSampler(solver.name, f"is not a generator: it gave {_kind(given)}", "`yield Evaluate(x, sigma)` in it")
+    return given
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 Driven = Generator[Tick | PredictRequest, Sequence[Tensor] | None, Tensor]

@@ -99,7 +99,10 @@ def run_sigmas(
 
     `drops_penultimate`: make the schedule one step longer and leave out its last value above 0.
     """
-    if not 0.0 <= denoise <= 1.0:
+    if type(steps) is not int:
+        raise BadValue("steps", steps, "a whole number, 1 or more")
+    given: object = denoise
+    if not isinstance(given, int | float) or not 0.0 <= given <= 1.0:
         raise BadValue("denoise", denoise, "a number from 0 to 1")
     if denoise == 0:
         return []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import sigmagraph as sg
 from sigmagraph.engine import sampling
-from sigmagraph.engine.errors import BadPrediction, BadValue, UnknownName
+from sigmagraph.engine.errors import BadPrediction, BadSampler, BadValue, UnknownName
 from sigmagraph.engine.graph.document import read_workflow
 from sigmagraph.engine.graph.image_metadata import carried_texts
 from sigmagraph.engine.graph.lock import CHUNK, read_lock
@@ -115,6 +115,9 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: sg.sample(gaussian, START, LEVELS, model="sd3"), BadValue, r"model: 'sd3' .* such as sd3\(\)"),
     (lambda: sg.sigmas("karas", 4), UnknownName, "did you mean 'karras'"),
     (lambda: sg.sigmas("karras", 0), BadValue, "1 or more"),
+    (lambda: sg.sigmas("karras", cast(Any, "ten")), BadValue, "steps: 'ten' .* a whole number, 1 or more"),
+    (lambda: sg.sigmas("karras", 4, denoise=cast(Any, "half")), BadValue, "denoise: 'half' .* from 0 to 1"),
+    (lambda: sg.run(WORKFLOW, cast(Any, ["x"]), home=CHECKOUT), BadValue, 'changes: .*{"KSampler.seed": 7}'),
     (lambda: sg.load("sigmagraph-dmo.safetensors", home=CHECKOUT), UnknownName, "did you mean 'sigmagraph-demo"),
     (lambda: sg.load("/none.safetensors"), sg.EngineError, "/none.safetensors: there is no such file"),
     (lambda: sg.run(WORKFLOW, {"KSampler.sed": 1}, home=CHECKOUT), UnknownName, "did you mean 'seed'"),
@@ -131,6 +134,43 @@ def test_what_is_wrong_is_told_with_what_is_allowed(
 ) -> None:
     with pytest.raises(kind, match=words):
         call()
+
+
+def without_result(x: Tensor, sigmas: list[float], ctx: sg.Context) -> sg.Steps:  # type: ignore[return]  # as written by mistake
+    denoised = yield sg.Evaluate(x, sigmas[0])
+    yield sg.Step(x, cast(Tensor, denoised))
+
+
+def without_yield(x: Tensor, sigmas: list[float], ctx: sg.Context) -> Tensor:
+    return x
+
+
+def with_a_bare_tensor(x: Tensor, sigmas: list[float], ctx: sg.Context) -> sg.Steps:
+    yield cast(Any, x)
+    return x
+
+
+def at_nothing(x: Tensor, sigmas: list[float], ctx: sg.Context) -> sg.Steps:
+    yield sg.Evaluate(cast(Any, None), sigmas[0])
+    return x
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (without_result, "returned nothing; expected `return x`"),
+        (without_yield, "is not a generator: it gave a Tensor; expected `yield Evaluate"),
+        (with_a_bare_tensor, r"yielded a Tensor; expected Evaluate\(x, sigma\) or Step"),
+        (at_nothing, "asks for an estimate at nothing; expected Evaluate"),
+    ],
+)
+def test_a_solver_that_is_written_wrong_is_told_by_name(written: Any, words: str) -> None:
+    try:
+        sg.solver("wrong", order=1)(written)
+        with pytest.raises(BadSampler, match=f"sampler wrong {words}"):
+            sg.sample(gaussian, START, LEVELS, "wrong")
+    finally:
+        sg.SOLVERS.discard("wrong")
 
 
 def test_a_cell_that_is_run_again_replaces_its_solver() -> None:
@@ -199,10 +239,11 @@ def test_generate_refuses_what_it_cannot_make(checkpoint: Any) -> None:
         ({"width": 100}, "a multiple of 16"),
         ({"batch_size": 0}, "1 or more"),
         ({"steps": 0}, "1 or more"),
+        ({"prompt": 3}, "prompt: 3 .* a string"),
     ]
     for given, words in wrong:
         with pytest.raises(BadValue, match=words):
-            sg.generate(checkpoint, "x", **given)
+            sg.generate(checkpoint, **({"prompt": "x"} | given))
     with pytest.raises(BadValue, match="what sigmagraph.load"):
         sg.generate("demo", "x")  # type: ignore[arg-type]
     with pytest.raises(BadValue, match="fetch text-encoders"):
