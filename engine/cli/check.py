@@ -47,6 +47,7 @@ def check(
 ) -> None:
     """Validate a workflow without running it. Exit code 1 where something is wrong."""
     from sigmagraph.engine.cli.console import out, remark, write_json
+    from sigmagraph.engine.compose.choosing import choose, memory_plan
     from sigmagraph.engine.graph.overrides import override
 
     space = workspace(home, None, custom_nodes)
@@ -64,14 +65,11 @@ def check(
         write_json(found | {"valid": False, "problems": problems, "warnings": list(changed.warnings)})
         raise typer.Exit(1) from None
     if memory:
-        from sigmagraph.engine.compose.choosing import choose, memory_plan
-
         choose(precision, budget, device)
         planned = memory_plan(graph, space.folders)
         found["memory"] = planned.lines()
-        if not as_json:
-            for line in planned.lines():
-                out().print(line, soft_wrap=True, markup=False)
+        for line in () if as_json else planned.lines():
+            out().print(line, soft_wrap=True, markup=False)
         planned.require()
     if as_json:
         write_json(found | {"outputs": list(graph.roots), "warnings": list(changed.warnings)})

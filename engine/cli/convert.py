@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.options import Home, workspace
+from sigmagraph.engine.cli.options import AsJson, Home, workspace
 from sigmagraph.engine.errors import BadValue, WriteFailed
 
 if TYPE_CHECKING:  # torch comes when a file is opened
@@ -42,6 +42,7 @@ def convert(
         typer.Option(help="The file to write; with --split the models folder.", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Write weights in another precision or layout; the files that are read stay as they are.
@@ -49,7 +50,7 @@ def convert(
     Without --to every tensor stays as it is stored, bit for bit.
     """
     from sigmagraph.engine.cli.console import out as answers
-    from sigmagraph.engine.cli.console import remark
+    from sigmagraph.engine.cli.console import remark, write_json
     from sigmagraph.engine.models.files.read import open_weights
 
     if (split and join) or not (split or join or to):
@@ -61,12 +62,17 @@ def convert(
     for work in works:
         if work.path.exists() and not force:
             raise WriteFailed(work.path, "is there already; --force replaces it")
+    written = []
     for work in works:
         began = time.perf_counter()
         size = _write(work)
         seconds = time.perf_counter() - began
         remark(f"{size / 1e9:.2f} GB in {seconds:.1f} s, {size / 1e9 / seconds:.2f} GB/s{_error(work.target)}")
-        answers().print(str(work.path), markup=False, soft_wrap=True)
+        written.append({"file": str(work.path), "bytes": size, "seconds": seconds, "error": _loss(work.target)})
+        if not as_json:
+            answers().print(str(work.path), markup=False, soft_wrap=True)
+    if as_json:
+        write_json(written)
 
 
 def _split(file: "WeightFile", to: str | None, models: Path) -> list[Work]:
@@ -139,6 +145,12 @@ def _progress(name: str, total: int) -> "Iterator[Callable[[int], None]]":
     with Progress(*columns, console=say(), transient=True) as drawn:
         task = drawn.add_task(name, total=total)
         yield lambda written: drawn.advance(task, written)
+
+
+def _loss(target: "ConvertTarget") -> dict[str, float | str] | None:
+    """What rounding cost, as shares of the weights' rms; None where every tensor stayed as it was."""
+    loss = target.loss
+    return {"share": loss.share, "worst": loss.worst, "where": loss.where} if loss.squares else None
 
 
 def _error(target: "ConvertTarget") -> str:

@@ -34,13 +34,11 @@ def listing(context: typer.Context, folder: Folder = None, as_json: AsJson = Fal
     if as_json:
         write_json({slug: endpoint.manifest.model_dump(mode="json") for slug, endpoint in found.items()})
         return
-    table = columns("slug", "title", "graph", "parameters", "price")
+    table = columns("slug", "title", "parameters", "price")
     for slug, endpoint in found.items():
         price = endpoint.manifest.price
         shown = f"{price.per_call:g} + {price.per_megapixel_step:g} per megapixel and step"
-        table.add_row(
-            slug, endpoint.manifest.title, endpoint.manifest.graph, str(len(endpoint.manifest.parameters)), shown
-        )
+        table.add_row(slug, endpoint.manifest.title, str(len(endpoint.manifest.parameters)), shown)
     out().print(table)
 
 

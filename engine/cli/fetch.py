@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from sigmagraph.engine.cli.options import Home, workspace
+from sigmagraph.engine.cli.options import AsJson, Home, workspace
 from sigmagraph.engine.errors import EngineError, FetchFailed, InvalidWorkflow, UnknownName
 
 __all__ = ["SETS", "fetch"]
@@ -61,14 +61,18 @@ def fetch(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="What to fetch; none lists it.")
     ] = None,
+    as_json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Bring official weights and tokenizers into models/.
 
     The weights are gated: accept their licence on the hub, then give a token by `hf auth login` or HF_TOKEN.
     """
-    from sigmagraph.engine.cli.console import columns, out, remark
+    from sigmagraph.engine.cli.console import columns, out, remark, write_json
 
+    if not names and as_json:
+        write_json({name: download.summary for name, download in SETS.items()})
+        return
     if not names:
         table = columns("name", "brings")
         for name, download in SETS.items():
@@ -78,15 +82,19 @@ def fetch(
     for name in names:
         if name not in SETS:
             raise UnknownName("download", name, SETS)
-    models = workspace(home).home / "models"
+    models, targets = workspace(home).home / "models", []
     for source in dict.fromkeys(source for name in names for source in SETS[name].sources):
         target = models / source.target
+        targets.append(str(target))
         if target.exists():
             remark(f"{target} is there already")
             continue
         remark(f"{source.repository}: {source.file}")
         bring(source, target)
-        out().print(str(target), markup=False, soft_wrap=True)
+        if not as_json:
+            out().print(str(target), markup=False, soft_wrap=True)
+    if as_json:
+        write_json(targets)
 
 
 def advice(error: EngineError) -> list[str]:

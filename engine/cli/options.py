@@ -12,6 +12,7 @@ from sigmagraph.engine.compose.workspace import Workspace, open_workspace
 __all__ = [
     "AsJson",
     "CacheBudget",
+    "Compile",
     "CustomNodes",
     "DeviceName",
     "Form",

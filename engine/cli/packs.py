@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sigmagraph.engine.cli.options import AsJson, Home, workspace
+from sigmagraph.engine.errors import MissingFile
 
 if TYPE_CHECKING:
     from sigmagraph.engine.compose.pack_report import Reach
@@ -27,7 +28,7 @@ def packs(
     from sigmagraph.engine.execution.packs.loader import candidates
 
     if not folder.is_dir():
-        raise typer.BadParameter(f"{folder} is not a folder")
+        raise MissingFile(folder, "there is no such folder of node packs")
     loaded = _loaded(folder, home) if load else {}
     found = {path: (reach_of(path), loaded.get(path)) for path in candidates(folder)}
     if as_json:
@@ -58,8 +59,11 @@ def _record(path: Path, reach: "Reach", pack: "Pack | None") -> dict[str, Any]:
 
 def _lines(path: Path, reach: "Reach", pack: "Pack | None") -> list[str]:
     """A line for the pack, and one for each thing to know about it."""
-    state = "" if pack is None else f", {len(pack.nodes)} classes" if pack.nodes else ", does not load"
-    lines = [f"{path.name}: {reach.licence}{state}"]
+    state = ""
+    if pack is not None:
+        count = len(pack.nodes)
+        state = f", {count} {'class' if count == 1 else 'classes'}" if count else ", does not load"
+    lines = [f"{path.name}: licence {reach.licence}{state}"]
     lines += [f"    {kind}: {', '.join(names)}" for kind, names in reach.reaches.items()]
     lines += [f"    not Python: {problem}" for problem in reach.unreadable]
     return lines + [f"    problem: {problem}" for problem in (pack.problems if pack is not None else ())]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sigmagraph.engine.cli.endpoints import VARIABLE
-from sigmagraph.engine.cli.options import CustomNodes, Home, Plugins, workspace
+from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, Plugins, workspace
 from sigmagraph.engine.shipped import ENDPOINTS
 
 __all__ = ["publish"]
@@ -20,12 +20,13 @@ def publish(
         typer.Option(envvar=VARIABLE, help="The folder of endpoints.", show_default="workflows/endpoints"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an endpoint of that name.")] = False,
+    as_json: AsJson = False,
     custom_nodes: CustomNodes = None,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
     """Write a first manifest from a graph: every number, choice and text that the graph sets becomes a parameter."""
-    from sigmagraph.engine.cli.console import out, remark
+    from sigmagraph.engine.cli.console import out, remark, write_json
     from sigmagraph.engine.compose.manifests import first_manifest, slug_of
     from sigmagraph.engine.errors import WriteFailed
     from sigmagraph.engine.server.endpoints.endpoint import load_endpoint
@@ -42,5 +43,8 @@ def publish(
     graph.write_text(prompt, "utf-8")
     manifest.write_text(text, "utf-8")
     endpoint = load_endpoint(manifest)
-    out().print(str(manifest), markup=False, soft_wrap=True)
+    if as_json:
+        write_json(endpoint.manifest.model_dump(mode="json") | {"files": [str(manifest), str(graph)]})
+    else:
+        out().print(str(manifest), markup=False, soft_wrap=True)
     remark(f"{len(endpoint.manifest.parameters)} parameters; served as /v1/{name}, /v2/{name} and /workflows/{name}")

@@ -1,5 +1,6 @@
 """`sigmagraph convert`: what is written is what was read, or within the error that is told."""
 
+import json
 from pathlib import Path
 
 import gguf
@@ -171,6 +172,14 @@ def test_a_file_that_is_there_is_replaced_only_when_told(apart: list[Path], tmp_
     assert out.read_bytes() == b"mine"
     convert(apart[0], "--to", "bf16", "--out", out, "--force")
     assert load_file(out)
+
+
+def test_what_was_written_is_told_in_json(apart: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    done = CliRunner().invoke(app, ["convert", str(apart[0]), "--to", "bf16", "--out", str(out), "--json"])
+    [told] = json.loads(done.stdout)
+    assert (told["file"], told["bytes"]) == (str(out), sum(tensor.nbytes for tensor in load_file(out).values()))
+    assert 0 < told["error"]["share"] <= told["error"]["worst"] < 2**-8
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ from tests.cli.test_packs import PACK
 from tests.cli.test_plan import PLAIN, written
 from tests.serving import CHECKOUT
 
-REPORTING = ("check", "plan", "nodes", "samplers", "models", "run", "compare", "replay")
+REPORTING = (
+    *("check", "plan", "nodes", "samplers", "models", "run", "compare", "replay"),
+    *("conform", "convert", "endpoints", "fetch", "packs", "publish"),
+)
 READING = ("check", "plan", "nodes", "run", "compare", "replay", "publish")
 
 

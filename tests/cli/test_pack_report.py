@@ -55,4 +55,9 @@ def test_without_loading_no_code_of_a_pack_runs(packs: Path, tmp_path: Path) -> 
     done = CliRunner().invoke(app, ["packs", str(packs), "--no-load"])
     assert done.exit_code == 0
     assert not (tmp_path / "ran").exists()
-    assert "works: MIT\n    network: urllib\n" in done.stdout
+    assert "works: licence MIT\n    network: urllib\n" in done.stdout
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["packs", str(tmp_path / "nope")])
+    assert (done.exit_code, done.stderr) == (1, f"error: {tmp_path}/nope: there is no such folder of node packs\n")
