@@ -14,7 +14,7 @@ FILE = "aliases.toml"  # beside the model folders; read where no other file is n
 def read_aliases(file: Path | None, models: Path) -> dict[str, dict[str, Path]]:
     """Folder -> name -> file. In the table, `[checkpoints]` lists `"name" = "folder/file below models"`.
 
-    Raises `BadValue` for what is no such table and for a file outside of `models`, `MissingFile` for one that is not
+    Raises `BadValue` for what is not such a table and for a file outside of `models`, `MissingFile` for one that is not
     there. Without `file` the table is `models/aliases.toml`, or empty where there is none.
     """
     place = file if file is not None else models / FILE

@@ -49,7 +49,7 @@ def output_dirs(base: Path) -> list[Path]:
 
 
 def _own(place: Path, owner: str) -> Path:
-    """The owner's folder inside a shared one; a name that is no plain word is replaced by its digest.
+    """The owner's folder inside a shared one; a name that is not a plain word is replaced by its digest.
 
     The leading dot keeps it out of the listings of a server that is later run without keys.
     """

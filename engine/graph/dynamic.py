@@ -183,7 +183,7 @@ class Fold:
                 if parameter.name in self.dynamic
                 else []
             )
-            # a dotted name is no identifier: the parameter is made as one and then renamed
+            # a dotted name is not an identifier: the parameter is made as one and then renamed
             names += [_Dotted(name) for name in own] if own else [parameter]
         return inspect.Signature(names, __validate_parameters__=False)
 

@@ -277,7 +277,7 @@ def node(
     Outputs are read from the return annotation where not given (`Latent`, `tuple[Model, Clip]`, a generator's
     return type). A parameter is optional on the wire if its default is None or it is marked `Optional()`. With
     `input_is_list` every parameter is a list: the node is called once for all elements, not for each. What
-    `fingerprint` says before a run is part of the result's key, for what changes results and is no input.
+    `fingerprint` says before a run is part of the result's key, for what changes results and is not an input.
     """
 
     def declare(function: Callable[..., Any]) -> Node:

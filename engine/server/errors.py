@@ -50,7 +50,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except errors.EngineError as error:
         status = status_of(error)
-        if status >= 500 and not isinstance(error, Overloaded):  # a flood of them is no flood of lines
+        if status >= 500 and not isinstance(error, Overloaded):  # a flood of them must not flood the log
             LOG.error("request failed", extra={"path": request.path, "error": str(error), "code": error.code})
         response = reply({"error": {"type": error.code, "message": str(error)}}, status)
         if isinstance(error, errors.NotAccepting | errors.WorkerLost | errors.StoreFailed | Overloaded):

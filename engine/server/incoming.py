@@ -164,7 +164,7 @@ async def prompt_body(request: web.Request) -> Any:
         try:
             stored = await asyncio.to_thread(Library(user_root(request) / "stored").read, body["prompt"])
         except (BadValue, MissingFile):
-            return body  # no such name: a text is no prompt, and who takes prompts says so
+            return body  # no such name: a string is not a prompt, and who takes prompts says so
         return _with_drawing(body, dict(stored.prompt), stored.document)
     document = body if _is_drawing(body) else body.get("prompt") if isinstance(body, dict) else None
     if not is_picture and not _is_drawing(document):

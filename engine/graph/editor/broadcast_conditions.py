@@ -45,7 +45,7 @@ def by_pattern(node: EditorNode, set_up: Mapping[str, Any]) -> Iterator[Test]:
 
 
 def _search(node: EditorNode, set_up: Mapping[str, Any], key: str) -> Callable[[str], bool] | None:
-    """Whether a text matches the pattern stored under `key`; None without one. Its opposite where it is inverted."""
+    """Whether a string matches the pattern stored under `key`; None without one. Its opposite where it is inverted."""
     written = set_up.get(f"{key}_regex")
     if not isinstance(written, str) or written in ("", ".*"):
         return None

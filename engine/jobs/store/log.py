@@ -27,7 +27,7 @@ def append(tx: Tx, job_id: str, bodies: Sequence[Body], at: float, **changes: An
 
 
 def append_all(tx: Tx, job_id: str, said: Sequence[tuple[float, Body]], **changes: Any) -> int:
-    """Number the events, store them, and have them published. A job that is no more is passed over."""
+    """Number the events, store them, and have them published. A job that is gone is passed over."""
     given = {f"new_{name}": value for name, value in changes.items()}
     row = tx.connection.execute(_step(tuple(changes)), {"job": job_id, "said": len(said), **given}).one_or_none()
     if row is None:

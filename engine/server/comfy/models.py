@@ -132,7 +132,7 @@ def _inner_cover(path: Path) -> bytes | None:
 
 
 def _metadata(path: Path) -> dict[str, str] | None:
-    """The header's metadata; None where the file is no safetensors file or its header is larger than 1 MB."""
+    """The header's metadata; None where the file is not a safetensors file or its header is larger than 1 MB."""
     if path.suffix not in (".safetensors", ".sft"):
         return None
     with path.open("rb") as file:

@@ -234,7 +234,9 @@ def _states(request: web.Request) -> frozenset[State] | None:
     wanted = {part.strip() for part in text.split(",")}
     known = {*STATUSES.values(), "canceling"}
     if wanted - known:
-        raise Declined(400, "invalid_request", f"status {sorted(wanted - known)[0][:40]!r}: not {', '.join(known)}")
+        raise Declined(
+            400, "invalid_request", f"status {sorted(wanted - known)[0][:40]!r}: not one of {', '.join(sorted(known))}"
+        )
     wanted |= {"running"} if "canceling" in wanted else set()
     return frozenset(state for state, word in STATUSES.items() if word in wanted)
 

@@ -67,7 +67,7 @@ async def flow(request: web.Request) -> web.Response:
 
 
 async def _is_document(request: web.Request) -> bool:
-    """Whether a body that is no call is a workflow to be saved: JSON with a document in it, or a picture."""
+    """Whether a body that is not a call is a workflow to be saved: JSON with a document in it, or a picture."""
     if request.content_type.startswith(("multipart/", "image/")):
         return True
     try:
