@@ -148,6 +148,7 @@ def _refused(request: web.Request) -> web.Response:
 
 
 async def _login_page(request: web.Request) -> web.Response:
+    """The page where a person enters a key."""
     return _page("")
 
 
@@ -169,6 +170,7 @@ def _next(request: web.Request) -> str:
 
 
 async def _logout(request: web.Request) -> web.Response:
+    """Forget the key that the browser keeps."""
     response = empty()
     response.del_cookie(COOKIE)
     return response

@@ -44,6 +44,7 @@ def page_routes() -> list[web.RouteDef]:
 
 def _page(name: str) -> Handler:
     async def page(request: web.Request) -> web.StreamResponse:
+        """One of the pages for people."""
         return send(FOLDER, FOLDER / name, PAGE)
 
     return page

@@ -77,6 +77,7 @@ def frontend_routes(root: Path | None, instead: Handler) -> list[web.RouteDef]:
     """
 
     async def index(request: web.Request) -> web.StreamResponse:
+        """The editor, or the home page where there is none."""
         if root is None:
             return await instead(request)
         return send(root, root / "index.html", FRESH)

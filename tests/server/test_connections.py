@@ -11,6 +11,7 @@ from aiohttp import web
 
 from sigmagraph.engine.server import connections
 from sigmagraph.engine.server.bodies import HANDLER, read_body
+from sigmagraph.engine.server.body_budget import BUDGET, BodyBudget
 from sigmagraph.engine.server.connections import CONNECTIONS, Connections, Patience, listening, watched
 
 HALF = b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: "
@@ -45,7 +46,7 @@ async def front(most: int = 100, patience: Patience | None = None) -> AsyncItera
 
     app = web.Application(middlewares=[watched], handler_args=HANDLER)
     app.add_routes([web.post("/echo", echo), web.get("/wait", wait)])
-    app[CONNECTIONS] = Connections(most, patience)
+    app[CONNECTIONS], app[BUDGET] = Connections(most, patience), BodyBudget(2**20, 2**20)
     app.cleanup_ctx.append(connections.watch_connections)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()

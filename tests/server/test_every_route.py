@@ -17,10 +17,11 @@ from tests.server.endpoints.conftest import LARGE, SMALL, Served, serving
 
 V2 = LARGE.replace("/v1/", "/v2/")
 KNOWN, HIDDEN = "known", "trace"
+JOB, RUNNING, WAITING = (f"7f3d2c1b-9a8e-4d6f-b012-3c4d5e6f7a8{digit}" for digit in "bcd")
 """What Bob has guessed or overheard of Ann's names, and what is in nothing that he sends: it must not come back."""
 
 PARTS = {
-    "id": KNOWN,
+    "id": JOB,
     "name": KNOWN,
     "file": "workflows%2Fknown.json",
     "dest": "stolen.json",
@@ -114,10 +115,10 @@ async def two_people(home: Path) -> AsyncIterator[People]:
             answer = await people.call("POST", path, ann, **({"json": body} | more))
             assert answer.status in (200, 201, 202), (path, await answer.text())
 
-        await post("/prompt", {"prompt": graph("trace"), "prompt_id": KNOWN, "client_id": "trace"})
-        await served.jobs.wait(KNOWN, timeout_s=20)
+        await post("/prompt", {"prompt": graph("trace"), "prompt_id": JOB, "client_id": "trace"})
+        await served.jobs.wait(JOB, timeout_s=20)
         await post(V2, {**SMALL, "prompt": "trace"})
-        for job_id, state in (("known-running", "running"), ("known-waiting", "queued")):
+        for job_id, state in ((RUNNING, "running"), (WAITING, "queued")):
             await post("/prompt", {"prompt": graph(f"wait trace {job_id}"), "prompt_id": job_id})
             while (await served.jobs.get(job_id)).state != state:
                 await asyncio.sleep(0.01)
@@ -146,13 +147,13 @@ def everything_of(app: web.Application) -> list[tuple[str, str]]:
 
 def bodies(path: str, ann_id: str) -> list[dict[str, Any]]:
     """Bodies that name Ann's things in all the ways there are."""
-    ids = [KNOWN, "known-running", "known-waiting"]
+    ids = [JOB, RUNNING, WAITING]
     picture = {"filename": "known_00000_.png", "subfolder": "trace", "type": "output"}
     if "/upload/" in path:
         return [{"data": mask(picture)}, {"data": mask(picture | {"subfolder": f".owners/{ann_id}/trace"})}]
-    shared: dict[str, Any] = {"delete": ids, "job_ids": ids, "prompt_id": KNOWN, "client_id": "trace", "clear": True}
+    shared: dict[str, Any] = {"delete": ids, "job_ids": ids, "prompt_id": JOB, "client_id": "trace", "clear": True}
     shared |= {"clientId": "trace", "enabled": True, "key": "guess", "unload_models": True, "username": "x"}
-    sources = ({"job_id": KNOWN}, {"image": picture}, {"name": KNOWN}, {"prompt": graph("mine")})
+    sources = ({"job_id": JOB}, {"image": picture}, {"name": KNOWN}, {"prompt": graph("mine")})
     return [{"data": json.dumps(shared | source).replace(HIDDEN, "tr\\u0061ce").encode()} for source in sources]
 
 
@@ -176,7 +177,7 @@ async def test_nothing_of_one_key_is_shown_to_or_changed_by_another_on_any_route
                     assert response.status < 500 or plain == "/ready", (method, path, await response.text())
                     assert plain in ECHO or HIDDEN.encode() not in await response.read(), (method, path, query)
         assert await people.belongings() == people.before
-        assert (await people.served.jobs.get("known-running")).state == "running"
+        assert (await people.served.jobs.get(RUNNING)).state == "running"
 
 
 async def test_without_a_key_no_route_says_anything(tmp_path: Path) -> None:

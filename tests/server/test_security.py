@@ -191,7 +191,7 @@ async def test_replies_to_somebody_are_kept_by_nobody(serving: Serving, tmp_path
     async with serving(keys=KEYS, frontend_root=root) as api:
         await api.post("/userdata/x.png", data=b"mine", headers=key("a"))
         await api.post("/userdata/app.js", data=b"mine", headers=key("a"))
-        done = await api.queue(picture_graph(), headers=key("a"), prompt_id="x.png")
+        done = await api.queue(picture_graph(), headers=key("a"))
         await api.jobs.wait(done, timeout_s=20)
         for path in (
             *(

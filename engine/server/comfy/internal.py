@@ -35,15 +35,18 @@ def _entries(request: web.Request) -> list[dict[str, str]]:
 
 
 async def _logs(request: web.Request) -> web.Response:
+    """The last lines of the log, as one string."""
     return reply("".join(f"{entry['t']} - {entry['m']}" for entry in _entries(request)))
 
 
 async def _raw_logs(request: web.Request) -> web.Response:
+    """The last lines of the log, each with its time."""
     columns, rows = shutil.get_terminal_size()
     return reply({"entries": _entries(request), "size": {"cols": columns, "rows": rows}})
 
 
 async def _subscribe(request: web.Request) -> web.Response:
+    """Send new lines of the log to this client's socket, or no more."""
     body = await object_body(request)
     if "admin" in request[SCOPES]:
         hub = request.app[HUB]
@@ -52,6 +55,7 @@ async def _subscribe(request: web.Request) -> web.Response:
 
 
 async def _folder_paths(request: web.Request) -> web.Response:
+    """The folders of models, by name only."""
     return reply({name: [name] for name in MODEL_FOLDERS})
 
 

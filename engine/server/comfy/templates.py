@@ -70,6 +70,7 @@ async def _missing(request: web.Request, workflow: Workflow) -> list[str]:
 
 
 async def _template(request: web.Request) -> web.Response:
+    """A template as a document of the editor."""
     path = _path(request)
     try:
         workflow = load_workflow(path)

@@ -68,7 +68,7 @@ def document(
             found[place] = {verb.lower(): _operation(path, policy, endpoint) for verb, policy in policies.items()}
     return {
         "openapi": "3.0.3",
-        "info": {"title": "Published workflows", "version": version, "description": DESCRIPTION},
+        "info": {"title": "sigmagraph", "version": version, "description": DESCRIPTION},
         "servers": [{"url": server}],
         "security": [{"key": []}],
         "paths": found,
@@ -79,7 +79,10 @@ def document(
     }
 
 
-DESCRIPTION = "Saved workflow graphs as an HTTP API. Nothing but a 200 with pictures is charged."
+DESCRIPTION = (
+    "Saved workflow graphs as an HTTP API, and all else that this server answers. "
+    "Of the published workflows nothing but a 200 with pictures is charged."
+)
 
 
 def body_schema(endpoint: Endpoint, allowed: Mapping[str, Sequence[Scalar]]) -> Json:

@@ -15,7 +15,8 @@ from sigmagraph.engine.host import version_of
 from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.context import FOLDERS, JOBS, compact
 from sigmagraph.engine.server.endpoints.context import PUBLISHED, base_url
-from sigmagraph.engine.server.endpoints.guard import RoutePolicy
+from sigmagraph.engine.server.endpoints.every_path import every_path
+from sigmagraph.engine.server.endpoints.guard import GUARDED, RoutePolicy
 from sigmagraph.engine.server.endpoints.openapi import document
 from sigmagraph.engine.server.endpoints.refusal import Refused
 from sigmagraph.engine.server.static import send
@@ -61,7 +62,8 @@ async def described_by(request: web.Request, paths: Mapping[str, Mapping[str, Ro
     """The document as the files of models are now."""
     published, nodes, places = request.app[PUBLISHED], await _nodes(request), request.app[FOLDERS](LOCAL)
     allowed = {slug: endpoint.allowed(nodes, places) for slug, endpoint in published.endpoints.items()}
-    return document(paths, published.endpoints, allowed, base, version_of("sigmagraph") or "0")
+    found = document(paths, published.endpoints, allowed, base, version_of("sigmagraph") or "0")
+    return found | {"paths": found["paths"] | every_path(request.app, request.app[GUARDED])}
 
 
 async def page(request: web.Request) -> web.Response:

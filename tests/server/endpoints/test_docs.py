@@ -61,6 +61,27 @@ async def test_the_document_has_every_endpoint_and_the_real_lists(tmp_path: Path
         assert (await served.client.post("/v1/stable-diffusion-3.5-large-txt2img", json=example)).status == 200
 
 
+async def test_the_document_has_every_route_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        document = await (await served.client.get("/openapi.json")).json()
+        paths = document["paths"]
+        for path, verbs in {
+            "/prompt": {"get", "post"}, "/replay": {"post"}, "/jobs/{id}": {"get"}, "/workflows/{name}/run": {"post"},
+            "/object_info": {"get"}, "/api/v2/jobs": {"get", "post"}, "/api/v2/assets/by-hash/{hash}": {"head"},
+            "/userdata/{file}": {"get", "post", "delete"}, "/templates/{name}-{number}.webp": {"get"},
+        }.items():  # fmt: skip
+            assert set(paths[path]) == verbs, path
+        assert [path for path in paths if path.startswith("/api/") and path.removeprefix("/api") in paths] == []
+        silent = [
+            f"{verb} {path}" for path, verbs in paths.items() for verb, each in verbs.items() if "summary" not in each
+        ]
+        assert silent == []
+        for path, verbs in paths.items():
+            named = set(re.findall(r"\{(\w+)\}", path))
+            for operation in verbs.values():
+                assert {each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"} == named, path
+
+
 async def test_a_retired_endpoint_is_not_described(tmp_path: Path) -> None:
     async with serving(tmp_path, changed(retired=True)) as served:
         document = await (await served.client.get("/openapi.json")).json()

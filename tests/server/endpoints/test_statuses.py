@@ -264,7 +264,10 @@ async def test_405_says_what_is_allowed(tmp_path: Path) -> None:
 async def test_405_for_every_verb_the_document_does_not_have(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         document = await (await served.client.get("/openapi.json")).json()
-        paths = {path: {verb.upper() for verb in verbs} for path, verbs in document["paths"].items()}
+        every = document["paths"].items()
+        paths = {
+            path: {verb.upper() for verb in verbs} for path, verbs in every if re.match("/v[12]/(?!userdata)", path)
+        }
         flows = [path for path in paths if re.fullmatch("/workflows/[^/]+", path)]
         for path in paths.keys() - set(flows):  # whose other verbs are the stored workflows'
             for verb in {"GET", "POST", "PUT", "PATCH", "DELETE"} - paths[path]:
