@@ -1,6 +1,6 @@
 // One job in a dialog: its pictures, what it was asked, and what can be done with it.
 import { call, pictures, viewUrl } from "./api.js";
-import { h, replace } from "./dom.js";
+import { h, keepFile, replace } from "./dom.js";
 import { writeExact } from "./exact.js";
 import { nameOf } from "./fields.js";
 import { promptText } from "./live.js";
@@ -129,9 +129,7 @@ export class Details extends EventTarget {
 function saveFile(job) {
   const drawing = job.workflow.extra_data?.extra_pnginfo?.workflow;
   const file = new Blob([writeExact(drawing ?? job.workflow.prompt, 2)], { type: "application/json" });
-  const link = h("a", { href: URL.createObjectURL(file), download: `${job.id.slice(0, 8)}.json` });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  keepFile(file, `${job.id.slice(0, 8)}.json`);
 }
 
 /** Every value that was set, node by node. @param {JobDetail} job */

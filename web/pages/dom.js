@@ -69,3 +69,14 @@ export function later(action, ms) {
     timer = window.setTimeout(() => action(...values), ms);
   };
 }
+
+/**
+ * Have the browser save a file.
+ * @param {Blob} file
+ * @param {string} name
+ */
+export function keepFile(file, name) {
+  const link = h("a", { href: URL.createObjectURL(file), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

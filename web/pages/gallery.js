@@ -1,9 +1,12 @@
 // What runs, what waits, what was made.
-import { Socket, call, viewUrl } from "./api.js";
+import { Socket, call, pictures, viewUrl } from "./api.js";
+import { ComparisonDialog } from "./compare.js";
 import { Details } from "./details.js";
-import { h, later, replace } from "./dom.js";
+import { h, keepFile, later, replace } from "./dom.js";
+import { Selection } from "./selection.js";
 import { duration, moment, say, start, told } from "./shell.js";
 import { t } from "./strings.js";
+import { zip } from "./zip.js";
 
 /** @typedef {import("./api.js").Job} Job */
 const PAGE = 48;
@@ -12,6 +15,8 @@ const SHOWN = { all: "completed,failed,cancelled", completed: "completed", faile
 const main = start("nav.gallery");
 const socket = new Socket();
 const details = new Details();
+const pair = new ComparisonDialog();
+const selection = new Selection({ compare, download, remove });
 const queue = h("ul", { class: "queue" });
 const now = h("section", { "aria-label": t("queue") }, h("h2", { text: t("queue") }), queue);
 const tiles = h("div", { class: "tiles" });
@@ -23,20 +28,23 @@ const state = h("select", { "aria-label": t("state") },
 /** @type {Job[]} */
 let jobs = [];
 let asked = 0;
+/** @type {string[]} two jobs whose pictures lie beside each other */
+let compared = [];
 /** @type {Map<string, EventSource>} */
 const followed = new Map();
 
 main.classList.add("wide");
 main.append(h("h1", { class: "unseen", text: t("nav.gallery") }), now,
   h("section", { "aria-label": t("nav.gallery") },
-    h("div", { class: "row spread tools" }, h("h2", { text: t("made") }), h("div", { class: "row" }, search, state)),
-    count, tiles, h("div", { class: "center" }, more)),
-  details.element);
+    h("div", { class: "row spread tools" }, h("h2", { text: t("made") }), h("div", { class: "row" }, search, state, selection.toggle)),
+    selection.element, count, tiles, h("div", { class: "center" }, more)),
+  details.element, pair.element);
 search.addEventListener("input", later(() => { writeUrl(); renew(); }, 300));
 state.addEventListener("change", () => { writeUrl(); renew(); });
 details.addEventListener("gone", (event) => forget(/** @type {CustomEvent} */ (event).detail));
 details.addEventListener("turn", (event) => turn(/** @type {CustomEvent} */ (event).detail));
 details.addEventListener("shut", writeUrl);
+pair.element.addEventListener("close", () => { compared = []; writeUrl(); });
 window.addEventListener("hashchange", readUrl);
 new IntersectionObserver(([seen]) => { if (seen.isIntersecting && !more.hidden) next(); }, { rootMargin: "600px" }).observe(more);
 
@@ -115,8 +123,47 @@ function tile(job) {
     ? h("img", { src: viewUrl(output, true), alt: `${output.filename}, ${label}`, loading: "lazy" })
     : h("span", { class: `plate ${job.status}` }, h("strong", { text: t(`state.${job.status}`) }),
       h("span", { text: moment(job.create_time) }));
-  return h("button", { type: "button", class: "thumb", "data-job": job.id, on: { click: () => open(job.id) } }, inner,
+  const element = h("button", { type: "button", class: "thumb", "data-job": job.id, on: { click: () => { if (!selection.turned(job.id, element)) open(job.id); } } }, inner,
     job.outputs_count > 1 && h("span", { class: "badge", text: String(job.outputs_count) }));
+  selection.mark(job.id, element);
+  return element;
+}
+
+/** The pictures of some jobs; a job that is gone has none. @param {string[]} ids */
+async function picturesOf(ids) {
+  const found = await Promise.all(ids.map((id) => call(`/jobs/${encodeURIComponent(id)}`).catch(() => ({ outputs: {} }))));
+  return found.map(({ outputs }) => pictures(outputs));
+}
+
+/** Two jobs' first pictures beside each other. @param {string[]} ids */
+async function compare(ids) {
+  const [one, other] = (await picturesOf(ids)).map(([first]) => first && { url: viewUrl(first), name: first.filename });
+  if (!one || !other) {
+    selection.tell(t("cannotCompare"));
+    return;
+  }
+  compared = ids;
+  writeUrl();
+  await pair.open(one, other);
+}
+
+/** Every picture of these jobs in one archive. @param {string[]} ids */
+async function download(ids) {
+  const files = (await picturesOf(ids)).flat();
+  const entries = [];
+  for (const file of files) {
+    const response = await fetch(viewUrl(file));
+    if (!response.ok) throw new Error(`${file.filename}: ${response.statusText}`);
+    entries.push({ name: file.filename, data: new Uint8Array(await response.arrayBuffer()) });
+  }
+  if (entries.length) keepFile(zip(entries), "sigmagraph.zip");
+  selection.tell(t("archived", { count: entries.length }));
+}
+
+/** Forget these jobs. @param {string[]} ids */
+async function remove(ids) {
+  await call("/history", { body: { delete: ids } });
+  ids.forEach(forget);
 }
 
 /** @param {string} id */
@@ -145,6 +192,7 @@ function writeUrl() {
   if (search.value.trim()) said.set("text", search.value.trim());
   if (state.value !== "all") said.set("state", state.value);
   if (details.jobId) said.set("job", details.jobId);
+  if (compared.length) said.set("compare", compared.join(","));
   history.replaceState(null, "", `${location.pathname}${[...said].length ? `#${said}` : ""}`);
 }
 
@@ -156,6 +204,9 @@ function readUrl() {
   const id = said.get("job");
   if (id) details.open(id);
   else details.element.close();
+  const ids = said.get("compare")?.split(",") ?? [];
+  if (ids.length === 2) compare(ids);
+  else pair.element.close();
 }
 
 /** What runs and what waits. */

@@ -1,5 +1,6 @@
 // One job as it runs: place in the queue, node, step, preview, then its pictures or why there are none.
 import { call, pictures, viewUrl } from "./api.js";
+import { Comparison } from "./compare.js";
 import { h, replace } from "./dom.js";
 import { duration, say, told } from "./shell.js";
 import { t } from "./strings.js";
@@ -22,8 +23,13 @@ export class Stage extends EventTarget {
     this.stop = h("button", { type: "button", class: "quiet", hidden: true, text: t("cancel"), on: { click: () => this.cancel() } });
     this.links = h("div", { class: "row" });
     this.frame = h("div", { class: "frame" }, this.empty, this.picture);
+    this.comparison = new Comparison();
+    this.comparison.element.hidden = true;
+    this.beside = h("button", { type: "button", class: "quiet", "aria-pressed": "false", text: t("compareLast"), on: { click: () => this.compare(!this.frame.hidden) } });
+    /** @type {import("./compare.js").Shown[]} the newest results, the last one first */
+    this.results = [];
     this.more = h("div", { class: "strip" });
-    this.element = h("section", { class: "stage", "aria-label": t("result") }, this.frame, this.bar,
+    this.element = h("section", { class: "stage", "aria-label": t("result") }, this.frame, this.comparison.element, this.bar,
       h("div", { class: "row spread" }, this.status, this.stop), this.links, this.more);
     /** @type {string | null} */
     this.jobId = null;
@@ -83,12 +89,21 @@ export class Stage extends EventTarget {
 
   /** @param {string} url @param {string} alt */
   show(url, alt) {
+    this.compare(false);
     const before = this.picture.src;
     this.picture.src = url;
     this.picture.alt = alt;
     this.picture.hidden = false;
     this.empty.hidden = true;
     if (before.startsWith("blob:")) URL.revokeObjectURL(before);
+  }
+
+  /** The newest result beside the one before it, or alone. @param {boolean} isOn */
+  compare(isOn) {
+    this.frame.hidden = isOn;
+    this.comparison.element.hidden = !isOn;
+    this.beside.setAttribute("aria-pressed", String(isOn));
+    if (isOn) this.comparison.show(this.results[1], this.results[0]);
   }
 
   /** @param {string} nodeId */
@@ -133,9 +148,11 @@ export class Stage extends EventTarget {
     if (!files.length) return;
     const alt = t("pictureOf", { text: promptText(job.workflow.prompt) });
     this.show(viewUrl(files[0]), alt);
+    this.results = [{ url: viewUrl(files[0]), name: files[0].filename }, ...this.results].slice(0, 2);
     replace(this.links,
       h("a", { class: "button quiet", href: viewUrl(files[0]), download: files[0].filename, text: t("download") }),
-      h("a", { class: "button quiet", href: `/gallery#job=${encodeURIComponent(job.id)}`, text: t("inGallery") }));
+      h("a", { class: "button quiet", href: `/gallery#job=${encodeURIComponent(job.id)}`, text: t("inGallery") }),
+      this.results.length > 1 && this.beside);
     for (const file of files) {
       const open = () => this.show(viewUrl(file), alt);
       this.more.prepend(h("button", { type: "button", class: "thumb", title: file.filename, on: { click: open } },
