@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.compose.shims import shim_names
+from sigmagraph.engine.compose.shims import shim_names, vision
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import (
     INSTALLED,
@@ -42,6 +42,7 @@ def load_custom_nodes(
         return NODES
     table = border(watches)
     shims = shim_modules(folders, _further(folders, table))
+    vision.offer()
     found = dict(NODES)
     packs = (*load_installed(shims, table), *load_packs(directories, shims, table))
     for pack in packs:

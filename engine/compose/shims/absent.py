@@ -15,14 +15,25 @@ comfy.context_windows IndexListContextHandler ContextSchedule
 comfy.controlnet ControlNetSD35 ControlLora ControlLoraOps T2IAdapter StrengthType
 comfy.diffusers_convert convert_text_enc_state_dict convert_unet_state_dict
 comfy.float stochastic_rounding
-comfy.hooks EnumHookScope EnumHookType Hook HookGroup HookKeyframe HookKeyframeGroup TransformerOptionsHook WeightHook
+comfy.hooks EnumHookScope EnumHookType Hook HookGroup
+comfy.hooks HookKeyframe HookKeyframeGroup TransformerOptionsHook WeightHook
 comfy.hooks set_hooks_for_conditioning create_hook_lora
 comfy.ldm.anima.model Anima
+comfy.ldm.aura.mmdit DiTBlock DoubleAttention MMDiT MMDiTBlock SingleAttention
 comfy.ldm.cascade.stage_a StageA
+comfy.ldm.cascade.stage_c_coder StageC_coder
+comfy.ldm.chroma.layers DoubleStreamBlock SingleStreamBlock
+comfy.ldm.chroma.model Chroma
 comfy.ldm.cosmos.predict2 Attention
-comfy.ldm.flux.layers DoubleStreamBlock EmbedND MLPEmbedder ModulationOut QKNorm RMSNorm SelfAttention SingleStreamBlock
+comfy.ldm.flux.layers LastLayer apply_mod timestep_embedding
+comfy.ldm.flux.layers DoubleStreamBlock EmbedND MLPEmbedder ModulationOut
+comfy.ldm.flux.layers QKNorm RMSNorm SelfAttention SingleStreamBlock
 comfy.ldm.flux.math apply_rope rope attention
 comfy.ldm.flux.model Flux
+comfy.ldm.flux.redux ReduxImageEncoder
+comfy.ldm.hidream.model HiDreamAttention HiDreamImageBlock HiDreamImageSingleTransformerBlock
+comfy.ldm.hidream.model HiDreamImageTransformer2DModel HiDreamImageTransformerBlock
+comfy.ldm.lightricks.model LTXVModel TimestepEmbedding Timesteps
 comfy.ldm.lightricks.model GuideAttentionMask _attention_with_guide_mask apply_rotary_emb precompute_freqs_cis
 comfy.ldm.lightricks.symmetric_patchifier latent_to_pixel_coords
 comfy.ldm.lightricks.vae.causal_conv3d CausalConv3d
@@ -32,17 +43,25 @@ comfy.ldm.lumina.model FeedForward
 comfy.ldm.minimax.model MiniMaxH3Model PackedLayout _mod_gate _mod_scale_shift
 comfy.ldm.models.autoencoder AutoencoderKL
 comfy.ldm.modules.attention BasicTransformerBlock CrossAttention SpatialTransformer FeedForward
+comfy.ldm.modules.attention SpatialVideoTransformer default
 comfy.ldm.modules.distributions.distributions DiagonalGaussianDistribution
-comfy.ldm.modules.diffusionmodules.mmdit JointBlock MMDiT RMSNorm
-comfy.ldm.modules.diffusionmodules.model ResnetBlock
+comfy.ldm.modules.diffusionmodules.mmdit JointBlock MMDiT OpenAISignatureMMDITWrapper RMSNorm
+comfy.ldm.modules.diffusionmodules.model ResnetBlock vae_attention
 comfy.ldm.modules.diffusionmodules.openaimodel Downsample ResBlock TimestepEmbedSequential UNetModel Upsample
-comfy.ldm.modules.diffusionmodules.util timestep_embedding
+comfy.ldm.modules.diffusionmodules.openaimodel TimestepBlock VideoResBlock
+comfy.ldm.modules.diffusionmodules.util AlphaBlender timestep_embedding
+comfy.ldm.modules.sub_quadratic_attention efficient_dot_product_attention
+comfy.ldm.util exists
+comfy.ldm.wan.model WanAttentionBlock WanSelfAttention
 comfy.ldm.wan.model WanI2VCrossAttention WanModel WanT2VCrossAttention sinusoidal_embedding_1d
 comfy.ldm.wan.vae CausalConv3d RMS_norm
-comfy.k_diffusion.sampling BrownianTreeNoiseSampler DPMSolver PIDStepSizeController BatchedBrownianTree get_sigmas_vp
+comfy.k_diffusion.sampling BrownianTreeNoiseSampler DPMSolver
+comfy.k_diffusion.sampling PIDStepSizeController BatchedBrownianTree get_sigmas_vp
 comfy.k_diffusion.utils FolderOfImages
+comfy.ldm.common_dit pad_to_patch_size rms_norm
 comfy.lora calculate_weight load_lora model_lora_keys_clip model_lora_keys_unet
-comfy.model_base Anima BaseModel CLIPEmbeddingNoiseAugmentation Flux ModelType SD3 SDXL SDXLRefiner Timestep sdxl_pooled
+comfy.model_base Anima BaseModel CLIPEmbeddingNoiseAugmentation Flux ModelType
+comfy.model_base SD3 SDXL SDXLRefiner Timestep sdxl_pooled
 comfy.model_detection model_config_from_unet detect_unet_config unet_prefix_from_state_dict
 comfy.model_patcher ModelPatcher set_model_options_patch_replace set_model_options_post_cfg_function
 comfy.model_sampling CONST EPS V_PREDICTION ModelSamplingDiscrete ModelSamplingFlux time_snr_shift
@@ -53,9 +72,12 @@ comfy.quant_ops ck QuantizedTensor
 comfy.sample sample sample_custom
 comfy.sampler_helpers cleanup_models convert_cond get_additional_models get_models_from_cond prepare_mask
 comfy.sampler_helpers prepare_sampling
-comfy.samplers CFGGuider KSAMPLER KSamplerX0Inpaint Sampler calc_cond_batch cfg_function process_conds sampler_object
-comfy.samplers sample sampling_function calculate_sigmas k_diffusion_sampling get_area_and_mult ksampler
-comfy.sd CLIP CLIPType VAE load_clip load_lora_for_models load_unet load_diffusion_model_state_dict load_checkpoint
+comfy.samplers CFGGuider KSAMPLER KSamplerX0Inpaint Sampler
+comfy.samplers calc_cond_batch cfg_function process_conds sampler_object
+comfy.samplers sample sampling_function calculate_sigmas can_concat_cond
+comfy.samplers cond_cat k_diffusion_sampling get_area_and_mult ksampler
+comfy.sd CLIP CLIPType VAE load_clip
+comfy.sd load_lora_for_models load_unet load_diffusion_model_state_dict load_checkpoint
 comfy.sd1_clip ClipTokenWeightEncoder SD1ClipModel SD1Tokenizer SDClipModel SDTokenizer
 comfy.sd3_clip SD3ClipModel SD3Tokenizer T5XXLModel
 comfy.sdxl_clip SDXLClipG SDXLClipModel SDXLRefinerClipModel SDXLTokenizer StableCascadeClipModel
@@ -68,6 +90,7 @@ comfy.text_encoders.sd3_clip SD3ClipModel SD3Tokenizer T5XXLModel
 comfy_api.torch_helpers set_torch_compile_wrapper
 comfy_extras.chainner_models.model_loading load_state_dict
 comfy_extras.nodes_custom_sampler Noise_EmptyNoise Noise_RandomNoise Guider_Basic Guider_DualCFG
+comfy_extras.nodes_mask composite
 comfy_extras.nodes_lt _append_guide_attention_entry get_noise_mask
 comfy_extras.nodes_perpneg Guider_PerpNeg
 comfy_extras.nodes_stable3d camera_embeddings

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,6 +105,7 @@ def names() -> dict[str, dict[str, Any]]:
     return {
         "comfy.sample": {
             "fix_empty_latent_channels": lambda model, latent_image, *_: latent_image,
+            "np": np,
             "prepare_noise": prepare_noise,
         },
         "comfy.samplers": {"SCHEDULER_HANDLERS": {}},

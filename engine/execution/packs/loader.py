@@ -26,7 +26,9 @@ from sigmagraph.engine.graph.replacements import Replacement
 from sigmagraph.engine.graph.schema.node import from_schema, is_schema_class
 
 INSTALLED = "sigmagraph.nodes"  # the entry-point group: a module, or its nodes
-ROOTS = frozenset(("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"))
+ROOTS = frozenset(
+    ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server", "torchvision")
+)
 SKIPPED = frozenset(("__pycache__", "example_node.py.example"))
 
 
