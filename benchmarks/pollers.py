@@ -34,7 +34,7 @@ async def main(url: str, count: int, every_s: float, headers: dict[str, str]) ->
         seconds.clear()
         print("polling", flush=True)
         await asyncio.to_thread(sys.stdin.read)
-        failed = [each.exception() for each in tasks if each.done()]
+        failed = [ended.exception() for ended in tasks if ended.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

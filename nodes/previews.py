@@ -110,7 +110,7 @@ class Previewer:
 def _at_most(latent: Tensor, side: int) -> Tensor:
     """A latent of at most so many places a side, float32: a preview need not be larger than it is shown."""
     factor = max(1.0, max(latent.shape[-2:]) / side)
-    size = [max(1, round(each / factor)) for each in latent.shape[-2:]]
+    size = [max(1, round(length / factor)) for length in latent.shape[-2:]]
     return F.interpolate(latent.detach().float(), size=size, mode="area") if factor > 1 else latent.detach().float()
 
 

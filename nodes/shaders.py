@@ -133,7 +133,7 @@ def image_histogram(*, image: Image) -> tuple[list[float], ...]:
     picture = image[0, ..., :3].expand(-1, -1, 3)
     colours = [_counted(picture[..., at]) for at in range(3)]
     luminance = (picture * torch.tensor(REC_709)).sum(-1)
-    return torch.stack(colours).mean(0).tolist(), _counted(luminance).tolist(), *(each.tolist() for each in colours)
+    return torch.stack(colours).mean(0).tolist(), _counted(luminance).tolist(), *(colour.tolist() for colour in colours)
 
 
 def _counted(values: Tensor) -> Tensor:

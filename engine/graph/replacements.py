@@ -67,8 +67,8 @@ class Replacement:
             str(written["old_node_id"]),
             str(written["new_node_id"]),
             tuple(str(name) for name in written.get("old_widget_ids") or ()),
-            None if inputs is None else tuple((str(each["new_id"]), _source(each)) for each in inputs),
-            None if outputs is None else tuple((int(each["old_idx"]), int(each["new_idx"])) for each in outputs),
+            None if inputs is None else tuple((str(entry["new_id"]), _source(entry)) for entry in inputs),
+            None if outputs is None else tuple((int(entry["old_idx"]), int(entry["new_idx"])) for entry in outputs),
         )
 
 
@@ -94,11 +94,11 @@ def replaced(workflow: Workflow, replacements: Mapping[str, Replacement]) -> Wor
     if not old:
         return workflow
     nodes = {i: _relinked(old[i].node(node) if i in old else node, old) for i, node in workflow.nodes.items()}
-    classes = {each.old: each for each in old.values()}
+    classes = {replacement.old: replacement for replacement in old.values()}
     told = (
-        f"class {each.old!r} is gone; {each.new!r} stands in for it "
-        f"({', '.join(i for i, other in old.items() if other is each)})"
-        for each in classes.values()
+        f"class {replacement.old!r} is gone; {replacement.new!r} stands in for it "
+        f"({', '.join(i for i, other in old.items() if other is replacement)})"
+        for replacement in classes.values()
     )
     return replace(workflow, nodes=nodes, warnings=(*workflow.warnings, *told))
 

@@ -107,8 +107,8 @@ class ControlNet:
             ends = depth - 1 if self.shape.is_joint else depth
             return [residuals[i * count // depth] for i in range(ends)]
         repeats = depth // count if self.shape.is_joint else -(-depth // count)
-        each = [residual for residual in residuals for _ in range(max(repeats, 1))]
-        return each[: depth - 1] if self.shape.is_joint else each[:depth]
+        repeated = [residual for residual in residuals for _ in range(max(repeats, 1))]
+        return repeated[: depth - 1] if self.shape.is_joint else repeated[:depth]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -211,10 +211,10 @@ def in_turn(rows: Tensor, count: int) -> Tensor:
     return rows if own == count else torch.cat([rows] * -(-count // own))[:count]
 
 
-def summed(each: Sequence[Sequence[Tensor]]) -> Residuals:
+def summed(nets: Sequence[Sequence[Tensor]]) -> Residuals:
     """The residuals of several nets, block by block."""
-    depth = max(map(len, each), default=0)
-    return [[residuals[i] for residuals in each if i < len(residuals)] for i in range(depth)]
+    depth = max(map(len, nets), default=0)
+    return [[residuals[i] for residuals in nets if i < len(residuals)] for i in range(depth)]
 
 
 def residuals_of(network: MMDiT, controls: Sequence[Control], asked: Asked, hints: Sequence[Tensor]) -> Residuals:

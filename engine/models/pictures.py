@@ -64,9 +64,9 @@ def needed_bytes(
     way: Way, shape: VaeShape, pixels: int, dtype: torch.dtype, keeping: Keeping, device: str = "cpu"
 ) -> int:
     """What a picture of so many pixels takes beside weights and input."""
-    each, strip = NEEDS[way][keeping]
+    per_pixel, strip = NEEDS[way][keeping]
     width = max(shape.channels[:2]) / PUBLISHED_WIDTH
-    elements = each * pixels * width + min(strip, LARGEST_STRIP * pixels * width)
+    elements = per_pixel * pixels * width + min(strip, LARGEST_STRIP * pixels * width)
     return int(elements * dtype.itemsize * (CUDA_WORKSPACE if device == "cuda" else WORKSPACE))
 
 

@@ -101,10 +101,10 @@ class _Reach:
                 continue
             sources = self._sources(current)
             if is_ready:
-                self._above[current] = frozenset(sources).union(*(self._above.get(each, ()) for each in sources))
+                self._above[current] = frozenset(sources).union(*(self._above.get(source, ()) for source in sources))
             else:
                 waiting.append((current, True))
-                waiting += [(each, False) for each in sources]
+                waiting += [(source, False) for source in sources]
         return self._above[node_id]
 
     def start_of(self, end_id: str) -> str:
@@ -112,7 +112,7 @@ class _Reach:
         if end_id in self._starts:
             return self._starts[end_id]
         above = self.above(end_id)
-        taken = {self.start_of(each) for each in above if self.node(each)["class_type"] == END}
+        taken = {self.start_of(other) for other in above if self.node(other)["class_type"] == END}
         free = [i for i in above if self.node(i)["class_type"] == START and i not in taken]
         inner = [i for i in free if not any(i in self.above(other) for other in free)]
         if len(inner) != 1:

@@ -56,7 +56,7 @@ def environment() -> dict[str, str]:
     choices = RESIDENCY.choices
     usual = str(choices.placement("model", torch.float16).dtype).removeprefix("torch.")
     is_compiled = choices.compile == "auto" and RESIDENCY.compiles(choices.on)
-    named = ", ".join(each for each in (choices.named, "compile=on" if is_compiled else "") if each)
+    named = ", ".join(word for word in (choices.named, "compile=on" if is_compiled else "") if word)
     precision = f"{usual}; {named}" if named else usual
     return {**_environment(torch.get_num_threads(), choices.on), "precision": precision}
 

@@ -16,7 +16,7 @@ LEAST_DB = 30.0  # the pictures beside them are kept small, as lossy WebP: 32 to
 
 
 def psnr(one: Image.Image, other: Image.Image) -> float:
-    first, second = (np.asarray(each.convert("RGB"), dtype=np.float64) for each in (one, other))
+    first, second = (np.asarray(picture.convert("RGB"), dtype=np.float64) for picture in (one, other))
     error = float(np.mean((first - second) ** 2))
     return 10 * math.log10(255**2 / error) if error else math.inf
 

@@ -41,8 +41,8 @@ def own_choices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    drawn = {name: torch.randn(each.shape) * 0.05 for name, each in MMDiT(SHAPE).state_dict().items()}
-    save_file({name: each.to(torch.bfloat16) for name, each in drawn.items()}, tmp_path / "model.safetensors")
+    drawn = {name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(SHAPE).state_dict().items()}
+    save_file({name: tensor.to(torch.bfloat16) for name, tensor in drawn.items()}, tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
 
@@ -106,7 +106,7 @@ def _fails_once() -> Callable[..., None]:
 
 
 def test_a_limit_in_bytes_is_honoured(cuda: torch.device, file: Path) -> None:
-    whole = sum(each.stored_bytes for each in opened(file).recipe.weights.values())
+    whole = sum(weight.stored_bytes for weight in opened(file).recipe.weights.values())
     model = opened(file, memory=f"{int(whole * 0.75)}B")
     part = model.recipe.part()
     placed = RESIDENCY.plan([model.recipe]).placed[0]
@@ -144,8 +144,8 @@ def test_small_forwards_are_replayed_and_give_the_same(
     found = [sampled(model) for _ in range(3)]
     assert (captured.replays, captured.failure) == (13, "")
     model.network.captured = None
-    for each in found:
-        assert torch.equal(each, sampled(model))
+    for result in found:
+        assert torch.equal(result, sampled(model))
 
 
 @pytest.mark.parametrize("by_row", [True, False], ids=["by row", "by tensor"])
@@ -169,7 +169,7 @@ def test_float8_products_are_taken_where_the_card_has_them_and_how_far_off_they_
     model = opened(file, precision="fp8")
     found = sampled(model)
     is_able = torch.cuda.get_device_capability(cuda) >= (8, 9)
-    assert any(isinstance(each, Float8Linear) for each in model.network.modules()) == is_able
+    assert any(isinstance(module, Float8Linear) for module in model.network.modules()) == is_able
     assert 1e-4 < off(found, exact) < 0.08
     assert torch.equal(sampled(model), found)
 

@@ -38,7 +38,7 @@ def test_every_section_runs_dry_without_what_a_bare_machine_lacks(tmp_path: Path
     }
     recompiles = [row["text"] for row in rows if "recompiles" in row["text"]]
     assert len(recompiles) == 6
-    assert all("0 recompiles" in each and "failed" not in each for each in recompiles)
+    assert all("0 recompiles" in line and "failed" not in line for line in recompiles)
     (equal,) = (row["figures"]["equal"] for row in rows if row["section"] == "noise")
     assert equal
 

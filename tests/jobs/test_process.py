@@ -261,14 +261,14 @@ def test_a_long_encoding_that_is_cancelled_costs_nobody_else_an_attempt(run: Run
             assert await jobs.ready(20)
             beside = await sent(jobs, count=100, seconds=0.02)
             long = await sent(jobs, "Encode", seconds=60.0)
-            for each in (beside, long):
-                await started(jobs, each)
+            for job in (beside, long):
+                await started(jobs, job)
             await asyncio.sleep(0.2)
             await jobs.cancel(long.id)
             assert (await jobs.wait(long.id)).state is State.CANCELLED
             assert (await jobs.wait(beside.id)).state is State.SUCCEEDED
             assert await attempts(jobs, beside.id) == [1]
-            assert [each.starts for each in jobs.workers()] == [1]
+            assert [worker.starts for worker in jobs.workers()] == [1]
 
     run(case())
 

@@ -33,8 +33,8 @@ def rerun(forward: Callable[[], Tensor], device: torch.device) -> tuple[Callable
 def model(captured: CapturedForwards | None) -> Model:
     torch.manual_seed(0)
     network = MMDiT(SHAPE).requires_grad_(False).eval()
-    for each in network.parameters():
-        torch.nn.init.normal_(each, std=0.05)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
     network.tables, network.captured = Tables(), captured
     spec = sd3_spec(SHAPE)
     return Model(ready(network, Placement(CPU, torch.float32)), spec, spec.parameterisation)
@@ -82,7 +82,7 @@ def test_where_capturing_fails_forwards_stay_as_they_are(caplog: pytest.LogCaptu
     given = torch.ones(1, 16, 8, 8), 0.5, [text(1)]
     for _ in range(5):
         assert torch.equal(made.predict(*given)[0], plain.predict(*given)[0])
-    assert len([each for each in caplog.messages if "not permitted" in each]) == 1
+    assert len([message for message in caplog.messages if "not permitted" in message]) == 1
     assert captured.replays == 0
 
 

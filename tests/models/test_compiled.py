@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> Path:
 
 def written(path: Path, shape: MMDiTShape) -> Path:
     torch.manual_seed(0)
-    save_file({name: torch.randn(each.shape) * 0.05 for name, each in MMDiT(shape).state_dict().items()}, path)
+    save_file({name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(shape).state_dict().items()}, path)
     return path
 
 
@@ -67,13 +67,13 @@ def test_two_graphs_serve_every_size_text_and_adapter(monkeypatch: pytest.Monkey
     RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu", "off")
     plain = load_diffusion_model(file)
     asked = [(*size, 20) for size in SIZES] + [(16, 16, length) for length in LENGTHS]
-    expected = [predicted(plain, *each) for each in asked]
+    expected = [predicted(plain, *question) for question in asked]
     model = compiled(monkeypatch, file, "aot_eager")
     with torch.inference_mode():  # as in a worker; the others are made and asked outside of it
         assert torch.allclose(predicted(model, *asked[0]), expected[0], rtol=0, atol=1e-6)
     assert RESIDENCY.compiled.stats() == {"graphs": 2, "recompiles": 0, "failure": ""}
-    for each, there in zip(asked, expected, strict=True):
-        assert torch.allclose(predicted(model, *each), there, rtol=0, atol=1e-6)
+    for question, there in zip(asked, expected, strict=True):
+        assert torch.allclose(predicted(model, *question), there, rtol=0, atol=1e-6)
     base = "diffusion_model.joint_blocks.1.x_block.mlp.fc1"
     for strength in (0.5, 1.0):
         up, down = torch.randn(512, 4), torch.randn(4, 128)
@@ -151,7 +151,7 @@ def test_where_compiling_fails_blocks_run_as_they_are(
     with caplog.at_level(logging.WARNING):
         assert torch.equal(predicted(model), expected)
         assert torch.equal(predicted(model), expected)
-    assert len([each for each in caplog.messages if "no C compiler here" in each]) == 1
+    assert len([message for message in caplog.messages if "no C compiler here" in message]) == 1
     assert "no C compiler here" in str(RESIDENCY.compiled.stats()["failure"])
 
 

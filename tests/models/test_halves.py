@@ -35,7 +35,7 @@ def own_choices() -> Iterator[None]:
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     torch.manual_seed(0)
-    drawn = {name: torch.randn(each.shape) * 0.05 for name, each in MMDiT(SHAPE).state_dict().items()}
+    drawn = {name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(SHAPE).state_dict().items()}
     save_file(drawn, tmp_path / "model.safetensors")
     return load_diffusion_model(tmp_path / "model.safetensors")
 

@@ -199,7 +199,7 @@ def test_an_adapter_by_difference_gives_the_changed_model_back(
     assert not adapter.unused(fitted, *encoders.values())
     again = pair[0].model.with_adapter(adapter, 1.0)
     far, near = (
-        predicted(each, pair[0].clip) - predicted(changed.model, pair[0].clip) for each in (pair[0].model, again)
+        predicted(either, pair[0].clip) - predicted(changed.model, pair[0].clip) for either in (pair[0].model, again)
     )
     assert float(near.norm()) < 0.01 * float(far.norm())
 

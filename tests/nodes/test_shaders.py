@@ -146,5 +146,5 @@ def test_a_monotone_curve_passes_its_points_and_never_overshoots() -> None:
 
 def test_a_histogram_counts_every_pixel_once() -> None:
     rgb, luminance, red, green, blue = NODES["ImageHistogram"](image=PICTURE)
-    assert [sum(each) for each in (rgb, luminance, red, green, blue)] == pytest.approx([35.0] * 5)
+    assert [sum(channel) for channel in (rgb, luminance, red, green, blue)] == pytest.approx([35.0] * 5)
     assert NODES["ImageHistogram"](image=torch.ones(1, 2, 2, 3))[1][255] == 4.0

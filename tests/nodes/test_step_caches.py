@@ -92,7 +92,7 @@ def test_each_side_is_foretold_as_if_it_were_alone() -> None:
     x = torch.randn(2, 16, 6, 4, generator=torch.Generator().manual_seed(0))
     for at in range(9):
         sigma = 0.95 - at * 0.1
-        parts = [each(x, sigma).denoised for each in (both, cond, uncond)]
+        parts = [rule(x, sigma).denoised for rule in (both, cond, uncond)]
         torch.testing.assert_close(parts[0], parts[2] + (parts[1] - parts[2]) * 4.5)
         x = x * 0.97
     assert both.reuse is not None

@@ -101,9 +101,9 @@ async def test_events_tell_the_course_and_go_on_where_a_reader_stopped(serving: 
         told = frames(await rest.text())
         assert min(int(number) for number, *_ in told) > middle
         firm = [
-            each for each in whole if int(each[0]) > middle and each[1] != "progress"
+            event for event in whole if int(event[0]) > middle and event[1] != "progress"
         ]  # progress is thinned by time
-        assert [each for each in told if each[1] != "progress"] == firm
+        assert [event for event in told if event[1] != "progress"] == firm
         assert await code(await api.get(f"{JOBS}/{job['id']}/events?after=x")) == "invalid_request"
 
 
@@ -123,10 +123,10 @@ async def test_a_running_job_says_how_far_it_is_shows_previews_and_is_cancelled(
         assert now["progress"]["current_node_class"] == "Slow"
         waiting = await api.json(f"{JOBS}/{behind['id']}")
         assert (waiting["status"], waiting["queue_position"], waiting["progress"]) == ("queued", 1, None)
-        for each in (behind, job):
-            stopping = await (await api.post(f"{JOBS}/{each['id']}/cancel")).json()
+        for stopped in (behind, job):
+            stopping = await (await api.post(f"{JOBS}/{stopped['id']}/cancel")).json()
             assert stopping["status"] in ("canceling", "canceled")
-            assert (await ended(api, each["id"]))["status"] == "canceled"
+            assert (await ended(api, stopped["id"]))["status"] == "canceled"
         again = await (await api.post(f"{JOBS}/{job['id']}/cancel")).json()
         assert again["status"] == "canceled"
 
@@ -211,10 +211,10 @@ async def test_lists_go_by_page_state_and_label(serving: Serving) -> None:
             await ended(api, made["id"])
         first = await api.json(f"{JOBS}?limit=3")
         rest = await api.json(f"{JOBS}?limit=3&cursor={first['next_cursor']}")
-        assert [each["id"] for each in (*first["jobs"], *rest["jobs"])] == ids[::-1]
+        assert [job["id"] for job in (*first["jobs"], *rest["jobs"])] == ids[::-1]
         assert "next_cursor" not in rest
         odd = await api.json(f"{JOBS}?metadata%5Bodd%5D=1")
-        assert [each["id"] for each in odd["jobs"]] == [ids[3], ids[1]]
+        assert [job["id"] for job in odd["jobs"]] == [ids[3], ids[1]]
         assert (await api.json(f"{JOBS}?status=queued,canceling"))["jobs"] == []
         for query in ("limit=0", "limit=x", "status=done", "cursor=-1"):
             assert await code(await api.get(f"{JOBS}?{query}")) == "invalid_request"

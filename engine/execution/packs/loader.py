@@ -111,7 +111,7 @@ def _broken(pack: Pack, error: BaseException) -> Pack:
 def with_replacements(nodes: Mapping[str, Node], packs: Iterable[Pack]) -> dict[str, Node]:
     """The nodes, those that stand in for others with what they stand in for."""
     found = dict(nodes)
-    for replacement in (each for pack in packs for each in pack.replacements):
+    for replacement in (offer for pack in packs for offer in pack.replacements):
         if (node := found.get(replacement.new)) is not None:
             found[replacement.new] = replace(node, replaces=(*node.replaces, replacement))
     return found

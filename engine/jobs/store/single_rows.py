@@ -23,7 +23,7 @@ class RowQuery:
     def __init__(self, table: Table, column: str) -> None:
         self.statement = select(table).where(table.c[column] == bindparam("value"))
         self.sqlite = str(self.statement.compile(dialect=SQLITE))
-        self._columns = [(each.name, _reader(each.type.dialect_impl(SQLITE))) for each in table.columns]
+        self._columns = [(of_table.name, _reader(of_table.type.dialect_impl(SQLITE))) for of_table in table.columns]
 
     def read(self, row: tuple[Any, ...]) -> dict[str, Any]:
         """What SQLite gave, as values."""

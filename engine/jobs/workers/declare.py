@@ -48,7 +48,7 @@ def _node(node: Node, services: Services | None, replaces: Sequence[Replacement]
         "inputs": [_input(socket, services) for socket in node.inputs],
         "outputs": [_output(output) for output in node.outputs],
         "checks_itself": node.validator is not None,
-        "replaces": [_values(each.wire()) for each in replaces],
+        "replaces": [_values(replacement.wire()) for replacement in replaces],
     }
 
 
@@ -102,7 +102,7 @@ def _declared(record: Mapping[str, Any]) -> Node:
         outputs=tuple(_declared_output(entry) for entry in record["outputs"]),
         function=_elsewhere,
         validator=_elsewhere if record["checks_itself"] else None,
-        replaces=tuple(Replacement.of_wire(each) for each in record["replaces"]),
+        replaces=tuple(Replacement.of_wire(replacement) for replacement in record["replaces"]),
     )
 
 

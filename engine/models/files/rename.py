@@ -262,7 +262,7 @@ def tiny_vae_from_any(weights: Weights) -> dict[str, StoredTensor] | None:
     is_half = not any(name.startswith(tuple(halves)) for name in weights)
     whose = "encoder" if "0.weight" in weights else "decoder"
     for foreign, tensor in weights.items():
-        prefix = next((each for each in halves if foreign.startswith(each)), "")
+        prefix = next((known for known in halves if foreign.startswith(known)), "")
         side = halves.get(prefix, whose) or prefix.partition(".")[0]
         number, _, rest = foreign.removeprefix(prefix).partition(".")
         if not number.isdigit() or (not prefix and not is_half):

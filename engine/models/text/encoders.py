@@ -148,8 +148,8 @@ def told(layers: nn.Module, going: Going) -> Iterator[None]:
     try:
         yield
     finally:
-        for each in hooks:
-            each.remove()
+        for handle in hooks:
+            handle.remove()
 
 
 EXTENDING = RLock()

@@ -67,7 +67,7 @@ class Vocabularies:
                     return lambda path=folder / name: _parsed(_text(path), str(path))  # type: ignore[misc]
             for place in PAIRS.get(encoder, ()):
                 pair = folder / place / "vocab.json", folder / place / "merges.txt"
-                if all(each.is_file() for each in pair):
+                if all(file.is_file() for file in pair):
                     return lambda pair=pair: _paired(*map(_text, pair), str(pair[0]))  # type: ignore[misc]
         if encoder in PAIRS:
             return _shipped

@@ -179,11 +179,11 @@ def evaluations(candidate: Candidate) -> Finding:
     _, count = candidate.run(
         torch.zeros(1, 1, 1, 4, dtype=torch.float64) + first, levels, bumps(candidate.model.process)
     )
-    each, declared = count / 20, candidate.solver.evaluations
+    per_step, declared = count / 20, candidate.solver.evaluations
     if candidate.solver.is_adaptive or declared < 0 or candidate.solver.own_steps:
-        return Finding("evaluations", "not asked", f"{each:.2f} a step")
-    within = abs(each - declared) < 0.5 * declared
-    return Finding("evaluations", "holds" if within else "broken", f"{each:.2f} a step, declared {declared}")
+        return Finding("evaluations", "not asked", f"{per_step:.2f} a step")
+    within = abs(per_step - declared) < 0.5 * declared
+    return Finding("evaluations", "holds" if within else "broken", f"{per_step:.2f} a step, declared {declared}")
 
 
 LAWS: Sequence[Callable[[Candidate], Finding]] = (

@@ -63,7 +63,7 @@ def _allowed(kind: Any, options: Mapping[str, Any]) -> str:
     """The range of a number, the choices of a list."""
     choices = kind if isinstance(kind, list) else options.get("options")
     if isinstance(choices, list):
-        shown = ", ".join(_words(_key(each)) for each in choices[:MOST_CHOICES])
+        shown = ", ".join(_words(_key(choice)) for choice in choices[:MOST_CHOICES])
         return shown + (f" and {len(choices) - MOST_CHOICES} more" if len(choices) > MOST_CHOICES else "")
     if "min" in options or "max" in options:
         step = f" in steps of {options['step']}" if "step" in options else ""

@@ -92,7 +92,7 @@ async def nothing(request: web.Request) -> web.Response:
 async def node_replacements(request: web.Request) -> web.Response:
     """`GET /node_replacements`: what stands in for classes that are gone, by the old class."""
     found = replacements_of(await request.app[JOBS].nodes())
-    return reply({old: [each.wire()] for old, each in found.items()})
+    return reply({old: [replacement.wire()] for old, replacement in found.items()})
 
 
 async def subgraph(request: web.Request) -> web.Response:

@@ -197,7 +197,9 @@ async def _shown(request: web.Request, asset_id: str) -> Shown | None:
     if job.state is State.RUNNING:
         outputs = Snapshot.of(job, await jobs.events(job.id, job.owner, limit=10_000)).shown
     places = folders(request)
-    return next((each for each in shown_by(outputs, places) if (each.node_id, each.kind, each.index) == place), None)
+    return next(
+        (output for output in shown_by(outputs, places) if (output.node_id, output.kind, output.index) == place), None
+    )
 
 
 async def _record_of_output(request: web.Request, asset_id: str, shown: Shown) -> dict[str, Any]:

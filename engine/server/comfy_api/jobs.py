@@ -102,7 +102,7 @@ def _check_extra(extra: Any) -> None:
 
 def _metadata(value: Any) -> str | dict[str, str] | None:
     """A label, or labels by name."""
-    is_labels = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    is_labels = isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values())
     if value is not None and not isinstance(value, str) and not is_labels:
         raise Declined(422, "invalid_request", "metadata is neither a string nor an object of strings")
     if len(json.dumps(value)) > MOST_METADATA:
@@ -217,7 +217,7 @@ async def snapshot_of(jobs: Jobs, job: Job) -> Snapshot:
 async def _position(jobs: Jobs, job: Job) -> int:
     """Its place among the owner's waiting jobs, from 1."""
     waiting = await jobs.find(JobQuery(job.owner, frozenset({State.QUEUED}), limit=AT_ONCE))
-    return 1 + sum((-each.priority, each.number) < (-job.priority, job.number) for each in waiting.jobs)
+    return 1 + sum((-other.priority, other.number) < (-job.priority, job.number) for other in waiting.jobs)
 
 
 def _number(request: web.Request, name: str, usual: int, low: int, high: int) -> int:

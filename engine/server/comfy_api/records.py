@@ -72,7 +72,7 @@ def job_record(
         "expires_at": instant((job.ended_at or job.created_at) + KEPT_S),
         "queue_position": position,
         "progress": snapshot.wire() if snapshot is not None and job.state is State.RUNNING else None,
-        "outputs": [output_record(job, each, base) for each in shown_by(shown, places)],
+        "outputs": [output_record(job, output, base) for output in shown_by(shown, places)],
         "error": _failure(job),
         "metrics": {
             "queue_ms": None if begun is None else round((begun - job.created_at) * 1000),

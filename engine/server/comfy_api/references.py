@@ -25,10 +25,10 @@ def resolved(document: Any, find: Find) -> Any:
 def _replaced(value: Any, find: Find, missing: list[str]) -> Any:
     if isinstance(value, dict):
         if value.get("__type") != MARK:
-            return {name: _replaced(each, find, missing) for name, each in value.items()}
+            return {name: _replaced(entry, find, missing) for name, entry in value.items()}
         info = value.get("info")
         name = find(info) if isinstance(info, dict) else None
         if name is None:
             missing.append(str(info.get("id", "(no id)"))[:80] if isinstance(info, dict) else "(no info)")
         return name
-    return [_replaced(each, find, missing) for each in value] if isinstance(value, list) else value
+    return [_replaced(entry, find, missing) for entry in value] if isinstance(value, list) else value

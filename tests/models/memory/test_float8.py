@@ -67,8 +67,8 @@ def file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """Matrices of blocks in float8, with a scale beside each or without."""
     torch.manual_seed(0)
     tensors: dict[str, Tensor] = {"scaled_fp8": torch.zeros(2, dtype=E4M3)} if request.param == "scaled" else {}
-    for name, each in MMDiT(SHAPE).state_dict().items():
-        drawn = torch.randn(each.shape) * 0.05
+    for name, tensor in MMDiT(SHAPE).state_dict().items():
+        drawn = torch.randn(tensor.shape) * 0.05
         if name.startswith("joint_blocks") and drawn.ndim == 2:
             scale = drawn.abs().amax() / LARGEST if request.param == "scaled" else torch.ones(())
             tensors[name] = (drawn / scale).to(E4M3)
@@ -108,9 +108,9 @@ def test_a_card_with_float8_multiplies_stored_bytes_and_says_how_far_off_it_is(c
     model = opened(file, "auto")
     found = predicted(model)
     assert 1e-4 < (found - exact).norm() / exact.norm() < 0.03
-    layers = [each for each in model.network.modules() if isinstance(each, Float8Linear)]
+    layers = [module for module in model.network.modules() if isinstance(module, Float8Linear)]
     assert len(layers) == 4 * 8 - 3, "all matrices of blocks, those of the last context but q, k and v are not there"
-    assert all(each.weight.dtype == E4M3 for each in layers)
+    assert all(layer.weight.dtype == E4M3 for layer in layers)
     assert [mode for _, mode in RESIDENCY.held()] == ["packed"]
     assert torch.equal(predicted(model), found)
 
@@ -118,7 +118,7 @@ def test_a_card_with_float8_multiplies_stored_bytes_and_says_how_far_off_it_is(c
 def test_without_such_a_card_or_at_a_chosen_precision_weights_are_multiplied_out(file: Path) -> None:
     model = opened(file, "auto")
     predicted(model)
-    assert not any(isinstance(each, Float8Linear) for each in model.network.modules())
+    assert not any(isinstance(module, Float8Linear) for module in model.network.modules())
     assert not multiplies_float8(torch.device("cpu"))
 
 
@@ -142,7 +142,7 @@ def test_which_devices_multiply_float8(
 
 def test_only_float8_of_that_form_is_taken_as_bytes(file: Path) -> None:
     weights = load_diffusion_model(file).recipe.weights
-    found = {name for name, each in weights.items() if scaled_bytes(each) is not None}
+    found = {name for name, weight in weights.items() if scaled_bytes(weight) is not None}
     assert found == {
-        name for name, each in MMDiT(SHAPE).state_dict().items() if name.startswith("joint") and each.ndim == 2
+        name for name, tensor in MMDiT(SHAPE).state_dict().items() if name.startswith("joint") and tensor.ndim == 2
     }

@@ -151,7 +151,7 @@ def test_on_a_card_of_16_gb_what_computes_before_a_run_leaves() -> None:
     RESIDENCY.choices = Choices(limit_bytes=16 * GB)
     large = recipe(weights(is_fp8=False))
     found = plan([large.part(), T5], Budget("cuda:0", 16 * GB, is_host=False))
-    assert [(each.mode, each.leaves) for each in found.placed] == [("resident", True), ("streamed", False)]
+    assert [(placed.mode, placed.leaves) for placed in found.placed] == [("resident", True), ("streamed", False)]
     assert peak_of(large) <= 12 * GB
     assert found.peak_bytes <= 12 * GB
 

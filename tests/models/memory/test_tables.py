@@ -39,7 +39,7 @@ def own_choices() -> Iterator[None]:
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     torch.manual_seed(0)
-    drawn = {name: torch.randn(each.shape) * 0.05 for name, each in MMDiT(SHAPE).state_dict().items()}
+    drawn = {name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(SHAPE).state_dict().items()}
     save_file(drawn, tmp_path / "model.safetensors")
     return load_diffusion_model(tmp_path / "model.safetensors")
 
@@ -54,11 +54,13 @@ def tabulated(model: Model, *, leaves: bool = False) -> Model:
     """The same network with tables, its modulation weights outside of it if they leave."""
     weights = model.recipe.weights
     network = MMDiT(SHAPE).requires_grad_(False).eval()
-    network.load_state_dict({name: each.read() for name, each in weights.items()})
-    network.tables = Tables({name: each for name, each in weights.items() if MODULATION in name} if leaves else None)
-    for name, each in network.named_parameters():
+    network.load_state_dict({name: weight.read() for name, weight in weights.items()})
+    network.tables = Tables(
+        {name: weight for name, weight in weights.items() if MODULATION in name} if leaves else None
+    )
+    for name, parameter in network.named_parameters():
         if leaves and MODULATION in name:
-            each.fill_(float("nan"))
+            parameter.fill_(float("nan"))
     return replace(model, recipe=ready(network, model.placement))
 
 
@@ -123,7 +125,7 @@ def test_no_step_after_the_first_copies_anything_to_the_device(model: Model) -> 
 
     with card:
         network = MMDiT(SHAPE).requires_grad_(False).eval()
-    network.tables = Tables({name: each for name, each in model.recipe.weights.items() if MODULATION in name})
+    network.tables = Tables({name: weight for name, weight in model.recipe.weights.items() if MODULATION in name})
     made = replace(model, recipe=ready(network, Placement(card, torch.float32)))
     sigmas, sides = [0.9, 0.7, 0.5, 0.3], [text(1), text(3)]
     made.expect(sigmas)
@@ -140,10 +142,12 @@ def test_interleaved_runs_of_several_texts_sizes_and_levels_keep_their_own(model
     made = tabulated(model)
     asks = [(0.9, text(1)), (0.4, text(2)), (0.9, text(3, rows=3)), (0.2, text(1).beside(text(5)))]
     questions = [(torch.full((3, 16, 8, 8), float(at)), sigma, [one]) for at, (sigma, one) in enumerate(asks)]
-    expected = [each[0] for each in predict_together([(model, *each) for each in questions])]
+    expected = [result[0] for result in predict_together([(model, *question) for question in questions])]
     for _ in range(2):
-        together = predict_together([(made, *each) for each in questions])
-        for alone, joined, there in zip([made.predict(*each) for each in questions], together, expected, strict=True):
+        together = predict_together([(made, *question) for question in questions])
+        for alone, joined, there in zip(
+            [made.predict(*question) for question in questions], together, expected, strict=True
+        ):
             assert near(alone[0], there)
             assert near(joined[0], there)
 

@@ -277,7 +277,7 @@ async def test_every_folder_of_comfyui_is_answered_for(serving: Serving) -> None
             assert await api.json(f"/models/{name}") == [], name
         weights(api.root / "models/text_encoders/t5.safetensors")
         assert await api.json("/models/clip") == ["t5.safetensors"]
-        shown = [each["name"] for each in await api.json("/experiment/models")]
+        shown = [model["name"] for model in await api.json("/experiment/models")]
         assert shown == [name for name in listed if name not in ("configs", "custom_nodes")]
 
 
@@ -317,7 +317,7 @@ async def test_templates_say_what_their_notes_say_and_those_that_can_run_come_fi
         (api.root / "workflows/b_small.md").write_text(notes)
         [group] = await api.json("/templates/index.json")
         small, *others = group["templates"]
-        assert [each["name"] for each in others] == ["a_larger", "0_lacking", "00_broken"]
+        assert [model["name"] for model in others] == ["a_larger", "0_lacking", "00_broken"]
         assert (small["title"], small["description"]) == ("Small", "A picture. Of one colour.")
         assert (small["tags"], small["models"]) == (["one", "two"], ["none at all"])
         assert others[0]["title"] == "A larger"
