@@ -9,6 +9,7 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.server.test_security import KEYS, key
 
 BOMB = gzip.compress(bytes(90_000_000), 9)
 GZIP = {"Content-Encoding": "gzip"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 SERVER = Path(__file__).resolve().parents[2] / "engine" / "server"
 
 
@@ -35,8 +37,8 @@ async def test_a_packed_body_costs_no_more_than_its_route_takes_before_any_key_i
     async with serving(keys=KEYS) as api:
         tracemalloc.start()
         try:
-            for path in ("/login", "/prompt", "/upload/image", "/logout", "/nowhere"):
-                response = await api.post(path, data=BOMB, headers=GZIP)
+            for path, kind in product(("/login", "/prompt", "/upload/image", "/logout", "/nowhere"), (FORM, {})):
+                response = await api.post(path, data=BOMB, headers=GZIP | kind)
                 assert response.status in (401, 413), path
             assert tracemalloc.get_traced_memory()[1] < 8_000_000
         finally:

@@ -30,6 +30,7 @@ OPEN = {
 """Every route that a stranger is answered on; docs/service.md says the same."""
 BOMB = gzip.compress(bytes(50_000_000), 9)
 CONNECTIONS_AT_ONCE = 64
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @asynccontextmanager
@@ -68,6 +69,13 @@ async def test_the_routes_that_answer_strangers_are_these(tmp_path: Path) -> Non
             assert forged.status == 404
         async with client.get("/api-docs/start.js") as script:
             assert script.status == 200
+
+
+def test_the_pages_for_operators_name_every_one_of_them() -> None:
+    for page in ("service.md", "hardening.md"):
+        told = (DOCS / page).read_text("utf-8")
+        for what in ("`/health`", "login page", "`/openapi.json`", "`/api-docs`", "sign"):
+            assert what in told, (page, what)
 
 
 async def said(port: int, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
