@@ -1,6 +1,7 @@
 """A complete checkpoint of the real layout with random weights, small enough to run in a test."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,16 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from sigmagraph.engine.models.arch import Autoencoder, ControlShape, MMDiT, MMDiTShape, StreamControlNet, VaeShape
+from sigmagraph.engine.models.arch import (
+    Autoencoder,
+    ControlShape,
+    JointControlNet,
+    MMDiT,
+    MMDiTShape,
+    StreamControlNet,
+    VaeShape,
+)
+from sigmagraph.engine.models.files.rename import MMDIT_BLOCK, MMDIT_OUTER, mmdit_slot
 
 WORDS = ("red", "green", "blue", "circle", "square", "large", "small", "left", "right", "a", "on", "the")
 VOCABULARY = 64
@@ -86,21 +96,11 @@ def write_controlnet(path: Path, shape: MMDiTShape, *, kind: int | None = None, 
 
     One of the first kind has half as many blocks as the model, a joint one two, under the names people's files have.
     """
-    from diffusers import SD3ControlNetModel  # seconds
-
     torch.manual_seed(seed)
     depth = max(1, shape.depth // 2) if kind is not None else 2
     if kind is None:
-        net = SD3ControlNetModel(
-            num_layers=depth,
-            num_attention_heads=shape.heads,
-            caption_projection_dim=shape.width,
-            joint_attention_dim=shape.context_width,
-            pooled_projection_dim=shape.pooled_width,
-            pos_embed_max_size=shape.table_side,
-            sample_size=shape.table_side,
-        )
-        named = net.state_dict()
+        joint = JointControlNet(ControlShape(replace(shape, depth=depth, has_qk_norm=False), 16, is_joint=True))
+        named = _as_diffusers(joint.state_dict(), depth)
     else:
         stream = StreamControlNet(ControlShape(replace(shape, depth=depth, has_qk_norm=False), 16, is_joint=False))
         named = {_published(name): tensor for name, tensor in stream.state_dict().items()}
@@ -121,3 +121,17 @@ def _published(name: str) -> str:
     ):
         name = name.replace(ours, theirs)
     return name
+
+
+def _as_diffusers(ours: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """Joint blocks under diffusers' names, each fused product in its parts; other names are the same in both."""
+    blocks = [f"transformer_blocks.{at}.{inner}" for at in range(depth) for inner in MMDIT_BLOCK]
+    named = dict(ours)
+    for module in (*MMDIT_OUTER, *blocks):
+        slot = mmdit_slot(module, depth=0)  # no block is the last of a transformer
+        for suffix in ("", ".weight", ".bias"):
+            fused = ours.get(slot.name + suffix) if slot is not None else None
+            if slot is not None and fused is not None:
+                named.pop(slot.name + suffix, None)
+                named[module + suffix] = fused.chunk(slot.parts)[slot.part]
+    return named
