@@ -1,7 +1,7 @@
 """What a user sees of a run: a bar per sampler, the time of each node, the path of each picture."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -54,8 +54,10 @@ class Report:
         """Since the run began."""
         return time.perf_counter() - self._began
 
-    def finish(self) -> None:
-        """The last words of a run that went well."""
+    def finish(self, networks: Sequence[str] = ()) -> None:
+        """The last words of a run that went well: a line for each of these networks, the time, the pictures."""
+        for network in networks:
+            self._console.print(f"[dim]{escape(network)}[/]")
         self._console.print(f"[dim]done in {self.seconds:.1f} s[/]")
         for picture in self.pictures:
             out().print(str(picture), markup=False, soft_wrap=True)

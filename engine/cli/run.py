@@ -48,12 +48,13 @@ def run(
     """Run a workflow and print the path of each picture."""
     from sigmagraph.engine.cli.console import write_json
     from sigmagraph.engine.cli.report import Report
-    from sigmagraph.engine.compose.choosing import choose, memory_plan
+    from sigmagraph.engine.compose.choosing import Loads, choose, memory_plan
     from sigmagraph.engine.compose.running import execute_graph
     from sigmagraph.engine.execution.trace import Trace
     from sigmagraph.engine.graph.overrides import override
 
     choose(precision, memory, device, compile_)
+    loaded = Loads()
     space = workspace(home, output, custom_nodes, watches_edits=watch_edits)
     changed = override(space.read(workflow, form.value), settings or [], space.nodes)
     graph = space.validated(changed)
@@ -68,6 +69,7 @@ def run(
     result.or_raise()
     if as_json:
         reports = {i: asdict(node) for i, node in result.nodes.items()}
-        write_json({"images": report.pictures, "seconds": report.seconds, "nodes": reports, "ui": result.ui})
+        told = {"images": report.pictures, "seconds": report.seconds, "nodes": reports, "ui": result.ui}
+        write_json(told | loaded.written())
     else:
-        report.finish()
+        report.finish(loaded.lines())

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.inline import execute
@@ -11,9 +12,9 @@ from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.graph.plan import plan as planned
 from sigmagraph.engine.graph.workflow import Link
 from sigmagraph.engine.models.memory.plan import Plan
-from sigmagraph.engine.models.memory.residency import RESIDENCY
+from sigmagraph.engine.models.memory.residency import RESIDENCY, Loaded
 
-__all__ = ["choose", "chosen", "memory_plan"]
+__all__ = ["Loads", "choose", "chosen", "memory_plan"]
 
 MODEL_FOLDERS = frozenset(("checkpoints", "diffusion_models", "text_encoders", "vae", "controlnet", "diffusers"))
 
@@ -36,6 +37,28 @@ def chosen(
         yield
     finally:
         RESIDENCY.choices = before
+
+
+class Loads:
+    """The networks this process made since then: how each was kept, and in what it computed."""
+
+    def __init__(self) -> None:
+        self._before = RESIDENCY.load_count
+
+    def _made(self) -> list[Loaded]:
+        count = RESIDENCY.load_count - self._before
+        return RESIDENCY.loads[-count:] if count else []
+
+    def lines(self) -> list[str]:
+        """One for each network, and one for what was compiled."""
+        compiled = RESIDENCY.compiled
+        graphs = [f"compiled: {compiled.graphs} graphs, {compiled.recompiles} recompiles"] if compiled.graphs else []
+        return [*map(str, self._made()), *graphs, *([compiled.failure] if compiled.failure else [])]
+
+    def written(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        networks = [made.written() for made in self._made()]
+        return {"networks": networks, "compiled": RESIDENCY.compiled.stats()}
 
 
 def memory_plan(graph: Graph, services: Services) -> Plan:

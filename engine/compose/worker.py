@@ -71,6 +71,7 @@ def build(options: Mapping[str, Any]) -> Setup:
         free=free,
         relieve=RESIDENCY.relieve,
         stats=_stats,
+        counts=RESIDENCY.counts,
         batch_evaluations=int(options.get("batch_evaluations", 1)),
     )
 
@@ -113,8 +114,6 @@ def _stats() -> dict[str, Any]:
         "torch": importlib.metadata.version("torch"),
         "environment": environment(),
         "revisions": known_revisions(),
-        "precisions": dict(RESIDENCY.precisions),
-        "compiled": RESIDENCY.compiled.stats(),
     }
 
 

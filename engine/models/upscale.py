@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.errors import BadValue, UnknownModel
+from sigmagraph.engine.errors import BadValue, UnknownModel, is_out_of_memory
 from sigmagraph.engine.models.files.read import open_weights
-from sigmagraph.engine.models.memory.device import best_device
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 
 __all__ = ["Upscaler", "load_upscaler", "tiles"]
 
@@ -53,8 +53,8 @@ class Upscaler:
         while True:
             try:
                 return (yield from self._by_tiles(images.movedim(-1, 1), tile))
-            except torch.OutOfMemoryError:
-                if tile <= SMALLEST_TILE:
+            except Exception as error:  # every device's allocator has an error of its own
+                if tile <= SMALLEST_TILE or not is_out_of_memory(error):
                     raise
                 tile //= 2
 
@@ -103,11 +103,11 @@ def _faded(part: Tensor, width: int) -> Tensor:
 def load_upscaler(path: Path, device: torch.device | None = None) -> Upscaler:
     """The network of a safetensors file; its architecture, size and scale are read from its tensors.
 
-    Raises `RefusedFile` for a pickle, `UnknownModel` where no architecture fits, and for one that takes more than a
-    picture.
+    It computes on the chosen device. Raises `RefusedFile` for a pickle, `UnknownModel` where no architecture fits, and
+    for one that takes more than a picture.
     """
     file = open_weights(path)
-    spandrel, chosen = _spandrel(), device or best_device()
+    spandrel, chosen = _spandrel(), device or RESIDENCY.choices.on
     weights = {name: stored.read().float() for name, stored in file.weights.items()}
     if all(name.startswith("module.") for name in weights):  # saved while it trained on several devices
         weights = {name.removeprefix("module."): weight for name, weight in weights.items()}

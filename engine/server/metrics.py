@@ -1,9 +1,10 @@
 """`/metrics` in Prometheus' text form. One registry per application, so that two of them never share a counter."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -51,6 +52,18 @@ class Metrics:
         self.starts = Gauge(
             "sigmagraph_worker_starts", "Starts of worker processes", ("worker",), registry=self.registry
         )
+        self.networks = Gauge(
+            "sigmagraph_worker_networks",
+            "Networks a worker process made (loads) and let go (evictions)",
+            ("worker", "what"),
+            registry=self.registry,
+        )
+        self.compiled = Gauge(
+            "sigmagraph_worker_compiled",
+            "Graphs torch.compile made in a worker process, and recompiles, of which there should be none",
+            ("worker", "what"),
+            registry=self.registry,
+        )
         self._requests = lru_cache(MOST_SERIES)(self.requests.labels)
         self._seconds = lru_cache(MOST_SERIES)(self.seconds.labels)
 
@@ -59,6 +72,13 @@ class Metrics:
         self._requests(method, route, str(status)).inc()
         if status != HTTPStatus.SWITCHING_PROTOCOLS:  # a socket lasts as long as its page
             self._seconds(route).observe(seconds)
+
+    def told(self, worker: str, stats: Mapping[str, Any]) -> None:
+        """What a worker said of its networks."""
+        for what in ("loads", "evictions"):
+            self.networks.labels(worker, what).set(stats.get(what, 0))
+        for what in ("graphs", "recompiles"):
+            self.compiled.labels(worker, what).set(stats.get("compiled", {}).get(what, 0))
 
     def heard(self, event: JobEvent | Preview) -> None:
         """Count what happened to a job."""
@@ -111,4 +131,5 @@ async def metrics(request: web.Request) -> web.Response:
     counters.ready.set(sum(worker.is_ready for worker in workers))
     for worker in workers:
         counters.starts.labels(worker.name).set(worker.starts)
+        counters.told(worker.name, worker.stats)
     return web.Response(body=generate_latest(counters.registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -49,6 +49,8 @@ def test_plan_and_run_answer_node_by_node(tmp_path: Path) -> None:
     ran = answer("run", *home, "--output", str(tmp_path / "out"))
     assert Path(ran["images"][0]).is_file()
     assert ran["nodes"]["2"]["outcome"] == "executed"
+    assert ran["networks"] == []
+    assert set(ran["compiled"]) == {"graphs", "recompiles", "failure"}
 
 
 def test_lists_answer_with_everything_that_is_declared(home: Path) -> None:

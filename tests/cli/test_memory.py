@@ -63,6 +63,20 @@ def test_a_budget_below_everything_is_refused_by_check_and_by_run(home: Path, wo
     assert RESIDENCY.load_count == loads
 
 
+def test_a_run_says_how_each_network_was_kept(home: Path, workflow: Path) -> None:
+    RESIDENCY.free()
+    given = ("--home", home, "--output", home / "out", "--device", "cpu", "--precision", "model=bf16")
+    code, said = called("run", workflow, *given, "--memory", "resident", "--json")
+    assert code == 0, said
+    told = {each["network"].rpartition("/")[2]: each for each in json.loads(said[said.index("{") :])["networks"]}
+    model = told["tiny.safetensors: diffusion model"]
+    assert (model["mode"], model["precision"], model["device"]) == ("resident", "bfloat16", "cpu")
+    assert model["bytes"] > 0 < len(told) == 5
+    RESIDENCY.free()
+    code, said = called("run", workflow, *given, "--memory", "stream")
+    assert "tiny.safetensors: diffusion model: streamed, bfloat16 on cpu" in " ".join(said.split()), said
+
+
 @pytest.mark.parametrize(("choice", "expected"), [("auto", "float32"), ("model=bf16", "bfloat16; model=bf16")])
 def test_the_lock_names_the_precision(home: Path, workflow: Path, choice: str, expected: str) -> None:
     given = ("--home", home, "--output", home / "out", "--precision", choice, "--device", "cpu")

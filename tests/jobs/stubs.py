@@ -131,14 +131,22 @@ NODES: dict[str, Node] = {made.class_type: made for made in KINDS}
 NODES["Picky"] = from_class(Picky, "Picky")
 
 
+PICTURES: list[Any] = []  # what this process drew
+
+
 def picture(value: Any) -> Picture | None:
+    PICTURES.append(value)
     return Picture("text/plain", str(value).encode(), {"of": "test"})
 
 
 def build(options: Mapping[str, Any]) -> Setup:
     """The factory of test workers; `cache_bytes` 0 keeps every node running."""
     return Setup(
-        NODES, cache=MemoryCache(options.get("cache_bytes", 0)), encode_preview=picture, stats=lambda: {"a": 1}
+        NODES,
+        cache=MemoryCache(options.get("cache_bytes", 0)),
+        encode_preview=picture,
+        stats=lambda: {"a": 1},
+        counts=lambda: {"drawn": len(PICTURES)},
     )
 
 

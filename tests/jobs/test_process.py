@@ -31,6 +31,8 @@ def test_a_process_runs_jobs_shows_previews_and_tells_its_nodes(run: Runs, tmp_p
     async def case() -> None:
         pictures: list[Preview] = []
         async with service(tmp_path, [child()]) as jobs:
+            await jobs.nodes(fresh=True)
+            assert jobs.workers()[0].stats == {"a": 1, "drawn": 0}
             jobs.listen(lambda what: pictures.append(what) if isinstance(what, Preview) else None)
             done = await jobs.wait((await sent(jobs, count=2, salt="p")).id)
             assert done.outcome is not None
@@ -40,7 +42,7 @@ def test_a_process_runs_jobs_shows_previews_and_tells_its_nodes(run: Runs, tmp_p
             declared = {name: node.object_info() for name, node in (await jobs.nodes(fresh=True)).items()}
             assert declared == {name: node.object_info() for name, node in stubs.NODES.items()}
             status = jobs.workers()[0]
-            assert (status.is_ready, status.starts, status.stats) == (True, 1, {"a": 1})
+            assert (status.is_ready, status.starts, status.stats) == (True, 1, {"a": 1, "drawn": 2})
             await jobs.free(unload_models=True)
             pid = status.pid
         assert pid is not None

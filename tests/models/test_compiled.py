@@ -137,6 +137,28 @@ def test_streamed_blocks_and_those_of_a_cpu_are_not_compiled(monkeypatch: pytest
     assert not RESIDENCY.compiles(card, "streamed")
 
 
+def test_a_choice_made_after_a_model_was_used_counts_from_its_next_use(
+    monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    monkeypatch.setattr(RESIDENCY, "compiled", CompiledBlocks("eager"))
+    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu", "off")
+    model, loads = load_diffusion_model(file), RESIDENCY.load_count
+    with torch.inference_mode():  # as nodes run
+        expected = predicted(model)
+        for choice, graphs, made in (("off", 0, 1), ("on", 2, 2), ("on", 2, 2), ("off", 2, 3), ("on", 2, 4)):
+            RESIDENCY.choices = RESIDENCY.choices.changed(None, None, None, choice)
+            found = predicted(model)
+            assert (found - expected).norm() <= 1e-5 * expected.norm()
+            assert torch.equal(found, expected) or choice == "on"
+            assert (RESIDENCY.compiled.graphs, RESIDENCY.load_count - loads) == (graphs, made), choice
+    assert RESIDENCY.compiled.recompiles == 0
+    weights = [model.network]
+    with model.recipe.use() as network:
+        RESIDENCY.choices = RESIDENCY.choices.changed(None, None, None, "off")
+        assert model.network is network is weights[0], "one that computes stays"
+    assert model.network is not weights[0]
+
+
 def test_where_compiling_fails_blocks_run_as_they_are(
     monkeypatch: pytest.MonkeyPatch, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

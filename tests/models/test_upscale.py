@@ -13,6 +13,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue, RefusedFile, UnknownModel
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.models import upscale
+from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.upscale import Upscaler, load_upscaler, tiles
 from sigmagraph.nodes import NODES
 
@@ -64,6 +65,13 @@ def test_a_file_becomes_a_network_and_a_picture_a_larger_one(tmp_path: Path, pre
     found = NODES["ImageUpscaleWithModel"](upscale_model=model, image=image)
     assert model.architecture == "RealESRGAN Compact"
     torch.testing.assert_close(found, by_hand(weights, image, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_it_computes_where_the_choice_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file(compact(), tmp_path / "x2.safetensors")
+    asked = torch.device("meta")
+    monkeypatch.setattr(Choices, "on", property(lambda choices: asked))
+    assert load_upscaler(tmp_path / "x2.safetensors").device == asked
 
 
 def nearest(planes: Tensor) -> Tensor:

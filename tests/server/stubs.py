@@ -156,7 +156,8 @@ def png(image: Image.Image, **options: Any) -> bytes:
 
 def setup(services: Any) -> Setup:
     """The composition of the tests' worker."""
-    return Setup(NODES, services, encode_preview=encode_preview)
+    counts = {"loads": 2, "evictions": 0, "compiled": {"graphs": 3, "recompiles": 1, "failure": ""}}
+    return Setup(NODES, services, encode_preview=encode_preview, counts=lambda: counts)
 
 
 def _saved(image: Image.Image, services: Services, prefix: str, kind: str) -> UiResult:

@@ -60,6 +60,10 @@ async def test_metrics_count_jobs_nodes_and_requests_by_route(serving: Serving) 
         assert 'sigmagraph_http_requests_total{method="GET",route="/history/{id}",status="200"} 1.0' in text
         assert "nothing" not in text
         assert 'sigmagraph_jobs{state="queued"} 0.0' in text
+        said = {"sigmagraph_worker_networks": ("loads", 2.0), "sigmagraph_worker_compiled": ("recompiles", 1.0)}
+        for name, (what, count) in said.items():
+            (line,) = [each for each in text.splitlines() if each.startswith(name) and f'what="{what}"' in each]
+            assert line.endswith(f"}} {count}"), line
 
 
 async def test_what_happens_to_jobs_is_logged_with_the_ids_of_job_and_node(serving: Serving, caplog: Any) -> None:

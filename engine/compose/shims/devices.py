@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.host import free_bytes
-from sigmagraph.engine.models.memory.device import best_device
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 
 __all__ = ["names"]
 
@@ -37,6 +37,11 @@ class CPUState(Enum):
     MPS = 2
 
 
+def chosen_device() -> torch.device:
+    """Where networks compute: what `--device` says."""
+    return RESIDENCY.choices.on
+
+
 def get_torch_device_name(device: torch.device | str) -> str:
     """The device as people call it."""
     device = torch.device(device)
@@ -45,7 +50,7 @@ def get_torch_device_name(device: torch.device | str) -> str:
 
 def get_total_memory(device: torch.device | None = None, torch_total_too: bool = False) -> Any:
     """The bytes there are on a device, or in the host."""
-    device = device or best_device()
+    device = device or chosen_device()
     total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else free_bytes()
     return (total, total) if torch_total_too else total
 
@@ -57,7 +62,7 @@ def cast_to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype, cop
 
 def names() -> dict[str, dict[str, Any]]:
     """The module."""
-    kind = best_device().type
+    kind = chosen_device().type
     state = {"cpu": CPUState.CPU, "mps": CPUState.MPS}.get(kind, CPUState.GPU)
 
     def on_cpu(*_: Any, **__: Any) -> torch.device:
@@ -91,12 +96,12 @@ def names() -> dict[str, dict[str, Any]]:
             "maximum_vram_for_weights": lambda *_, **__: free_bytes(),
             "should_use_bf16": never,
             "should_use_fp16": never,
-            "text_encoder_device": best_device,
+            "text_encoder_device": chosen_device,
             "text_encoder_offload_device": on_cpu,
             "unet_dtype": lambda *_, **__: torch.float32,
             "unet_offload_device": on_cpu,
             "unload_all_models": nothing,
-            "vae_device": best_device,
+            "vae_device": chosen_device,
             "vae_offload_device": on_cpu,
             "vram_state": VRAMState.NORMAL_VRAM,
             "xformers_enabled": never,

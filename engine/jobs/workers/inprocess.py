@@ -68,7 +68,8 @@ class InProcessWorker:
         await asyncio.to_thread(self._runner.close)
 
     def status(self) -> WorkerStatus:
-        return WorkerStatus(self.name, self._is_ready, 1, tuple(self._jobs), None, {})
+        counts = self._runner.answer("counts", {})
+        return WorkerStatus(self.name, self._is_ready, 1, tuple(self._jobs), None, counts)
 
     def _tell_who_waits(self) -> None:
         self._listener.are_waiting(self, self._runner.waiting())

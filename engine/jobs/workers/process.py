@@ -196,6 +196,8 @@ class ProcessWorker:
             case "ready":
                 self._is_ready, self._has_started, self._stats = True, True, message["stats"]
                 self._listener.is_ready(self, message["nodes"])
+            case "counts":
+                self._stats = {**self._stats, **message["counts"]}
             case "failed":
                 self._reason = f"cannot start: {message['reason']}"
             case "answer":

@@ -101,7 +101,9 @@ class Runner:
             case "free":
                 return self.setup.free(values["unload_models"], values["free_memory"])
             case "stats":
-                return plain(self.setup.stats())
+                return plain({**self.setup.stats(), **self.setup.counts()})
+            case "counts":
+                return plain(self.setup.counts())
         raise AssertionError(f"no such question: {question!r}")
 
     def _execute(self, task: JobAttempt, run: "_Run") -> RunResult:

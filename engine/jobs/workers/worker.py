@@ -37,7 +37,8 @@ class Setup:
     `around` is entered round every step of a node; `host_threads` nodes of the host lane run beside it. Samplers of up
     to `batch_evaluations` jobs share a forward.
     `free(unload_models, free_memory)` lets go of weights and caches; `relieve` does what can be done when memory ran
-    out, before a node is tried once more.
+    out, before a node is tried once more. `stats` is told when the worker is ready, `counts`
+    after every job that changed it: it has to be cheap.
     """
 
     nodes: Mapping[str, Node]
@@ -50,6 +51,7 @@ class Setup:
     free: Callable[[bool, bool], None] = lambda unload_models, free_memory: None
     relieve: Callable[[], None] = lambda: None
     stats: Callable[[], Mapping[str, Any]] = dict
+    counts: Callable[[], Mapping[str, Any]] = dict
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class Child:
         self._tasks = ThreadPoolExecutor(slots, "job")
         self._questions = ThreadPoolExecutor(1, "question")
         self._never = Event()
+        self._counts: Any = {}
 
     def serve(self) -> None:
         """Do what the front says until it is gone."""
@@ -70,7 +71,15 @@ class Child:
             traceback.print_exc()
             kind = type(error).__name__
             finished = Finished(State.FAILED, Failure("internal_error", f"{kind}: {error}", exception_type=kind))
+        self._tell_counts()
         self._channel.send({"say": "finished", "job_id": task.job_id, **_record(finished)})
+
+    def _tell_counts(self) -> None:
+        """Before the front hears of the end, what it knows of this process is what the job left."""
+        counts = self._runner.answer("counts", {})
+        if counts != self._counts:
+            self._counts = counts
+            self._channel.send({"say": "counts", "counts": counts})
 
     def _answer(self, message: Mapping[str, Any]) -> None:
         answer: dict[str, Any] = {"say": "answer", "id": message["id"]}

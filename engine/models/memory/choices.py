@@ -55,8 +55,10 @@ class Choices:
     def second(self) -> torch.device | None:
         """The device that makes guidance's other half, if two were chosen. Raises `BadValue`."""
         name = self.device.partition(PAIR)[2]
-        if not name:
+        if PAIR not in self.device:
             return None
+        if not name:
+            raise BadValue("--device", self.device, "one device, or two of one kind, such as cuda:0+cuda:1")
         second = named_device(name)
         if second == self.on or second.type != self.on.type:
             raise BadValue("--device", self.device, "two devices of one kind, such as cuda:0+cuda:1")
@@ -140,7 +142,8 @@ def parse_memory(text: str) -> tuple[Memory, int | None]:
         if plain == mode:
             return mode, None
     match = SIZE.fullmatch(plain)
-    if match is None or not float(match[1]):
+    step = 1024 if match is not None and match[3].startswith("i") else 1000
+    size = int(float(match[1]) * step ** ("kmgt".index(match[2]) + 1 if match[2] else 0)) if match is not None else 0
+    if not size:
         raise BadValue("--memory", text, MEMORY_FORM)
-    step = 1024 if match[3].startswith("i") else 1000
-    return "auto", int(float(match[1]) * step ** ("kmgt".index(match[2]) + 1 if match[2] else 0))
+    return "auto", size

@@ -29,11 +29,6 @@ def devices() -> list[torch.device]:
     return [*found, torch.device("cpu")]
 
 
-def best_device() -> torch.device:
-    """The first CUDA device, else Intel's, else Apple's, else the CPU."""
-    return devices()[0]
-
-
 def named_device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda`, `cuda:1`, `xpu`, `mps`. Raises `BadValue`, saying which there are."""
     there = devices()

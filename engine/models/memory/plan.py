@@ -159,7 +159,7 @@ class Plan:
         streamed = takes + part.working_bytes
         if self.budget.memory != "stream" and streamed <= self.budget.limit_bytes:
             return f"{needs}; --memory stream takes {_gb(streamed)} and reads the file at every step"
-        return f"{needs}, and streamed it would take {_gb(streamed)}"
+        return f"{needs}, and streamed it would take {_gb(streamed)}, the least that works"
 
 
 def plan(parts: Sequence[Part], budget: Budget) -> Plan:

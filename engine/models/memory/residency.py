@@ -52,6 +52,7 @@ class _Held:
     family: Hashable
     files: tuple[MappedFile, ...]
     bytes_: Mapping[int, int]
+    is_compiled: bool = False
     users: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -65,6 +66,17 @@ class Loaded:
     placement: Placement
     bytes_: int
     seconds: float
+
+    def __str__(self) -> str:
+        precision = str(self.placement.dtype).removeprefix("torch.")
+        size = f"{self.bytes_ / 1e9:.2f} GB"
+        return f"{self.what}: {self.mode}, {precision} on {self.placement.device}, {size} in {self.seconds:.1f} s"
+
+    def written(self) -> dict[str, Any]:
+        """As JSON values; bytes of the device, without file pages."""
+        precision = str(self.placement.dtype).removeprefix("torch.")
+        told = {"network": self.what, "mode": self.mode, "precision": precision, "device": str(self.placement.device)}
+        return told | {"bytes": self.bytes_, "seconds": self.seconds}
 
 
 class Residency:
@@ -106,6 +118,8 @@ class Residency:
         key = recipe.key
         with self._lock:
             held = self._held.pop(key, None)
+            if held is not None and not held.users and held.is_compiled != self._is_to_compile(held):
+                held = None  # the choice changed since; one that computes goes on as it is
             if held is None:
                 held = self._made(recipe)
             self._held[key] = held  # the youngest
@@ -132,6 +146,18 @@ class Residency:
         chosen = self.choices.compile
         is_on = chosen == "on" or (chosen == "auto" and device.type == "cuda" and self.keeps_unknown)
         return is_on and mode != "streamed"
+
+    def _is_to_compile(self, held: _Held) -> bool:
+        return isinstance(held.network, MMDiT) and self.compiles(held.placement.device, held.mode)
+
+    def counts(self) -> dict[str, Any]:
+        """What happened in this process so far, for reports: networks made, let go, and how blocks were compiled."""
+        return {
+            "loads": self.load_count,
+            "evictions": self.eviction_count,
+            "compiled": self.compiled.stats(),
+            "precisions": dict(self.precisions),
+        }
 
     @property
     def numbers(self) -> str:
@@ -286,16 +312,14 @@ class Residency:
     ) -> _Held:
         where, from_files = recipe.placement, files if mode in ("mapped", "streamed") else ()
         self._note(Loaded(recipe.what, mode, where, sum(took.values()), time.perf_counter() - began))
-        return _Held(network, mode, where, recipe.family, from_files, took)
+        made = _Held(network, mode, where, recipe.family, from_files, took)
+        made.is_compiled = self._is_to_compile(made)
+        return made
 
     def _note(self, loaded: Loaded) -> None:
         self.load_count += 1
         self.loads = [*self.loads[-99:], loaded]
-        log.info(
-            "loaded %s: %s, %s on %s, %.2f GB in %.1f s",
-            *(loaded.what, loaded.mode, loaded.placement.dtype, loaded.placement.device),
-            *(loaded.bytes_ / 1e9, loaded.seconds),
-        )
+        log.info("loaded %s", loaded)
 
     def _make_room(self, needed: int, device: torch.device) -> None:
         """The least recently used leave, until `needed` bytes are free or nobody idle is left."""

@@ -44,10 +44,16 @@ def test_memory_is_a_way_or_a_size(text: str, expected: tuple[str, int | None]) 
     assert parse_memory(text) == expected
 
 
-@pytest.mark.parametrize("text", ["all", "0", "-1", "12XB", ""])
+@pytest.mark.parametrize("text", ["all", "0", "-1", "12XB", "", "0.4", "nan"])
 def test_memory_that_is_neither_is_refused(text: str) -> None:
     with pytest.raises(BadValue, match="auto, resident, stream"):
         parse_memory(text)
+
+
+@pytest.mark.parametrize("name", ["cpu+", "cpu+cpu"])
+def test_half_a_pair_of_devices_is_refused(name: str) -> None:
+    with pytest.raises(BadValue, match=r"two.* of one kind, such as cuda:0\+cuda:1"):
+        Choices.parse(device=name)
 
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:

@@ -71,7 +71,7 @@ def test_a_model_whose_pages_do_not_fit_is_refused_with_what_would_work() -> Non
 
 
 def test_a_budget_below_the_largest_tensor_says_so() -> None:
-    with pytest.raises(OutOfMemory, match=r"and streamed it would take 1\.05 GB"):
+    with pytest.raises(OutOfMemory, match=r"and streamed it would take 1\.05 GB, the least that works"):
         plan([MEDIUM_BF16], Budget("cpu", GB // 2)).require()
 
 
