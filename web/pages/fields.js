@@ -211,9 +211,25 @@ function seedField(label, declared, value, changed) {
 function imageField(label, declared, value, changed) {
   const made = choiceField(label, declared, value, changed);
   const picture = h("img", { class: "small", alt: "" });
+  const paint = h("button", { type: "button", class: "quiet", text: t("paintMask"), on: { click: async () => {
+    const { MaskDialog } = await import("./mask.js");
+    const dialog = new MaskDialog(made.text());
+    dialog.addEventListener("made", (event) => {
+      take(/** @type {CustomEvent} */ (event).detail);
+      paint.focus();
+    });
+    await dialog.open();
+  } } });
   const show = () => {
-    picture.hidden = !made.text();
+    picture.hidden = paint.hidden = !made.text();
     if (made.text()) picture.src = viewUrl({ filename: made.text(), type: "input" }, true);
+  };
+  const take = (/** @type {string} */ name) => {
+    if (!declared.choices.includes(name)) declared.choices.push(name);
+    made.set(name);
+    made.show("");
+    show();
+    changed();
   };
   const file = h("input", { type: "file", accept: "image/*", class: "unseen", tabindex: "-1", "aria-hidden": "true" });
   const send = async (/** @type {File | undefined} */ chosen) => {
@@ -224,10 +240,7 @@ function imageField(label, declared, value, changed) {
       const response = await fetch("/upload/image", { method: "POST", body: form });
       if (!response.ok) throw new Error(await response.text());
       const { name, subfolder } = await response.json();
-      made.set(subfolder ? `${subfolder}/${name}` : name);
-      made.show("");
-      show();
-      changed();
+      take(subfolder ? `${subfolder}/${name}` : name);
     } catch (error) {
       made.show(told(error));
     }
@@ -235,7 +248,7 @@ function imageField(label, declared, value, changed) {
   file.addEventListener("change", () => send(file.files?.[0]));
   const open = h("button", { type: "button", class: "quiet", text: t("upload"), on: { click: () => file.click() } });
   made.input.addEventListener("change", show);
-  made.element.append(h("div", { class: "upload" }, open, picture, file));
+  made.element.append(h("div", { class: "upload" }, open, paint, picture, file));
   made.element.addEventListener("dragover", (event) => event.preventDefault());
   made.element.addEventListener("drop", (event) => {
     event.preventDefault();
