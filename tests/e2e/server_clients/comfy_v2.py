@@ -21,6 +21,7 @@ from comfy_sdk import (
 )
 
 graph, picture = json.loads(Path(sys.argv[2]).read_text()), sys.argv[3]
+graph["5"]["inputs"]["steps"] = 24  # long enough to be seen at work
 client = Comfy()
 found: dict[str, object] = {}
 

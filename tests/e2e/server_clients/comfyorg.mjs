@@ -5,7 +5,7 @@ import { Comfy } from "@comfyorg/sdk";
 const [url, path, picture] = process.argv.slice(2);
 process.env.COMFY_BASE_URL = url;
 const graph = JSON.parse(readFileSync(path, "utf8"));
-graph["5"].inputs.seed = 4242;
+Object.assign(graph["5"].inputs, { seed: 4242, steps: 24 }); // long enough to be seen at work
 const client = new Comfy();
 const found = {};
 const job = await client.submit(await client.workflows.fromJson(graph));
