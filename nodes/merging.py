@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from sigmagraph.engine.graph.node import Node, Range, input_of, node
-from sigmagraph.engine.models.merge import Blend, Shares, merged_clips, merged_models, towards
+from sigmagraph.engine.models.merge import Blend, MergeShares, merged_clips, merged_models, towards
 from sigmagraph.nodes.conditioning import NO_CLIP
 from sigmagraph.nodes.support.types import Clip, Model, present
 
@@ -20,19 +20,19 @@ EMBEDDERS = ("pos_embed.", "x_embedder.", "context_embedder.", "y_embedder.", "t
 @node("ModelMergeSimple", category=CATEGORY)
 def model_merge_simple(*, model1: Model, model2: Model, ratio: Share = 1.0) -> Model:
     """`ratio` of the first model, the rest of the second."""
-    return merged_models(model1, model2, Shares(towards(ratio)))
+    return merged_models(model1, model2, MergeShares(towards(ratio)))
 
 
 @node("ModelMergeAdd", category=CATEGORY)
 def model_merge_add(*, model1: Model, model2: Model) -> Model:
     """The sum of both; the second is a difference, as a rule."""
-    return merged_models(model1, model2, Shares(Blend(1.0, 1.0)))
+    return merged_models(model1, model2, MergeShares(Blend(1.0, 1.0)))
 
 
 @node("ModelMergeSubtract", category=CATEGORY)
 def model_merge_subtract(*, model1: Model, model2: Model, multiplier: Multiplier = 1.0) -> Model:
     """`multiplier` times what the first has more than the second."""
-    return merged_models(model1, model2, Shares(Blend(multiplier, -multiplier)))
+    return merged_models(model1, model2, MergeShares(Blend(multiplier, -multiplier)))
 
 
 @node("ModelMergeBlocks", category=CATEGORY)
@@ -41,7 +41,7 @@ def model_merge_blocks(
 ) -> Model:
     """Shares for the parts of a UNet. A transformer has none of these names: all of it follows `input`."""
     prefixes = tuple((prefix, towards(share)) for prefix, share in (("middle", middle), ("out", out)))
-    return merged_models(model1, model2, Shares(towards(input), (("input", towards(input)), *prefixes)))
+    return merged_models(model1, model2, MergeShares(towards(input), (("input", towards(input)), *prefixes)))
 
 
 def by_block(class_type: str, depth: int) -> Node:
@@ -50,7 +50,7 @@ def by_block(class_type: str, depth: int) -> Node:
 
     def merge(*, model1: Model, model2: Model, **shares: Any) -> Model:
         blends = tuple((name, towards(shares.get(name, 1.0))) for name in names)
-        return merged_models(model1, model2, Shares(blends[0][1], blends))
+        return merged_models(model1, model2, MergeShares(blends[0][1], blends))
 
     @node(class_type, category=SPECIFIC)
     def declared(*, model1: Model, model2: Model) -> Model:
@@ -80,7 +80,7 @@ def clip_merge_add(*, clip1: Clip, clip2: Clip) -> Clip:
 
 
 def _clips(one: Clip, other: Clip, blend: Blend) -> Clip:
-    return merged_clips(present(one, "clip1", NO_CLIP), present(other, "clip2", NO_CLIP), Shares(blend))
+    return merged_clips(present(one, "clip1", NO_CLIP), present(other, "clip2", NO_CLIP), MergeShares(blend))
 
 
 NODES = (

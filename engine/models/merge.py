@@ -32,7 +32,7 @@ class Blend:
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class MergeShares:
     """How much of each network: `rule` alone, or by the longest of the prefixes that a tensor's name begins with."""
 
     rule: Blend
@@ -49,12 +49,12 @@ def towards(ratio: float) -> Blend:
     return Blend(ratio, 1.0 - ratio)
 
 
-def merged_models(one: Model, other: Model, shares: Shares) -> Model:
+def merged_models(one: Model, other: Model, shares: MergeShares) -> Model:
     """The first model with weights of both. Raises `TensorMismatch` for models of different sizes."""
     return replace(one, recipe=merged(one.recipe, other.recipe, shares))
 
 
-def merged_clips(one: Clip, other: Clip, shares: Shares) -> Clip:
+def merged_clips(one: Clip, other: Clip, shares: MergeShares) -> Clip:
     """The first value's encoders, each with the second's weights where that has the same one."""
     theirs = other.patched
     made: dict[str, Any] = {
@@ -64,14 +64,14 @@ def merged_clips(one: Clip, other: Clip, shares: Shares) -> Clip:
     return replace(one, encoders=made, patches={})
 
 
-def _merged_encoder(one: Any, other: Any, shares: Shares) -> Any:
+def _merged_encoder(one: Any, other: Any, shares: MergeShares) -> Any:
     projection = one.projection
     if projection is not None and other.projection is not None:
         projection = _tensor("text_projection.weight", projection, other.projection, shares)
     return one.with_weights(merged(one.recipe, other.recipe, shares), projection)
 
 
-def merged(one: Recipe[M], other: Recipe[M], shares: Shares) -> Recipe[M]:
+def merged(one: Recipe[M], other: Recipe[M], shares: MergeShares) -> Recipe[M]:
     """The recipe of a network between two. Each brings its adapters; further ones act on the result."""
     if one.ready is not None:
         raise TensorMismatch(f"{one.what}: a network that is no file's is not merged")
@@ -90,7 +90,7 @@ def _named(recipe: Recipe[Any]) -> str:
     return f"{recipe.what} {patches}" if patches else recipe.what
 
 
-def _tensor(name: str, left: StoredTensor, right: StoredTensor, shares: Shares) -> StoredTensor:
+def _tensor(name: str, left: StoredTensor, right: StoredTensor, shares: MergeShares) -> StoredTensor:
     blend = shares.of(name)
     if (blend.first, blend.second) == (1.0, 0.0):
         return left
