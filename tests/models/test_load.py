@@ -247,6 +247,20 @@ def test_missing_surplus_and_misshapen_tensors_are_listed(tmp_path: Path, tensor
         assert told in str(caught.value)
 
 
+def test_a_surplus_tensor_is_told_and_left_out(
+    tmp_path: Path, tensors: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = part(tensors, "model.diffusion_model.")
+    plain = load_diffusion_model(saved(tmp_path / "plain.safetensors", model))
+    model["something.nobody.knows"] = torch.zeros(3)
+    with caplog.at_level("WARNING"):
+        loaded = load_diffusion_model(saved(tmp_path / "more.safetensors", model))
+    assert "1 surplus: something.nobody.knows" in caplog.text
+    expected = plain.network.state_dict()
+    assert expected.keys() == loaded.network.state_dict().keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.network.state_dict().items())
+
+
 @pytest.mark.parametrize(
     "prefix", ["model.diffusion_model.", "first_stage_model.", *map(ENCODER.format, ("clip_l", "t5xxl"))]
 )

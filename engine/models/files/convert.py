@@ -83,7 +83,7 @@ class ConvertTarget:
         return list(self._scaled(plain))
 
     def _cast(self, name: str, stored: StoredTensor, dtype: torch.dtype) -> Outgoing:
-        if not (stored.dtype.is_floating_point or is_quantised(stored)) or stored.dtype == torch.float64:
+        if not (stored.dtype.is_floating_point or stored.combine is not None) or stored.dtype == torch.float64:
             return kept(name, stored)
 
         def pieces() -> Iterator[Tensor]:

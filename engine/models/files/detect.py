@@ -12,6 +12,7 @@ import torch
 from sigmagraph.engine.errors import UnknownModel
 from sigmagraph.engine.models.files.fp8 import multiplied_out
 from sigmagraph.engine.models.files.gguf import ARCHITECTURE
+from sigmagraph.engine.models.files.quantisation import require_readable
 from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights, is_quantised, under
 from sigmagraph.engine.models.files.rename import (
     clip_from_any,
@@ -94,7 +95,11 @@ class Parts:
 
 
 def find_parts(file: WeightFile) -> Parts:
-    """Everything of the SD3 family in `file`. Raises `UnknownModel`, saying what it is instead, if there is nothing."""
+    """Everything of the SD3 family in `file`. Raises `UnknownModel`, saying what it is instead, if there is nothing.
+
+    So it does for matrices in a form that is not read.
+    """
+    require_readable(file)
     weights = file.weights
     parts = Parts(_mmdit(weights), _vae(weights), _encoders(weights), _control(weights), tiny_vae_from_any(weights))
     if not parts:

@@ -1,7 +1,9 @@
-"""Scaled float8 files: every linear weight is a float8 tensor times a float32 scale stored beside it.
+"""Scaled files: every linear weight is a float8 or int8 tensor times a float32 scale stored beside it.
 
-The weights are multiplied out when they are read, so the rest of the loader sees ordinary tensors. Biases keep their
-stored precision (ComfyUI rounds them to float8 on load; images made from such files differ slightly for that).
+The scale is `X.scale_weight`, or in ComfyUI's newer form `X.weight_scale` beside `X.comfy_quant`. It is one number, one
+a row, or one a block: each of its sides divides that of the weight. The weights are multiplied out when they are read,
+so the rest of the loader sees ordinary tensors. Biases keep their stored precision (ComfyUI rounds them to float8 on
+load; images made from such files differ slightly for that).
 """
 
 from collections.abc import Sequence
@@ -11,20 +13,22 @@ from math import prod
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.models.files.quantisation import QUANTISED_AS
 from sigmagraph.engine.models.files.read import Combine, StoredTensor, Weights
 from sigmagraph.engine.models.files.rename import derived
 
 MARKER = "scaled_fp8"
 SCALE = ".scale_weight"
-INPUT_SCALE = ".scale_input"
+SCALES = (SCALE, ".weight_scale")
+NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", QUANTISED_AS, MARKER)
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def multiplied_out(weights: Weights) -> dict[str, StoredTensor]:
     """`weights` without markers and scales; each scaled weight reads as its float32 product."""
-    plain = {name: tensor for name, tensor in weights.items() if not name.endswith((SCALE, INPUT_SCALE, MARKER))}
-    for scale_name in (name for name in weights if name.endswith(SCALE)):
-        name = scale_name.removesuffix(SCALE) + ".weight"
+    plain = {name: tensor for name, tensor in weights.items() if not name.endswith(NOT_WEIGHTS)}
+    for scale_name in (name for name in weights if name.endswith(SCALES)):
+        name = scale_name.rpartition(".")[0] + ".weight"
         if name in plain:
             plain[name] = derived(name, [plain[name], weights[scale_name]], _product)
     return plain
@@ -116,7 +120,8 @@ def scaled_bytes(stored: StoredTensor) -> tuple[StoredTensor, StoredTensor | Non
         is_plain = stored.combine is None or isinstance(stored.combine, Rounded)
         return (stored, None) if is_plain and stored.dtype == torch.float8_e4m3fn else None
     small, scale = stored.sources
-    if small.dtype != torch.float8_e4m3fn or prod(scale.shape) not in (1, stored.shape[0]):
+    is_by_row = prod(scale.shape) == stored.shape[0] == scale.shape[0] if scale.shape else False
+    if small.dtype != torch.float8_e4m3fn or not (prod(scale.shape) == 1 or is_by_row):
         return None
     return small, scale
 
@@ -131,5 +136,10 @@ def packed(stored: StoredTensor, device: torch.device) -> StoredTensor:
 
 
 def _product(parts: Sequence[Tensor]) -> Tensor:
-    weight, scale = parts
-    return weight.to(torch.float32) * scale.to(torch.float32)
+    weight, scale = parts[0].to(torch.float32), parts[1].to(torch.float32)
+    if scale.numel() == 1:
+        return weight * scale.reshape(())
+    scale = scale.reshape(scale.shape + (1,) * (weight.ndim - scale.ndim))
+    blocks = [size for side, count in zip(weight.shape, scale.shape, strict=True) for size in (count, side // count)]
+    spread = scale.reshape([size for count in scale.shape for size in (count, 1)])
+    return (weight.reshape(blocks) * spread).reshape(weight.shape)

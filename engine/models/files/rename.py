@@ -150,7 +150,7 @@ def derived(name: str, sources: Sequence[StoredTensor], combine: Combine) -> Sto
     """The tensor `name` made from stored ones; its shape is found on the meta device. Raises `TensorMismatch`."""
     try:
         shape = tuple(combine([torch.empty(source.shape, device="meta") for source in sources]).shape)
-    except (RuntimeError, IndexError, ValueError) as error:
+    except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
         shapes = ", ".join(str(list(source.shape)) for source in sources)
         raise TensorMismatch(f"{name}: tensors of shapes {shapes} do not combine ({error})") from None
     kept = tuple(sources)

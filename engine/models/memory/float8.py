@@ -6,6 +6,7 @@ single product with random input, 1 % of a picture's latent. Half the bytes are 
 """
 
 from collections.abc import Mapping
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,8 @@ def with_products(module: nn.Module, weights: Mapping[str, StoredTensor], device
         layer = module.get_submodule(place)
         if found is None or not isinstance(layer, nn.Linear) or any(side % MULTIPLE for side in stored.shape):
             continue
+        if not by_row and found[1] is not None and prod(found[1].shape) > 1:
+            continue  # a scale for each row of the weight, and one for all of the input: no kernel does that
         small, scale = (stored_part.on(device) if stored_part is not None else None for stored_part in found)
         assert small is not None
         if small.device.type == "cpu" and stored.combine is None:

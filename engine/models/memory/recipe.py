@@ -83,7 +83,7 @@ class Recipe(Generic[M]):
     ) -> "Recipe[M]":
         """The recipe, once names and shapes fit the module that `build` makes. Nothing is allocated.
 
-        Raises `TensorMismatch`: missing, surplus and misshapen tensors are listed.
+        Raises `TensorMismatch`: missing and misshapen tensors are listed. Surplus ones are told in the log.
         """
         hollow = [name for name, tensor in weights.items() if 0 in tensor.shape]
         if hollow:
@@ -93,8 +93,10 @@ class Recipe(Generic[M]):
                 module = build()
         except (ValueError, IndexError, ArithmeticError, RuntimeError) as error:
             raise TensorMismatch(f"{what}: tensors of these sizes form no such network ({error})") from error
-        check_tensors(what, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, weights)
-        return cls(what, kind, build, weights, placement, owner, blocks, ahead, multiplies=multiplies, second=second)
+        expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        check_tensors(what, expected, weights)
+        known = {name: tensor for name, tensor in weights.items() if name in expected}
+        return cls(what, kind, build, known, placement, owner, blocks, ahead, multiplies=multiplies, second=second)
 
     @classmethod
     def of(cls, network: M, placement: Placement, owner: Owner, kind: Kind = "model") -> "Recipe[M]":

@@ -1,5 +1,6 @@
 """Weights wholly in one place: views of the mapped file where it holds what is needed, else one copy of each tensor."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from sigmagraph.engine.models.files.fp8 import is_rounded
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_view
 from sigmagraph.engine.models.memory.device import Placement, holds
 
+log = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
 Shared = Callable[[StoredTensor], nn.Parameter | None]
 LISTED = 8
@@ -64,19 +66,24 @@ def absent(stored: StoredTensor, placement: Placement) -> nn.Parameter:
 
 
 def check_tensors(what: str, expected: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
-    """Raise `TensorMismatch`, listing what is missing, surplus or misshapen, unless names and shapes are equal."""
+    """Raise `TensorMismatch`, listing what is missing, misshapen or surplus, unless all that is expected is there.
+
+    Tensors nobody expects are harmless alone: they are told in the log.
+    """
     misshapen = [
         f"{name} {list(weights[name].shape)} instead of {list(shape)}"
         for name, shape in expected.items()
         if name in weights and weights[name].shape != shape
     ]
+    surplus = listing("surplus", (name for name in weights if name not in expected))
     problems = [
         listing("missing", (name for name in expected if name not in weights)),
-        listing("surplus", (name for name in weights if name not in expected)),
         listing("misshapen", misshapen),
     ]
     if any(problems):
-        raise TensorMismatch(f"{what}: " + "; ".join(problem for problem in problems if problem))
+        raise TensorMismatch(f"{what}: " + "; ".join(problem for problem in (*problems, surplus) if problem))
+    if surplus:
+        log.warning("%s: left out: %s", what, surplus)
 
 
 def listing(kind: str, names: Iterable[str]) -> str:
