@@ -1,72 +1,36 @@
 """`sigmagraph fetch`: official weights and tokenizers from the model hub into the model folders."""
 
+import hashlib
+import re
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
 from sigmagraph.engine.cli.options import AsJson, Home, workspace
 from sigmagraph.engine.errors import EngineError, FetchFailed, InvalidWorkflow, UnknownName
+from sigmagraph.engine.hub import HUB, SETS, Source
 
 __all__ = ["SETS", "fetch"]
 
-
-class Source(NamedTuple):
-    """One file on the hub, and where it goes below models/."""
-
-    repository: str
-    file: str
-    target: str
-
-
-class Download(NamedTuple):
-    """Files that are fetched together."""
-
-    summary: str
-    sources: tuple[Source, ...]
-
-
-LARGE = "stabilityai/stable-diffusion-3.5-large"
-TOKENIZERS = (
-    Source("openai/clip-vit-large-patch14", "tokenizer.json", "tokenizers/clip.tokenizer.json"),
-    Source("google-t5/t5-small", "tokenizer.json", "tokenizers/t5xxl.tokenizer.json"),  # one vocabulary for all T5
-)
-
-
-def _encoders(t5: str) -> tuple[Source, ...]:
-    names = ("clip_l.safetensors", "clip_g.safetensors", t5)
-    return tuple(Source(LARGE, f"text_encoders/{name}", f"text_encoders/{name}") for name in names)
-
-
-def _model(repository: str, file: str) -> tuple[Source, ...]:
-    return (Source(repository, file, f"checkpoints/{file}"), *TOKENIZERS)
-
-
-SETS: dict[str, Download] = {
-    "tokenizers": Download("the vocabularies of CLIP and T5 (3 MB, no licence to accept)", TOKENIZERS),
-    "text-encoders": Download("CLIP-L, bigG and T5-XXL in fp16 (11.4 GB)", _encoders("t5xxl_fp16.safetensors")),
-    "text-encoders-fp8": Download("the same with T5-XXL in fp8 (6.5 GB)", _encoders("t5xxl_fp8_e4m3fn.safetensors")),
-    "sd3.5-large": Download("SD3.5 Large with its VAE (16.5 GB)", _model(LARGE, "sd3.5_large.safetensors")),
-    "sd3.5-large-turbo": Download(
-        "SD3.5 Large Turbo with its VAE (16.5 GB)", _model(f"{LARGE}-turbo", "sd3.5_large_turbo.safetensors")
-    ),
-    "sd3.5-medium": Download(
-        "SD3.5 Medium with its VAE (5.1 GB)",
-        _model("stabilityai/stable-diffusion-3.5-medium", "sd3.5_medium.safetensors"),
-    ),
-}
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="What to fetch; none lists it.")
     ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A server with the hub's interface to ask instead.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Bring official weights and tokenizers into models/.
 
-    The weights are gated: accept their licence on the hub, then give a token by `hf auth login` or HF_TOKEN.
+    The weights are gated: accept their licence on the hub, then give a token by `hf auth login` or HF_TOKEN. A
+    download that broke off goes on where it stopped, and what arrives is checked against the hub's SHA-256.
     """
     from sigmagraph.engine.cli.console import columns, out, remark, write_json
 
@@ -90,7 +54,7 @@ def fetch(
             remark(f"{target} is there already")
             continue
         remark(f"{source.repository}: {source.file}")
-        bring(source, target)
+        bring(source, target, mirror)
         if not as_json:
             out().print(str(target), markup=False, soft_wrap=True)
     if as_json:
@@ -109,20 +73,22 @@ def advice(error: EngineError) -> list[str]:
     return list(lines.values())
 
 
-def bring(source: Source, target: Path) -> None:
-    """Download one file to `target`; it appears there only when it is whole."""
+def bring(source: Source, target: Path, mirror: str | None = None) -> None:
+    """Download one file to `target`; it appears there only when it is whole. `mirror`: a server to ask instead."""
     import logging
 
     from huggingface_hub import errors as hub
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     from sigmagraph.engine.writing import make_folder
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; our message says it once
-    page = f"https://huggingface.co/{source.repository}"
+    page = f"{(mirror or HUB).rstrip('/')}/{source.repository}"
     drafts = make_folder(target.parent / ".fetch")
     try:
-        draft = Path(hf_hub_download(source.repository, source.file, local_dir=drafts))
+        draft = Path(hf_hub_download(source.repository, source.file, local_dir=drafts, endpoint=mirror))
+        told = get_hf_file_metadata(hf_hub_url(source.repository, source.file, endpoint=mirror), endpoint=mirror)
+        _require_sum(draft, told.etag, page, source.file)
         draft.replace(target)
     except (hub.GatedRepoError, hub.RepositoryNotFoundError) as error:
         raise FetchFailed(page, "is gated: accept its licence there, then `hf auth login` or set HF_TOKEN") from error
@@ -131,3 +97,14 @@ def bring(source: Source, target: Path) -> None:
         raise FetchFailed(page, reason) from error
     except (hub.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # the hub's name for its HTTP library's errors
         raise FetchFailed(page, f"{source.file} could not be fetched: {str(error).splitlines()[0]}") from error
+
+
+def _require_sum(draft: Path, etag: str | None, page: str, file: str) -> None:
+    """Of large files the hub's tag is the SHA-256; of small ones it is git's, and the length has been checked."""
+    if etag is None or SHA256.fullmatch(etag) is None:
+        return
+    with draft.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != etag:
+        draft.unlink()
+        raise FetchFailed(page, f"{file} arrived damaged: its SHA-256 is {found}, the hub says {etag}; fetch it again")

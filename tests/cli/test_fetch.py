@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -20,7 +21,7 @@ class Hub:
         self.error = error
         self.asked: list[tuple[str, str]] = []
 
-    def __call__(self, repository: str, file: str, local_dir: Path) -> str:
+    def __call__(self, repository: str, file: str, local_dir: Path, endpoint: str | None = None) -> str:
         self.asked.append((repository, file))
         if self.error is not None:
             raise self.error
@@ -28,6 +29,12 @@ class Hub:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{repository}/{file}")
         return str(path)
+
+
+@pytest.fixture(autouse=True)
+def no_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files: their tag is not a SHA-256."""
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: SimpleNamespace(etag="a" * 40))
 
 
 def test_files_land_where_the_loaders_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

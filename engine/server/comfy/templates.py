@@ -10,6 +10,7 @@ from sigmagraph.engine.errors import BadDocument, EngineError
 from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.editor import drawn
 from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.hub import source_of
 from sigmagraph.engine.server.comfy.notes import notes_of
 from sigmagraph.engine.server.comfy.object_info import declarations_of
 from sigmagraph.engine.server.context import WORKFLOWS, reply
@@ -97,7 +98,18 @@ async def _drawing(request: web.Request, workflow: Workflow) -> dict[str, Any]:
     if workflow.editor is not None:
         return dict(workflow.editor)
     names = (node.class_type for node in workflow.nodes.values())
-    return drawn(workflow.prompt(), await declarations_of(request, names))
+    return with_sources(drawn(workflow.prompt(), await declarations_of(request, names)))
+
+
+def with_sources(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with `properties.models` where a node names an official file: the page offers what is missing."""
+    for node in document["nodes"]:
+        found = [source for value in node["widgets_values"] if isinstance(value, str) and (source := source_of(value))]
+        if found:
+            node["properties"]["models"] = [
+                {"name": source.name, "url": source.url, "directory": source.folder} for source in found
+            ]
+    return document
 
 
 def _outline(document: dict[str, Any]) -> dict[str, Any]:

@@ -169,6 +169,19 @@ async def test_templates_are_the_workflows_folder_drawn_for_the_editor(serving: 
             assert (await api.get(path)).status == 404
 
 
+async def test_a_template_tells_the_page_where_official_files_are(serving: Serving) -> None:
+    graph = picture_graph()
+    graph["9"]["inputs"]["filename_prefix"] = "sd3.5_large_controlnet_canny.safetensors"  # the stand-ins have no loader
+    async with serving() as api:
+        (api.root / "workflows/flat.json").write_text(json.dumps(graph))
+        nodes = {node["id"]: node for node in (await api.json("/templates/flat.json"))["nodes"]}
+        [told] = nodes[9]["properties"]["models"]
+        assert (told["name"], told["directory"]) == ("sd3.5_large_controlnet_canny.safetensors", "controlnet")
+        assert told["url"].startswith("https://huggingface.co/")
+        assert told["url"].endswith(f"/{told['name']}")
+        assert "models" not in nodes[5]["properties"]
+
+
 async def test_a_drawn_template_converts_back_to_the_prompt_it_was(serving: Serving) -> None:
     from sigmagraph.engine.graph.document import parse_workflow
     from tests.server.stubs import picture_graph

@@ -1,0 +1,115 @@
+"""`sigmagraph fetch --mirror` against a stand-in that speaks the hub's interface on this machine."""
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from huggingface_hub import constants
+from typer.testing import CliRunner
+
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.hub import SETS
+
+BODY = bytes(range(256)) * 4096  # 1 MiB
+NAME = "sd3.5_large_controlnet_canny.safetensors"
+
+
+class HubServer:
+    """HEAD and GET of `/{owner}/{repository}/resolve/{revision}/{file}`, with ranges, as for large files."""
+
+    def __init__(self) -> None:
+        self.told = hashlib.sha256(BODY).hexdigest()
+        self.breaks_after: int | None = None
+        self.ranges: list[str | None] = []
+        self.paths: list[str] = []
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        headers = {
+            "ETag": f'"{self.told}"',
+            "X-Linked-Etag": f'"{self.told}"',
+            "X-Linked-Size": str(len(BODY)),
+            "X-Repo-Commit": "c" * 40,
+            "Accept-Ranges": "bytes",
+        }
+        if request.method == "HEAD":
+            return web.Response(headers=headers | {"Content-Length": str(len(BODY))})
+        self.paths.append(request.path)
+        self.ranges.append(asked := request.headers.get("Range"))
+        start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"
+        headers["Content-Length"] = str(len(BODY) - start)
+        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        await response.prepare(request)
+        stop, self.breaks_after = self.breaks_after, None
+        await response.write(BODY[start:stop])
+        if stop is not None:
+            await asyncio.sleep(0.05)  # what was sent arrives
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+    async def serve(self, ready: threading.Event, done: asyncio.Event) -> None:
+        served = web.Application()
+        served.router.add_route("*", "/{owner}/{repository}/resolve/{revision}/{file:.+}", self.answer)
+        runner = web.AppRunner(served)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        ready.set()
+        await done.wait()
+        await runner.cleanup()
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    server, ready, loop = HubServer(), threading.Event(), asyncio.new_event_loop()
+    done = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(server.serve(ready, done),))
+    thread.start()
+    assert ready.wait(10)
+    yield server
+    loop.call_soon_threadsafe(done.set)
+    thread.join(10)
+    loop.close()
+
+
+def fetched(hub: HubServer, home: Path) -> tuple[int, str, Path]:
+    done = CliRunner().invoke(app, ["fetch", "sd3.5-large-canny", "--mirror", hub.url, "--home", str(home)])
+    return done.exit_code, done.output, home / "models/controlnet" / NAME
+
+
+def test_a_download_that_breaks_goes_on_where_it_stopped(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)  # what breaks off is written
+    hub.breaks_after = 300_000
+    code, output, target = fetched(hub, tmp_path)
+    if code:  # the hub's client gave up: asking again goes on
+        code, output, target = fetched(hub, tmp_path)
+    assert code == 0, output
+    assert target.read_bytes() == BODY
+    first, second = hub.ranges
+    assert first is None or first == "bytes=0-"
+    assert second is not None
+    assert 0 < int(second.removeprefix("bytes=").partition("-")[0]) <= 300_000
+    [source] = SETS["sd3.5-large-canny"].sources
+    assert set(hub.paths) == {f"/{source.repository}/resolve/main/{source.file}"}
+
+
+def test_what_arrives_damaged_is_refused_and_not_kept(hub: HubServer, tmp_path: Path) -> None:
+    hub.told = hashlib.sha256(b"something else").hexdigest()
+    code, output, target = fetched(hub, tmp_path)
+    assert code == 1
+    assert "arrived damaged" in output
+    assert not target.exists()
+    assert not list(tmp_path.rglob(NAME))
+    hub.told = hashlib.sha256(BODY).hexdigest()
+    assert fetched(hub, tmp_path)[0] == 0
+    assert target.read_bytes() == BODY
