@@ -103,10 +103,12 @@ export class ComparisonDialog {
     const shut = h("button", { type: "button", class: "quiet shut", "aria-label": t("close"), text: "×", on: { click: () => this.element.close() } });
     this.element = h("dialog", { class: "sheet", "aria-label": t("comparing") },
       h("div", { class: "row spread" }, h("h2", { text: t("comparing") }), shut), this.comparison.element);
+    this.element.addEventListener("close", () => this.element.remove());
   }
 
   /** @param {Shown} before @param {Shown} after */
   open(before, after) {
+    if (!this.element.isConnected) document.body.append(this.element);
     if (!this.element.open) this.element.showModal();
     return this.comparison.show(before, after);
   }

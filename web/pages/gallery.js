@@ -38,7 +38,7 @@ main.append(h("h1", { class: "unseen", text: t("nav.gallery") }), now,
   h("section", { "aria-label": t("nav.gallery") },
     h("div", { class: "row spread tools" }, h("h2", { text: t("made") }), h("div", { class: "row" }, search, state, selection.toggle)),
     selection.element, count, tiles, h("div", { class: "center" }, more)),
-  details.element, pair.element);
+  details.element);
 search.addEventListener("input", later(() => { writeUrl(); renew(); }, 300));
 state.addEventListener("change", () => { writeUrl(); renew(); });
 details.addEventListener("gone", (event) => forget(/** @type {CustomEvent} */ (event).detail));
