@@ -23,19 +23,27 @@ STOCHASTIC = {
 }
 
 
+def steps_for(order: int) -> tuple[int, int]:
+    """Enough for the leading error term to rule, and few enough that rounding does not."""
+    if order > 4:
+        return (32, 64) if order < 8 else (16, 32)
+    return (64, 256) if order > 2 else (40, 160)
+
+
 @pytest.mark.parametrize("key", DETERMINISTIC)
 def test_error_shrinks_at_the_declared_order(key: str) -> None:
     solver = DETERMINISTIC[key]
-    # orders above 3 need more steps before the leading error term rules
-    coarse, fine = (64, 256) if solver.order > 2 else (40, 160)
-    assert measured_order(solver, coarse, fine) > solver.order - 0.35
+    coarse, fine = steps_for(solver.order)
+    # order 8 is at rounding before its leading term rules alone
+    assert measured_order(solver, coarse, fine) > solver.order - (0.35 if solver.order < 8 else 0.7)
 
 
 @pytest.mark.parametrize("key", [key for key, one in DETERMINISTIC.items() if one.inverts])
 def test_error_shrinks_at_the_declared_order_on_the_way_up_too(key: str) -> None:
     solver = DETERMINISTIC[key]
-    errors = [flow_error(solver, steps, first=0.1, last=0.9) for steps in (64, 256)]
-    assert math.log(errors[0] / errors[1], 4) > solver.order - 0.35
+    coarse, fine = steps_for(max(solver.order, 3))
+    errors = [flow_error(solver, steps, first=0.1, last=0.9) for steps in (coarse, fine)]
+    assert math.log(errors[0] / errors[1], fine / coarse) > solver.order - 0.35
 
 
 @pytest.mark.parametrize("name", [name for name, one in SOLVERS.items() if one.is_adaptive])
@@ -44,7 +52,7 @@ def test_an_adaptive_solver_meets_a_tighter_tolerance_with_a_smaller_error(name:
     exact = carried(start, 0.9, 0.1)
     errors = [
         float((solve(SOLVERS[name], start, [0.9, 0.1], bumps, {"rtol": t, "atol": t}) - exact).abs().max())
-        for t in (1e-2, 1e-4, 1e-6)
+        for t in ((1e-2, 1e-4, 1e-6) if SOLVERS[name].order < 5 else (1e-4, 1e-6, 1e-8))
     ]
     assert errors[1] < errors[0] / 10
     assert errors[2] < errors[1] / 10
