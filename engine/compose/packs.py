@@ -27,6 +27,7 @@ from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.borders import border
+from sigmagraph.nodes.support.pack_models import ModelPatcher
 
 __all__ = ["load_custom_nodes"]
 
@@ -86,8 +87,8 @@ def _load(path: str, safe_load: bool = True, device: torch.device | str | None =
 def _load_checkpoint(path: str, *_: Any, **__: Any) -> tuple[Any, Any, Any, None]:
     """Model, text encoders and autoencoder of a checkpoint; the fourth place, an image encoder, stays empty."""
     parts = load_checkpoint(Path(path))
-    return parts.model, parts.clip, parts.vae, None
+    return ModelPatcher(parts.model), parts.clip, parts.vae, None
 
 
 def _load_diffusion_model(path: str, **_: Any) -> Any:
-    return load_diffusion_model(Path(path))
+    return ModelPatcher(load_diffusion_model(Path(path)))

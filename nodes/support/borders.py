@@ -11,6 +11,8 @@ from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.regions import Area, Region
 from sigmagraph.nodes.support.pack_controls import PackControlNet, chain_of, controls_of, net_of
+from sigmagraph.nodes.support.pack_models import ModelPatcher, model_of
+from sigmagraph.nodes.support.pack_samplers import sampler_of
 from sigmagraph.nodes.support.types import LatentValue
 
 __all__ = ["border"]
@@ -140,4 +142,6 @@ TRANSLATIONS = {
     "CONDITIONING": Translation(_conditioning_out, _conditioning_back),
     "SIGMAS": Translation(_sigmas_out, _sigmas_back),
     "CONTROL_NET": Translation(PackControlNet, net_of),
+    "MODEL": Translation(ModelPatcher, model_of),
+    "SAMPLER": Translation(lambda sampler: sampler, sampler_of),
 }

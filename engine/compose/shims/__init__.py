@@ -8,7 +8,17 @@ can be imported, and whoever uses one is told what is missing (`absent.py`). Any
 from collections.abc import Mapping
 from typing import Any
 
-from sigmagraph.engine.compose.shims import absent, arithmetic, controls, devices, extras, helpers, sampling, serving
+from sigmagraph.engine.compose.shims import (
+    absent,
+    arithmetic,
+    controls,
+    devices,
+    extras,
+    helpers,
+    patching,
+    sampling,
+    serving,
+)
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.comfy_class import Border
 from sigmagraph.engine.graph.node import Node
@@ -28,6 +38,7 @@ def shim_names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> N
         controls.names(),
         devices.names(),
         sampling.names(),
+        patching.names(),
         serving.names(),
         extras.names(folders, nodes, border),
     ):
