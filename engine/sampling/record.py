@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, CorruptFile, MissingFile
 from sigmagraph.engine.sampling.solver import Prediction
+from sigmagraph.engine.sampling.transition import Transition
 from sigmagraph.engine.writing import write_file
 
 if TYPE_CHECKING:
@@ -89,25 +90,57 @@ class Recording:
 
 @dataclass
 class Trajectory:
-    """Every tick's level, state and estimate: `on_tick=trajectory.add`, then `save`."""
+    """Every tick's level, state and estimate: `on_tick=trajectory.add`, then `save`.
+
+    `transitions`: the distribution each state was drawn from, of samplers that say so; None elsewhere.
+    """
 
     sigmas: list[float] = field(default_factory=list)
     x: list[Tensor] = field(default_factory=list)
     denoised: list[Tensor] = field(default_factory=list)
+    transitions: list[Transition | None] = field(default_factory=list)
 
     def add(self, tick: "Tick") -> None:
         """Note one tick."""
         self.sigmas.append(tick.sigma)
         self.x.append(tick.x)
         self.denoised.append(tick.denoised)
+        self.transitions.append(tick.transition)
+
+    def log_prob(self, step: int, *, per_element: bool = False) -> Tensor:
+        """Ln of the density with which `step` (from 0) led to its state, as `Transition.log_prob` gives it."""
+        if not 0 <= step < len(self.transitions):
+            raise BadValue("step", step, f"a step from 0 to {len(self.transitions) - 1}")
+        if (transition := self.transitions[step]) is None:
+            allowed = (
+                "a sampler with transitions: flow_grpo, flow_cps, flow_euler_sde, precise, flow_sde_2m, flow_sde_3m"
+            )
+            raise BadValue(f"log-probability of step {step}", "a step whose distribution is not known", allowed)
+        return transition.log_prob(self.x[step], per_element=per_element)
+
+    def log_probs(self, *, per_element: bool = False) -> Tensor:
+        """Those of all stochastic steps, float64 [steps, B]."""
+        chances = [place for place, one in enumerate(self.transitions) if one is not None and one.is_stochastic]
+        if not chances:
+            allowed = "a run with stochastic steps"
+            raise BadValue("log-probabilities", "a run whose steps are all deterministic, or not known", allowed)
+        return torch.stack([self.log_prob(place, per_element=per_element) for place in chances])
 
     def save(self, path: Path) -> None:
-        """Write `sigma` [n], `x` and `denoised` [n, B, ...] to a safetensors file. All states must be of one size."""
+        """Write `sigma` [n], `x` and `denoised` [n, B, ...] to a safetensors file. All states must be of one size.
+
+        With transitions also `mean` [n, B, ...] and `std` [n].
+        """
         sizes = {tuple(one.shape) for one in (*self.x, *self.denoised)}
         if len(sizes) != 1:
             raise BadValue("trajectory", f"states of {len(sizes)} sizes", "one or more states, all of one size")
         sigma = torch.tensor(self.sigmas, dtype=torch.float64)
-        save_tensors(path, {"sigma": sigma, "x": torch.stack(self.x), "denoised": torch.stack(self.denoised)}, {})
+        tensors = {"sigma": sigma, "x": torch.stack(self.x), "denoised": torch.stack(self.denoised)}
+        known = [one for one in self.transitions if one is not None]
+        if known and len(known) == len(self.x):
+            tensors["mean"] = torch.stack([one.mean for one in known])
+            tensors["std"] = torch.tensor([one.std for one in known], dtype=torch.float64)
+        save_tensors(path, tensors, {})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ Inference mode, ticks, the NaN check, counts, recording and replaying are here; 
 """
 
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +17,15 @@ from sigmagraph.engine.sampling.noise import NoiseSource, NoiseSpec
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.record import Recording
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step, Steps
+from sigmagraph.engine.sampling.transition import Transition
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One evaluation is done: `step` steps of `steps` are complete; `x` and `denoised` are the newest."""
+    """One evaluation is done: `step` steps of `steps` are complete; `x` and `denoised` are the newest.
+
+    `transition`: where the step that led to `x` might have led, of samplers that say so.
+    """
 
     step: int
     steps: int
@@ -28,6 +33,7 @@ class Tick:
     evaluations: int
     x: Tensor
     denoised: Tensor
+    transition: Transition | None = None
 
 
 class SolverRun:
@@ -112,12 +118,19 @@ Driven = Generator[Tick | PredictRequest, Sequence[Tensor] | None, Tensor]
 """Ticks, which need no answer, and what is to be predicted, which is answered with the estimates."""
 
 
-def drive(run: SolverRun, denoiser: Denoiser, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
+def drive(
+    run: SolverRun, denoiser: Denoiser, recording: Recording | None = None, gradients: bool = False
+) -> Generator[Tick, None, Tensor]:
     """Answer a run's requests until it ends; predictions already in `recording` are replayed, not made again."""
-    return ticks_only(drive_requests(run, denoiser, recording))
+    return ticks_only(drive_requests(run, denoiser, recording, gradients), gradients)
 
 
-def ticks_only(driven: Driven) -> Generator[Tick, None, Tensor]:
+def tracking(gradients: bool) -> AbstractContextManager[object]:
+    """Inference mode; or, where gradients are asked for, the caller's own mode."""
+    return nullcontext() if gradients else torch.inference_mode()
+
+
+def ticks_only(driven: Driven, gradients: bool = False) -> Generator[Tick, None, Tensor]:
     """Predict what is asked for where it is asked for; ticks remain."""
     answer: Sequence[Tensor] | None = None
     try:
@@ -125,7 +138,7 @@ def ticks_only(driven: Driven) -> Generator[Tick, None, Tensor]:
             said = driven.send(answer)
             answer = None
             if isinstance(said, PredictRequest):
-                with torch.inference_mode():
+                with tracking(gradients):
                     answer = said.answer()
             else:
                 yield said
@@ -136,7 +149,9 @@ def ticks_only(driven: Driven) -> Generator[Tick, None, Tensor]:
         driven.close()
 
 
-def drive_requests(run: SolverRun, denoiser: Denoiser, recording: Recording | None = None) -> Driven:
+def drive_requests(
+    run: SolverRun, denoiser: Denoiser, recording: Recording | None = None, gradients: bool = False
+) -> Driven:
     """As `drive`, but predictions are asked for, if the denoiser can say what it needs: others may make them."""
     replay = recording.rest() if recording is not None else iter(())
     while run.request is not None and (known := next(replay, None)) is not None:
@@ -146,19 +161,20 @@ def drive_requests(run: SolverRun, denoiser: Denoiser, recording: Recording | No
     watch = FiniteWatch()
     try:
         while (request := run.request) is not None:
-            prediction = yield from _predicted(denoiser, request, run.step + 1)
-            with torch.inference_mode():
+            prediction = yield from _predicted(denoiser, request, run.step + 1, gradients)
+            with tracking(gradients):
                 denoised, uncond = prediction[:2]
                 _check_shape(denoised, request, run.step + 1)
-                watch.add(denoised, run.step + 1, request.sigma)
+                watch.add(denoised.detach(), run.step + 1, request.sigma)
                 if request.needs_uncond and uncond is not None and uncond is not denoised:
                     _check_shape(uncond, request, run.step + 1)
-                    watch.add(uncond, run.step + 1, request.sigma)
+                    watch.add(uncond.detach(), run.step + 1, request.sigma)
                 if recording is not None:
                     recording.add(prediction)
                 run.answer(prediction)
-            x, denoised = (run.done[-1].x, run.done[-1].denoised) if run.done else (request.x, prediction.denoised)
-            yield Tick(run.progress, run.steps, request.sigma, run.evaluations, x, denoised)
+            newest = run.done[-1] if run.done else Step(request.x, prediction.denoised)
+            x, denoised, led = newest.x, newest.denoised, newest.transition
+            yield Tick(run.progress, run.steps, request.sigma, run.evaluations, x, denoised, led)
     finally:
         run.close()
     watch.finish()
@@ -176,7 +192,7 @@ def _check_shape(estimate: Tensor, request: Evaluate, step: int) -> None:
 
 
 def _predicted(
-    denoiser: Denoiser, request: Evaluate, step: int
+    denoiser: Denoiser, request: Evaluate, step: int, gradients: bool
 ) -> Generator[PredictRequest, Sequence[Tensor] | None, Prediction]:
     """One evaluation; where the denoiser can say what it needs, whoever drives the run predicts it.
 
@@ -184,13 +200,13 @@ def _predicted(
     """
     dtype = request.x.dtype
     if not hasattr(denoiser, "requests"):
-        with torch.inference_mode():
+        with tracking(gradients):
             return _in_dtype(called(denoiser, request.x, request.sigma, request.needs_uncond), dtype)
     wanted: Requests = requests_of(denoiser, request.x, request.sigma, request.needs_uncond)
     answer: Sequence[Tensor] | None = None
     while True:
         try:
-            with torch.inference_mode():
+            with tracking(gradients):
                 asked = next(wanted) if answer is None else wanted.send(answer)
         except StopIteration as end:
             prediction: Prediction = end.value

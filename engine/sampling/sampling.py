@@ -21,8 +21,9 @@ from sigmagraph.engine.sampling.mask import Masked, MaskRule, fitted
 from sigmagraph.engine.sampling.noise import NoiseSource, OneImage
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.record import Recording
-from sigmagraph.engine.sampling.run import Driven, SolverRun, Tick, context_of, drive_requests, ticks_only
+from sigmagraph.engine.sampling.run import Driven, SolverRun, Tick, context_of, drive_requests, ticks_only, tracking
 from sigmagraph.engine.sampling.solver import SOLVERS, Solver, find_solver
+from sigmagraph.engine.sampling.transition import Transition
 
 HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up
 
@@ -32,7 +33,8 @@ class Sampling:
     """Noise `latent` [B, C, H, W] (clean, in model units) to the first sigma and solve to the last.
 
     The result is in float32 or better. `mask`: 1 = make anew, 0 = keep; `mask_rule` changes it with the noise level.
-    `batch_index` says which image of a batch each one is. A bare name of a solver is its newest revision. A schedule
+    `batch_index` says which image of a batch each one is. `gradients`: do not enter inference mode, so that they flow
+    through state and denoiser where the caller tracks them. A bare name of a solver is its newest revision. A schedule
     without a step or without noise gives the latent as it is.
     """
 
@@ -47,6 +49,7 @@ class Sampling:
     mask: Tensor | None = None
     mask_rule: MaskRule | None = None
     batch_index: Sequence[int] | None = None
+    gradients: bool = False
 
     def __post_init__(self) -> None:
         places, images = self.batch_index, self.latent.shape[0]
@@ -89,12 +92,31 @@ class Sampling:
                 ticks.close()
                 raise Cancelled(f"cancelled after {tick.evaluations} evaluations, step {tick.step} of {tick.steps}")
 
+    def along(self, states: Sequence[Tensor]) -> Generator[Tick, None, Tensor]:
+        """As `ticks`, over a way that was taken before: each step starts from, and leads to, its state in `states`.
+
+        Of a sampler whose steps say where they might lead. With `gradients`, their log-probabilities are those of a
+        policy gradient: no graph passes through the states, one does through each step's estimates.
+        """
+        ahead = iter([state.detach().clone() for state in states])
+
+        def chosen(transition: Transition) -> Tensor:
+            if (state := next(ahead, None)) is None:
+                raise BadValue("states", f"{len(states)} of them", "the state after each step of the run")
+            return state
+
+        with tracking(self.gradients):
+            ready = self._prepared(chosen)
+        ticks = ticks_only(drive_requests(ready.run, ready.denoiser, None, self.gradients), self.gradients)
+        x = yield from ticks
+        return ready.finish(x).clone()
+
     def ticks(self, recording: Recording | None = None) -> Generator[Tick, None, Tensor]:
         """A tick an evaluation; the return value is the final latent.
 
         `recording` is replayed as far as it goes and then extended.
         """
-        return ticks_only(self.requests(recording))
+        return ticks_only(self.requests(recording), self.gradients)
 
     def requests(self, recording: Recording | None = None) -> Driven:
         """As `ticks`, but each `PredictRequest` it yields must be sent its estimates: for who predicts for several."""
@@ -125,12 +147,12 @@ class Sampling:
         ]
 
     def _together(self, recording: Recording | None) -> Driven:
-        with torch.inference_mode():
+        with tracking(self.gradients):
             ready = self._prepared()
-        x = yield from drive_requests(ready.run, ready.denoiser, recording)
+        x = yield from drive_requests(ready.run, ready.denoiser, recording, self.gradients)
         return ready.finish(x).clone()  # a clone made here is no inference tensor
 
-    def _prepared(self) -> "_Prepared":
+    def _prepared(self, chosen: Callable[[Transition], Tensor] | None = None) -> "_Prepared":
         """Noise, start state, context and mask."""
         solver, model, levels = self.rule, self.model, checked_sigmas(self.sigmas, self.rule)
         if model.process.alpha(max(levels)) < 0:
@@ -141,7 +163,7 @@ class Sampling:
         latent, noise = (one.float() if one.dtype in HALF else one for one in (self.latent, noise))
         x = model.start(levels[0], noise, latent)
         context = context_of(solver, x, levels, model, self.noise, self.batch_index)
-        run = SolverRun(solver, x, levels, context, self.options or {})
+        run = SolverRun(solver, x, levels, replace(context, chosen=chosen), self.options or {})
         if self.mask is None:
             return _Prepared(run, denoiser, lambda x: model.released(levels[-1], x))
         kept_noise = self.noise.mask_noise(x) if solver.masks_with_next_seed else noise

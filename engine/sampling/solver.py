@@ -21,6 +21,7 @@ from sigmagraph.engine.sampling.noise import Seeding
 from sigmagraph.engine.sampling.options import Option, options_of
 from sigmagraph.engine.sampling.precision import float32
 from sigmagraph.engine.sampling.process import Process
+from sigmagraph.engine.sampling.transition import Transition
 from sigmagraph.engine.sampling.versioned import Revision, Versioned, find
 
 
@@ -46,10 +47,11 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step is done: the new state and the estimate it was made with."""
+    """One step is done: the new state, the estimate it was made with, and where it might have led, if that is known."""
 
     x: Tensor
     denoised: Tensor
+    transition: Transition | None = None
 
 
 # What is sent in depends on what was yielded (Tensor, Prediction or None), which Python's types cannot say: hence Any.
@@ -68,7 +70,7 @@ class Noise(Enum):
 class Context:
     """What a solver may know about its run. `draw` and `brownian` give unit-variance noise shaped like the state.
 
-    `dtype` is the state's.
+    `dtype` is the state's. `chosen`, where it is given, says where a step leads instead of noise.
     """
 
     process: Process
@@ -77,6 +79,13 @@ class Context:
     draw: Callable[[], Tensor]
     churn: Callable[[], Tensor]
     brownian: Callable[[float, float], Tensor]
+    chosen: Callable[[Transition], Tensor] | None = None
+
+    def sample(self, transition: Transition) -> Tensor:
+        """A state from the transition's distribution; its mean where the step is deterministic."""
+        if self.chosen is not None:
+            return self.chosen(transition)
+        return transition.mean.add(self.draw(), alpha=transition.std) if transition.is_stochastic else transition.mean
 
     def rounded(self, sigma: float) -> float:
         """A level as the state's precision would hold it, for rules that depend on its last bit."""

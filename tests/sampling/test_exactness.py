@@ -54,6 +54,8 @@ SAME_RULE = {
     "res_2m_sde",
     "res_3m_sde",
     "exp_heun_2_x0_sde",
+    "flow_sde_2m",
+    "flow_sde_3m",
 }  # as an ODE, the one without noise
 
 
