@@ -1,5 +1,6 @@
-"""`sigmagraph models`: the weight files in the model folders, and what each holds by its header."""
+"""`sigmagraph models`: the weight files in the model folders, what each is by its header, and what it completes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +10,93 @@ from sigmagraph.engine.errors import EngineError
 __all__ = ["models"]
 
 FOLDERS = ("checkpoints", "diffusion_models", "text_encoders", "vae", "vae_approx", "loras", "controlnet")
+WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf")
 
 
 def models(as_json: AsJson = False, home: Home = None) -> None:
-    """List the weight files; only headers are read."""
+    """List the weight files and pipeline folders; only headers are read. Digests are those of earlier runs."""
     from sigmagraph.engine.cli.console import columns, out, remark, write_json
+    from sigmagraph.engine.shipped import SHIPPED
 
     space = workspace(home)
-    found: list[dict[str, Any]] = [
-        {"folder": folder, "file": name, "size_bytes": path.stat().st_size, "holds": _content(path)}
-        for folder in FOLDERS
-        for name in space.folders.files(folder)
-        for path in [space.folders.path(folder, name)]
+    places = [
+        (folder, name, space.folders.path(folder, name)) for folder in FOLDERS for name in space.folders.files(folder)
     ]
+    complete = completed({name for _, name, _ in places}, (SHIPPED / "workflows", space.home / "workflows"))
+    found: list[dict[str, Any]] = [
+        {
+            "folder": folder,
+            "file": name,
+            "size_bytes": path.stat().st_size,
+            **_content(path, folder),
+            "digest": space.folders.known_hash(path),
+            "completes": complete.get(name, []),
+        }
+        for folder, name, path in places
+    ]
+    found += list(_pipelines(space.folders.directories("diffusers")))
     if as_json:
         write_json(found)
     elif found:
-        table = columns("folder", "file", "size", "holds", right=("size",))
+        table = columns(
+            "folder", "file", "size", "holds", "family", "precision", "digest", "completes", right=("size",)
+        )
         for file in found:
-            table.add_row(file["folder"], file["file"], _size(file["size_bytes"]), file["holds"])
+            digest, works = (file["digest"] or "").partition(":")[2][:10], ", ".join(file["completes"])
+            size = _size(file["size_bytes"])
+            table.add_row(
+                file["folder"], file["file"], size, file["holds"], file["family"], file["precision"], digest, works
+            )
         out().print(table)
     else:
         remark(f"no weight files below {space.folders.models}; `sigmagraph fetch` lists what can be brought")
 
 
-def _content(path: Path) -> str:
-    """The parts of a file in words, or what is wrong with it."""
-    from sigmagraph.engine.models.files.detect import find_parts
-    from sigmagraph.engine.models.files.read import open_weights
+def completed(present: set[str], folders: tuple[Path, ...]) -> dict[str, list[str]]:
+    """File name -> the workflows that name it and of which no weight file is missing."""
+    from sigmagraph.engine.graph.document import load_workflow
+
+    found: dict[str, list[str]] = {}
+    for path in dict.fromkeys(path for folder in folders for path in sorted(folder.glob("*.json"))):
+        try:
+            nodes = load_workflow(path).nodes.values()
+        except EngineError:
+            continue
+        values = {value for node in nodes for value in node.inputs.values() if isinstance(value, str)}
+        named = {value for value in values if value.lower().endswith(WEIGHT_SUFFIXES)}
+        for name in named if named <= present else ():
+            works = found.setdefault(name, [])
+            works += [path.stem] if path.stem not in works else []
+    return found
+
+
+def _pipelines(directories: list[Path]) -> Iterator[dict[str, Any]]:
+    """The folders that DiffusersLoader lists."""
+    for directory in directories:
+        for index in sorted(directory.glob("*/model_index.json")):
+            size = sum(path.stat().st_size for path in index.parent.rglob("*.safetensors"))
+            transformer = index.parent / "transformer"
+            content = (
+                _content(transformer, "") if transformer.is_dir() else {"holds": "", "family": "", "precision": ""}
+            )
+            holds = ", ".join(sorted(path.name for path in index.parent.iterdir() if any(path.glob("*.safetensors"))))
+            row = {"folder": "diffusers", "file": index.parent.name, "size_bytes": size, **content}
+            yield row | {"holds": holds or content["holds"], "digest": None, "completes": []}
+
+
+def _content(path: Path, folder: str) -> dict[str, str]:
+    """What the file is, or what is wrong with it."""
+    from sigmagraph.engine.models.files.summary import summarise
 
     try:
-        return find_parts(open_weights(path)).listing()
+        return summarise(path)._asdict()
     except EngineError as error:
-        return str(error).removeprefix(f"{path}: ")
+        found = str(error).removeprefix(f"{path}: ")
+        return {
+            "holds": "an adapter" if folder == "loras" and "LoRA" in found else found,
+            "family": "",
+            "precision": "",
+        }
 
 
 def _size(size_bytes: int) -> str:

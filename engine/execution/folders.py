@@ -89,6 +89,10 @@ class Folders:
         """BLAKE3 of the bytes, remembered while size and time of change stay; that of a large file across restarts."""
         return self._digests.of(path, like)
 
+    def known_hash(self, path: Path) -> str | None:
+        """The same where it is known already."""
+        return self._digests.known(path)
+
     def lacking(self, vertices: Mapping[str, GraphNode]) -> Sequence[Problem]:
         """As `companions` says."""
         return self.companions(self, vertices)

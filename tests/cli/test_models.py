@@ -1,0 +1,79 @@
+"""`sigmagraph models`: what it says of each file, by headers alone."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from tests.tiny import write_controlnet
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = "sigmagraph-demo.safetensors"
+
+
+def listed(home: Path) -> dict[str, dict[str, Any]]:
+    done = CliRunner().invoke(app, ["models", "--json", "--home", str(home)])
+    assert done.exit_code == 0, done.output
+    return {row["file"]: row for row in json.loads(done.stdout)}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    for folder in ("checkpoints", "diffusion_models", "controlnet"):
+        (tmp_path / "models" / folder).mkdir(parents=True)
+    (tmp_path / "models/checkpoints" / DEMO).symlink_to(ROOT / "models/checkpoints" / DEMO)
+    return tmp_path
+
+
+def transformer(path: Path, dtype: torch.dtype) -> None:
+    tensors = {
+        name: torch.zeros(each.shape, dtype=dtype)
+        for name, each in MMDiT(MMDiTShape(1, 128, 64, 96, 8)).state_dict().items()
+    }
+    save_file(tensors, path)
+
+
+def test_family_precision_and_what_a_file_completes(home: Path) -> None:
+    transformer(home / "models/diffusion_models/small.safetensors", torch.bfloat16)
+    (home / "models/diffusion_models/broken.safetensors").write_bytes(b"PK\x03\x04" + bytes(600))
+    write_controlnet(home / "models/controlnet/net.safetensors", MMDiTShape(2, 128, 64, 96, 8), kind=1)
+    rows = listed(home)
+    assert rows["net.safetensors"]["holds"] == "a ControlNet for canny"
+    demo = rows[DEMO]
+    assert demo["holds"] == "a diffusion model, a VAE, clip_l, clip_g, t5xxl"
+    assert demo["family"] == "SD3's architecture, width 256"
+    assert {"txt2img", "img2img", "inpaint"} <= set(demo["completes"])
+    assert "sd3.5_large_txt2img" not in demo["completes"]  # its files are not here
+    assert rows["small.safetensors"]["precision"] == "bfloat16"
+    assert rows["small.safetensors"]["completes"] == []
+    assert "zip archive" in rows["broken.safetensors"]["holds"]
+
+
+def test_a_digest_is_that_of_an_earlier_run_and_is_gone_when_the_file_changes(home: Path) -> None:
+    path = home / "models/diffusion_models/small.safetensors"
+    transformer(path, torch.float16)
+    assert listed(home)[path.name]["digest"] is None
+    facts = path.stat()
+    kept = {str(path): [facts.st_size, facts.st_mtime_ns, "blake3:" + "0" * 32]}
+    (home / ".digests.json").write_text(json.dumps(kept))
+    assert listed(home)[path.name]["digest"] == "blake3:" + "0" * 32
+    path.touch()
+    assert listed(home)[path.name]["digest"] is None
+
+
+@pytest.mark.slow
+def test_a_hundred_files_are_listed_in_two_seconds(home: Path) -> None:
+    transformer(first := home / "models/diffusion_models/0.safetensors", torch.bfloat16)
+    for number in range(1, 100):
+        (home / f"models/diffusion_models/{number}.safetensors").hardlink_to(first)
+    listed(home)  # imports
+    began = time.process_time()
+    assert len(listed(home)) == 101
+    assert time.process_time() - began < 2
