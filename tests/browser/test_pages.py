@@ -262,7 +262,7 @@ def test_axe_finds_no_violation_on_any_page(browser: Any, server: Server, scheme
 def test_the_second_language_is_whole_and_kept(browser: Any, server: Server) -> None:
     with watched(browser, server, locale="de-DE") as seen:
         page = seen.open("/home")
-        assert page.get_by_role("button", name="Bild erzeugen").is_enabled()
+        page.get_by_role("button", name="Bild erzeugen", disabled=False).wait_for()
         assert page.evaluate("document.documentElement.lang") == "de"
         for path in PAGES:
             seen.open(path)

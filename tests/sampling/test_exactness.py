@@ -39,6 +39,14 @@ EXACT = {
     "res_multistep_ancestral_cfg_pp": (LOG_SIGMA, 1),
     **dict.fromkeys(("uni_pc", "uni_pc_bh2"), (LOG_SIGMA, 2)),
     "er_sde": (RATIO, 2),
+    "ralston_2s": (SLOPE, 1),
+    "bogacki_shampine": (SLOPE, 2),
+    "rk4": (SLOPE, 3),
+    "dormand_prince": (SLOPE, 4),
+    **dict.fromkeys(("etdrk2", "etdrk3", "etdrk4", "res_5s"), (LOG_SNR, 1)),
+    **dict.fromkeys(("gauss_legendre_3s", "gauss_legendre_4s", "radau_iia_3s"), (LOG_SNR, 2)),
+    "lobatto_iiia_3s": (LOG_SNR, 2),
+    "radau_iia_2s": (LOG_SNR, 1),
 }
 """Degree, and of what. A first-order rule is exact on constants, which `test_orders` shows."""
 CONSTANTS_ALONE = {
