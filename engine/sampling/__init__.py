@@ -4,7 +4,6 @@ What a sampling is made of is exported here; what builds such parts (levels, gui
 """
 
 from sigmagraph.engine.sampling import schedules, solvers  # noqa: F401  # importing them registers their parts
-from sigmagraph.engine.sampling.branching import branched
 from sigmagraph.engine.sampling.denoiser import Denoiser
 from sigmagraph.engine.sampling.guidance import Cfg, Unguided
 from sigmagraph.engine.sampling.levels import Levels
@@ -34,7 +33,6 @@ from sigmagraph.engine.sampling.solver import (
     find_solver,
     solver,
 )
-from sigmagraph.engine.sampling.transition import Transition
 
 __all__ = [
     "SCHEDULES",
@@ -60,9 +58,7 @@ __all__ = [
     "Steps",
     "Tick",
     "Trajectory",
-    "Transition",
     "Unguided",
-    "branched",
     "edm",
     "find_schedule",
     "find_solver",

@@ -1,6 +1,6 @@
 """Which noise levels a solver is going to ask about: its rule run once on a state of one number.
 
-Rules do not look at what they compute, but for the adaptive one, so a rehearsal asks about what the run will.
+Rules do not look at what they compute, but for the adaptive ones, so a rehearsal asks about what the run will.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,9 @@ from sigmagraph.engine.sampling.run import SolverRun, context_of
 from sigmagraph.engine.sampling.sampling import checked_sigmas
 from sigmagraph.engine.sampling.solver import Prediction, Solver
 
-MOST_A_STEP = 8  # evaluations; a rule that chooses its own steps is rehearsed no further
+MOST_A_STEP = (
+    32  # evaluations, the dearest implicit rule takes 29; one that chooses its own steps is rehearsed no further
+)
 
 
 def rehearsed(

@@ -17,12 +17,12 @@ from sigmagraph.engine.sampling import (
     Recording,
     Sampling,
     Trajectory,
-    Transition,
-    branched,
     sd3,
 )
+from sigmagraph.engine.sampling.branching import branched
 from sigmagraph.engine.sampling.conformance.problems import sharp
 from sigmagraph.engine.sampling.run import SolverRun, context_of
+from sigmagraph.engine.sampling.transition import Transition
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, gauss
 
 DOCS = Path(__file__).parents[2] / "docs"
