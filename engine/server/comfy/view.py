@@ -11,7 +11,7 @@ from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.server.static import content_type, send
 
-__all__ = ["folder_of", "named", "view"]
+__all__ = ["PLACES", "folder_of", "named", "view"]
 
 SAFE = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "image/bmp", "application/json"})
 SAFE_KINDS = ("audio/", "video/")

@@ -9,13 +9,23 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.errors import BadValue, MissingFile, UnknownJob
-from sigmagraph.engine.jobs.job import State
+from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.model_folders import MODEL_FOLDERS
 from sigmagraph.engine.server.auth import require
 from sigmagraph.engine.server.bodies import json_body, multipart_body
 from sigmagraph.engine.server.comfy.userdata import user_root
-from sigmagraph.engine.server.comfy_api.progress import Snapshot
-from sigmagraph.engine.server.comfy_api.records import KEPT_S, ROOT, Shown, instant, output_record, place_of, shown_by
+from sigmagraph.engine.server.comfy.view import folder_of
+from sigmagraph.engine.server.comfy_api.progress import snapshot_of
+from sigmagraph.engine.server.comfy_api.records import (
+    KEPT_S,
+    ROOT,
+    Shown,
+    instant,
+    output_record,
+    place_of,
+    shown_by,
+    shown_so_far,
+)
 from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.comfy_api.store import Asset, AssetStore, digest_of
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
@@ -43,8 +53,8 @@ def named(request: web.Request) -> Callable[[Mapping[str, Any]], str | None]:
     def find(info: Mapping[str, Any]) -> str | None:
         asset_id, digest = info.get("id"), info.get("hash")
         if isinstance(asset_id, str) and place_of(asset_id) is not None:
-            shown = asyncio.run_coroutine_threadsafe(_shown(request, asset_id), loop).result()
-            return _annotated(request, shown.path) if shown is not None and shown.path is not None else None
+            output = asyncio.run_coroutine_threadsafe(_output(request, asset_id), loop).result()
+            return _annotated(request, output[1]) if output is not None else None
         found = None
         if isinstance(asset_id, str):
             found = _get(store, asset_id)
@@ -62,13 +72,11 @@ def _get(store: AssetStore, asset_id: str) -> Asset | None:
         return None
 
 
-def _annotated(request: web.Request, path: Path) -> str | None:
-    """`picture.png [output]`, as loader nodes name files of other folders."""
-    places = folders(request)
-    for word, root in (("input", places.input_dir), ("output", places.output_dir), ("temp", places.temp_dir)):
-        if path.is_relative_to(root):
-            return f"{path.relative_to(root).as_posix()} [{word}]"
-    return None
+def _annotated(request: web.Request, shown: Shown) -> str | None:
+    """`picture.png [output]`, as loader nodes name files of other folders; words have no such name."""
+    if shown.path is None:
+        return None
+    return f"{shown.path.relative_to(folder_of(folders(request), shown.place)).as_posix()} [{shown.place}]"
 
 
 async def upload(request: web.Request) -> web.StreamResponse:
@@ -143,10 +151,7 @@ async def fetch(request: web.Request) -> web.StreamResponse:
     asset_id = request.match_info["id"]
     if place_of(asset_id) is None:
         return reply(_record(request, await asyncio.to_thread(store_of(request).get, asset_id)))
-    shown = await _shown(request, asset_id)
-    if shown is None:
-        raise Declined(404, "not_found", f"there is no asset {asset_id[:80]!r}")
-    return reply(await _record_of_output(request, asset_id, shown))
+    return reply(await _record_of_output(request, *await _known_output(request, asset_id)))
 
 
 async def content(request: web.Request) -> web.StreamResponse:
@@ -156,14 +161,10 @@ async def content(request: web.Request) -> web.StreamResponse:
         store = store_of(request)
         asset = await asyncio.to_thread(store.get, asset_id)
         return _sent(store.inputs, store.path(asset))
-    shown = await _shown(request, asset_id)
-    if shown is None:
-        raise Declined(404, "not_found", f"there is no asset {asset_id[:80]!r}")
+    _, shown = await _known_output(request, asset_id)
     if shown.path is None:
         return web.Response(text=shown.text, headers=DISPOSITION)
-    places = folders(request)
-    roots = (places.output_dir, places.temp_dir, places.input_dir)
-    return _sent(next(root for root in roots if shown.path.is_relative_to(root)), shown.path)
+    return _sent(folder_of(folders(request), shown.place), shown.path)
 
 
 def _sent(root: Path, path: Path) -> web.StreamResponse:
@@ -183,8 +184,16 @@ async def delete(request: web.Request) -> web.StreamResponse:
     return web.Response(status=204)
 
 
-async def _shown(request: web.Request, asset_id: str) -> Shown | None:
-    """The output an id names, if the caller's job showed it."""
+async def _known_output(request: web.Request, asset_id: str) -> tuple[Job, Shown]:
+    """The output an id names; 404 where there is none."""
+    output = await _output(request, asset_id)
+    if output is None:
+        raise Declined(404, "not_found", f"there is no asset {asset_id[:80]!r}")
+    return output
+
+
+async def _output(request: web.Request, asset_id: str) -> tuple[Job, Shown] | None:
+    """The job and the output an id names, if the caller's job showed it."""
     found = place_of(asset_id)
     if found is None:
         return None
@@ -193,18 +202,13 @@ async def _shown(request: web.Request, asset_id: str) -> Shown | None:
         job = await jobs.get(job_id, request[OWNER])
     except UnknownJob:
         return None
-    outputs: Mapping[str, Any] = job.outcome.outputs if job.outcome is not None else {}
-    if job.state is State.RUNNING:
-        outputs = Snapshot.of(job, await jobs.events(job.id, job.owner, limit=10_000)).shown
-    places = folders(request)
-    return next(
-        (output for output in shown_by(outputs, places) if (output.node_id, output.kind, output.index) == place), None
-    )
+    outputs = shown_so_far(job, await snapshot_of(jobs, job) if job.state is State.RUNNING else None)
+    every = shown_by(outputs, folders(request))
+    return next(((job, each) for each in every if (each.node_id, each.kind, each.index) == place), None)
 
 
-async def _record_of_output(request: web.Request, asset_id: str, shown: Shown) -> dict[str, Any]:
+async def _record_of_output(request: web.Request, job: Job, shown: Shown) -> dict[str, Any]:
     """An output as an asset; its digest is computed now, when somebody asks."""
-    job = await request.app[JOBS].get(asset_id.rpartition(".")[0], request[OWNER])
     record = output_record(job, shown, own_origin(request))
     digest = None if shown.path is None else await asyncio.to_thread(_digest, shown.path)
     kept = ("id", "size_bytes", "content_type", "url", "url_expires_at", "job_id")

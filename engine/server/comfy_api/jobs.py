@@ -16,15 +16,15 @@ from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.auth import require_any_graph
 from sigmagraph.engine.server.bodies import json_body
 from sigmagraph.engine.server.comfy_api.assets import named
-from sigmagraph.engine.server.comfy_api.progress import Snapshot
+from sigmagraph.engine.server.comfy_api.progress import snapshot_of
 from sigmagraph.engine.server.comfy_api.records import STATUSES, instant, job_record
 from sigmagraph.engine.server.comfy_api.references import resolved
 from sigmagraph.engine.server.comfy_api.refusals import Declined
-from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
+from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, OwnerFolders, folders, reply
 from sigmagraph.engine.server.incoming import declarations
 from sigmagraph.engine.server.origin import own_origin
 
-__all__ = ["cancel", "fetch", "listing", "snapshot_of", "submit", "workflow"]
+__all__ = ["cancel", "fetch", "listing", "submit", "workflow"]
 
 SOURCE = "comfy_api"
 FIELDS = ("workflow", "inputs", "extra_data", "metadata", "priority", "webhook_url", "webhook_secret")
@@ -33,7 +33,6 @@ LONGEST_KEY = 255
 MOST_METADATA = 4096  # bytes
 MOST_PRIORITY = 1000
 MOST, USUAL = 200, 50
-MOST_EVENTS = 100_000
 AT_ONCE = 1000
 
 
@@ -142,18 +141,20 @@ async def listing(request: web.Request) -> web.StreamResponse:
     """`GET /jobs?status=&metadata[name]=&limit=&cursor=`: newest first, a page at a time."""
     limit, begin = _number(request, "limit", USUAL, 1, MOST), _number(request, "cursor", 0, 0, 10**9)
     states, wanted = _states(request), _labels(request)
-    found: list[dict[str, Any]] = []
-    offset, jobs = begin, request.app[JOBS]
-    while True:
-        page = await jobs.find(JobQuery(request[OWNER], states, limit=MOST, offset=offset))
+    offset, found, rest = begin, list[Job](), dict[str, Any](truncated=False)
+    while not rest["truncated"]:
+        page = await request.app[JOBS].find(JobQuery(request[OWNER], states, limit=MOST, offset=offset))
         for job in page.jobs:
             if len(found) == limit:
-                return reply({"jobs": found, "truncated": True, "next_cursor": str(offset)})
+                rest = {"truncated": True, "next_cursor": str(offset)}
+                break
             offset += 1
             if _has(job, wanted):
-                found.append(_line(request, job))
+                found.append(job)
         if not page.jobs or offset >= page.total:
-            return reply({"jobs": found, "truncated": False})
+            break
+    base, places = own_origin(request), folders(request)
+    return reply({"jobs": await asyncio.to_thread(lambda: [_line(job, base, places) for job in found]), **rest})
 
 
 def _has(job: Job, wanted: Mapping[str, str]) -> bool:
@@ -161,10 +162,10 @@ def _has(job: Job, wanted: Mapping[str, str]) -> bool:
     return not wanted or (isinstance(labels, dict) and wanted.items() <= labels.items())
 
 
-def _line(request: web.Request, job: Job) -> dict[str, Any]:
+def _line(job: Job, base: str, places: OwnerFolders) -> dict[str, Any]:
     """A job in a list: as by itself, with the two times that lists carry."""
     changed = max(at for at in (job.created_at, job.started_at, job.ended_at) if at is not None)
-    record = job_record(job, own_origin(request), folders(request))
+    record = job_record(job, base, places)
     return record | {"create_time": instant(job.created_at), "update_time": instant(changed)}
 
 
@@ -199,19 +200,6 @@ async def _record(request: web.Request, job: Job) -> dict[str, Any]:
     snapshot = await snapshot_of(jobs, job) if job.state is State.RUNNING else None
     position = await _position(jobs, job) if job.state is State.QUEUED else None
     return await asyncio.to_thread(job_record, job, base, places, snapshot, position)
-
-
-async def snapshot_of(jobs: Jobs, job: Job) -> Snapshot:
-    """How far a job is, read from its log."""
-    snapshot, after = Snapshot.of(job), 0
-    while after < MOST_EVENTS:
-        events = await jobs.events(job.id, job.owner, after=after, limit=AT_ONCE)
-        for event in events:
-            snapshot.take(event)
-        if len(events) < AT_ONCE:
-            break
-        after = events[-1].number
-    return snapshot
 
 
 async def _position(jobs: Jobs, job: Job) -> int:

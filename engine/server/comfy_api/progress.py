@@ -8,8 +8,12 @@ from sigmagraph.engine.execution import events as run
 from sigmagraph.engine.graph.workflow import as_link
 from sigmagraph.engine.jobs.events import JobEvent, Started
 from sigmagraph.engine.jobs.job import Job
+from sigmagraph.engine.jobs.protocol import Jobs
 
-__all__ = ["Snapshot", "needed"]
+__all__ = ["Snapshot", "needed", "snapshot_of"]
+
+MOST_EVENTS = 100_000
+AT_ONCE = 1000
 
 
 @dataclass
@@ -25,13 +29,10 @@ class Snapshot:
     shown: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, job: Job, events: Iterable[JobEvent] = ()) -> "Snapshot":
-        """The snapshot after these events."""
+    def of(cls, job: Job) -> "Snapshot":
+        """The snapshot before any event."""
         request = job.request
-        made = cls(needed(request.prompt, request.targets) if request is not None else frozenset())
-        for event in events:
-            made.take(event)
-        return made
+        return cls(needed(request.prompt, request.targets) if request is not None else frozenset())
 
     def take(self, event: JobEvent) -> None:
         """Go on by one event; a new attempt begins anew."""
@@ -80,3 +81,16 @@ def needed(prompt: Mapping[str, Any], targets: Iterable[str]) -> frozenset[str]:
             links = map(as_link, (prompt[node_id].get("inputs") or {}).values())
             waiting += [link.source for link in links if link is not None and link.source in prompt]
     return frozenset(found)
+
+
+async def snapshot_of(jobs: Jobs, job: Job) -> Snapshot:
+    """How far a job is, read from its log."""
+    snapshot, after = Snapshot.of(job), 0
+    while after < MOST_EVENTS:
+        events = await jobs.events(job.id, job.owner, after=after, limit=AT_ONCE)
+        for event in events:
+            snapshot.take(event)
+        if len(events) < AT_ONCE:
+            break
+        after = events[-1].number
+    return snapshot

@@ -10,13 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.server.comfy.view import PLACES, folder_of
 from sigmagraph.engine.server.comfy_api.progress import Snapshot
 from sigmagraph.engine.server.context import OwnerFolders
 from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.server.static import content_type
 from sigmagraph.engine.units import DAY_S
 
-__all__ = ["KEPT_S", "ROOT", "Shown", "instant", "job_record", "output_record", "place_of", "shown_by", "status_of"]
+__all__ = [
+    "KEPT_S",
+    "ROOT",
+    "Shown",
+    "instant",
+    "job_record",
+    "output_record",
+    "place_of",
+    "shown_by",
+    "shown_so_far",
+    "status_of",
+]
 
 ROOT = "/api/v2"
 KEPT_S = 3650 * DAY_S
@@ -34,13 +46,14 @@ KINDS = {"images": "image", "gifs": "video", "video": "video", "audio": "audio",
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One thing a node showed: a file of ours, or words (`path` None)."""
+    """One thing a node showed: a file of the folder `place` (`output`, `input` or `temp`), or words (`path` None)."""
 
     node_id: str
     kind: str
     index: int
     name: str
     path: Path | None
+    place: str = ""
     text: str = ""
 
     def id_in(self, job_id: str) -> str:
@@ -61,7 +74,7 @@ def job_record(
 ) -> dict[str, Any]:
     """One job, whole."""
     own = f"{ROOT}/jobs/{job.id}"
-    shown = _shown_so_far(job, snapshot)
+    shown = shown_so_far(job, snapshot)
     begun = job.started_at if job.started_at is not None else job.ended_at
     record = {
         "id": job.id,
@@ -84,7 +97,8 @@ def job_record(
     return record | kept
 
 
-def _shown_so_far(job: Job, snapshot: Snapshot | None) -> Mapping[str, Any]:
+def shown_so_far(job: Job, snapshot: Snapshot | None) -> Mapping[str, Any]:
+    """What each node shows: at the end by the outcome, before it by the snapshot."""
     if job.outcome is not None:
         return job.outcome.outputs
     return snapshot.shown if snapshot is not None else {}
@@ -101,19 +115,19 @@ def _failure(job: Job) -> dict[str, Any] | None:
 
 def shown_by(outputs: Mapping[str, Mapping[str, Any]], places: OwnerFolders) -> Iterator[Shown]:
     """What a run shows: files below the owner's folders, and words. What is neither (a progress bar) is left out."""
-    roots = {"output": places.output_dir, "input": places.input_dir, "temp": places.temp_dir}
     for node_id, output in outputs.items():
         for kind, entries in output.items():
             for index, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
-                if isinstance(entry, Mapping) and "filename" in entry and entry.get("type", "output") in roots:
+                place = str(entry.get("type", "output")) if isinstance(entry, Mapping) and "filename" in entry else ""
+                if place in PLACES:
                     name, folder = str(entry["filename"]), str(entry.get("subfolder", ""))
                     try:
-                        path = resolve(roots[str(entry.get("type", "output"))], folder, name)
+                        path = resolve(folder_of(places, place), folder, name)
                     except Outside:
                         continue
-                    yield Shown(node_id, kind, index, name, path)
+                    yield Shown(node_id, kind, index, name, path, place)
                 elif kind == "text":
-                    yield Shown(node_id, kind, index, f"{node_id}-{index}.txt", None, str(entry))
+                    yield Shown(node_id, kind, index, f"{node_id}-{index}.txt", None, text=str(entry))
 
 
 def output_record(job: Job, shown: Shown, base: str) -> dict[str, Any]:
