@@ -1,6 +1,7 @@
 """The templates dialog: the workflows folder of this project as templates, drawn where they have no drawing."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,7 +12,7 @@ from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.editor import drawn
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.hub import source_of
-from sigmagraph.engine.server.comfy.notes import notes_of
+from sigmagraph.engine.server.comfy.notes import Notes, notes_of
 from sigmagraph.engine.server.comfy.object_info import declarations_of
 from sigmagraph.engine.server.context import WORKFLOWS, reply
 from sigmagraph.engine.server.decoding.asking import made_of
@@ -33,16 +34,26 @@ def template_routes() -> list[web.RouteDef]:
 
 async def _index(request: web.Request) -> web.Response:
     """The templates; those whose weights are here come first, and of these the smallest graph."""
-    ranked = sorted([await _entry(request, path) for path in _all(request)], key=lambda pair: pair[0])
+    read = await asyncio.to_thread(lambda: [(path, notes_of(path), _loaded(path)) for path in _all(request)])
+    loaded = (workflow for _, _, workflow in read if workflow is not None)
+    known = await declarations_of(request, (node.class_type for each in loaded for node in each.nodes.values()))
+    ranked = sorted(read, key=lambda template: _rank(template[0], template[2], known))
     group = {"moduleName": "default", "title": "sigmagraph", "type": "image", "isEssential": True}
-    templates = [entry for _, entry in ranked]
+    templates = [_entry(path, notes) for path, notes, _ in ranked]
     return reply([{**group, "category": "Image", "templates": templates}] if templates else [])
 
 
-async def _entry(request: web.Request, path: Path) -> tuple[tuple[int, int, str], dict[str, Any]]:
-    """Where a template stands among the others, and what the dialog shows of it."""
-    notes = await asyncio.to_thread(notes_of, path)
-    entry = {
+def _loaded(path: Path) -> Workflow | None:
+    """The workflow; None where it cannot be read: it is shown, and opening it says what is wrong with it."""
+    try:
+        return load_workflow(path)
+    except EngineError:
+        return None
+
+
+def _entry(path: Path, notes: Notes) -> dict[str, Any]:
+    """What the dialog shows of a template."""
+    return {
         "name": path.stem,
         "title": notes.title,
         "mediaType": "image",
@@ -51,23 +62,22 @@ async def _entry(request: web.Request, path: Path) -> tuple[tuple[int, int, str]
         "tags": notes.tags,
         "models": notes.models,
     }
-    try:
-        workflow = await asyncio.to_thread(load_workflow, path)
-    except EngineError:  # shown, and opening it says what is wrong with it
-        return (2, 0, path.stem), entry
-    missing = await _missing(request, workflow)
-    return (int(bool(missing)), len(workflow.nodes), path.stem), entry
 
 
-async def _missing(request: web.Request, workflow: Workflow) -> list[str]:
-    """The files a workflow names that are not in the lists its nodes offer."""
-    known = await declarations_of(request, {node.class_type for node in workflow.nodes.values()})
-    return [
-        value
+def _rank(path: Path, workflow: Workflow | None, known: Mapping[str, Any]) -> tuple[int, int, str]:
+    """Where a template stands among the others."""
+    if workflow is None:
+        return 2, 0, path.stem
+    return int(_lacks_files(workflow, known)), len(workflow.nodes), path.stem
+
+
+def _lacks_files(workflow: Workflow, known: Mapping[str, Any]) -> bool:
+    """Whether a workflow names files that are not in the lists its nodes offer."""
+    return any(
+        isinstance(spec[0], list) and isinstance(value := node.inputs.get(name), str) and value not in spec[0]
         for node in workflow.nodes.values()
         for name, spec in known[node.class_type]["input"].get("required", {}).items()
-        if isinstance(spec[0], list) and isinstance(value := node.inputs.get(name), str) and value not in spec[0]
-    ]
+    )
 
 
 async def _template(request: web.Request) -> web.Response:
