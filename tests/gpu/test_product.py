@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
-from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.captured import CapturedForwards
 from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.memory import plan, streamed
@@ -17,6 +17,7 @@ from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.float8 import LARGEST, Float8Linear
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.sampling import ComfyNoise, Sampling, find_schedule, run_sigmas
+from tests.weights import drawn_weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # torch's own, in inductor
 SHAPE = MMDiTShape(8, 256, 64, 96, 40)  # two kinds of blocks: compiling one takes ten seconds
@@ -40,9 +41,10 @@ def own_choices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    drawn = {name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(SHAPE).state_dict().items()}
-    save_file({name: tensor.to(torch.bfloat16) for name, tensor in drawn.items()}, tmp_path / "model.safetensors")
+    save_file(
+        {name: tensor.to(torch.bfloat16) for name, tensor in drawn_weights(SHAPE).items()},
+        tmp_path / "model.safetensors",
+    )
     return tmp_path / "model.safetensors"
 
 

@@ -17,6 +17,7 @@ from sigmagraph.engine.models.arch.mmdit import call_block
 from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
+from tests.weights import drawn_weights
 
 SHAPE = MMDiTShape(4, 128, 64, 96, 40)
 SIZES = ((16, 16), (32, 16), (16, 34), (30, 30), (24, 40), (48, 16), (8, 10))
@@ -40,8 +41,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def written(path: Path, shape: MMDiTShape) -> Path:
-    torch.manual_seed(0)
-    save_file({name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(shape).state_dict().items()}, path)
+    save_file(drawn_weights(shape), path)
     return path
 
 

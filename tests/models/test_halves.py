@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
-from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.memory import choices
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.sampling import ComfyNoise, Sampling, find_schedule, run_sigmas
+from tests.weights import drawn_weights
 
 SHAPE = MMDiTShape(3, 128, 64, 96, 24)
 SECOND = torch.device("cpu", 0)
@@ -34,9 +35,7 @@ def own_choices() -> Iterator[None]:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
-    torch.manual_seed(0)
-    drawn = {name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(SHAPE).state_dict().items()}
-    save_file(drawn, tmp_path / "model.safetensors")
+    save_file(drawn_weights(SHAPE), tmp_path / "model.safetensors")
     return load_diffusion_model(tmp_path / "model.safetensors")
 
 

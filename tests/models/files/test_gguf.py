@@ -17,7 +17,7 @@ from transformers import T5Config, T5EncoderModel
 
 from sigmagraph.engine.errors import CorruptFile, EngineError, RefusedFile, UnknownModel
 from sigmagraph.engine.models import Conditioning, load_diffusion_model, load_text_encoders
-from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.files.detect import find_parts
 from sigmagraph.engine.models.files.ggml import CHUNK, DENSE, FORMATS, UNREAD, grown
 from sigmagraph.engine.models.files.gguf import t5_name
@@ -26,6 +26,7 @@ from sigmagraph.engine.models.memory import streamed
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.plan import Budget, Part, place
 from sigmagraph.engine.models.memory.residency import RESIDENCY
+from tests.weights import drawn_weights
 
 SHAPE = MMDiTShape(2, 256, 64, 96, 8, has_qk_norm=True, dual_attention_blocks=frozenset({0}))
 LLAMA = {
@@ -97,8 +98,7 @@ def written(
 
 @pytest.fixture
 def transformer() -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    return {name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(SHAPE).state_dict().items()}
+    return drawn_weights(SHAPE)
 
 
 def predicted(path: Path, memory: str) -> Tensor:

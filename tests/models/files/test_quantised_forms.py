@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.errors import TensorMismatch, UnknownModel
 from sigmagraph.engine.models import Conditioning, load_diffusion_model
-from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.files.detect import find_parts
 from sigmagraph.engine.models.files.fp8 import packed_bytes, scaled_bytes
 from sigmagraph.engine.models.files.read import open_weights
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
+from tests.weights import drawn_weights
 
 SHAPE = MMDiTShape(2, 128, 64, 96, 8)
 Form = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -65,8 +66,7 @@ FORMS: dict[str, tuple[str, Form, float]] = {
 
 @pytest.fixture
 def dense() -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    return {name: torch.randn(each.shape) * 0.05 for name, each in MMDiT(SHAPE).state_dict().items()}
+    return drawn_weights(SHAPE)
 
 
 def note(said: object) -> Tensor:

@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 
 from sigmagraph.engine.errors import OutOfMemory, StaleFile
 from sigmagraph.engine.models import Adapter, Conditioning, Model, load_checkpoint, load_diffusion_model
-from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.memory import plan, residency, streamed
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
+from tests.weights import drawn_weights
 
 SHAPE = MMDiTShape(2, 128, 64, 96, 12)
 FC1 = "diffusion_model.joint_blocks.0.x_block.mlp.fc1"
@@ -31,9 +32,7 @@ def own_choices() -> Iterator[None]:
 
 
 def written(path: Path, seed: int = 0, dtype: torch.dtype = torch.float16) -> Path:
-    torch.manual_seed(seed)
-    drawn = {name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(SHAPE).state_dict().items()}
-    save_file({name: tensor.to(dtype) for name, tensor in drawn.items()}, path)
+    save_file({name: tensor.to(dtype) for name, tensor in drawn_weights(SHAPE, seed).items()}, path)
     return path
 
 

@@ -14,13 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import T5Config, T5EncoderModel
 
 from sigmagraph.engine.models import Adapter, Conditioning, load_diffusion_model, load_text_encoders
-from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.memory import streamed as module
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.residency import RESIDENCY, ready
 from sigmagraph.engine.models.memory.resident import hollow
 from sigmagraph.engine.models.text.embeddings import Vector
 from sigmagraph.engine.models.text.encode import weighted
+from tests.weights import drawn_weights
 
 SHAPE = MMDiTShape(8, 128, 64, 96, 24, has_qk_norm=True, dual_attention_blocks=frozenset({0}))
 IDS = torch.tensor([[5, 9, 2, 1, 0, 0], [7, 7, 3, 1, 0, 0]])
@@ -43,10 +44,10 @@ def choose(memory: str, precision: str = "fp32") -> None:
 
 @pytest.fixture(params=[torch.float16, torch.bfloat16, torch.float32], ids=str)
 def transformer(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    torch.manual_seed(0)
-    tensors = MMDiT(SHAPE).state_dict()
-    drawn = {name: torch.randn(tensor.shape) * 0.05 for name, tensor in tensors.items()}
-    save_file({name: tensor.to(request.param) for name, tensor in drawn.items()}, tmp_path / "model.safetensors")
+    save_file(
+        {name: tensor.to(request.param) for name, tensor in drawn_weights(SHAPE).items()},
+        tmp_path / "model.safetensors",
+    )
     return tmp_path / "model.safetensors"
 
 

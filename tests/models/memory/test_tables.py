@@ -21,6 +21,7 @@ from sigmagraph.engine.models.memory.residency import RESIDENCY, ready
 from sigmagraph.engine.models.memory.tables import MODULATION, Tables
 from sigmagraph.engine.models.value import predict_together
 from sigmagraph.engine.sampling import ComfyNoise, Sampling, find_schedule, run_sigmas
+from tests.weights import drawn_weights
 
 SHAPE = MMDiTShape(4, 128, 64, 96, 24, dual_attention_blocks=frozenset({0}))
 CLOSE = 1e-5  # of the norm: a product of many rows sums in another order than one of two
@@ -38,9 +39,7 @@ def own_choices() -> Iterator[None]:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
-    torch.manual_seed(0)
-    drawn = {name: torch.randn(tensor.shape) * 0.05 for name, tensor in MMDiT(SHAPE).state_dict().items()}
-    save_file(drawn, tmp_path / "model.safetensors")
+    save_file(drawn_weights(SHAPE), tmp_path / "model.safetensors")
     return load_diffusion_model(tmp_path / "model.safetensors")
 
 
