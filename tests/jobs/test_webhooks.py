@@ -1,20 +1,26 @@
 """Webhooks: owed from the moment a job ends, told at least once, under one id, signed."""
 
 import asyncio
+import base64
 import json
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from standardwebhooks.webhooks import Webhook as Verifier
+from standardwebhooks.webhooks import WebhookVerificationError
 
 from sigmagraph.engine.errors import BadValue, WorkerLost
 from sigmagraph.engine.jobs.job import Job, State, Webhook
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store.job_store import JobStore
-from sigmagraph.engine.jobs.webhooks.webhooks import Webhooks, is_public, signature
+from sigmagraph.engine.jobs.webhooks.standard import signature
+from sigmagraph.engine.jobs.webhooks.webhooks import Webhooks, is_public
 from tests.jobs.test_store import WORK, Time, opened, submission
 
+SECRET = "whsec_" + base64.b64encode(bytes(range(200, 232))).decode()
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
@@ -38,7 +44,7 @@ def told(job: Job) -> dict[str, Any]:
 
 
 async def ended(store: JobStore, state: State = State.SUCCEEDED, url: str = "https://a.example/x") -> None:
-    await store.submit(submission(job_id="x", webhook=Webhook(url, "s3cret")), WORK)
+    await store.submit(submission(job_id="x", webhook=Webhook(url, SECRET)), WORK)
     await store.begin("x", "w")
     await store.end("x", state)
 
@@ -67,9 +73,10 @@ def test_an_end_is_told_once_signed_and_with_its_id(run: Runs, store_settings: S
             await webhooks.stop()
         [(url, body, headers)] = receiver.got
         assert url == "https://a.example/x"
-        assert json.loads(body) == {"id": delivery.id, "job_id": "x", "state": "failed"}
-        assert headers["Webhook-Id"] == delivery.id
-        assert headers["Webhook-Signature"] == signature("s3cret", delivery.id, "1000", body)
+        said = {"id": delivery.id, "type": "job.failed", "timestamp": "1970-01-01T00:16:40.000Z"}
+        assert json.loads(body) == said | {"data": {"job_id": "x", "state": "failed"}}
+        assert (headers["Webhook-Id"], headers["Webhook-Timestamp"]) == (delivery.id, "1000")
+        assert headers["Webhook-Signature"] == signature(SECRET, delivery.id, 1000, body)
         assert (delivery.delivered_at, delivery.next_at) == (1000.0, None)
 
     run(case())
@@ -97,7 +104,42 @@ def test_words_that_cannot_be_found_are_a_try_that_failed_and_the_next_one_is_ma
             webhooks.look()
             await until(store, webhooks, 2)
             await webhooks.stop()
-        assert [json.loads(body)["state"] for _, body, _ in receiver.got] == ["succeeded"]
+        assert [json.loads(body)["data"]["state"] for _, body, _ in receiver.got] == ["succeeded"]
+
+    run(case())
+
+
+@pytest.mark.parametrize("size", [24, 32, 64])
+def test_the_standards_own_verifier_accepts_what_is_signed_and_nothing_else(size: int) -> None:
+    secret, now, body = "whsec_" + base64.b64encode(bytes(range(size))).decode(), int(time.time()), b'{"a":"\xc3\xa4"}'
+    signed = signature(secret, "d-1", now, body)
+    headers = {"Webhook-Id": "d-1", "Webhook-Timestamp": str(now), "Webhook-Signature": signed}
+    verifier = Verifier(secret)
+    assert verifier.verify(body, headers) == {"a": "\u00e4"}
+    for bent in ({"Webhook-Id": "d-2"}, {"Webhook-Timestamp": str(now - 1)}, {"Webhook-Timestamp": str(now - 400)}):
+        with pytest.raises(WebhookVerificationError):
+            verifier.verify(body, headers | bent)
+    with pytest.raises(WebhookVerificationError):
+        verifier.verify(body + b" ", headers)
+
+
+@pytest.mark.parametrize(
+    "secret", ["plain", "whsec_", "whsec_####", SECRET[6:], "whsec_" + "A" * 28, "whsec_" + "A" * 88, SECRET + "\n"]
+)
+def test_a_secret_of_another_form_is_refused_and_not_shown(secret: str) -> None:
+    with pytest.raises(BadValue, match=r"webhook secret: .*\(not shown\).*whsec_ and 24 to 64 random bytes in base64"):
+        Webhook("https://a.example", secret)
+
+
+def test_a_receiver_that_is_gone_is_asked_no_more(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings, clock=Time()) as (store, _):
+            await ended(store)
+            webhooks = served(store, Receiver(410))
+            await until(store, webhooks, 1)
+            delivery = (await webhooks.of("x"))[0]
+            await webhooks.stop()
+        assert (delivery.next_at, delivery.delivered_at, delivery.attempts) == (None, None, 1)
 
     run(case())
 
@@ -193,9 +235,9 @@ def test_the_documented_check_accepts_what_was_sent_and_nothing_else(run: Runs, 
             await until(store, webhooks, 1)
             await webhooks.stop()
         [(_, body, headers)] = receiver.got
-        assert is_genuine("s3cret", headers, body)
-        assert not is_genuine("other", headers, body)
-        assert not is_genuine("s3cret", headers, body + b" ")
-        assert not is_genuine("s3cret", {**headers, "Webhook-Timestamp": "1"}, body)
+        assert is_genuine(SECRET, headers, body)
+        assert not is_genuine("whsec_" + "A" * 32, headers, body)
+        assert not is_genuine(SECRET, headers, body + b" ")
+        assert not is_genuine(SECRET, {**headers, "Webhook-Timestamp": "1"}, body)
 
     run(case())

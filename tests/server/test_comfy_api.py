@@ -167,6 +167,7 @@ async def test_an_idempotency_key_is_for_one_job(serving: Serving) -> None:
         ({"workflow": picture_graph(), "priority": 10**6}, 422, "invalid_request"),
         ({"workflow": picture_graph(), "inputs": {"5.colour": 1}}, 422, "invalid_workflow"),
         ({"workflow": picture_graph(), "webhook_url": "file:///x"}, 422, "invalid_request"),
+        ({"workflow": picture_graph(), "webhook_url": "http://x", "webhook_secret": "s"}, 422, "invalid_request"),
         ({"workflow": picture_graph() | {"5": {"class_type": "LoadImage", "inputs": {"image": {
             "__type": "core/ASSET", "info": {"id": "9f8a1c0d-2b3e-4f56-8a7b-1c2d3e4f5a6b"}}}}}}, 422, "missing_asset"),
         ({"workflow": {"5": {"class_type": "LoadImage", "inputs": {"image": {"__type": "core/ASSET"}}}}}, 422,

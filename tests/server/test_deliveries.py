@@ -1,6 +1,7 @@
 """A run's webhook, as its owner sees it: every try is in the log of deliveries."""
 
 import asyncio
+import base64
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sigmagraph.engine.server.webhook_client import poster, webhook_body
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph
 
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 WAYS = {"/workflows/flat/run": {}, "/prompt": {"prompt": picture_graph()}, "/replay": {"name": "flat", "wait_s": 0}}
 
 
@@ -27,7 +29,7 @@ async def test_every_try_is_in_the_log_of_deliveries(serving: Serving, path: str
     async with serving() as api, TestServer(app) as receiver, poster(allows_private=True) as post:
         api.jobs.deliver(post, webhook_body)
         await api.post("/workflows/flat", {"workflow": picture_graph()})
-        asked = WAYS[path] | {"webhook": {"url": str(receiver.make_url("/hook")), "secret": "s"}}
+        asked = WAYS[path] | {"webhook": {"url": str(receiver.make_url("/hook")), "secret": SECRET}}
         answer = await (await api.post(path, asked)).json()
         job_id = answer.get("job_id") or answer["prompt_id"]
         while not (log := await deliveries(api, job_id)) or log[0]["delivered_at"] is None:
@@ -42,7 +44,16 @@ async def test_every_try_is_in_the_log_of_deliveries(serving: Serving, path: str
         assert (await api.get("/jobs/nowhere/deliveries")).status == 404
 
 
-@pytest.mark.parametrize("webhook", [{"url": "ftp://x"}, {"url": 5}, "nowhere", {"url": "http://x", "secret": 5}])
+@pytest.mark.parametrize(
+    "webhook",
+    [
+        {"url": "ftp://x"},
+        {"url": 5},
+        "nowhere",
+        {"url": "http://x", "secret": 5},
+        {"url": "http://x", "secret": "plain"},
+    ],
+)
 async def test_a_webhook_that_is_none_is_refused_by_every_route(serving: Serving, webhook: Any) -> None:
     async with serving() as api:
         await api.post("/workflows/flat", {"workflow": picture_graph()})

@@ -5,9 +5,6 @@ handed in (`Post`): this layer has no client, and where a request may go is deci
 """
 
 import asyncio
-import hashlib
-import hmac
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -21,8 +18,9 @@ from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.tables import deliveries
 from sigmagraph.engine.jobs.webhooks.delivery import Attempt, Delivery
+from sigmagraph.engine.jobs.webhooks.standard import payload, signature
 
-__all__ = ["Attempt", "Delivery", "Post", "Webhooks", "deliveries_of", "is_public", "signature"]
+__all__ = ["Attempt", "Delivery", "Post", "Webhooks", "deliveries_of", "is_public"]
 
 Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[int]]
 """POST a body with headers to a URL; the status. Raises where there is none."""
@@ -30,6 +28,7 @@ Body = Callable[[Job], Mapping[str, Any]]
 
 WAITS_S = (1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0)
 AT_ONCE = 16
+GONE = 410  # the receiver wants no more of it, by the standard
 LONGEST_SLEEP_S = 30.0
 TRANSLATED = tuple(map(IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))  # RFC 4291, 2765, 6052
 
@@ -91,11 +90,12 @@ class Webhooks:
             job = await self._store.get(job_id)
         except UnknownJob:  # deleted meanwhile, and what was owed with it
             return
-        headers = {"Content-Type": "application/json", "Webhook-Id": delivery_id, "Webhook-Timestamp": f"{at:.0f}"}
+        sent_s = int(at)
+        headers = {"Content-Type": "application/json", "Webhook-Id": delivery_id, "Webhook-Timestamp": str(sent_s)}
         try:
-            body = json.dumps({"id": delivery_id, **self._body(job)}, separators=(",", ":")).encode()
+            body = payload(delivery_id, job.state, job.ended_at or at, self._body(job))
             if secret:
-                headers["Webhook-Signature"] = signature(secret, delivery_id, f"{at:.0f}", body)
+                headers["Webhook-Signature"] = signature(secret, delivery_id, sent_s, body)
             attempt = Attempt(at, await self._post(url, body, headers))
         except Exception as error:  # noqa: BLE001  # whatever is raised is what came of this try, and others are told
             attempt = Attempt(at, None, str(error) or type(error).__name__)
@@ -106,7 +106,7 @@ class Webhooks:
         if row is None:  # the job was deleted meanwhile
             return
         is_done = attempt.status is not None and 200 <= attempt.status < 300
-        tries_left = row.attempts < len(self._waits_s)
+        tries_left = row.attempts < len(self._waits_s) and attempt.status != GONE
         next_at = attempt.at + self._waits_s[row.attempts] if tries_left and not is_done else None
         values = {
             "attempts": row.attempts + 1,
@@ -123,12 +123,6 @@ async def deliveries_of(store: JobStore, job_id: str) -> Sequence[Delivery]:
     return await store.database.read(
         lambda connection: [_delivery(dict(row)) for row in connection.execute(query).mappings()]
     )
-
-
-def signature(secret: str, delivery_id: str, timestamp: str, body: bytes) -> str:
-    """HMAC-SHA256 over id, time and body, as `v1=<hex>`: an old body cannot be sent again under a new time."""
-    message = f"{delivery_id}.{timestamp}.".encode() + body
-    return "v1=" + hmac.new(secret.encode("utf-8", "surrogatepass"), message, hashlib.sha256).hexdigest()
 
 
 def is_public(address: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.overrides import override_values
 from sigmagraph.engine.graph.workflow import Workflow
@@ -124,7 +125,10 @@ def _webhook(body: Mapping[str, Any]) -> Webhook | None:
         return None
     if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not isinstance(secret, str):
         raise Declined(422, "invalid_request", "webhook_url is not an http or https address")
-    return Webhook(url, secret)
+    try:
+        return Webhook(url, secret)
+    except BadValue as error:
+        raise Declined(422, "invalid_request", str(error)) from error
 
 
 def _key(request: web.Request) -> Idempotency | None:

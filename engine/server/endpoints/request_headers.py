@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.jobs.job import Idempotency, Webhook
+from sigmagraph.engine.jobs.webhooks.standard import SECRET_FORM
 from sigmagraph.engine.server.endpoints.values import Fault, printable
 
 __all__ = ["HEADERS", "RequestHeaders", "read_headers"]
@@ -40,11 +41,13 @@ class HeaderRule:
 
 
 TEXT = r"^[!-~]([ -~]*[!-~])?$"
+B64 = "[A-Za-z0-9+/]"
+WHSEC = rf"^whsec_(({B64}{{4}}){{8,21}}({B64}{{2}}==)?|({B64}{{4}}){{8,20}}{B64}{{3}}=)$"  # 24 to 64 bytes
 ADDRESS = r"^https?://[!-~]+$"
 RULES = (
     HeaderRule(KEY, "the same key and body make one request, however often sent", "printable ASCII", TEXT),
     HeaderRule(URL, "where the end is told, by a POST", "an http or https address", ADDRESS, 2048),
-    HeaderRule(SECRET, "signs what is told: HMAC-SHA256, in Webhook-Signature", "printable ASCII", TEXT),
+    HeaderRule(SECRET, "signs what is told, as Standard Webhooks 1 says", SECRET_FORM, WHSEC, 94),
 )
 HEADERS = tuple(rule.parameter() for rule in RULES)
 """OpenAPI parameters of every call that submits."""

@@ -48,7 +48,7 @@ class Customer:
             time.sleep(self.pause_s)
 
     def _submit(self, at: int) -> None:
-        webhook = {"webhook": {"url": self.webhook, "secret": "s"}}
+        webhook = {"webhook": {"url": self.webhook, "secret": "whsec_" + "A" * 32}}
         if at % 2:
             answer = self.server.insist("/replay", {"workflow": mixed(at), "wait_s": 0, **webhook}, f"job {at}")
         else:
