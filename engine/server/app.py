@@ -42,6 +42,7 @@ from sigmagraph.engine.server.rates import Buckets
 from sigmagraph.engine.server.replay import REPLAY_ROWS
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.static import frontend_routes, keep_private
+from sigmagraph.engine.server.traces import trace_jobs
 from sigmagraph.engine.server.workflows import WORKFLOW_ROWS
 from sigmagraph.engine.server.wrong_keys import WRONG_KEYS, WrongKeys
 
@@ -96,7 +97,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[BUDGET] = BodyBudget(largest, 2 * largest)
     app[METRICS], app[WARM] = Metrics(), Readiness()
     app[DECODERS] = Decoders(parts.user_dir / DECODED, _limits(parts.settings))
-    app.cleanup_ctx.extend((run_decoders, run_hub, count_jobs, keep_journal, follow_log, watch_connections))
+    app.cleanup_ctx.extend((run_decoders, run_hub, count_jobs, trace_jobs, keep_journal, follow_log, watch_connections))
     app.cleanup_ctx.append(give_back_regularly)
     if parts.warms_up:
         app.cleanup_ctx.append(warm_up)

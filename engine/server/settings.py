@@ -19,7 +19,7 @@ from sigmagraph.engine.units import DAY_S
 __all__ = ["PREFIX", "Settings", "as_markdown", "as_toml", "load_settings", "misspelt", "options"]
 
 PREFIX = "SIGMAGRAPH_"
-ADDRESSES = ("database", "artifacts", "public_url")
+ADDRESSES = ("database", "artifacts", "public_url", "traces")
 """Settings that may carry a password, which is nobody's to read over a shoulder or in a ticket."""
 
 
@@ -124,6 +124,11 @@ class Settings(BaseModel):
     )
     keep_artifacts_days: float | None = Field(None, gt=0, description="how long those copies stay; default: for ever")
     stop_deadline_s: float = Field(30.0, ge=0, description="how long a stop waits for the running job")
+    traces: str | None = Field(
+        None,
+        pattern=r"^https?://[!-~]+$",
+        description="OTLP/HTTP collector that gets a trace of every job, such as http://127.0.0.1:4318; extra `otel`",
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="form of the log on stderr; auto: text in a terminal, JSON elsewhere"
     )
