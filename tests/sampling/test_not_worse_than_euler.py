@@ -15,7 +15,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, Parameterisation, find_solver, sd3, sdxl
 from sigmagraph.engine.sampling.conformance.problems import even_shares, sharp
 from sigmagraph.engine.sampling.solver import Solver
-from sigmagraph.engine.sampling.solvers.tableaux import COLLOCATION, EXPLICIT, EXPONENTIAL
+from sigmagraph.engine.sampling.solvers.parts.tableaux import COLLOCATION, EXPLICIT, EXPONENTIAL
 from tests.sampling.closed_form import solve
 
 DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"

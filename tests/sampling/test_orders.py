@@ -7,7 +7,7 @@ import torch
 
 from sigmagraph.engine.sampling import SOLVERS, ComfyNoise, Prediction
 from sigmagraph.engine.sampling.solver import Noise
-from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals, exponential_moments, integrals
+from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals, exponential_moments, integrals
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, flow_error, gauss, measured_order, solve
 
 pytestmark = pytest.mark.quick

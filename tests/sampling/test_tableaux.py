@@ -10,9 +10,9 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling import SOLVERS
 from sigmagraph.engine.sampling.solvers.exponential_rk import add_exponential, phi
 from sigmagraph.engine.sampling.solvers.gauss_legendre import add_collocation, nodes_of
-from sigmagraph.engine.sampling.solvers.order_conditions import proven, trees
+from sigmagraph.engine.sampling.solvers.parts.order_conditions import proven, trees
+from sigmagraph.engine.sampling.solvers.parts.tableaux import COLLOCATION, EXPLICIT, EXPONENTIAL, row, weight
 from sigmagraph.engine.sampling.solvers.runge_kutta import add_explicit
-from sigmagraph.engine.sampling.solvers.tableaux import COLLOCATION, EXPLICIT, EXPONENTIAL, row, weight
 
 pytestmark = pytest.mark.quick
 

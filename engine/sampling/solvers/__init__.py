@@ -1,4 +1,7 @@
-"""The samplers: a file per paper family. Importing this package registers them all, in the order menus show them."""
+"""The samplers: a file per paper family. What they share is in `parts/`, revision 1 in `recorded/`.
+
+Importing this package registers them all, in the order menus show them.
+"""
 
 from sigmagraph.engine.sampling.solver import SOLVERS
 from sigmagraph.engine.sampling.solvers import (

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Steps, solver
-from sigmagraph.engine.sampling.solvers.multistep import exact, multistep
+from sigmagraph.engine.sampling.solvers.parts.multistep import exact, multistep
 from sigmagraph.engine.sampling.solvers.recorded import adams as recorded
 
 EXACT = "revision 2 integrates the polynomial through the last slopes exactly"

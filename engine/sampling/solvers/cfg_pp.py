@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Choices
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
 from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
 from sigmagraph.engine.sampling.solvers.recorded import cfg_pp as recorded
 
 SOURCE = "Chung 2024, arXiv:2406.08070"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.lagrange import integrals
+from sigmagraph.engine.sampling.solvers.parts.lagrange import integrals
 
 LED, ADAMS = 0.1, 0.25
 

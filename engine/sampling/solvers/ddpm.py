@@ -10,7 +10,7 @@ from torch import Tensor
 from sigmagraph.engine.sampling.noise import Seeding
 from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.growing import Method, NoiseOfAnySize, Scale, ScaleSteps, growing
+from sigmagraph.engine.sampling.solvers.parts.growing import Method, NoiseOfAnySize, Scale, ScaleSteps, growing
 from sigmagraph.engine.sampling.solvers.recorded import growing as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import alpha_1
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Steps, solver
-from sigmagraph.engine.sampling.solvers.multistep import exact, multistep
+from sigmagraph.engine.sampling.solvers.parts.multistep import exact, multistep
 from sigmagraph.engine.sampling.solvers.recorded import deis as recorded
 from sigmagraph.engine.sampling.solvers.recorded.deis import MaxOrder, Mode
 

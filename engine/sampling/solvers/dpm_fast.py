@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength, ancestral
-from sigmagraph.engine.sampling.solvers.dpm_stages import (
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength, ancestral
+from sigmagraph.engine.sampling.solvers.parts.dpm_stages import (
     Controller,
     Order,
     Renoise,

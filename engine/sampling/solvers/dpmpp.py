@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
 from sigmagraph.engine.sampling.solvers.recorded import ancestral as recorded
 
 SOURCE = "Lu 2022, arXiv:2211.01095"

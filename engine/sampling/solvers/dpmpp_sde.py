@@ -13,9 +13,9 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Choices, Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.dpmpp import BOUNDED, FURTHEST, SOURCE, UNBOUNDED, Furthest
-from sigmagraph.engine.sampling.solvers.log_snr import (
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.log_snr import (
     at_fraction,
     brownian_step,
     exp_decay,

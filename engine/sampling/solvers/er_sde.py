@@ -11,9 +11,9 @@ from itertools import pairwise
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
-from sigmagraph.engine.sampling.solvers.gauss import NODES_16
-from sigmagraph.engine.sampling.solvers.noise_scaler import Power, Scaler, Stages, noise_scaler, relative
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.gauss import NODES_16
+from sigmagraph.engine.sampling.solvers.parts.noise_scaler import Power, Scaler, Stages, noise_scaler, relative
 from sigmagraph.engine.sampling.solvers.recorded import er_sde as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import late_start
 

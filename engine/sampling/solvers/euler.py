@@ -7,8 +7,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength, add_noise, ancestral
-from sigmagraph.engine.sampling.solvers.churn import Level, churned
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength, add_noise, ancestral
+from sigmagraph.engine.sampling.solvers.parts.churn import Level, churned
 from sigmagraph.engine.sampling.solvers.recorded import ancestral as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import alpha_1
 

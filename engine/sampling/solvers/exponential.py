@@ -13,11 +13,11 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST
-from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
-from sigmagraph.engine.sampling.solvers.log_snr import exp_decay, fresh, phi_2
-from sigmagraph.engine.sampling.solvers.stages import StageNoise, first_order, from_no_signal_in_stages
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
+from sigmagraph.engine.sampling.solvers.parts.log_snr import exp_decay, fresh, phi_2
+from sigmagraph.engine.sampling.solvers.parts.stages import StageNoise, first_order, from_no_signal_in_stages
 
 SOURCE = "Zhang 2023, arXiv:2308.02157; Hochbruck & Ostermann 2005"
 Inside = Annotated[float, Range(1e-3, 1.0)]

@@ -10,8 +10,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, SolverFunction, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.stages import StageNoise, first_order, from_no_signal_in_stages
-from sigmagraph.engine.sampling.solvers.tableaux import EXPONENTIAL, Exponential, Weight
+from sigmagraph.engine.sampling.solvers.parts.stages import StageNoise, first_order, from_no_signal_in_stages
+from sigmagraph.engine.sampling.solvers.parts.tableaux import EXPONENTIAL, Exponential, Weight
 
 __all__ = ["add_exponential", "phi"]
 
@@ -78,7 +78,7 @@ def registered(tableau: Exponential) -> None:
 
 def add_exponential(tableau: Exponential) -> None:
     """Prove a tableau, then make a sampler of it; what breaks its order is an error that names the condition."""
-    from sigmagraph.engine.sampling.solvers.order_conditions import proven  # its trees are not needed at import
+    from sigmagraph.engine.sampling.solvers.parts.order_conditions import proven  # its trees are not needed at import
 
     proven(tableau)
     registered(tableau)

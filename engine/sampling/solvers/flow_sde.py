@@ -15,7 +15,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling.options import Choices, Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
-from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
+from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
 from sigmagraph.engine.sampling.transition import Transition
 
 NoiseLevel: TypeAlias = Annotated[float, Range(0.0, 100.0)]

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, SolverFunction, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.gauss import gauss_legendre
-from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
-from sigmagraph.engine.sampling.solvers.stages import StageNoise, from_no_signal_in_stages
-from sigmagraph.engine.sampling.solvers.tableaux import COLLOCATION, Collocation
+from sigmagraph.engine.sampling.solvers.parts.gauss import gauss_legendre
+from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
+from sigmagraph.engine.sampling.solvers.parts.stages import StageNoise, from_no_signal_in_stages
+from sigmagraph.engine.sampling.solvers.parts.tableaux import COLLOCATION, Collocation
 
 __all__ = ["add_collocation", "nodes_of"]
 
@@ -108,7 +108,7 @@ def registered(tableau: Collocation) -> None:
 
 def add_collocation(tableau: Collocation) -> None:
     """Prove a tableau, then make a sampler of it; what breaks its order is an error that names the condition."""
-    from sigmagraph.engine.sampling.solvers.order_conditions import proven  # not needed at import
+    from sigmagraph.engine.sampling.solvers.parts.order_conditions import proven  # not needed at import
 
     proven(tableau)
     registered(tableau)

@@ -6,8 +6,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.cfg_pp import moved
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.recorded import gradient_estimation as recorded
 
 SOURCE = "Permenter & Yuan 2023, arXiv:2306.04848"

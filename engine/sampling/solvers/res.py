@@ -12,8 +12,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
 from sigmagraph.engine.sampling.solvers.cfg_pp import moved
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
 from sigmagraph.engine.sampling.solvers.recorded import res as recorded
 
 SOURCE = "Zhang 2023, arXiv:2308.02157"

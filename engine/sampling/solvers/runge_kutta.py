@@ -13,9 +13,9 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling.solver import Context, Evaluate, SolverFunction, Step, Steps, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
-from sigmagraph.engine.sampling.solvers.dpm_stages import REJECTED, STUCK, Controller, Stage, ending
-from sigmagraph.engine.sampling.solvers.tableaux import EXPLICIT, Explicit
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.dpm_stages import REJECTED, STUCK, Controller, Stage, ending
+from sigmagraph.engine.sampling.solvers.parts.tableaux import EXPLICIT, Explicit
 
 __all__ = ["add_explicit"]
 
@@ -125,7 +125,7 @@ def add_explicit(tableau: Explicit) -> None:
 
     Embedded weights belong to pairs whose last stage is the step itself.
     """
-    from sigmagraph.engine.sampling.solvers.order_conditions import proven  # its trees are not needed at import
+    from sigmagraph.engine.sampling.solvers.parts.order_conditions import proven  # its trees are not needed at import
 
     proven(tableau)
     if tableau.embedded and tableau.stages[-1] != tableau.weights[:-1]:

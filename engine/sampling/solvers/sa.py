@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import SEQUENCE_CHANGED, Context, Evaluate, Noise, Step, Steps, alias, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
-from sigmagraph.engine.sampling.solvers.lagrange import exponential_integrals
-from sigmagraph.engine.sampling.solvers.log_snr import exp_decay
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
+from sigmagraph.engine.sampling.solvers.parts.log_snr import exp_decay
 from sigmagraph.engine.sampling.solvers.recorded.told import late_start
 
 Fraction = Annotated[float, Range(0.0, 1.0)]

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Choices, Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.dpmpp_sde import LIMIT
-from sigmagraph.engine.sampling.solvers.log_snr import at_fraction, exp_decay, from_no_signal
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.log_snr import at_fraction, exp_decay, from_no_signal
+from sigmagraph.engine.sampling.solvers.parts.stages import StageNoise, big_phi_2, first_order, from_no_signal_in_stages
 from sigmagraph.engine.sampling.solvers.recorded import seeds as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import late_start
-from sigmagraph.engine.sampling.solvers.stages import StageNoise, big_phi_2, first_order, from_no_signal_in_stages
 
 SOURCE = "Gonzalez 2023, arXiv:2305.14267"
 Inside = Annotated[float, Range(1e-3, 1.0)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Range
 from sigmagraph.engine.sampling.solver import Context, Steps
-from sigmagraph.engine.sampling.solvers.multistep import multistep
+from sigmagraph.engine.sampling.solvers.parts.multistep import multistep
 
 MaxOrder: TypeAlias = Annotated[int, Range(1, 4)]
 EQUAL_STEPS = {

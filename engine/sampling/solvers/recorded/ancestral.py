@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.process import Ancestral
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
-from sigmagraph.engine.sampling.solvers.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
 
 NO_SIGNAL = 0.9999  # the level taken for half way from no signal at all
 

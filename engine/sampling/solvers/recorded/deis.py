@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Choices, Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
-from sigmagraph.engine.sampling.solvers.multistep import exact, multistep
+from sigmagraph.engine.sampling.solvers.parts.multistep import exact, multistep
 
 MaxOrder: TypeAlias = Annotated[int, Range(1, 4)]
 Mode: TypeAlias = Annotated[str, Choices(("default", "tab", "rhoab"))]

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.process import split
 from sigmagraph.engine.sampling.solver import Context, Steps
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
-from sigmagraph.engine.sampling.solvers.dpm_stages import (
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.dpm_stages import (
     Controller,
     Order,
     Renoise,

@@ -7,8 +7,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
-from sigmagraph.engine.sampling.solvers.noise_scaler import Power, Scaler, Stages, noise_scaler, relative
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.noise_scaler import Power, Scaler, Stages, noise_scaler, relative
 
 POINTS = 200
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 
 
 def rule(x: Tensor, sigmas: Sequence[float], gamma: float, is_cfg_pp: bool) -> Steps:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Steps
-from sigmagraph.engine.sampling.solvers.growing import Method, NoiseOfAnySize, Scale, ScaleSteps, growing
+from sigmagraph.engine.sampling.solvers.parts.growing import Method, NoiseOfAnySize, Scale, ScaleSteps, growing
 
 
 def lcm_upscale(

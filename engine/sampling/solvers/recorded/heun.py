@@ -7,9 +7,9 @@ from itertools import pairwise
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
-from sigmagraph.engine.sampling.solvers.churn import Level, churned
-from sigmagraph.engine.sampling.solvers.heun_slopes import slopes_ahead
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.churn import Level, churned
+from sigmagraph.engine.sampling.solvers.parts.heun_slopes import slopes_ahead
 
 
 def heunpp2(

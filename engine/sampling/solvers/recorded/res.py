@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.process import split
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 
 
 def rule(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noise: float, is_cfg_pp: bool) -> Steps:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.process import Process
 from sigmagraph.engine.sampling.solver import Context
-from sigmagraph.engine.sampling.solvers.log_snr import at_fraction
+from sigmagraph.engine.sampling.solvers.parts.log_snr import at_fraction
 
 
 def rounded_middle(sigma: float, sigma_next: float, r: float, ctx: Context) -> float:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.options import Choices, Range
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
-from sigmagraph.engine.sampling.solvers.ancestral import Strength
-from sigmagraph.engine.sampling.solvers.log_snr import exp_decay
+from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
+from sigmagraph.engine.sampling.solvers.parts.log_snr import exp_decay
+from sigmagraph.engine.sampling.solvers.parts.stages import StageNoise, big_phi_2, first_order
 from sigmagraph.engine.sampling.solvers.recorded.rounding import rounded_middle
-from sigmagraph.engine.sampling.solvers.stages import StageNoise, big_phi_2, first_order
 
 
 def seeds_2(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
-from sigmagraph.engine.sampling.solvers.unipc_update import HIGHEST_ORDER, Update, Variant, ve, vp
+from sigmagraph.engine.sampling.solvers.parts.unipc_update import HIGHEST_ORDER, Update, Variant, ve, vp
 
 INSTEAD_OF_ZERO = 0.001
 

@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Steps
-from sigmagraph.engine.sampling.solvers.log_snr import exp_decay
+from sigmagraph.engine.sampling.solvers.parts.log_snr import exp_decay
 
 
 class StageNoise:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Evaluate, Step, Steps
-from sigmagraph.engine.sampling.solvers.lagrange import integrals
+from sigmagraph.engine.sampling.solvers.parts.lagrange import integrals
 
 # (levels of the slopes, newest first; the next level) -> one weight per slope, the step's width included
 Weights: TypeAlias = Callable[[Sequence[float], float], list[float]]

@@ -16,7 +16,7 @@ from itertools import combinations_with_replacement
 from typing import Any, NamedTuple, TypeAlias
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling.solvers.tableaux import Collocation, Explicit, Exponential, Row, Weight
+from sigmagraph.engine.sampling.solvers.parts.tableaux import Collocation, Explicit, Exponential, Row, Weight
 
 __all__ = ["proven"]
 
