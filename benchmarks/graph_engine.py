@@ -18,9 +18,9 @@ from typing import Annotated, Any
 from sigmagraph.engine.execution import events
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Node, Range, Socket, UiResult, node
 from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 
 Document = dict[str, Any]

@@ -28,9 +28,9 @@ from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.lanes.scheduler import Scheduler
-from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.node import Node, UiResult, node
 from sigmagraph.engine.graph.plan import Plan, plan
+from sigmagraph.engine.graph.reading.document import load_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.types import Image

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from sigmagraph.engine.execution.cache.memory import MemoryCache
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Node, Socket, UiResult, node
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import JobQuery, Submission
 from sigmagraph.engine.jobs.service import JobService

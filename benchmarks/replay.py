@@ -24,10 +24,10 @@ from benchmarks.jobs import recovery
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.graph.document import load_workflow, parse_workflow
 from sigmagraph.engine.graph.editor import convert, drawn
 from sigmagraph.engine.graph.lock import lock_of
 from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.reading.document import load_workflow, parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support import resuming

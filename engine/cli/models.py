@@ -54,7 +54,7 @@ def models(as_json: AsJson = False, home: Home = None) -> None:
 
 def completed(present: set[str], folders: tuple[Path, ...]) -> dict[str, list[str]]:
     """File name -> the workflows that name it and of which no weight file is missing."""
-    from sigmagraph.engine.graph.document import load_workflow
+    from sigmagraph.engine.graph.reading.document import load_workflow
 
     found: dict[str, list[str]] = {}
     for path in dict.fromkeys(path for folder in folders for path in sorted(folder.glob("*.json"))):

@@ -86,7 +86,7 @@ DeviceName = Annotated[
 
 
 class Form(StrEnum):
-    """Of a picture's two workflows, the one that counts (see `engine/graph/carried.py`)."""
+    """Of a picture's two workflows, the one that counts (see `engine/graph/reading/carried.py`)."""
 
     auto = "auto"
     drawing = "drawing"

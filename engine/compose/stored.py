@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sigmagraph.engine.errors import BadValue, MissingFile
-from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.library import Library

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument, EngineError, InvalidWorkflow
-from sigmagraph.engine.graph.carried import agree
-from sigmagraph.engine.graph.document import parse_json, parse_workflow, read_file, read_texts
-from sigmagraph.engine.graph.image_metadata import carried_texts, is_carrier
 from sigmagraph.engine.graph.node import Node, Services
+from sigmagraph.engine.graph.reading.carried import agree
+from sigmagraph.engine.graph.reading.document import parse_json, parse_workflow, read_file, read_texts
+from sigmagraph.engine.graph.reading.image_metadata import carried_texts, is_carrier
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
 

@@ -15,10 +15,10 @@ from sigmagraph.engine.writing import make_folder
 if TYPE_CHECKING:  # imported when they are needed: `--help` must not load torch
     from sigmagraph.engine.execution.cache.result_store import ResultStore
     from sigmagraph.engine.execution.folders import Folders
-    from sigmagraph.engine.graph.carried import Form
     from sigmagraph.engine.graph.graph import Graph, GraphNode
     from sigmagraph.engine.graph.node import Node
     from sigmagraph.engine.graph.problems import Problem
+    from sigmagraph.engine.graph.reading.carried import Form
     from sigmagraph.engine.graph.workflow import Workflow
 
 __all__ = ["Workspace", "open_workspace"]
@@ -68,7 +68,7 @@ class Workspace:
     def load(self, path: Path, form: "Form" = "auto") -> "Workflow":
         """Read a workflow file of any kind, or one stored under that name."""
         from sigmagraph.engine.compose.stored import stored_workflow
-        from sigmagraph.engine.graph.document import load_workflow
+        from sigmagraph.engine.graph.reading.document import load_workflow
 
         stored = stored_workflow(self.home, path)
         if stored is not None:
@@ -81,7 +81,7 @@ class Workspace:
         Bare sampler names of a file mean what they meant in the ComfyUI that saved it.
         """
         from sigmagraph.engine.compose.saved_version import as_saved
-        from sigmagraph.engine.graph.document import parse_workflow
+        from sigmagraph.engine.graph.reading.document import parse_workflow
         from sigmagraph.engine.graph.workflow import Workflow
 
         if isinstance(workflow, str | Path):

@@ -9,10 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.carried import Form
-from sigmagraph.engine.graph.document import read_workflow
 from sigmagraph.engine.graph.graph import Graph
-from sigmagraph.engine.graph.image_metadata import carried_texts, is_carrier
 from sigmagraph.engine.graph.lock import (
     CHUNK,
     Difference,
@@ -23,6 +20,9 @@ from sigmagraph.engine.graph.lock import (
     read_lock,
     with_precision,
 )
+from sigmagraph.engine.graph.reading.carried import Form
+from sigmagraph.engine.graph.reading.document import read_workflow
+from sigmagraph.engine.graph.reading.image_metadata import carried_texts, is_carrier
 from sigmagraph.engine.graph.workflow import Workflow
 
 __all__ = [

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument, BadValue, UnknownName
-from sigmagraph.engine.graph.document import parse_json
 from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.reading.document import parse_json
 from sigmagraph.engine.graph.workflow import Link, Workflow, as_link
 
 __all__ = ["Setting", "find_input", "override", "override_values", "read_setting"]

@@ -27,8 +27,8 @@ from functools import partial
 from typing import Any
 
 from sigmagraph.engine.errors import BadValue, IllegalMove, NotAccepting, QueueShareUsed, StoreFailed, WorkerLost
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Node, Services
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.artifacts import Artifacts, keep_outputs
 from sigmagraph.engine.jobs.billing.accounts import Accounts

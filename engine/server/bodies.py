@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from multidict import MultiDictProxy
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.document import parse_json
+from sigmagraph.engine.graph.reading.document import parse_json
 from sigmagraph.engine.server.body_budget import give_all, hold
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.errors import EngineError
-from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.host import version_of
 from sigmagraph.engine.jobs.job import State, Submission
 from sigmagraph.engine.jobs.protocol import Jobs

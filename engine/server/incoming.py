@@ -14,12 +14,12 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import BadDocument, BadValue, MissingFile, few_hints, suggestion
 from sigmagraph.engine.execution.replay import Recorded, read_recorded
-from sigmagraph.engine.graph.carried import FORMS, Form
 from sigmagraph.engine.graph.declarations import Declarations
-from sigmagraph.engine.graph.document import parse_json, parse_workflow, read_workflow
-from sigmagraph.engine.graph.image_metadata import is_carrier
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.overrides import override, override_values
+from sigmagraph.engine.graph.reading.carried import FORMS, Form
+from sigmagraph.engine.graph.reading.document import parse_json, parse_workflow, read_workflow
+from sigmagraph.engine.graph.reading.image_metadata import is_carrier
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Webhook
 from sigmagraph.engine.server.bodies import json_body, multipart_body, read_body

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import MissingFile, few_hints, nearest
 from sigmagraph.engine.graph.declarations import Declarations
-from sigmagraph.engine.graph.document import load_workflow, parse_workflow
+from sigmagraph.engine.graph.reading.document import load_workflow, parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.server.auth import take_turn
 from sigmagraph.engine.server.context import WORKFLOWS, reply

@@ -7,10 +7,10 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.errors import BadValue, UnknownName
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.editor import drawn
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.overrides import find_input, override_values
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Idempotency, Submission
 from sigmagraph.engine.server.auth import require_any_graph, take_turn

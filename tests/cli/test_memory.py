@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.compose import caching
 from sigmagraph.engine.execution.cache.disk import DiskTier
-from sigmagraph.engine.graph.image_metadata import carried_texts
+from sigmagraph.engine.graph.reading.image_metadata import carried_texts
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.nodes import NODES
 

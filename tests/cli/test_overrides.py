@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import BadValue, UnknownName
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.overrides import override
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Link
 from sigmagraph.nodes import NODES
 

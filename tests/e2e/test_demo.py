@@ -10,8 +10,8 @@ from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.reading.document import load_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.pictures import read_picture

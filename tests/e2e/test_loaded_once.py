@@ -10,8 +10,8 @@ import torch
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.nodes import NODES

@@ -12,7 +12,7 @@ from sigmagraph.engine.compose.worker import build
 from sigmagraph.engine.compose.workspace import Workspace
 from sigmagraph.engine.errors import InvalidWorkflow
 from sigmagraph.engine.execution.digests import Digests
-from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.jobs.workers.runner import Runner
 from sigmagraph.engine.jobs.workers.worker import JobAttempt
 from sigmagraph.engine.models.memory.residency import RESIDENCY

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sigmagraph.engine.graph.image_metadata import carried_texts
 from sigmagraph.engine.graph.lock import CHUNK, read_lock
+from sigmagraph.engine.graph.reading.image_metadata import carried_texts
 from tests.serving import CHECKOUT
 
 GUIDE = (CHECKOUT / "docs/nodes.md").read_text(encoding="utf-8")

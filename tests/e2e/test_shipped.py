@@ -9,8 +9,8 @@ import pytest
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.errors import InvalidWorkflow
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.reading.document import load_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
 

@@ -17,8 +17,8 @@ from sigmagraph.engine.compose.workspace import Workspace, open_workspace
 from sigmagraph.engine.errors import EngineError, InvalidWorkflow
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.reading.document import load_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.nodes import NODES

@@ -9,7 +9,7 @@ import pytest
 
 from sigmagraph.engine.compose.serving import compose
 from sigmagraph.engine.execution.events import NodeProgress
-from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.jobs.job import Job, State, Submission
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.server.settings import Settings, load_settings

@@ -20,9 +20,9 @@ from sigmagraph.engine.execution.lanes import scheduler as scheduler_module
 from sigmagraph.engine.execution.lanes.scheduler import Scheduler
 from sigmagraph.engine.execution.run import Run
 from sigmagraph.engine.graph.comfy_class import from_class
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import FileIn, Node, Progress, node
 from sigmagraph.engine.graph.plan import Plan, plan
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.results import Joinable
 from sigmagraph.engine.graph.validate import validate
 from tests.execution.running import with_nodes

@@ -13,7 +13,7 @@ from sigmagraph.engine.errors import InvalidWorkflow
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import Pack, load_packs, loader, shim_modules, with_replacements
 from sigmagraph.engine.graph.declarations import Declarations
-from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.replacements import Replacement, replacements_of
 from sigmagraph.engine.graph.workflow import Link
 from sigmagraph.engine.jobs.workers.declare import declarations, declared

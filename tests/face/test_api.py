@@ -15,9 +15,9 @@ from torch import Tensor
 import sigmagraph as sg
 from sigmagraph.engine import sampling
 from sigmagraph.engine.errors import BadPrediction, BadSampler, BadValue, UnknownName
-from sigmagraph.engine.graph.document import read_workflow
-from sigmagraph.engine.graph.image_metadata import carried_texts
 from sigmagraph.engine.graph.lock import CHUNK, read_lock
+from sigmagraph.engine.graph.reading.document import read_workflow
+from sigmagraph.engine.graph.reading.image_metadata import carried_texts
 from sigmagraph.nodes.support.pictures import read_picture
 from tests.serving import CHECKOUT
 

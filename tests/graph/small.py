@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.graph import Graph
 from sigmagraph.engine.graph.node import Multiline, Node, Options, Output, Range, Socket, Tooltip, UiResult, node
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 
 Anything = Annotated[Any, Socket("*")]

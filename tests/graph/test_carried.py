@@ -9,7 +9,7 @@ import PIL.PngImagePlugin
 import pytest
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.document import read_workflow
+from sigmagraph.engine.graph.reading.document import read_workflow
 from tests.graph.test_editor import NODES
 
 PROMPT: dict[str, Any] = {

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sigmagraph.engine.errors import BadDocument, MissingFile
-from sigmagraph.engine.graph.document import load_workflow, parse_workflow, read_workflow
-from sigmagraph.engine.graph.png import SIGNATURE, text_chunks
+from sigmagraph.engine.graph.reading.document import load_workflow, parse_workflow, read_workflow
+from sigmagraph.engine.graph.reading.png import SIGNATURE, text_chunks
 from sigmagraph.engine.graph.workflow import Link
 from tests.graph.small import prompt
 

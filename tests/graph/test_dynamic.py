@@ -6,7 +6,6 @@ import pytest
 
 from sigmagraph.engine.errors import InvalidWorkflow
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.dynamic import Fold
 from sigmagraph.engine.graph.editor import convert, drawn
 from sigmagraph.engine.graph.node import (
@@ -23,6 +22,7 @@ from sigmagraph.engine.graph.node import (
     node,
 )
 from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.jobs.workers.declare import declarations, declared
 

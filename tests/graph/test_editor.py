@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.editor import convert
 from sigmagraph.engine.graph.editor.texts import dynamic_prompt, file_prefix
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Link
 
 NODES: dict[str, Any] = {

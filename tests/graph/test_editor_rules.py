@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.editor import convert
 from sigmagraph.engine.graph.literals import unwrap
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from tests.graph.test_editor import NODES, item, made, picture, preview
 
 MORE: dict[str, Any] = {

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sigmagraph.engine.errors import BadDocument, InvalidWorkflow
-from sigmagraph.engine.graph.document import parse_json, parse_workflow
 from sigmagraph.engine.graph.editor import convert, drawn
+from sigmagraph.engine.graph.reading.document import parse_json, parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from tests.graph.small import NODES as SMALL
 from tests.graph.test_editor import NODES

@@ -10,8 +10,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.document import read_workflow
-from sigmagraph.engine.graph.image_metadata import carried_texts, kind_of
+from sigmagraph.engine.graph.reading.document import read_workflow
+from sigmagraph.engine.graph.reading.image_metadata import carried_texts, kind_of
 
 PROMPT = {"1": {"class_type": "Any", "inputs": {"text": "größe 図 \u2028"}}}
 MAKE, MODEL, COMMENT = 0x010F, 0x0110, 0x9286

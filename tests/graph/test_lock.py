@@ -8,10 +8,10 @@ import pytest
 
 from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.graph import Graph
 from sigmagraph.engine.graph.lock import Difference, Lock, differences, input_differences, lock_of, read_lock
 from sigmagraph.engine.graph.node import FileIn, node
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from tests.graph.small import NODES, prompt
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.keys import Unrepeatable, encode
 from sigmagraph.engine.graph.node import FileIn, Hidden, Node, node
 from sigmagraph.engine.graph.plan import Plan, plan
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from tests.graph.small import NODES, Anything, chain, checked, prompt
 

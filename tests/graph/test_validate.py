@@ -4,9 +4,9 @@ from typing import Annotated, Any
 import pytest
 
 from sigmagraph.engine.errors import InvalidWorkflow, UnknownName
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import FileIn, Input, Node, Optional, Options, Output, node
 from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.type_matching import fits
 from sigmagraph.engine.graph.validate import validate
 from tests.graph.small import NODES, chain, checked, prompt

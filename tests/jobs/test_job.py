@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from sigmagraph.engine.errors import BadValue, IllegalMove
 from sigmagraph.engine.execution import events as run_events
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Extra, FileIn, Hidden, Node, Options, Output, Range, Socket, Tooltip, node
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.events import Ended, Queued, Requeued, Started

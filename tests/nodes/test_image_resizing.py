@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.deep_png import deep_png

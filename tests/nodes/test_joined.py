@@ -13,9 +13,9 @@ from torch import Tensor
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.lanes.scheduler import Scheduler
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.node import Node, UiResult, node
 from sigmagraph.engine.graph.plan import Plan, plan
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
 from sigmagraph.engine.models.memory.residency import ready

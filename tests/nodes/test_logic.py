@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sigmagraph.engine.errors import BadValue, NodeFailed
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.expressions import FUNCTIONS, evaluate

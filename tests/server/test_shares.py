@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.compose.serving import job_settings
-from sigmagraph.engine.graph.document import parse_workflow
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.jobs.job import Submission
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.outbox import Outbox, UnsentBudget

@@ -11,11 +11,11 @@ from sigmagraph.engine.execution import events as run_events
 from sigmagraph.engine.execution.lanes.scheduler import Scheduler
 from sigmagraph.engine.execution.lanes.ticket import Ticket
 from sigmagraph.engine.execution.result import RunResult
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.graph import Graph
 from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Outcome, State

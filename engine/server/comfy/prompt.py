@@ -9,8 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.errors import BadDocument, DuplicateJob, InvalidWorkflow
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.problems import Problem
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import LOCAL, Accepted, Idempotency, Submission
 from sigmagraph.engine.server.auth import require_any_graph

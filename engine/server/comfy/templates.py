@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 from aiohttp import web
 
 from sigmagraph.engine.errors import BadDocument, EngineError
-from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.editor import drawn
+from sigmagraph.engine.graph.reading.document import load_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.hub import source_of
 from sigmagraph.engine.server.comfy.notes import Notes, notes_of

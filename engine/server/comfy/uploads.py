@@ -11,7 +11,7 @@ from aiohttp.web_request import FileField
 from multidict import MultiMapping
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.document import parse_json
+from sigmagraph.engine.graph.reading.document import parse_json
 from sigmagraph.engine.server.bodies import multipart_body
 from sigmagraph.engine.server.comfy.view import folder_of, named
 from sigmagraph.engine.server.context import OwnerFolders, empty, folders, reply

@@ -9,8 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.overrides import override_values
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Idempotency, Job, JobQuery, State, Submission, Webhook
 from sigmagraph.engine.jobs.protocol import Jobs

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.errors import EngineError, suggestion
-from sigmagraph.engine.graph.document import load_workflow
 from sigmagraph.engine.graph.node import MISSING, Input, Node, Services
+from sigmagraph.engine.graph.reading.document import load_workflow
 from sigmagraph.engine.graph.workflow import Link, Workflow
 from sigmagraph.engine.server.endpoints.manifest import BadEndpoint, Manifest, Scalar, read_manifest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.errors import EngineError
-from sigmagraph.engine.graph.png import is_png
+from sigmagraph.engine.graph.reading.png import is_png
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.server.context import OwnerFolders
 from sigmagraph.engine.server.decoding.pool import Decoders

@@ -7,8 +7,8 @@ from typing import Any
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.graph.document import parse_workflow
 from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 
 CHECKPOINT = Path(__file__).resolve().parents[3] / "models/checkpoints/sigmagraph-demo.safetensors"

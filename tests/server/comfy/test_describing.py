@@ -183,7 +183,7 @@ async def test_a_template_tells_the_page_where_official_files_are(serving: Servi
 
 
 async def test_a_drawn_template_converts_back_to_the_prompt_it_was(serving: Serving) -> None:
-    from sigmagraph.engine.graph.document import parse_workflow
+    from sigmagraph.engine.graph.reading.document import parse_workflow
     from tests.server.stubs import picture_graph
 
     async with serving() as api:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sigmagraph.engine.compose.manifests import first_manifest, slug_of
-from sigmagraph.engine.graph.document import load_workflow
+from sigmagraph.engine.graph.reading.document import load_workflow
 from sigmagraph.engine.server.endpoints.endpoint import declaration_problems, load_endpoint, load_endpoints
 from sigmagraph.engine.server.endpoints.manifest import BadEndpoint
 from sigmagraph.engine.server.endpoints.values import InvalidValues, read_values

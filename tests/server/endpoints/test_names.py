@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sigmagraph.engine.graph.document import load_workflow
+from sigmagraph.engine.graph.reading.document import load_workflow
 from tests.server.endpoints.conftest import ENDPOINTS, LARGE, SMALL, Served, serving
 
 SLUG = LARGE.rpartition("/")[2]

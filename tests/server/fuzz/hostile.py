@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
-from sigmagraph.engine.graph.png import SIGNATURE
+from sigmagraph.engine.graph.reading.png import SIGNATURE
 from tests.server.fuzz.client import Request
 
 GRAPH = {

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument, MissingFile
-from sigmagraph.engine.graph.carried import Form, chosen
 from sigmagraph.engine.graph.declarations import known_replacements
 from sigmagraph.engine.graph.editor import convert
-from sigmagraph.engine.graph.image_metadata import carried_texts, is_carrier
+from sigmagraph.engine.graph.reading.carried import Form, chosen
+from sigmagraph.engine.graph.reading.image_metadata import carried_texts, is_carrier
 from sigmagraph.engine.graph.replacements import replaced
 from sigmagraph.engine.graph.workflow import NOTHING, Workflow, WorkflowNode, as_link
 

@@ -8,11 +8,11 @@ Each form has limits, so that a small file never becomes a large one, and every 
 from collections.abc import Callable, Iterator, Mapping
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.avif import exif_of_avif, is_avif
-from sigmagraph.engine.graph.exif import exif_texts
-from sigmagraph.engine.graph.png import MAX_CHUNKS, is_png, text_chunks
-from sigmagraph.engine.graph.svg import is_svg, metadata_of_svg
-from sigmagraph.engine.graph.tensor_file import is_tensor_file, metadata_of_tensors
+from sigmagraph.engine.graph.reading.avif import exif_of_avif, is_avif
+from sigmagraph.engine.graph.reading.exif import exif_texts
+from sigmagraph.engine.graph.reading.png import MAX_CHUNKS, is_png, text_chunks
+from sigmagraph.engine.graph.reading.svg import is_svg, metadata_of_svg
+from sigmagraph.engine.graph.reading.tensor_file import is_tensor_file, metadata_of_tensors
 
 __all__ = ["carried_texts", "is_carrier", "kind_of"]
 

@@ -1,0 +1,1 @@
+"""From files to a `Workflow`: documents, and the pictures, drawings and latents that carry one. Knows no node code."""
