@@ -19,7 +19,7 @@ from sigmagraph.engine.execution.packs import (
     shim_modules,
     with_replacements,
 )
-from sigmagraph.engine.graph.comfy_class import Border
+from sigmagraph.engine.graph.comfy.comfy_class import Border
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
 from sigmagraph.engine.models.files.read import open_weights

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.graph.comfy_class import Border, Translation
+from sigmagraph.engine.graph.comfy.comfy_class import Border, Translation
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.regions import Area, Region

@@ -14,7 +14,7 @@ from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.lanes import scheduler as scheduler_module
 from sigmagraph.engine.execution.lanes.scheduler import Scheduler
-from sigmagraph.engine.graph.comfy_class import from_class
+from sigmagraph.engine.graph.comfy.comfy_class import from_class
 from sigmagraph.engine.graph.node import Expansion, Node, Progress, Socket, node
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.results import Joinable

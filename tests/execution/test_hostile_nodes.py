@@ -19,7 +19,7 @@ from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.execution.lanes import scheduler as scheduler_module
 from sigmagraph.engine.execution.lanes.scheduler import Scheduler
 from sigmagraph.engine.execution.run import Run
-from sigmagraph.engine.graph.comfy_class import from_class
+from sigmagraph.engine.graph.comfy.comfy_class import from_class
 from sigmagraph.engine.graph.node import FileIn, Node, Progress, node
 from sigmagraph.engine.graph.plan import Plan, plan
 from sigmagraph.engine.graph.reading.document import parse_workflow

@@ -11,8 +11,8 @@ from sigmagraph.engine.execution.packs import Pack, load_packs, shim_modules
 from sigmagraph.engine.execution.packs.loader import code_digest
 from sigmagraph.engine.execution.packs.node_typing import AnyType
 from sigmagraph.engine.execution.packs.shims import install
-from sigmagraph.engine.graph.comfy_class import Border, Translation, from_class
-from sigmagraph.engine.graph.comfy_facade import as_class
+from sigmagraph.engine.graph.comfy.comfy_class import Border, Translation, from_class
+from sigmagraph.engine.graph.comfy.comfy_facade import as_class
 from tests.execution.running import Stage, with_nodes
 from tests.graph.small import NODES, prompt
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sigmagraph.engine.graph.comfy_class import from_class
+from sigmagraph.engine.graph.comfy.comfy_class import from_class
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 

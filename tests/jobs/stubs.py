@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sigmagraph.engine.execution.cache.memory import MemoryCache
-from sigmagraph.engine.graph.comfy_class import from_class
+from sigmagraph.engine.graph.comfy.comfy_class import from_class
 from sigmagraph.engine.graph.node import Hidden, Node, Optional, Progress, Socket, UiResult, node
 from sigmagraph.engine.graph.workflow import Workflow, WorkflowNode, as_link
 from sigmagraph.engine.jobs.workers.worker import Picture, Setup

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sigmagraph.engine.graph.comfy_class import from_class
+from sigmagraph.engine.graph.comfy.comfy_class import from_class
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.nodes.support.borders import border
 from sigmagraph.nodes.support.types import LatentValue

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from sigmagraph.engine.graph.comfy_class import from_class
+from sigmagraph.engine.graph.comfy.comfy_class import from_class
 from sigmagraph.engine.graph.node import (
     FileIn,
     Hidden,

@@ -20,7 +20,7 @@ from sigmagraph.engine.compose.shims import (
     serving,
 )
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.graph.comfy_class import Border
+from sigmagraph.engine.graph.comfy.comfy_class import Border
 from sigmagraph.engine.graph.node import Node
 
 __all__ = ["shim_names"]

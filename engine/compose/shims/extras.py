@@ -7,8 +7,8 @@ from typing import Any
 
 from sigmagraph.engine.compose.shims.absent import absent
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.graph.comfy_class import Border
-from sigmagraph.engine.graph.comfy_facade import as_class
+from sigmagraph.engine.graph.comfy.comfy_class import Border
+from sigmagraph.engine.graph.comfy.comfy_facade import as_class
 from sigmagraph.engine.graph.node import Node
 
 __all__ = ["names"]

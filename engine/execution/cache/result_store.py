@@ -9,7 +9,7 @@ from sigmagraph.engine.execution.cache.disk import DiskTier
 from sigmagraph.engine.execution.cache.memory import Entry, MemoryCache
 from sigmagraph.engine.execution.cache.output_files import OutputFiles
 from sigmagraph.engine.execution.events import Source, Tier
-from sigmagraph.engine.graph.defensive_copy import has_nan
+from sigmagraph.engine.graph.comfy.defensive_copy import has_nan
 
 Wake = Callable[[], None]
 log = logging.getLogger(__name__)

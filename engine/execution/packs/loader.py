@@ -20,7 +20,7 @@ from typing import Any
 from sigmagraph.engine.execution.packs.entrypoint import IMPORT_S, extension_classes, within
 from sigmagraph.engine.execution.packs.node_replacement import registered
 from sigmagraph.engine.execution.packs.shims import install
-from sigmagraph.engine.graph.comfy_class import Border, from_class
+from sigmagraph.engine.graph.comfy.comfy_class import Border, from_class
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.replacements import Replacement
 from sigmagraph.engine.graph.schema.node import from_schema, is_schema_class

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sigmagraph.engine.graph.comfy_class import Border, handing_out, read_result
+from sigmagraph.engine.graph.comfy.comfy_class import Border, handing_out, read_result
 from sigmagraph.engine.graph.node import Input, Node, Output
 from sigmagraph.engine.graph.results import Blocker, Row
 from sigmagraph.engine.graph.schema.io import ComfyNode, Hidden, HiddenHolder, NodeOutput, Schema

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from sigmagraph.engine.graph.defensive_copy import copied, difference
+from sigmagraph.engine.graph.comfy.defensive_copy import copied, difference
 from sigmagraph.engine.graph.node import Group, Input, Node, Options, Output
 from sigmagraph.engine.graph.results import Blocker, Expansion, Row
 

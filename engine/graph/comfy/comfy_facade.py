@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sigmagraph.engine.graph.comfy_class import Border
+from sigmagraph.engine.graph.comfy.comfy_class import Border
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.results import UiResult
 

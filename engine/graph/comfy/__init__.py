@@ -1,0 +1,1 @@
+"""Node classes of ComfyUI's convention: as nodes of ours, ours as classes of theirs, and the checks they bring."""
