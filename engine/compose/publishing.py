@@ -11,10 +11,10 @@ from sigmagraph.engine.errors import MissingFile, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.server.access.keys import StoredKeys
 from sigmagraph.engine.server.endpoints.context import SOURCE, Published
 from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
 from sigmagraph.engine.server.endpoints.webhook_body import teller
-from sigmagraph.engine.server.keys import StoredKeys
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.webhook_client import webhook_body
 from sigmagraph.engine.shipped import ENDPOINTS, SHIPPED

@@ -26,13 +26,13 @@ from sigmagraph.engine.jobs.settings import JobSettings, ProcessSettings, StoreS
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.workers.process import ProcessWorker
 from sigmagraph.engine.jobs.workers.worker import Worker, load_factory
-from sigmagraph.engine.server.allocator import keep_little
+from sigmagraph.engine.server.access.keys import StoredKeys
 from sigmagraph.engine.server.app import ServerParts, make_app
-from sigmagraph.engine.server.connections import Connections, listening, places
-from sigmagraph.engine.server.keys import StoredKeys
-from sigmagraph.engine.server.logs import RecentLines, RequestLogger, configure
+from sigmagraph.engine.server.monitoring.logs import RecentLines, RequestLogger, configure
 from sigmagraph.engine.server.settings import PREFIX, Settings, misspelt
 from sigmagraph.engine.server.static import find_frontend
+from sigmagraph.engine.server.transport.allocator import keep_little
+from sigmagraph.engine.server.transport.connections import Connections, listening, places
 from sigmagraph.engine.server.webhook_client import poster
 from sigmagraph.engine.shipped import shipped_models
 from sigmagraph.engine.units import DAY_S

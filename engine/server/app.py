@@ -10,10 +10,11 @@ from aiohttp import WSCloseCode, web
 from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.jobs.protocol import Jobs
-from sigmagraph.engine.server.allocator import give_back_regularly
-from sigmagraph.engine.server.auth import KEYS, RATES, auth, login_routes
-from sigmagraph.engine.server.bodies import HANDLER, let_go
-from sigmagraph.engine.server.body_budget import BUDGET, BodyBudget
+from sigmagraph.engine.server.access.auth import KEYS, RATES, auth, login_routes
+from sigmagraph.engine.server.access.keys import KnownKeys
+from sigmagraph.engine.server.access.origin import options, origins
+from sigmagraph.engine.server.access.rates import Buckets
+from sigmagraph.engine.server.access.wrong_keys import WRONG_KEYS, WrongKeys
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
 from sigmagraph.engine.server.comfy.internal import LINES
 from sigmagraph.engine.server.comfy.listing import LISTINGS, Listings
@@ -23,7 +24,6 @@ from sigmagraph.engine.server.comfy.socket import SOCKETS
 from sigmagraph.engine.server.comfy.system import EXTENSIONS
 from sigmagraph.engine.server.comfy_api.refusals import envelopes
 from sigmagraph.engine.server.comfy_api.routes import api_routes
-from sigmagraph.engine.server.connections import CONNECTIONS, Connections, watch_connections, watched
 from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, OwnerFolders
 from sigmagraph.engine.server.decoding.pool import DECODERS, Decoders, Limits, run_decoders
 from sigmagraph.engine.server.deliveries import DELIVERY_ROWS
@@ -31,20 +31,20 @@ from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.guard import own_policy
 from sigmagraph.engine.server.endpoints.routes import mount
 from sigmagraph.engine.server.errors import answer_errors
-from sigmagraph.engine.server.health import WARM, Readiness, health, ready, warm_up
-from sigmagraph.engine.server.job_log import keep_journal
-from sigmagraph.engine.server.keys import KnownKeys
-from sigmagraph.engine.server.logs import RecentLines
-from sigmagraph.engine.server.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
-from sigmagraph.engine.server.origin import options, origins
+from sigmagraph.engine.server.monitoring.health import WARM, Readiness, health, ready, warm_up
+from sigmagraph.engine.server.monitoring.job_log import keep_journal
+from sigmagraph.engine.server.monitoring.logs import RecentLines
+from sigmagraph.engine.server.monitoring.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from sigmagraph.engine.server.pages import PAGE_ROWS, home, page_routes
-from sigmagraph.engine.server.rates import Buckets
 from sigmagraph.engine.server.replay import REPLAY_ROWS
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.static import frontend_routes, keep_private
 from sigmagraph.engine.server.traces import trace_jobs
+from sigmagraph.engine.server.transport.allocator import give_back_regularly
+from sigmagraph.engine.server.transport.bodies import HANDLER, let_go
+from sigmagraph.engine.server.transport.body_budget import BUDGET, BodyBudget
+from sigmagraph.engine.server.transport.connections import CONNECTIONS, Connections, watch_connections, watched
 from sigmagraph.engine.server.workflows import WORKFLOW_ROWS
-from sigmagraph.engine.server.wrong_keys import WRONG_KEYS, WrongKeys
 
 __all__ = ["ServerParts", "make_app"]
 

@@ -7,11 +7,11 @@ from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestPayloadError
 
 from sigmagraph.engine import errors
-from sigmagraph.engine.server.auth import RateReached
+from sigmagraph.engine.server.access.auth import RateReached
+from sigmagraph.engine.server.access.wrong_keys import TooManyWrongKeys
 from sigmagraph.engine.server.context import reply
 from sigmagraph.engine.server.decoding.pool import Overloaded
 from sigmagraph.engine.server.files import Outside
-from sigmagraph.engine.server.wrong_keys import TooManyWrongKeys
 
 __all__ = ["answer_errors", "status_of"]
 

@@ -22,12 +22,12 @@ from sigmagraph.engine.graph.reading.document import parse_json, parse_workflow,
 from sigmagraph.engine.graph.reading.image_metadata import is_carrier
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Webhook
-from sigmagraph.engine.server.bodies import json_body, multipart_body, read_body
-from sigmagraph.engine.server.body_budget import hold
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders
 from sigmagraph.engine.server.files import resolve
 from sigmagraph.engine.server.library import Library
+from sigmagraph.engine.server.transport.bodies import json_body, multipart_body, read_body
+from sigmagraph.engine.server.transport.body_budget import hold
 
 __all__ = ["Incoming", "changed", "declarations", "prompt_body", "read_incoming", "recorded_of", "webhook_of"]
 

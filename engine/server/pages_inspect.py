@@ -10,7 +10,7 @@ from sigmagraph.engine.errors import MissingFile, few_hints, nearest
 from sigmagraph.engine.graph.declarations import Declarations
 from sigmagraph.engine.graph.reading.document import load_workflow, parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.server.auth import take_turn
+from sigmagraph.engine.server.access.auth import take_turn
 from sigmagraph.engine.server.context import WORKFLOWS, reply
 from sigmagraph.engine.server.files import resolve
 from sigmagraph.engine.server.incoming import Incoming, declarations, read_incoming, recorded_of

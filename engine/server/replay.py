@@ -18,7 +18,7 @@ from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.server.auth import take_turn
+from sigmagraph.engine.server.access.auth import take_turn
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
 from sigmagraph.engine.server.decoding.asking import compared
 from sigmagraph.engine.server.files import resolve

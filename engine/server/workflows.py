@@ -13,12 +13,12 @@ from sigmagraph.engine.graph.overrides import find_input, override_values
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Idempotency, Submission
-from sigmagraph.engine.server.auth import require_any_graph, take_turn
-from sigmagraph.engine.server.bodies import object_body
+from sigmagraph.engine.server.access.auth import require_any_graph, take_turn
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import JOBS, OWNER, empty, reply
 from sigmagraph.engine.server.incoming import Incoming, changed, declarations, read_incoming, recorded_of, webhook_of
 from sigmagraph.engine.server.library import Library, Stored
+from sigmagraph.engine.server.transport.bodies import object_body
 
 __all__ = ["WORKFLOW_ROWS", "bound", "library", "submitted"]
 

@@ -18,8 +18,8 @@ from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
+from sigmagraph.engine.server.access.keys import KnownKeys, StoredKeys
 from sigmagraph.engine.server.app import ServerParts, make_app
-from sigmagraph.engine.server.keys import KnownKeys, StoredKeys
 from sigmagraph.engine.server.settings import Settings
 from tests.server.known_keys import NoKeys
 from tests.server.stubs import setup

@@ -10,7 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from sigmagraph.engine.server.allocator import give_back, keep_little
+from sigmagraph.engine.server.transport.allocator import give_back, keep_little
 
 def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6

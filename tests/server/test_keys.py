@@ -9,7 +9,7 @@ import pytest
 from sigmagraph.engine.compose.serving import BadBind, check_keys
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
-from sigmagraph.engine.server.keys import StoredKeys
+from sigmagraph.engine.server.access.keys import StoredKeys
 from sigmagraph.engine.server.settings import Settings
 from tests.server.conftest import Serving
 
@@ -44,7 +44,7 @@ async def test_a_key_made_beside_a_running_server_counts_without_a_restart(
     from sigmagraph.engine.jobs.billing.accounts import Accounts
     from sigmagraph.engine.jobs.store.job_store import JobStore
 
-    monkeypatch.setattr("sigmagraph.engine.server.keys.REMEMBERED_S", 0.0)
+    monkeypatch.setattr("sigmagraph.engine.server.access.keys.REMEMBERED_S", 0.0)
     async with serving(keys="stored") as api:
         assert (await api.get("/queue")).status == 200
         beside = JobStore(StoreSettings(api.jobs.settings.store.url, is_shared=True))

@@ -2,7 +2,7 @@
 
 import logging
 
-from sigmagraph.engine.server.logs import TextFormatter, Unrepeated
+from sigmagraph.engine.server.monitoring.logs import TextFormatter, Unrepeated
 
 
 def record(message: str, level: int = logging.WARNING, **fields: object) -> logging.LogRecord:

@@ -17,8 +17,8 @@ import pytest
 from aiohttp import web
 
 from sigmagraph.engine.server.app import make_app
-from sigmagraph.engine.server.connections import CONNECTIONS, Connections, Patience, listening
 from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
+from sigmagraph.engine.server.transport.connections import CONNECTIONS, Connections, Patience, listening
 from tests.server.endpoints.conftest import ENDPOINTS, make_home, parts_of, service_of
 from tests.server.test_every_route import everything_of
 

@@ -18,7 +18,7 @@ from sigmagraph.engine.compose.owners import folders_of
 from sigmagraph.engine.compose.serving import BadBind, address, bound, compose, welcome
 from sigmagraph.engine.errors import BadValue, MissingFile, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.server.logs import JsonFormatter, RecentLines, RequestLogger, configure
+from sigmagraph.engine.server.monitoring.logs import JsonFormatter, RecentLines, RequestLogger, configure
 from sigmagraph.engine.server.settings import (
     BadSettings,
     Settings,

@@ -9,7 +9,7 @@ import pytest
 from sigmagraph.engine.errors import few_hints, nearest
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
-from sigmagraph.engine.server.wrong_keys import TooManyWrongKeys, WrongKeys, place_of
+from sigmagraph.engine.server.access.wrong_keys import TooManyWrongKeys, WrongKeys, place_of
 from tests.server.conftest import Serving
 from tests.server.endpoints.conftest import LARGE, SMALL
 from tests.server.endpoints.conftest import serving as endpoints

@@ -7,11 +7,11 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.model_folders import MODEL_FOLDERS
-from sigmagraph.engine.server.auth import SCOPES
-from sigmagraph.engine.server.bodies import object_body
+from sigmagraph.engine.server.access.auth import SCOPES
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.context import OWNER, empty, folders, reply
-from sigmagraph.engine.server.logs import RecentLines
+from sigmagraph.engine.server.monitoring.logs import RecentLines
+from sigmagraph.engine.server.transport.bodies import object_body
 
 __all__ = ["LINES", "internal_routes"]
 

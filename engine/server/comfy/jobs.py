@@ -6,11 +6,11 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import EngineError, UnknownJob
 from sigmagraph.engine.jobs.job import Job, JobQuery, State
-from sigmagraph.engine.server.bodies import object_body
 from sigmagraph.engine.server.comfy.listing import failure_of
 from sigmagraph.engine.server.comfy.queue import MOST, cancel
 from sigmagraph.engine.server.comfy.records import STATUSES, detail, summary
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
+from sigmagraph.engine.server.transport.bodies import object_body
 
 __all__ = ["cancel_many", "cancel_one", "listing", "one"]
 

@@ -13,12 +13,12 @@ from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import LOCAL, Accepted, Idempotency, Submission
-from sigmagraph.engine.server.auth import require_any_graph
-from sigmagraph.engine.server.bodies import read_body
+from sigmagraph.engine.server.access.auth import require_any_graph
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.refusals import node_errors, refusal, whole_error
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, reply
 from sigmagraph.engine.server.incoming import Incoming, prompt_body, webhook_of
+from sigmagraph.engine.server.transport.bodies import read_body
 
 __all__ = ["count", "shown_number", "submit"]
 

@@ -8,10 +8,10 @@ from aiohttp import web
 
 from sigmagraph.engine.graph.replacements import replacements_of
 from sigmagraph.engine.host import free_bytes, limit_bytes, version_of
-from sigmagraph.engine.server.auth import require
-from sigmagraph.engine.server.bodies import object_body
+from sigmagraph.engine.server.access.auth import require
 from sigmagraph.engine.server.context import JOBS, SETTINGS, empty, reply
 from sigmagraph.engine.server.settings import Settings
+from sigmagraph.engine.server.transport.bodies import object_body
 
 __all__ = [
     "EXTENSIONS",

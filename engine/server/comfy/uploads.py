@@ -12,11 +12,11 @@ from multidict import MultiMapping
 
 from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.graph.reading.document import parse_json
-from sigmagraph.engine.server.bodies import multipart_body
 from sigmagraph.engine.server.comfy.view import folder_of, named
 from sigmagraph.engine.server.context import OwnerFolders, empty, folders, reply
 from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
+from sigmagraph.engine.server.transport.bodies import multipart_body
 from sigmagraph.engine.writing import make_folder, write_file, write_new
 
 __all__ = ["upload_image", "upload_mask"]

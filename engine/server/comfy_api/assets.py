@@ -11,8 +11,8 @@ from aiohttp import web
 from sigmagraph.engine.errors import BadValue, MissingFile, UnknownJob
 from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.model_folders import MODEL_FOLDERS
-from sigmagraph.engine.server.auth import require
-from sigmagraph.engine.server.bodies import json_body, multipart_body
+from sigmagraph.engine.server.access.auth import require
+from sigmagraph.engine.server.access.origin import own_origin
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.comfy.view import folder_of
 from sigmagraph.engine.server.comfy_api.progress import snapshot_of
@@ -30,8 +30,8 @@ from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.comfy_api.store import Asset, AssetStore, digest_of
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
 from sigmagraph.engine.server.files import Outside, resolve
-from sigmagraph.engine.server.origin import own_origin
 from sigmagraph.engine.server.static import content_type, send
+from sigmagraph.engine.server.transport.bodies import json_body, multipart_body
 
 __all__ = ["by_hash", "content", "delete", "fetch", "from_hash", "from_path", "named", "upload"]
 

@@ -15,11 +15,11 @@ from sigmagraph.engine.execution import events as run
 from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.access.origin import own_origin
 from sigmagraph.engine.server.comfy_api.progress import Snapshot
 from sigmagraph.engine.server.comfy_api.records import STATUSES, output_record, shown_by
 from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.context import JOBS, OWNER, OwnerFolders, compact, folders
-from sigmagraph.engine.server.origin import own_origin
 
 __all__ = ["events"]
 

@@ -14,8 +14,8 @@ from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import Idempotency, Job, JobQuery, State, Submission, Webhook
 from sigmagraph.engine.jobs.protocol import Jobs
-from sigmagraph.engine.server.auth import require_any_graph
-from sigmagraph.engine.server.bodies import json_body
+from sigmagraph.engine.server.access.auth import require_any_graph
+from sigmagraph.engine.server.access.origin import own_origin
 from sigmagraph.engine.server.comfy_api.assets import named
 from sigmagraph.engine.server.comfy_api.progress import snapshot_of
 from sigmagraph.engine.server.comfy_api.records import STATUSES, instant, job_record
@@ -23,7 +23,7 @@ from sigmagraph.engine.server.comfy_api.references import resolved
 from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, OwnerFolders, folders, reply
 from sigmagraph.engine.server.incoming import declarations
-from sigmagraph.engine.server.origin import own_origin
+from sigmagraph.engine.server.transport.bodies import json_body
 
 __all__ = ["cancel", "fetch", "listing", "submit", "workflow"]
 

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 
 from sigmagraph.engine import errors
 from sigmagraph.engine.graph.problems import Problem
-from sigmagraph.engine.server.auth import RateReached
+from sigmagraph.engine.server.access.auth import RateReached
 from sigmagraph.engine.server.context import reply
 from sigmagraph.engine.server.files import Outside
 

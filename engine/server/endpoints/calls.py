@@ -8,7 +8,6 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import InvalidWorkflow
 from sigmagraph.engine.jobs.job import LOCAL, Job, State, Submission
-from sigmagraph.engine.server.bodies import CALL, read_body
 from sigmagraph.engine.server.context import FOLDERS, JOBS, reply
 from sigmagraph.engine.server.endpoints import wire
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
@@ -19,6 +18,7 @@ from sigmagraph.engine.server.endpoints.replies import finished, look_again
 from sigmagraph.engine.server.endpoints.request_headers import read_headers
 from sigmagraph.engine.server.endpoints.translation import translated
 from sigmagraph.engine.server.endpoints.values import InvalidValues, Values, read_values
+from sigmagraph.engine.server.transport.bodies import CALL, read_body
 
 __all__ = ["call", "flow", "submit"]
 

@@ -9,10 +9,10 @@ from aiohttp import web
 
 from sigmagraph.engine.jobs.billing.accounts import Account
 from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.server.access.keys import KnownKeys
+from sigmagraph.engine.server.access.origin import own_origin
+from sigmagraph.engine.server.access.rates import Buckets, Taken
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
-from sigmagraph.engine.server.keys import KnownKeys
-from sigmagraph.engine.server.origin import own_origin
-from sigmagraph.engine.server.rates import Buckets, Taken
 from sigmagraph.engine.units import DAY_S
 
 __all__ = ["CALLER", "PUBLISHED", "SOURCE", "Caller", "Published", "base_url"]

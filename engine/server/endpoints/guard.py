@@ -10,14 +10,14 @@ from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.errors import nearest
 from sigmagraph.engine.jobs.billing.accounts import Account
-from sigmagraph.engine.server.auth import SCOPES
+from sigmagraph.engine.server.access.auth import SCOPES
+from sigmagraph.engine.server.access.rates import Taken
+from sigmagraph.engine.server.access.wrong_keys import TooManyWrongKeys, may_try_key
 from sigmagraph.engine.server.context import OWNER
 from sigmagraph.engine.server.endpoints import wire
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, Caller
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.refusal import Refused, answer
-from sigmagraph.engine.server.rates import Taken
-from sigmagraph.engine.server.wrong_keys import TooManyWrongKeys, may_try_key
 
 __all__ = ["GUARDED", "RoutePolicy", "endpoint_of", "guarded", "identified", "own_policy", "rate_headers", "take_token"]
 

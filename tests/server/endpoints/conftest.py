@@ -18,10 +18,10 @@ from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.workers.worker import Setup
+from sigmagraph.engine.server.access.keys import StoredKeys
 from sigmagraph.engine.server.app import ServerParts, make_app
 from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint, load_endpoints
-from sigmagraph.engine.server.keys import StoredKeys
 from sigmagraph.engine.server.settings import Settings
 from tests.server.endpoints.stub import NODES, make_home
 

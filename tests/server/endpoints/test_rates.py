@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sigmagraph.engine.server.access.rates import MOST_KEYS, Buckets, Taken
 from sigmagraph.engine.server.endpoints.guard import rate_headers
-from sigmagraph.engine.server.rates import MOST_KEYS, Buckets, Taken
 
 RATES = st.floats(0.001, 1e6)
 PAUSES = st.lists(st.floats(0.0, 100.0), min_size=1, max_size=60)

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
-from sigmagraph.engine.server.auth import COOKIE, shows_key
+from sigmagraph.engine.server.access.auth import COOKIE, shows_key
 from sigmagraph.engine.server.context import SETTINGS
 from sigmagraph.engine.server.settings import Settings, is_loopback
 

@@ -10,7 +10,7 @@ from ipaddress import IPv6Address, ip_address
 from aiohttp import web
 
 from sigmagraph.engine.errors import EngineError
-from sigmagraph.engine.server.rates import Buckets
+from sigmagraph.engine.server.access.rates import Buckets
 
 __all__ = ["WRONG_KEYS", "TooManyWrongKeys", "WrongKeys", "may_try_key"]
 

@@ -12,11 +12,11 @@ from aiohttp.typedefs import Handler
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.jobs.billing.accounts import Account
 from sigmagraph.engine.jobs.job import LOCAL
-from sigmagraph.engine.server.bodies import LOGIN, form_body
+from sigmagraph.engine.server.access.keys import KnownKeys
+from sigmagraph.engine.server.access.rates import Buckets
+from sigmagraph.engine.server.access.wrong_keys import may_try_key
 from sigmagraph.engine.server.context import OWNER, SETTINGS, empty
-from sigmagraph.engine.server.keys import KnownKeys
-from sigmagraph.engine.server.rates import Buckets
-from sigmagraph.engine.server.wrong_keys import may_try_key
+from sigmagraph.engine.server.transport.bodies import LOGIN, form_body
 from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = [

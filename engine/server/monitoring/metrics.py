@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from sigmagraph.engine.execution.events import NodeFinished
 from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview
-from sigmagraph.engine.server.auth import require
+from sigmagraph.engine.server.access.auth import require
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.context import JOBS
 

@@ -18,7 +18,7 @@ from multidict import MultiDictProxy
 
 from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.graph.reading.document import parse_json
-from sigmagraph.engine.server.body_budget import give_all, hold
+from sigmagraph.engine.server.transport.body_budget import give_all, hold
 
 __all__ = [
     "CALL",

@@ -1,0 +1,1 @@
+"""Who may call, how often, and from which page: keys, rates, wrong keys, origins. Knows no route."""

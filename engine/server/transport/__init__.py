@@ -1,0 +1,1 @@
+"""What holds before any route sees a request: connections, bodies, and the memory that they may take."""
