@@ -3,7 +3,8 @@
     python -m benchmarks.fit_latent_rgb models/checkpoints/sigmagraph-demo.safetensors
 
 Random pictures (smooth colour fields, shapes) are encoded; each latent pixel is regressed by least squares onto the
-mean colour of the 8 x 8 pixels it stands for. Writes nodes/latent_rgb.json, prints how much of the colour it explains.
+mean colour of the 8 x 8 pixels it stands for. Writes
+nodes/latents/latent_rgb.json, prints how much of the colour it explains.
 """
 
 import json
@@ -56,5 +57,5 @@ def fit(path: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    target = Path(__file__).parents[1] / "nodes" / "latent_rgb.json"
+    target = Path(__file__).parents[1] / "nodes" / "latents" / "latent_rgb.json"
     target.write_text(json.dumps(fit(Path(sys.argv[1])), indent=1) + "\n", "utf-8")

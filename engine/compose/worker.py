@@ -26,8 +26,8 @@ from sigmagraph.engine.jobs.workers.worker import Picture, Setup
 from sigmagraph.engine.models.load import load_tiny_vae
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.models.spec import LatentFormat
-from sigmagraph.nodes.loaders import TAESD3, VAE_FILES
-from sigmagraph.nodes.previews import Previewer
+from sigmagraph.nodes.latents.previews import Previewer
+from sigmagraph.nodes.models.loaders import TAESD3, VAE_FILES
 from sigmagraph.nodes.support.provenance import environment, known_revisions
 
 __all__ = ["build", "folders_from"]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.image_sizes import IMAGE_METHODS
+from sigmagraph.nodes.images.sizes import IMAGE_METHODS
 
 
 def ramp(width: int, height: int) -> Tensor:

@@ -11,7 +11,13 @@ from sigmagraph.engine.compose.worker import _tiny_decoder
 from sigmagraph.engine.errors import OutOfMemory
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.node import Progress
-from sigmagraph.nodes.previews import COEFFICIENTS, EncodedPreview, Previewer, coefficients, save_image_websocket
+from sigmagraph.nodes.latents.previews import (
+    COEFFICIENTS,
+    EncodedPreview,
+    Previewer,
+    coefficients,
+    save_image_websocket,
+)
 from tests.models.test_tiny_vae import halves
 
 

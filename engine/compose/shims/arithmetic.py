@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sigmagraph.engine.models.text.prompt import segments
 from sigmagraph.engine.sampling.resize import resized
-from sigmagraph.nodes.image_sizes import scaled
+from sigmagraph.nodes.images.sizes import scaled
 
 __all__ = ["names"]
 

@@ -11,8 +11,8 @@ from sigmagraph.engine.models.controlnet import NEEDS_VAE, Control, Convention, 
 from sigmagraph.engine.models.controlnet import ControlNet as ControlNetValue
 from sigmagraph.engine.models.load import load_controlnet
 from sigmagraph.engine.sampling.resize import resized
-from sigmagraph.nodes.conditioning import NO_CLIP
-from sigmagraph.nodes.loaders import computing
+from sigmagraph.nodes.conditioning.conditioning import NO_CLIP
+from sigmagraph.nodes.models.loaders import computing
 from sigmagraph.nodes.support.types import (
     NO_VAE,
     Clip,

@@ -22,10 +22,10 @@ from sigmagraph.engine.graph.node import (
     node,
 )
 from sigmagraph.engine.sampling.resize import resized
-from sigmagraph.nodes.image_batches import image_batch
-from sigmagraph.nodes.image_sizes import MEGAPIXEL, scaled
-from sigmagraph.nodes.latent_edits import latent_batch
-from sigmagraph.nodes.masks import batched
+from sigmagraph.nodes.images.batches import image_batch
+from sigmagraph.nodes.images.masks import batched
+from sigmagraph.nodes.images.sizes import MEGAPIXEL, scaled
+from sigmagraph.nodes.latents.edits import latent_batch
 from sigmagraph.nodes.support.types import Image, Latent, LatentValue, Mask
 
 __all__ = ["NODES"]

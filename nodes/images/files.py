@@ -20,7 +20,7 @@ from sigmagraph.engine.graph.node import (
     node,
 )
 from sigmagraph.engine.writing import write_new
-from sigmagraph.nodes.image import PREFIX_TIP, save_image, write_preview
+from sigmagraph.nodes.images.image import PREFIX_TIP, save_image, write_preview
 from sigmagraph.nodes.support.deep_png import deep_png
 from sigmagraph.nodes.support.naming import series
 from sigmagraph.nodes.support.pictures import read_picture

@@ -11,7 +11,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Extra, FileIn, Options, Output, Range, Socket, Tooltip, node
 from sigmagraph.engine.models import load_adapter
 from sigmagraph.engine.models.hooks import Hook, Keyframe, sorted_keyframes
-from sigmagraph.nodes.conditioning import NO_CLIP
+from sigmagraph.nodes.conditioning.conditioning import NO_CLIP
 from sigmagraph.nodes.support.types import Clip, Engine, Hooks, Keyframes, present
 
 __all__ = ["NODES"]

@@ -9,10 +9,10 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
 from sigmagraph.engine.sampling.resize import resized
-from sigmagraph.nodes.image_batches import opaque
-from sigmagraph.nodes.image_sizes import scaled
-from sigmagraph.nodes.latent_places import cycled, laid
-from sigmagraph.nodes.masks import batched
+from sigmagraph.nodes.images.batches import opaque
+from sigmagraph.nodes.images.masks import batched
+from sigmagraph.nodes.images.sizes import scaled
+from sigmagraph.nodes.latents.places import cycled, laid
 from sigmagraph.nodes.support.types import Image, Mask
 
 __all__ = ["NODES"]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from sigmagraph.engine.graph.node import Node, Range, input_of, node
 from sigmagraph.engine.models.merge import Blend, MergeShares, merged_clips, merged_models, towards
-from sigmagraph.nodes.conditioning import NO_CLIP
+from sigmagraph.nodes.conditioning.conditioning import NO_CLIP
 from sigmagraph.nodes.support.types import Clip, Model, present
 
 __all__ = ["NODES"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
 from sigmagraph.engine.sampling.resize import resized
-from sigmagraph.nodes.image_batches import opaque
+from sigmagraph.nodes.images.batches import opaque
 from sigmagraph.nodes.support.types import Image
 
 __all__ = ["NODES"]

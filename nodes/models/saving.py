@@ -12,7 +12,7 @@ from sigmagraph.engine.models.files.convert import sizes
 from sigmagraph.engine.models.files.pack import PREFIXES, VAE
 from sigmagraph.engine.models.files.write import Outgoing, write_safetensors
 from sigmagraph.engine.models.text.encode import Going, nobody
-from sigmagraph.nodes.conditioning import NO_CLIP
+from sigmagraph.nodes.conditioning.conditioning import NO_CLIP
 from sigmagraph.nodes.support.naming import series
 from sigmagraph.nodes.support.types import NO_VAE, Clip, Document, Engine, Model, PictureInfo, Progressing, Vae, present
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from sigmagraph.engine.graph.node import FileIn, Tooltip, node
 from sigmagraph.engine.models.load import load_diffusion_model
-from sigmagraph.nodes.loaders import ClipType, DualClipType, EncoderName, computing, encoders
+from sigmagraph.nodes.models.loaders import ClipType, DualClipType, EncoderName, computing, encoders
 from sigmagraph.nodes.support.types import Clip, Engine, Model
 
 __all__ = ["NODES"]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import FileIn, Options, Range, UiResult, node
-from sigmagraph.nodes.image import write_preview
-from sigmagraph.nodes.masks import batched
+from sigmagraph.nodes.images.image import write_preview
+from sigmagraph.nodes.images.masks import batched
 from sigmagraph.nodes.support.pictures import read_channel
 from sigmagraph.nodes.support.provenance import LockInput
 from sigmagraph.nodes.support.types import Document, Engine, Image, Mask, PictureInfo

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from sigmagraph.engine.graph.node import Extra, Optional, Options, Tooltip, UiResult, node
 from sigmagraph.engine.writing import write_new
-from sigmagraph.nodes.image import PREFIX_TIP
+from sigmagraph.nodes.images.image import PREFIX_TIP
 from sigmagraph.nodes.support.lengths import bounded
 from sigmagraph.nodes.support.naming import series
 from sigmagraph.nodes.support.types import Engine

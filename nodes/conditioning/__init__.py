@@ -1,0 +1,1 @@
+"""Conditionings: from text, by regions and times, with ControlNets and hooks."""

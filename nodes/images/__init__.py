@@ -1,0 +1,1 @@
+"""Pictures and masks: files, sizes, places, colours, filters, compositing, shaders."""

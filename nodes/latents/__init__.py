@@ -1,0 +1,1 @@
+"""Latents: blank ones, the way to pictures and back, edits, files, previews."""

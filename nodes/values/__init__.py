@@ -1,0 +1,1 @@
+"""Plain values: numbers, strings, lists, logic, loops, text files."""
