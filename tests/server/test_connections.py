@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from sigmagraph.engine.server import connections
+from sigmagraph.engine.server.transport import connections
 from sigmagraph.engine.server.transport.bodies import HANDLER, read_body
 from sigmagraph.engine.server.transport.body_budget import BUDGET, BodyBudget
 from sigmagraph.engine.server.transport.connections import CONNECTIONS, Connections, Patience, listening, watched

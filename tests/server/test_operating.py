@@ -7,7 +7,7 @@ from typing import Any
 
 from sigmagraph.engine.errors import NotAccepting
 from sigmagraph.engine.jobs.service import JobService
-from sigmagraph.engine.server import health
+from sigmagraph.engine.server.monitoring import health
 from sigmagraph.engine.server.monitoring.logs import JsonFormatter
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph, slow_graph
