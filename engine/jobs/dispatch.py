@@ -53,7 +53,7 @@ class Dispatcher:
         self,
         store: JobStore,
         broadcast: Broadcast,
-        workers: Sequence[Worker],
+        workers: list[Worker],
         settings: JobSettings,
         declare: Callable[[Sequence[Mapping[str, Any]]], None],
         archive: Archive | None = None,
@@ -146,6 +146,22 @@ class Dispatcher:
             running.told_to_stop_at = running.told_to_stop_at or self._now()
             running.worker.stop_job(job_id)
 
+    def join(self, worker: Worker) -> None:
+        """One more worker."""
+        self._workers.append(worker)
+        worker.start(self)
+
+    async def leave(self, worker: Worker, reason: str) -> None:
+        """A worker goes for good; what it had waits again, and nothing counts against it."""
+        self._workers.remove(worker)
+        self._given_up.pop(worker.name, None)
+        self._affinity.lost(worker.name)
+        had = [job_id for job_id, running in self._running.items() if running.worker is worker]
+        for job_id in had:
+            self._lose(job_id, reason, Cause.SERVER)
+        await worker.stop()
+        self.look()
+
     async def until_ready(self, timeout_s: float | None) -> bool:
         """Whether a worker is ready."""
         with suppress(TimeoutError):
@@ -190,7 +206,7 @@ class Dispatcher:
         self.look()
 
     def happened(self, worker: Worker, job_id: str, body: Body, picture: Picture | None) -> None:
-        running = self._running.get(job_id)
+        running = self._of(worker, job_id)
         if running is None:
             return
         running.heard_at = self._now()
@@ -213,11 +229,12 @@ class Dispatcher:
 
     def are_waiting(self, worker: Worker, job_ids: Sequence[str]) -> None:
         for job_id in job_ids:
-            if job_id in self._running:
-                self._running[job_id].heard_at = self._now()
+            running = self._of(worker, job_id)
+            if running is not None:
+                running.heard_at = self._now()
 
     def has_finished(self, worker: Worker, job_id: str, finished: Finished) -> None:
-        running = self._running.get(job_id)
+        running = self._of(worker, job_id)
         if running is None:
             return
         finished = running.judged(finished)
@@ -256,10 +273,15 @@ class Dispatcher:
         if not any(other.status().is_ready for other in self._workers):
             self._ready.clear()
         for job_id in job_ids:
-            if job_id in self._running:
+            if self._of(worker, job_id) is not None:
                 if not is_from_outside:
                     self._suspects.add(job_id)
                 self._lose(job_id, reason, Cause.OUTSIDE if is_from_outside else Cause.JOB)
+
+    def _of(self, worker: Worker, job_id: str) -> Running | None:
+        """The job as this worker has it; None where it was taken from it: a late word counts for nothing."""
+        running = self._running.get(job_id)
+        return running if running is not None and running.worker is worker else None
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -361,11 +383,13 @@ class Dispatcher:
 
     def _lose(self, job_id: str, reason: str, cause: Cause) -> None:
         """The attempt is lost; the job waits again once the store says so."""
-        deaths = self._settings.max_deaths
-        at = self._store.clock()
+        at, deaths, attempt = self._store.clock(), self._settings.max_deaths, self._running[job_id].job.attempt
         self._write(self._running[job_id])  # before it is lost
         self._gone(job_id, is_back=True)
-        self._post(lambda tx: transitions.lose(tx, job_id, reason, at, cause, deaths), partial(self._came_back, job_id))
+        lose = partial(
+            transitions.lose, job_id=job_id, reason=reason, at=at, cause=cause, max_deaths=deaths, attempt=attempt
+        )
+        self._post(lose, partial(self._came_back, job_id))
 
     def _came_back(self, job_id: str, done: "asyncio.Future[Job]") -> None:
         if done.exception() is None and done.result().state is State.QUEUED:

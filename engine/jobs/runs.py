@@ -85,6 +85,7 @@ class End:
             failure=finished.failure,
             outcome=finished.outcome,
             tail=finished.tail,
+            attempt=running.job.attempt,
         )
 
     def __call__(self, tx: Tx) -> Job:

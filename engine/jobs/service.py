@@ -82,11 +82,13 @@ class JobService:
         self._broadcast, self._counts = Broadcast(), JobCounts()
         self.store = JobStore(settings.store, self._publish, idempotency_s=settings.idempotency_s, clock=clock)
         self.accounts = Accounts(self.store)
-        self._workers = workers
-        self._checker = Checker(workers, services, settings.check_deadline_s, settings.step_deadline_s)
+        self._workers = list(workers)
+        self._checker = Checker(self._workers, services, settings.check_deadline_s, settings.step_deadline_s)
         self.artifacts = Artifacts(settings.artifacts_url) if settings.artifacts_url is not None else None
         archive = partial(_keep, self.artifacts, services) if self.artifacts is not None else None
-        self._dispatcher = Dispatcher(self.store, self._broadcast, workers, settings, self._checker.declare, archive)
+        self._dispatcher = Dispatcher(
+            self.store, self._broadcast, self._workers, settings, self._checker.declare, archive
+        )
         self._is_accepting = False
         self._storing: set[asyncio.Task[tuple[Job, bool]]] = set()
         self._owing: set[str] = set()  # open jobs whose end is to be told to a webhook

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from sigmagraph.engine.jobs.job import (
     Webhook,
 )
 from sigmagraph.engine.jobs.settings import StoreSettings
+from sigmagraph.engine.jobs.store import transitions
 from sigmagraph.engine.jobs.store.engines import engines, migrate
 from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.tables import METADATA
@@ -273,6 +275,34 @@ def test_a_death_where_an_earlier_attempt_stood_for_much_longer_does_not_count(
                 clock.now += seconds
                 state = (await store.lose("x", "killed", Cause.JOB, 3)).state
                 assert state is (State.FAILED if strikes == 3 else State.QUEUED)
+
+    run(case())
+
+
+def test_an_attempt_that_lost_its_lease_neither_ends_the_job_nor_loses_it(
+    run: Runs, store_settings: StoreSettings
+) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            _, account = await Accounts(store).create("o", credits=10)
+            await store.submit(submission(job_id="x", owner=account.id, cost=4), WORK)
+            await store.begin("x", "frozen")
+            assert (await store.lose("x", "silent")).state is State.QUEUED
+            late = partial(transitions.end, job_id="x", to=State.SUCCEEDED, at=9.0, attempt=1)
+            for move in (late, partial(late, attempt=2)):  # while it waits nobody has it
+                with pytest.raises(IllegalMove, match="attempt 1 is the latest"):
+                    await store.database.write(move)
+            await store.begin("x", "other")
+            again = partial(
+                transitions.lose, job_id="x", reason="", at=9.0, cause=Cause.SERVER, max_deaths=3, attempt=1
+            )
+            for move in (late, again):
+                with pytest.raises(IllegalMove, match="moved by attempt 1: attempt 2 is the latest"):
+                    await store.database.write(move)
+            assert (await store.database.write(partial(late, attempt=2))).state is State.SUCCEEDED
+            ended = [event for event in await store.events(await store.get("x"), 0) if isinstance(event.body, Ended)]
+            assert len(ended) == 1
+            assert (await Accounts(store).get(account.id)).spent == 4
 
     run(case())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, func, insert, select, update
 
-from sigmagraph.engine.errors import DuplicateJob, IdempotencyConflict, UnknownJob
+from sigmagraph.engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, UnknownJob
 from sigmagraph.engine.jobs.billing import credit
 from sigmagraph.engine.jobs.events import Body, Cause, Ended, JobEvent, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import Failure, Idempotency, Job, Outcome, Request, State, Submission, is_name, move
@@ -101,10 +101,14 @@ def end(
     outcome: Outcome | None = None,
     tail: Sequence[Body] = (),
     said: Sequence[tuple[float, Body]] = (),
+    attempt: int | None = None,
 ) -> Job:
-    """The end: state, last events (`said` with their times, `tail` now), charge and webhook in one."""
+    """The end: state, last events (`said` with their times, `tail` now), charge and webhook in one.
+
+    `attempt` says whose end it is: see `_held_by`.
+    """
     row = _row(tx, SELECT_DEBTS, job_id)
-    job = job_of(row)
+    job = _held_by(attempt, job_of(row))
     state = move(job_id, job.state, to)
     credit.settle(tx, job.owner, job_id, job.cost, is_charged=state is State.SUCCEEDED, at=at)
     values: dict[str, Any] = {"state": state.value, "ended_at": at}
@@ -116,13 +120,13 @@ def end(
     return replace(job, state=state, ended_at=at, failure=failure, outcome=outcome, events=last)
 
 
-def lose(tx: Tx, job_id: str, reason: str, at: float, cause: Cause, max_deaths: int) -> Job:
+def lose(tx: Tx, job_id: str, reason: str, at: float, cause: Cause, max_deaths: int, attempt: int | None = None) -> Job:
     """The attempt is lost: the job waits for the next one, unless it was to stop or has cost too many workers in vain.
 
     Which of the deaths that may be the job's doing count: see crash_loop.py. A server's own never count.
     """
     row = _row(tx, SELECT_DEBTS, job_id)
-    job = job_of(row)
+    job = _held_by(attempt, job_of(row))
     if job.cancel_requested:
         return end(tx, job_id, State.CANCELLED, at)
     deaths = strikes_after(tx, job_id, row["deaths"], at) if cause is Cause.JOB else row["deaths"]
@@ -133,6 +137,16 @@ def lose(tx: Tx, job_id: str, reason: str, at: float, cause: Cause, max_deaths: 
     values = {"state": state.value, "worker": "", "deaths": deaths}
     last = log.append(tx, job_id, [Requeued(job.attempt, reason, cause)], at, **values)
     return replace(job, state=state, worker="", events=last)
+
+
+def _held_by(attempt: int | None, job: Job) -> Job:
+    """The job, where this attempt still has it: the number of the latest attempt is the lease on a job.
+
+    A worker that was silent and given up, and comes back, moves nothing any more. None asks nothing.
+    """
+    if attempt is not None and (job.attempt != attempt or job.state is not State.RUNNING):
+        raise IllegalMove(job.id, job.state, f"moved by attempt {attempt}: attempt {job.attempt} is the latest")
+    return job
 
 
 def request_cancel(tx: Tx, job_id: str, owner: str | None, at: float) -> Job:

@@ -4,21 +4,16 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sigmagraph.engine.errors import WorkerLost
-from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
-from sigmagraph.engine.jobs.records import decode
 from sigmagraph.engine.jobs.settings import ProcessSettings
+from sigmagraph.engine.jobs.workers.conversation import Conversation
 from sigmagraph.engine.jobs.workers.ipc import pack, receive
 from sigmagraph.engine.jobs.workers.spawn import spawn
-from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Listener, Picture
+from sigmagraph.engine.jobs.workers.worker import Listener
 
 __all__ = ["ProcessWorker"]
 
@@ -32,54 +27,22 @@ TRIES = 3
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class ProcessWorker:
-    """One worker process. Everything happens on the event loop; nothing here blocks."""
+class ProcessWorker(Conversation):
+    """One worker process."""
 
     def __init__(self, settings: ProcessSettings) -> None:
+        super().__init__(settings.name, settings.slots)
         self.settings = settings
-        self._jobs: dict[str, None] = {}
-        self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._ids = count()
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._life: asyncio.Task[None] | None = None
-        self._is_ready = self._is_stopping = self._has_started = self._is_from_outside = False
+        self._is_from_outside = False
         self._starts = self._failed_starts = 0
-        self._reason = self._last_error = ""
-        self._stats: Mapping[str, Any] = {}
-
-    @property
-    def name(self) -> str:
-        return self.settings.name
-
-    @property
-    def free_slots(self) -> int:
-        return self.settings.slots - len(self._jobs) if self._is_ready else 0
+        self._last_error = ""
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
         self._life = asyncio.create_task(self._live(), name=f"worker {self.name}")
-
-    def run(self, task: JobAttempt) -> None:
-        self._jobs[task.job_id] = None
-        self._send({"do": "run", "task": {field.name: getattr(task, field.name) for field in fields(task)}})
-
-    def stop_job(self, job_id: str) -> None:
-        if job_id in self._jobs:
-            self._send({"do": "stop_job", "job_id": job_id})
-
-    async def ask(self, question: str, values: Mapping[str, Any], timeout_s: float) -> Any:
-        if not self._is_ready:
-            raise WorkerLost(f"{self.name} is not ready")
-        number = next(self._ids)
-        future = self._answers[number] = asyncio.get_running_loop().create_future()
-        self._send({"do": "ask", "id": number, "question": question, "values": dict(values)})
-        try:
-            return await asyncio.wait_for(future, timeout_s)
-        except TimeoutError as error:
-            raise WorkerLost(f"{self.name} did not answer {question!r} within {timeout_s:g} s") from error
-        finally:
-            self._answers.pop(number, None)
 
     def kill(self, reason: str) -> None:
         self._reason = reason
@@ -140,7 +103,7 @@ class ProcessWorker:
         try:
             async with asyncio.timeout(self.settings.start_deadline_s) as deadline:
                 while (frame := await receive(reader)) is not None:
-                    self._heard(frame[0], frame[1])
+                    self._heard(self._listener, frame[0], frame[1])
                     if self._is_ready:
                         deadline.reschedule(None)
         except TimeoutError:
@@ -167,11 +130,8 @@ class ProcessWorker:
 
     def _mourn(self) -> None:
         """Tell who waits for it."""
-        jobs, self._jobs, self._last_error = tuple(self._jobs), {}, self._reason
+        jobs, self._last_error = self._end_of_life(), self._reason
         LOG.warning("%s %s", self.name, self._reason, extra={"worker": self.name, "jobs": list(jobs)})
-        for future in self._answers.values():
-            if not future.done():
-                future.set_exception(WorkerLost(f"{self.name} {self._reason}"))
         self._listener.is_lost(self, jobs, f"{self.name} {self._reason}", is_from_outside=self._is_from_outside)
 
     def _count_failed_start(self) -> None:
@@ -187,49 +147,8 @@ class ProcessWorker:
     # -- speaking ------------------------------------------------------------------------------------------------
 
     def _send(self, message: dict[str, Any]) -> None:
-        """Say something; to one who is gone it makes no difference."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(pack(message))
-
-    def _heard(self, message: Mapping[str, Any], data: bytes) -> None:
-        match message["say"]:
-            case "ready":
-                self._is_ready, self._has_started, self._stats = True, True, message["stats"]
-                self._listener.is_ready(self, message["nodes"])
-            case "counts":
-                self._stats = {**self._stats, **message["counts"]}
-            case "failed":
-                self._reason = f"cannot start: {message['reason']}"
-            case "answer":
-                self._answered(message)
-            case "event":
-                about = message["picture"]
-                picture = Picture(about["content_type"], data, about["meta"]) if about is not None else None
-                self._listener.happened(self, message["job_id"], decode(message["type"], message["body"]), picture)
-            case "waiting":
-                self._listener.are_waiting(self, message["job_ids"])
-            case "finished":
-                self._jobs.pop(message["job_id"], None)
-                self._listener.has_finished(self, message["job_id"], _finished(message))
-
-    def _answered(self, message: Mapping[str, Any]) -> None:
-        future = self._answers.get(message["id"])
-        if future is None or future.done():
-            return
-        if "error" in message:
-            future.set_exception(WorkerLost(f"{self.name} could not answer: {message['error']}"))
-        else:
-            future.set_result(message["value"])
-
-
-def _finished(message: Mapping[str, Any]) -> Finished:
-    failure, outcome = message["failure"], message["outcome"]
-    return Finished(
-        State(message["state"]),
-        Failure(**failure) if failure is not None else None,
-        Outcome(**outcome) if outcome is not None else None,
-        tuple(decode(name, values) for name, values in _pairs(message["tail"])),
-    )
 
 
 def kernel_kills(counters: Path = Path("/proc/vmstat")) -> int | None:
@@ -239,10 +158,6 @@ def kernel_kills(counters: Path = Path("/proc/vmstat")) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
-
-
-def _pairs(tail: Sequence[Sequence[Any]]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(name, values) for name, values in tail]
 
 
 def _how_it_ended(status: int) -> str:
