@@ -25,10 +25,14 @@ def publish(
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
-    """Write a first manifest from a graph: every number, choice and text that the graph sets becomes a parameter."""
+    """Write a first manifest from a graph: every number, choice and text that the graph sets becomes a parameter.
+
+    Where the drawing says what it offers in the editor's app mode, only that does.
+    """
     from sigmagraph.engine.cli.console import out, remark, write_json
     from sigmagraph.engine.compose.manifests import first_manifest, slug_of
     from sigmagraph.engine.errors import WriteFailed
+    from sigmagraph.engine.graph.editor import app_mode
     from sigmagraph.engine.server.endpoints.endpoint import load_endpoint
     from sigmagraph.engine.writing import make_folder
 
@@ -39,7 +43,9 @@ def publish(
     taken = next((path for path in (manifest, graph) if path.exists()), None)
     if taken is not None and not force:
         raise WriteFailed(taken, "is there already; --force replaces it, --slug takes another name")
-    text, prompt = first_manifest(document, space.nodes, name, workflow.stem)
+    drawing = document.editor
+    app = app_mode(drawing, space.declarations, document.prompt()) if drawing is not None else None
+    text, prompt = first_manifest(document, space.nodes, name, workflow.stem, app)
     graph.write_text(prompt, "utf-8")
     manifest.write_text(text, "utf-8")
     endpoint = load_endpoint(manifest)

@@ -4,10 +4,11 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.editor import AppMode
 from sigmagraph.engine.graph.node import Input, Node
 from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 
@@ -38,8 +39,13 @@ def slug_of(name: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._") or "workflow"
 
 
-def first_manifest(workflow: Workflow, nodes: Mapping[str, Node], slug: str, title: str) -> tuple[str, str]:
-    """The manifest's text and the graph's: titles in the graph are made unique, because bindings go by title."""
+def first_manifest(
+    workflow: Workflow, nodes: Mapping[str, Node], slug: str, title: str, app: AppMode | None = None
+) -> tuple[str, str]:
+    """The manifest's text and the graph's: titles in the graph are made unique, because bindings go by title.
+
+    What the author named for the editor's app mode, in `app`, is all that callers see, under those names.
+    """
     titles = _titles(workflow)
     outputs = [
         i for i, node in workflow.nodes.items() if node.class_type in nodes and nodes[node.class_type].output_node
@@ -50,14 +56,36 @@ def first_manifest(workflow: Workflow, nodes: Mapping[str, Node], slug: str, tit
     for node_id, name in titles.items():
         prompt[node_id].setdefault("_meta", {})["title"] = name
     lines = [f"slug = {_text(slug)}", f"title = {_text(title)}", f"graph = {_text(slug + '.json')}"]
-    lines += ["deadline_s = 300.0", "", "[reply]", f"images = {_text(titles[outputs[0]])}", "", "[price]"]
+    lines += ["deadline_s = 300.0", "", "[reply]", f"images = {_text(titles[_shown(outputs, app)])}", "", "[price]"]
     lines += ["per_call = 0.0"]
     seen: Counter[str] = Counter()
     played: set[str] = set()
-    for node_id, declared, value in _settable(workflow, nodes):
-        name = _name(declared.name, titles[node_id], seen)
-        lines += ["", f"[parameters.{name}]", *_parameter(declared, value, titles[node_id], played)]
+    settable = {
+        f"{node_id}.{declared.name}": (node_id, declared, value)
+        for node_id, declared, value in _settable(workflow, nodes)
+    }
+    for label, targets in _chosen(settable, app):
+        node_id, declared, value = settable[targets[0]]
+        name = _name(label or declared.name, titles[node_id], seen)
+        binds = [f"{titles[settable[target][0]]}.{settable[target][1].name}" for target in targets]
+        lines += ["", f"[parameters.{name}]", *_parameter(declared, value, binds, played)]
     return "\n".join(lines) + "\n" + FORMATS, json.dumps(prompt, indent=2) + "\n"
+
+
+def _shown(outputs: Sequence[str], app: AppMode | None) -> str:
+    """The output whose pictures are the reply: the first that the author shows, else the graph's first."""
+    return next((place for place in (app.outputs if app is not None else ()) if place in outputs), outputs[0])
+
+
+def _chosen(settable: Collection[str], app: AppMode | None) -> Iterator[tuple[str, Sequence[str]]]:
+    """The parameters: a word for each and what it sets. Without an author's choice every input is one, unnamed."""
+    if app is None or not app.inputs:
+        yield from (("", [target]) for target in settable)
+        return
+    for offered in app.inputs:
+        targets = [target for target in offered.targets if target in settable]
+        if targets:
+            yield _word(offered.name), targets
 
 
 def _titles(workflow: Workflow) -> dict[str, str]:
@@ -93,7 +121,7 @@ def _name(name: str, title: str, seen: Counter[str]) -> str:
     return wanted if seen[wanted] == 1 else f"{wanted}_{seen[wanted]}"
 
 
-def _parameter(declared: Input, value: Any, title: str, played: set[str]) -> list[str]:
+def _parameter(declared: Input, value: Any, binds: Sequence[str], played: set[str]) -> list[str]:
     kind = TYPES[declared.type]
     number = float(value) if kind == "number" else value
     lines = [f"type = {_text(kind)}", f"default = {_toml(number)}"]
@@ -105,11 +133,10 @@ def _parameter(declared: Input, value: Any, title: str, played: set[str]) -> lis
         played.add(role)
         lines += [f"role = {_text(role)}"] + (["random = -1"] if role == "seed" else [])
         lines += ["round_to = 16"] if role in ("width", "height") else []
-    place = _text(f"{title}.{declared.name}")
-    lines += [f"choices_of = {place}"] if declared.type == "COMBO" else []
+    lines += [f"choices_of = {_text(binds[0])}"] if declared.type == "COMBO" else []
     tip = declared.options.get("tooltip")
     lines += [f"description = {_text(str(tip))}"] if tip else []
-    return [*lines, f"binds = [{place}]"]
+    return [*lines, f"binds = [{', '.join(map(_text, binds))}]"]
 
 
 def _word(title: str) -> str:

@@ -20,14 +20,17 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One version. `parameters`: name -> `NODE.INPUT`; `outputs`: name -> node id; `document`: as it was sent."""
+    """One version. `parameters`: name -> `NODE.INPUT`, or several; `outputs`: name -> node id.
+
+    `document` is what was sent.
+    """
 
     name: str
     version: int
     saved_at: float
     prompt: Mapping[str, Any]
     document: Mapping[str, Any] | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
 

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
 from sigmagraph.engine.errors import MissingFile, few_hints, nearest
 from sigmagraph.engine.graph.declarations import Declarations
+from sigmagraph.engine.graph.editor import app_mode
 from sigmagraph.engine.graph.reading.document import load_workflow, parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.server.access.auth import take_turn
@@ -23,8 +25,8 @@ async def inspect(request: web.Request) -> web.Response:
     """What `POST /replay` takes, or `{"template": NAME}`; nothing runs.
 
     The answer has `prompt` (API form), `document` (the drawing, or null), `parameters` (a stored workflow's names),
-    `warnings`, `nodes` (class -> its declaration) and `unknown` (class -> the nearest there is, or null;
-    of a document with hundreds of them only the first are compared).
+    `app` (what the drawing offers in app mode, or null), `warnings`, `nodes` (class -> its declaration) and `unknown`
+    (class -> the nearest there is, or null; of a document with hundreds of them only the first are compared).
     """
     take_turn(request)
     incoming = await read_incoming(request)
@@ -33,16 +35,19 @@ async def inspect(request: web.Request) -> web.Response:
     return await asyncio.to_thread(_described, workflow, parameters, known)
 
 
-def _described(workflow: Workflow, parameters: Mapping[str, str], known: Declarations) -> web.Response:
+def _described(workflow: Workflow, parameters: Mapping[str, Any], known: Declarations) -> web.Response:
     """The reply, made on a thread: a document may have thousands of classes, and not one that there is."""
     used = sorted({node.class_type for node in workflow.nodes.values()})
     with few_hints():
         unknown = {name: nearest(name, known) for name in used if name not in known}
+    prompt = workflow.prompt()
+    app = app_mode(workflow.editor, known, prompt) if workflow.editor is not None else None
     return reply(
         {
-            "prompt": workflow.prompt(),
+            "prompt": prompt,
             "document": workflow.editor,
             "parameters": parameters,
+            "app": asdict(app) if app is not None else None,
             "warnings": list(workflow.warnings),
             "nodes": {name: known[name] for name in used if name in known},
             "unknown": unknown,
@@ -50,7 +55,7 @@ def _described(workflow: Workflow, parameters: Mapping[str, str], known: Declara
     )
 
 
-async def _workflow(request: web.Request, incoming: Incoming, known: Declarations) -> tuple[Workflow, dict[str, str]]:
+async def _workflow(request: web.Request, incoming: Incoming, known: Declarations) -> tuple[Workflow, dict[str, Any]]:
     """The workflow, and the names that a stored one gives to its inputs."""
     if incoming.data is None and "template" in incoming.fields:
         name = str(incoming.fields["template"])

@@ -1,13 +1,15 @@
 """`/workflows`: save, list, fetch, delete, and run by name with parameters, so that callers never touch node ids."""
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from aiohttp import web
 
 from sigmagraph.engine.errors import BadValue, UnknownName
-from sigmagraph.engine.graph.editor import drawn
+from sigmagraph.engine.graph.editor import app_mode, drawn
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.overrides import find_input, override_values
 from sigmagraph.engine.graph.reading.document import parse_workflow
@@ -45,11 +47,12 @@ async def save(request: web.Request) -> web.Response:
     recorded = await recorded_of(request, incoming)
     workflow = recorded.workflow
     await request.app[JOBS].check(workflow, None, request[OWNER])
-    given = incoming.mapping("parameters")
-    parameters = {name: str(target) for name, target in given.items()} or _titled(workflow, nodes)
-    for target in parameters.values():
+    offered = await _offered(request, workflow)
+    parameters = _targets(incoming.mapping("parameters") or offered["parameters"]) or _titled(workflow, nodes)
+    for target in chain.from_iterable(map(_every, parameters.values())):
         find_input(workflow, target, nodes)
-    outputs = {name: _node(workflow, str(place)) for name, place in incoming.mapping("outputs").items()}
+    named = incoming.mapping("outputs") or offered["outputs"]
+    outputs = {name: _node(workflow, str(place)) for name, place in named.items()}
     editor = dict(workflow.editor) if workflow.editor is not None else None
     description = str(incoming.fields.get("description", ""))
     name = request.match_info["name"]
@@ -101,7 +104,7 @@ def bound(stored: Stored, incoming: Incoming, nodes: Mapping[str, Node]) -> Work
     for name, value in incoming.mapping("parameters").items():
         if name not in stored.parameters:
             raise UnknownName(f"parameter of {stored.name}", name, stored.parameters)
-        values.append((stored.parameters[name], value))
+        values += ((target, value) for target in _every(stored.parameters[name]))
     named = override_values(workflow, values, nodes)
     editor = stored.document if named is workflow or not values else None  # a drawing with other values would lie
     return changed(Workflow(named.nodes, editor), incoming.fields.get("set"), nodes)
@@ -145,7 +148,36 @@ def _version(text: Any) -> int | None:
     return int(text)
 
 
-def _titled(workflow: Workflow, nodes: Mapping[str, Node]) -> dict[str, str]:
+async def _offered(request: web.Request, workflow: Workflow) -> dict[str, dict[str, Any]]:
+    """The parameters and outputs that a drawing names for the editor's app mode."""
+    drawing, known = workflow.editor, await declarations(request)
+    app = await asyncio.to_thread(app_mode, drawing, known, workflow.prompt()) if drawing is not None else None
+    if app is None:
+        return {"parameters": {}, "outputs": {}}
+    shown = [(workflow.nodes[place].title, place) for place in app.outputs]
+    titles = Counter(title for title, _ in shown)
+    return {
+        "parameters": {offered.name: list(offered.targets) for offered in app.inputs},
+        "outputs": {title if titles[title] == 1 else place: place for title, place in shown},
+    }
+
+
+def _targets(given: Mapping[str, Any]) -> dict[str, str | Sequence[str]]:
+    """`NODE.INPUT` for each name, or several that are set alike."""
+    found: dict[str, str | Sequence[str]] = {}
+    for name, places in given.items():
+        several = [str(place) for place in places] if isinstance(places, list) else [str(places)]
+        if not several:
+            raise BadValue(f"parameters.{name}", places, "NODE.INPUT, or a list of at least one")
+        found[name] = several[0] if len(several) == 1 else several
+    return found
+
+
+def _every(places: str | Sequence[str]) -> Sequence[str]:
+    return [places] if isinstance(places, str) else places
+
+
+def _titled(workflow: Workflow, nodes: Mapping[str, Node]) -> dict[str, str | Sequence[str]]:
     """Parameters where none are named: the literal inputs of nodes whose title is their own, as `title.input`."""
     titles: dict[str, int] = {}
     for node in workflow.nodes.values():

@@ -91,6 +91,22 @@ def test_a_form_is_made_run_and_brought_back_by_its_url(browser: Any, server: Se
         assert "Kept" in again.locator(".seed").inner_text()
 
 
+def test_what_a_drawing_offers_in_app_mode_comes_first(browser: Any, server: Server) -> None:
+    server.json("/api/workflows/plain", {"workflow": template("txt2img")})
+    drawing = server.json("/workflows/plain?form=editor")
+    drawing["extra"] = {"linearData": {"inputs": [["5", "steps"], ["2", "text"]], "outputs": ["7"]}}
+    server.json("/api/workflows/app", {"workflow": drawing})
+    with watched(browser, server) as seen:
+        page = seen.open("/run#name=app")
+        page.locator(".prompts .field").nth(1).wait_for()
+        shown = [field.inner_text().split("\n")[0] for field in page.locator(".form .field:visible").all()]
+        assert shown == ["Steps", "Text"]
+        page.get_by_label("Steps", exact=True).fill("3")
+        made(seen)
+        newest = server.json("/api/jobs?limit=1")["jobs"][0]["id"]
+        assert server.json(f"/jobs/{newest}")["workflow"]["prompt"]["5"]["inputs"]["steps"] == 3
+
+
 def test_errors_stand_at_their_fields(browser: Any, server: Server) -> None:
     with watched(browser, server, "400 (Bad Request)") as seen:
         page = seen.open("/run")

@@ -147,3 +147,30 @@ async def test_a_document_is_converted_without_being_run(serving: Serving) -> No
         assert refused.status == 400
         assert "nodes" in await refused.text()
         assert (await api.post("/workflow/convert", [])).status == 400
+
+
+async def test_what_a_drawing_offers_in_app_mode_are_its_parameters_and_outputs(serving: Serving) -> None:
+    async with serving() as api:
+        await saved(api)
+        drawing = await api.json("/workflows/flat?form=editor")
+        drawing["extra"] = {"linearData": {"inputs": [["5", "color"]], "outputs": ["9"]}}
+        async with await api.post("/workflows/app", {"workflow": drawing}) as response:
+            body = await response.json()
+        assert (body["parameters"], body["outputs"]) == ({"color": "5.color"}, {"Result": "9"})
+        async with await api.post("/inspect", {"workflow": drawing}) as response:
+            app = (await response.json())["app"]
+        assert app == {"inputs": [{"name": "color", "targets": ["5.color"]}], "outputs": ["9"]}
+
+
+async def test_a_parameter_may_set_several_inputs(serving: Serving) -> None:
+    async with serving() as api:
+        kept = await saved(api, parameters={"size": ["Canvas.width", "5.height"]})
+        assert kept["parameters"] == {"size": ["Canvas.width", "5.height"]}
+        response = await api.post("/workflows/flat/run", {"parameters": {"size": 24}})
+        job = await api.jobs.get((await response.json())["job_id"])
+        assert job.request is not None
+        inputs = job.request.prompt["5"]["inputs"]
+        assert (inputs["width"], inputs["height"]) == (24, 24)
+        response = await api.post("/workflows/flat", {"workflow": titled(), "parameters": {"size": []}})
+        assert response.status == 400
+        assert "parameters.size" in await response.text()

@@ -19,7 +19,8 @@ import { readExact, writeExact } from "./exact.js";
  * @typedef {object} Inspected  the answer of `POST /inspect`
  * @property {Prompt} prompt
  * @property {any} document
- * @property {Record<string, string>} parameters
+ * @property {Record<string, string | string[]>} parameters
+ * @property {{ inputs: { name: string, targets: string[] }[], outputs: string[] } | null} app
  * @property {string[]} warnings
  * @property {Record<string, any>} nodes
  * @property {Record<string, string | null>} unknown

@@ -1,10 +1,11 @@
-// A workflow as a form: prompts first, then what is changed most, then the rest, node by node.
+// A workflow as a form: prompts first, then what is changed most, then the rest, node by node. Where the drawing names
+// what it offers in the editor's app mode, that comes first, in its author's order, and all else is the rest.
 import { h } from "./dom.js";
 import { declaredAs, makeField, nameOf } from "./fields.js";
 import { t } from "./strings.js";
 
 /** @typedef {import("./api.js").Inspected} Inspected */
-/** @typedef {{ nodeId: string, name: string, first: string, field: import("./fields.js").Field }} Placed */
+/** @typedef {{ nodeId: string, name: string, first: string, field: import("./fields.js").Field, also: string[][] }} Placed */
 
 const MAIN = ["width", "height", "batch_size", "steps", "cfg", "seed", "noise_seed", "sampler_name", "scheduler"];
 
@@ -18,10 +19,17 @@ export class Form {
     this.inspected = inspected;
     /** @type {Placed[]} */
     this.fields = [];
+    /** What the author offers, by `NODE.INPUT`. @type {Map<string, { name: string, at: number, targets: string[] }>} */
+    this.offered = new Map((inspected.app?.inputs ?? []).map(({ name, targets }, at) => [targets[0], { name, at, targets }]));
+    /** Set together with the first of their name. @type {Set<string>} */
+    this.followers = new Set([...this.offered.values()].flatMap(({ targets }) => targets.slice(1)));
+    /** @type {HTMLElement[]} */
+    this.app = [];
     this.prompts = h("div", { class: "prompts" });
     this.main = h("div", { class: "grid" });
     this.rest = h("div", { class: "rest" });
     for (const nodeId of Object.keys(inspected.prompt)) this.addNode(nodeId, changed);
+    this.prompts.prepend(...this.app.filter(Boolean));
     const more = h("details", { class: "more" }, h("summary", { text: t("moreSettings") }), this.rest);
     more.hidden = !this.rest.childElementCount;
     this.element = h("div", { class: "form" }, this.prompts, this.main, more);
@@ -38,14 +46,18 @@ export class Form {
     for (const [name, declaration] of inputs) {
       const declared = declaredAs(declaration);
       const value = node.inputs[name] ?? declared?.options.default;
-      if (!declared || Array.isArray(value)) continue;
+      const place = `${nodeId}.${name}`;
+      if (!declared || Array.isArray(value) || this.followers.has(place)) continue;
       const isPrompt = declared.kind === "STRING" && declared.options.multiline;
-      const isMain = MAIN.includes(name);
-      const label = isPrompt ? title : this.labelOf(nodeId, name);
+      const offer = this.offered.get(place);
+      const label = offer ? nameOf(offer.name) : isPrompt ? title : this.labelOf(nodeId, name);
       const field = makeField(name, label, declared, value, changed);
-      this.fields.push({ nodeId, name, first: field.text(), field });
+      const also = (offer?.targets.slice(1) ?? []).map((target) => splitPlace(target));
+      this.fields.push({ nodeId, name, first: field.text(), field, also });
       const isPicture = declared.kind === "COMBO" && declared.options.image_upload;
-      (isPrompt || isPicture ? this.prompts : isMain ? this.main : group).append(field.element);
+      if (offer) this.app[offer.at] = field.element;
+      else if (this.offered.size) group.append(field.element);
+      else (isPrompt || isPicture ? this.prompts : MAIN.includes(name) ? this.main : group).append(field.element);
     }
     if (group.childElementCount) {
       this.rest.append(h("fieldset", null, h("legend", { dir: "auto", text: title }), group));
@@ -71,7 +83,9 @@ export class Form {
   /** What is to run. @returns {import("./api.js").Prompt} */
   prompt() {
     const made = structuredClone(this.inspected.prompt);
-    for (const { nodeId, name, field } of this.fields) made[nodeId].inputs[name] = field.value();
+    for (const { nodeId, name, field, also } of this.fields) {
+      for (const [id, input] of [[nodeId, name], ...also]) made[id].inputs[input] = field.value();
+    }
     return made;
   }
 
@@ -140,4 +154,10 @@ export class Form {
     field.element.closest("details")?.setAttribute("open", "");
     field.input.focus();
   }
+}
+
+/** `NODE.INPUT` in its two parts; an input's own name may have dots, a node's id has none. @param {string} place */
+function splitPlace(place) {
+  const at = place.indexOf(".");
+  return [place.slice(0, at), place.slice(at + 1)];
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sigmagraph.engine.compose.manifests import first_manifest, slug_of
+from sigmagraph.engine.graph.editor.app_mode import AppInput, AppMode
 from sigmagraph.engine.graph.reading.document import load_workflow
 from sigmagraph.engine.server.endpoints.endpoint import declaration_problems, load_endpoint, load_endpoints
 from sigmagraph.engine.server.endpoints.manifest import BadEndpoint
@@ -178,3 +179,24 @@ def test_a_graph_becomes_an_endpoint_that_works(tmp_path: Path) -> None:
     assert bound.nodes["5"].inputs["steps"] == 3
     assert values.manifest.role("seed") == "seed"
     assert json.loads(graph)["7"]["_meta"]["title"] == "Save"
+
+
+def test_callers_see_what_the_author_offers_in_app_mode_and_nothing_else(tmp_path: Path) -> None:
+    workflow = load_workflow(ROOT / "workflows" / "txt2img.json")
+    offered = [
+        AppInput("What to draw", ["2.text", "3.text"]),
+        AppInput("steps", ["5.steps"]),
+        AppInput("gone", ["5.x"]),
+    ]
+    text, graph = first_manifest(workflow, NODES, "app", "App", AppMode(offered, ["7"]))
+    (tmp_path / "app.toml").write_text(text, "utf-8")
+    (tmp_path / "app.json").write_text(graph, "utf-8")
+    endpoint = load_endpoints(tmp_path)["app"]
+    assert list(endpoint.manifest.parameters) == ["what_to_draw", "steps", "image_format", "base64"]
+    values = read_values(endpoint, {"what_to_draw": "a cat", "steps": 3}, endpoint.allowed(NODES, None))
+    bound = endpoint.bind(values.all, "id")
+    assert [bound.nodes[node].inputs[name] for node, name in (("2", "text"), ("3", "text"), ("5", "steps"))] == [
+        "a cat",
+        "a cat",
+        3,
+    ]
