@@ -30,6 +30,8 @@ EXACT = {
     **dict.fromkeys(("heun", "gradient_estimation", "gradient_estimation_cfg_pp", "restart"), (SLOPE, 1)),
     **dict.fromkeys(("lms", "ipndm", "ipndm_v"), (SLOPE, 3)),
     "deis": (SLOPE, 2),
+    "stork_2": (SLOPE, 1),
+    "stork_4": (SLOPE, 3),
     **dict.fromkeys(
         ("res_2s", "res_2m", "seeds_3", "res_3s", "exp_heun_2_x0", "dpmpp_2m_sde_heun", "gauss_legendre_2s"),
         (LOG_SNR, 1),

@@ -27,6 +27,7 @@ from sigmagraph.engine.sampling.solvers import (
     runge_kutta,
     sa,
     seeds,
+    stork,
     unipc,
 )
 
@@ -53,6 +54,7 @@ __all__ = [
     "runge_kutta",
     "sa",
     "seeds",
+    "stork",
     "unipc",
 ]
 
