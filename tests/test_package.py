@@ -3,6 +3,7 @@
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ ALL = sorted(
     if ".migrations" not in module.name and not module.name.endswith("__main__")
 )
 FOREIGN = ("engine", "nodes", "server", "comfy_execution", "folder_paths", "torch", "json", "typing", "aiohttp")
+
+
+def test_a_wheel_has_every_file_of_data_and_no_link_leads_out_of_the_checkout() -> None:
+    settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    packed = settings["tool"]["setuptools"]["package-data"]
+    for file in (file for top in ("engine", "nodes") for file in (CHECKOUT / top).rglob("*")):
+        assert file.resolve().is_relative_to(CHECKOUT.resolve()), f"{file} -> {file.resolve()}"
+        if file.is_file() and file.suffix not in (".py", ".pyc", ".mako"):  # a mako makes migrations, in the checkout
+            package = ".".join(("sigmagraph", *file.parent.relative_to(CHECKOUT).parts))
+            assert any(file.match(pattern) for pattern in packed.get(package, ())), file
 
 
 def test_importing_everything_leaves_no_top_level_name_but_ours() -> None:

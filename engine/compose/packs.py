@@ -19,6 +19,7 @@ from sigmagraph.engine.execution.packs import (
     shim_modules,
     with_replacements,
 )
+from sigmagraph.engine.execution.packs.loader import candidates
 from sigmagraph.engine.graph.comfy.comfy_class import Border
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
@@ -41,6 +42,9 @@ def load_custom_nodes(
     """
     if not directories and not entry_points(group=INSTALLED):
         return NODES
+    if any(True for directory in directories for _ in candidates(directory)):
+        for folder in (folders.input_dir, folders.output_dir, folders.temp_dir):
+            folder.mkdir(parents=True, exist_ok=True)  # packs list them while they are imported
     table = border(watches)
     shims = shim_modules(folders, _further(folders, table))
     vision.offer()

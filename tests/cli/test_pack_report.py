@@ -1,6 +1,8 @@
 """`sigmagraph packs`: what a folder of packs is, with and without running it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,14 @@ def test_without_loading_no_code_of_a_pack_runs(packs: Path, tmp_path: Path) -> 
     assert done.exit_code == 0
     assert not (tmp_path / "ran").exists()
     assert "works: licence MIT\n    network: urllib\n" in done.stdout
+
+
+def test_what_a_program_of_a_pack_prints_is_not_in_the_answer(packs: Path, tmp_path: Path) -> None:
+    (packs / "installs.py").write_text("import subprocess\nsubprocess.run(['echo', 'Collecting'])\nNODES = []\n")
+    run = [sys.executable, "-m", "sigmagraph", "packs", str(packs), "--json", "--home", str(tmp_path)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=True)
+    assert [pack["pack"] for pack in json.loads(done.stdout)] == ["bends.py", "installs.py", "torn.py", "works"]
+    assert "Collecting" in done.stderr
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

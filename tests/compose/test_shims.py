@@ -1,6 +1,7 @@
 """What packs import from ComfyUI's modules does what it says, or says what is missing when it is used."""
 
 import asyncio
+import importlib
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import Tensor
 from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.compose.shims import absent, arithmetic, devices, helpers, sampling, serving
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.execution.packs import Pack
+from sigmagraph.engine.execution.packs import Pack, shim_modules
+from sigmagraph.engine.execution.packs.shims import install
 
 USES = """
 import comfy.utils, comfy.sample, comfy.samplers, comfy.model_management as mm, comfy.latent_formats
@@ -81,6 +83,48 @@ def test_a_pack_that_imports_all_kinds_of_names_loads(tmp_path: Path) -> None:
     assert "something_new" in heard[1].problems[0]
     assert "docs/packs.md" in heard[1].problems[0]
     assert nodes["Uses"](model="euler") == (1,)
+
+
+def test_a_reload_leaves_a_module_as_packs_have_made_it(tmp_path: Path) -> None:
+    modules = shim_modules(Folders(tmp_path, tmp_path, tmp_path, tmp_path))
+    take_away = install(modules)
+    try:
+        module: Any = importlib.import_module("comfy.utils")
+        module.added = 1
+        assert importlib.reload(module) is module
+        assert (module.added, module.ProgressBar) == (1, modules["comfy.utils"].ProgressBar)
+    finally:
+        take_away()
+
+
+def test_an_object_of_a_node_that_is_not_here_can_be_made_and_not_called() -> None:
+    made = absent.absent_node("nodes.CLIPVisionEncode")()
+    with pytest.raises(absent.NotHere, match=r"the node nodes\.CLIPVisionEncode of ComfyUI is not part"):
+        made.encode("picture")
+
+
+MAKES = """
+import inspect, os
+import folder_paths, nodes
+from comfy import utils
+from server import PromptServer
+
+for beside in (inspect.getfile(PromptServer), inspect.getfile(nodes.KSampler), nodes.__file__, utils.__file__):
+    os.makedirs(os.path.join(os.path.dirname(beside), "made"), exist_ok=True)
+os.listdir(folder_paths.get_input_directory())
+NODES = []
+"""
+
+
+def test_folders_that_packs_make_beside_comfyuis_files_are_made_in_the_home(tmp_path: Path) -> None:
+    (tmp_path / "packs").mkdir()
+    (tmp_path / "packs/makes.py").write_text(MAKES)
+    home, told = tmp_path / "home", list[Pack]()
+    folders = Folders(home / "models", home / "input", home / "output", home / "temp")
+    load_custom_nodes([tmp_path / "packs"], folders, told.append)
+    assert [pack.problems for pack in told] == [()]
+    made = [path.relative_to(home).as_posix() for path in home.rglob("made")]
+    assert sorted(made) == ["comfy/made", "made"]
 
 
 def test_what_is_not_here_can_be_derived_from_and_says_its_name_when_it_is_used() -> None:

@@ -35,7 +35,7 @@ NODE_CLASS_MAPPINGS = {}
 """
 MISSING = {
     "from torchvision.transforms import ColorJitter": "cannot import name 'ColorJitter' from 'torchvision.transforms'",
-    "import torchvision.models": "torchvision.models",
+    "import torchvision.datasets": "torchvision.datasets",
 }
 
 
@@ -105,6 +105,12 @@ def test_tensors_are_scaled_as_pillow_scales_pictures(mode: str) -> None:
     how = vision.InterpolationMode[mode]
     ours = vision.resize(picture, (7, 9), how)
     torch.testing.assert_close(ours, vision.to_tensor(vision.resize(image, (7, 9), how)), atol=1e-5, rtol=0)
+
+
+def test_the_box_of_a_mask_is_its_outermost_pixels_and_of_an_empty_one_zeros() -> None:
+    masks = torch.zeros(2, 8, 9)
+    masks[0, 2, 3] = masks[0, 5, 7] = 1
+    assert vision.masks_to_boxes(masks).tolist() == [[3, 2, 7, 5], [0, 0, 0, 0]]
 
 
 def test_one_number_is_the_shorter_side() -> None:

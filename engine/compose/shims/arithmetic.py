@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.text.prompt import segments
 from sigmagraph.engine.sampling.resize import resized
 from sigmagraph.nodes.images.sizes import scaled
@@ -84,6 +85,27 @@ def tiled_scale(
             if pbar is not None:
                 pbar.update(1)
     return made / weights
+
+
+def tiled_scale_multidim(
+    samples: Tensor,
+    function: Callable[[Tensor], Tensor],
+    tile: tuple[int, ...] = (64, 64),
+    overlap: int | tuple[int, ...] = 8,
+    upscale_amount: float = 4,
+    out_channels: int = 3,
+    output_device: str | torch.device = "cpu",
+    downscale: bool = False,
+    pbar: Any = None,
+    **_: Any,
+) -> Tensor:
+    """The same with sizes as (height, width); `downscale` divides by the amount. Pictures have two sides here."""
+    if len(tile) != 2:
+        raise BadValue("tile", list(tile), "[height, width]: this engine has no latents of video or sound")
+    amount = 1 / upscale_amount if downscale else upscale_amount
+    overlaps = (overlap,) * 2 if isinstance(overlap, int) else overlap
+    sizes = tile[1], tile[0], max(overlaps), amount, out_channels, output_device
+    return tiled_scale(samples, function, *sizes, pbar)
 
 
 def _starts(size: int, tile: int, overlap: int) -> Iterator[int]:
@@ -205,6 +227,8 @@ def names() -> dict[str, dict[str, Any]]:
     return {
         "comfy.utils": {
             "PROGRESS_BAR_ENABLED": True,
+            **{name: {} for name in ("TRANSFORMER_BLOCKS", "UNET_MAP_ATTENTIONS", "UNET_MAP_RESNET")},
+            "UNET_MAP_BASIC": set(),  # names of U-Nets' parts: no model here has one
             "bislerp": lambda samples, width, height: resized(samples, width, height, "bislerp"),
             "calculate_parameters": lambda tensors, prefix="": sum(
                 value.numel() for name, value in tensors.items() if name.startswith(prefix)
@@ -221,6 +245,7 @@ def names() -> dict[str, dict[str, Any]]:
             "state_dict_key_replace": state_dict_key_replace,
             "state_dict_prefix_replace": state_dict_prefix_replace,
             "tiled_scale": tiled_scale,
+            "tiled_scale_multidim": tiled_scale_multidim,
         },
         "comfy.sd1_clip": {
             "escape_important": escape_important,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.errors import is_out_of_memory
 from sigmagraph.engine.host import free_bytes
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 
@@ -60,6 +61,12 @@ def cast_to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype, cop
     return tensor.to(device, dtype, copy=copy)
 
 
+def raise_non_oom(error: Exception) -> None:
+    """Raise what is not for want of memory; a caller that can do with less goes on with the rest."""
+    if not is_out_of_memory(error):
+        raise error
+
+
 def names() -> dict[str, dict[str, Any]]:
     """The module."""
     kind = chosen_device().type
@@ -77,31 +84,50 @@ def names() -> dict[str, dict[str, Any]]:
     return {
         "comfy.model_management": {
             "CPUState": CPUState,
+            "DISABLE_SMART_MEMORY": False,
             "OOM_EXCEPTION": torch.OutOfMemoryError,
             "VRAMState": VRAMState,
+            "XFORMERS_IS_AVAILABLE": False,
             "cast_to": cast_to_device,
             "cast_to_device": cast_to_device,
+            "cleanup_models": nothing,
             "cpu_state": state,
             "current_loaded_models": [],
+            "device_supports_non_blocking": never,
             "dtype_size": lambda dtype: torch.empty(0, dtype=dtype).element_size(),
+            "flash_attention_enabled": never,
+            "force_upcast_attention_dtype": lambda *_, **__: None,
+            "free_memory": lambda *_, **__: [],
             "get_autocast_device": lambda device: torch.device(device).type,
             "get_torch_device_name": get_torch_device_name,
             "get_total_memory": get_total_memory,
+            "in_training": False,
+            "intermediate_dtype": lambda *_, **__: torch.float32,
             "is_device_cpu": lambda device: torch.device(device).type == "cpu",
             "is_device_mps": lambda device: torch.device(device).type == "mps",
+            "is_directml_enabled": never,
             "is_intel_xpu": never,
+            "is_nvidia": lambda: chosen_device().type == "cuda",
             "load_model_gpu": nothing,
             "load_models_gpu": nothing,
             "loaded_models": lambda *_, **__: [],
             "maximum_vram_for_weights": lambda *_, **__: free_bytes(),
+            "module_size": lambda module: sum(part.nbytes for part in module.state_dict().values()),
+            "pytorch_attention_enabled": lambda *_, **__: True,
+            "raise_non_oom": raise_non_oom,
+            "sage_attention_enabled": never,
             "should_use_bf16": never,
             "should_use_fp16": never,
             "text_encoder_device": chosen_device,
+            "text_encoder_dtype": lambda *_, **__: torch.float32,
             "text_encoder_offload_device": on_cpu,
             "unet_dtype": lambda *_, **__: torch.float32,
+            "unet_manual_cast": lambda *_, **__: None,
             "unet_offload_device": on_cpu,
             "unload_all_models": nothing,
+            "unload_model_clones": nothing,
             "vae_device": chosen_device,
+            "vae_dtype": lambda *_, **__: torch.float32,
             "vae_offload_device": on_cpu,
             "vram_state": VRAMState.NORMAL_VRAM,
             "xformers_enabled": never,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sigmagraph.engine.compose.shims.absent import absent
+from sigmagraph.engine.compose.shims.absent import absent_node
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.comfy.comfy_class import Border
 from sigmagraph.engine.graph.comfy.comfy_facade import as_class
@@ -21,7 +21,7 @@ def names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> dict[s
     classes = {name: as_class(node, folders, border) for name, node in nodes.items()}
     files: dict[str, list[str]] = json.loads(FILES.read_text(encoding="utf-8"))
     extras = {
-        module: {name: classes.get(name) or absent(f"{module}.{name}") for name in listed}
+        module: {name: classes.get(name) or absent_node(f"{module}.{name}") for name in listed}
         for module, listed in files.items()
     }
     given = {"NODE_CLASS_MAPPINGS": classes, "NODE_DISPLAY_NAME_MAPPINGS": _titles(nodes), "MAX_RESOLUTION": 16384}

@@ -96,6 +96,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None =
     return found.transpose(1, 2).reshape(batch, -1, width)
 
 
+class FolderOfImages:
+    """Packs ask it for the endings of pictures."""
+
+    IMG_EXTENSIONS = frozenset((".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+
+
 def names() -> dict[str, dict[str, Any]]:
     """The modules of sampling."""
     own = (append_dims, default_noise_sampler, get_ancestral_step, to_d)
@@ -111,12 +117,13 @@ def names() -> dict[str, dict[str, Any]]:
         "comfy.samplers": {"SCHEDULER_HANDLERS": {}},
         "comfy.k_diffusion": {},
         "comfy.k_diffusion.sampling": {**samplers, **steps},
-        "comfy.k_diffusion.utils": {"append_dims": append_dims},
+        "comfy.k_diffusion.utils": {"FolderOfImages": FolderOfImages, "append_dims": append_dims},
         "comfy.ldm.modules.attention": {
             "attention_basic": attention,
             "attention_pytorch": attention,
             "optimized_attention": attention,
             "optimized_attention_masked": attention,
+            "wrap_attn": lambda function: function,
         },
         "latent_preview": {"get_previewer": lambda *_, **__: None, "prepare_callback": prepare_callback},
     }

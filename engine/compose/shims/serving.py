@@ -37,7 +37,7 @@ class PromptServer:
         self.client_id: str | None = None
         self.last_node_id: str | None = None
         self.last_prompt_id: str | None = None
-        self.supports: list[str] = []
+        self.supports = ["custom_nodes_from_web"]  # scripts are found by WEB_DIRECTORY; nothing is to be copied
         self.sockets: dict[str, Any] = {}
         self.address, self.port = "127.0.0.1", 8188
         self.prompt_queue = SimpleNamespace(currently_running={}, queue=[], history={})
@@ -73,6 +73,7 @@ class PromptServer:
 
 
 PromptServer.instance = PromptServer()
+PromptServer.__module__ = "server"  # packs ask for the file of this class, and make folders beside it
 
 
 def names() -> dict[str, dict[str, Any]]:

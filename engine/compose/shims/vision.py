@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from sigmagraph.engine.compose.shims.absent import absent
+
 __all__ = ["names", "offer"]
 
 Picture = Any
@@ -301,15 +303,32 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+def masks_to_boxes(masks: Tensor) -> Tensor:
+    """Left, top, right and bottom of what is not 0 in each mask [N, H, W]; an empty mask has zeros."""
+    boxes = torch.zeros(len(masks), 4, device=masks.device)
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = torch.where(mask != 0)
+        if len(rows):
+            box.copy_(torch.stack([columns.min(), rows.min(), columns.max(), rows.max()]))
+    return boxes
+
+
 def names() -> dict[str, dict[str, Any]]:
     """The modules."""
     functional = {**FUNCTIONS, "InterpolationMode": InterpolationMode}
     classes = {name: as_transform(name, function) for name, function in TRANSFORMS.items()}
     transforms: dict[str, Any] = {**classes, "Compose": Compose, "InterpolationMode": InterpolationMode}
     transforms["functional"] = SimpleNamespace(**functional)  # found without an import of its own
+    here = SimpleNamespace(**transforms)  # `from torchvision.transforms import transforms` is the same again
     return {
         "torchvision": {},
-        "torchvision.transforms": transforms,
+        "torchvision.models": {},
+        "torchvision.models.optical_flow": {
+            name: absent(f"torchvision.models.optical_flow.{name}") for name in ("Raft_Large_Weights", "raft_large")
+        },
+        "torchvision.utils": {"flow_to_image": absent("torchvision.utils.flow_to_image")},
+        "torchvision.ops": {"masks_to_boxes": masks_to_boxes},
+        "torchvision.transforms": transforms | {"transforms": here},
         "torchvision.transforms.functional": functional,
         "torchvision.transforms.v2": transforms,
         "torchvision.transforms.v2.functional": functional,

@@ -44,7 +44,6 @@ def _directories(services: Folders) -> dict[str, Any]:
         "set_output_directory": _unchangeable("output"),
         "set_input_directory": _unchangeable("input"),
         "set_temp_directory": _unchangeable("temporary"),
-        "__file__": str(services.models.parent / "folder_paths.py"),
     }
 
 

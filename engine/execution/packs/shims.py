@@ -6,6 +6,9 @@ puts the engine together.
 
 import sys
 from collections.abc import Callable, Mapping
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -45,7 +48,8 @@ def shim_modules(services: Folders, further: Mapping[str, Names] | None = None) 
     }
     for module, more in (further or {}).items():
         names.setdefault(module, {}).update(more)
-    return _linked({name: _module(name, values) for name, values in _with_parents(names).items()})
+    home = services.models.parent
+    return _linked({name: _module(name, values, home) for name, values in _with_parents(names).items()})
 
 
 def install(modules: Mapping[str, ModuleType]) -> Callable[[], None]:
@@ -56,8 +60,11 @@ def install(modules: Mapping[str, ModuleType]) -> Callable[[], None]:
     """
     before = {name: sys.modules.get(name) for name in modules}
     sys.modules.update(modules)
+    reloads = Reloads(modules)
+    sys.meta_path.append(reloads)
 
     def take_away() -> None:
+        sys.meta_path.remove(reloads)
         for name, module in modules.items():
             if sys.modules.get(name) is module:
                 earlier = before[name]
@@ -67,6 +74,21 @@ def install(modules: Mapping[str, ModuleType]) -> Callable[[], None]:
                     sys.modules[name] = earlier
 
     return take_away
+
+
+class Reloads(MetaPathFinder, Loader):
+    """Lets packs call `importlib.reload` on our modules, which leaves them as they are, with what packs put in."""
+
+    def __init__(self, modules: Mapping[str, ModuleType]) -> None:
+        self.modules = modules
+
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Where a module of ours comes from, for whoever has it already."""
+        is_ours = target is not None and self.modules.get(fullname) is target
+        return ModuleSpec(fullname, self, is_package=True) if is_ours else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing: it is filled already."""
 
 
 def _public(module: ModuleType) -> dict[str, Any]:
@@ -83,9 +105,12 @@ def _with_parents(names: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
     return {**{parent: {} for parent in parents}, **names}
 
 
-def _module(name: str, values: Names) -> ModuleType:
+def _module(name: str, values: Names, home: Path) -> ModuleType:
+    """The module, as if it lay in the home: packs look for ComfyUI's folders, and make some, beside its files."""
     module = ModuleType(name, "Names that node packs import; provided by this engine.")
     module.__path__ = []  # importable as a package
+    module.__spec__ = ModuleSpec(name, None, is_package=True)
+    module.__file__ = str(home.joinpath(*name.split(".")).with_suffix(".py"))
     vars(module).update(values)
     return module
 

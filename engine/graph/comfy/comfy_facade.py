@@ -38,6 +38,7 @@ def as_class(node: Node, services: Services | None, border: Border) -> type:
         "CATEGORY": node.category,
         "OUTPUT_NODE": node.output_node,
         "DESCRIPTION": node.description,
+        "__module__": "nodes",
         "run": run,
         METHODS.get(node.class_type, "run"): run,
     }
