@@ -51,16 +51,14 @@ def convert(
     """
     from sigmagraph.engine.cli.console import out as answers
     from sigmagraph.engine.cli.console import remark, write_json
-    from sigmagraph.engine.models.files.quantisation import require_readable
+    from sigmagraph.engine.models.files.quantisation import readable
     from sigmagraph.engine.models.files.read import open_weights
 
     if (split and join) or not (split or join or to):
         raise BadValue("convert", "nothing to do" if not join else "--split --join", "--to, --split or --join")
     if len(files) > 1 and not join:
         raise BadValue("convert", f"{len(files)} files", "one file, or several with --join")
-    opened = [open_weights(path) for path in files]
-    for file in opened:
-        require_readable(file)
+    opened = [readable(open_weights(path)) for path in files]
     works = _split(opened[0], to, out or workspace(home).home / "models") if split else [_one(opened, to, join, out)]
     for work in works:
         if work.path.exists() and not force:

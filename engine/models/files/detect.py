@@ -12,7 +12,7 @@ import torch
 from sigmagraph.engine.errors import UnknownModel
 from sigmagraph.engine.models.files.fp8 import multiplied_out
 from sigmagraph.engine.models.files.gguf import ARCHITECTURE
-from sigmagraph.engine.models.files.quantisation import require_readable
+from sigmagraph.engine.models.files.quantisation import readable
 from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights, is_quantised, under
 from sigmagraph.engine.models.files.rename import (
     clip_from_any,
@@ -99,8 +99,7 @@ def find_parts(file: WeightFile) -> Parts:
 
     So it does for matrices in a form that is not read.
     """
-    require_readable(file)
-    weights = file.weights
+    weights = readable(file).weights
     parts = Parts(_mmdit(weights), _vae(weights), _encoders(weights), _control(weights), tiny_vae_from_any(weights))
     if not parts:
         raise unexpected(file, parts, "a model of the SD3 family")

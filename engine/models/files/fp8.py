@@ -1,9 +1,10 @@
 """Scaled files: every linear weight is a float8 or int8 tensor times a float32 scale stored beside it.
 
 The scale is `X.scale_weight`, or in ComfyUI's newer form `X.weight_scale` beside `X.comfy_quant`. It is one number, one
-a row, or one a block: each of its sides divides that of the weight. The weights are multiplied out when they are read,
-so the rest of the loader sees ordinary tensors. Biases keep their stored precision (ComfyUI rounds them to float8 on
-load; images made from such files differ slightly for that).
+a row, or one a block: each of its sides divides that of the weight. In that form there are mxfp8 and nvfp4 too
+(microscaled.py), and int8 rotated before it was rounded. The weights are multiplied out when they are read, so the rest
+of the loader sees ordinary tensors. Biases keep their stored precision (ComfyUI rounds them to float8 on load; images
+made from such files differ slightly for that).
 """
 
 from collections.abc import Sequence
@@ -13,14 +14,17 @@ from math import prod
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.models.files.quantisation import QUANTISED_AS
+from sigmagraph.engine.errors import TensorMismatch
+from sigmagraph.engine.models.files.microscaled import Microscaled, Rotate, hadamard
+from sigmagraph.engine.models.files.quantisation import QUANTISED_AS, rotated_in
 from sigmagraph.engine.models.files.read import Combine, StoredTensor, Weights
 from sigmagraph.engine.models.files.rename import derived
 
 MARKER = "scaled_fp8"
 SCALE = ".scale_weight"
 SCALES = (SCALE, ".weight_scale")
-NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", QUANTISED_AS, MARKER)
+SCALE_OF_ALL = ".weight_scale_2"  # of nvfp4, beside the scales of its blocks
+NOT_WEIGHTS = (*SCALES, SCALE_OF_ALL, ".scale_input", ".input_scale", QUANTISED_AS, MARKER)
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -30,8 +34,44 @@ def multiplied_out(weights: Weights) -> dict[str, StoredTensor]:
     for scale_name in (name for name in weights if name.endswith(SCALES)):
         name = scale_name.rpartition(".")[0] + ".weight"
         if name in plain:
-            plain[name] = derived(name, [plain[name], weights[scale_name]], _product)
+            plain[name] = _grown(name, weights, weights[scale_name])
     return plain
+
+
+def _grown(name: str, weights: Weights, scale: StoredTensor) -> StoredTensor:
+    """One scaled weight as its float32 values. What form it has is told by what lies beside it, and by its dtypes."""
+    weight, layer = weights[name], name.removesuffix(".weight")
+    if weight.dtype == torch.uint8:
+        if layer + SCALE_OF_ALL not in weights:
+            raise TensorMismatch(f"{name} is stored as nvfp4, whose {layer + SCALE_OF_ALL} is missing")
+        return _microscaled(name, Microscaled("nvfp4"), weight, scale, weights[layer + SCALE_OF_ALL])
+    if scale.dtype in (torch.uint8, torch.float8_e8m0fnu):
+        return _microscaled(name, Microscaled("mxfp8"), weight, scale)
+    product = derived(name, [weight, scale], _product)
+    group = rotated_in(weights, layer)
+    if group is None:
+        return product
+    try:
+        hadamard(group, torch.device("cpu"))
+    except ValueError as error:
+        raise TensorMismatch(f"{name}: {error}") from None
+    return derived(name, [product], Rotate(group))
+
+
+def _microscaled(name: str, combine: Microscaled, *sources: StoredTensor) -> StoredTensor:
+    try:
+        shape = combine.shape_of([source.shape for source in sources])
+    except ValueError as error:
+        shapes = ", ".join(str(list(source.shape)) for source in sources)
+        raise TensorMismatch(f"{name}: tensors of shapes {shapes} do not combine to {combine.form} ({error})") from None
+    return _made(shape, sources[0].dtype, combine, *sources)
+
+
+def microscaled_as(stored: StoredTensor) -> str | None:
+    """`mxfp8` or `nvfp4`, for a tensor that is made of such."""
+    if isinstance(stored.combine, Microscaled):
+        return stored.combine.form
+    return next((form for source in stored.sources if (form := microscaled_as(source))), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,30 @@
 """What a file says of how its matrices are quantised: ComfyUI's `comfy_quant` tensors, the header's table, marks.
 
-Forms that are read are multiplied out in fp8.py. Every other form is refused by its name, with the way out.
+Forms that are read are multiplied out in fp8.py. Every other form is refused by its name, with the way out. What the
+header says of a layer is made a tensor beside it, as newer files have it, so that one place is asked.
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import torch
 
-from sigmagraph.engine.errors import UnknownModel
-from sigmagraph.engine.models.files.read import StoredTensor, WeightFile
+from sigmagraph.engine.errors import TensorMismatch, UnknownModel
+from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights
 
 QUANTISED_AS = ".comfy_quant"  # one JSON object a layer, in bytes
 METADATA = "_quantization_metadata"  # the same for all layers, in the header
 LARGEST_NOTE_BYTES = 4096
+LARGEST_GROUP = 4096
 READ = frozenset(
     {"float8_e4m3fn", "float8_e4m3fn_rowwise", "float8_e4m3fn_blockwise", "float8_e5m2", "int8_tensorwise"}
-    | {"int8_rowwise", "int8_blockwise"}
+    | {"int8_rowwise", "int8_blockwise", "mxfp8", "nvfp4"}
 )
+ROTATED, GROUP, USUAL_GROUP = "convrot", "convrot_groupsize", 256
+SAYS_NOTHING = "nvfp4 without a word on how its scales lie (ComfyUI's files have one)"
 WAY_OUT = "take the file in float8, GGUF or 16 bits instead"
 # by the end of a tensor's name, or a part of it: kinds of files that say nothing in their header
 MARKS: tuple[tuple[str, str], ...] = (
@@ -28,22 +33,47 @@ MARKS: tuple[tuple[str, str], ...] = (
     (".weight.absmax", "4 bits of bitsandbytes"),
     (".weight.SCB", "int8 of bitsandbytes"),
     (".wscales", "SVDQuant (nunchaku)"),
-    (".weight_scale_2", "nvfp4"),
-    (".weight_scalar", "mxfp8"),
+    (".weight_scalar", "mxfp8 of another kind than ComfyUI's"),
 )
 
 
-def require_readable(file: WeightFile) -> None:
-    """Raise `UnknownModel`, naming the form, if matrices are stored in one that is not read here."""
+def readable(file: WeightFile) -> WeightFile:
+    """The file with a note beside every layer that its header speaks of.
+
+    Raises `UnknownModel`, naming the form, if matrices are stored in one that is not read here.
+    """
+    notes: dict[str, StoredTensor] = {}
     for layer, said in _layers(file):
         form = said.get("format")
         if form not in READ:
             raise _refused(file, f"{layer} is stored as {form!r}")
-        if said.get("convrot"):
-            raise _refused(file, f"{layer} is rotated before it is rounded ({form} with convrot)")
+        if layer + ".weight" not in file.weights:
+            raise UnknownModel(f"{file.path}: {layer} is said to be stored as {form!r}, and has no weight here")
+        notes[layer + QUANTISED_AS] = _note_of(said)
     for mark, form in MARKS:
         if (name := next((name for name in file.weights if mark in name), None)) is not None:
             raise _refused(file, f"{name} says that it is stored as {form}")
+    for name in file.weights:
+        if name.endswith(".weight_scale_2") and name.removesuffix(".weight_scale_2") + QUANTISED_AS not in notes:
+            raise _refused(file, f"{name} says that it is stored as {SAYS_NOTHING}")
+    return replace(file, weights={**notes, **file.weights}) if notes.keys() - file.weights.keys() else file
+
+
+def rotated_in(weights: Weights, layer: str) -> int | None:
+    """The size of the groups that a layer's rows were rotated in before they were rounded; None if they were not."""
+    stored = weights.get(layer + QUANTISED_AS)
+    said = json.loads(bytes(stored.read().flatten().tolist())) if stored is not None else {}
+    if not said.get(ROTATED):
+        return None
+    group = said.get(GROUP, USUAL_GROUP)
+    if type(group) is not int or not 1 <= group <= LARGEST_GROUP:
+        raise TensorMismatch(f"{layer}: {GROUP} {group!r} is not a whole number from 1 to {LARGEST_GROUP}")
+    return group
+
+
+def _note_of(said: Mapping[str, Any]) -> StoredTensor:
+    note = torch.tensor(list(json.dumps(said).encode()), dtype=torch.uint8)
+    return StoredTensor(tuple(note.shape), note.dtype, lambda: note)
 
 
 def _refused(file: WeightFile, found: str) -> UnknownModel:

@@ -9,7 +9,7 @@ import torch
 
 from sigmagraph.engine.models.controlnet import HINT_KINDS
 from sigmagraph.engine.models.files.detect import Parts, control_type, find_parts, main_dtype
-from sigmagraph.engine.models.files.fp8 import FLOAT8, scaled_parts
+from sigmagraph.engine.models.files.fp8 import FLOAT8, microscaled_as, scaled_parts
 from sigmagraph.engine.models.files.ggml import Dequantise
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, open_weights
 
@@ -67,6 +67,9 @@ def _stored_as(weights: Weights) -> str:
     blocks = [kept for tensor in weights.values() if (kept := _blocks(tensor)) is not None]
     if blocks:
         return f"GGUF {max(set(blocks), key=blocks.count)}"
+    small = [form for tensor in weights.values() if (form := microscaled_as(tensor)) is not None]
+    if small:
+        return max(set(small), key=small.count)
     dtype = main_dtype(weights)
     scaled = any(scaled_parts(tensor) is not None for tensor in weights.values()) if dtype in FLOAT8 else False
     return f"{str(dtype).removeprefix('torch.')}{' scaled' if scaled or dtype == torch.int8 else ''}"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,19 @@ from sigmagraph.engine.errors import TensorMismatch, UnknownModel
 from sigmagraph.engine.models import Conditioning, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.files.detect import find_parts
-from sigmagraph.engine.models.files.fp8 import packed_bytes, scaled_bytes
+from sigmagraph.engine.models.files.fp8 import multiplied_out, packed_bytes, scaled_bytes
+from sigmagraph.engine.models.files.quantisation import readable
 from sigmagraph.engine.models.files.read import open_weights
+from sigmagraph.engine.models.files.summary import summarise
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
+from tests.models.conftest import Unpack
+from tests.models.microscaling import in_mxfp8, in_nvfp4, in_rotated_int8
 from tests.weights import drawn_weights
 
 SHAPE = MMDiTShape(2, 128, 64, 96, 8)
-Form = Callable[[Tensor], tuple[Tensor, Tensor]]
+Form = Callable[[Tensor], tuple[Tensor, ...]]
+ROTATED = {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 64}
 
 
 def by_tensor(dtype: torch.dtype) -> Form:
@@ -54,14 +60,22 @@ def in_blocks(values: Tensor) -> tuple[Tensor, Tensor]:
     return (grouped / scale[:, None, :, None]).reshape(values.shape).to(torch.float8_e4m3fn), scale
 
 
-FORMS: dict[str, tuple[str, Form, float]] = {
+FORMS: dict[str, tuple[str | dict[str, object], Form, float]] = {
     "float8": ("float8_e4m3fn", by_tensor(torch.float8_e4m3fn), 0.027),
     "float8 e5m2": ("float8_e5m2", by_tensor(torch.float8_e5m2), 0.054),
     "float8 in blocks": ("float8_e4m3fn_blockwise", in_blocks, 0.027),
     "int8": ("int8_tensorwise", in_int8, 0.012),
     "int8 by row": ("int8_tensorwise", in_int8_by_row, 0.009),
     "int8 by row, flat": ("int8_tensorwise", in_int8_by_flat_row, 0.009),
+    "int8 rotated": (ROTATED, partial(in_rotated_int8, group=64), 0.009),
+    "mxfp8": ("mxfp8", in_mxfp8, 0.028),
+    "nvfp4": ("nvfp4", in_nvfp4, 0.1),
 }
+
+
+def said_of(case: str) -> dict[str, object]:
+    said = FORMS[case][0]
+    return {"format": said} if isinstance(said, str) else said
 
 
 @pytest.fixture
@@ -81,7 +95,8 @@ def written(path: Path, dense: dict[str, Tensor], said: dict[str, object], form:
             tensors[name] = values
             continue
         layer = name.removesuffix(".weight")
-        tensors[name], tensors[f"{layer}.weight_scale"] = form(values)
+        made = form(values)
+        tensors |= dict(zip((name, f"{layer}.weight_scale", f"{layer}.weight_scale_2"), made, strict=False))
         tensors[f"{layer}.input_scale"] = torch.ones(())
         tensors[f"{layer}.comfy_quant"] = note(said)
     save_file(tensors, path)
@@ -102,8 +117,8 @@ def test_a_form_is_within_its_error_of_the_plain_model_and_stays_small(
 ) -> None:
     monkeypatch.setattr("sigmagraph.engine.models.memory.streamed.STREAMED_FROM_BYTES", 0)
     monkeypatch.setattr(RESIDENCY, "choices", Choices(memory=memory, model="fp32"))
-    said, form, bound = FORMS[case]
-    path = written(tmp_path / "small.safetensors", dense, {"format": said}, form)
+    _, form, bound = FORMS[case]
+    path = written(tmp_path / "small.safetensors", dense, said_of(case), form)
     weights = find_parts(open_weights(path)).mmdit
     assert weights is not None
     assert weights.keys() == dense.keys()
@@ -124,8 +139,8 @@ def test_one_scale_or_one_a_row_is_multiplied_as_bytes_and_blocks_are_not(
     tmp_path: Path, dense: dict[str, Tensor]
 ) -> None:
     name = "joint_blocks.0.x_block.mlp.fc1.weight"
-    for case, is_taken in (("float8", True), ("float8 in blocks", False), ("int8", False)):
-        path = written(tmp_path / "x.safetensors", dense, {"format": FORMS[case][0]}, FORMS[case][1])
+    for case, is_taken in (("float8", True), ("float8 in blocks", False), ("int8", False), ("mxfp8", False)):
+        path = written(tmp_path / "x.safetensors", dense, said_of(case), FORMS[case][1])
         weights = find_parts(open_weights(path)).mmdit
         assert weights is not None
         assert (scaled_bytes(weights[name]) is not None) == is_taken, case
@@ -144,9 +159,7 @@ def test_conversion_multiplies_int8_out(tmp_path: Path, dense: dict[str, Tensor]
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"format": "int8_tensorwise", "convrot": True}, "is rotated before it is rounded"),
-        ({"format": "nvfp4"}, "is stored as 'nvfp4'"),
-        ({"format": "mxfp8"}, "is stored as 'mxfp8'"),
+        ({"format": "convrot_w4a4"}, "is stored as 'convrot_w4a4'"),
         ({"format": "tomorrow's"}, 'is stored as "tomorrow\'s"'),
         ([1], "is not a JSON object"),
     ],
@@ -163,24 +176,94 @@ def test_other_forms_are_named_with_the_way_out(
     assert not list(tmp_path.glob("*bf16*"))
 
 
-def test_the_header_says_the_same_without_the_tensors(tmp_path: Path, dense: dict[str, Tensor]) -> None:
-    path = written(tmp_path / "x.safetensors", dense, {"format": "int8_tensorwise"}, in_int8)
+def test_small_forms_grow_as_comfy_kitchen_has_them_bit_for_bit(unpack: Unpack, tmp_path: Path) -> None:
+    recorded = load_file(unpack("comfy_quantised.safetensors"))
+    for layer, said in (("large", {"format": "nvfp4"}), ("odd", {"format": "nvfp4"}), ("mx", {"format": "mxfp8"})):
+        assert torch.equal(grown(recorded, layer, said, tmp_path), recorded[f"{layer}.expected"].float()), layer
+    turned = grown(recorded, "rotated", ROTATED, tmp_path)  # a product: summed in the processor's order
+    torch.testing.assert_close(turned, recorded["rotated.expected"], rtol=0, atol=2e-7)
+
+
+def grown(recorded: dict[str, Tensor], layer: str, said: dict[str, object], folder: Path) -> Tensor:
+    inside = {name: values for name, values in recorded.items() if name.startswith(f"{layer}.weight")}
+    save_file({**inside, f"{layer}.comfy_quant": note(said)}, folder / "one.safetensors")
+    (found,) = multiplied_out(readable(open_weights(folder / "one.safetensors")).weights).values()
+    return found.read()
+
+
+@pytest.mark.parametrize("case", ["mxfp8", "nvfp4", "int8 rotated"])
+def test_the_header_says_the_same_without_the_tensors(tmp_path: Path, dense: dict[str, Tensor], case: str) -> None:
+    path = written(tmp_path / "x.safetensors", dense, said_of(case), FORMS[case][1])
+    before = predicted(path)
     bare = {name: tensor for name, tensor in load_file(path).items() if not name.endswith(".comfy_quant")}
-    layer = "joint_blocks.0.x_block.mlp.fc1"
-    for said, is_read in (
-        ({"format": "int8_tensorwise"}, True),
-        ({"format": "int8_tensorwise", "convrot": True}, False),
-    ):
-        save_file(bare, path, {"_quantization_metadata": json.dumps({"layers": {layer: said}})})
-        if is_read:
-            assert find_parts(open_weights(path)).mmdit
-        else:
-            with pytest.raises(UnknownModel, match=f"{layer} is rotated"):
-                find_parts(open_weights(path))
-    for broken in ("[]", "{", '{"layers": [1]}', '{"layers": {"a": 1}}'):
+    layers = {name.removesuffix(".weight_scale"): said_of(case) for name in bare if name.endswith(".weight_scale")}
+    save_file(bare, path, {"_quantization_metadata": json.dumps({"layers": layers})})
+    assert torch.equal(predicted(path), before)
+    layers = {**layers, "joint_blocks.7.x_block.mlp.fc1": said_of(case)}
+    for broken in ("[]", "{", '{"layers": [1]}', '{"layers": {"a": 1}}', json.dumps({"layers": layers})):
         save_file(bare, path, {"_quantization_metadata": broken})
-        with pytest.raises(UnknownModel, match="_quantization_metadata"):
+        with pytest.raises(UnknownModel, match=r"_quantization_metadata|joint_blocks.7.*has no weight"):
             find_parts(open_weights(path))
+
+
+def test_models_name_the_small_forms(tmp_path: Path, dense: dict[str, Tensor]) -> None:
+    named = {"mxfp8": "mxfp8", "nvfp4": "nvfp4", "int8 rotated": "int8 scaled", "float8": "float8_e4m3fn scaled"}
+    for case, expected in named.items():
+        path = written(tmp_path / "x.safetensors", dense, said_of(case), FORMS[case][1])
+        assert summarise(path).precision == expected
+
+
+def test_nvfp4_that_does_not_say_how_its_scales_lie_is_named(tmp_path: Path, dense: dict[str, Tensor]) -> None:
+    path = written(tmp_path / "x.safetensors", dense, said_of("nvfp4"), in_nvfp4)
+    bare = {name: tensor for name, tensor in load_file(path).items() if not name.endswith(".comfy_quant")}
+    save_file(bare, path)
+    with pytest.raises(UnknownModel, match=r"nvfp4 without a word on how its scales lie.*take the file in float8"):
+        load_diffusion_model(path)
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "words"),
+    [
+        ("nvfp4", lambda made: made[:2], "weight_scale_2 is missing"),
+        ("nvfp4", lambda made: (made[0], made[1][:-128].clone(), made[2]), "scales, and takes"),
+        ("nvfp4", lambda made: (made[0], made[1], torch.ones(3)), "its scale of all is not one number"),
+        ("mxfp8", lambda made: (made[0], made[1][:, :2].contiguous()), "scales, and takes"),
+        ("mxfp8", lambda made: (made[0][:, :-8].contiguous(), made[1]), "whole blocks of 32"),
+    ],
+)
+def test_parts_of_small_forms_that_do_not_belong_together_are_an_error(
+    tmp_path: Path,
+    dense: dict[str, Tensor],
+    case: str,
+    change: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]],
+    words: str,
+) -> None:
+    path = written(tmp_path / "x.safetensors", dense, said_of(case), lambda values: change(FORMS[case][1](values)))
+    with pytest.raises(TensorMismatch, match=words):
+        load_diffusion_model(path)
+
+
+@pytest.mark.parametrize("group", [0, 3, 8, 4096, -4, "64", 2**40])
+def test_groups_of_a_rotation_that_cannot_be_are_an_error(
+    tmp_path: Path, dense: dict[str, Tensor], group: object
+) -> None:
+    said = {**ROTATED, "convrot_groupsize": group}
+    path = written(tmp_path / "x.safetensors", dense, said, partial(in_rotated_int8, group=64))
+    with pytest.raises(TensorMismatch):
+        load_diffusion_model(path)
+
+
+def test_a_split_keeps_small_forms_as_they_are(tmp_path: Path, dense: dict[str, Tensor]) -> None:
+    path = written(tmp_path / "bare.safetensors", dense, said_of("nvfp4"), in_nvfp4)
+    whole = {"model.diffusion_model." + name: tensor for name, tensor in load_file(path).items()}
+    save_file(
+        {**whole, "first_stage_model.decoder.conv_in.weight": torch.ones(8, 16, 3, 3)}, tmp_path / "all.safetensors"
+    )
+    done = CliRunner().invoke(
+        app, ["convert", str(tmp_path / "all.safetensors"), "--split", "--out", str(tmp_path / "m")]
+    )
+    assert done.exit_code == 0, done.output
+    assert torch.equal(predicted(tmp_path / "m/diffusion_models/all.safetensors"), predicted(path))
 
 
 @pytest.mark.parametrize(
