@@ -13,8 +13,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.arch import ControlShape, JointControlNet, MMDiT, StreamControlNet
-from sigmagraph.engine.models.arch.controlnet import stretched_positions
-from sigmagraph.engine.models.arch.mmdit import padded
+from sigmagraph.engine.models.arch.mmdit import padded, stretched_positions
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.spec import LatentFormat
 from sigmagraph.engine.sampling.fingerprint import fingerprint
@@ -192,7 +191,7 @@ class Control:
         table = (
             network.positions(rows, columns)
             if self.net.convention == "official"
-            else stretched_positions(rows, columns, network.shape.width)
+            else stretched_positions(rows, columns, network.shape.width, fed.device)
         )
         tokens = network.x_embedder(fed) + table.to(fed.device, network.dtype)
         with self.net.recipe.use() as stream:

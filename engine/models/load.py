@@ -4,6 +4,7 @@ The order is always: header checks, recognising, names and shapes against a modu
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -37,6 +38,7 @@ from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, TextEncoder
 from sigmagraph.engine.models.text.vocabulary import Vocabularies
 from sigmagraph.engine.models.value import Model, Vae
 
+log = logging.getLogger(__name__)
 S = TypeVar("S")
 TEXT_METADATA = "sigmagraph.text"
 T5_MIN_LENGTH = 77
@@ -181,6 +183,8 @@ def load_controlnet(path: Path, device: torch.device | None = None) -> ControlNe
         raise unexpected(file, parts, "a ControlNet of the SD3 family")
     shape = _shape_of(file, "ControlNet", parts.control, ControlShape.from_tensors)
     _require_sane(file, shape.of_blocks, len(parts.control), "ControlNet")
+    if shape.is_joint and not shape.of_blocks.table_side:
+        raise TensorMismatch(f"{file.path}: ControlNet: pos_embed is missing")
     where = RESIDENCY.choices.placement("model", main_dtype(parts.control), device)
     what = f"{file.path}: ControlNet"
     recipe: Recipe[Any] = (
@@ -239,6 +243,8 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None, kept_as:
         raise unexpected(file, parts, "a diffusion model of the SD3 family")
     shape = _shape_of(file, "diffusion model", parts.mmdit, MMDiTShape.from_tensors)
     _require_sane(file, shape, len(parts.mmdit))
+    if not shape.table_side:
+        log.warning("%s: no position table (pos_embed) in the file: positions are computed, as ComfyUI does", file.path)
     where = RESIDENCY.choices.placement("model", main_dtype(parts.mmdit), device)
     spec = sd3_spec(shape)
     what = f"{file.path}: diffusion model"
@@ -262,7 +268,7 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None, kept_as:
 
 def _require_sane(file: WeightFile, shape: MMDiTShape, tensors: int, what: str = "diffusion model") -> None:
     """No module is built for sizes that misshapen or misnamed tensors led to."""
-    sizes = (shape.pooled_width, shape.context_width, shape.table_side, shape.in_channels, shape.out_channels)
+    sizes = (shape.pooled_width, shape.context_width, shape.in_channels, shape.out_channels)
     if min(sizes) < 1 or shape.depth > tensors or shape.width % HEAD_WIDTH:
         raise TensorMismatch(f"{file.path}: {what}: its tensors' sizes contradict each other: {shape}")
 

@@ -33,13 +33,15 @@ class Family:
     name: str
     width: int
     table_side: int
+    has_dual_attention: bool = False
 
 
 FAMILIES = (
     Family("SD3 Medium", width=1536, table_side=192),
-    Family("SD3.5 Medium", width=1536, table_side=384),
+    Family("SD3.5 Medium", width=1536, table_side=384, has_dual_attention=True),
     Family("SD3.5 Large", width=2432, table_side=192),
 )
+TOKENS_WITHOUT_TABLE = 1024  # a side: what nodes offer, 16384 pixels
 OTHER_SIZE = "SD3 architecture, other size"
 
 
@@ -60,10 +62,18 @@ class ModelSpec:
     @property
     def largest_side(self) -> int:
         """Pixels; beyond this the position table ends."""
-        return self.pixel_step * self.shape.table_side
+        return self.pixel_step * (self.shape.table_side or TOKENS_WITHOUT_TABLE)
 
 
 def sd3_spec(shape: MMDiTShape) -> ModelSpec:
     """The spec of an SD3-family transformer of this shape, with the default shift of 3."""
-    known = {(family.width, family.table_side): family.name for family in FAMILIES}
-    return ModelSpec(shape, known.get((shape.width, shape.table_side), OTHER_SIZE))
+    return ModelSpec(shape, family_of(shape.width, shape.table_side, bool(shape.dual_attention_blocks)))
+
+
+def family_of(width: int, table_side: int, has_dual_attention: bool) -> str:
+    """Which model it is, by its numbers; where there is no position table, by dual attention."""
+    for family in FAMILIES:
+        is_it = family.table_side == table_side if table_side else family.has_dual_attention == has_dual_attention
+        if family.width == width and is_it:
+            return family.name
+    return OTHER_SIZE

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, EngineError, UnknownModel
 from sigmagraph.engine.models import Conditioning, Control, ControlNet, Model, load_controlnet, load_diffusion_model
-from sigmagraph.engine.models.arch.controlnet import stretched_positions
+from sigmagraph.engine.models.arch.mmdit import stretched_positions
 from sigmagraph.engine.models.controlnet import Asked
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.models.regions import Area, Region

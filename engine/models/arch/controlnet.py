@@ -23,8 +23,6 @@ from sigmagraph.engine.models.arch.mmdit import (
     timestep_features,
 )
 
-POSITION_BASE = 10_000
-
 
 @dataclass(frozen=True)
 class ControlShape:
@@ -117,20 +115,3 @@ class StreamControlNet(nn.Module):
             image = block(image, condition)
             residuals.append(projection(image))
         return residuals
-
-
-def stretched_positions(rows: int, columns: int, width: int) -> Tensor:
-    """Sines and cosines of places on a line, [1, rows * columns, D], in place of a position table.
-
-    The shorter side runs from 0 to 15, the longer one beyond both ends in proportion. The first half of the channels
-    tells the column, the second the row. ComfyUI gives these to SD3.5 Large's ControlNets.
-    """
-    shorter = min(rows, columns)
-    sides = [
-        torch.linspace(7.5 - 7.5 * count / shorter, 7.5 + 7.5 * count / shorter, count, dtype=torch.float64)
-        for count in (rows, columns)
-    ]
-    row, column = torch.meshgrid(*sides, indexing="ij")
-    rates = POSITION_BASE ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    angles = [place.reshape(-1, 1) * rates for place in (column, row)]
-    return torch.cat([turned for angle in angles for turned in (angle.sin(), angle.cos())], dim=1).float()[None]

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 HEAD_WIDTH = 64
 TIMESTEP_FREQUENCIES = 128
 NORM_EPS = 1e-6
+POSITION_BASE = 10_000
 
 
 @dataclass(frozen=True)
 class MMDiTShape:
-    """Every number that a set of MMDiT weights fixes. Widths in channels, `table_side` in tokens."""
+    """Every number that a set of MMDiT weights fixes. Widths in channels, `table_side` in tokens; 0: no table."""
 
     depth: int
     width: int
@@ -54,7 +55,7 @@ class MMDiTShape:
             width=width,
             pooled_width=shapes["y_embedder.mlp.0.weight"][1],
             context_width=shapes["context_embedder.weight"][1],
-            table_side=math.isqrt(shapes["pos_embed"][1]),
+            table_side=math.isqrt(shapes["pos_embed"][1]) if "pos_embed" in shapes else 0,
             in_channels=in_channels,
             out_channels=shapes["final_layer.linear.weight"][0] // patch**2,
             patch=patch,
@@ -263,13 +264,35 @@ class FinalLayer(nn.Module):
         return patches
 
 
+def stretched_positions(rows: int, columns: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Sines and cosines of places on a line, [1, rows * columns, D], in place of a position table.
+
+    The shorter side runs from 0 to 15, the longer one beyond both ends in proportion. The first half of the channels
+    tells the column, the second the row. So ComfyUI has it, for a transformer without a table and for SD3.5 Large's
+    ControlNets. Made on the device, in float64 on a CPU.
+    """
+    on = torch.device("cpu") if device is None else device
+    precise = torch.float64 if on.type == "cpu" else torch.float32
+    rates = POSITION_BASE ** -(torch.arange(width // 4, dtype=precise, device=on) / (width / 4))
+
+    def along(count: int) -> Tensor:
+        reach = 7.5 * count / min(rows, columns)
+        angles = torch.linspace(7.5 - reach, 7.5 + reach, count, dtype=precise, device=on)[:, None] * rates
+        return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+    of_columns = along(columns)[None, :].expand(rows, -1, -1)
+    of_rows = along(rows)[:, None].expand(-1, columns, -1)
+    return torch.cat([of_columns, of_rows], dim=2).flatten(0, 1)[None]
+
+
 class JointStem(nn.Module):
     """What stands in front of joint blocks: embedders of patches, positions, timestep, pooled text and text tokens."""
 
     def __init__(self, shape: MMDiTShape) -> None:
         super().__init__()
         self.shape = shape
-        self.pos_embed = nn.Parameter(torch.zeros(1, shape.table_side**2, shape.width), requires_grad=False)
+        if shape.table_side:
+            self.pos_embed = nn.Parameter(torch.zeros(1, shape.table_side**2, shape.width), requires_grad=False)
         self.x_embedder = PatchEmbedder(shape)
         self.t_embedder = Embedder(2 * TIMESTEP_FREQUENCIES, shape.width)
         self.y_embedder = Embedder(shape.pooled_width, shape.width)
@@ -281,8 +304,13 @@ class JointStem(nn.Module):
         return self.x_embedder.proj.weight.dtype
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """The centre of the position table: [1, rows * columns, D]. Raises `ValueError` beyond the table."""
+        """The centre of the position table: [1, rows * columns, D]. Raises `ValueError` beyond the table.
+
+        Without one, ComfyUI's stretched positions, for pictures of any size.
+        """
         side = self.shape.table_side
+        if not side:
+            return stretched_positions(rows, columns, self.shape.width, self.x_embedder.proj.weight.device)
         if rows > side or columns > side:
             raise ValueError(f"{rows} x {columns} tokens do not fit the position table of {side} x {side}")
         top, left = (side - rows) // 2, (side - columns) // 2

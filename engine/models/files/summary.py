@@ -1,6 +1,5 @@
 """What a weight file is, in words, by its header: parts, family, precision."""
 
-from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +11,7 @@ from sigmagraph.engine.models.files.detect import Parts, control_type, find_part
 from sigmagraph.engine.models.files.fp8 import FLOAT8, microscaled_as, scaled_parts
 from sigmagraph.engine.models.files.ggml import Dequantise
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, open_weights
-
-OFFICIAL: Mapping[tuple[int, int], str] = {
-    (1536, 192): "SD3 Medium",
-    (1536, 384): "SD3.5 Medium",
-    (2432, 192): "SD3.5 Large or Large Turbo",
-}
-"""Width and side of the position table -> the model."""
+from sigmagraph.engine.models.spec import OTHER_SIZE, family_of
 
 
 class FileSummary(NamedTuple):
@@ -44,7 +37,9 @@ def summarise(path: Path) -> FileSummary:
 def _family(parts: Parts) -> str:
     if parts.mmdit is not None:
         width, side = _rows(parts.mmdit, "x_embedder.proj.weight"), isqrt(_table(parts.mmdit))
-        return OFFICIAL.get((width, side), f"SD3's architecture, width {width}")
+        found = family_of(width, side, any(".x_block.attn2." in name for name in parts.mmdit))
+        found = f"SD3's architecture, width {width}" if found == OTHER_SIZE else found
+        return f"{found} or Large Turbo" if found.endswith("Large") else found
     return "SD3" if parts else ""
 
 
