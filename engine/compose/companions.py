@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sigmagraph.engine.errors import EngineError, MissingFile
-from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.folders import HOLD_ENCODERS, Folders
 from sigmagraph.engine.graph.graph import GraphNode
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.models.files.detect import find_parts
@@ -19,7 +19,6 @@ from sigmagraph.engine.models.text.vocabulary import Vocabularies
 
 __all__ = ["missing_tokenizers"]
 
-HOLD_ENCODERS = frozenset(("checkpoints", "text_encoders"))  # the folders
 ENCODERS, ENCODED = "CLIP", "CONDITIONING"  # the wire's names
 
 

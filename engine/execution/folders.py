@@ -17,6 +17,7 @@ GGUF = frozenset({".gguf"})
 LATENTS = frozenset({".latent"})
 DIGESTS = ".digests.json"  # beside the model folders, where no client reads or writes
 PLACES = ("input", "output", "temp")
+HOLD_ENCODERS = frozenset(("checkpoints", "text_encoders"))  # whose files may need others beside them: tokenizers
 TWINS = {
     "diffusion_models": ("unet",),
     "unet": ("diffusion_models",),

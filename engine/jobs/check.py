@@ -1,10 +1,16 @@
-"""Validation in the front: against declarations sent by a worker, and by asking one where only node code can tell."""
+"""Validation in the front: against declarations sent by a worker, and by asking one where only it can tell.
+
+That is node code that checks its own inputs, and what weight files need beside them: their headers are read there.
+"""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from sigmagraph.engine.errors import InvalidWorkflow, NotAccepting, WorkerLost
+from sigmagraph.engine.errors import EngineError, InvalidWorkflow, NotAccepting, WorkerLost
+from sigmagraph.engine.execution.folders import HOLD_ENCODERS
+from sigmagraph.engine.graph.graph import Graph
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.replacements import Replacement, replaced, replacements_of
@@ -18,6 +24,11 @@ from sigmagraph.engine.jobs.workers.worker import Worker
 __all__ = ["Checker"]
 
 SMALL = 64  # so many nodes are checked in less time than a thread takes to be asked
+HEADERS_DEADLINE_S = 3.0  # for what the worker says again when it runs the job
+MOST_COMPLETE = 1024
+
+Needs = tuple[frozenset[tuple[str, int, int]], frozenset[str]]
+"""Weight files that may hold text encoders, as they are now (path, bytes, time of change), and the graph's classes."""
 
 
 class Checker:
@@ -32,6 +43,7 @@ class Checker:
     ) -> None:
         self._workers, self._services, self._deadline_s, self._hung_s = workers, services, deadline_s, hung_s
         self._silent_since: dict[Worker, float] = {}
+        self._complete: dict[Needs, None] = {}
         self._nodes: Mapping[str, Node] = {}
         self._replacements: Mapping[str, Replacement] = {}
         self._reads_files: frozenset[str] = frozenset()
@@ -85,14 +97,33 @@ class Checker:
         services = self._services(owner)
         if len(workflow.nodes) <= SMALL and self._reads_files.isdisjoint(written):
             graph = validate(workflow, nodes, services, targets)
-        else:  # on a thread: large graphs take their time, and lists of files are read from disk
-            graph = await asyncio.to_thread(validate, workflow, nodes, services, targets)
+            return Checked(tuple(graph.roots), tuple(graph.problems))
+        # on a thread: large graphs take their time, and lists of files are read from disk
+        graph = await asyncio.to_thread(validate, workflow, nodes, services, targets)
+        needs = await asyncio.to_thread(_needs, graph, services)
+        if needs is not None and needs not in self._complete and self._ready() is not None:
+            with suppress(NotAccepting):  # a worker that is silent now says it when it runs the job
+                checked = await self._ask(workflow, targets, owner, job_id, HEADERS_DEADLINE_S)
+                if not checked.problems:
+                    self._note_complete(needs)
+                return checked
         return Checked(tuple(graph.roots), tuple(graph.problems))
 
+    def _note_complete(self, needs: Needs) -> None:
+        """The same files under the same classes need no second look; the oldest are forgotten."""
+        self._complete[needs] = None
+        if len(self._complete) > MOST_COMPLETE:
+            del self._complete[next(iter(self._complete))]
+
     async def _ask(
-        self, workflow: Workflow, targets: Collection[str] | None, owner: str, job_id: str | None
+        self,
+        workflow: Workflow,
+        targets: Collection[str] | None,
+        owner: str,
+        job_id: str | None,
+        deadline_s: float | None = None,
     ) -> Checked:
-        """Some class checks its inputs itself: the worker validates the whole, and keeps what it found for the job."""
+        """The worker validates the whole, and keeps what it found for the job."""
         worker = self._ready()
         if worker is None:
             raise NotAccepting("the workflow has nodes that check their own inputs, and no worker is ready to ask")
@@ -100,7 +131,7 @@ class Checker:
         asked = {"prompt": workflow.prompt(), "targets": listed, "owner": owner, "job_id": job_id}
         asked_at = asyncio.get_running_loop().time()
         try:
-            answer = await worker.ask("check", asked, self._deadline_s)
+            answer = await worker.ask("check", asked, deadline_s or self._deadline_s)
         except WorkerLost as error:
             if isinstance(error.__cause__, TimeoutError):
                 self._was_silent(worker, asked_at)
@@ -120,3 +151,20 @@ class Checker:
 
     def _ready(self) -> Worker | None:
         return next((worker for worker in self._workers if worker.status().is_ready), None)
+
+
+def _needs(graph: Graph, services: Services | None) -> Needs | None:
+    """What has to be looked at once; None for a graph without files that may hold text encoders."""
+    files: set[tuple[str, int, int]] = set()
+    for vertex in graph.nodes.values():
+        for name, socket in vertex.node.declared.items():
+            value = vertex.inputs.get(name)
+            if services is None or socket.file is None or socket.file.folder not in HOLD_ENCODERS:
+                continue
+            with suppress(EngineError, OSError, TypeError):  # the loader says what is wrong with a file
+                path = services.path(socket.file.folder, str(value))
+                facts = path.stat()
+                files.add((str(path), facts.st_size, facts.st_mtime_ns))
+    if not files:
+        return None
+    return frozenset(files), frozenset(vertex.node.class_type for vertex in graph.nodes.values())

@@ -1,5 +1,6 @@
 """A T5 encoder without its tokenizer is told when the graph is validated: before a digest, before a weight is read."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,16 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from sigmagraph.engine.compose.owners import folders_of
 from sigmagraph.engine.compose.worker import build
 from sigmagraph.engine.compose.workspace import Workspace
-from sigmagraph.engine.errors import InvalidWorkflow
+from sigmagraph.engine.errors import InvalidWorkflow, WorkerLost
 from sigmagraph.engine.execution.digests import Digests
+from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.reading.document import parse_workflow
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
+from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
 from sigmagraph.engine.jobs.workers.runner import Runner
 from sigmagraph.engine.jobs.workers.worker import JobAttempt
 from sigmagraph.engine.models.memory.residency import RESIDENCY
@@ -84,3 +90,46 @@ def test_a_servers_worker_ends_the_job_so(space: Workspace, txt2img: Callable[..
     assert ended.failure is not None
     assert "tiny.safetensors holds a T5 encoder" in ended.failure.message
     assert "`sigmagraph fetch tokenizers` brings it" in ended.failure.message
+
+
+def test_a_servers_front_refuses_it_and_asks_once_for_files_that_are_complete(
+    space: Workspace, tiny_checkpoint: Path, txt2img: Callable[..., Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The front reads no header: a worker does, for each set of files as they are now."""
+    folders = {name: space.home / name for name in ("models", "input", "output", "temp")}
+    front = folders_of(Folders(*folders.values()))
+    worker = InProcessWorker(build({name: str(path) for name, path in folders.items()}))
+    asked: list[str] = []
+    answer = worker.ask
+    monkeypatch.setattr(worker, "ask", lambda *given: asked.append(given[0]) or answer(*given))
+
+    async def case() -> None:
+        jobs = JobService(JobSettings(StoreSettings(url=f"sqlite:///{space.home}/jobs.sqlite")), [worker], front)
+        await jobs.start()
+        try:
+            asked.clear()
+            for _ in range(2):
+                with pytest.raises(InvalidWorkflow, match=TOLD):
+                    await jobs.check(parse_workflow(txt2img()), None, "ann")
+            assert asked == ["check"] * 2  # what lacks something is looked at again: it may have come
+            with safe_open(tiny_checkpoint, "pt") as file:
+                text = file.metadata()["tokenizer.t5xxl"]
+            (space.home / "models/tokenizers").mkdir()
+            (space.home / "models/tokenizers/t5xxl.tokenizer.json").write_text(text, "utf-8")
+            for _ in range(3):
+                assert (await jobs.check(parse_workflow(txt2img()), None, "ann")).roots == ("7",)
+            assert asked == ["check"] * 3
+            (space.home / "models/checkpoints/tiny.safetensors").touch()
+            await jobs.check(parse_workflow(txt2img()), None, "ann")
+            assert asked == ["check"] * 4
+            monkeypatch.setattr(worker, "ask", silent)
+            (space.home / "models/checkpoints/tiny.safetensors").touch()
+            assert (await jobs.check(parse_workflow(txt2img()), None, "ann")).roots == ("7",)
+        finally:
+            await jobs.stop(0.0)
+
+    asyncio.run(case())
+
+
+async def silent(*_: object) -> None:
+    raise WorkerLost("it did not answer")
