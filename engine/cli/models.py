@@ -84,19 +84,18 @@ def _pipelines(directories: list[Path]) -> Iterator[dict[str, Any]]:
             yield row | {"holds": holds or content["holds"], "digest": None, "completes": []}
 
 
-def _content(path: Path, folder: str) -> dict[str, str]:
+def _content(path: Path, folder: str) -> dict[str, Any]:
     """What the file is, or what is wrong with it."""
+    from sigmagraph.engine.models.files.adapter_summary import summarise_adapter
     from sigmagraph.engine.models.files.summary import summarise
 
     try:
+        if folder == "loras":
+            adapter = summarise_adapter(path)
+            return {**adapter._asdict(), "holds": adapter.holds}
         return summarise(path)._asdict()
     except EngineError as error:
-        found = str(error).removeprefix(f"{path}: ")
-        return {
-            "holds": "an adapter" if folder == "loras" and "LoRA" in found else found,
-            "family": "",
-            "precision": "",
-        }
+        return {"holds": str(error).removeprefix(f"{path}: "), "family": "", "precision": ""}
 
 
 def _size(size_bytes: int) -> str:

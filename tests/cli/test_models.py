@@ -26,7 +26,7 @@ def listed(home: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    for folder in ("checkpoints", "diffusion_models", "controlnet"):
+    for folder in ("checkpoints", "diffusion_models", "controlnet", "loras"):
         (tmp_path / "models" / folder).mkdir(parents=True)
     (tmp_path / "models/checkpoints" / DEMO).symlink_to(ROOT / "models/checkpoints" / DEMO)
     return tmp_path
@@ -44,7 +44,17 @@ def test_family_precision_and_what_a_file_completes(home: Path) -> None:
     transformer(home / "models/diffusion_models/small.safetensors", torch.bfloat16)
     (home / "models/diffusion_models/broken.safetensors").write_bytes(b"PK\x03\x04" + bytes(600))
     write_controlnet(home / "models/controlnet/net.safetensors", MMDiTShape(2, 128, 64, 96, 8), kind=1)
+    block = "transformer.transformer_blocks.0.attn.to_q"
+    factors = {f"{block}.lora_A.weight": torch.zeros(4, 2432), f"{block}.lora_B.weight": torch.zeros(2432, 4)}
+    save_file(factors, home / "models/loras/style.safetensors", {"modelspec.trigger_phrase": "in oil"})
     rows = listed(home)
+    style = rows["style.safetensors"]
+    assert (style["holds"], style["family"], style["precision"]) == (
+        "LoRA of rank 4 for the diffusion model, 2 tensors; words: in oil",
+        "SD3.5 Large",
+        "float32",
+    )
+    assert (style["rank"], style["tensors"], style["trigger_words"]) == ("4", 2, ["in oil"])
     assert rows["net.safetensors"]["holds"] == "a ControlNet for canny"
     demo = rows[DEMO]
     assert demo["holds"] == "a diffusion model, a VAE, clip_l, clip_g, t5xxl"
