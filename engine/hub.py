@@ -87,6 +87,14 @@ SETS: dict[str, Download] = {
         "SD3.5 Large's transformer in GGUF Q4_0 (4.8 GB)",
         _gguf("stable-diffusion-3.5-large", "sd3.5_large-Q4_0.gguf", "diffusion_models"),
     ),
+    "sd3.5-large-turbo-gguf": Download(
+        "the same of SD3.5 Large Turbo (4.8 GB)",
+        _gguf("stable-diffusion-3.5-large-turbo", "sd3.5_large_turbo-Q4_0.gguf", "diffusion_models"),
+    ),
+    "sd3.5-medium-gguf": Download(
+        "SD3.5 Medium's transformer in GGUF Q8_0 (2.9 GB)",
+        _gguf("stable-diffusion-3.5-medium", "sd3.5_medium-Q8_0.gguf", "diffusion_models"),
+    ),
     "t5xxl-gguf": Download(
         "T5-XXL in GGUF Q8_0 (5.1 GB)", _gguf("t5-v1_1-xxl-encoder", "t5-v1_1-xxl-encoder-Q8_0.gguf", "text_encoders")
     ),

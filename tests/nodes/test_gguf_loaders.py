@@ -24,6 +24,9 @@ def combos(name: str) -> dict[str, Any]:
 
 def test_inputs_are_those_that_saved_graphs_of_the_pack_give() -> None:
     assert list(combos("UnetLoaderGGUF")) == ["unet_name"]
+    advanced = combos("UnetLoaderGGUFAdvanced")
+    assert list(advanced) == ["unet_name", "dequant_dtype", "patch_dtype", "patch_on_device"]
+    assert advanced["dequant_dtype"][0] == ["default", "target", "float32", "float16", "bfloat16"]
     assert list(combos("CLIPLoaderGGUF")) == ["clip_name", "type"]
     assert list(combos("DualCLIPLoaderGGUF")) == ["clip_name1", "clip_name2", "type"]
     assert list(combos("TripleCLIPLoaderGGUF")) == ["clip_name1", "clip_name2", "clip_name3"]
@@ -50,5 +53,5 @@ def test_a_transformer_is_found_in_either_folder_and_by_either_loader(folders: F
     save_file({"x": torch.zeros(1)}, folders.models / place / "other.safetensors")
     assert folders.files("unet_gguf") == ["small-Q8_0.gguf"]
     assert folders.files("diffusion_models") == ["other.safetensors", "small-Q8_0.gguf"]
-    for name in ("UnetLoaderGGUF", "UNETLoader"):
+    for name in ("UnetLoaderGGUF", "UnetLoaderGGUFAdvanced", "UNETLoader"):
         assert NODES[name](unet_name="small-Q8_0.gguf", services=folders).spec.shape == shape
