@@ -144,18 +144,19 @@ def compare(
     steps: Sequence[int] = (4, 8, 16, 32),
     *,
     seeds: Sequence[int] = (),
+    guidance: Sequence[float] = (),
     changes: Changes | None = None,
     reference: str = "heun/sgm_uniform",
     home: str | Path | None = None,
     on_cell: Callable[[str], None] = lambda cell: None,
 ) -> Comparison:
-    """Every combination of samplers, schedules, step counts and seeds on one workflow.
+    """Every combination of samplers, schedules, step counts, guidance and seeds on one workflow.
 
     Distances are root mean squares over the latent, in units of its spread, to `reference`, SAMPLER/SCHEDULE[/STEPS].
     """
     space = open_workspace(_path(home))
     changed = override_values(space.read(workflow), _changes(changes), space.nodes)
-    return compare_cells(space, changed, samplers, schedules, steps, seeds, reference, on_cell)
+    return compare_cells(space, changed, samplers, schedules, steps, seeds, reference, on_cell, guidance)
 
 
 def _changes(given: Changes | None) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""`sigmagraph compare`: one workflow under many samplers, schedules, step counts and seeds, side by side."""
+"""`sigmagraph compare`: one workflow under many samplers, schedules, step counts, guidance and seeds, side by side."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +19,9 @@ def compare(
     schedules: Annotated[str, typer.Option(help="Names, separated by commas.")] = "sgm_uniform",
     steps: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "4,8,16,32",
     seeds: Annotated[str, typer.Option(help="Numbers, separated by commas.", show_default="the workflow's own")] = "",
+    guidance: Annotated[
+        str, typer.Option(help="Numbers, separated by commas.", show_default="the workflow's own")
+    ] = "",
     reference: Annotated[
         str, typer.Option(metavar="SAMPLER/SCHEDULE[/STEPS]", help="What distances are measured to.")
     ] = "heun/sgm_uniform",
@@ -36,12 +39,17 @@ def compare(
     from sigmagraph.engine.graph.overrides import override
 
     counts, drawn = _numbers("--steps", steps, 1), _numbers("--seeds", seeds, 0) if seeds else []
+    scales = _scales(guidance) if guidance else []
     sampler_names, schedule_names = _parts("--samplers", samplers), _parts("--schedules", schedules)
     space = workspace(home, output or Path.cwd() / "output" / "compare", custom_nodes)
     changed = override(space.read(workflow), settings or [], space.nodes)
     space.require_output()
-    with _Bar((len(sampler_names) * len(schedule_names) * len(counts) + 1) * max(len(drawn), 1)) as bar:
-        found = compare_cells(space, changed, sampler_names, schedule_names, counts, drawn, reference, bar.began)
+    with _Bar(
+        (len(sampler_names) * len(schedule_names) * len(counts) + 1) * max(len(drawn), 1) * max(len(scales), 1)
+    ) as bar:
+        found = compare_cells(
+            space, changed, sampler_names, schedule_names, counts, drawn, reference, bar.began, scales
+        )
     written = found.write(space.output)
     if as_json:
         write_json(_as_values(found, written))
@@ -61,6 +69,7 @@ def _as_values(found: "Comparison", written: list[Path]) -> dict[str, object]:
             "sampler": outcome.cell.sampler,
             "schedule": outcome.cell.schedule,
             "steps": outcome.cell.steps,
+            "guidance": outcome.cell.guidance,
             "seed": outcome.cell.seed,
             "evaluations": outcome.evaluations,
             "seconds": outcome.seconds,
@@ -105,6 +114,15 @@ def _parts(option: str, text: str) -> list[str]:
     if not names:
         raise BadValue(option, text, "names, separated by commas")
     return names
+
+
+def _scales(text: str) -> list[float]:
+    from sigmagraph.engine.errors import BadValue
+
+    try:
+        return list(dict.fromkeys(float(word) for word in text.split(",") if word.strip()))
+    except ValueError as error:
+        raise BadValue("--guidance", text, "numbers, separated by commas") from error
 
 
 def _numbers(option: str, text: str, lowest: int) -> list[int]:

@@ -118,3 +118,15 @@ def test_a_failed_cell_has_its_place_on_the_sheet(tmp_path: Path) -> None:
         colours = {colour for _, colour in sheet.getcolors(100_000) or []}
     assert (255, 0, 0) in colours
     assert (179, 38, 30) in colours
+
+
+def test_guidance_has_a_reference_of_its_own_and_a_column(home: Path, txt2img: Graphs) -> None:
+    options = ["--samplers", "euler", "--steps", "2,3", "--guidance", "1,5", "--reference", "euler/sgm_uniform/3"]
+    done = compare(home, txt2img(), *options)
+    assert done.exit_code == 0, done.output
+    away = {(row["steps"], row["guidance"]): float(row["distance"]) for row in cells(home)}
+    assert away["3", "1"] == away["3", "5"] == 0.0
+    assert 0 < away["2", "1"] != away["2", "5"] > 0
+    refused = compare(home, txt2img(), "--samplers", "euler", "--guidance", "high")
+    assert refused.exit_code != 0
+    assert "--guidance: 'high'" in refused.stderr

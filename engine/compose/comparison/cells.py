@@ -8,12 +8,13 @@ from typing import Annotated
 from torch import Tensor
 
 from sigmagraph.engine.compose.workspace import Workspace
-from sigmagraph.engine.errors import BadValue, EngineError
+from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.events import Event, NodeProgress
 from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.node import Node, Socket, node
 from sigmagraph.engine.graph.plan import Plan, plan
+from sigmagraph.engine.graph.sweep import GUIDANCE, SEEDS, SWEPT, find_sweep
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 from sigmagraph.engine.models.value import Model
@@ -23,8 +24,6 @@ from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_gr
 __all__ = ["Cell", "CellOutcome", "run_cells"]
 
 COLLECTOR = "CompareCollector"
-SWEPT = ("sampler_name", "scheduler", "steps")
-SEEDS = ("seed", "noise_seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +34,16 @@ class Cell:
     schedule: str
     steps: int
     seed: int | None = None
+    guidance: float | None = None
 
     def __str__(self) -> str:
-        drawn = f" / seed {self.seed}" if self.seed is not None else ""
-        return f"{self.sampler} / {self.schedule} / {self.steps}{drawn}"
+        return " / ".join([self.sampler, self.schedule, str(self.steps), *self.extras])
+
+    @property
+    def extras(self) -> list[str]:
+        """Guidance and seed in words, where the cell sets them."""
+        guidance = [f"guidance {self.guidance:g}"] if self.guidance is not None else []
+        return [*guidance, *([f"seed {self.seed}"] if self.seed is not None else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,26 +112,19 @@ def _planned(space: Workspace, nodes: dict[str, Node], workflow: Workflow, sampl
     values: dict[str, object] = dict(zip(SWEPT, (cell.sampler, cell.schedule, cell.steps), strict=True))
     if cell.seed is not None:
         values |= {name: cell.seed for name in SEEDS if name in workflow.nodes[sampler_id].inputs}
+    if cell.guidance is not None:
+        values[GUIDANCE] = cell.guidance
     graph = validate(workflow.with_inputs({sampler_id: values}), nodes, space.folders, targets={COLLECTOR})
     return plan(graph, space.folders, {COLLECTOR})
 
 
 def _extended(workflow: Workflow) -> tuple[Workflow, str]:
     """The workflow with a collector behind its sampler and decoder, and the sampler's id."""
-    samplers = [i for i, written in workflow.nodes.items() if set(SWEPT) <= set(written.inputs)]
-    if len(samplers) != 1:
-        found = f"{len(samplers)} of them" + (f": nodes {', '.join(samplers)}" if samplers else "")
-        raise BadValue("workflow", found, "one node with sampler_name, scheduler and steps, such as KSampler")
-    latent = Link(samplers[0], 0)
-    decoders = [
-        i for i, written in workflow.nodes.items() if latent in written.inputs.values() and "vae" in written.inputs
-    ]
-    if not decoders:
-        raise BadValue("workflow", "no decoder", f"a VAEDecode behind node {samplers[0]}")
-    model = workflow.nodes[samplers[0]].inputs.get("model")
-    inputs = {"samples": latent, "images": Link(decoders[0], 0), "model": model}
+    found = find_sweep(workflow)
+    model = workflow.nodes[found.sampler].inputs.get("model")
+    inputs = {"samples": Link(found.sampler, 0), "images": Link(found.decoder, 0), "model": model}
     extended = {**workflow.nodes, COLLECTOR: WorkflowNode(COLLECTOR, inputs)}
-    return replace(workflow, nodes=extended), samplers[0]
+    return replace(workflow, nodes=extended), found.sampler
 
 
 def _collector(kept: list[_Collected]) -> Node:

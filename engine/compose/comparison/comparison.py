@@ -1,10 +1,11 @@
-"""Every combination of samplers, schedules, step counts and seeds on one workflow, and what was found."""
+"""Every combination of samplers, schedules, step counts, guidance and seeds on one workflow, and what was found."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome, run_cells
 from sigmagraph.engine.compose.comparison.measures import csv_bytes, distances, mean_distances
@@ -17,24 +18,26 @@ from sigmagraph.nodes.support.graph_names import sampler_names, schedule_names
 
 __all__ = ["PLOTS", "Comparison", "can_plot", "compare", "read_reference"]
 
+T = TypeVar("T", int, float)
 FINER = 8  # the reference has this many times the most steps asked for, unless it is given
 PLOTS = "the plots, which need matplotlib: `pip install 'sigmagraph[plots]'`"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What each cell gave, and the references (one per seed) that distances are measured to."""
+    """What each cell gave, and the references (one per seed and guidance) that distances are measured to."""
 
     outcomes: Sequence[CellOutcome]
-    references: Mapping[int | None, CellOutcome]
+    references: Sequence[CellOutcome]
 
     @cached_property
     def distances(self) -> dict[Cell, float]:
-        """Per cell that worked, how far its latent is from its seed's reference (rms, in units of its spread)."""
+        """Per cell that worked, how far its latent is from its own reference (rms, in units of its spread)."""
         found: dict[Cell, float] = {}
-        for seed, exact in self.references.items():
+        for exact in self.references:
             assert exact.latent is not None
-            found |= distances([outcome for outcome in self.outcomes if outcome.cell.seed == seed], exact.latent)
+            alike = [outcome for outcome in self.outcomes if _drawn(outcome.cell) == _drawn(exact.cell)]
+            found |= distances(alike, exact.latent)
         return found
 
     def ranking(self) -> list[tuple[Cell, int, float]]:
@@ -52,7 +55,7 @@ class Comparison:
         if can_plot():
             from sigmagraph.engine.compose.comparison.plots import sigma_curves, work_precision
 
-            reference = replace(next(iter(self.references.values())).cell, seed=None)
+            reference = replace(self.references[0].cell, seed=None, guidance=None)
             files["work_precision.png"] = work_precision(self.outcomes, self.distances, reference)
             files["sigmas.png"] = sigma_curves(self.outcomes)
         return files
@@ -72,27 +75,42 @@ def compare(
     seeds: Sequence[int],
     reference: str,
     began: Callable[[str], None] = lambda cell: None,
+    guidance: Sequence[float] = (),
 ) -> Comparison:
     """Run every combination; `began` hears of each cell before it runs. A cell that fails is an outcome with a problem.
 
-    A bare name means what it means in a graph. Without `seeds` it is the workflow's own.
+    A bare name means what it means in a graph. Without `seeds` or `guidance` it is the workflow's own.
     """
     for place, given in (("samplers", samplers), ("schedules", schedules), ("steps", steps)):
         if isinstance(given, str) or not given:
             raise BadValue(place, given, "a list with at least one entry")
     sampler_names, schedule_names = _bare(samplers), _bare(schedules)
-    drawn: list[int | None] = [*dict.fromkeys(seeds)]
-    drawn = drawn or [None]
+    drawn = [(scale, seed) for scale in _each(guidance) for seed in _each(seeds)]
     cells = [
-        Cell(a, b, n, seed) for a in sampler_names for b in schedule_names for n in sorted({*steps}) for seed in drawn
+        Cell(a, b, n, seed, scale)
+        for a in sampler_names
+        for b in schedule_names
+        for n in sorted({*steps})
+        for scale, seed in drawn
     ]
-    exact = [replace(read_reference(reference, max(steps)), seed=seed) for seed in drawn]
+    exact = [replace(read_reference(reference, max(steps)), seed=seed, guidance=scale) for scale, seed in drawn]
     outcomes = run_cells(space, workflow, [*exact, *cells], began)
-    references = dict(zip(drawn, outcomes, strict=False))
-    for outcome in references.values():
+    references = outcomes[: len(exact)]
+    for outcome in references:
         if outcome.latent is None:
             raise NodeFailed("reference", str(outcome.cell), outcome.problem)
     return Comparison(outcomes[len(exact) :], references)
+
+
+def _each(values: Sequence[T]) -> list[T | None]:
+    """Every value once; without any, the workflow's own."""
+    every: list[T | None] = list(dict.fromkeys(values))
+    return every or [None]
+
+
+def _drawn(cell: Cell) -> tuple[int | None, float | None]:
+    """What a cell has in common with its reference."""
+    return cell.seed, cell.guidance
 
 
 def can_plot() -> bool:

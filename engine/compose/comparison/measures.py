@@ -9,17 +9,17 @@ from io import StringIO
 from torch import Tensor
 
 from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome
+from sigmagraph.nodes.support.distances import relative_distance
 
 __all__ = ["csv_bytes", "distances", "mean_distances"]
 
-COLUMNS = ("sampler", "schedule", "steps", "seed", "evaluations", "seconds", "distance", "problem")
+COLUMNS = ("sampler", "schedule", "steps", "guidance", "seed", "evaluations", "seconds", "distance", "problem")
 
 
 def distances(outcomes: Sequence[CellOutcome], reference: Tensor) -> dict[Cell, float]:
     """Root mean square difference of each latent from the reference, in units of the reference's own spread."""
-    unit = reference.std()
     found = {outcome.cell: outcome.latent for outcome in outcomes if outcome.latent is not None}
-    return {cell: float((latent - reference).square().mean().sqrt() / unit) for cell, latent in found.items()}
+    return {cell: relative_distance(latent, reference) for cell, latent in found.items()}
 
 
 def mean_distances(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float]) -> dict[Cell, float]:
@@ -41,5 +41,6 @@ def csv_bytes(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float]) -> by
         distance = f"{away[cell]:.6g}" if cell in away else ""
         costs = outcome.evaluations, f"{outcome.seconds:.3f}"
         seed = cell.seed if cell.seed is not None else ""
-        table.writerow([cell.sampler, cell.schedule, cell.steps, seed, *costs, distance, outcome.problem])
+        scale = f"{cell.guidance:g}" if cell.guidance is not None else ""
+        table.writerow([cell.sampler, cell.schedule, cell.steps, scale, seed, *costs, distance, outcome.problem])
     return text.getvalue().encode()

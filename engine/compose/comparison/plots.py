@@ -19,7 +19,7 @@ LINES = ("-", "--", ":", "-.")
 
 
 def work_precision(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float], reference: Cell) -> bytes:
-    """Distance to the reference against model evaluations, both logarithmic, one line per sampler and schedule.
+    """Distance to the reference against model evaluations, both logarithmic, a line per kind of run.
 
     Of several seeds it is the mean. A colour and marker per sampler, a kind of line per schedule.
     """
@@ -28,8 +28,8 @@ def work_precision(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float], 
     cost = {replace(outcome.cell, seed=None): outcome.evaluations for outcome in outcomes}
     samplers = list(dict.fromkeys(outcome.cell.sampler for outcome in outcomes))
     schedules = list(dict.fromkeys(outcome.cell.schedule for outcome in outcomes))
-    for name in dict.fromkeys((outcome.cell.sampler, outcome.cell.schedule) for outcome in outcomes):
-        line = {cell: mean for cell, mean in means.items() if (cell.sampler, cell.schedule) == name and mean > 0}
+    for name in dict.fromkeys(_line(outcome.cell) for outcome in outcomes):
+        line = {cell: mean for cell, mean in means.items() if _line(cell) == name and mean > 0}
         points = sorted((cost[cell], mean) for cell, mean in line.items())
         if points:
             sampler, schedule = samplers.index(name[0]), schedules.index(name[1])
@@ -44,6 +44,11 @@ def work_precision(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float], 
     axes.set_ylabel("distance to the reference (rms, relative)")
     axes.set_title(f"reference: {reference} steps", fontsize=9)
     return _png(figure, axes)
+
+
+def _line(cell: Cell) -> tuple[str, ...]:
+    """What the cells of one line have in common."""
+    return (cell.sampler, cell.schedule, *replace(cell, seed=None).extras)
 
 
 def sigma_curves(outcomes: Sequence[CellOutcome]) -> bytes:

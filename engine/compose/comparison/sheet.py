@@ -1,4 +1,4 @@
-"""A labelled contact sheet: a row per sampler, schedule and seed, a column per step count."""
+"""A labelled contact sheet: a row per sampler, schedule, guidance and seed, a column per step count."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -43,9 +43,9 @@ def contact_sheet(outcomes: Sequence[CellOutcome]) -> bytes:
 
 
 def _row(outcome: CellOutcome) -> tuple[str, ...]:
-    """The words at the left of its row; a seed only where there are several."""
+    """The words at the left of its row; guidance and seed only where they are set."""
     cell = outcome.cell
-    return (cell.sampler, cell.schedule, *([f"seed {cell.seed}"] if cell.seed is not None else []))
+    return (cell.sampler, cell.schedule, *cell.extras)
 
 
 def _tile_size(outcomes: Sequence[CellOutcome]) -> tuple[int, int]:
