@@ -66,10 +66,10 @@ class Server:
         with urllib.request.urlopen(urllib.request.Request(self.url + path, data)) as response:
             return json.loads(response.read() or b"null")
 
-    def refusal(self, path: str) -> Any:
-        """What a route that refuses answers."""
+    def refusal(self, path: str, body: Any = None) -> Any:
+        """What a route that refuses answers; a body makes it a POST."""
         with pytest.raises(urllib.error.HTTPError) as caught:
-            self.json(path)
+            self.json(path, body)
         with caught.value as error:
             return json.loads(error.read())
 

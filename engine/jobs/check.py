@@ -23,6 +23,7 @@ from sigmagraph.engine.jobs.workers.worker import Worker
 
 __all__ = ["Checker"]
 
+SHOW_S = 60.0  # a graph that is shown without a job may have to open a model first
 SMALL = 64  # so many nodes are checked in less time than a thread takes to be asked
 HEADERS_DEADLINE_S = 3.0  # for what the worker says again when it runs the job
 MOST_COMPLETE = 1024
@@ -114,6 +115,23 @@ class Checker:
         self._complete[needs] = None
         if len(self._complete) > MOST_COMPLETE:
             del self._complete[next(iter(self._complete))]
+
+    async def show(self, workflow: Workflow, owner: str, wait_s: float) -> Mapping[str, Mapping[str, Any]]:
+        """What the output nodes show; raises `InvalidWorkflow`, also where it does not run, or `NotAccepting`."""
+        checked = await self.check(workflow, None, owner, wait_s)
+        if checked.problems:
+            raise InvalidWorkflow(checked.problems)
+        worker = self._ready()
+        if worker is None:
+            raise NotAccepting("no worker is ready to ask")
+        try:
+            answer = await worker.ask("show", {"prompt": workflow.prompt(), "owner": owner}, SHOW_S)
+        except WorkerLost as error:
+            raise NotAccepting(f"the worker did not answer: {error}") from error
+        if answer["problem"] is not None:
+            raise InvalidWorkflow([answer["problem"]])
+        shown: Mapping[str, Mapping[str, Any]] = answer["shown"]
+        return shown
 
     async def _ask(
         self,

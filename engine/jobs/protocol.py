@@ -82,6 +82,12 @@ class Jobs(Protocol):
     async def check(self, workflow: Workflow, targets: Collection[str] | None = None, owner: str = LOCAL) -> Checked:
         """Validate; raises `InvalidWorkflow` with every problem where nothing can run."""
 
+    async def show(self, workflow: Workflow, owner: str = LOCAL) -> Mapping[str, Mapping[str, Any]]:
+        """What the output nodes of a quick graph show, by id, without a job: for the pages' questions to node code.
+
+        Raises InvalidWorkflow, also where it does not run, and NotAccepting where no worker answers in time.
+        """
+
     # -- jobs ----------------------------------------------------------------------------------------------------
 
     async def submit(self, submission: Submission) -> Accepted:

@@ -136,6 +136,9 @@ class JobService:
     async def check(self, workflow: Workflow, targets: Collection[str] | None = None, owner: str = LOCAL) -> Checked:
         return await self._checker.check(workflow, targets, owner, self.settings.ready_wait_s)
 
+    async def show(self, workflow: Workflow, owner: str = LOCAL) -> Mapping[str, Mapping[str, Any]]:
+        return await self._checker.show(workflow, owner, self.settings.ready_wait_s)
+
     # -- jobs ----------------------------------------------------------------------------------------------------
 
     async def submit(self, submission: Submission) -> Accepted:

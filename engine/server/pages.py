@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from sigmagraph.engine.server.lab import plan
 from sigmagraph.engine.server.pages_inspect import inspect
 from sigmagraph.engine.server.static import inside, send
 from sigmagraph.engine.shipped import SHIPPED
@@ -29,7 +30,7 @@ PAGE = {
     "X-Content-Type-Options": "nosniff",
 }
 FILE = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
-PAGE_ROWS: tuple[tuple[str, str, Handler], ...] = (("POST", "/inspect", inspect),)
+PAGE_ROWS: tuple[tuple[str, str, Handler], ...] = (("POST", "/inspect", inspect), ("POST", "/lab/plan", plan))
 
 
 async def home(request: web.Request) -> web.StreamResponse:

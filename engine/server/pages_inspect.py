@@ -18,7 +18,7 @@ from sigmagraph.engine.server.files import resolve
 from sigmagraph.engine.server.incoming import Incoming, declarations, read_incoming, recorded_of
 from sigmagraph.engine.server.workflows import library
 
-__all__ = ["inspect"]
+__all__ = ["inspect", "read_any_workflow"]
 
 
 async def inspect(request: web.Request) -> web.Response:
@@ -31,7 +31,7 @@ async def inspect(request: web.Request) -> web.Response:
     take_turn(request)
     incoming = await read_incoming(request)
     known = await declarations(request)
-    workflow, parameters = await _workflow(request, incoming, known)
+    workflow, parameters = await read_any_workflow(request, incoming, known)
     return await asyncio.to_thread(_described, workflow, parameters, known)
 
 
@@ -55,8 +55,10 @@ def _described(workflow: Workflow, parameters: Mapping[str, Any], known: Declara
     )
 
 
-async def _workflow(request: web.Request, incoming: Incoming, known: Declarations) -> tuple[Workflow, dict[str, Any]]:
-    """The workflow, and the names that a stored one gives to its inputs."""
+async def read_any_workflow(
+    request: web.Request, incoming: Incoming, known: Declarations
+) -> tuple[Workflow, dict[str, Any]]:
+    """The workflow of whatever `POST /inspect` takes, and the names that a stored one gives to its inputs."""
     if incoming.data is None and "template" in incoming.fields:
         name = str(incoming.fields["template"])
         path = resolve(request.app[WORKFLOWS], name + ".json")

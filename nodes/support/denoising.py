@@ -1,7 +1,7 @@
 """From a latent through a sampler to a latent: the way every sampling node goes. Knows no node and no wire name."""
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,21 +9,23 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction, BadValue
 from sigmagraph.engine.graph.kept import Kept
-from sigmagraph.engine.graph.node import Progress
+from sigmagraph.engine.graph.node import Progress, UiResult
 from sigmagraph.engine.graph.results import Joinable
 from sigmagraph.engine.models.memory.device import tabulates
 from sigmagraph.engine.models.value import Model, Question, predict_together
 from sigmagraph.engine.sampling import Denoiser, NoiseSource, Sampling, Solver
 from sigmagraph.engine.sampling.guidance import PredictRequest
 from sigmagraph.engine.sampling.rehearsal import rehearsed
+from sigmagraph.engine.sampling.run import Tick
 from sigmagraph.nodes.support.resuming import resumed
 from sigmagraph.nodes.support.types import LatentValue
 
-__all__ = ["LatentSteps", "Pair", "denoised_latent", "in_model_space"]
+__all__ = ["LatentSteps", "Pair", "Way", "denoised_latent", "in_model_space", "in_vae_units"]
 
 Said = Progress | Joinable
 """A sampler reports its steps, and asks for predictions, which may be made together with those of other jobs."""
 LatentSteps = Generator[Said, Any, LatentValue]
+Way = Generator[Said, Any, UiResult]
 Pair = Generator[Said, Any, tuple[LatentValue, LatentValue]]
 
 
@@ -36,11 +38,13 @@ def denoised_latent(
     noise: NoiseSource,
     options: Mapping[str, object] | None = None,
     kept: Kept | None = None,
+    watch: Callable[[Tick], None] = lambda tick: None,
 ) -> Pair:
     """Run `solver` over `sigmas`; the last state and the last estimate of the clean latent, both in VAE units.
 
     An empty schedule gives the latent back as it is. A latent of nothing but zeros is not shifted into model space.
     Where a killed process left predictions of the same run in `kept`, it goes on from there, bit for bit.
+    `watch` hears of every evaluation, in model space.
     """
     if len(sigmas) < 2:
         return latent, latent
@@ -70,6 +74,7 @@ def denoised_latent(
                 answer = joinable.alone() if answer is None else answer
             else:
                 answer, estimate = None, said.denoised
+                watch(said)
                 yield Progress(said.step, said.steps, preview=said.denoised)
     except StopIteration as end:
         final: Tensor = end.value
@@ -80,7 +85,7 @@ def denoised_latent(
     finally:
         steps.close()
         recording.leave()
-    return _in_vae_units(model, latent, final), _in_vae_units(model, latent, estimate)
+    return in_vae_units(model, latent, final), in_vae_units(model, latent, estimate)
 
 
 def _joinable(model: Model, ask: PredictRequest) -> Joinable:
@@ -115,5 +120,6 @@ def in_model_space(model: Model, samples: Tensor) -> Tensor:
     return model.spec.latent_format.to_model(samples).to(model.placement.device)
 
 
-def _in_vae_units(model: Model, latent: LatentValue, samples: Tensor) -> LatentValue:
+def in_vae_units(model: Model, latent: LatentValue, samples: Tensor) -> LatentValue:
+    """Model units -> VAE units in main memory, at the places of `latent`."""
     return latent.with_samples(model.spec.latent_format.to_vae(samples.float()).cpu())

@@ -37,12 +37,16 @@ def opened(setup: Setup, flush: Callable[[], None]) -> tuple[Runner, dict[str, A
 
 
 class Child:
-    """Tasks run on `slots` threads, questions are answered on another, so that a running job delays no check."""
+    """Tasks run on `slots` threads, questions are answered on another, so that a running job delays no check.
+
+    Graphs that are shown without a job have a thread of their own: they may have to read a model first.
+    """
 
     def __init__(self, channel: Frames, runner: Runner, slots: int) -> None:
         self._channel, self._runner = channel, runner
         self._tasks = ThreadPoolExecutor(slots, "job")
         self._questions = ThreadPoolExecutor(1, "question")
+        self._shows = ThreadPoolExecutor(1, "show")
         self._never = Event()
         self._jobs: dict[str, None] = {}
         self._counts: Any = {}
@@ -59,7 +63,8 @@ class Child:
                 case "stop_job":
                     self._runner.stop_job(message["job_id"])
                 case "ask":
-                    self._questions.submit(self._answer, message)
+                    thread = self._shows if message["question"] == "show" else self._questions
+                    thread.submit(self._answer, message)
                 case "stop":
                     return
 
@@ -70,6 +75,7 @@ class Child:
             self._runner.stop_job(job_id)
         self._tasks.shutdown()
         self._questions.shutdown()
+        self._shows.shutdown()
 
     def beat(self, every_s: float) -> None:
         """Tell, to the end of it all, which tasks wait for their turn: their silence means no harm."""

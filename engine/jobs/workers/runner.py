@@ -98,6 +98,8 @@ class Runner:
                 return declarations(self.setup.nodes.values(), self.setup.services(values["owner"]))
             case "check":
                 return self._check(**values)
+            case "show":
+                return self._show(**values)
             case "free":
                 return self.setup.free(values["unload_models"], values["free_memory"])
             case "stats":
@@ -146,6 +148,15 @@ class Runner:
         if job_id is not None:
             self._checked.keep(job_id, owner, prompt, graph)
         return {"roots": list(graph.roots), "problems": [_problem(problem) for problem in graph.problems]}
+
+    def _show(self, prompt: Mapping[str, Any], owner: str) -> dict[str, Any]:
+        """What the output nodes of a graph show, outside of any job; of one that failed, why."""
+        services = self.setup.services(owner)
+        made = plan(self._graph(prompt, services, None), services)
+        result = self._scheduler.submit(made, lambda event: None, services=services).wait()
+        if result.error is not None:
+            return {"problem": str(result.error), "shown": {}}
+        return {"problem": None, "shown": {node_id: _shown(ui) for node_id, ui in result.ui.items()}}
 
     def _graph(self, prompt: Mapping[str, Any], services: Services | None, targets: Sequence[str] | None) -> Graph:
         return validate(parse_workflow(dict(prompt)), self.setup.nodes, services, targets)

@@ -121,7 +121,7 @@ class Worker(Protocol):
         """Stop a task at its next step; nothing happens if it is not here."""
 
     async def ask(self, question: str, values: Mapping[str, Any], timeout_s: float) -> Any:
-        """Have node code answer: `nodes`, `check` or `free`. Raises `WorkerLost` when it does not in time."""
+        """Have node code answer: `nodes`, `check`, `show` or `free`. Raises `WorkerLost` when it does not in time."""
 
     def kill(self, reason: str) -> None:
         """End it at once; `is_lost` follows for what it had."""

@@ -63,10 +63,11 @@ def summary(job: Job) -> dict[str, Any]:
 
 
 def detail(job: Job, failed: JobEvent | None = None) -> dict[str, Any]:
-    """One job of the jobs endpoint, with what it was asked and what it gave."""
+    """One job of the jobs endpoint, with what it was asked, what it gave and how each node came to its result."""
     record = summary(job) | {
         "outputs": dict(job.outcome.outputs) if job.outcome is not None else {},
         "execution_status": _status(job, failed) if job.state.is_end else None,
+        "nodes": dict(job.outcome.nodes) if job.outcome is not None else {},
         "workflow": {
             "prompt": job.request.prompt if job.request is not None else {},
             "extra_data": job.request.extra_data if job.request is not None else {},

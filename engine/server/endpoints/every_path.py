@@ -18,6 +18,10 @@ BODIES: Mapping[str, Json] = {
         "prompt": {"type": "object", "description": "node id to class_type and inputs"},
         "client_id": {"type": "string"}, "prompt_id": {"type": "string", "format": "uuid"},
         "front": {"type": "boolean"}, "number": {"type": "number"}, "extra_data": {"type": "object"}}},
+    "POST /lab/plan": {"properties": {
+        "template": {"type": "string"}, "name": {"type": "string"}, "workflow": {"type": "object"},
+        "job_id": {"type": "string"}, "set": {"type": "object"}, "samplers": NAMES, "schedules": NAMES,
+        "steps": {"type": "array", "items": {"type": "integer"}}, "reference": {"type": "string"}}},
     "POST /replay": {"properties": {
         "workflow": {"type": "object"}, "name": {"type": "string"}, "job_id": {"type": "string"},
         "image": {"type": "object"}, "set": {"type": "object"}, "dry_run": {"type": "boolean"},

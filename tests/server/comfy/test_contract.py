@@ -50,6 +50,7 @@ PAGES = {"offset": int, "limit": int, "total": int, "has_more": bool}
 DETAIL = LINE | {
     "outputs": {...: {...: [FILE]}},
     "execution_status": ENTRY["status"],
+    "nodes": dict,
     "workflow": {"prompt": dict, "extra_data": dict},
 }
 NODE = {

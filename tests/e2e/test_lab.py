@@ -1,0 +1,131 @@
+"""The sampler lab over HTTP: its plan, its cells as ordinary jobs, and the same figures as `sigmagraph compare`."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import sigmagraph as sg
+from tests.serving import CHECKOUT, Server
+
+DEMO = CHECKOUT / "models" / "checkpoints" / "sigmagraph-demo.safetensors"
+ASKED = {"template": "txt2img", "samplers": ["euler", "heun"], "schedules": ["sgm_uniform"], "steps": [1, 2]}
+REFERENCE = "heun/sgm_uniform/3"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("lab") / "home"
+    folder = home / "models" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / DEMO.name).symlink_to(DEMO)
+    running = Server(home).start()
+    yield running
+    running.stop()
+
+
+def shifted(time: float) -> float:
+    """The level of SD3 at a time, with its shift of 3 (Esser 2024, arXiv:2403.03206, eq. 23)."""
+    return 3 * time / (1 + 2 * time)
+
+
+def planned(server: Server, **more: Any) -> Any:
+    return server.json("/lab/plan", ASKED | {"reference": REFERENCE} | more)
+
+
+def with_values(plan: Any, graph: str, **values: Any) -> Any:
+    """A cell's graph, as the page makes it: the sampler's values, and seed and guidance for the reference too."""
+    prompt = deepcopy(plan[graph])
+    prompt[plan["sampler"]]["inputs"] |= values
+    return prompt
+
+
+def made(server: Server, prompt: Any) -> Any:
+    job_id = server.json("/prompt", {"prompt": prompt, "prompt_id": str(uuid.uuid4())})["prompt_id"]
+    server.ended(job_id)
+    job = server.json(f"/jobs/{job_id}")
+    assert job["status"] == "completed", job
+    return job
+
+
+def test_a_plan_tells_levels_cost_and_choices_before_anything_runs(server: Server) -> None:
+    plan = planned(server)
+    rows = {(row["sampler"], row["steps"]): row for row in plan["levels"]}
+    assert {key: row["evaluations"] for key, row in rows.items()} == {
+        ("euler", 1): 1,
+        ("euler", 2): 2,
+        ("heun", 1): 1,
+        ("heun", 2): 3,
+    }
+    middle = (1 + shifted(0.001)) / 2  # between the first and the last level, both read as times, as ComfyUI has it
+    assert rows["euler", 2]["sigmas"] == pytest.approx([1.0, shifted(middle), 0.0], abs=1e-6)
+    assert plan["reference"]["evaluations"] == 5
+    assert plan["values"] == {
+        "seed": 1,
+        "steps": 20,
+        "cfg": 4.0,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "denoise": 1.0,
+    }
+    assert {"euler", "dpmpp_2m@2"} <= set(plan["choices"]["samplers"])
+    assert server.json("/jobs")["jobs"] == []
+
+
+def test_without_lists_the_plan_is_of_the_workflows_own_run(server: Server) -> None:
+    plan = server.json("/lab/plan", {"template": "txt2img", "set": {"5.steps": 3}})
+    assert [(row["sampler"], row["schedule"], row["steps"]) for row in plan["levels"]] == [("euler", "simple", 3)]
+    assert plan["cell"]["lab_reference"]["inputs"]["steps"] == 24
+
+
+def test_cells_are_jobs_whose_distances_are_those_of_compare_and_the_text_is_encoded_once(server: Server) -> None:
+    plan = planned(server)
+    found, outcomes = {}, []
+    for row in plan["levels"]:
+        values = {"sampler_name": row["sampler"], "scheduler": row["schedule"], "steps": row["steps"]}
+        job = made(server, with_values(plan, "cell", **values))
+        found[row["sampler"], row["steps"]] = job["outputs"]["lab_distance"]["distance"][0]
+        outcomes.append(job)
+    workflow = json.loads((CHECKOUT / "workflows" / "txt2img.json").read_text())
+    expected = sg.compare(workflow, ["euler", "heun"], steps=[1, 2], reference=REFERENCE, home=CHECKOUT)
+    for cell, distance in expected.distances.items():
+        assert found[cell.sampler, cell.steps] == pytest.approx(distance, rel=1e-5)
+    for job in outcomes[1:]:
+        ran = job["nodes"]
+        assert ran["2"]["outcome"] != "executed"
+        assert ran["lab_reference"]["outcome"] != "executed"
+        assert ran[plan["sampler"]]["outcome"] == "executed"
+    [latent] = outcomes[0]["outputs"]["lab_latent"]["latents"]
+    kept = load_file(server.home / "output" / latent["subfolder"] / latent["filename"])["latent_tensor"]
+    assert kept.shape == (1, 16, 16, 16)
+    assert torch.isfinite(kept).all()
+
+
+def test_a_film_is_a_job_with_a_picture_of_state_and_estimate_for_each_of_its_steps(server: Server) -> None:
+    plan = planned(server)
+    job = made(server, with_values(plan, "film", sampler_name="heun", steps=3, scheduler="simple"))
+    ways = {name: job["outputs"][f"lab_{name}"]["images"] for name in ("state", "denoised")}
+    assert {name: len(images) for name, images in ways.items()} == {"state": 3, "denoised": 3}
+    assert job["outputs"][plan["sampler"]]["step"] == [1, 2, 3]
+    first, last = ((server.home / "output/lab" / ways["state"][place]["filename"]).read_bytes() for place in (0, -1))
+    assert first != last
+
+
+def test_what_cannot_be_planned_says_why(server: Server) -> None:
+    def refused(**more: Any) -> str:
+        given = ASKED | more
+        if "workflow" in more:
+            del given["template"]
+        return str(server.refusal("/lab/plan", given)["error"]["message"])
+
+    assert "at most 400" in refused(steps=list(range(1, 65)), samplers=[f"s{i}" for i in range(7)])
+    assert "from 1 to 1000" in refused(steps=[0])
+    assert "samplers" in refused(samplers="euler")
+    assert "SAMPLER/SCHEDULE" in refused(reference="heun")
+    assert "one node with sampler_name" in refused(workflow={"1": {"class_type": "EmptyImage", "inputs": {}}})
+    assert "lost.safetensors" in refused(set={"1.ckpt_name": "lost.safetensors"})
