@@ -228,6 +228,15 @@ class BadSampler(SamplingProblem):
         super().__init__(f"sampler {name} {given}; expected {expected}")
 
 
+class BadSchedule(SamplingProblem):
+    """A schedule's function is written wrong; the message names what it gave and what is expected."""
+
+    code = "bad_schedule"
+
+    def __init__(self, name: str, given: object, expected: str) -> None:
+        super().__init__(f"schedule {name} {given}; expected {expected}")
+
+
 class Cancelled(SamplingProblem):
     """Stopped on request."""
 

@@ -39,7 +39,10 @@ class Option:
         whole = self.kind is not int or (isinstance(value, (int, float)) and float(value).is_integer())
         if isinstance(self.limits, Choices) and value in self.limits.values:
             return value
-        if isinstance(self.limits, Range) and numeric and whole and self.limits.low <= float(value) <= self.limits.high:  # type: ignore[arg-type]  # numeric says so
+        within = self.limits is None or (
+            isinstance(self.limits, Range) and numeric and self.limits.low <= float(value) <= self.limits.high  # type: ignore[arg-type]  # numeric says so
+        )
+        if numeric and whole and within:
             return int(value) if self.kind is int else value  # type: ignore[call-overload]  # numeric says so
         if self.limits is None and (value is None or isinstance(value, self.kind)):
             return value
@@ -55,13 +58,28 @@ class Option:
         return self.kind.__name__
 
 
+def positional_unlike(function: Callable[..., object], count: int) -> str | None:
+    """None where `function` can be called with `count` values by position and nothing else; else what it takes."""
+    signature = inspect.signature(function)
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    places = [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]
+    required = sum(parameter.default is inspect.Parameter.empty for parameter in places)
+    takes_any = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in signature.parameters.values())
+    if required <= count and (count <= len(places) or takes_any):
+        return None
+    return f"({', '.join(signature.parameters)})"
+
+
 def options_of(function: Callable[..., object]) -> tuple[Option, ...]:
     """The keyword-only parameters of a solver or schedule function, as options."""
     hints = typing.get_type_hints(function, include_extras=True)
     found = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            hint, limits = hints[parameter.name], None
+            hint, limits = hints.get(parameter.name, type(parameter.default)), None
+            if parameter.default is inspect.Parameter.empty:
+                place = f"option {parameter.name} of {getattr(function, '__qualname__', function)}"
+                raise BadValue(place, str(parameter), "a default, as in `rho: float = 7.0`: runs may leave options out")
             if typing.get_origin(hint) is Annotated:
                 hint, limits = typing.get_args(hint)[:2]
             bare = [one for one in typing.get_args(hint) if one is not type(None)] or [hint]

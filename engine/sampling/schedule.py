@@ -7,18 +7,19 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from numbers import Real
 from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor
 
-from sigmagraph.engine.errors import BadValue, UnknownName
+from sigmagraph.engine.errors import BadSchedule, BadValue, UnknownName
 from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling.levels import Levels
-from sigmagraph.engine.sampling.options import Option, options_of
+from sigmagraph.engine.sampling.options import Option, options_of, positional_unlike
 from sigmagraph.engine.sampling.versioned import Revision, Versioned, find
 
 ScheduleFunction: TypeAlias = Callable[..., list[float]]
+LEVELS = "a list of steps + 1 numbers: the levels from the highest down, finite, none negative"
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,59 @@ class Schedule(Versioned):
         place = f"schedule {self.name}"
         checked = {name: known[name].check(place, value) for name, value in options.items()}
         try:
-            sigmas = self.function(levels, steps, **checked)
+            sigmas = self._numbers(self.function(levels, steps, **checked))
         except OverflowError:
             sigmas = [math.inf]
-        if not all(math.isfinite(sigma) for sigma in sigmas) or any(a < b for a, b in pairwise(sigmas)):
-            given = ", ".join(f"{name} {value}" for name, value in checked.items()) or f"{steps} steps"
+        if (wrong := _first_wrong(sigmas)) is not None and checked:
+            given = ", ".join(f"{name} {value}" for name, value in checked.items())
             raise BadValue(place, given, "settings that give finite levels, none above the one before it")
+        if wrong is not None:
+            raise BadSchedule(self.name, f"returned {sigmas[wrong]:g} at place {wrong}", LEVELS)
         if levels.sigma_max <= 1.0 < max(sigmas) and max(sigmas) > levels.sigma_max * (1 + 1e-5):
             raise BadValue(
                 place, max(sigmas), f"levels of a flow model, at most {levels.sigma_max:g}: it is not made for one"
             )
+        if self.exact_length and len(sigmas) != steps + 1:
+            allowed = f"{steps + 1}, or `exact_length=False` where it is declared"
+            raise BadSchedule(self.name, f"returned {len(sigmas)} levels for {steps} steps", allowed)
         return sigmas
+
+    def _numbers(self, made: object) -> list[float]:
+        """What the function returned, as floats; a tensor or an array of one axis will do."""
+        given = made.tolist() if hasattr(made, "tolist") else made
+        if not isinstance(given, list | tuple):
+            raise BadSchedule(self.name, f"returned {_kind(made)}", LEVELS)
+        if not given:
+            raise BadSchedule(self.name, "returned an empty list", LEVELS)
+        wrong = [place for place, level in enumerate(given) if not _is_number(level)]
+        if wrong:
+            words = f"{_kind(given[wrong[0]])} at place {wrong[0]}"
+            raise BadSchedule(self.name, f"returned {words if made is given else _kind(made)}", LEVELS)
+        return [float(level) for level in given]
 
     @property
     def options(self) -> tuple[Option, ...]:
         """The settings its signature offers."""
         return options_of(self.function)
+
+
+def _first_wrong(sigmas: Sequence[float]) -> int | None:
+    """The place of the first level that is not finite, is negative or lies above the one before it."""
+    for place, sigma in enumerate(sigmas):
+        if not math.isfinite(sigma) or sigma < 0 or (place and sigma > sigmas[place - 1]):
+            return place
+    return None
+
+
+def _is_number(level: object) -> bool:
+    return isinstance(level, Real) or (isinstance(level, Tensor) and level.ndim == 0)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" + (f" of shape {list(shape)}" if shape is not None else "")
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")
@@ -77,6 +115,8 @@ def schedule(
     """Register a function as the schedule `name`; `older` maps earlier revisions to the fields that differ."""
 
     def register(function: ScheduleFunction) -> ScheduleFunction:
+        if (taken := positional_unlike(function, 2)) is not None:
+            raise BadSchedule(name, f"takes {taken}", "(levels, steps), and options behind a `*`")
         newest = Schedule(name, function, **declared)
         past = [replace(newest, revision=number, **fields) for number, fields in sorted((older or {}).items())[::-1]]
         registry.add(name, replace(newest, older=tuple(past)))

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.errors import UnknownName
+from sigmagraph.engine.errors import BadSampler, UnknownName
 from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling.levels import Levels
 from sigmagraph.engine.sampling.noise import Seeding
-from sigmagraph.engine.sampling.options import Option, options_of
+from sigmagraph.engine.sampling.options import Option, options_of, positional_unlike
 from sigmagraph.engine.sampling.precision import float32
 from sigmagraph.engine.sampling.process import Process
 from sigmagraph.engine.sampling.transition import Transition
@@ -190,6 +190,8 @@ def solver(
     differences = dict(older or {})
 
     def register(function: SolverFunction) -> SolverFunction:
+        if (taken := positional_unlike(function, 3)) is not None:
+            raise BadSampler(name, f"takes {taken}", "(x, sigmas, ctx), and options behind a `*`")
         newest = Solver(name, function, order, **declared)
         count = newest.revision if isinstance(newest.revision, int) else 1
         past = [replace(newest, revision=one, **differences.get(one, {})) for one in range(count - 1, 1, -1)]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import sigmagraph as sg
 from sigmagraph.engine import sampling
-from sigmagraph.engine.errors import BadPrediction, BadSampler, BadValue, UnknownName
+from sigmagraph.engine.errors import BadPrediction, BadSampler, BadSchedule, BadValue, UnknownName
 from sigmagraph.engine.graph.lock import CHUNK, read_lock
 from sigmagraph.engine.graph.reading.document import read_workflow
 from sigmagraph.engine.graph.reading.image_metadata import carried_texts
@@ -171,6 +171,77 @@ def test_a_solver_that_is_written_wrong_is_told_by_name(written: Any, words: str
             sg.sample(gaussian, START, LEVELS, "wrong")
     finally:
         sg.SOLVERS.discard("wrong")
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (None, "returned nothing; expected a list of steps [+] 1 numbers"),
+        (1.0, "returned a float; expected a list"),
+        ((float(level) for level in (1, 0)), "returned a generator; expected a list"),
+        ([], "returned an empty list; expected a list"),
+        (["4", "0"], "returned a str at place 0; expected a list"),
+        ([[4.0, 2.0], [1.0, 0.0]], "returned a list at place 0; expected a list"),
+        (torch.zeros(2, 3), r"returned a Tensor of shape \[2, 3\]; expected a list"),
+        ([4.0, float("nan"), 1.0, 0.0], "returned nan at place 1; .* finite"),
+        ([4.0, 2.0, 1.0, -1.0], "returned -1 at place 3; .* none negative"),
+        ([0.0, 1.0, 2.0, 3.0], "returned 1 at place 1; .* from the highest down"),
+        ([4.0, 2.0, 0.0], "returned 3 levels for 3 steps; expected 4, or `exact_length=False`"),
+    ],
+)
+def test_a_schedule_that_is_written_wrong_is_told_by_name(made: Any, words: str) -> None:
+    try:
+        sg.schedule("wrong")(lambda levels, steps: made)
+        with pytest.raises(BadSchedule, match=f"schedule wrong {words}"):
+            sg.sigmas("wrong", 3)
+    finally:
+        sg.SCHEDULES.discard("wrong")
+
+
+@pytest.mark.parametrize(
+    "made", [[4, 2, 1, 0], (4.0, 2.0, 1.0, 0.0), torch.tensor([4.0, 2, 1, 0]), [torch.tensor(4.0), 2, 1, 0]]
+)
+def test_a_schedule_may_give_any_row_of_numbers(made: Any) -> None:
+    try:
+        sg.schedule("row")(lambda levels, steps: made)
+        assert sg.sigmas("row", 3) == [4.0, 2.0, 1.0, 0.0]
+        assert all(type(level) is float for level in sg.sigmas("row", 3))
+    finally:
+        sg.SCHEDULES.discard("row")
+
+
+def unlike(steps: int) -> list[float]:
+    return [float(steps), 0.0]
+
+
+def with_rho(levels: sampling.Levels, steps: int, *, rho=7.0, even: float = 1.0) -> list[float]:  # type: ignore[no-untyped-def]  # noqa: ANN001  # as a notebook has it
+    return [rho * even, *[0.0] * steps]
+
+
+def without_default(levels: sampling.Levels, steps: int, *, rho: float) -> list[float]:
+    return [rho, *[0.0] * steps]
+
+
+def test_a_function_of_other_parameters_is_refused_where_it_is_declared() -> None:
+    with pytest.raises(BadSchedule, match=r"schedule odd takes \(steps\); expected \(levels, steps\), and options"):
+        sg.schedule("odd")(unlike)
+    with pytest.raises(BadSampler, match=r"sampler odd takes \(levels, steps, rho\); expected \(x, sigmas, ctx\)"):
+        sg.solver("odd", order=1)(cast(Any, without_default))
+    assert "odd" not in {*sg.SCHEDULES, *sg.SOLVERS}
+
+
+def test_an_option_has_a_default_and_its_kind_from_it() -> None:
+    try:
+        sg.schedule("optional")(with_rho)
+        sg.schedule("bare")(without_default)
+        assert sg.sigmas("optional", 2, rho=3, even=2) == [6.0, 0.0, 0.0]
+        with pytest.raises(BadValue, match=r"optional\.rho: 'x' is not allowed; expected float"):
+            sg.sigmas("optional", 2, rho="x")
+        with pytest.raises(BadValue, match="option rho of without_default: .* expected a default"):
+            sg.sigmas("bare", 2)
+    finally:
+        sg.SCHEDULES.discard("optional")
+        sg.SCHEDULES.discard("bare")
 
 
 def test_a_cell_that_is_run_again_replaces_its_solver() -> None:

@@ -68,7 +68,7 @@ def polyexponential(levels: Levels, steps: int, *, rho: NotNegative = 1.0) -> li
     source="Hang 2024, arXiv:2407.03297",
     revision=2,
     remark="revision 1 does not end in 0",
-    older={1: {"function": recorded.laplace_without_zero}},
+    older={1: {"function": recorded.laplace_without_zero, "exact_length": False}},
 )
 def laplace(levels: Levels, steps: int, *, mu: Number = 0.0, beta: NotNegative = 0.5) -> list[float]:
     """Levels at even quantiles of a Laplace density over ln(sigma), within the trained range; then 0."""
