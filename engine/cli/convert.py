@@ -11,6 +11,7 @@ import typer
 
 from sigmagraph.engine.cli.options import AsJson, Home, workspace
 from sigmagraph.engine.errors import BadValue, WriteFailed
+from sigmagraph.engine.units import bytes_in_words
 
 if TYPE_CHECKING:  # torch comes when a file is opened
     from sigmagraph.engine.models.files.convert import ConvertTarget
@@ -68,7 +69,7 @@ def convert(
         began = time.perf_counter()
         size = _write(work)
         seconds = time.perf_counter() - began
-        remark(f"{size / 1e9:.2f} GB in {seconds:.1f} s, {size / 1e9 / seconds:.2f} GB/s{_error(work.target)}")
+        remark(f"{bytes_in_words(size)} in {seconds:.1f} s, {bytes_in_words(size / seconds)}/s{_error(work.target)}")
         written.append({"file": str(work.path), "bytes": size, "seconds": seconds, "error": _loss(work.target)})
         if not as_json:
             answers().print(str(work.path), markup=False, soft_wrap=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from sigmagraph.engine.cli.options import AsJson, Home, workspace
 from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.units import bytes_in_words
 
 __all__ = ["models"]
 
@@ -43,7 +44,7 @@ def models(as_json: AsJson = False, home: Home = None) -> None:
         )
         for file in found:
             digest, works = (file["digest"] or "").partition(":")[2][:10], ", ".join(file["completes"])
-            size = _size(file["size_bytes"])
+            size = bytes_in_words(file["size_bytes"])
             table.add_row(
                 file["folder"], file["file"], size, file["holds"], file["family"], file["precision"], digest, works
             )
@@ -96,7 +97,3 @@ def _content(path: Path, folder: str) -> dict[str, Any]:
         return summarise(path)._asdict()
     except EngineError as error:
         return {"holds": str(error).removeprefix(f"{path}: "), "family": "", "precision": ""}
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"

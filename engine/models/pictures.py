@@ -19,6 +19,7 @@ from sigmagraph.engine.models.arch.tiles import Tiling, blended
 from sigmagraph.engine.models.arch.tiny_vae import PixelSpace, TinyAutoencoder
 from sigmagraph.engine.models.arch.vae import Autoencoder, VaeShape
 from sigmagraph.engine.models.memory.device import available_bytes, give_back
+from sigmagraph.engine.units import bytes_in_words
 
 log = logging.getLogger(__name__)
 Coder = Autoencoder | TinyAutoencoder | PixelSpace
@@ -96,8 +97,8 @@ def _fitting(way: Way, network: Autoencoder, x: Tensor, pixels: int) -> Tensor:
         give_back(x.device.type)
     needed, room = needed_bytes(way, network.shape, pixels, x.dtype, ways[-1], x.device.type), available_bytes(x.device)
     raise OutOfMemory(
-        f"a picture of {pixels / 1e6:.1f} megapixels takes {needed / 1e9:.2f} GB in strips on {x.device}, "
-        f"which has {room / 1e9:.2f} GB left ({said})"
+        f"a picture of {pixels / 1e6:.1f} megapixels takes {bytes_in_words(needed)} in strips on {x.device}, "
+        f"which has {bytes_in_words(room)} left ({said})"
     )
 
 

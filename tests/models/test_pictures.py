@@ -138,7 +138,7 @@ def test_an_allocator_that_refuses_leads_to_strips_and_then_to_a_clear_error(
 
     monkeypatch.setitem(pictures.NEEDS, refusing, pictures.NEEDS[strips.decoded])
     monkeypatch.setattr(strips, "decoded", refusing)
-    with pytest.raises(OutOfMemory, match=r"0\.0 megapixels takes .* GB in strips on cpu, which has .* GB left"):
+    with pytest.raises(OutOfMemory, match=r"0\.0 megapixels takes .* MB in strips on cpu, which has .* GB left"):
         pictures.decoded(network, torch.zeros(1, 16, 8, 8))
     assert tried == list(Keeping)
 

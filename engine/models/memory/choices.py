@@ -114,8 +114,12 @@ class Choices:
 
 
 def parse_precision(text: str) -> dict[str, Precision]:
-    """`bf16` (the diffusion model and the VAE; fp8 the model alone), or `text=bf16,model=fp8,vae=fp32`."""
-    chosen: dict[str, Precision] = {}
+    """`bf16` (the diffusion model and the VAE; fp8 the model alone), or `text=bf16,model=fp8,vae=fp32`.
+
+    What names a part counts before what does not. Raises `BadValue`, also for a part that is told two things.
+    """
+    general: dict[str, Precision] = {}
+    named: dict[str, Precision] = {}
     for item in text.split(","):
         part, equals, name = item.strip().lower().rpartition("=")
         places = (part,) if equals else ("model",) if name == "fp8" else ("model", "vae")
@@ -123,8 +127,11 @@ def parse_precision(text: str) -> dict[str, Precision]:
             found = next((precision for precision in PRECISIONS.get(place, ()) if precision == name), None)
             if found is None:
                 raise BadValue("--precision", text, PRECISION_FORM)
+            chosen = named if equals else general
+            if place in chosen:
+                raise BadValue("--precision", text, f"one precision for {place}, not two")
             chosen[place] = found
-    return chosen
+    return general | named
 
 
 def parse_compile(text: str) -> Compile:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sigmagraph.engine.errors import OutOfMemory
+from sigmagraph.engine.units import bytes_in_words
 
 Mode = Literal["mapped", "resident", "packed", "streamed"]
 Memory = Literal["auto", "resident", "stream"]
@@ -113,11 +114,11 @@ class Placed:
             "packed": "resident as small as it is stored, a layer at a time made large",
             "streamed": "streamed from its file",
         }[self.mode]
-        paged = f", {_gb(self.paged_bytes)} of file pages" if self.paged_bytes else ""
+        paged = f", {bytes_in_words(self.paged_bytes)} of file pages" if self.paged_bytes else ""
         how += ", modulations computed before each run from the file" if self.leaves else ""
-        beside = f", {_gb(self.part.working_bytes)} beside" if self.part.working_bytes else ""
+        beside = f", {bytes_in_words(self.part.working_bytes)} beside" if self.part.working_bytes else ""
         part = self.part
-        return f"{part.name} ({part.precision}): {how}, {_gb(self.bytes_)}{paged}{beside}, {WHEN[part.kind]}"
+        return f"{part.name} ({part.precision}): {how}, {bytes_in_words(self.bytes_)}{paged}{beside}, {WHEN[part.kind]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,8 @@ class Plan:
 
     def lines(self) -> list[str]:
         """In words, a part a line."""
-        peak = f"{self.budget.device} has {_gb(self.budget.limit_bytes)} left; the most needed at once: "
-        return [*map(str, self.placed), peak + _gb(self.peak_bytes)]
+        peak = f"{self.budget.device} has {bytes_in_words(self.budget.limit_bytes)} left; the most needed at once: "
+        return [*map(str, self.placed), peak + bytes_in_words(self.peak_bytes)]
 
     def require(self) -> None:
         """Raise `OutOfMemory`, with the plan and what would work, if a part has no room."""
@@ -153,13 +154,13 @@ class Plan:
             raise OutOfMemory("; ".join([*map(self._refusal, self.refused), "the plan: " + " | ".join(self.lines())]))
 
     def _refusal(self, placed: Placed) -> str:
-        part, limit = placed.part, _gb(self.budget.limit_bytes)
-        needs = f"{part.name} takes {_gb(placed.need_bytes)} on {self.budget.device}, which has {limit} left"
+        part, limit = placed.part, bytes_in_words(self.budget.limit_bytes)
+        needs = f"{part.name} takes {bytes_in_words(placed.need_bytes)} on {self.budget.device}, which has {limit} left"
         takes = part.streamed_bytes if self.budget.is_host else part.carried_bytes
         streamed = takes + part.working_bytes
         if self.budget.memory != "stream" and streamed <= self.budget.limit_bytes:
-            return f"{needs}; --memory stream takes {_gb(streamed)} and reads the file at every step"
-        return f"{needs}, and streamed it would take {_gb(streamed)}, the least that works"
+            return f"{needs}; --memory stream takes {bytes_in_words(streamed)} and reads the file at every step"
+        return f"{needs}, and streamed it would take {bytes_in_words(streamed)}, the least that works"
 
 
 def plan(parts: Sequence[Part], budget: Budget) -> Plan:
@@ -207,7 +208,3 @@ def _lighter(placed: Placed, otherwise: Placed) -> Placed:
     dense, small = placed.part.ahead_bytes
     less = small if placed.mode == "packed" else dense
     return replace(placed, bytes_=placed.bytes_ - less, leaves=True) if less else otherwise
-
-
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB"

@@ -35,6 +35,7 @@ from sigmagraph.engine.models.memory.recipe import M, Recipe
 from sigmagraph.engine.models.memory.resident import absent, filled, hollow, parameters, tensors_of
 from sigmagraph.engine.models.memory.streamed import streamed
 from sigmagraph.engine.models.memory.tables import Tables
+from sigmagraph.engine.units import bytes_in_words
 
 log = logging.getLogger(__name__)
 NO_CACHE = frozenset(("cpu", "meta"))
@@ -69,7 +70,7 @@ class Loaded:
 
     def __str__(self) -> str:
         precision = str(self.placement.dtype).removeprefix("torch.")
-        size = f"{self.bytes_ / 1e9:.2f} GB"
+        size = bytes_in_words(self.bytes_)
         return f"{self.what}: {self.mode}, {precision} on {self.placement.device}, {size} in {self.seconds:.1f} s"
 
     def written(self) -> dict[str, Any]:

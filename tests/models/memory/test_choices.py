@@ -17,10 +17,18 @@ CPU = torch.device("cpu")
         ("fp8", {"model": "fp8"}),
         ("text=bf16, model=fp8,vae=fp32", {"text": "bf16", "model": "fp8", "vae": "fp32"}),
         ("fp16,vae=fp32", {"model": "fp16", "vae": "fp32"}),
+        ("vae=fp32,fp16", {"model": "fp16", "vae": "fp32"}),
+        ("fp8,vae=bf16", {"model": "fp8", "vae": "bf16"}),
     ],
 )
 def test_a_precision_is_for_the_model_or_for_the_part_it_names(text: str, expected: dict[str, str]) -> None:
     assert parse_precision(text) == expected
+
+
+@pytest.mark.parametrize("text", ["model=fp8,model=bf16", "bf16,fp16", "fp8,bf16", "text=bf16, text=bf16"])
+def test_a_part_that_is_told_twice_is_an_error(text: str) -> None:
+    with pytest.raises(BadValue, match="one precision for (model|text), not two"):
+        parse_precision(text)
 
 
 @pytest.mark.parametrize("text", ["int4", "text=fp8", "vae=fp8", "unet=bf16", "model=", ""])

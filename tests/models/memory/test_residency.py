@@ -235,7 +235,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path: Path, monk
     path = written(tmp_path / "a.safetensors")
     RESIDENCY.choices = Choices(limit_bytes=1000)
     loads = RESIDENCY.load_count
-    with pytest.raises(OutOfMemory, match=r"diffusion model takes .* GB on cpu, which has 0\.00 GB left.*the plan: "):
+    with pytest.raises(OutOfMemory, match=r"diffusion model takes .* GB on cpu, which has 1\.0 kB left.*the plan: "):
         load_diffusion_model(path)
     assert RESIDENCY.load_count == loads
 
