@@ -103,7 +103,9 @@ class Dispatcher:
         if worker is None:
             return None
         beside = self._jobs_on(worker)
-        if beside is None or not self._colocation.may_begin_at_once(request.prompt, priority, beside):
+        if beside is None:
+            return None
+        if not self._colocation.may_begin_at_once(self._colocation.room(beside), request.prompt, priority):
             return None
         self._reserved[worker] += 1
         return worker
@@ -138,6 +140,11 @@ class Dispatcher:
         self._affinity.gone(job_id)
         self._suspects.discard(job_id)
         self.look()
+
+    def open_job(self, job_id: str) -> Job | None:
+        """A job that waits or runs, without its request and as it was when it began to; None where that is unsure."""
+        running = self._running.get(job_id)
+        return running.job if running is not None else self.queue.get(job_id)
 
     def tell_to_stop(self, job_id: str) -> None:
         """Stop a running job at its next step."""
@@ -212,7 +219,7 @@ class Dispatcher:
         running.heard_at = self._now()
         running.said.append((self._store.clock(), body))
         self._colocation.hear(job_id, body, running.heard_at)
-        if len(self.queue):
+        if len(self.queue) and worker.free_slots > 0:
             self._wake.set()  # what is known now may let another begin
         if not running.is_posted:
             running.is_posted = True
@@ -262,6 +269,7 @@ class Dispatcher:
             return
         self._gone(job_id, is_back=False)
         self._post(End(running, finished, self._store.clock()), partial(self._settled, job_id))
+        self._take_turn()  # now: who comes next begins with the same commit
 
     def has_given_up(self, worker: Worker, reason: str) -> None:
         self._given_up[worker.name] = reason
@@ -289,16 +297,17 @@ class Dispatcher:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while not self.is_paused and not self.is_stopping and (worker := self._best()) is not None:
-                job = self._next_on(worker)
-                if job is None:
-                    break
-                self._open.add(job.id)
-                self._reserved[worker] += 1
-                try:
-                    await self._begin(job, worker)
-                finally:
-                    self._reserved[worker] -= 1
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Have begin whatever may begin now."""
+        while not self.is_paused and not self.is_stopping and (worker := self._best()) is not None:
+            job = self._next_on(worker)
+            if job is None:
+                return
+            self._open.add(job.id)
+            self._reserved[worker] += 1
+            self._begin(job, worker)
 
     def _best(self) -> Worker | None:
         return self._free(self._affinity.wanted(self.queue.next_id()))
@@ -314,7 +323,7 @@ class Dispatcher:
         def fitness(worker: Worker) -> tuple[bool, int, int]:
             return not self._is_busy(worker), self._affinity.shared(worker.name, files), self._room(worker)
 
-        return max(roomy, key=fitness, default=None)
+        return max(roomy, key=fitness) if len(roomy) > 1 else next(iter(roomy), None)
 
     def _is_busy(self, worker: Worker) -> bool:
         return bool(worker.status().jobs or self._reserved[worker])
@@ -329,7 +338,12 @@ class Dispatcher:
         beside = self._jobs_on(worker)
         if beside is None:
             return None
-        return self.queue.take((lambda job: self._colocation.may_begin(job, beside)) if beside else None)
+        room = self._colocation.room(beside)
+        if room.is_whole:
+            return self.queue.take()
+        if not self._colocation.may_fit(room, self.queue.highest_priority()):
+            return None
+        return self.queue.take(partial(self._colocation.may_begin, room))
 
     def _jobs_on(self, worker: Worker) -> list[Job] | None:
         """The jobs that run on a worker; None while one is on its way there of which not much is known."""
@@ -337,25 +351,30 @@ class Dispatcher:
             return None
         return [running.job for running in self._running.values() if running.worker is worker]
 
-    async def _begin(self, job: Job, worker: Worker) -> None:
+    def _begin(self, job: Job, worker: Worker) -> None:
+        """Have it written that a job begins there, or that it is too late; the slot is kept meanwhile."""
         now = self._store.clock()
-        try:
-            if job.expires_at is not None and job.expires_at <= now:
-                await self._store.end(job.id, State.EXPIRED)
-                self._let_go(job.id)
-                return
-            begun = await self._store.begin(job.id, worker.name)
-        except (IllegalMove, UnknownJob):  # cancelled meanwhile
+        is_late = job.expires_at is not None and job.expires_at <= now
+        if is_late:
+            begins: Callable[[Tx], Job] = partial(transitions.end, job_id=job.id, to=State.EXPIRED, at=now)
+        else:
+            begins = partial(transitions.begin, job_id=job.id, worker=worker.name, at=now)
+        self._post(begins, partial(self._has_begun, job, worker), is_sure=is_late)
+
+    def _has_begun(self, job: Job, worker: Worker, done: "asyncio.Future[Job]") -> None:
+        problem = asyncio.CancelledError() if done.cancelled() else done.exception()
+        if problem is None and done.result().state is State.RUNNING:
+            self._reserved[worker] -= 1
+            self._hand_over(done.result(), worker)
+        elif problem is None or isinstance(problem, IllegalMove | UnknownJob):  # too late, or cancelled meanwhile
+            self._reserved[worker] -= 1
             self._let_go(job.id)
-            return
-        except StoreFailed:  # locked or full: it keeps its place, and time may help
+        else:  # locked or full: it keeps its place, and time may help
+            _written(done)
             self._gone(job.id, is_back=True)
             self.queue.put(job)
             self._open.discard(job.id)
-            await asyncio.sleep(AGAIN_S)
-            self._wake.set()
-            return
-        self._hand_over(begun, worker)
+            asyncio.get_running_loop().call_later(AGAIN_S, self.release, worker)
 
     def _hand_over(self, job: Job, worker: Worker) -> None:
         assert job.request is not None
@@ -426,10 +445,16 @@ class Dispatcher:
         if self._is_idle:
             self._idle.set()
 
-    def _post(self, work: Callable[[Tx], Any], then: "Callable[[asyncio.Future[Any]], None] | None" = None) -> None:
+    def _post(
+        self,
+        work: Callable[[Tx], Any],
+        then: "Callable[[asyncio.Future[Any]], None] | None" = None,
+        *,
+        is_sure: bool = True,
+    ) -> None:
         """Have it written, however long that takes; a closed store means that the process ends, and recovery is due."""
         with suppress(StoreFailed):
-            future = self._store.database.post(work)
+            future = self._store.database.post(work, is_sure=is_sure)
             future.add_done_callback(then or _written)
 
     async def _watch(self) -> None:

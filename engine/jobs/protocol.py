@@ -138,7 +138,7 @@ class Jobs(Protocol):
         """Forget all ended jobs; says how many."""
 
     async def wait(self, job_id: str, owner: str | None = None, timeout_s: float | None = None) -> Job:
-        """The job once it has ended, or as it is when the time is up."""
+        """The job without its request once it has ended, or as it is when the time is up."""
 
     # -- events --------------------------------------------------------------------------------------------------
 

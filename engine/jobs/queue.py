@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 
 from sigmagraph.engine.jobs.job import Job
 
@@ -55,6 +56,10 @@ class Queue:
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._entries
 
+    def get(self, job_id: str) -> Job | None:
+        """A job that waits."""
+        return self._jobs.get(job_id)
+
     def waiting(self, owner: str) -> int:
         """How many jobs of one owner wait."""
         return self._waiting[owner]
@@ -93,6 +98,11 @@ class Queue:
         """The job that is next, whether or not it may begin now."""
         found = self._next(None)
         return found[0][3] if found is not None else None
+
+    def highest_priority(self) -> float:
+        """That of the most urgent job; minus infinity where none waits."""
+        heads = (self._head(owner) for owner in self._owners.values())
+        return max((-head[0] for head in heads if head is not None), default=-inf)
 
     def _next(self, may_begin: Callable[[Job], bool] | None) -> tuple[Entry, str, _Owner] | None:
         found = ((self._head(owner, may_begin), name, owner) for name, owner in self._owners.items())

@@ -232,14 +232,16 @@ class JobService:
 
     async def wait(self, job_id: str, owner: str | None = None, timeout_s: float | None = None) -> Job:
         with self._broadcast.following(job_id) as follower:
-            job = await self.store.get(job_id, owner)
+            known = self._dispatcher.open_job(job_id)
+            is_open = known is not None and owner in (None, known.owner)
+            if not is_open:
+                is_open = not (await self.store.look(job_id, owner)).state.is_end
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    while not job.state.is_end:
+                    while is_open:
                         await follower.news.wait()
-                        if any(is_last(event) for event in follower.take()):
-                            job = await self.store.get(job_id, owner)
-            return job
+                        is_open = not any(is_last(event) for event in follower.take())
+            return await self.store.look(job_id, owner)
 
     # -- events --------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine
 from contextlib import closing
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,26 @@ def test_a_job_that_need_not_wait_is_accepted_and_begun_in_one_transaction(run: 
             assert begun.body == Started(1, "here")
             assert (queued.at == begun.at) is is_at_once
         await jobs.stop()
+
+    run(case())
+
+
+def test_the_commit_that_ends_a_job_begins_the_next(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            commits: list[set[tuple[str, str]]] = []
+            publish = jobs.store.database._publish
+
+            def heard(events: Any, ended: Any) -> None:
+                commits.append({(event.job_id, type(event.body).__name__) for event in events})
+                publish(events, ended)
+
+            jobs.store.database._publish = heard
+            made = [await sent(jobs, count=2, seconds=0.005) for _ in range(12)]
+            await jobs.wait(made[-1].id)
+            pairs = [{(one.id, "Ended"), (other.id, "Started")} for one, other in pairwise(made)]
+            together = [any(pair <= commit for commit in commits) for pair in pairs]
+            assert sum(together) > 8  # of 11; the writer may have been too quick for one or another
 
     run(case())
 

@@ -53,21 +53,21 @@ def informed() -> Colocation:
 def test_only_what_needs_half_of_what_is_left_begins_beside_it(steps: int, expected: bool) -> None:
     colocation = informed()
     running = sampled(colocation, "long", 20, 2)  # 18 s are left
-    assert colocation.may_begin_at_once(graph(steps), 0, [running]) is expected
+    assert colocation.may_begin_at_once(colocation.room([running]), graph(steps), 0) is expected
     colocation.add("waits", graph(steps))
-    assert colocation.may_begin(job("waits"), [running]) is expected
+    assert colocation.may_begin(colocation.room([running]), job("waits")) is expected
 
 
 def test_nothing_begins_beside_a_job_of_which_nothing_is_known() -> None:
     colocation = informed()
     colocation.begun("long", graph(1000))
-    assert not colocation.may_begin_at_once(graph(1), 0, [job("long")])
+    assert not colocation.may_begin_at_once(colocation.room([job("long")]), graph(1), 0)
 
 
 def test_what_takes_moments_waits_for_what_takes_moments() -> None:
     colocation = informed()
     running = sampled(colocation, "long", 20, 2, pace_s=0.01)
-    assert not colocation.may_begin_at_once(graph(1), 0, [running])
+    assert not colocation.may_begin_at_once(colocation.room([running]), graph(1), 0)
 
 
 def test_the_time_of_a_class_without_progress_counts() -> None:
@@ -75,8 +75,8 @@ def test_the_time_of_a_class_without_progress_counts() -> None:
     running = sampled(colocation, "long", 20, 2)
     sampled(colocation, "other", 21, 21)
     colocation.hear("other", NodeFinished("2", "Decode", "2", "executed", 12_000.0), 30.0)
-    assert not colocation.may_begin_at_once(graph(4), 0, [running])  # 16 s beside 30 s
-    assert colocation.may_begin_at_once(graph(3), 0, [running])
+    assert not colocation.may_begin_at_once(colocation.room([running]), graph(4), 0)  # 16 s beside 30 s
+    assert colocation.may_begin_at_once(colocation.room([running]), graph(3), 0)
 
 
 def test_what_was_done_before_takes_no_time() -> None:
@@ -85,17 +85,17 @@ def test_what_was_done_before_takes_no_time() -> None:
     for node_id, kind in (("1", "Sample"), ("2", "Decode")):
         colocation.hear("before", NodeFinished(node_id, kind, node_id, "executed", 9_000.0), 30.0)
     running = sampled(colocation, "long", 20, 2)
-    assert colocation.may_begin_at_once(graph(19), 0, [running])
-    assert not colocation.may_begin_at_once(graph(18), 0, [running])
+    assert colocation.may_begin_at_once(colocation.room([running]), graph(19), 0)
+    assert not colocation.may_begin_at_once(colocation.room([running]), graph(18), 0)
     renamed = {f"n{i}": node for i, node in graph(19).items()}
     renamed["n2"] = {"class_type": "Decode", "inputs": {"samples": ["n1", 0]}}
-    assert colocation.may_begin_at_once(renamed, 0, [running])
+    assert colocation.may_begin_at_once(colocation.room([running]), renamed, 0)
 
 
 def test_links_in_a_ring_or_to_nowhere_are_read_to_their_end() -> None:
     colocation = informed()
     ring = {i: {"class_type": "Sample", "inputs": {"a": [j, 0], "b": ["gone", 0]}} for i, j in (("1", "2"), ("2", "1"))}
-    assert not colocation.may_begin_at_once(ring, 0, [sampled(colocation, "long", 20, 2)])
+    assert not colocation.may_begin_at_once(colocation.room([sampled(colocation, "long", 20, 2)]), ring, 0)
     long = {str(i): {"class_type": "Sample", "inputs": {"a": [str(i - 1), 0], "steps": 1}} for i in range(5_000)}
     colocation.add("long chain", long)
 
@@ -103,28 +103,41 @@ def test_links_in_a_ring_or_to_nowhere_are_read_to_their_end() -> None:
 def test_a_third_has_to_be_shorter_than_what_is_left_of_each() -> None:
     colocation = informed()
     both = [sampled(colocation, "long", 100, 2), sampled(colocation, "short", 8, 2)]
-    assert not colocation.may_begin_at_once(graph(4), 0, both)
-    assert colocation.may_begin_at_once(graph(3), 0, both)
+    assert not colocation.may_begin_at_once(colocation.room(both), graph(4), 0)
+    assert colocation.may_begin_at_once(colocation.room(both), graph(3), 0)
 
 
 def test_what_needs_no_device_begins_beside_what_does_and_not_beside_its_like() -> None:
     colocation = informed()
     colocation.begun("long", graph(20))
     colocation.begun("saves", HOST_ONLY)
-    assert colocation.may_begin_at_once(HOST_ONLY, 0, [job("long")])
-    assert not colocation.may_begin_at_once(HOST_ONLY, 0, [job("long"), job("saves")])
+    assert colocation.may_begin_at_once(colocation.room([job("long")]), HOST_ONLY, 0)
+    assert not colocation.may_begin_at_once(colocation.room([job("long"), job("saves")]), HOST_ONLY, 0)
 
 
 def test_the_more_urgent_begins_beside_the_less_urgent() -> None:
     colocation = informed()
     colocation.begun("long", graph(20))
-    assert colocation.may_begin_at_once(graph(20), 1, [job("long")])
-    assert not colocation.may_begin_at_once(graph(20), 1, [job("long"), job("long", priority=1)])
+    assert colocation.may_begin_at_once(colocation.room([job("long")]), graph(20), 1)
+    assert not colocation.may_begin_at_once(colocation.room([job("long"), job("long", priority=1)]), graph(20), 1)
 
 
 def test_where_evaluations_are_shared_every_slot_is_taken() -> None:
     colocation = Colocation(takes_every_slot=True)
-    assert colocation.may_begin_at_once(graph(20), 0, [job("long")])
+    assert colocation.may_begin_at_once(colocation.room([job("long")]), graph(20), 0)
+
+
+@pytest.mark.parametrize("done", [0, 2, 15, 20])
+@pytest.mark.parametrize("priority", [0, 1])
+@pytest.mark.parametrize("needs_device", [True, False])
+def test_the_waiting_are_looked_at_wherever_one_may_begin(done: int, priority: int, needs_device: bool) -> None:
+    colocation = informed()
+    room = colocation.room([sampled(colocation, "long", 20, done)])
+    assert colocation.may_fit(room, 0) is (done in (2, 15))
+    colocation.add("waits", graph(1) if needs_device else HOST_ONLY)
+    expected = bool(priority) or not needs_device or done in (2, 15)
+    assert colocation.may_begin(room, job("waits", priority)) is expected
+    assert colocation.may_fit(room, priority) is expected
 
 
 class Watch:

@@ -1,5 +1,7 @@
 """The order of waiting jobs: laws of a pure thing."""
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,6 +61,17 @@ def test_no_owner_waits_for_more_than_one_job_of_each_other(facts: list[tuple[in
             since[owner] = 0 if owner == taken.owner or not waiting[owner] else since[owner] + 1
         assert max(since.values()) <= 2
         queue.done(taken.id)
+
+
+@settings(deadline=None, max_examples=50)
+@given(JOBS, st.integers(0, 30))
+def test_the_highest_priority_is_that_of_what_waits_still(facts: list[tuple[int, int, str]], taken: int) -> None:
+    queue = Queue()
+    for i, (number, priority, owner) in enumerate(facts):
+        queue.put(job(str(i), float(number), priority, owner))
+    for _ in range(taken):
+        queue.take()
+    assert queue.highest_priority() == max((waiting.priority for waiting in queue._jobs.values()), default=-math.inf)
 
 
 def test_with_many_slots_each_owner_gets_its_share() -> None:

@@ -81,7 +81,13 @@ def test_recent_jobs(case: Callable[[Rows, RecentJobs], Any]) -> None:
     asyncio.run(run())
 
 
-def test_a_look_is_the_row_after_everything_that_changes_one(run: Runs, tmp_path: Path) -> None:
+async def unread(job_id: str) -> Job:
+    raise AssertionError(f"{job_id} was read, though its end had just been written")
+
+
+def test_a_look_is_the_row_after_everything_that_changes_one(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def case() -> None:
         async with service(tmp_path) as jobs:
             seen = []
@@ -101,6 +107,11 @@ def test_a_look_is_the_row_after_everything_that_changes_one(run: Runs, tmp_path
             await jobs.resume()
             await jobs.wait(first)
             await same(first)
+            third = (await sent(jobs, "Fail", message="x")).id
+            monkeypatch.setattr(jobs.store._recent, "_read", unread)
+            assert (await jobs.wait(third)).failure is not None
+            await same(third)
+            monkeypatch.undo()
             with pytest.raises(UnknownJob):
                 await jobs.look(first, "somebody else")
             await jobs.delete(first)
@@ -109,6 +120,6 @@ def test_a_look_is_the_row_after_everything_that_changes_one(run: Runs, tmp_path
             await jobs.delete_ended()
             with pytest.raises(UnknownJob):
                 await jobs.look(second)
-            assert seen == [State.QUEUED, State.QUEUED, State.CANCELLED, State.SUCCEEDED]
+            assert seen == [State.QUEUED, State.QUEUED, State.CANCELLED, State.SUCCEEDED, State.FAILED]
 
     run(case())

@@ -92,7 +92,8 @@ def test_outputs_that_can_run_do_and_the_others_are_named(run: Runs, tmp_path: P
         async with service(tmp_path) as jobs:
             accepted = await jobs.submit(Submission(graph))
             assert [problem.node_id for problem in accepted.problems] == ["bad"]
-            job = await jobs.wait(accepted.job.id)
+            await jobs.wait(accepted.job.id)
+            job = await jobs.get(accepted.job.id)
             assert job.request is not None
             assert job.request.targets == ["good"]
             assert job.outcome is not None
@@ -401,7 +402,7 @@ def test_a_webhook_is_told_when_its_job_ends(run: Runs, tmp_path: Path) -> None:
         async with service(tmp_path) as jobs:
             jobs.deliver(post, lambda job: {"job": job.id, "state": job.state})
             job = await sent(jobs, asked={"webhook": Webhook("https://a.example")})
-            assert json.loads(await told.get())["state"] == "succeeded"
+            assert json.loads(await told.get())["data"]["state"] == "succeeded"
             assert (await jobs.get(job.id)).state is State.SUCCEEDED
 
     run(case())

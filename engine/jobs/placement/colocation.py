@@ -6,18 +6,38 @@ nothing but the host lane while the first has the device, or where it is more ur
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.placement.forecast import Course, DeviceWork, JobForecast
 
-__all__ = ["Colocation"]
+__all__ = ["Colocation", "Room"]
 
 SHARE = 0.5
 """Of what the others still need it may need so much at most ..."""
 LEAST_GAIN_S = 0.5
 """... and has to be over so much earlier: what takes moments waits for its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the jobs that run on a worker leave to another: the bounds it is held against, worked out once for many.
+
+    A priority above `priority` needs no leave. Of the rest, who needs the device may begin if `most_s` seconds of it
+    are enough (less than 0: none may), who does not if `takes_host`.
+    """
+
+    priority: float = -inf
+    most_s: float = inf
+    takes_host: bool = True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether anybody may begin."""
+        return self.priority == -inf
 
 
 class Colocation:
@@ -30,6 +50,7 @@ class Colocation:
         self._takes_every_slot = takes_every_slot
         self._forecast = JobForecast()
         self._works: dict[str, DeviceWork] = {}
+        self._on_host: set[str] = set()  # those of them that do without the device
         self._courses: dict[str, Course] = {}
 
     def declare(self, records: Iterable[Mapping[str, Any]]) -> None:
@@ -38,11 +59,14 @@ class Colocation:
 
     def add(self, job_id: str, prompt: Mapping[str, Any]) -> None:
         """A job waits. One that was never added (it is from before a restart) begins beside nobody."""
-        self._works[job_id] = self._forecast.work(prompt)
+        work = self._works[job_id] = self._forecast.work(prompt)
+        if not work.classes:
+            self._on_host.add(job_id)
 
     def begun(self, job_id: str, prompt: Mapping[str, Any]) -> None:
         """An attempt of a job began."""
-        self.add(job_id, prompt)
+        if job_id not in self._works:
+            self.add(job_id, prompt)
         self._courses[job_id] = Course(self._forecast, self._works[job_id])
 
     def hear(self, job_id: str, body: Body, now: float) -> None:
@@ -55,23 +79,36 @@ class Colocation:
         self._courses.pop(job_id, None)
         if not is_back:
             self._works.pop(job_id, None)
+            self._on_host.discard(job_id)
 
-    def may_begin(self, job: Job, beside: Sequence[Job]) -> bool:
-        """Whether a job that waits may begin beside these."""
-        return self._needs_no_welcome(job.priority, beside) or self._is_welcome(self._works.get(job.id), beside)
-
-    def may_begin_at_once(self, prompt: Mapping[str, Any], priority: int, beside: Sequence[Job]) -> bool:
-        """Whether a job that is about to be accepted may begin beside these."""
-        return self._needs_no_welcome(priority, beside) or self._is_welcome(self._forecast.work(prompt), beside)
-
-    def _needs_no_welcome(self, priority: int, beside: Sequence[Job]) -> bool:
-        return not beside or self._takes_every_slot or priority > max(job.priority for job in beside)
-
-    def _is_welcome(self, work: DeviceWork | None, beside: Sequence[Job]) -> bool:
+    def room(self, beside: Sequence[Job]) -> Room:
+        """What these leave, as they stand now."""
+        if not beside or self._takes_every_slot:
+            return Room()
+        priority = max(job.priority for job in beside)
         courses = [self._courses[job.id] for job in beside if job.id in self._courses]
-        if work is None or len(courses) < len(beside):
+        if len(courses) < len(beside):
+            return Room(priority, -inf, takes_host=False)
+        left_s = min(course.remaining_s() for course in courses)
+        most_s = min(SHARE * left_s, left_s - LEAST_GAIN_S)
+        return Room(priority, most_s, all(course.needs_device for course in courses))
+
+    def may_fit(self, room: Room, priority: float) -> bool:
+        """Whether any job of at most this priority could: mostly none can, and then nobody need be looked at."""
+        return priority > room.priority or room.most_s >= 0 or (room.takes_host and bool(self._on_host))
+
+    def may_begin(self, room: Room, job: Job) -> bool:
+        """Whether a job that waits may begin there."""
+        return job.priority > room.priority or self._fits(room, self._works.get(job.id))
+
+    def may_begin_at_once(self, room: Room, prompt: Mapping[str, Any], priority: int) -> bool:
+        """Whether a job that is about to be accepted may begin there."""
+        return priority > room.priority or self._fits(room, self._forecast.work(prompt))
+
+    def _fits(self, room: Room, work: DeviceWork | None) -> bool:
+        if work is None:
             return False
         if not work.classes:
-            return all(course.needs_device for course in courses)
-        expected_s, left_s = self._forecast.seconds(work), min(course.remaining_s() for course in courses)
-        return expected_s is not None and expected_s <= SHARE * left_s and left_s - expected_s >= LEAST_GAIN_S
+            return room.takes_host
+        expected_s = self._forecast.seconds(work) if room.most_s >= 0 else None
+        return expected_s is not None and expected_s <= room.most_s

@@ -30,6 +30,7 @@ from sqlalchemy.exc import (
 
 from sigmagraph.engine.errors import EngineError, StoreFailed
 from sigmagraph.engine.jobs.events import JobEvent
+from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store.engines import DatabaseLock, database_file, engines, identity, migrate
 from sigmagraph.engine.jobs.store.single_rows import RowQuery, RowReader
@@ -42,17 +43,23 @@ RETRY_S = 0.05
 LONGEST_RETRY_S = 1.0
 BATCH = 256
 
+Publish = Callable[[Sequence[JobEvent], Sequence[Job]], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Tx:
-    """One write transaction: the connection, and what is to be published once it is committed."""
+    """One write transaction: the connection, and what is to be published once it is committed.
+
+    `ended` are jobs that nothing happens to any more, as a reader finds them from then on.
+    """
 
     connection: Connection
     events: list[JobEvent] = field(default_factory=list)
+    ended: list[Job] = field(default_factory=list)
 
 
 class _Refused(Exception):
-    """The only work of a transaction refused; rolls it back."""
+    """A work without a savepoint refused; rolls its transaction back."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,27 +72,26 @@ class _Work(Generic[T]):
     result: T | None = None
     problem: Exception | None = None
 
-    def run_alone(self, tx: Tx) -> None:
-        """Run as all that its transaction does: a refusal takes back the whole, so that no savepoint is needed."""
+    def run_bare(self, tx: Tx) -> None:
+        """Run without a savepoint: a refusal takes back the whole transaction."""
         try:
             self.result, self.problem = self.function(tx), None
         except SQLAlchemyError:
             raise
         except Exception as refusal:  # as below
-            del tx.events[:]
             self.problem = refusal
             raise _Refused from refusal
 
     def run(self, tx: Tx) -> None:
         """Run inside a savepoint: a refusal takes back this work alone."""
-        before, savepoint = len(tx.events), tx.connection.begin_nested()
+        before, savepoint = (len(tx.events), len(tx.ended)), tx.connection.begin_nested()
         try:
             self.result, self.problem = self.function(tx), None
         except SQLAlchemyError:  # the connection's trouble, not this work's; a full disk leaves no savepoint either
             raise
         except Exception as refusal:  # noqa: BLE001  # whatever it is, it is the caller's to see; the writer lives on
             savepoint.rollback()
-            del tx.events[before:]
+            del tx.events[before[0] :], tx.ended[before[1] :]
             self.problem = refusal
         else:
             savepoint.commit()
@@ -101,9 +107,9 @@ class _Work(Generic[T]):
 
 
 class Database:
-    """The store's connections. `publish` is called on the event loop with the events of each commit."""
+    """The store's connections. `publish` is called on the event loop with each commit's events, and what has ended."""
 
-    def __init__(self, settings: StoreSettings, publish: Callable[[Sequence[JobEvent]], None]) -> None:
+    def __init__(self, settings: StoreSettings, publish: Publish) -> None:
         self.settings, self._publish = settings, publish
         self._waiting: deque[_Work[Any]] = deque()
         self._changed = Condition()
@@ -243,14 +249,24 @@ class Database:
 
     def _commit(self, engine: Engine, batch: Sequence[_Work[Any]]) -> None:
         self._see_that_it_is_there()
-        with suppress(_Refused), engine.begin() as connection:
-            tx = Tx(connection)
-            if len(batch) == 1:
-                batch[0].run_alone(tx)
-            else:
+        try:
+            with engine.begin() as connection:
+                tx = Tx(connection)
                 for work in batch:
-                    work.run(tx)
-        self._tell(tx.events, batch)
+                    work.run_bare(tx)
+            self._tell(tx, batch)
+        except _Refused:
+            self._tell(self._commit_others(engine, batch), batch)
+
+    def _commit_others(self, engine: Engine, batch: Sequence[_Work[Any]]) -> Tx | None:
+        """Once more, as one has refused, which is rare: each in its savepoint; nothing where it was alone."""
+        if len(batch) == 1:
+            return None
+        with engine.begin() as connection:
+            tx = Tx(connection)
+            for work in batch:
+                work.run(tx)
+        return tx
 
     def _see_that_it_is_there(self) -> None:
         """SQLite writes on into a file that was deleted, and a second server would not find the lock."""
@@ -259,16 +275,16 @@ class Database:
                 problem = OSError(f"{path.name} was deleted or replaced while the server works on it; put it back")
                 raise OperationalError("", None, problem)
 
-    def _tell(self, events: Sequence[JobEvent], batch: Sequence[_Work[Any]]) -> None:
+    def _tell(self, tx: Tx | None, batch: Sequence[_Work[Any]]) -> None:
         """Have the loop know, in one go."""
         assert self._loop is not None
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._deliver, events, batch)
+            self._loop.call_soon_threadsafe(self._deliver, tx, batch)
 
-    def _deliver(self, events: Sequence[JobEvent], batch: Sequence[_Work[Any]]) -> None:
+    def _deliver(self, tx: Tx | None, batch: Sequence[_Work[Any]]) -> None:
         """Publish first, answer second: who gets the answer may rely on the event having been seen."""
-        if events:
-            self._publish(events)
+        if tx is not None and tx.events:
+            self._publish(tx.events, tx.ended)
         for work in batch:
             work.answer()
 
@@ -280,7 +296,7 @@ class Database:
         refused = [work for work in batch if is_over or not work.is_sure]
         for work in refused:
             work.problem = problem
-        self._tell([], refused)
+        self._tell(None, refused)
         return [work for work in batch if work.is_sure and not is_over]
 
 

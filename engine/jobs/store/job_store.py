@@ -205,9 +205,11 @@ class JobStore:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _publish(self, events: Sequence[JobEvent]) -> None:
-        """What is remembered of these jobs is old, before anybody is told why."""
+    def _publish(self, events: Sequence[JobEvent], ended: Sequence[Job]) -> None:
+        """What is remembered of these jobs is old, before anybody is told why; who asks for an end need not read it."""
         self._recent.changed(event.job_id for event in events)
+        for job in ended:
+            self._recent.keep(job)
         self._publish_on(events)
 
     async def _change(self, job_id: str, function: Callable[[Tx], T]) -> T:

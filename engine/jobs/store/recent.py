@@ -36,11 +36,16 @@ class RecentJobs:
             is_current = self._reading.get(job_id) is mine
             if is_current:
                 del self._reading[job_id]
-        if is_current and (job.outcome is None or len(job.outcome.nodes) <= LARGEST):
-            self._kept[job_id] = job
+        if is_current:
+            self.keep(job)
+        return job
+
+    def keep(self, job: Job) -> None:
+        """The job is so now."""
+        if job.outcome is None or len(job.outcome.nodes) <= LARGEST:
+            self._kept[job.id] = job
             if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
-        return job
 
     def changed(self, job_ids: Iterable[str]) -> None:
         """Something happened to these."""

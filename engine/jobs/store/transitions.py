@@ -117,7 +117,9 @@ def end(
     last = log.append_all(tx, job_id, [*said, *((at, body) for body in (*tail, Ended(state, failure)))], **values)
     if row["webhook"] is not None:
         _owe_delivery(tx, job_id, row["webhook"], at)
-    return replace(job, state=state, ended_at=at, failure=failure, outcome=outcome, events=last)
+    ended = replace(job, state=state, ended_at=at, failure=failure, outcome=outcome, events=last)
+    tx.ended.append(ended)
+    return ended
 
 
 def lose(tx: Tx, job_id: str, reason: str, at: float, cause: Cause, max_deaths: int, attempt: int | None = None) -> Job:
