@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from threading import Event
 from typing import Any, Protocol
 
@@ -98,15 +99,15 @@ class Child:
             kind = type(error).__name__
             finished = Finished(State.FAILED, Failure("internal_error", f"{kind}: {error}", exception_type=kind))
         self._jobs.pop(task.job_id, None)
-        self._tell_counts()
-        self._channel.send({"say": "finished", "job_id": task.job_id, **_record(finished)})
+        self._runner.say(partial(self._tell_end, task.job_id, finished))
 
-    def _tell_counts(self) -> None:
+    def _tell_end(self, job_id: str, finished: Finished) -> None:
         """Before the front hears of the end, what it knows of this process is what the job left."""
         counts = self._runner.answer("counts", {})
         if counts != self._counts:
             self._counts = counts
-            self._channel.send({"say": "counts", "counts": counts})
+            self._channel.hold({"say": "counts", "counts": counts})
+        self._channel.hold({"say": "finished", "job_id": job_id, **_record(finished)})
 
     def _answer(self, message: Mapping[str, Any]) -> None:
         answer: dict[str, Any] = {"say": "answer", "id": message["id"]}

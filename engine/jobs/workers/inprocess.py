@@ -1,6 +1,7 @@
 """`InProcessWorker`: tasks on threads of this process. For the command line and tests; it cannot be killed."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,7 +21,8 @@ class InProcessWorker:
     """Runs tasks where it is. A node that takes the process down takes this down with it."""
 
     def __init__(self, setup: Setup, name: str = "here", slots: int = 1, beat_s: float = 5.0) -> None:
-        self._runner, self._name, self._slots, self._beat_s = Runner(setup), name, slots, beat_s
+        self._runner, self._name, self._slots, self._beat_s = Runner(setup, self._flush), name, slots, beat_s
+        self._said: deque[Callable[[], None]] = deque()
         self._jobs: dict[str, None] = {}
         self._threads = ThreadPoolExecutor(slots + 1, f"worker {name}")
         self._is_ready = False
@@ -77,19 +79,28 @@ class InProcessWorker:
 
     def _run(self, task: JobAttempt) -> None:
         def tell(body: Body, picture: Picture | None) -> None:
-            self._later(partial(self._listener.happened, self, task.job_id, body, picture))
+            self._said.append(partial(self._listener.happened, self, task.job_id, body, picture))
 
         try:
             finished = self._runner.run(task, tell)
         except Exception as error:  # noqa: BLE001  # a fault of ours fails this job, not the thread
             kind = type(error).__name__
             finished = Finished(State.FAILED, Failure("internal_error", f"{kind}: {error}", exception_type=kind))
-        self._later(partial(self._end, task.job_id, finished))
+        self._runner.say(lambda: self._said.append(partial(self._end, task.job_id, finished)))
 
     def _end(self, job_id: str, finished: Finished) -> None:
         del self._jobs[job_id]
         self._listener.has_finished(self, job_id, finished)
 
-    def _later(self, call: Callable[[], None]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call)
+    def _flush(self) -> None:
+        """What was said goes to the event loop in one turn of it."""
+        if self._said and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._pass_on)
+
+    def _pass_on(self) -> None:
+        try:
+            while self._said:
+                self._said.popleft()()
+        finally:  # one that fails keeps none of the others
+            if self._said:
+                self._loop.call_soon(self._pass_on)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from typing import Any
 
 from sigmagraph.engine.errors import Cancelled, EngineError, InvalidWorkflow
@@ -36,7 +36,8 @@ class Runner:
     """The nodes of one setup, ready to run tasks and to answer questions.
 
     All tasks share one scheduler. What runs say goes out on a thread of its own: pictures are encoded there, and a
-    front that reads slowly does not stop the lanes. `flush` is called there whenever nothing more is to be told.
+    front that reads slowly does not stop the lanes. `flush` is called there whenever nothing more is to be told. How a
+    run ended is told there too (`say`), after all that it said and, where that is news still, together with it.
     """
 
     def __init__(self, setup: Setup, flush: Callable[[], None] = lambda: None) -> None:
@@ -58,7 +59,7 @@ class Runner:
         self._sender.start()
 
     def run(self, task: JobAttempt, tell: Tell) -> Finished:
-        """Run a task to its end; `tell` hears of everything but the last event, which is part of the result."""
+        """Run a task to its end; `tell` hears, later, of all but the last event, which is part of the result."""
         run = _Run(self.setup, tell, self._outbox)
         try:
             result = self._execute(task, run)
@@ -68,8 +69,11 @@ class Runner:
             with self._lock:
                 self._tickets.pop(task.job_id, None)
                 self._to_stop.discard(task.job_id)
-            run.until_told()
         return run.ended(result)
+
+    def say(self, call: Callable[[], None]) -> None:
+        """Have something told after what was said so far."""
+        self._outbox.put(call)
 
     def stop_job(self, job_id: str) -> None:
         """Stop a task at its next step, or before its first if it was only announced."""
@@ -135,6 +139,7 @@ class Runner:
                     self._flush()
             except Exception:  # a preview nobody can encode, a front that is gone: whatever it is, the next is told
                 LOG.exception("what a run said could not be sent")
+        self._flush()
 
     def _check(
         self, prompt: Mapping[str, Any], targets: Sequence[str] | None, owner: str, job_id: str | None = None
@@ -184,12 +189,6 @@ class _Run:
             case _:
                 pass
         self._outbox.put(lambda: self._tell(event, self._picture(event)))
-
-    def until_told(self) -> None:
-        """Wait until everything said so far has gone out."""
-        told = Event()
-        self._outbox.put(told.set)
-        told.wait()
 
     def ended(self, result: RunResult) -> Finished:
         """The end as the run gave it."""
