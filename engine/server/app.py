@@ -1,6 +1,7 @@
 """The application: the job service, folders and settings it is given, and the routes and middlewares round them."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
@@ -130,14 +131,15 @@ async def close_sockets(app: web.Application) -> None:
 
 async def follow_log(app: web.Application) -> AsyncIterator[None]:
     """Pass new log lines to the clients that asked for them; lines come from any thread."""
-    loop, hub = asyncio.get_running_loop(), app[HUB]
+    loop, hub, lines = asyncio.get_running_loop(), app[HUB], app[LINES]
 
-    def listener(entry: dict[str, str]) -> None:
-        loop.call_soon_threadsafe(hub.logged, entry)
+    def listener(record: logging.LogRecord) -> None:
+        if hub.log_readers:
+            loop.call_soon_threadsafe(hub.logged, lines.entry(record))
 
-    app[LINES].listeners.append(listener)
+    lines.listeners.append(listener)
     yield
-    app[LINES].listeners.remove(listener)
+    lines.listeners.remove(listener)
 
 
 @web.middleware

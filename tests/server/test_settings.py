@@ -261,9 +261,10 @@ def test_log_lines_are_json_with_their_fields_and_the_last_are_kept() -> None:
     record.job = "j1"
     line = json.loads(formatter.format(record))
     assert (line["message"], line["level"], line["job"]) == ("job ended", "info", "j1")
-    heard: list[dict[str, str]] = []
+    heard: list[logging.LogRecord] = []
     lines.listeners.append(heard.append)
     for _ in range(3):
         lines.emit(record)
     assert (len(lines.entries), len(heard)) == (2, 3)
-    assert "job ended job=j1" in heard[0]["m"]
+    assert lines.entry(heard[0]) == lines.entries[0]
+    assert "job ended job=j1" in lines.entries[0]["m"]

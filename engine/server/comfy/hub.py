@@ -33,7 +33,6 @@ class ConnectedClient:
     owner: str
     sid: str
     takes_metadata: bool = False
-    reads_logs: bool = False
     takes_bare_previews: bool = False
     is_numbered: bool = False
     budget: UnsentBudget = field(default_factory=UnsentBudget)
@@ -87,6 +86,7 @@ class Hub:
         self._clients: dict[tuple[str, str], ConnectedClient] = {}
         self._narrators: dict[str, wire.Narrator] = {}
         self._client_ids: dict[str, str | None] = {}
+        self.log_readers: set[ConnectedClient] = set()
         self._away = Away()
         self._incoming: asyncio.Queue[JobEvent | Preview] = asyncio.Queue()
 
@@ -107,9 +107,11 @@ class Hub:
         client.send(wire.status((await self.jobs.counts(client.owner)).remaining, client.sid))
         await self._retell(client, told | dict(after or {}))
         for narrator in self._narrators.values():
-            node_id = narrator.progress.running
-            if (narrator.owner, narrator.client_id) == (client.owner, client.sid) and node_id is not None:
-                client.send(wire.Message("executing", {"node": node_id}))
+            if (narrator.owner, narrator.client_id) == (client.owner, client.sid):
+                narrator.catch_up()
+                node_id = narrator.progress.running
+                if node_id is not None:
+                    client.send(wire.Message("executing", {"node": node_id}))
 
     async def _retell(self, client: ConnectedClient, heard: dict[str, tuple[int, int]]) -> None:
         """From the stored events, then what came meanwhile."""
@@ -124,6 +126,7 @@ class Hub:
     def leave(self, client: ConnectedClient) -> None:
         """Forget a socket, unless a newer one has taken its id."""
         client.outbox.close()
+        self.log_readers.discard(client)
         if self._clients.get((client.owner, client.sid)) is client:
             del self._clients[client.owner, client.sid]
             self._away.left(client.owner, client.sid, client.told)
@@ -132,13 +135,13 @@ class Hub:
         """Send this client new log lines, or no more."""
         client = self._clients.get((owner, sid))
         if client is not None:
-            client.reads_logs = is_on
+            (self.log_readers.add if is_on else self.log_readers.discard)(client)
 
     def logged(self, entry: dict[str, str]) -> None:
         """A new log line."""
-        for client in self._clients.values():
-            if client.reads_logs:
-                client.send(wire.Message("logs", {"entries": [entry], "size": None}))
+        message = wire.Message("logs", {"entries": [entry], "size": None})
+        for client in self.log_readers:
+            client.send(message)
 
     def expect(self, job_id: str, client_id: str | None) -> None:
         """A job is about to be submitted for this client."""
@@ -174,8 +177,9 @@ class Hub:
     def _preview(self, preview: Preview) -> None:
         """A picture overtakes the events that wait for their commit: a result is kept until its node has begun."""
         narrator = self._narrators.get(preview.job_id)
-        if narrator is None:
+        if narrator is None or not self._has_listener(narrator.owner):
             return
+        narrator.catch_up()
         if preview.node_id in narrator.progress.nodes:
             for sent in narrator.show(preview):
                 self._deliver(narrator, sent)
@@ -191,14 +195,24 @@ class Hub:
         if wire.changes_count(event):
             await self._status(event.owner)
         if narrator is not None:
-            for sent, mark in messages_of(narrator, event):
-                self._deliver(narrator, sent, mark)
-            early, narrator.early = narrator.early, []
-            for preview in early:
-                self._preview(preview)
+            self._narrate(narrator, event)
         if is_last(event):
             self._narrators.pop(event.job_id, None)
             self._client_ids.pop(event.job_id, None)
+
+    def _narrate(self, narrator: wire.Narrator, event: JobEvent) -> None:
+        """Tell who is there; where nobody is, somebody may come yet."""
+        if not self._has_listener(narrator.owner):
+            narrator.pass_over(event)
+            if narrator.client_id:
+                self._away.missed(narrator.owner, narrator.client_id, narrator.job_id)
+            return
+        narrator.catch_up()
+        for sent, mark in messages_of(narrator, event):
+            self._deliver(narrator, sent, mark)
+        early, narrator.early = narrator.early, []
+        for preview in early:
+            self._preview(preview)
 
     async def _status(self, owner: str) -> None:
         clients = self._of(owner)
@@ -220,6 +234,9 @@ class Hub:
             client.send(sent)
         else:
             client.tell(narrator.job_id, sent, mark)
+
+    def _has_listener(self, owner: str) -> bool:
+        return any(client.owner == owner for client in self._clients.values())
 
     def _of(self, owner: str) -> list[ConnectedClient]:
         return [client for client in self._clients.values() if client.owner == owner]

@@ -31,7 +31,7 @@ def internal_routes() -> list[web.RouteDef]:
 
 def _entries(request: web.Request) -> list[dict[str, str]]:
     """The last lines; they speak of everybody's jobs, so only an administrator sees any."""
-    return list(request.app[LINES].entries) if "admin" in request[SCOPES] else []
+    return request.app[LINES].entries if "admin" in request[SCOPES] else []
 
 
 async def _logs(request: web.Request) -> web.Response:

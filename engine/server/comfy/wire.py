@@ -30,6 +30,7 @@ __all__ = [
 Audience = Literal["client", "client_or_all", "all"]
 """The job's client; the client, or all of the owner's where the job has none; all of the owner's."""
 
+MOST_UNTOLD = 256
 IMAGE_FORMATS = {"image/jpeg": 1, "image/png": 2}
 
 
@@ -130,6 +131,7 @@ class Narrator:
     has_begun: bool = False
     has_failed: bool = False
     early: list[Preview] = field(default_factory=list)
+    untold: list[JobEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.progress = DrawnProgress(self.job_id)
@@ -137,6 +139,18 @@ class Narrator:
     def tell(self, event: JobEvent) -> list[Sent]:
         """The messages of one event; `status` is the hub's to add."""
         return list(self._tell(event.body, event.at))
+
+    def pass_over(self, event: JobEvent) -> None:
+        """Nobody listens to this event; it is looked at when somebody does, or when there are many."""
+        self.untold.append(event)
+        if len(self.untold) > MOST_UNTOLD:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Know where each node is now."""
+        events, self.untold = self.untold, []
+        for event in events:
+            self.tell(event)
 
     def show(self, preview: Preview) -> list[Sent]:
         """A preview as the binary message it becomes."""

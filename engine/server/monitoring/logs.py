@@ -89,21 +89,29 @@ class Unrepeated(logging.Filter):
 
 
 class RecentLines(logging.Handler):
-    """Keeps the last lines and tells listeners about each new one."""
+    """Keeps the last records and tells listeners about each new one. They become lines when somebody reads them."""
 
     def __init__(self, kept: int = KEPT) -> None:
         super().__init__()
-        self.entries: deque[dict[str, str]] = deque(maxlen=kept)
-        self.listeners: list[Callable[[dict[str, str]], None]] = []
+        self._kept: deque[logging.LogRecord | dict[str, str]] = deque(maxlen=kept)
+        self.listeners: list[Callable[[logging.LogRecord], None]] = []
         self.setFormatter(TextFormatter())
         self.addFilter(Unrepeated())
 
     def emit(self, record: logging.LogRecord) -> None:
-        moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
-        entry = {"t": moment.isoformat(timespec="microseconds"), "m": self.format(record) + "\n"}
-        self.entries.append(entry)
+        self._kept.append(self.entry(record) if record.exc_info else record)  # a traceback holds on to what failed
         for listener in self.listeners:
-            listener(entry)
+            listener(record)
+
+    @property
+    def entries(self) -> list[dict[str, str]]:
+        """The last lines, each with its time."""
+        return [kept if isinstance(kept, dict) else self.entry(kept) for kept in list(self._kept)]
+
+    def entry(self, record: logging.LogRecord) -> dict[str, str]:
+        """A line with its time."""
+        moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
+        return {"t": moment.isoformat(timespec="microseconds"), "m": self.format(record) + "\n"}
 
 
 class RequestLogger(AbstractAccessLogger):

@@ -66,6 +66,8 @@ class Metrics:
         )
         self._requests = lru_cache(MOST_SERIES)(self.requests.labels)
         self._seconds = lru_cache(MOST_SERIES)(self.seconds.labels)
+        self._ended, self._nodes = lru_cache(self.ended.labels), lru_cache(self.nodes.labels)
+        self._node_seconds = lru_cache(MOST_SERIES)(self.node_seconds.labels)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answer, and its time."""
@@ -85,10 +87,10 @@ class Metrics:
         if isinstance(event, Preview):
             return
         if isinstance(event.body, Ended):
-            self.ended.labels(str(event.body.state)).inc()
+            self._ended(str(event.body.state)).inc()
         elif isinstance(event.body, NodeFinished):
-            self.nodes.labels(event.body.source).inc()
-            self.node_seconds.labels(event.body.class_type).inc(event.body.milliseconds / 1000)
+            self._nodes(event.body.source).inc()
+            self._node_seconds(event.body.class_type).inc(event.body.milliseconds / 1000)
 
 
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
