@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.access.auth import KEYS, RATES, auth, login_routes
 from sigmagraph.engine.server.access.keys import KnownKeys
+from sigmagraph.engine.server.access.listing import KEY_ROWS
 from sigmagraph.engine.server.access.origin import options, origins
 from sigmagraph.engine.server.access.rates import Buckets
 from sigmagraph.engine.server.access.wrong_keys import WRONG_KEYS, WrongKeys
@@ -37,6 +38,7 @@ from sigmagraph.engine.server.monitoring.job_log import keep_journal
 from sigmagraph.engine.server.monitoring.logs import RecentLines
 from sigmagraph.engine.server.monitoring.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from sigmagraph.engine.server.pages import PAGE_ROWS, home, page_routes
+from sigmagraph.engine.server.reordering import PLACE_ROWS
 from sigmagraph.engine.server.replay import REPLAY_ROWS
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.static import frontend_routes, keep_private
@@ -109,7 +111,7 @@ def make_app(parts: ServerParts) -> web.Application:
     mount(app, parts.published)
     app.add_routes(
         [
-            *mirrored((*operating, *REPLAY_ROWS, *WORKFLOW_ROWS, *DELIVERY_ROWS, *PAGE_ROWS)),
+            *mirrored((*operating, *REPLAY_ROWS, *WORKFLOW_ROWS, *DELIVERY_ROWS, *PAGE_ROWS, *PLACE_ROWS, *KEY_ROWS)),
             *login_routes(),
             *api_routes(),
         ]

@@ -30,9 +30,9 @@ def made_server(home: Path) -> Server:
     return Server(home, "--custom-nodes", str(PACKS), "--slots", "1")
 
 
-def new_key(server: Server, name: str) -> str:
+def new_key(server: Server, name: str, *options: str) -> str:
     """A key, made as an operator makes it."""
-    made = [*COMMAND, "keys", "create", name, "--json", "--home", str(server.home)]
+    made = [*COMMAND, "keys", "create", name, *options, "--json", "--home", str(server.home)]
     return str(json.loads(subprocess.run(made, check=True, capture_output=True, cwd=CHECKOUT).stdout)["key"])
 
 

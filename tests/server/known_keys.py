@@ -1,6 +1,6 @@
 """Keys that are known beforehand, where a test needs no store of them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from sigmagraph.engine.jobs.billing.accounts import Account
 
@@ -28,6 +28,9 @@ class FixedKeys:
 
     async def required(self) -> bool:
         return True
+
+    async def listed(self) -> Sequence[Account]:
+        return list(self._accounts.values())
 
 
 class NoKeys(FixedKeys):

@@ -7,9 +7,11 @@ from typing import Any
 
 from sigmagraph.engine.errors import NotAccepting
 from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.server.access.keys import REMEMBERED_S
 from sigmagraph.engine.server.monitoring import health
 from sigmagraph.engine.server.monitoring.logs import JsonFormatter
 from tests.server.conftest import Serving
+from tests.server.known_keys import FixedKeys, account
 from tests.server.stubs import picture_graph, slow_graph
 
 
@@ -117,3 +119,61 @@ async def test_a_reader_of_events_that_goes_away_leaves_the_job_alone(serving: S
         await response.content.readuntil(b"NodeProgress")
         response.close()
         assert str((await api.jobs.get(running)).state) == "running"
+
+
+async def test_a_waiting_job_is_moved_among_its_owners_own(serving: Serving) -> None:
+    keys = FixedKeys({"a": account("ann"), "b": account("bob"), "r": account("ann", frozenset({"read"}))})
+    ann, bob, reader = ({"X-API-Key": name} for name in "abr")
+    async with serving(keys=keys, slots=1) as api:
+        running = await api.queue(slow_graph(1), headers=ann)
+        await api.running(running)
+        first, second, third = [await api.queue(slow_graph(n), headers=ann) for n in (2, 3, 4)]
+
+        async def waiting() -> list[str]:
+            found = (await api.json("/jobs?status=pending", headers=ann))["jobs"]
+            return [job["id"] for job in sorted(found, key=lambda job: float(job["priority"]))]
+
+        async def moved(job_id: str, body: Any, headers: Any = ann) -> int:
+            return (await api.post(f"/jobs/{job_id}/place", body, headers=headers)).status
+
+        assert await waiting() == [first, second, third]
+        assert await moved(third, {"front": True}) == 200
+        assert await waiting() == [third, first, second]
+        numbers = {job["id"]: job["priority"] for job in (await api.json("/jobs", headers=ann))["jobs"]}
+        assert await moved(second, {"number": (numbers[third] + numbers[first]) / 2}) == 200
+        assert await waiting() == [third, second, first]
+        for bad in (
+            {},
+            {"front": False},
+            {"front": 1},
+            {"front": True, "number": 1},
+            {"number": "1"},
+            {"number": 1e999},
+        ):
+            assert await moved(third, bad) == 400, bad
+        assert await moved(third, {"number": 10**400}) == 400
+        assert await moved(third, {"number": -5}) == 200  # a whole number, as a program writes it
+        assert await moved(running, {"front": True}) == 409
+        assert await moved("nowhere", {"front": True}) == 404
+        assert await moved(third, {"front": True}, bob) == 404
+        assert await moved(third, {"front": True}, reader) == 403
+        await api.jobs.cancel(second)
+        await api.jobs.cancel(running)
+        await api.running(third)
+
+
+async def test_an_administrator_sees_every_key_and_its_credits_and_nobody_else_does(serving: Serving) -> None:
+    async with serving(keys="stored") as api:
+        assert await api.json("/keys") == {"keys": []}
+        admin, _ = await api.jobs.accounts.create("root", ["admin"])
+        own, ann = await api.jobs.accounts.create("ann", credits=2_500_000, requests_per_minute=30.0)
+        await asyncio.sleep(REMEMBERED_S)
+        found = await api.json("/keys", headers={"X-API-Key": admin})
+        assert [row["name"] for row in found["keys"]] == ["root", "ann"]
+        assert found["keys"][1] == {
+            "id": ann.id, "name": "ann", "hint": ann.hint, "scopes": ["read", "submit"], "endpoints": None,
+            "credits": 2.5, "held": 0.0, "spent": 0.0, "requests_per_minute": 30.0, "revoked": False,
+        }  # fmt: skip
+        assert own not in json.dumps(found)
+        assert (await api.get("/keys", headers={"X-API-Key": own})).status == 403
+        assert (await api.get("/keys")).status == 401

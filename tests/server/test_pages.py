@@ -61,7 +61,10 @@ async def test_nothing_but_the_files_of_the_pages_is_sent(serving: Serving) -> N
 def test_no_script_reads_text_as_markup_and_every_word_is_there_twice() -> None:
     scripts = {path.name: path.read_text("utf-8") for path in WEB.glob("*.js")}
     for name, text in scripts.items():
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|https?://", text), name
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|https?://(?!www\.w3\.org/2000/svg\")",
+            text,
+        ), name
     words = set(re.findall(r'^  "([^"]+)": \[".+?", ".+?"\],$', scripts["strings.js"], re.MULTILINE))
     listed = re.findall(r'^  "([^"]+)":', scripts["strings.js"], re.MULTILINE)
     assert words == set(listed)

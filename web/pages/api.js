@@ -6,6 +6,7 @@ import { readExact, writeExact } from "./exact.js";
  * @typedef {object} Job  one line of `GET /jobs`
  * @property {string} id
  * @property {"pending" | "in_progress" | "completed" | "failed" | "cancelled"} status
+ * @property {number} priority the place in the queue, smaller first
  * @property {number} create_time milliseconds since 1970
  * @property {number | null} execution_start_time
  * @property {number | null} execution_end_time

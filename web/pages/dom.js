@@ -25,6 +25,22 @@ export function h(tag, props, ...children) {
 }
 
 /**
+ * One element of a drawing, as `h` makes those of the page.
+ * @param {string} tag
+ * @param {Props} props
+ * @param {...SVGElement} children
+ */
+export function drawn(tag, props, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name === "text") element.textContent = String(value);
+    else element.setAttribute(name, String(value));
+  }
+  element.append(...children);
+  return element;
+}
+
+/**
  * Append children.
  * @param {Element} element
  * @param {...(Child | Child[])} children

@@ -96,6 +96,13 @@ export class Form {
       .map(({ nodeId, name, field }) => /** @type {[string, string]} */ ([`${nodeId}.${name}`, field.text()]));
   }
 
+  /** Every setting but prompts, pictures and seeds, for a preset. */
+  values() {
+    return this.fields
+      .filter(({ field }) => field.input.tagName !== "TEXTAREA" && !field.lock && !field.element.querySelector(".upload"))
+      .map(({ nodeId, name, field }) => /** @type {[string, string]} */ ([`${nodeId}.${name}`, field.text()]));
+  }
+
   /** Put values of a URL in their fields; names nobody knows are left out. @param {URLSearchParams} values */
   apply(values) {
     for (const { nodeId, name, field } of this.fields) {

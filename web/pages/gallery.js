@@ -30,6 +30,8 @@ let jobs = [];
 let asked = 0;
 /** @type {string[]} two jobs whose pictures lie beside each other */
 let compared = [];
+/** @type {Job[]} in the order they will run */
+let waiting = [];
 /** @type {Map<string, EventSource>} */
 const followed = new Map();
 
@@ -214,7 +216,8 @@ async function showQueue() {
   const found = await call("/api/jobs?status=in_progress,pending&limit=200&sort_order=asc").catch(() => null);
   if (!found) return;
   const running = found.jobs.filter((/** @type {Job} */ job) => job.status === "in_progress");
-  const waiting = found.jobs.filter((/** @type {Job} */ job) => job.status === "pending");
+  waiting = found.jobs.filter((/** @type {Job} */ job) => job.status === "pending");
+  waiting.sort((one, other) => one.priority - other.priority || one.create_time - other.create_time);
   for (const [id, stream] of followed) {
     if (running.some((/** @type {Job} */ job) => job.id === id)) continue;
     stream.close();
@@ -248,7 +251,23 @@ function queueLine(job, name) {
     what.textContent = promptText(workflow.prompt) || job.id.slice(0, 8);
   }, () => {});
   if (bar) follow(job, bar, text);
-  return h("li", { "data-line": name }, h("span", { class: `dot ${job.status}` }), what, bar, text, cancel);
+  const moves = isRunning ? null : h("span", { class: "row" }, [["earlier", "↑", -1], ["later", "↓", 1]].map(([label, sign, by]) =>
+    h("button", { type: "button", class: "quiet", "aria-label": t(`${label}`), title: t(`${label}`), text: sign,
+      on: { click: () => move(job.id, Number(by)) } })));
+  return h("li", { "data-line": name }, h("span", { class: `dot ${job.status}` }), what, bar, text, moves, cancel);
+}
+
+/** One place earlier or later among one's waiting jobs. @param {string} id @param {number} by */
+async function move(id, by) {
+  const rest = waiting.filter((job) => job.id !== id);
+  const place = waiting.findIndex((job) => job.id === id) + by;
+  if (place < 0 || place > rest.length) return;
+  const before = rest[place - 1]?.priority, after = rest[place]?.priority;
+  const number = before === undefined ? after - 1 : after === undefined ? before + 1 : (before + after) / 2;
+  await call(`/jobs/${encodeURIComponent(id)}/place`, { body: { number } }).catch((error) => say(told(error)));
+  await showQueue();
+  const line = [...queue.children].find((each) => each.getAttribute("data-line")?.startsWith(id));
+  line?.querySelector("button")?.focus();
 }
 
 /** A running job's steps, from its log. @param {Job} job @param {HTMLProgressElement} bar @param {HTMLElement} text */

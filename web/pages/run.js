@@ -4,6 +4,7 @@ import { h, later, replace } from "./dom.js";
 import { pack, readExact, unpack } from "./exact.js";
 import { Form } from "./form.js";
 import { Stage } from "./live.js";
+import { Presets } from "./presets.js";
 import { say, start, told } from "./shell.js";
 import { t } from "./strings.js";
 
@@ -19,7 +20,8 @@ const place = h("div", { class: "source" });
 const problem = h("div", { class: "notice error", role: "alert", hidden: true });
 const body = h("div");
 const go = h("button", { class: "primary", disabled: true, text: t("make") });
-const form = h("form", { novalidate: true, class: "panel", on: { submit } }, place, problem, body,
+const presets = new Presets(() => shown?.values() ?? [], (values) => { shown?.apply(new URLSearchParams(values)); remember(); });
+const form = h("form", { novalidate: true, class: "panel", on: { submit } }, place, presets.element, problem, body,
   h("div", { class: "go" }, go));
 const picker = h("select", { "aria-label": t("workflow") });
 const file = h("input", { type: "file", accept: "image/*,.json", class: "unseen", tabindex: "-1", "aria-hidden": "true" });
@@ -87,6 +89,8 @@ function show(inspected, from, values) {
   go.disabled = missing.length > 0;
   picker.value = `${from.kind}:${from.value}`;
   if (picker.selectedIndex < 0) picker.value = "";
+  presets.element.hidden = !["template", "name"].includes(from.kind);
+  if (!presets.element.hidden) presets.show(`${from.kind}:${from.value}`);
   writeUrl();
 }
 

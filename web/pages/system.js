@@ -1,6 +1,7 @@
 // The machine: devices, models, caches and times, versions, log.
 import { call } from "./api.js";
 import { h, replace } from "./dom.js";
+import { flameChart } from "./flame.js";
 import { duration, size, start, told } from "./shell.js";
 import { t } from "./strings.js";
 
@@ -11,6 +12,9 @@ const versions = h("table", { class: "values" });
 const models = h("div", { class: "models" });
 const cache = h("div");
 const times = h("div", { class: "bars" });
+const courses = h("div", { class: "flames" });
+const keys = h("table", { class: "wide-table" });
+const keysPart = h("section", { hidden: true }, h("h2", { text: t("keys") }), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("keys") }, keys));
 const log = h("pre", { class: "log", tabindex: "0", "aria-label": t("log"), role: "log" });
 const filter = h("input", { type: "search", placeholder: t("logFilter"), "aria-label": t("logFilter"), on: { input: showLog } });
 const level = h("select", { "aria-label": t("level"), on: { change: showLog } },
@@ -21,7 +25,7 @@ let lines = [];
 /** @param {string} title @param {...HTMLElement} children */
 const part = (title, ...children) => h("section", null, h("h2", { text: t(title) }), ...children);
 main.append(h("h1", { text: t("nav.system") }), part("devices", devices), part("models", models), part("work", cache, times),
-  part("versions", versions), h("section", null, h("div", { class: "row spread tools" }, h("h2", { text: t("log") }),
+  part("lastJobs", courses), keysPart, part("versions", versions), h("section", null, h("div", { class: "row spread tools" }, h("h2", { text: t("log") }),
     h("div", { class: "row" }, filter, level)), log));
 
 async function showDevices() {
@@ -81,6 +85,23 @@ async function showWork() {
     h("meter", { min: 0, max: most || 1, value, "aria-label": labels.class_type }), h("span", { class: "muted", text: duration(value * 1000) }))));
 }
 
+async function showCourses() {
+  const lines = await flameChart();
+  replace(courses, lines.length ? h("p", { class: "muted", text: t("flameHint") }) : h("p", { text: t("nothingRan") }), lines);
+}
+
+/** Who may call, and what is left; shown to an administrator, and only where there are keys. */
+async function showKeys() {
+  const found = (await call("/keys")).keys;
+  keysPart.hidden = found.length === 0;
+  const names = ["keyName", "credits", "held", "spent", "scopes", "perMinute"];
+  replace(keys, h("thead", null, h("tr", null, names.map((name) => h("th", { scope: "col", text: t(name) })))),
+    h("tbody", null, found.map((/** @type {any} */ each) => h("tr", each.revoked ? { class: "muted" } : null,
+      h("th", { scope: "row", dir: "auto", text: `${each.name} (${each.hint}…)${each.revoked ? ` · ${t("revoked")}` : ""}` }),
+      [each.credits, each.held, each.spent].map((amount) => h("td", { class: "number", text: amount.toLocaleString() })),
+      h("td", { text: each.scopes.join(", ") }), h("td", { class: "number", text: each.requests_per_minute ?? t("usual") })))));
+}
+
 async function readLog() {
   const { entries } = await call("/internal/logs/raw");
   lines = entries.map((/** @type {any} */ each) => each.m.trimEnd());
@@ -98,7 +119,7 @@ function showLog() {
 
 /** Everything, each part for itself: one that fails leaves the others. */
 async function refresh() {
-  await Promise.allSettled([showDevices(), showWork(), readLog()]);
+  await Promise.allSettled([showDevices(), showWork(), showCourses(), showKeys(), readLog()]);
 }
 
 await Promise.allSettled([refresh(), showModels()]);

@@ -1,6 +1,7 @@
 """API keys as the server asks for them, every adapter alike: the accounts of the job layer, with a short memory."""
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from sigmagraph.engine.errors import UnknownKey
@@ -22,6 +23,9 @@ class KnownKeys(Protocol):
 
     async def required(self) -> bool:
         """Whether requests need a key: as soon as there is one."""
+
+    async def listed(self) -> Sequence[Account]:
+        """Every account, withdrawn ones too."""
 
 
 class StoredKeys:
@@ -59,3 +63,7 @@ class StoredKeys:
             self._is_required = await self._accounts.were_any()
             self._asked_at = time.monotonic()
         return self._is_required
+
+    async def listed(self) -> Sequence[Account]:
+        """Every account, the oldest first."""
+        return await self._accounts.list()

@@ -35,6 +35,7 @@ BODIES: Mapping[str, Json] = {
     "POST /history": {"properties": {"delete": NAMES, "clear": {"type": "boolean"}}},
     "POST /interrupt": {"properties": {"prompt_id": {"type": "string"}}},
     "POST /free": {"properties": {"unload_models": {"type": "boolean"}, "free_memory": {"type": "boolean"}}},
+    "POST /jobs/{id}/place": {"properties": {"front": {"type": "boolean"}, "number": {"type": "number"}}},
     "POST /jobs/cancel": {"properties": {"job_ids": NAMES}},
     "POST /api/v2/jobs": {"required": ["workflow"], "properties": {
         "workflow": {"type": "object"}, "inputs": {"type": "object"}, "metadata": {}, "priority": {"type": "integer"},
