@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from sigmagraph.engine.compose.shims import shim_names, vision
+from sigmagraph.engine.compose.shims import loading, patching, shim_names, vision
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import (
     INSTALLED,
@@ -23,12 +22,10 @@ from sigmagraph.engine.execution.packs.loader import candidates
 from sigmagraph.engine.graph.comfy.comfy_class import Border
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
-from sigmagraph.engine.models.files.read import open_weights
-from sigmagraph.engine.models.load import load_checkpoint, load_diffusion_model
 from sigmagraph.engine.models.memory.residency import RESIDENCY
+from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.borders import border
-from sigmagraph.nodes.support.pack_models import ModelPatcher
 
 __all__ = ["load_custom_nodes"]
 
@@ -62,9 +59,11 @@ def _further(folders: Folders, table: Border) -> dict[str, dict[str, Any]]:
     names = shim_names(folders, NODES, table)
     declared = NODES["KSampler"].declared
     samplers, schedulers = (declared[name].allowed(folders) for name in ("sampler_name", "scheduler"))
+    patching.KSampler.SAMPLERS, patching.KSampler.SCHEDULERS = (
+        [*map(str, one or ())] for one in (samplers, schedulers)
+    )
     own: dict[str, dict[str, Any]] = {
         "comfy.samplers": {
-            "KSampler": type("KSampler", (), {"SAMPLERS": samplers, "SCHEDULERS": schedulers}),
             "SAMPLER_NAMES": samplers,
             "SCHEDULER_NAMES": schedulers,
         },
@@ -74,25 +73,13 @@ def _further(folders: Folders, table: Border) -> dict[str, dict[str, Any]]:
             "get_free_memory": lambda *_, **__: free_bytes(),
             "soft_empty_cache": lambda *_, **__: None,
         },
-        "comfy.sd": {"load_checkpoint_guess_config": _load_checkpoint, "load_diffusion_model": _load_diffusion_model},
-        "comfy.utils": {"load_torch_file": _load},
     }
-    for module, values in own.items():
-        names.setdefault(module, {}).update(values)
+    for part in (own, loading.names(lambda clip: _placed(clip, folders))):
+        for module, values in part.items():
+            names.setdefault(module, {}).update(values)
     return names
 
 
-def _load(path: str, safe_load: bool = True, device: torch.device | str | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; pickles are refused whatever `safe_load` says."""
-    weights = open_weights(Path(path)).weights
-    return {name: stored.read().clone().to(device) for name, stored in weights.items()}
-
-
-def _load_checkpoint(path: str, *_: Any, **__: Any) -> tuple[Any, Any, Any, None]:
-    """Model, text encoders and autoencoder of a checkpoint; the fourth place, an image encoder, stays empty."""
-    parts = load_checkpoint(Path(path))
-    return ModelPatcher(parts.model), parts.clip, parts.vae, None
-
-
-def _load_diffusion_model(path: str, **_: Any) -> Any:
-    return ModelPatcher(load_diffusion_model(Path(path)))
+def _placed(clip: Clip, folders: Folders) -> Clip:
+    """Its tokenizers and embeddings may lie in any of this installation's folders."""
+    return clip.looking_in(folders.directories("tokenizers"), folders.directories("embeddings"))

@@ -58,9 +58,12 @@ def from_k_diffusion(
     order: int,
     noise: Noise = Noise.NONE,
     registry: Registry[Solver] | None = SOLVERS,
+    model: Callable[[Callable[..., Tensor], Context], Callable[..., Tensor]] | None = None,
     **declared: Any,
 ) -> Solver:
     """Make a sampler of a k-diffusion-style function, unchanged, and register it (None: do not).
+
+    `model` makes what it is given for its model of a plain function and of what is known of the run.
 
     Parameters with a number, a string or a boolean for their default become options of the sampler; one called
     `noise_sampler` gets the run's own noise.
@@ -73,11 +76,12 @@ def from_k_diffusion(
             drawn = ctx.brownian if noise is Noise.BROWNIAN else lambda sigma, sigma_next: ctx.draw()
             extra["noise_sampler"] = lambda sigma, sigma_next: drawn(float(sigma), float(sigma_next))
         levels = torch.tensor(sigmas, dtype=x.dtype, device=x.device)
+        asked = bridge.model if model is None else model(bridge.model, ctx)
 
         def work() -> None:
             try:
                 with torch.inference_mode():
-                    bridge.out.put(function(bridge.model, x, levels, {}, bridge.callback, True, **extra))
+                    bridge.out.put(function(asked, x, levels, {}, bridge.callback, True, **extra))
             except _Stopped:
                 return
             except BaseException as error:  # noqa: BLE001  # handed over to the thread that waits for it

@@ -13,7 +13,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from sigmagraph.nodes.support.borders import TRANSLATIONS
-from sigmagraph.nodes.support.pack_controls import ControlBase, PackControlNet
+from sigmagraph.nodes.support.packs.controls import ControlBase, PackControlNet
 
 FOLDER = Path(__file__).parents[1] / "data/nodes/goldens"
 PICTURES = FOLDER / "png"

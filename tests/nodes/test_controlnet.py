@@ -22,7 +22,7 @@ from sigmagraph.engine.models import Checkpoint, Conditioning, Control, ControlN
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support import types
 from sigmagraph.nodes.support.borders import TRANSLATIONS, border
-from sigmagraph.nodes.support.pack_controls import PackControlNet
+from sigmagraph.nodes.support.packs.controls import PackControlNet
 from tests.tiny import write_controlnet
 
 HINT = torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(1))

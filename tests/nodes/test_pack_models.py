@@ -13,8 +13,9 @@ from sigmagraph.engine.sampling import sd3
 from sigmagraph.engine.sampling.guidance import Cfg
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.borders import border
-from sigmagraph.nodes.support.pack_models import ModelPatcher, calc_cond_batch, model_of
-from sigmagraph.nodes.support.pack_samplers import KSAMPLER
+from sigmagraph.nodes.support.packs.guidance import calc_cond_batch
+from sigmagraph.nodes.support.packs.models import ModelPatcher, model_of
+from sigmagraph.nodes.support.packs.samplers import KSAMPLER
 from sigmagraph.nodes.support.types import GuiderValue, LatentValue, SamplerValue
 from tests.nodes.closed_form_model import closed_form_model, conditioning
 from tests.nodes.golden_cases import family
@@ -178,8 +179,8 @@ def test_a_packs_sampler_samples_with_our_model(model: Model) -> None:
         return made
 
     back = border().translations["SAMPLER"].back
-    ours = patching.names()["comfy.samplers"]["sampler_object"]("euler")
-    assert back(ours) is ours
+    ours = back(patching.sampler_object("euler"))
+    assert border().translations["SAMPLER"].back(border().translations["SAMPLER"].out(ours)) is ours
     torch.testing.assert_close(run(back(KSAMPLER(euler))), run(ours), atol=1e-5, rtol=1e-5)
     slower = run(back(KSAMPLER(euler, {"pace": 0.5})))
     assert (slower - run(ours)).abs().max() > 0.1

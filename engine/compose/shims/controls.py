@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.models.load import load_controlnet
-from sigmagraph.nodes.support.pack_controls import ControlBase, PackControlNet
+from sigmagraph.nodes.support.packs.controls import ControlBase, PackControlNet
 
 __all__ = ["names"]
 

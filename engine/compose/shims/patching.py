@@ -1,32 +1,189 @@
 """Models and samplers under the names packs know: `comfy.model_patcher`, and what of `comfy.samplers` runs them."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling.schedule import run_sigmas
+from sigmagraph.engine.execution.packs.progress import ProgressBar
+from sigmagraph.engine.sampling import SOLVERS
+from sigmagraph.engine.sampling.schedule import run_sigmas, step_range
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
-from sigmagraph.nodes.support.pack_models import ModelPatcher, ModelSampling, calc_cond_batch
-from sigmagraph.nodes.support.pack_samplers import KSAMPLER
+from sigmagraph.nodes.support.packs.base_model import BaseModel, ModelSampling, ModelType
+from sigmagraph.nodes.support.packs.guidance import calc_cond_batch
+from sigmagraph.nodes.support.packs.guiders import CFGGuider, Ears, sampling_function
+from sigmagraph.nodes.support.packs.models import ModelPatcher
+from sigmagraph.nodes.support.packs.samplers import KSAMPLER, KSamplerX0Inpaint, Sampler, sampler_out
 from sigmagraph.nodes.support.types import SamplerValue
 
 __all__ = ["names"]
+
+Callback = Callable[[int, Tensor, Tensor, int], None]
 
 
 def calculate_sigmas(model_sampling: ModelSampling, scheduler_name: str, steps: int) -> Tensor:
     """The levels of a schedule for a model's."""
     levels = model_sampling.parameterisation.levels
-    return model_sampling.sigmas.new_tensor(run_sigmas(schedule_in_graph(scheduler_name), levels, steps, 1.0))
+    return torch.tensor(run_sigmas(schedule_in_graph(scheduler_name), levels, steps, 1.0), dtype=torch.float32)
+
+
+def sampler_object(name: str) -> Any:
+    """One of our samplers by its name in graphs."""
+    return sampler_out(SamplerValue(solver_in_graph(name)))
+
+
+def sample(
+    model: ModelPatcher,
+    noise: Tensor,
+    positive: Any,
+    negative: Any,
+    cfg: float,
+    device: Any,
+    sampler: Any,
+    sigmas: Tensor,
+    model_options: Mapping[str, Any] | None = None,
+    latent_image: Tensor | None = None,
+    denoise_mask: Tensor | None = None,
+    callback: Callback | None = None,
+    disable_pbar: bool = False,
+    seed: int | None = None,
+) -> Tensor:
+    """A latent in the autoencoder's units sampled under plain guidance, by any sampler over any levels."""
+    guider = CFGGuider(model)
+    guider.model_options = dict(model_options) if model_options else model.model_options
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    start = torch.zeros_like(noise) if latent_image is None else latent_image
+    return guider.sample(noise, start, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+
+
+class KSampler:
+    """A sampler by name over a schedule by name."""
+
+    SAMPLERS: ClassVar[list[str]] = []
+    SCHEDULERS: ClassVar[list[str]] = []
+    DISCARD_PENULTIMATE_SIGMA_SAMPLERS: ClassVar[set[str]] = {
+        name for name in SOLVERS if SOLVERS[name].drops_penultimate
+    }
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        steps: int,
+        device: Any = None,
+        sampler: str | None = None,
+        scheduler: str | None = None,
+        denoise: float | None = None,
+        model_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.device = model, device
+        self.sampler = sampler or self.SAMPLERS[0]
+        self.scheduler = scheduler or self.SCHEDULERS[0]
+        self.model_options = dict(model_options or {})
+        self.set_steps(steps, denoise)
+
+    def set_steps(self, steps: int, denoise: float | None = None) -> None:
+        """So many steps; with `denoise` below 1 the last part of a longer run."""
+        self.steps, self.denoise = steps, 1.0 if denoise is None else denoise
+        solver, schedule = solver_in_graph(self.sampler), schedule_in_graph(self.scheduler)
+        levels = self.model.get_model_object("model_sampling").parameterisation.levels
+        found = run_sigmas(schedule, levels, steps, self.denoise, solver.drops_penultimate)
+        self.sigmas = torch.tensor(found, dtype=torch.float32)
+
+    def sample(
+        self,
+        noise: Tensor,
+        positive: Any,
+        negative: Any,
+        cfg: float,
+        latent_image: Tensor | None = None,
+        start_step: int | None = None,
+        last_step: int | None = None,
+        force_full_denoise: bool = False,
+        denoise_mask: Tensor | None = None,
+        sigmas: Tensor | None = None,
+        callback: Callback | None = None,
+        disable_pbar: bool = False,
+        seed: int | None = None,
+    ) -> Tensor:
+        """A latent sampled, or a part of the way from one step to another."""
+        levels = [float(sigma) for sigma in (self.sigmas if sigmas is None else sigmas).tolist()]
+        ends = (start_step or 0, 10_000 if last_step is None else last_step)
+        part = torch.tensor(step_range(levels, *ends, not force_full_denoise), dtype=torch.float32)
+        about = sampler_object(self.sampler), part, self.model_options, latent_image, denoise_mask
+        return sample(self.model, noise, positive, negative, cfg, self.device, *about, callback, disable_pbar, seed)
+
+
+def sample_by_name(
+    model: ModelPatcher,
+    noise: Tensor,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    positive: Any,
+    negative: Any,
+    latent_image: Tensor,
+    denoise: float = 1.0,
+    disable_noise: bool = False,
+    start_step: int | None = None,
+    last_step: int | None = None,
+    force_full_denoise: bool = False,
+    noise_mask: Tensor | None = None,
+    sigmas: Tensor | None = None,
+    callback: Callback | None = None,
+    disable_pbar: bool = False,
+    seed: int | None = None,
+) -> Tensor:
+    """`comfy.sample.sample`: a latent in the autoencoder's units."""
+    sampler = KSampler(model, steps, None, sampler_name, scheduler, denoise, model.model_options)
+    start = start_step, last_step, force_full_denoise, noise_mask, sigmas
+    return sampler.sample(noise, positive, negative, cfg, latent_image, *start, callback, disable_pbar, seed)
+
+
+def sample_custom(
+    model: ModelPatcher,
+    noise: Tensor,
+    cfg: float,
+    sampler: Any,
+    sigmas: Tensor,
+    positive: Any,
+    negative: Any,
+    latent_image: Tensor,
+    noise_mask: Tensor | None = None,
+    callback: Callback | None = None,
+    disable_pbar: bool = False,
+    seed: int | None = None,
+) -> Tensor:
+    """`comfy.sample.sample_custom`: the same with any sampler over any levels."""
+    about = None, sampler, sigmas, model.model_options, latent_image, noise_mask, callback, disable_pbar, seed
+    return sample(model, noise, positive, negative, cfg, *about)
+
+
+def report(step: int, steps: int, estimate: Tensor) -> None:
+    """A step of a run inside a pack's node is progress of that node; a cancel is heard here."""
+    ProgressBar(steps).update_absolute(step, preview=estimate)
 
 
 def names() -> dict[str, dict[str, Any]]:
     """The names that do what they say."""
+    Ears.hears = staticmethod(report)
     return {
+        "comfy.model_base": {"BaseModel": BaseModel, "ModelType": ModelType},
         "comfy.model_patcher": {"ModelPatcher": ModelPatcher},
+        "comfy.sample": {"sample": sample_by_name, "sample_custom": sample_custom},
         "comfy.samplers": {
+            "CFGGuider": CFGGuider,
             "KSAMPLER": KSAMPLER,
+            "KSampler": KSampler,
+            "KSamplerX0Inpaint": KSamplerX0Inpaint,
+            "Sampler": Sampler,
             "calc_cond_batch": calc_cond_batch,
             "calculate_sigmas": calculate_sigmas,
-            "sampler_object": lambda name: SamplerValue(solver_in_graph(name)),
+            "ksampler": lambda name, *_, **__: sampler_object(name),
+            "sample": sample,
+            "sampler_object": sampler_object,
+            "sampling_function": sampling_function,
         },
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.execution.packs.progress import ProgressBar
-from sigmagraph.engine.sampling import SOLVERS, edm
-from sigmagraph.engine.sampling.k_diffusion import as_k_diffusion
+from sigmagraph.engine.sampling import SOLVERS
 from sigmagraph.engine.sampling.noise import ComfyNoise
+from sigmagraph.nodes.support.packs.samplers import called_by_packs
 
 __all__ = ["names"]
 
@@ -107,7 +108,7 @@ def names() -> dict[str, dict[str, Any]]:
     own = (append_dims, default_noise_sampler, get_ancestral_step, to_d)
     levels = (get_sigmas_exponential, get_sigmas_karras, get_sigmas_polyexponential)
     steps = {function.__name__: function for function in (*own, *levels)}
-    samplers = {f"sample_{name}": as_k_diffusion(SOLVERS[name], edm()) for name in SOLVERS}
+    samplers = {f"sample_{name}": partial(called_by_packs, SOLVERS[name]) for name in SOLVERS}
     return {
         "comfy.sample": {
             "fix_empty_latent_channels": lambda model, latent_image, *_: latent_image,

@@ -64,20 +64,26 @@ class Adapter:
 def load_adapter(path: Path) -> Adapter:
     """Read an adapter file into memory. Raises `UnknownModel` if no tensor has an adapter's name."""
     file = open_weights(path)
-    groups: dict[str, dict[str, Tensor]] = {}
-    unknown: list[str] = []
-    for name, stored in file.weights.items():
-        found = next(((suffix, role) for suffix, role in ROLES if name.endswith(suffix)), None)
-        if found is None:
-            unknown.append(name)
-            continue
-        suffix, role = found
-        groups.setdefault(name.removesuffix(suffix), {})[role] = stored.read().to(torch.float32, copy=True)
+    groups, unknown = grouped({name: stored.read() for name, stored in file.weights.items()})
     if not groups:
         raise UnknownModel(
             f"{path}: no tensor of its {len(unknown)} is named as an adapter's; a LoRA file was expected"
         )
     return Adapter(path, groups, tuple(unknown), file.states)
+
+
+def grouped(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Parts], list[str]]:
+    """Base key -> role -> a float32 copy, and the names whose role is not known."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    unknown: list[str] = []
+    for name, tensor in tensors.items():
+        found = next(((suffix, role) for suffix, role in ROLES if name.endswith(suffix)), None)
+        if found is None:
+            unknown.append(name)
+            continue
+        suffix, role = found
+        groups.setdefault(name.removesuffix(suffix), {})[role] = tensor.to(torch.float32, copy=True)
+    return dict(groups), unknown
 
 
 def low_rank(parts: Parts) -> Tensor:
@@ -180,16 +186,18 @@ def _halves_swapped(rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """One adapter at one strength, reduced to the slots it fits."""
+    """One adapter at one strength, reduced to the slots it fits; so much of a weight itself is left as `keeps` says."""
 
     adapter: Adapter
     slots: Mapping[str, ParameterSlot]
     strength: float
+    keeps: float = 1.0
 
     @property
     def identity(self) -> Hashable:
         """Equal for patches that change a network equally."""
-        return self.adapter.identity, self.strength
+        whole = self.adapter.identity, self.strength
+        return whole if self.keeps == 1.0 else (*whole, self.keeps)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -216,7 +224,7 @@ def patched(weights: Weights, patches: Sequence[Patch]) -> Weights:
     changes: dict[str, list[tuple[str, ParameterSlot, Callable[[Tensor], Tensor]]]] = {}
     for patch in patches:
         for base, slot in patch.slots.items():
-            for name, change in _changes(weights, slot, patch.adapter.groups[base], patch.strength):
+            for name, change in _changes(weights, slot, patch.adapter.groups[base], patch):
                 changes.setdefault(name, []).append((f"{patch.adapter.path}: {base}", slot, change))
     return {**weights, **{name: _merged(name, weights[name], made) for name, made in changes.items()}}
 
@@ -229,12 +237,13 @@ def _merged(
 
 
 def _changes(
-    parameters: Collection[str], slot: ParameterSlot, parts: Parts, strength: float
+    parameters: Collection[str], slot: ParameterSlot, parts: Parts, patch: Patch
 ) -> Iterable[tuple[str, Callable[[Tensor], Tensor]]]:
     """The parameters (weight, bias, or the one named exactly) that `parts` change, each with its change."""
+    strength, keeps = patch.strength, patch.keeps
     weight = slot.name if slot.name in parameters else slot.name + ".weight"
     if weight in parameters and parts.keys() - {"diff_b"}:
-        yield weight, lambda current: merged_weight(current, parts, strength)
+        yield weight, lambda current: merged_weight(current if keeps == 1.0 else current * keeps, parts, strength)
     bias = slot.name + ".bias"
     if bias in parameters and "diff_b" in parts:
         yield bias, lambda current: merged_bias(current, parts, strength)

@@ -1,0 +1,97 @@
+"""What node packs find behind a model: its noise levels, the scale of its latents, and its predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from torch import Tensor
+
+from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.engine.models.value import Model
+from sigmagraph.engine.sampling import Parameterisation
+
+__all__ = ["BaseModel", "ModelSampling", "ModelType", "number"]
+
+
+class ModelType(Enum):
+    """What a network predicts, by the names packs compare with."""
+
+    EPS = 1
+    V_PREDICTION = 2
+    V_PREDICTION_EDM = 3
+    STABLE_CASCADE = 4
+    EDM = 5
+    FLOW = 6
+    V_PREDICTION_CONTINUOUS = 7
+    FLUX = 8
+    IMG_TO_IMG = 9
+
+
+@dataclass(frozen=True)
+class ModelSampling:
+    """A model's noise levels, under the names packs ask for them."""
+
+    parameterisation: Parameterisation
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.parameterisation.levels, name)  # sigma_min, sigma_max, shift, timestep, percent_to_sigma
+
+    @property
+    def sigmas(self) -> Tensor:
+        """All trained levels, ascending."""
+        return self.parameterisation.levels.table
+
+    @property
+    def sigma_data(self) -> float:
+        """The standard deviation of the data."""
+        return self.parameterisation.sigma_data
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        """A state as the network takes it."""
+        return self.parameterisation.network_input(noise, number(sigma))
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """The estimate that an answer of the network means."""
+        return self.parameterisation.denoised(model_input, number(sigma), model_output)
+
+    def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
+        """The state at a level of a latent and unit noise."""
+        return self.parameterisation.noised(number(sigma), noise, latent_image)
+
+    def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
+        """The latent of a state left at a level."""
+        return self.parameterisation.released(number(sigma), latent)
+
+
+class BaseModel:
+    """What a patcher has for its `model`: levels, the scale of latents, and predictions."""
+
+    def __init__(self, value: Model) -> None:
+        self.value = value
+        self.model_sampling = ModelSampling(value.parameterisation)
+        self.latent_format = value.spec.latent_format
+        self.model_type = ModelType.FLOW if value.parameterisation.target == "flow" else ModelType.EPS
+        self.device = value.placement.device
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a model's {name} is not here for node packs; docs/packs.md lists what they can use")
+
+    def process_latent_in(self, latent: Tensor) -> Tensor:
+        """From the autoencoder's units to the model's."""
+        return self.latent_format.to_model(latent)
+
+    def process_latent_out(self, latent: Tensor) -> Tensor:
+        """From the model's units to the autoencoder's."""
+        return self.latent_format.to_vae(latent)
+
+    def predict(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[Tensor]:
+        """Denoised estimates, one for each conditioning."""
+        return self.value.predict(x, sigma, conditionings)
+
+
+def number(level: Any) -> float:
+    """A noise level: packs have it as a tensor with an entry an image."""
+    return float(level.flatten()[0]) if isinstance(level, Tensor) else float(level)

@@ -1,0 +1,106 @@
+"""Autoencoders as node packs handle them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.models.arch.tiles import Tiling
+from sigmagraph.engine.models.value import Vae
+
+__all__ = ["PackVae", "vae_of"]
+
+TILE, OVERLAP = 64, 16  # of a tile, in latent positions
+
+
+class PackVae:
+    """An autoencoder of ours on a pack's side: pictures [B, H, W, C] in 0..1, latents [B, C, h, w]."""
+
+    output_channels = 3
+    latent_dim = 2
+    disable_offload = False
+
+    def __init__(self, vae: Any = None, *_: Any, **__: Any) -> None:
+        if not isinstance(vae, Vae):
+            raise BadValue("VAE", type(vae).__qualname__, "an autoencoder that a loader of this engine gave")
+        self.value = vae
+        self.latent_channels = vae.shape.latent_channels
+        self.downscale_ratio = self.upscale_ratio = vae.shape.downscale
+        self.device, self.output_device = vae.placement.device, torch.device("cpu")
+        self.vae_dtype = vae.placement.dtype
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """The latent of pictures."""
+        return self.value.encode(pixel_samples[..., :3])
+
+    def decode(self, samples_in: Tensor, vae_options: Any = None) -> Tensor:
+        """The pictures of a latent."""
+        return self.value.decode(samples_in)
+
+    def encode_tiled(
+        self,
+        pixel_samples: Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """The same tile by tile; sizes in pixels."""
+        side, over = _sides(tile_x, tile_y, overlap, self.downscale_ratio)
+        return self.value.encode_in_tiles(pixel_samples[..., :3], Tiling(side, over))
+
+    def decode_tiled(
+        self,
+        samples: Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """The same tile by tile; sizes in latent positions."""
+        side, over = _sides(tile_x, tile_y, overlap, 1)
+        return self.value.decode_in_tiles(samples, Tiling(side, over))
+
+    def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:
+        """The middle of pictures, whose sides are multiples of what one latent position covers."""
+        for axis in (1, 2):
+            whole = pixels.shape[axis] // self.downscale_ratio * self.downscale_ratio
+            pixels = pixels.narrow(axis, (pixels.shape[axis] - whole) // 2, whole)
+        return pixels
+
+    def process_input(self, image: Tensor) -> Tensor:
+        """0..1 as the network takes it."""
+        return image * 2.0 - 1.0
+
+    def process_output(self, image: Tensor) -> Tensor:
+        """What the network gives as 0..1."""
+        return ((image + 1.0) / 2.0).clamp(0.0, 1.0)
+
+    def spacial_compression_encode(self) -> int:
+        """Pixels a side of one latent position."""
+        return self.downscale_ratio
+
+    spacial_compression_decode = spacial_compression_encode
+
+    def temporal_compression_decode(self) -> None:
+        """None: pictures have no time."""
+
+    def throw_exception_if_invalid(self) -> None:
+        """Nothing: a file without an autoencoder was refused when it was loaded."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"an autoencoder's {name} is not here for node packs; docs/packs.md says what they can use"
+        )
+
+
+def vae_of(vae: Any) -> Any:
+    """The value of ours that a pack's object means."""
+    return vae.value if isinstance(vae, PackVae) else vae
+
+
+def _sides(tile_x: int | None, tile_y: int | None, overlap: int | None, scale: int) -> tuple[int, int]:
+    """Side and overlap of a square tile: the smaller of both sides, so that no tile needs more memory than asked."""
+    side = min(tile_x or TILE * scale, tile_y or TILE * scale)
+    return side, min(OVERLAP * scale if overlap is None else overlap, side // 4)
