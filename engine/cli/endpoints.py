@@ -79,11 +79,13 @@ def attempt(
     output: Annotated[Path | None, typer.Option(help="Where pictures go.", show_default="./output")] = None,
     folder: Folder = None,
     demo: Demo = False,
+    as_json: AsJson = False,
     custom_nodes: CustomNodes = None,
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
     """Run one call here, without a server, and print the paths of its pictures."""
+    from sigmagraph.engine.cli.console import write_json
     from sigmagraph.engine.cli.report import Report
     from sigmagraph.engine.errors import InvalidWorkflow, UnknownName
     from sigmagraph.engine.execution.cache.memory import MemoryCache
@@ -108,7 +110,10 @@ def attempt(
     with Report({node_id: node.title for node_id, node in bound.nodes.items()}, space) as report:
         result = execute(plan(graph, space.folders), space.folders, MemoryCache(), report)
     result.or_raise()
-    report.finish()
+    if as_json:
+        write_json(report.written(result))
+    else:
+        report.finish()
 
 
 def _read(settings: list[str]) -> dict[str, Any]:

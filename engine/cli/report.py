@@ -1,9 +1,12 @@
 """What a user sees of a run: a bar per sampler, the time of each node, the path of each picture."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -11,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from sigmagraph.engine.cli.console import out, say
 from sigmagraph.engine.compose.workspace import Workspace
 from sigmagraph.engine.execution.events import Event, NodeFinished, NodeProgress
+from sigmagraph.engine.execution.result import RunResult
 
 __all__ = ["Report"]
 
@@ -57,10 +61,15 @@ class Report:
     def finish(self, networks: Sequence[str] = ()) -> None:
         """The last words of a run that went well: a line for each of these networks, the time, the pictures."""
         for network in networks:
-            self._console.print(f"[dim]{escape(network)}[/]")
+            self._console.print(f"[dim]{escape(network.removeprefix(f'{Path.cwd()}{os.sep}'))}[/]", soft_wrap=True)
         self._console.print(f"[dim]done in {self.seconds:.1f} s[/]")
         for picture in self.pictures:
             out().print(str(picture), markup=False, soft_wrap=True)
+
+    def written(self, result: RunResult) -> dict[str, Any]:
+        """The run as JSON values: pictures, time, a report for each node, what nodes hand to a page."""
+        nodes = {node_id: asdict(node) for node_id, node in result.nodes.items()}
+        return {"images": self.pictures, "seconds": self.seconds, "nodes": nodes, "ui": result.ui}
 
     def _finished(self, event: NodeFinished) -> None:
         if event.node_id in self._tasks:

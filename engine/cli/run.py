@@ -1,6 +1,5 @@
 """`sigmagraph run`: a workflow file in, pictures out."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -68,8 +67,6 @@ def run(
         record.write(trace)
     result.or_raise()
     if as_json:
-        reports = {i: asdict(node) for i, node in result.nodes.items()}
-        told = {"images": report.pictures, "seconds": report.seconds, "nodes": reports, "ui": result.ui}
-        write_json(told | loaded.written())
+        write_json(report.written(result) | loaded.written())
     else:
         report.finish(loaded.lines())

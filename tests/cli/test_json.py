@@ -18,7 +18,7 @@ from tests.serving import CHECKOUT
 
 REPORTING = (
     *("check", "plan", "nodes", "samplers", "models", "run", "compare", "replay"),
-    *("conform", "convert", "endpoints", "fetch", "packs", "publish"),
+    *("conform", "convert", "endpoints", "endpoints check", "endpoints try", "fetch", "packs", "publish"),
 )
 READING = ("check", "plan", "nodes", "run", "compare", "replay", "publish")
 
@@ -78,12 +78,12 @@ def test_keys_answer_once_with_the_key_and_then_without(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", REPORTING)
 def test_every_command_that_reports_offers_json(command: str) -> None:
-    assert "--json" in CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
+    assert "--json" in CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"}).stdout
 
 
 @pytest.mark.parametrize("command", READING)
 def test_every_command_that_reads_a_workflow_takes_packs_and_plugins(command: str) -> None:
-    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
+    shown = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"}).stdout
     assert "--custom-nodes" in shown
     assert "--plugin" in shown
 

@@ -82,6 +82,11 @@ def test_the_commands_about_publishing_make_an_endpoint_that_draws(home: Path) -
     typed(trying)
     [path] = (home / "output" / "published").glob("my-graph_*.png")
     assert is_heart(path.read_bytes())
+    words = shlex.split(trying.replace("steps=8", "steps=1"))[1:]
+    answer = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    [second] = answer["images"]
+    assert Path(second).is_file()
+    assert {node["class_type"] for node in answer["nodes"].values()} >= {"KSampler", "VAEDecode"}
 
 
 @pytest.mark.parametrize("form", ["drawing", "picture"])
