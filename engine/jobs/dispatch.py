@@ -41,7 +41,7 @@ __all__ = ["Dispatcher"]
 LOG = logging.getLogger("sigmagraph.jobs")
 STOPPED = "the server was stopped while it ran"
 AGAIN_S = 0.5
-GATHER_S = 0.002  # what is said within it is one commit, and a short run's events are one with its end
+GATHER_S = 0.001  # what is said within it is one commit, and a short run's events are one with its end
 Archive = Callable[[str, Outcome], None]
 """Keeps the files of an owner's run; called on a thread."""
 

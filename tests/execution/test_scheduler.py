@@ -51,7 +51,23 @@ def fails(*, value: int = 0) -> Generator[Progress, None, int]:
     raise ValueError("half-way")
 
 
-NODES = with_nodes(sampler, encode, fails)
+MEETING = threading.Barrier(4)
+
+
+@node("Meet", category="test", lane="host")
+def meet(*, value: int = 0) -> int:
+    """Waits until three others are there too."""
+    MEETING.wait(10)
+    return value
+
+
+NODES = with_nodes(sampler, encode, fails, meet)
+
+
+@pytest.fixture(autouse=True)
+def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is not woken sleeps on: no look of its own now and then hides that."""
+    monkeypatch.setattr("sigmagraph.engine.execution.lanes.scheduler.IDLE_S", 1000.0)
 
 
 def job(name: str, steps: int = 4, seed: int = 0, pause_ms: int = 0, encode_ms: int = 0) -> Any:
@@ -175,6 +191,21 @@ def test_host_work_of_one_job_overlaps_with_device_work_of_another(scheduler: Sc
     second.wait(20).or_raise()
     times = dict(seen)
     assert times["b.k"] < times["a.e"]
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_every_thread_of_the_host_lane_is_woken_for_work(jobs: int) -> None:
+    each = 4 // jobs
+    scheduler = Scheduler(host_threads=4)
+    try:
+        tickets = []
+        for at in range(jobs):
+            nodes = {f"m{i}": ("Meet", {"value": 10 * at + i}) for i in range(each)}
+            shows = {f"s{i}": ("Show", {"value": [f"m{i}", 0]}) for i in range(each)}
+            tickets.append(scheduler.submit(plan(checked(prompt(**nodes, **shows), NODES))))
+        assert [ticket.wait(10).error for ticket in tickets] == [None] * jobs
+    finally:
+        scheduler.close()
 
 
 def test_a_failure_concerns_its_job_alone(scheduler: Scheduler) -> None:

@@ -54,6 +54,7 @@ class DiskTier:
         self._used = 0
         self._queue: SimpleQueue[tuple[str, Entry] | Callable[[], None] | None] = SimpleQueue()
         self._writer: Thread | None = None
+        self.unwritten = 0
         self._scan()
 
     def __contains__(self, key: str) -> bool:
@@ -92,6 +93,7 @@ class DiskTier:
             if self._writer is None:
                 self._writer = Thread(target=self._write_all, name="cache writer", daemon=True)
                 self._writer.start()
+            self.unwritten += 1
         self._queue.put((key, entry))
 
     def flush(self) -> None:
@@ -119,6 +121,8 @@ class DiskTier:
                 self._write(*task)
             except Exception as error:  # noqa: BLE001  # a device out of memory, say: jobs wait for this thread's flush
                 self.report(f"cache entry {task[0]}: {type(error).__name__}: {error}; it stays in memory only")
+            with self._lock:
+                self.unwritten -= 1
 
     def _write(self, key: str, entry: Entry) -> None:
         try:

@@ -97,6 +97,11 @@ class ResultStore:
         """Forget what is in memory; the disk keeps its own."""
         self.memory.clear()
 
+    @property
+    def is_flushed(self) -> bool:
+        """Whether everything kept so far is on disk, as far as it goes there."""
+        return self.disk is None or not self.disk.unwritten
+
     def flush(self) -> None:
         """Wait until everything kept so far is on disk."""
         if self.disk is not None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
 from queue import SimpleQueue
-from threading import Condition, Thread
+from threading import Condition, RLock, Thread
 from typing import Any
 
 from sigmagraph.engine.errors import Cancelled
@@ -67,7 +67,8 @@ class Scheduler:
         self.instances = Instances()
         self._around, self._free, self._clock = around, free, clock
         self._most_together = batch_evaluations
-        self._changed = Condition()
+        self._changed = RLock()
+        self._idle: dict[Lane, Condition] = {"device": Condition(self._changed), "host": Condition(self._changed)}
         self._queue: list[tuple[tuple[int, int], Ticket]] = []
         self._tickets: list[Ticket] = []
         self._stepping: set[Ticket] = set()
@@ -116,7 +117,7 @@ class Scheduler:
                 future.cancel()
             self._unqueue(ticket)
             self._end_if_over(ticket)
-            self._changed.notify_all()
+            self._wake()
 
     def waiting(self) -> list[Ticket]:
         """The jobs whose turn it is not: nothing of them is being worked on, on any thread or in async code."""
@@ -130,7 +131,7 @@ class Scheduler:
             self._is_closing = True
             for ticket in [*self._tickets, *(ticket for _, ticket in self._queue)]:
                 self.withdraw(ticket)
-            self._changed.notify_all()
+            self._wake()
         for thread in self._lanes:
             thread.join()
         self._over.put(None)
@@ -189,10 +190,26 @@ class Scheduler:
             while True:
                 taken = self._next_on_device() if lane == "device" else self._next_on_host()
                 if taken is not None:
+                    self._wake_another(lane)
                     return taken
                 if self._is_closing and not self._tickets:
                     return None
-                self._changed.wait(IDLE_S)
+                self._idle[lane].wait(IDLE_S)
+
+    def _wake(self) -> None:
+        """Something changed: wake whom it may concern. Of the host's threads one; it wakes another if there is more."""
+        if self._is_closing:
+            for idle in self._idle.values():
+                idle.notify_all()
+            return
+        self._idle["host"].notify()  # whatever it is: it sees what is over, too
+        if any(ticket.wants_device() for ticket in self._tickets):
+            self._idle["device"].notify()
+
+    def _wake_another(self, lane: Lane) -> None:
+        """One thread has its work; there may be some for the next."""
+        if lane == "host" and any(ticket.wants_host() for ticket in self._tickets):
+            self._idle["host"].notify()
 
     def _next_on_host(self) -> tuple[Ticket, NodeTask] | None:
         for ticket in sorted(self._tickets, key=lambda queued: queued.order):
@@ -266,7 +283,7 @@ class Scheduler:
                 self._finish(ticket, task)
             else:
                 return
-            self._changed.notify_all()
+            self._wake()
 
     def _park(self, ticket: Ticket, task: NodeTask) -> None:
         """Wait for async work off the lane."""
@@ -297,7 +314,7 @@ class Scheduler:
                 ticket.resumed.append(task)
             if task.outcome is not None:
                 self._finish(ticket, task)
-            self._changed.notify_all()
+            self._wake()
 
     def _finish(self, ticket: Ticket, task: NodeTask) -> None:
         ticket.ended(task)
@@ -320,7 +337,7 @@ class Scheduler:
                 ticket.run.start()
                 ticket.look_ahead()
             self._remove_if_over(ticket)
-        self._changed.notify_all()
+        self._wake()
 
     def _unqueue(self, ticket: Ticket) -> None:
         """Deliver a job that was cancelled before it began."""
@@ -342,7 +359,10 @@ class Scheduler:
         self._tickets.remove(ticket)
         if ticket.run.error is None:
             ticket.run.emit(events.RunSucceeded())
-        self._over.put(ticket)
+        if self.store.is_flushed:
+            ticket.future.set_result(ticket.run.result())
+        else:
+            self._over.put(ticket)
         return True
 
     def _deliver(self) -> None:
@@ -353,7 +373,7 @@ class Scheduler:
 
     def _notify(self) -> None:
         with self._changed:
-            self._changed.notify_all()
+            self._wake()
 
 
 @contextmanager

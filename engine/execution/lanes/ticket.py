@@ -70,6 +70,10 @@ class Ticket:
             or self.run.peek("device") is not None
         )
 
+    def wants_host(self) -> bool:
+        """Whether a node for the host lane is ready."""
+        return any(task.vertex.node.lane == "host" for task in self.resumed) or self.run.peek("host") is not None
+
     def take_resumed(self, lane: Lane) -> NodeTask | None:
         """A task whose wait is over and that goes on in this lane."""
         task = next((waiting for waiting in self.resumed if waiting.vertex.node.lane == lane), None)

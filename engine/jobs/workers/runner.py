@@ -1,9 +1,9 @@
 """One task from prompt to end, where the nodes are. The same in every kind of worker."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from sigmagraph.engine.errors import Cancelled, EngineError, InvalidWorkflow
@@ -29,6 +29,8 @@ __all__ = ["Runner"]
 LOG = logging.getLogger("sigmagraph.jobs")
 MOST_JOBS = 256
 """More than any front hands over: how many run at once is its `slots`."""
+GATHER_S = 0.001
+"""What a run says within it goes out together: a thread that wakes for each word keeps the others from working."""
 Tell = Callable[[Body, Picture | None], None]
 
 
@@ -55,6 +57,7 @@ class Runner:
         self._tickets: dict[str, Ticket] = {}
         self._to_stop: set[str] = set()
         self._outbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._is_urgent = Event()
         self._sender = Thread(target=self._send_all, name="sender", daemon=True)
         self._sender.start()
 
@@ -72,8 +75,9 @@ class Runner:
         return run.ended(result)
 
     def say(self, call: Callable[[], None]) -> None:
-        """Have something told after what was said so far."""
+        """Have something told after what was said so far, and at once."""
         self._outbox.put(call)
+        self._is_urgent.set()
 
     def stop_job(self, job_id: str) -> None:
         """Stop a task at its next step, or before its first if it was only announced."""
@@ -133,13 +137,23 @@ class Runner:
 
     def _send_all(self) -> None:
         while (call := self._outbox.get()) is not None:
-            try:
-                call()
-                if self._outbox.empty():
-                    self._flush()
-            except Exception:  # a preview nobody can encode, a front that is gone: whatever it is, the next is told
-                LOG.exception("what a run said could not be sent")
-        self._flush()
+            self._is_urgent.wait(GATHER_S)
+            self._is_urgent.clear()
+            for gathered in self._gathered(call):
+                try:
+                    gathered()
+                except Exception:  # a preview nobody can encode, a front that is gone: whatever it is, the next is told
+                    LOG.exception("what a run said could not be sent")
+            self._flush()
+
+    def _gathered(self, first: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        """What is there to be told by now; the sign to end is left for later."""
+        yield first
+        while not self._outbox.empty():
+            if (call := self._outbox.get()) is None:
+                self._outbox.put(None)
+                return
+            yield call
 
     def _check(
         self, prompt: Mapping[str, Any], targets: Sequence[str] | None, owner: str, job_id: str | None = None
