@@ -37,12 +37,12 @@ from sigmagraph.engine.server.monitoring.health import WARM, Readiness, health, 
 from sigmagraph.engine.server.monitoring.job_log import keep_journal
 from sigmagraph.engine.server.monitoring.logs import RecentLines
 from sigmagraph.engine.server.monitoring.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
+from sigmagraph.engine.server.monitoring.traces import trace_jobs
 from sigmagraph.engine.server.pages import PAGE_ROWS, home, page_routes
 from sigmagraph.engine.server.reordering import PLACE_ROWS
 from sigmagraph.engine.server.replay import REPLAY_ROWS
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.static import frontend_routes, keep_private
-from sigmagraph.engine.server.traces import trace_jobs
 from sigmagraph.engine.server.transport.allocator import give_back_regularly
 from sigmagraph.engine.server.transport.bodies import HANDLER, let_go
 from sigmagraph.engine.server.transport.body_budget import BUDGET, BodyBudget

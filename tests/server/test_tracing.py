@@ -18,10 +18,10 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution import events as run
 from sigmagraph.engine.jobs.events import Body, Ended, JobEvent, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import Failure, State
-from sigmagraph.engine.server import traces
 from sigmagraph.engine.server.context import SETTINGS
+from sigmagraph.engine.server.monitoring import traces
+from sigmagraph.engine.server.monitoring.tracing import JobTraces, trace_id_of
 from sigmagraph.engine.server.settings import Settings
-from sigmagraph.engine.server.tracing import JobTraces, trace_id_of
 from tests.server.conftest import Serving
 from tests.server.stubs import picture_graph
 

@@ -23,7 +23,7 @@ async def trace_jobs(app: web.Application) -> AsyncIterator[None]:
         return
     if find_spec("opentelemetry") is None or find_spec(NEEDED) is None:
         raise BadValue("traces", address, EXTRA)
-    from sigmagraph.engine.server.tracing import JobTraces, by_otlp  # an extra
+    from sigmagraph.engine.server.monitoring.tracing import JobTraces, by_otlp  # an extra
 
     traces = JobTraces(by_otlp(address))
     unlisten = app[JOBS].listen(traces.heard)
