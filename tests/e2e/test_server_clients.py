@@ -131,3 +131,37 @@ def test_comfyorg_sdk_runs_watches_cancels_and_keeps_assets(
     found = said(["node", str(script), server.url, str(graph), str(picture)], clients / "npm")
     events = ["outputReady", "preview", "progress", "statusChange"]
     assert found == SIGHT | {"events": events, "refused": "invalid_workflow"}
+
+
+def test_comfyui_utils_runs_three_jobs_at_once(server: Server, clients: Path, graph: Path, tmp_path: Path) -> None:
+    found = said([str(clients / "venv/bin/python"), str(SCRIPTS / "utils.py"), server.url, str(graph)], tmp_path)
+    assert found == {"images": 3, "fetched": True, "waited": True, "steps": True, "again": True}
+
+
+def test_comfy_commander_runs_a_drawing_of_the_editor(
+    server: Server, clients: Path, graph: Path, tmp_path: Path
+) -> None:
+    server.json("/workflows/drawn", {"workflow": json.loads(graph.read_text())})
+    drawing = tmp_path / "drawing.json"
+    drawing.write_text(json.dumps(server.json("/workflows/drawn?form=editor")))
+    found = said([str(clients / "venv/bin/python"), str(SCRIPTS / "commander.py"), server.url, str(drawing)], tmp_path)
+    assert found == {"drawing": True, "status": "success", "error": None, "images": 1, "png": True}
+
+
+def test_comfy_ui_client_of_pypi(server: Server, clients: Path, graph: Path, picture: Path, tmp_path: Path) -> None:
+    command = [str(clients / "venv/bin/python"), str(SCRIPTS / "ui_client.py"), server.url, str(graph), str(picture)]
+    found = said(command, tmp_path)
+    assert found == {"uploaded": "ui.png", "png": True, "progress": True, "executed": 1, "looked": [True] * 5}
+
+
+def test_comfy_ui_client_of_npm(server: Server, node: list[str], graph: Path, picture: Path, tmp_path: Path) -> None:
+    found = said([*node, "ui_client.mjs", server.url, str(graph), str(picture)], tmp_path)
+    assert found == {"uploaded": "npm.png", "images": 1, "png": "PNG", "queue": 0, "devices": 1, "info": True}
+
+
+def test_sd_backend_client_draws_changes_and_paints(server: Server, clients: Path, tmp_path: Path) -> None:
+    found = said([str(clients / "venv/bin/python"), str(SCRIPTS / "backend.py"), server.url], tmp_path)
+    size = [128, 128]
+    assert found == {
+        "comfyui": True, "drawn": [size, size], "changed": size, "painted": size, "watched": True, "samplers": True,
+    }  # fmt: skip
