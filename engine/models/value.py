@@ -12,7 +12,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models import pictures
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, VaeShape
-from sigmagraph.engine.models.arch.mmdit import TextAt
+from sigmagraph.engine.models.arch.mmdit import AttentionChange, TextAt
 from sigmagraph.engine.models.arch.tiles import Tiling
 from sigmagraph.engine.models.arch.tiny_vae import PixelSpace, TinyAutoencoder
 from sigmagraph.engine.models.conditioning import Conditioning, with_windows_answered
@@ -31,6 +31,7 @@ from sigmagraph.engine.models.spec import LatentFormat, ModelSpec
 from sigmagraph.engine.sampling.guidance import Cfg
 from sigmagraph.engine.sampling.mask import MaskRule
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
+from sigmagraph.engine.sampling.run import tracking
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +39,16 @@ class Model:
     """A diffusion model: the recipe of its network, its spec, and what this value changes about it.
 
     Adapters are patches of the recipe: they are merged tensor by tensor when the network is made.
-    `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance); `guidance`
-    changes how `guided` combines its predictions, `mask_change` how the mask of inpainting depends on the noise level.
+    `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance); `attention` takes
+    the place of attention in some blocks; `guidance` changes how `guided` combines its predictions, `mask_change` how
+    the mask of inpainting depends on the noise level.
     """
 
     recipe: Recipe[MMDiT]
     spec: ModelSpec
     parameterisation: Parameterisation
     skip_layers: frozenset[int] = frozenset()
+    attention: AttentionChange | None = None
     guidance: tuple["GuidanceChange", ...] = ()
     mask_change: "MaskChange | None" = None
 
@@ -63,6 +66,14 @@ class Model:
     def with_parameterisation(self, parameterisation: Parameterisation) -> "Model":
         """The same weights under another schedule of noise levels (a different shift, say)."""
         return replace(self, parameterisation=parameterisation)
+
+    def with_attention(self, change: AttentionChange) -> "Model":
+        """The same weights with attention changed in some blocks. Raises `BadValue` for a block that is not there."""
+        depth = self.spec.shape.depth
+        for block in sorted(change.blocks):
+            if not 0 <= block < depth:
+                raise BadValue("attention of block", block, f"block numbers from 0 to {depth - 1}")
+        return replace(self, attention=change)
 
     def with_skipped_layers(self, layers: Iterable[int], single: Iterable[int] = ()) -> "Model":
         """The same weights with exactly these blocks bypassed. Raises `BadValue` for a block that is not there.
@@ -90,7 +101,8 @@ class Model:
     def fingerprint(self) -> str:
         """What a recorded run must have been made with: the network's recipe and what of it runs."""
         patches = [str(patch.identity) for patch in self.recipe.patches]
-        return f"{self.recipe.what} {patches} {sorted(self.skip_layers)} {self.parameterisation}"
+        changed = f" {self.attention}" if self.attention is not None else ""
+        return f"{self.recipe.what} {patches} {sorted(self.skip_layers)} {self.parameterisation}{changed}"
 
     @property
     def placement(self) -> Placement:
@@ -117,7 +129,7 @@ class Model:
 
     def joins(self, x: Tensor) -> Hashable:
         """What predictions that one forward can make have in common: the network, what of it runs, the state's size."""
-        return self.recipe.key, self.skip_layers, tuple(x.shape[1:]), x.dtype
+        return self.recipe.key, self.skip_layers, self.attention, tuple(x.shape[1:]), x.dtype
 
     def passes(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[list["Pass"]]:
         """What the network is asked per conditioning: one pass for each of its entries that acts at this level."""
@@ -250,12 +262,15 @@ def _combined(
     return weighted_mean(x, placed)
 
 
-@torch.inference_mode()
 def _forward(rows: Sequence[Pass], beside: Sequence[Pass]) -> tuple[Tensor, ...]:
-    """One forward for entries of one length -> float32 velocity per pass. `beside`: all that the network is asked."""
-    model, controls = rows[0].model, rows[0].entry.controls
-    asked = _asked(rows, [one.entry for one in rows])
-    with model.recipe.use() as network:
+    """One forward for entries of one length -> float32 velocity per pass. `beside`: all that the network is asked.
+
+    In inference mode, but for a network that is trained: that is in the caller's.
+    """
+    model = rows[0].model
+    with model.recipe.use() as network, tracking(getattr(network, "trains", False)):
+        controls = rows[0].entry.controls
+        asked = _asked(rows, [one.entry for one in rows])
         more: dict[str, Any] = {}
         if (tables := getattr(network, "tables", None)) is not None:
             more["beforehand"] = tables.told(network, [one.told_of for one in rows], [one.told_of for one in beside])
@@ -264,7 +279,9 @@ def _forward(rows: Sequence[Pass], beside: Sequence[Pass]) -> tuple[Tensor, ...]
             hints = [torch.cat(hint) for hint in zip(*(one.hints for one in rows), strict=True)]
             more["control"] = residuals_of(network, controls, read, hints)
         more["skip_layers"] = model.skip_layers
-        captured = getattr(network, "captured", None)
+        if model.attention is not None:
+            more["attention"] = model.attention
+        captured = getattr(network, "captured", None) if model.attention is None else None
         call = network if captured is None else partial(captured, network, model.spec.shape.patch)
         velocity: Tensor = call(*asked, **more)
     parts: tuple[Tensor, ...] = velocity.float().split([len(one.fed) for one in rows])

@@ -8,6 +8,7 @@ from typing import Annotated
 from torch import Tensor
 
 from sigmagraph.engine.graph.node import Extra, Optional, Output, Range, Tooltip, node
+from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
 from sigmagraph.engine.models.value import Model as ModelValue
 from sigmagraph.engine.sampling.guidance import (
     Adjustment,
@@ -107,14 +108,23 @@ class SkippingUncond:
         level = model.parameterisation.levels.percent_to_sigma
         skipping = model.with_skipped_layers(self.double, self.single).predict
         start, end = level(self.start_percent), level(self.end_percent)
-        return replace(guided, predict=_weaker_uncond(guided.predict, skipping, start, end))
+        predict = _weaker_uncond(guided.predict, skipping, start, end, guided.negative)
+        return replace(guided, predict=predict, positive=told_apart(guided))
 
 
-def _weaker_uncond(whole: Predict, skipping: Predict, start: float, end: float) -> Predict:
+def told_apart(guided: Cfg) -> ConditioningValue:
+    """The positive side, as a value that is not the negative's too: rules know a side by its value."""
+    positive: ConditioningValue = guided.positive
+    return replace(positive) if positive is guided.negative else positive
+
+
+def _weaker_uncond(whole: Predict, skipping: Predict, start: float, end: float, negative: object) -> Predict:
     def predict(x: Tensor, sigma: float, conditionings: Sequence[object]) -> Sequence[Tensor]:
-        if not start >= sigma >= end or len(conditionings) < 2:
+        if not start >= sigma >= end:
             return whole(x, sigma, conditionings)
-        return [*skipping(x, sigma, conditionings[:1]), *whole(x, sigma, conditionings[1:])]
+        others = [one for one in conditionings if one is not negative]
+        found = iter(whole(x, sigma, others) if others else ())
+        return [skipping(x, sigma, [one])[0] if one is negative else next(found) for one in conditionings]
 
     return predict
 

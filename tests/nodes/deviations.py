@@ -66,6 +66,13 @@ DECLARATIONS: Mapping[tuple[str, str], str] = {
     ("DualCLIPLoader", "type"): "families of newer versions too; all but sd3 are refused when they are loaded",
     ("ImageScaleToTotalPixels", "resolution_steps"): "an input of newer versions",
     ("ModelSamplingAuraFlow", "sampling"): "an input of newer versions; only 'flow' is supported",
+    (
+        "PerturbedAttentionGuidance",
+        "layers",
+    ): "ours: a transformer's blocks; without any SD3's picture stays as it is, "
+    "as in ComfyUI, whose node acts in a U-Net's middle block",
+    ("PerturbedAttentionGuidance", "start_percent"): "ours",
+    ("PerturbedAttentionGuidance", "end_percent"): "ours",
     ("LoadImageOutput", "image"): "its pictures are listed as those of other folders; ComfyUI's page asks for them",
 }
 
@@ -101,6 +108,7 @@ NEWER: Mapping[str, str] = {
     "ImageCropV2": "",
     "JsonExtractString": "",
     "LatentCutToBatch": "",
+    "NAGuidance": "by the paper: both texts share the image's tokens, in one forward; its inputs are from memory",
     "PrimitiveBoundingBox": "",
     "ResizeImageMaskNode": "",
     "ResizeImagesByLongerEdge": "",

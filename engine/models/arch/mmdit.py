@@ -9,6 +9,7 @@ Shape letters: B batch, H W latent sides, h w token sides, L text tokens, N imag
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -137,6 +138,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
+Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q, k and v of all tokens, text first, each [B, N, heads, 64] -> [B, N, D]: `attend`, or what takes its place."""
+
+
+class AttentionChange(Protocol):
+    """Takes the place of `attend` in some blocks; the image tokens, which are the last ones, lie on a grid."""
+
+    @property
+    def blocks(self) -> Collection[int]:
+        """Numbers of the blocks."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What the tokens of q get, [B, N, D]; `grid` is rows and columns."""
+
+
 def _joined(context: Tensor, image: Tensor) -> Tensor:
     """Two streams behind each other, [B, N, heads, 64]; on a CPU each head's tokens lie together."""
     if image.device.type == "cpu":
@@ -178,12 +194,12 @@ class StreamBlock(nn.Module):
         parts: tuple[Tensor, ...] = self.adaLN_modulation(condition).unsqueeze(1).chunk(self.parts, dim=-1)
         return parts
 
-    def add_attention(self, tokens: Tensor, mixed: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+    def add_attention(self, tokens: Tensor, mixed: Tensor, parts: tuple[Tensor, ...], mix: Mix = attend) -> Tensor:
         """Tokens plus the attention result, and plus the dual attention of this stream alone where there is one."""
         attended = torch.addcmul(tokens, parts[2], self.attn.proj(mixed))
         if self.parts == 9:
             shift_dual, scale_dual, gate_dual = parts[6:]
-            own = attend(*self.attn2.project(modulated(tokens, shift_dual, scale_dual)))
+            own = mix(*self.attn2.project(modulated(tokens, shift_dual, scale_dual)))
             attended = torch.addcmul(attended, gate_dual, self.attn2.proj(own))
         return attended
 
@@ -208,7 +224,7 @@ class JointBlock(nn.Module):
         self.context_block = StreamBlock(shape, is_last_context=self.is_last)
         self.x_block = StreamBlock(shape, has_dual_attention=index in shape.dual_attention_blocks)
 
-    def forward(self, image: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, context: Tensor, condition: Tensor, mix: Mix = attend) -> tuple[Tensor, Tensor]:
         """Image [B, N, D], context [B, L, D], condition [B, D]; the last block returns its context untouched.
 
         In place of the condition, what would be made of it: [parts of both streams, B, D], the image's first.
@@ -218,20 +234,25 @@ class JointBlock(nn.Module):
         else:
             parts = condition.unsqueeze(2).unbind(0)
             image_parts, context_parts = parts[: self.x_block.parts], parts[self.x_block.parts :]
-        image, context = self.attended(image, context, image_parts, context_parts)
+        image, context = self.attended(image, context, image_parts, context_parts, mix)
         if not self.is_last:
             context = self.context_block.add_mlp(context, context_parts)
         return self.x_block.add_mlp(image, image_parts), context
 
     def attended(
-        self, image: Tensor, context: Tensor, image_parts: tuple[Tensor, ...], context_parts: tuple[Tensor, ...]
+        self,
+        image: Tensor,
+        context: Tensor,
+        image_parts: tuple[Tensor, ...],
+        context_parts: tuple[Tensor, ...],
+        mix: Mix,
     ) -> tuple[Tensor, Tensor]:
         """Both streams with the attention's result added. A method so that the result is gone before the MLPs."""
-        mixed = attend(*self.queried(image, context, image_parts, context_parts))
+        mixed = mix(*self.queried(image, context, image_parts, context_parts))
         mixed_context, mixed_image = mixed.tensor_split([mixed.shape[1] - image.shape[1]], dim=1)
         if not self.is_last:
             context = self.context_block.add_attention(context, mixed_context, context_parts)
-        return self.x_block.add_attention(image, mixed_image, image_parts), context
+        return self.x_block.add_attention(image, mixed_image, image_parts, mix), context
 
     def queried(
         self, image: Tensor, context: Tensor, image_parts: tuple[Tensor, ...], context_parts: tuple[Tensor, ...]
@@ -353,9 +374,11 @@ class TellsBeforehand(Protocol):
 BlockCall = Callable[..., tuple[Tensor, Tensor]]
 
 
-def call_block(block: JointBlock, image: Tensor, context: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+def call_block(
+    block: JointBlock, image: Tensor, context: Tensor, condition: Tensor, mix: Mix = attend
+) -> tuple[Tensor, Tensor]:
     """A block's forward, hooks included."""
-    result: tuple[Tensor, Tensor] = block(image, context, condition)
+    result: tuple[Tensor, Tensor] = block(image, context, condition, mix)
     return result
 
 
@@ -371,6 +394,7 @@ class MMDiT(JointStem):
         self.call_block: BlockCall = call_block  # a compiled one may take its place
         self.tables: TellsBeforehand | None = None  # on a CPU every forward makes its own
         self.captured: Callable[..., Tensor] | None = None  # replays small forwards on a card
+        self.trains = False  # whether its forwards are to have gradients
 
     @property
     def modulations(self) -> Iterator[tuple[str, nn.Sequential, int]]:
@@ -388,6 +412,12 @@ class MMDiT(JointStem):
         cut: tuple[Tensor, ...] = table.split([*sizes, parts[-1]])
         return cut
 
+    def _call_of(self, block: int, attention: AttentionChange | None, grid: tuple[int, int]) -> BlockCall:
+        """How a block is called: with changed attention as it is, since that is no part of a compiled one."""
+        if attention is None or block not in attention.blocks:
+            return self.call_block
+        return partial(call_block, mix=partial(attention.mix, grid=grid))
+
     def forward(
         self,
         x: Tensor,
@@ -398,11 +428,13 @@ class MMDiT(JointStem):
         skip_layers: Collection[int] = (),
         control: Sequence[Sequence[Tensor]] = (),
         beforehand: Beforehand | None = None,
+        attention: AttentionChange | None = None,
     ) -> Tensor:
         """The velocity, [B, 16, H, W]. With `beforehand`, timestep, pooled and context are not looked at.
 
-        `skip_layers`: blocks replaced by the identity. `control`: for each block, from the first on, the residuals
-        [B, N, D] that are added to the image tokens after it. Odd sides are padded circularly and cropped again.
+        `skip_layers`: blocks replaced by the identity. `attention` is changed in its blocks. `control`: for each block,
+        from the first on, the residuals [B, N, D] that are added to the image tokens after it. Odd sides are padded
+        circularly and cropped again.
         """
         height, width = x.shape[-2:]
         patch = self.shape.patch
@@ -417,7 +449,8 @@ class MMDiT(JointStem):
             conditions, context = self._cut(beforehand.table), beforehand.tokens
         for i, block in enumerate(self.joint_blocks):
             if i not in skip_layers:
-                image, context = self.call_block(block, image, context, conditions[i])
+                call = self._call_of(i, attention, (rows, columns))
+                image, context = call(block, image, context, conditions[i])
             for residual in control[i] if i < len(control) else ():
                 image = image + residual.to(image.dtype)
         patches = self.final_layer(image, conditions[-1])

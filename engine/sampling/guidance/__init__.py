@@ -16,6 +16,7 @@ from sigmagraph.engine.sampling.guidance.cfg_norm import NormBound
 from sigmagraph.engine.sampling.guidance.cfg_zero_star import CfgZeroStar, CfgZeroStarDenoised
 from sigmagraph.engine.sampling.guidance.dual_cfg import DualCfg
 from sigmagraph.engine.sampling.guidance.epsilon_scaling import EpsilonScaling
+from sigmagraph.engine.sampling.guidance.frequency_decoupled import FrequencyDecoupled
 from sigmagraph.engine.sampling.guidance.fresca import FrequencyScaling
 from sigmagraph.engine.sampling.guidance.mahiro import Mahiro
 from sigmagraph.engine.sampling.guidance.operation import Operated
@@ -38,6 +39,7 @@ __all__ = [
     "DualCfg",
     "EpsilonScaling",
     "Estimates",
+    "FrequencyDecoupled",
     "FrequencyScaling",
     "Linear",
     "Mahiro",

@@ -14,4 +14,4 @@ class EpsilonScaling:
     factor: float = 1.005
 
     def __call__(self, guided: Tensor, known: Estimates) -> Tensor:
-        return known.x - (known.x - guided) / self.factor
+        return guided if self.factor == 1 else known.x - (known.x - guided) / self.factor

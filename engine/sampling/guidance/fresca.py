@@ -17,7 +17,7 @@ class FrequencyScaling:
     cutoff: int = 20
 
     def __call__(self, known: Estimates) -> Estimates:
-        if not has_uncond(known):
+        if not has_uncond(known) or self.low == self.high == 1:
             return known
         spectrum = torch.fft.fftshift(torch.fft.fftn(known.cond - known.uncond, dim=(-2, -1)), dim=(-2, -1))
         height, width = spectrum.shape[-2:]
