@@ -7,8 +7,17 @@ from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
-from sigmagraph.engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, StoreInUse, UnknownJob, UnknownKey
+from sigmagraph.engine.errors import (
+    DuplicateJob,
+    IdempotencyConflict,
+    IllegalMove,
+    StoreFailed,
+    StoreInUse,
+    UnknownJob,
+    UnknownKey,
+)
 from sigmagraph.engine.execution.events import NodeFinished, NodeProgress, NodeStarted, RunSucceeded
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.billing.accounts import Accounts
@@ -25,9 +34,10 @@ from sigmagraph.engine.jobs.job import (
     Webhook,
 )
 from sigmagraph.engine.jobs.settings import StoreSettings
-from sigmagraph.engine.jobs.store import transitions
+from sigmagraph.engine.jobs.store import log, transitions
 from sigmagraph.engine.jobs.store.engines import engines, migrate
 from sigmagraph.engine.jobs.store.job_store import JobStore
+from sigmagraph.engine.jobs.store.rows import inserted
 from sigmagraph.engine.jobs.store.tables import METADATA
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -76,6 +86,25 @@ def test_a_job_reads_back_as_it_was_given(run: Runs, store_settings: StoreSettin
         assert found.expires_at is not None
         assert found.expires_at - found.created_at == pytest.approx(60)
         assert job.state is found.state is State.QUEUED
+
+    run(case())
+
+
+def test_what_the_database_refuses_is_told_as_sqlalchemy_does(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            job, _ = await store.submit(submission(), WORK)
+            event = {"job_id": job.id, "number": 1, "at": 0.0, "type": "queued", "body": {"number": 1.0}}
+            row = inserted(submission(job_id=job.id), WORK, 1.0, 0.0)
+            for refused in (
+                lambda tx: log.INSERT_EVENTS.run(tx.connection, [event]),
+                lambda tx: transitions.INSERT_JOB.rows(tx.connection, row),
+                lambda tx: log.INSERT_EVENTS.rows(tx.connection, {**event, "number": None}),
+            ):
+                with pytest.raises(StoreFailed) as caught:
+                    await store.database.write(refused)
+                assert isinstance(caught.value.__cause__, IntegrityError)
+            assert [found.body for found in await store.events(job)] == [Queued(job.number)]
 
     run(case())
 

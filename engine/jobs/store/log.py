@@ -5,7 +5,6 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from sigmagraph.engine.execution.events import NodeFinished
 from sigmagraph.engine.jobs.artifacts import entries
@@ -13,12 +12,14 @@ from sigmagraph.engine.jobs.events import Body, JobEvent
 from sigmagraph.engine.jobs.job import LARGEST
 from sigmagraph.engine.jobs.records import decode, encode
 from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.statements import Statement
 from sigmagraph.engine.jobs.store.tables import artifacts, events, jobs
 
 __all__ = ["append", "append_all", "keep", "owner_of_file", "read"]
 
-INSERT_EVENTS = insert(events)
-INSERT_FILES = insert(artifacts)
+INSERT_EVENTS = Statement(insert(events), given=[column.name for column in events.c])
+INSERT_FILES = Statement(insert(artifacts), given=[column.name for column in artifacts.c if column.name != "seq"])
+STEPPED = [jobs.c.events, jobs.c.owner]
 
 
 def append(tx: Tx, job_id: str, bodies: Sequence[Body], at: float, **changes: Any) -> int:
@@ -29,31 +30,32 @@ def append(tx: Tx, job_id: str, bodies: Sequence[Body], at: float, **changes: An
 def append_all(tx: Tx, job_id: str, said: Sequence[tuple[float, Body]], **changes: Any) -> int:
     """Number the events, store them, and have them published. A job that is gone is passed over."""
     given = {f"new_{name}": value for name, value in changes.items()}
-    row = tx.connection.execute(_step(tuple(changes)), {"job": job_id, "said": len(said), **given}).one_or_none()
+    row = _step(tuple(changes)).row(tx.connection, {"job": job_id, "said": len(said), **given})
     if row is None:
         return 0
-    first = row.events - len(said) + 1
-    keep(tx, [JobEvent(job_id, row.owner, first + index, at, body) for index, (at, body) in enumerate(said)])
-    return int(row.events)
+    last, owner = int(row["events"]), row["owner"]
+    first = last - len(said) + 1
+    keep(tx, [JobEvent(job_id, owner, first + index, at, body) for index, (at, body) in enumerate(said)])
+    return last
 
 
 def keep(tx: Tx, made: Sequence[JobEvent]) -> None:
     """Store events that are numbered already."""
     if not made:
         return
-    tx.connection.execute(INSERT_EVENTS, [_row(event) for event in made])
+    INSERT_EVENTS.run(tx.connection, [_row(event) for event in made])
     files = [file for event in made for file in _files(event)]
     if files:
-        tx.connection.execute(INSERT_FILES, files)
+        INSERT_FILES.run(tx.connection, files)
     tx.events.extend(made)
 
 
 @cache
-def _step(names: tuple[str, ...]) -> ReturningUpdate[Any]:
+def _step(names: tuple[str, ...]) -> Statement:
     """The row's step to its next events; statements are built once, not per event."""
     new = {name: bindparam(f"new_{name}", type_=jobs.c[name].type) for name in names}
     step = update(jobs).where(jobs.c.id == bindparam("job")).values(events=jobs.c.events + bindparam("said"), **new)
-    return step.returning(jobs.c.events, jobs.c.owner)
+    return Statement(step.returning(*STEPPED), STEPPED)
 
 
 def read(connection: Connection, job_id: str, owner: str, after: int, limit: int) -> list[JobEvent]:

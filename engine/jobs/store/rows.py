@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State, Submission
 from sigmagraph.engine.jobs.store.tables import jobs
 
-__all__ = ["LIGHT", "SAME", "UNTOUCHED", "WHOLE", "inserted", "job_of"]
+__all__ = ["LIGHT", "SAME", "WHOLE", "inserted", "job_of"]
 
 SAME = (
     "id",
@@ -41,8 +41,9 @@ UNTOUCHED: dict[str, Any] = {
     "worker": "",
     "failure": None,
     "outcome": None,
+    "deaths": 0,
 }
-"""What the database fills in for a new job."""
+"""What a new job begins with."""
 
 
 def job_of(row: Mapping[str, Any]) -> Job:
@@ -59,7 +60,7 @@ def job_of(row: Mapping[str, Any]) -> Job:
 
 def inserted(submission: Submission, request: Request, number: float, at: float) -> dict[str, Any]:
     """The first row of a job."""
-    return {
+    return UNTOUCHED | {
         "id": submission.job_id,
         "owner": submission.owner,
         "state": State.QUEUED.value,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
 
 from sigmagraph.engine.errors import DuplicateJob, IdempotencyConflict, IllegalMove, UnknownJob
 from sigmagraph.engine.jobs.billing import credit
@@ -13,19 +13,25 @@ from sigmagraph.engine.jobs.events import Body, Cause, Ended, JobEvent, Queued, 
 from sigmagraph.engine.jobs.job import Failure, Idempotency, Job, Outcome, Request, State, Submission, is_name, move
 from sigmagraph.engine.jobs.store import log
 from sigmagraph.engine.jobs.store.database import Tx
-from sigmagraph.engine.jobs.store.rows import LIGHT, UNTOUCHED, WHOLE, inserted, job_of
+from sigmagraph.engine.jobs.store.rows import LIGHT, WHOLE, inserted, job_of
+from sigmagraph.engine.jobs.store.statements import Statement
 from sigmagraph.engine.jobs.store.tables import deliveries, idempotency, jobs
 from sigmagraph.engine.jobs.workers.crash_loop import losses, strikes_after
 
 __all__ = ["begin", "begun_at_once", "create", "end", "find_repeat", "lose", "place", "request_cancel", "the_job"]
 
-SELECT_LIGHT = select(*LIGHT).where(jobs.c.id == bindparam("job")).with_for_update()
-SELECT_WHOLE = select(*WHOLE).where(jobs.c.id == bindparam("job")).with_for_update()
-SELECT_DEBTS = select(*LIGHT, jobs.c.webhook, jobs.c.deaths).where(jobs.c.id == bindparam("job")).with_for_update()
-SELECT_TAKEN = select(jobs.c.seq).where(jobs.c.id == bindparam("job"))
-SELECT_LAST = select(func.max(jobs.c.seq))
+
+def _held(columns: Sequence[ColumnElement[Any]]) -> Statement:
+    """These columns of one job, which nobody else changes until the transaction is over."""
+    return Statement(select(*columns).where(jobs.c.id == bindparam("job")).with_for_update(), columns)
+
+
+SELECT_LIGHT, SELECT_WHOLE, SELECT_DEBTS = _held(LIGHT), _held(WHOLE), _held([*LIGHT, jobs.c.webhook, jobs.c.deaths])
+SELECT_TAKEN = Statement(select(jobs.c.seq).where(jobs.c.id == bindparam("job")), [jobs.c.seq])
+LAST = func.max(jobs.c.seq).label("last")
+SELECT_LAST = Statement(select(LAST), [LAST])
 SELECT_FIRST = select(func.min(jobs.c.number)).where(jobs.c.state == State.QUEUED.value)
-INSERT_JOB = insert(jobs)
+INSERT_JOB = Statement(insert(jobs), given=[column.name for column in jobs.c if column.name != "seq"])
 MOST_LOSSES = 50  # a job under which so many workers died fails, whoever is to blame
 
 
@@ -34,11 +40,11 @@ def the_job(tx: Tx, job_id: str, owner: str | None = None) -> Job:
     return job_of(_row(tx, SELECT_LIGHT, job_id, owner))
 
 
-def _row(tx: Tx, query: Select[Any], job_id: str, owner: str | None = None) -> Mapping[str, Any]:
-    row = tx.connection.execute(query, {"job": job_id}).mappings().one_or_none() if is_name(job_id) else None
+def _row(tx: Tx, query: Statement, job_id: str, owner: str | None = None) -> Mapping[str, Any]:
+    row = query.row(tx.connection, {"job": job_id}) if is_name(job_id) else None
     if row is None or (owner is not None and row["owner"] != owner):
         raise UnknownJob(job_id)
-    return row  # type: ignore[return-value]  # RowMapping is a Mapping of str in all we select
+    return row
 
 
 def find_repeat(tx: Tx, owner: str, key: Idempotency, since: float) -> Job | None:
@@ -57,19 +63,19 @@ def find_repeat(tx: Tx, owner: str, key: Idempotency, since: float) -> Job | Non
 
 def create(tx: Tx, submission: Submission, request: Request, at: float, worker: str | None = None) -> Job:
     """Accept a job: refuse an id that is taken, hold the cost, write the row; begun at once where a worker is free."""
-    if tx.connection.execute(SELECT_TAKEN, {"job": submission.job_id}).first() is not None:
+    if SELECT_TAKEN.row(tx.connection, {"job": submission.job_id}) is not None:
         raise DuplicateJob(submission.job_id)
     credit.hold(tx, submission.owner, submission.cost)
     number = submission.number if submission.number is not None else _number(tx, submission.front)
     row = inserted(submission, request, number, at)
-    job = job_of(UNTOUCHED | row | {"request": None})
+    job = job_of(row | {"request": None})
     said = [JobEvent(job.id, job.owner, job.events, at, Queued(number))]
     if worker is not None:
         begun = begun_at_once(job, worker)
         row |= {name: getattr(begun, name) for name in ("attempt", "started_at", "worker", "events")}
         row["state"] = begun.state.value
         said.append(JobEvent(job.id, job.owner, begun.events, at, Started(begun.attempt, worker)))
-    tx.connection.execute(INSERT_JOB, row)
+    INSERT_JOB.rows(tx.connection, row)
     if submission.idempotency is not None:
         _remember(tx, submission.owner, submission.idempotency, submission.job_id, at)
     log.keep(tx, said)
@@ -178,7 +184,8 @@ def _update(tx: Tx, job_id: str, values: dict[str, Any]) -> None:
 
 def _number(tx: Tx, front: bool) -> float:
     """The running counter; negative, and before everything that waits, for the front."""
-    counter = float((tx.connection.execute(SELECT_LAST).scalar_one() or 0) + 1)
+    last = SELECT_LAST.row(tx.connection, {})
+    counter = float(((last or {}).get("last") or 0) + 1)
     first = tx.connection.execute(SELECT_FIRST).scalar_one() if front else None
     return min(-counter, (first or 0.0) - 1) if front else counter
 
