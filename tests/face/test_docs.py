@@ -1,7 +1,8 @@
-"""docs/python.md, run as it is written."""
+"""docs/python.md, run as it is written; and the calls by curl that other pages have."""
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.serving import CHECKOUT, Server
 
 TEXT = (CHECKOUT / "docs" / "python.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```python( server)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+CURL = re.compile(r"^```bash\n(curl .*?)^```$", re.DOTALL | re.MULTILINE)
 HERE = "import sigmagraph as sg\n"
 
 
@@ -43,7 +45,7 @@ def test_readmes_lines_run_as_they_are_written() -> None:
     assert Path("star.png").is_file()
 
 
-def test_the_client_of_the_page_runs_as_it_is_written(checkout: Path) -> None:
+def test_the_client_and_the_calls_by_curl_run_as_they_are_written(checkout: Path) -> None:
     code = HERE + "\n".join(body for kind, body in BLOCK.findall(TEXT) if kind)
     assert code.count("http://127.0.0.1:8188") == 2
     server = Server(checkout).start()
@@ -54,5 +56,11 @@ def test_the_client_of_the_page_runs_as_it_is_written(checkout: Path) -> None:
         data = space["data"]
         assert isinstance(data, bytes)
         assert data.startswith(b"\x89PNG")
+        for page, said in (("http-clients.md", '"mine"'), ("jobs.md", '"first"')):
+            for block in CURL.findall((CHECKOUT / "docs" / page).read_text(encoding="utf-8")):
+                local = block.replace("http://127.0.0.1:8188", server.url).replace("curl ", "curl -sS --fail ")
+                done = subprocess.run(["bash", "-ec", local], cwd=checkout, capture_output=True, text=True, timeout=120)
+                assert (done.returncode, said in done.stdout) == (0, True), (page, done.stdout, done.stderr)
+        assert (checkout / "picture.png").read_bytes().startswith(b"\x89PNG")
     finally:
         server.stop()
