@@ -69,14 +69,13 @@ def listing(as_json: AsJson = False, database: Database = None, home: Home = Non
     if as_json:
         write_json([_as_values(account) for account in found])
         return
-    table = columns("id", "name", "key", "scopes", "endpoints", "credits", "held", "spent", "state")
+    table = columns("id", "name", "key", "state", "credits", "held", "spent", "may", whole=7)
     for account in found:
         amounts = (f"{amount / CREDIT:g}" for amount in (account.credits, account.held, account.spent))
         state = "revoked" if account.revoked_at is not None else "works"
-        called = ", ".join(sorted(account.endpoints)) if account.endpoints is not None else "all"
-        table.add_row(
-            account.id, account.name, f"{account.hint}…", ", ".join(sorted(account.scopes)), called, *amounts, state
-        )
+        called = ", ".join(sorted(account.endpoints)) if account.endpoints is not None else "all endpoints"
+        may = f"{', '.join(sorted(account.scopes))}; {called}"
+        table.add_row(account.id, account.name, f"{account.hint}…", state, *amounts, may)
     out().print(table)
 
 

@@ -114,6 +114,22 @@ def test_tables_of_eighty_columns_keep_every_name(monkeypatch: pytest.MonkeyPatc
         assert set(names) - shown == set()
 
 
+def test_the_table_of_keys_fits_eighty_columns_and_folds_between_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "user").mkdir()
+    made = answer("keys", "create", "ann", "--credits", "100", "--endpoint", "e-1", "--home", str(tmp_path))
+    console_80 = Console(width=80, highlight=False)
+    monkeypatch.setattr(console, "out", lambda: console_80)
+    with console_80.capture() as captured:
+        CliRunner().invoke(app, ["keys", "list", "--home", str(tmp_path)])
+    lines = captured.get().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert lines[0].split() == ["id", "name", "key", "state", "credits", "held", "spent", "may"]
+    words = lines[1].split()
+    assert (words[0], words[1], words[3:7]) == (made["id"], "ann", ["works", "100", "0", "0"])
+
+
 def test_the_version_is_the_distributions() -> None:
     from importlib.metadata import version
 
