@@ -17,6 +17,7 @@ PAGES: Mapping[str, str] = {
     "/home": "home.html",
     "/run": "run.html",
     "/gallery": "gallery.html",
+    "/lab": "lab.html",
     "/system": "system.html",
 }
 POLICY = (

@@ -103,7 +103,7 @@ def test_what_was_saved_is_there_after_a_reload_and_after_a_restart(editor: Edit
 
 def test_the_menu_leads_to_our_own_pages(editor: Editor) -> None:
     listed = editor.page.evaluate("() => app.extensionManager.command.commands.map((each) => each.id)")
-    assert {f"sigmagraph.pages.{name}" for name in ("home", "run", "gallery", "system")} <= set(listed)
+    assert {f"sigmagraph.pages.{name}" for name in ("home", "run", "gallery", "lab", "system")} <= set(listed)
     with editor.page.context.expect_page() as opened:
         editor.page.evaluate("() => { app.extensionManager.command.execute('sigmagraph.pages.gallery') }")
     opened.value.wait_for_url("**/gallery")

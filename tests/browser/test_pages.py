@@ -15,7 +15,7 @@ from tests.browser.pages import FAILING, Watched, made_server, new_key, watched
 from tests.serving import CHECKOUT, Server
 
 pytestmark = pytest.mark.browser
-PAGES = ("/home", "/run", "/gallery", "/system")
+PAGES = ("/home", "/run", "/gallery", "/lab", "/system")
 MAKE = "Make a picture"
 HUGE_SEED = 2**64 - 3
 HOSTILE = [

@@ -13,7 +13,7 @@ from tests.server.conftest import Serving
 from tests.server.test_security import KEYS
 
 WEB = Path(__file__).resolve().parents[2] / "web" / "pages"
-PAGES = ("/home", "/run", "/gallery", "/system")
+PAGES = ("/home", "/run", "/gallery", "/lab", "/system")
 KEY = {"Authorization": "Bearer key-a"}
 SEED = 2**64 - 3
 
@@ -73,8 +73,21 @@ def test_no_script_reads_text_as_markup_and_every_word_is_there_twice() -> None:
     assert said <= words
 
 
-def test_all_files_of_the_pages_together_are_smaller_than_a_picture() -> None:
-    assert sum(path.stat().st_size for path in WEB.iterdir()) < 150_000
+def loaded(name: str, known: set[str]) -> set[str]:
+    """A page's files: its script and style, and what they import, whether at once or later."""
+    if name not in known:
+        known.add(name)
+        text = (WEB / name).read_text("utf-8")
+        for other in re.findall(r'(?:/pages/|from "\./|import\("\./)([\w.-]+\.(?:js|css))', text):
+            loaded(other, known)
+    return known
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_all_that_a_page_ever_loads_is_smaller_than_a_picture(path: str) -> None:
+    files = loaded(f"{path[1:]}.html", set())
+    assert {"style.css", "strings.js", f"{path[1:]}.js"} <= files
+    assert sum((WEB / name).stat().st_size for name in files) < 150_000
 
 
 async def test_inspecting_a_document_tells_its_values_its_declarations_and_what_is_missing(serving: Serving) -> None:

@@ -2,7 +2,7 @@
 // @ts-expect-error the editor serves this module
 import { app } from "/scripts/app.js";
 
-const PAGES = [["home", "Home"], ["run", "Run"], ["gallery", "Gallery"], ["system", "System"]];
+const PAGES = [["home", "Home"], ["run", "Run"], ["gallery", "Gallery"], ["lab", "Lab"], ["system", "System"]];
 
 app.registerExtension({
   name: "sigmagraph.pages",

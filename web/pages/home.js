@@ -93,6 +93,7 @@ async function showCards() {
     ["/gallery", "nav.gallery", "card.gallery"],
     system.has_editor ? ["/", "nav.editor", "card.editor"] : null,
     ["/api-docs", "nav.api", "card.api"],
+    ["/lab", "nav.lab", "card.lab"],
     ["/system", "nav.system", "card.system"],
   ];
   replace(cards, made.map((each) => each && h("a", { class: "card", href: each[0] },

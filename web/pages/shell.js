@@ -7,6 +7,7 @@ const LINKS = [
   ["/home", "nav.home"],
   ["/run", "nav.run"],
   ["/gallery", "nav.gallery"],
+  ["/lab", "nav.lab"],
   ["/system", "nav.system"],
   ["/api-docs", "nav.api"],
 ];

@@ -40,7 +40,7 @@ LOGIN_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-PAGES = frozenset({"/home", "/run", "/gallery", "/system"})
+PAGES = frozenset({"/home", "/run", "/gallery", "/lab", "/system"})
 """The pages for people, which ask for a key by way of the login page and then go on."""
 
 
