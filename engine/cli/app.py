@@ -73,7 +73,7 @@ for _name, _command, _context in _commands():
     if isinstance(_command, typer.Typer):
         app.add_typer(_command, name=_name)
     else:
-        app.command(_name, context_settings=_context)(_command)
+        app.command(_name.replace("_", "-"), context_settings=_context)(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from sigmagraph.engine.models.conditioning import Conditioning, with_windows_ans
 from sigmagraph.engine.models.controlnet import Asked, Control, in_turn, residuals_of
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
 from sigmagraph.engine.models.files.lora import Adapter, Patch
+from sigmagraph.engine.models.files.read import files_of
 from sigmagraph.engine.models.files.rename import ParameterSlot
 from sigmagraph.engine.models.halves import velocities
 from sigmagraph.engine.models.hooks import Hook
@@ -113,6 +115,11 @@ class Model:
     def network(self) -> MMDiT:
         """The network with every adapter in it, to look at; `predict` computes with it."""
         return self.recipe.network
+
+    @property
+    def file(self) -> Path | None:
+        """The weight file that the network comes from, the first of several."""
+        return next((file.state.path for file in files_of(self.recipe.base)), None)
 
     def predict(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[Tensor]:
         """The denoised estimate per conditioning: x [B, 16, h, w] float32 in model space at noise level `sigma`.

@@ -1,7 +1,8 @@
 """`python -m models.demo STAGE`: train, write and measure the demo checkpoint.
 
 Stages, in order: `vae`, `diffusion` and `decoder` train (and resume when started again), `export` writes the
-checkpoint, `check` measures it on prompts held out of training, `sheet` draws the contact sheet of the README.
+checkpoint, `preview` fits the decoder of its previews, `check` measures it on prompts held out of training, and
+`sheet` draws the contact sheet of the README.
 """
 
 import argparse
@@ -10,8 +11,11 @@ from pathlib import Path
 
 from models.demo import autoencoder, diffusion, export, measure, sheet
 from models.demo.budget import log
+from models.demo.scenes import scenes
+from sigmagraph.engine.compose.preview_fitting import fit_preview_for
 
 MINUTES = {"vae": 15.0, "diffusion": 36.0, "decoder": 15.0}
+PREVIEWED, PREVIEW_SEED = 120, 3
 SHEET = Path("docs/contact-sheet.png")
 
 
@@ -20,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m models.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", choices=["vae", "diffusion", "decoder", "export", "check", "sheet"])
+    parser.add_argument("stage", choices=["vae", "diffusion", "decoder", "export", "preview", "check", "sheet"])
     parser.add_argument("--folder", type=Path, default=Path("models/demo/run"), help="where training state is kept")
     parser.add_argument("--minutes", type=float, help="training time of the stage (default: as for the shipped file)")
     parser.add_argument("--checkpoint", type=Path, default=export.CHECKPOINT, help="the file to write or measure")
@@ -37,6 +41,9 @@ def main() -> None:
             autoencoder.train_decoder(options.folder, minutes)
         case "export":
             log.info("wrote %s", export.export(options.folder, options.checkpoint))
+        case "preview":
+            captions = [scene.caption for scene in scenes(PREVIEWED, PREVIEW_SEED, held_out=False)]
+            log.info("%s", fit_preview_for(options.checkpoint, captions, side=128))
         case "check":
             report(options.checkpoint, options.count)
         case "sheet":

@@ -1,6 +1,7 @@
-"""Pictures on the way: a latent as a small picture, by TAESD3 or a linear map; results sent over the socket unsaved.
+"""Pictures on the way: a latent as a small picture; results sent over the socket unsaved.
 
-The map from 16 latent channels to colours was fitted by `python -m benchmarks.fit_latent_rgb`.
+A latent is shown by the decoder kept beside its model's weights (`sigmagraph fit-preview`), else by TAESD3, else by a
+linear map, which was fitted to the demo's VAE: of other models it shows shapes in wrong colours.
 """
 
 import io
@@ -9,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,9 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.node import Progress, Tooltip, UiResult, node
+from sigmagraph.engine.models.arch.preview import PreviewDecoder
+from sigmagraph.engine.models.preview import load_preview, preview_beside
+from sigmagraph.nodes.support.latent_preview import LatentPreview
 from sigmagraph.nodes.support.pictures import png_bytes
 from sigmagraph.nodes.support.types import Image
 
@@ -73,8 +77,8 @@ def jpeg(colours: Tensor) -> bytes:
 class Previewer:
     """Encodes what a node reports: latents at most every `pause_s` seconds, results always.
 
-    `decode` makes a picture [H, W, 3] of one latent [1, 16, h, w] in model units; without it, a linear map does. It may
-    take a tenth of the time at most: after a slow one the next waits longer.
+    `decode` makes a picture [H, W, 3] of one latent [1, 16, h, w] in model units where the model has no decoder of its
+    own; without it, a linear map does. It may take a tenth of the time at most: after a slow one the next waits longer.
     """
 
     pause_s: float = 0.1
@@ -87,16 +91,22 @@ class Previewer:
         """The picture to show, or None when there is none, or none yet."""
         if isinstance(value, EncodedPreview):
             return value
-        is_latent = isinstance(value, Tensor) and value.ndim == 4 and value.shape[1] == 16
+        latent, weights = (value.latent, value.weights) if isinstance(value, LatentPreview) else (value, None)
+        is_latent = isinstance(latent, Tensor) and latent.ndim == 4 and latent.shape[1] == 16
         pause_s = max(self.pause_s, SHARE * self.took_s)
         if not is_latent or not self.now() - self.shown_at >= pause_s:
             return None
         began = self.shown_at = self.now()
-        shown = self._decoded(value)
+        shown = self._decoded(latent, weights)
         self.took_s = self.now() - began
         return EncodedPreview("image/jpeg", shown) if shown is not None else None
 
-    def _decoded(self, latent: Tensor) -> bytes | None:
+    def _decoded(self, latent: Tensor, weights: Path | None) -> bytes | None:
+        kept = preview_beside(weights) if weights is not None else None
+        own = _kept_decoder(kept, kept.stat().st_mtime_ns) if kept is not None else None
+        if own is not None and len(own.mean) == latent.shape[1]:
+            with torch.inference_mode():
+                return jpeg(own(_at_most(latent[:1], LONGEST_SIDE // own.enlarges).cpu())[0].movedim(0, -1))
         if self.decode is not None:
             try:
                 return jpeg(self.decode(_at_most(latent[:1], LONGEST_SIDE // 8)))
@@ -105,6 +115,16 @@ class Previewer:
                 self.decode = None
         fitted = coefficients()
         return latent_picture(latent, *fitted) if fitted is not None else None
+
+
+@lru_cache(8)
+def _kept_decoder(path: Path, changed_ns: int) -> PreviewDecoder | None:
+    """The decoder of a file, read once per change; one that cannot be read is told once."""
+    try:
+        return load_preview(path)
+    except EngineError as error:
+        log.warning("no previews by the decoder beside the model: %s", error)
+        return None
 
 
 def _at_most(latent: Tensor, side: int) -> Tensor:

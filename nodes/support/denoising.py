@@ -17,6 +17,7 @@ from sigmagraph.engine.sampling import Denoiser, NoiseSource, Sampling, Solver
 from sigmagraph.engine.sampling.guidance import PredictRequest
 from sigmagraph.engine.sampling.rehearsal import rehearsed
 from sigmagraph.engine.sampling.run import Tick
+from sigmagraph.nodes.support.latent_preview import LatentPreview
 from sigmagraph.nodes.support.resuming import resumed
 from sigmagraph.nodes.support.types import LatentValue
 
@@ -64,7 +65,7 @@ def denoised_latent(
         mask_rule=model.mask_change(model, sigmas) if model.mask_change is not None else None,
         batch_index=latent.batch_index,
     ).requests(recording)
-    estimate, answer = start, None
+    estimate, answer, weights = start, None, model.file
     try:
         while True:
             said = steps.send(answer)
@@ -75,7 +76,7 @@ def denoised_latent(
             else:
                 answer, estimate = None, said.denoised
                 watch(said)
-                yield Progress(said.step, said.steps, preview=said.denoised)
+                yield Progress(said.step, said.steps, preview=LatentPreview(said.denoised, weights))
     except StopIteration as end:
         final: Tensor = end.value
         recording.done()
