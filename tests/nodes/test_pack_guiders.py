@@ -69,6 +69,26 @@ def test_a_part_of_the_way_and_a_mask_are_those_of_our_nodes(model: Model) -> No
     torch.testing.assert_close(found, expected, atol=0, rtol=0)
 
 
+def test_schedules_that_packs_declare_and_call_are_those_of_ours(
+    model: Model, names: dict[str, dict[str, Any]]
+) -> None:
+    samplers = names["comfy.samplers"]
+    levels = ModelPatcher(model).get_model_object("model_sampling")
+    half = samplers["SchedulerHandler"](
+        lambda sampling, steps: samplers["beta_scheduler"](sampling, steps, alpha=0.5, beta=0.7)
+    )
+    ends = samplers["SchedulerHandler"](lambda n, sigma_min, sigma_max: torch.linspace(sigma_max, sigma_min, n), False)
+    samplers["SCHEDULER_HANDLERS"].update(half=half, ends=ends)
+    try:
+        made = samplers["calculate_sigmas"](levels, "half", 7)
+        torch.testing.assert_close(made, samplers["calculate_sigmas"](levels, "beta57", 7))
+        assert samplers["calculate_sigmas"](levels, "ends", 3).tolist() == pytest.approx(
+            [levels.sigma_max, (levels.sigma_max + levels.sigma_min) / 2, levels.sigma_min]
+        )
+    finally:
+        samplers["SCHEDULER_HANDLERS"].clear()
+
+
 class Halved(CFGGuider):
     """Guidance of a pack: half of the scale, and it counts how often it is asked."""
 

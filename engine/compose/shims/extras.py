@@ -15,6 +15,9 @@ __all__ = ["names"]
 
 FILES = Path(__file__).with_name("extras.json")  # file -> its node classes, from ComfyUI 0.3.64's object_info
 
+POST = {"Blend": "ImageBlend", "Blur": "ImageBlur", "Quantize": "ImageQuantize", "Sharpen": "ImageSharpen"}
+"""Classes whose names in their file are not those of their nodes."""
+
 
 def names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> dict[str, dict[str, Any]]:
     """The classes by module."""
@@ -24,6 +27,8 @@ def names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> dict[s
         module: {name: classes.get(name) or absent_node(f"{module}.{name}") for name in listed}
         for module, listed in files.items()
     }
+    for short, name in POST.items():
+        extras["comfy_extras.nodes_post_processing"][short] = classes[name]
     given = {"NODE_CLASS_MAPPINGS": classes, "NODE_DISPLAY_NAME_MAPPINGS": _titles(nodes), "MAX_RESOLUTION": 16384}
     return {
         **{module: {**found, "NODE_CLASS_MAPPINGS": found} for module, found in extras.items()},

@@ -1,13 +1,14 @@
 """Models and samplers under the names packs know: `comfy.model_patcher`, and what of `comfy.samplers` runs them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sigmagraph.engine.execution.packs.progress import ProgressBar
-from sigmagraph.engine.sampling import SOLVERS
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS
 from sigmagraph.engine.sampling.schedule import run_sigmas, step_range
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
 from sigmagraph.nodes.support.packs.base_model import BaseModel, ModelSampling, ModelType
@@ -22,8 +23,36 @@ __all__ = ["names"]
 Callback = Callable[[int, Tensor, Tensor, int], None]
 
 
+class SchedulerHandler(NamedTuple):
+    """How a pack declares a schedule of its own: a function of a model's levels, or of lowest and highest level."""
+
+    handler: Callable[..., Tensor]
+    use_ms: bool = True
+
+
+HANDLERS: dict[str, SchedulerHandler] = {}
+"""Schedules that packs declare, by name."""
+FUNCTIONS = {
+    "beta_scheduler": "beta",
+    "ddim_scheduler": "ddim_uniform",
+    "kl_optimal_scheduler": "kl_optimal",
+    "linear_quadratic_schedule": "linear_quadratic",
+    "normal_scheduler": "normal",
+    "simple_scheduler": "simple",
+}
+
+
+def by_schedule(name: str, model_sampling: ModelSampling, steps: int, **options: Any) -> Tensor:
+    """The levels of one of our schedules, with its settings."""
+    return torch.tensor(SCHEDULES[name](model_sampling.parameterisation.levels, steps, **options), dtype=torch.float32)
+
+
 def calculate_sigmas(model_sampling: ModelSampling, scheduler_name: str, steps: int) -> Tensor:
-    """The levels of a schedule for a model's."""
+    """The levels of a schedule, ours or one that a pack declared, for a model's."""
+    if (own := HANDLERS.get(scheduler_name)) is not None:
+        if own.use_ms:
+            return own.handler(model_sampling, steps)
+        return own.handler(n=steps, sigma_min=model_sampling.sigma_min, sigma_max=model_sampling.sigma_max)
     levels = model_sampling.parameterisation.levels
     return torch.tensor(run_sigmas(schedule_in_graph(scheduler_name), levels, steps, 1.0), dtype=torch.float32)
 
@@ -174,11 +203,14 @@ def names() -> dict[str, dict[str, Any]]:
         "comfy.model_patcher": {"ModelPatcher": ModelPatcher},
         "comfy.sample": {"sample": sample_by_name, "sample_custom": sample_custom},
         "comfy.samplers": {
+            **{function: partial(by_schedule, name) for function, name in FUNCTIONS.items()},
             "CFGGuider": CFGGuider,
             "KSAMPLER": KSAMPLER,
             "KSampler": KSampler,
             "KSamplerX0Inpaint": KSamplerX0Inpaint,
+            "SCHEDULER_HANDLERS": HANDLERS,
             "Sampler": Sampler,
+            "SchedulerHandler": SchedulerHandler,
             "calc_cond_batch": calc_cond_batch,
             "calculate_sigmas": calculate_sigmas,
             "ksampler": lambda name, *_, **__: sampler_object(name),

@@ -115,7 +115,6 @@ def names() -> dict[str, dict[str, Any]]:
             "np": np,
             "prepare_noise": prepare_noise,
         },
-        "comfy.samplers": {"SCHEDULER_HANDLERS": {}},
         "comfy.k_diffusion": {},
         "comfy.k_diffusion.sampling": {**samplers, **steps},
         "comfy.k_diffusion.utils": {"FolderOfImages": FolderOfImages, "append_dims": append_dims},

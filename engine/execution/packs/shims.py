@@ -116,7 +116,9 @@ def _module(name: str, values: Names, home: Path) -> ModuleType:
 
 
 def _linked(modules: dict[str, ModuleType]) -> dict[str, ModuleType]:
-    """Each module as an attribute of its parent."""
+    """Each module as an attribute of its parent, and of a second place where packs look for it."""
+    if "comfy.samplers" in modules and "comfy.k_diffusion.sampling" in modules:
+        vars(modules["comfy.samplers"])["k_diffusion_sampling"] = modules["comfy.k_diffusion.sampling"]
     for name, module in modules.items():
         parent, _, child = name.rpartition(".")
         if parent:

@@ -49,6 +49,10 @@ METHODS = {  # by which packs call a class instead of asking for its FUNCTION
     "ControlNetApply": "apply_controlnet",
     "ControlNetApplyAdvanced": "apply_controlnet",
     "ControlNetLoader": "load_controlnet",
+    "ImageBlend": "blend_images",
+    "ImageBlur": "blur",
+    "ImageQuantize": "quantize",
+    "ImageSharpen": "sharpen",
 }
 LISTS = {"upscale_method": "upscale_methods", "crop": "crop_methods", "rescale_algorithm": "rescale_algorithms"}
 

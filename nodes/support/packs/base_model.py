@@ -87,6 +87,13 @@ class BaseModel:
         """From the model's units to the autoencoder's."""
         return self.latent_format.to_vae(latent)
 
+    def apply_model(
+        self, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None, y: Any = None, **_: Any
+    ) -> Tensor:
+        """The denoised estimate of a state at a level, for a context and a pooled vector."""
+        (made,) = self.value.predict(x, number(t), [Conditioning(c_crossattn, y)])
+        return made
+
     def predict(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[Tensor]:
         """Denoised estimates, one for each conditioning."""
         return self.value.predict(x, sigma, conditionings)
