@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import webbrowser
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -82,8 +83,10 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Callable[[str], Folders]]:
-    """The job service with its worker, and each owner's folders."""
+def compose(
+    settings: Settings, factory: str = FACTORY, pack_socket: Path | None = None
+) -> tuple[JobService, Callable[[str], Folders]]:
+    """The job service with its worker, and each owner's folders; the first worker serves packs' routes at a socket."""
     home, output = settings.home, settings.output
     assert home is not None
     assert output is not None
@@ -117,6 +120,7 @@ def compose(settings: Settings, factory: str = FACTORY) -> tuple[JobService, Cal
         "watch_edits": settings.watch_edits,
         "custom_nodes": [str(path.resolve()) for path in settings.custom_nodes],
         "plugins": [str(path.resolve()) for path in settings.plugins],
+        "pack_socket": str(pack_socket) if pack_socket is not None else None,
     }
     workers = _workers(settings, factory, options)
     return JobService(job_settings(settings), workers=workers, services=folders), folders
@@ -129,6 +133,7 @@ def _workers(settings: Settings, factory: str, options: dict[str, Any]) -> list[
     found: list[Worker] = []
     for at, device in enumerate(settings.devices.split(",")):
         own = {"device": device, "cache_folder": options["cache_folder"] + (f"-{device}" if at else "")}
+        own |= {"pack_socket": None} if at else {}
         name = device if "," in settings.devices else "worker"
         found.append(ProcessWorker(ProcessSettings(factory, options | own, name=name, slots=settings.slots)))
     return found
@@ -153,7 +158,24 @@ def job_settings(settings: Settings) -> JobSettings:
 async def _serve(
     settings: Settings, listener: socket.socket, lines: RecentLines, say: Callable[[str], None] | None
 ) -> None:
-    jobs, folders = compose(settings)
+    with contextlib.ExitStack() as undo:
+        pack_socket = _pack_socket(undo) if settings.pack_routes else None
+        await _serve_with(settings, listener, lines, say, pack_socket)
+
+
+def _pack_socket(undo: contextlib.ExitStack) -> Path:
+    """Where a worker serves routes of packs: in a folder that only this user may enter, gone at the end."""
+    return Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="sigmagraph-"))) / "packs.sock"
+
+
+async def _serve_with(
+    settings: Settings,
+    listener: socket.socket,
+    lines: RecentLines,
+    say: Callable[[str], None] | None,
+    pack_socket: Path | None,
+) -> None:
+    jobs, folders = compose(settings, pack_socket=pack_socket)
     await jobs.start()
     keys = StoredKeys(jobs.accounts, is_open=settings.no_keys)
     try:
@@ -161,6 +183,7 @@ async def _serve(
         parts = ServerParts(jobs, folders, keys, settings, _home(settings) / "user", Path(str(settings.workflows)))
         parts.frontend, parts.lines = _frontend(settings), lines
         parts.published = published(settings, jobs, keys)
+        parts.pack_socket = pack_socket
         parts.connections = Connections(places(settings.max_connections))
         log = ACCESS if settings.access_log else None
         runner = web.AppRunner(make_app(parts), access_log=log, access_log_class=RequestLogger, shutdown_timeout=5.0)

@@ -4,7 +4,7 @@ import importlib.metadata
 import logging
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from sigmagraph.engine.compose.caching import open_store
 from sigmagraph.engine.compose.choosing import choose
 from sigmagraph.engine.compose.companions import missing_tokenizers
 from sigmagraph.engine.compose.owners import folders_of
+from sigmagraph.engine.compose.pack_routes import serve_routes
 from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.compose.plugins import load_what_loads
+from sigmagraph.engine.compose.shims.serving import PromptServer
 from sigmagraph.engine.errors import EngineError, UnknownName
 from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.execution.packs import Pack
 from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
@@ -62,15 +65,18 @@ def build(options: Mapping[str, Any]) -> Setup:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    packs: list[Pack] = []
+    nodes = _nodes(options, base, packs)
+    told = {"packs": _packs(options, packs)}
     return Setup(
-        nodes=_nodes(options, base),
+        nodes=nodes,
         services=folders_of(base),
         cache=cache,
         encode_preview=_encoder(bool(options.get("previews", True)), base),
         around=torch.inference_mode,
         free=free,
         relieve=RESIDENCY.relieve,
-        stats=_stats,
+        stats=lambda: {**_stats(), **told},
         counts=RESIDENCY.counts,
         batch_evaluations=int(options.get("batch_evaluations", 1)),
     )
@@ -101,11 +107,22 @@ def _tiny_decoder(base: Folders) -> Callable[[Tensor], Tensor] | None:
     return lambda latent: tiny.decode(in_vae_units(latent))[0]
 
 
-def _nodes(options: Mapping[str, Any], base: Folders) -> Mapping[str, Node]:
+def _nodes(options: Mapping[str, Any], base: Folders, packs: list[Pack]) -> Mapping[str, Node]:
     """The built-in nodes and those of the packs the operator named; what does not load is logged and left out."""
     directories = [Path(path) for path in options.get("custom_nodes", ())]
-    watches = bool(options.get("watch_edits"))
-    return load_custom_nodes(directories, base, lambda pack: log.warning("node pack %s", pack), watches)
+
+    def listed(pack: Pack) -> None:
+        log.warning("node pack %s", pack)
+        packs.append(pack)
+
+    return load_custom_nodes(directories, base, listed, bool(options.get("watch_edits")))
+
+
+def _packs(options: Mapping[str, Any], packs: Sequence[Pack]) -> dict[str, Any]:
+    """What packs bring for the page: folders of scripts, and routes where they are served."""
+    web = {pack.name: str(pack.web) for pack in packs if pack.web is not None}
+    place = options.get("pack_socket")
+    return {"web": web, "routes": serve_routes(PromptServer.instance, Path(place)) if place else []}
 
 
 def _stats() -> dict[str, Any]:

@@ -38,6 +38,7 @@ from sigmagraph.engine.server.monitoring.job_log import keep_journal
 from sigmagraph.engine.server.monitoring.logs import RecentLines
 from sigmagraph.engine.server.monitoring.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from sigmagraph.engine.server.monitoring.traces import trace_jobs
+from sigmagraph.engine.server.packs import from_packs, pack_routes, reach_packs
 from sigmagraph.engine.server.pages import PAGE_ROWS, home, page_routes
 from sigmagraph.engine.server.reordering import PLACE_ROWS
 from sigmagraph.engine.server.replay import REPLAY_ROWS
@@ -71,6 +72,7 @@ class ServerParts:
     lines: RecentLines = field(default_factory=RecentLines)
     more_routes: Iterable[web.AbstractRouteDef] = ()
     warms_up: bool = True
+    pack_socket: Path | None = None
 
 
 def make_app(parts: ServerParts) -> web.Application:
@@ -117,7 +119,11 @@ def make_app(parts: ServerParts) -> web.Application:
         ]
     )
     app.add_routes([*comfy_routes(), *page_routes()])
-    app.add_routes(frontend_routes(parts.frontend, home))
+    if parts.pack_socket is not None:
+        app.cleanup_ctx.append(reach_packs(parts.pack_socket))
+        app.add_routes(pack_routes())
+    has_packs = parts.pack_socket is not None or parts.settings.pack_web
+    app.add_routes(frontend_routes(parts.frontend, home, from_packs if has_packs else None))
     return app
 
 

@@ -51,6 +51,8 @@ class Settings(BaseModel):
         "0.46", pattern=r"^\d{1,4}(\.\d{1,4}){0,2}$", description="whose numbers a bare sampler name means"
     )
     custom_nodes: tuple[Path, ...] = Field((), description="folders of ComfyUI node packs to load; runs their code")
+    pack_routes: bool = Field(False, description="serve the routes of node packs, to keys with the scope admin")
+    pack_web: bool = Field(False, description="give the editor the scripts of node packs; they run in its page")
     plugins: tuple[Path, ...] = Field(
         (),
         description="Python files with samplers and schedules; runs their code",

@@ -70,10 +70,10 @@ def inside(root: Path, name: str) -> Path | None:
     return path if path != folder and path.is_relative_to(folder) else None
 
 
-def frontend_routes(root: Path | None, instead: Handler) -> list[web.RouteDef]:
+def frontend_routes(root: Path | None, instead: Handler, otherwise: Handler | None = None) -> list[web.RouteDef]:
     """`/` and every path no other route took, as files below `root`; there is no fall-back to the index page.
 
-    Without an editor `/` is answered by `instead`.
+    Without an editor `/` is answered by `instead`. What is no file there is answered by `otherwise`, if it is given.
     """
 
     async def index(request: web.Request) -> web.StreamResponse:
@@ -84,13 +84,16 @@ def frontend_routes(root: Path | None, instead: Handler) -> list[web.RouteDef]:
 
     async def file(request: web.Request) -> web.StreamResponse:
         path = inside(root, request.match_info["path"]) if root is not None else None
+        if otherwise is not None and (path is None or not path.exists()):
+            return await otherwise(request)
         if root is None or path is None:
             raise web.HTTPNotFound
         if path.is_dir():
             raise web.HTTPForbidden
         return send(root, path, _rule(path))
 
-    return [web.get("/", index), web.get("/api/", index), web.get("/{path:.+}", file)]
+    routes = [web.get("/", index), web.get("/api/", index), web.get("/{path:.+}", file)]
+    return routes if otherwise is None else [*routes, web.route("*", "/{path:.+}", otherwise)]
 
 
 def _rule(path: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ import inspect
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,7 +120,8 @@ Serving = Callable[..., AbstractAsyncContextManager[Api]]
 def serving(tmp_path: Path) -> Serving:
     """Starts servers on one home folder: `async with serving() as api`; options are settings.
 
-    `keys` are accounts, or "stored" for those of the job service; `jobs` are settings of that.
+    `keys` are accounts, or "stored" for those of the job service; `jobs` are settings of that. `packs` are the socket
+    of packs' routes and what the worker tells of packs.
     """
 
     @asynccontextmanager
@@ -133,12 +134,14 @@ def serving(tmp_path: Path) -> Serving:
         folders = folders_of(places)
         store = StoreSettings(f"sqlite:///{tmp_path}/jobs.sqlite", survives_power_cut=False)
         more = settings.pop("jobs", {})
-        jobs = JobService(JobSettings(store=store, **more), [InProcessWorker(setup(folders))], folders)
+        socket, told = settings.pop("packs", (None, {}))
+        worker = InProcessWorker(replace(setup(folders), counts=lambda: {"packs": told}))
+        jobs = JobService(JobSettings(store=store, **more), [worker], folders)
         frontend = settings.pop("frontend_root", None)
         known = Settings(**settings)
         known_keys = StoredKeys(jobs.accounts, is_open=known.no_keys) if keys == "stored" else keys or NoKeys()
         parts = ServerParts(jobs, folders, known_keys, known, tmp_path / "user", tmp_path / "workflows")
-        parts.frontend, parts.warms_up = frontend, warms_up
+        parts.frontend, parts.warms_up, parts.pack_socket = frontend, warms_up, socket
         await jobs.start()
         try:
             async with TestClient(TestServer(make_app(parts))) as client:

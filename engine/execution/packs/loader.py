@@ -36,7 +36,8 @@ SKIPPED = frozenset(("__pycache__", "example_node.py.example"))
 class Pack:
     """One file or folder of nodes: what it brought, the digest of its code, and why it did not load if it did not.
 
-    `replacements` name classes of old files that nodes of this pack, or of another, stand in for.
+    `replacements` name classes of old files that nodes of this pack, or of another, stand in for. `web` is its folder
+    of scripts for the editor, where it has one within its own folder.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Pack:
     nodes: Mapping[str, Node] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     replacements: tuple[Replacement, ...] = ()
+    web: Path | None = None
 
     def __str__(self) -> str:
         state = f"{len(self.nodes)} nodes" if self.nodes or not self.problems else "not loaded"
@@ -138,7 +140,16 @@ def _declared(pack: Pack, brought: Any, border: Border) -> Pack:
                 )
         except Exception as error:  # noqa: BLE001  # it concerns this one alone
             problems.append(f"{name}: {type(error).__name__}: {error}")
-    return replace(pack, nodes=nodes, problems=tuple(problems), replacements=registered())
+    web = _scripts(pack, getattr(brought, "WEB_DIRECTORY", None))
+    return replace(pack, nodes=nodes, problems=tuple(problems), replacements=registered(), web=web)
+
+
+def _scripts(pack: Pack, directory: Any) -> Path | None:
+    """The folder that a pack names for its scripts; one that leads out of the pack is none."""
+    if not isinstance(directory, str) or not pack.path.is_dir():
+        return None
+    place, root = (pack.path / directory).resolve(), pack.path.resolve()
+    return place if place.is_dir() and place.is_relative_to(root) else None
 
 
 def _listed(brought: Any) -> dict[str, Any] | None:

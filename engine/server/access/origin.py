@@ -12,7 +12,7 @@ from sigmagraph.engine.server.access.auth import COOKIE, shows_key
 from sigmagraph.engine.server.context import SETTINGS
 from sigmagraph.engine.server.settings import Settings, is_loopback
 
-__all__ = ["options", "origins", "own_origin"]
+__all__ = ["is_foreign", "options", "origins", "own_origin"]
 
 METHODS = "POST, GET, DELETE, PUT, PATCH, OPTIONS"
 SESSION = frozenset({"/login", "/logout"})
@@ -98,7 +98,7 @@ def _cookie_refusal(request: web.Request, settings: Settings) -> str | None:
         return f"a page of {origin[:200]} may not use the key of this browser at {host}"
     is_link = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
     is_page = request.headers.get("Sec-Fetch-Dest") == "document"
-    if origin is None and _is_foreign(request) and not (is_link and is_page):
+    if origin is None and is_foreign(request) and not (is_link and is_page):
         return "pages of other sites may not use the key of this browser"
     return None
 
@@ -135,7 +135,7 @@ def _name(host: str) -> str:
         return ""
 
 
-def _is_foreign(request: web.Request) -> bool:
+def is_foreign(request: web.Request) -> bool:
     """What a browser says of a request that a sandboxed page of another site makes."""
     return request.headers.get("Sec-Fetch-Site", "").lower() in ("cross-site", "same-site")
 

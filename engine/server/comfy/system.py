@@ -1,5 +1,6 @@
 """What the page asks of the server itself: versions, devices, flags, extensions, translations, blueprints."""
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from sigmagraph.engine.graph.replacements import replacements_of
 from sigmagraph.engine.host import free_bytes, limit_bytes, version_of
 from sigmagraph.engine.server.access.auth import require
 from sigmagraph.engine.server.context import JOBS, SETTINGS, empty, reply
+from sigmagraph.engine.server.packs import scripts
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.transport.bodies import object_body
 
@@ -76,12 +78,13 @@ async def features(request: web.Request) -> web.Response:
 
 
 async def extensions(request: web.Request) -> web.Response:
-    """`GET /extensions`: scripts of the frontend's own folder, and the one that adds our pages to its menu."""
+    """`GET /extensions`: scripts of the frontend's folder, of packs, and the one that adds our pages to its menu."""
     root = request.app[EXTENSIONS]
     if root is None:
         return reply([])
     paths = sorted((root / "extensions").rglob("*.js"))
-    return reply([*(f"/{path.relative_to(root).as_posix()}" for path in paths), MENU])
+    own = (f"/{path.relative_to(root).as_posix()}" for path in paths)
+    return reply([*own, *await asyncio.to_thread(scripts, request.app), MENU])
 
 
 async def nothing(request: web.Request) -> web.Response:
