@@ -15,7 +15,8 @@ _HOMES = {
     "sigmagraph.engine.errors": "EngineError",
     "sigmagraph.engine.sampling": "SCHEDULES SOLVERS Cfg ComfyNoise Context Evaluate Parameterisation PhiloxNoise"
     " Prediction Range Recording Sampling Step Steps Tick Unguided edm flux sd3 sdxl",
-    "sigmagraph.engine.sampling.guidance": "Apg CfgZeroStar DualCfg PerpNeg Rescale SkipLayer",
+    "sigmagraph.engine.sampling.caches": "FirstBlock MagCache TaylorSeer TeaCache",
+    "sigmagraph.engine.sampling.guidance": "Apg CfgZeroStar DualCfg EasyCache LazyCache PerpNeg Rescale SkipLayer",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

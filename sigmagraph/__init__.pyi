@@ -34,9 +34,15 @@ from sigmagraph.engine.sampling import edm as edm
 from sigmagraph.engine.sampling import flux as flux
 from sigmagraph.engine.sampling import sd3 as sd3
 from sigmagraph.engine.sampling import sdxl as sdxl
+from sigmagraph.engine.sampling.caches import FirstBlock as FirstBlock
+from sigmagraph.engine.sampling.caches import MagCache as MagCache
+from sigmagraph.engine.sampling.caches import TaylorSeer as TaylorSeer
+from sigmagraph.engine.sampling.caches import TeaCache as TeaCache
 from sigmagraph.engine.sampling.guidance import Apg as Apg
 from sigmagraph.engine.sampling.guidance import CfgZeroStar as CfgZeroStar
 from sigmagraph.engine.sampling.guidance import DualCfg as DualCfg
+from sigmagraph.engine.sampling.guidance import EasyCache as EasyCache
+from sigmagraph.engine.sampling.guidance import LazyCache as LazyCache
 from sigmagraph.engine.sampling.guidance import PerpNeg as PerpNeg
 from sigmagraph.engine.sampling.guidance import Rescale as Rescale
 from sigmagraph.engine.sampling.guidance import SkipLayer as SkipLayer

@@ -30,6 +30,7 @@ from sigmagraph.engine.sampling import (
     Solver,
     Tick,
 )
+from sigmagraph.engine.sampling.caches.running import CacheReport
 from sigmagraph.engine.sampling.schedule import ScheduleFunction
 from sigmagraph.engine.sampling.solver import SolverFunction
 
@@ -54,6 +55,7 @@ def sample(
     mask: Tensor | None = None,
     recording: Recording | None = None,
     on_tick: Callable[[Tick], None] | None = None,
+    on_cached: Callable[[CacheReport], None] | None = None,
     **options: object,
 ) -> Tensor:
     """Noise the clean `x` [B, ...] to the first sigma and solve to the last; further keywords are the solver's options.
@@ -61,6 +63,7 @@ def sample(
     `denoiser` is any `(x, sigma) -> denoised`, or a guidance such as `Cfg`. `noise` is a seed or a noise source (`seed`
     is the same for a seed; 0 without either). `model` says how signal and noise mix: a `Parameterisation` such as
     `sd3()`, or a loaded model; without it that of the guidance's model, else EDM. `mask` [H, W]: 1 = make anew.
+    `on_cached` hears, at the end, what the model's step cache left out.
     """
     if not callable(denoiser):
         raise BadValue("denoiser", denoiser, "a function of (x, sigma) that returns the denoised x, or a guidance: Cfg")
@@ -73,6 +76,7 @@ def sample(
         noise=_noise(seed, noise),
         options=options,
         mask=mask,
+        on_cached=on_cached,
     ).run(recording, on_tick=on_tick)
 
 
@@ -218,7 +222,8 @@ def _parameterisation(model: object) -> Parameterisation:
 
 def _model_of(denoiser: object) -> object:
     """The loaded model that a guidance asks, if it asks one."""
-    model = getattr(getattr(denoiser, "predict", None), "__self__", None)
+    predict = getattr(denoiser, "predict", None)
+    model = getattr(predict, "__self__", None) or getattr(predict, "model", None)
     return model if hasattr(model, "parameterisation") else None
 
 

@@ -15,6 +15,7 @@ from sigmagraph.engine.cli.console import out, say
 from sigmagraph.engine.compose.workspace import Workspace
 from sigmagraph.engine.execution.events import Event, NodeFinished, NodeProgress
 from sigmagraph.engine.execution.result import RunResult
+from sigmagraph.engine.graph.lock import STEP_CACHE
 
 __all__ = ["Report"]
 
@@ -77,5 +78,15 @@ class Report:
         if event.milliseconds >= WORTH_A_LINE_MS:
             title = escape(self._titles.get(event.display_id, event.class_type))
             self._console.print(f"{event.milliseconds / 1000:8.2f} s  {title}{SOURCES[event.source]}")
+        for told in (event.ui or {}).get(STEP_CACHE, ()):
+            self._console.print(f"{'':11}{escape(_step_cache(told))}")
         for record in (event.ui or {}).get("images", ()):
             self.pictures.append(self._space.picture(record))
+
+
+def _step_cache(told: Mapping[str, Any]) -> str:
+    """What a step cache did, in a line."""
+    known = f", measured {told['drift_measured']:g}" if "drift_measured" in told else ""
+    guess = " (nothing to estimate it from)" if told.get("is_blind") else ""
+    left_out = f"{told['skipped']} of {told['asked']} predictions left out"
+    return f"{told['cache']}: {left_out}, drift about {told['drift_estimate']:g}{guess}{known}"

@@ -14,7 +14,9 @@ from sigmagraph.engine.compose.choosing import choose, chosen
 from sigmagraph.engine.compose.workspace import Workspace, open_workspace
 from sigmagraph.engine.errors import BadValue, MissingFile
 from sigmagraph.engine.models import Checkpoint, Clip, Model, Vae, load_checkpoint, load_text_encoders, load_vae
+from sigmagraph.engine.models.value import StepCache
 from sigmagraph.engine.sampling import Cfg, ComfyNoise, Sampling, Tick, find_schedule, find_solver, run_sigmas
+from sigmagraph.engine.sampling.caches.running import CacheReport
 from sigmagraph.engine.sampling.guidance import Adjustment, Combination
 from sigmagraph.engine.writing import make_folder, write_file
 from sigmagraph.nodes.support.pictures import png_bytes
@@ -31,7 +33,10 @@ USUAL_SIDE = 1024
 
 @dataclass(frozen=True)
 class Generated:
-    """Pictures [B, H, W, 3] in 0..1, and how they came about. In a notebook it shows itself."""
+    """Pictures [B, H, W, 3] in 0..1, and how they came about. In a notebook it shows itself.
+
+    `step_cache` says what a step cache left out, and how far off that led.
+    """
 
     images: Tensor
     latent: Tensor
@@ -39,6 +44,7 @@ class Generated:
     evaluations: int
     seconds: float
     parameters: dict[str, Any]
+    step_cache: CacheReport | None = None
 
     def save(self, path: str | Path) -> list[Path]:
         """Write PNGs that carry `parameters`; of several, the second is `name_1.png`. The paths written."""
@@ -109,14 +115,19 @@ def generate(
     solver: str = "dpmpp_2m",
     schedule: str = "sgm_uniform",
     guidance: Sequence[Combination | Adjustment] = (),
+    step_cache: StepCache | None = None,
+    measure_drift: bool = False,
     on_tick: Callable[[Tick], None] | None = None,
 ) -> Generated:
     """Make pictures of a prompt with a checkpoint that `load` returned.
 
     Width and height are in pixels, 1024 where the model goes so far; `guidance` are further rules: `Rescale(0.7)`.
-    Names mean their newest revision; `euler@1` is what a saved graph means by `euler`.
+    Names mean their newest revision; `euler@1` is what a saved graph means by `euler`. `step_cache` leaves evaluations
+    out: `FirstBlock(0.1)`. With `measure_drift` a second run without it says how far off the first one is.
     """
     model, clip, vae = _complete(checkpoint)
+    if step_cache is not None:
+        model = model.with_step_cache(step_cache)
     for name, text in (("prompt", prompt), ("negative", negative)):
         _require_string(name, text)
     began = time.perf_counter()
@@ -132,8 +143,13 @@ def generate(
         if on_tick is not None:
             on_tick(tick)
 
-    sampling = Sampling(denoiser, start, sigmas, model.parameterisation, rule, noise=ComfyNoise(seed))
+    reports: list[CacheReport] = []
+    given = denoiser, start, sigmas, model.parameterisation, rule
+    sampling = Sampling(*given, noise=ComfyNoise(seed), on_cached=reports.append)
     final = sampling.run(on_tick=heard)
+    report = reports[0] if reports else None
+    if report is not None and (measure_drift or model.measures_drift):
+        report = report.measured(final, sampling.without_cache().run())
     latent = model.spec.latent_format.to_vae(final.float()).cpu()
     parameters = {
         "prompt": prompt,
@@ -143,9 +159,9 @@ def generate(
         "guidance_scale": guidance_scale,
         "solver": f"{rule.name}@{rule.revision}",
         "schedule": schedule,
-    }
+    } | ({"step_cache": report.written()} if report is not None else {})
     images = vae.decode(latent)
-    return Generated(images, latent, tuple(sigmas), count, time.perf_counter() - began, parameters)
+    return Generated(images, latent, tuple(sigmas), count, time.perf_counter() - began, parameters, report)
 
 
 def _complete(checkpoint: Checkpoint) -> tuple[Model, Clip, Vae]:

@@ -59,5 +59,6 @@ def run_workflow(space: Workspace, workflow: Workflow, store: ResultStore, emit:
     seconds = time.perf_counter() - began
     shown = [record for ui in result.ui.values() for record in ui.get("images", ())]
     prompt = graph.prompt()
-    locks = {root: sealed(lock_of(graph, root, space.folders), prompt) for root in graph.roots}
+    bare = {root: lock_of(graph, root, space.folders).with_step_caches(result.ui) for root in graph.roots}
+    locks = {root: sealed(lock, prompt) for root, lock in bare.items()}
     return Ran(tuple(space.picture(record) for record in shown), result.nodes, locks, result.ui, seconds)

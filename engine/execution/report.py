@@ -23,6 +23,14 @@ class RunReport:
         self._plan, self._vertices, self._store, self._emit = plan, vertices, store, emit
         self._ui: dict[str, Mapping[str, Any]] = {}
 
+    def shown_by(self, node_id: str) -> Mapping[str, Any]:
+        """What a node showed, in this run or, of a sampler whose result was not needed, when it was made."""
+        vertex = self._vertices.get(node_id)
+        if node_id in self._ui or vertex is None or vertex.source is not None or vertex.node.lane != "device":
+            return self._ui.get(node_id, {})
+        found = self._store.find(vertex.key)
+        return (found.entry.ui if found is not None else None) or {}
+
     def begun(self, kept: Sequence[str]) -> None:
         """The run begins, and the results of these are there already."""
         self._emit(events.RunStarted(kept))

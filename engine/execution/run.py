@@ -116,6 +116,10 @@ class Run:
         """Whether nothing more will happen."""
         return self.error is not None or not self._open
 
+    def shown_by(self, node_id: str) -> Mapping[str, Any]:
+        """The user-interface record of a node's result, empty where it has none."""
+        return self.report.shown_by(node_id)
+
     @property
     def is_parked(self) -> bool:
         """Whether a node waits for equal work of another run."""

@@ -20,6 +20,7 @@ from sigmagraph.engine.graph.workflow import Link
 
 __all__ = [
     "CHUNK",
+    "STEP_CACHE",
     "Difference",
     "Lock",
     "differences",
@@ -30,6 +31,7 @@ __all__ = [
     "with_precision",
 ]
 
+STEP_CACHE = "step_cache"  # under which key a node's record says what its step cache left out
 CHUNK = "lock"  # the text chunk's keyword, beside `prompt` and `workflow`
 FORM = 1
 UNREADABLE = "unreadable"
@@ -42,7 +44,8 @@ class Lock:
 
     `nodes`: id -> `class schema.revision`. `files`: `folder/name` -> content hash. `samplers`: name -> revision,
     for one from outside followed by a digest of its file.
-    `environment`: versions, device, precision. `image` is the place in the batch.
+    `environment`: versions, device, precision. `image` is the place in the batch. `step_caches`: what nodes that
+    sampled with a step cache said of it: how much was left out, and how far off the result is.
     """
 
     output: str
@@ -52,10 +55,16 @@ class Lock:
     samplers: Mapping[str, int | str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     image: int = 0
+    step_caches: Mapping[str, Any] = field(default_factory=dict)
 
     def completed(self, samplers: Mapping[str, int | str], environment: Mapping[str, str]) -> "Lock":
         """With what the graph cannot know."""
         return replace(self, samplers=dict(samplers), environment=dict(environment))
+
+    def with_step_caches(self, shown: Mapping[str, Mapping[str, Any]]) -> "Lock":
+        """With what the nodes behind the output said of their step caches; `shown` are records by node."""
+        told = {i: shown[i][STEP_CACHE] for i in self.nodes if STEP_CACHE in shown.get(i, {})}
+        return replace(self, step_caches=told) if told else self
 
     def of_image(self, place: int) -> "Lock":
         """The lock of one image of a batch."""
@@ -65,6 +74,8 @@ class Lock:
         """As JSON values, keys in a fixed order."""
         values = {part.name: getattr(self, part.name) for part in fields(self)}
         parts = {name: dict(sorted(v.items())) if isinstance(v, Mapping) else v for name, v in values.items()}
+        if not self.step_caches:
+            del parts["step_caches"]
         return {"form": FORM, **parts}
 
 
@@ -125,6 +136,7 @@ def read_lock(text: str) -> Lock:
         raise BadDocument(f"the lock is of a form this version does not read; expected form {FORM}")
     kinds = {"output": str, "graph": str, "image": int}
     values = {part.name: written.get(part.name) for part in fields(Lock)}
+    values["step_caches"] = written.get("step_caches", {})  # of runs with a step cache alone
     for name, value in values.items():
         if not isinstance(value, kinds.get(name, dict)):
             raise BadDocument(f"the lock's {name!r} is {value!r}; expected {kinds.get(name, dict).__name__}")

@@ -16,6 +16,7 @@ from sigmagraph.engine.models.arch import Autoencoder, MMDiT, VaeShape
 from sigmagraph.engine.models.arch.mmdit import AttentionChange, TextAt
 from sigmagraph.engine.models.arch.tiles import Tiling
 from sigmagraph.engine.models.arch.tiny_vae import PixelSpace, TinyAutoencoder
+from sigmagraph.engine.models.cached import Cached, CachedPredict, cached_forward
 from sigmagraph.engine.models.conditioning import Conditioning, with_windows_answered
 from sigmagraph.engine.models.controlnet import Asked, Control, in_turn, residuals_of
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
@@ -30,7 +31,8 @@ from sigmagraph.engine.models.memory.tables import expect
 from sigmagraph.engine.models.moved import MOVED
 from sigmagraph.engine.models.regions import Region, Window, weighted_mean
 from sigmagraph.engine.models.spec import LatentFormat, ModelSpec
-from sigmagraph.engine.sampling.guidance import Cfg
+from sigmagraph.engine.sampling.caches import BlockCache
+from sigmagraph.engine.sampling.guidance import Cfg, Predict, ReuseRule
 from sigmagraph.engine.sampling.mask import MaskRule
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.run import tracking
@@ -43,7 +45,8 @@ class Model:
     Adapters are patches of the recipe: they are merged tensor by tensor when the network is made.
     `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance); `attention` takes
     the place of attention in some blocks; `guidance` changes how `guided` combines its predictions, `mask_change` how
-    the mask of inpainting depends on the noise level.
+    the mask of inpainting depends on the noise level. `step_cache` lets runs leave evaluations out; with
+    `measures_drift` they also run without it, and say how far off they were.
     """
 
     recipe: Recipe[MMDiT]
@@ -53,6 +56,8 @@ class Model:
     attention: AttentionChange | None = None
     guidance: tuple["GuidanceChange", ...] = ()
     mask_change: "MaskChange | None" = None
+    step_cache: "StepCache | None" = None
+    measures_drift: bool = False
 
     def with_guidance(self, change: "GuidanceChange") -> "Model":
         """The same model with one more change to how it is guided, after those it has already."""
@@ -60,10 +65,30 @@ class Model:
 
     def guided(self, positive: Conditioning, negative: Conditioning, scale: float) -> Cfg:
         """Classifier-free guidance of this model, with every change that it carries."""
-        guided = Cfg(self.predict, positive, negative.with_shared_controls(positive), scale)
+        guided = Cfg(self.predictor, positive, negative.with_shared_controls(positive), scale)
         for change in self.guidance:
             guided = change(self, guided)
+        if isinstance(self.step_cache, ReuseRule):
+            return self.step_cache.on(guided, self.parameterisation)
         return guided
+
+    @property
+    def predictor(self) -> Predict:
+        """`predict`, by way of the step cache where there is one that looks into the network."""
+        return CachedPredict(self, self.step_cache) if isinstance(self.step_cache, BlockCache) else self.predict
+
+    def with_step_cache(self, cache: "StepCache | None") -> "Model":
+        """The same model with this step cache; of one kind the last counts, and two kinds do not go together.
+
+        Raises `BadValue` for a second kind, and for a model of too few blocks to leave any out.
+        """
+        if cache is not None and self.step_cache is not None and self.step_cache.label != cache.label:
+            raise BadValue(
+                "step cache", f"{cache.label} on a model with {self.step_cache.label}", "one kind on a model"
+            )
+        if isinstance(cache, BlockCache) and self.spec.shape.depth < 2:
+            raise BadValue(f"step cache {cache.label}", "a model of one block", "a model of two blocks or more")
+        return replace(self, step_cache=cache)
 
     def with_parameterisation(self, parameterisation: Parameterisation) -> "Model":
         """The same weights under another schedule of noise levels (a different shift, say)."""
@@ -103,7 +128,7 @@ class Model:
     def fingerprint(self) -> str:
         """What a recorded run must have been made with: the network's recipe and what of it runs."""
         patches = [str(patch.identity) for patch in self.recipe.patches]
-        changed = f" {self.attention}" if self.attention is not None else ""
+        changed = "".join(f" {part}" for part in (self.attention, self.step_cache) if part is not None)
         return f"{self.recipe.what} {patches} {sorted(self.skip_layers)} {self.parameterisation}{changed}"
 
     @property
@@ -170,6 +195,7 @@ class Model:
 
 
 GuidanceChange = Callable[[Model, Cfg], Cfg]
+StepCache = BlockCache | ReuseRule
 MaskChange = Callable[[Model, Sequence[float]], MaskRule]
 """A model and the run's noise levels to how the mask of inpainting changes with them."""
 Question = tuple[Model, Tensor, float, Sequence[Conditioning]]
@@ -192,6 +218,7 @@ class Pass:
     read: Conditioning | None = None
     level: float = 0.0
     text: Conditioning | None = None
+    cached: Cached | None = None
 
     @property
     def alike(self) -> Hashable:
@@ -240,17 +267,22 @@ def predict_together(questions: Sequence[Question]) -> list[list[Tensor]]:
     them. ControlNets are asked once for each forward, beside it.
     """
     asked = [model.passes(x, sigma, conditionings) for model, x, sigma, conditionings in questions]
-    together: dict[Hashable, list[Pass]] = {}
-    for single in (one for passes in asked for entries in passes for one in entries):
-        together.setdefault(single.alike, []).append(single)
-    found = velocities(_forward, list(together.values()))
+    found = answered([entries for passes in asked for entries in passes])
     return [
-        [_combined(model.parameterisation, x, sigma, [(one, found[id(one)]) for one in entries]) for entries in passes]
+        [combined(model.parameterisation, x, sigma, [(one, found[id(one)]) for one in entries]) for entries in passes]
         for (model, x, sigma, _), passes in zip(questions, asked, strict=True)
     ]
 
 
-def _combined(
+def answered(asked: Sequence[Sequence[Pass]]) -> dict[int, Tensor]:
+    """What the network says about each pass, by its id; `asked` are those of each conditioning."""
+    together: dict[Hashable, list[Pass]] = {}
+    for single in (one for entries in asked for one in entries):
+        together.setdefault(single.alike, []).append(single)
+    return velocities(_forward, list(together.values()))
+
+
+def combined(
     parameterisation: Parameterisation, x: Tensor, sigma: float, parts: Sequence[tuple[Pass, Tensor]]
 ) -> Tensor:
     """One estimate of the whole state from what the network said about each entry."""
@@ -288,7 +320,10 @@ def _forward(rows: Sequence[Pass], beside: Sequence[Pass]) -> tuple[Tensor, ...]
         more["skip_layers"] = model.skip_layers
         if model.attention is not None:
             more["attention"] = model.attention
-        captured = getattr(network, "captured", None) if model.attention is None else None
+        if (cached := cached_forward(rows, network)) is not None:
+            more["cached"] = cached
+        is_fixed = model.attention is None and cached is None  # a graph decides nothing
+        captured = getattr(network, "captured", None) if is_fixed else None
         call = network if captured is None else partial(captured, network, model.spec.shape.patch)
         velocity: Tensor = call(*asked, **more)
     parts: tuple[Tensor, ...] = velocity.float().split([len(one.fed) for one in rows])

@@ -66,6 +66,14 @@ class Stateful(Protocol):
 
 
 @runtime_checkable
+class Begins(Protocol):
+    """A part of a guidance that asks a model of its own, which may carry state within a run."""
+
+    def begin(self) -> Any:
+        """The same for one run."""
+
+
+@runtime_checkable
 class Beginning(Protocol):
     """A denoiser that may carry state, and begins every run without."""
 

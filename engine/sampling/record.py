@@ -60,6 +60,11 @@ class Recording:
         self.predictions.append(prediction)
         self.replayed = len(self.predictions)
 
+    def restart(self) -> None:
+        """Forget what was received: the run begins anew."""
+        self.predictions.clear()
+        self.replayed = 0
+
     def save(self, path: Path) -> None:
         """Write the recording to a safetensors file."""
         tensors = {

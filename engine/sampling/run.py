@@ -3,6 +3,7 @@
 Inference mode, ticks, the NaN check, counts, recording and replaying are here; nothing waits for the device in a step.
 """
 
+import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction, BadSampler
+from sigmagraph.engine.sampling.caches.running import caches_in
 from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, PredictRequest, Requests, called, requests_of
 from sigmagraph.engine.sampling.finite import FiniteWatch
 from sigmagraph.engine.sampling.noise import NoiseSource, NoiseSpec
@@ -18,6 +20,8 @@ from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.record import Recording
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Prediction, Solver, Step, Steps
 from sigmagraph.engine.sampling.transition import Transition
+
+LOG = logging.getLogger("sigmagraph")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +156,14 @@ def ticks_only(driven: Driven, gradients: bool = False) -> Generator[Tick, None,
 def drive_requests(
     run: SolverRun, denoiser: Denoiser, recording: Recording | None = None, gradients: bool = False
 ) -> Driven:
-    """As `drive`, but predictions are asked for, if the denoiser can say what it needs: others may make them."""
+    """As `drive`, but predictions are asked for, if the denoiser can say what it needs: others may make them.
+
+    What a step cache has seen is in no recording. Under one, recorded predictions are made again from the first, so
+    that a resumed run is the whole one.
+    """
+    if recording is not None and recording.predictions and any(caches_in(denoiser)):
+        LOG.info("a step cache keeps nothing: %d recorded predictions are made again", len(recording.predictions))
+        recording.restart()
     replay = recording.rest() if recording is not None else iter(())
     while run.request is not None and (known := next(replay, None)) is not None:
         run.answer(known)

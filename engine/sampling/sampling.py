@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, Cancelled
+from sigmagraph.engine.sampling.caches.running import CacheReport, reported, without_caches
 from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, gives_uncond
 from sigmagraph.engine.sampling.fingerprint import fingerprint
 from sigmagraph.engine.sampling.mask import Masked, MaskRule, fitted
@@ -35,7 +36,7 @@ class Sampling:
     The result is in float32 or better. `mask`: 1 = make anew, 0 = keep; `mask_rule` changes it with the noise level.
     `batch_index` says which image of a batch each one is. `gradients`: do not enter inference mode, so that they flow
     through state and denoiser where the caller tracks them. A bare name of a solver is its newest revision. A schedule
-    without a step or without noise gives the latent as it is.
+    without a step or without noise gives the latent as it is. `on_cached` hears what step caches did, once at the end.
     """
 
     denoiser: Denoiser
@@ -50,6 +51,7 @@ class Sampling:
     mask_rule: MaskRule | None = None
     batch_index: Sequence[int] | None = None
     gradients: bool = False
+    on_cached: Callable[[CacheReport], None] | None = None
 
     def __post_init__(self) -> None:
         places, images = self.batch_index, self.latent.shape[0]
@@ -127,10 +129,17 @@ class Sampling:
         if not self.rule.splits_batch or self.latent.shape[0] == 1:
             return (yield from self._together(recording))
         finals = []
+        reports: list[CacheReport] = []
         for image in self._images():
-            final = yield from image._together(recording)
+            final = yield from replace(image, on_cached=reports.append)._together(recording)
             finals.append(final)
+        if self.on_cached is not None and reports:
+            self.on_cached(CacheReport.of_images(reports))
         return torch.cat(finals)
+
+    def without_cache(self) -> "Sampling":
+        """The same run with nothing left out, to measure how far step caches lead off."""
+        return replace(self, denoiser=without_caches(self.denoiser), on_cached=None)
 
     def _images(self) -> list["Sampling"]:
         """The same for each image alone: for a batch whose images must not share their steps."""
@@ -150,6 +159,8 @@ class Sampling:
         with tracking(self.gradients):
             ready = self._prepared()
         x = yield from drive_requests(ready.run, ready.denoiser, recording, self.gradients)
+        if self.on_cached is not None and (report := reported(ready.denoiser, x, float(self.sigmas[-1]))) is not None:
+            self.on_cached(report)
         return ready.finish(x).clone()  # a clone made here is no inference tensor
 
     def _prepared(self, chosen: Callable[[Transition], Tensor] | None = None) -> "_Prepared":

@@ -14,6 +14,8 @@ from sigmagraph.engine.models.arch.attention_changes import IdentityAttention, N
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.controlnet import in_turn
 from sigmagraph.engine.models.value import Model as ModelValue
+from sigmagraph.engine.sampling.caches.drift import Weigh
+from sigmagraph.engine.sampling.caches.running import begun
 from sigmagraph.engine.sampling.guidance import Cfg, FrequencyDecoupled, Predict, SkipLayer
 from sigmagraph.nodes.sampling.guidance_rules import Prepared
 from sigmagraph.nodes.support.types import Model
@@ -40,7 +42,7 @@ class Weakened:
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
         level = model.parameterisation.levels.percent_to_sigma
         start, end = level(self.start_percent), level(self.end_percent)
-        weaker = model.with_attention(self.attention).predict
+        weaker = model.with_attention(self.attention).predictor
         rule = SkipLayer(weaker, guided.positive, self.scale, start, end, self.rescale)
         return replace(guided, adjust=(*guided.adjust, rule))
 
@@ -62,8 +64,8 @@ class Normalized:
         )  # told apart from the negative even if that is it
         blocks, tokens = frozenset(range(model.spec.shape.depth)), negative.context.shape[1]
         change = NormalizedAttention(blocks, tokens, self.scale, self.tau, self.alpha)
-        between = model.with_attention(change).predict
-        predict = _both_texts(guided.predict, between, positive, _joined(negative, positive))
+        between = model.with_attention(change).predictor
+        predict = BothTexts(guided.predict, between, positive, _joined(negative, positive))
         return replace(guided, predict=predict, positive=positive)
 
 
@@ -81,15 +83,25 @@ def _joined(negative: Conditioning, positive: Conditioning) -> Conditioning:
     return replace(first, further=tuple(rest))
 
 
-def _both_texts(plain: Predict, between: Predict, positive: Conditioning, joined: Conditioning) -> Predict:
+@dataclass(frozen=True, eq=False, slots=True)
+class BothTexts:
     """The positive side by the model that is given both texts; every other by the model as it is."""
 
-    def predict(x: Tensor, sigma: float, conditionings: Sequence[object]) -> Sequence[Tensor]:
-        others = [one for one in conditionings if one is not positive]
-        found = iter(plain(x, sigma, others) if others else ())
-        return [between(x, sigma, [joined])[0] if one is positive else next(found) for one in conditionings]
+    plain: Predict
+    between: Predict
+    positive: Conditioning
+    joined: Conditioning
 
-    return predict
+    def __call__(self, x: Tensor, sigma: float, conditionings: Sequence[object]) -> Sequence[Tensor]:
+        others = [one for one in conditionings if one is not self.positive]
+        found = iter(self.plain(x, sigma, others) if others else ())
+        between, joined = self.between, [self.joined]
+        return [between(x, sigma, joined)[0] if one is self.positive else next(found) for one in conditionings]
+
+    def begin_sides(self, weigh: Weigh) -> "BothTexts":
+        """The same for one run."""
+        plain = begun(self.plain, lambda sigma, sides: weigh(sigma, 2)[:sides])
+        return replace(self, plain=plain, between=begun(self.between, lambda sigma, sides: weigh(sigma, 2)[-sides:]))
 
 
 @node("PerturbedAttentionGuidance", category="model_patches/unet")

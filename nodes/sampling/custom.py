@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import Annotated
 
+from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
+from sigmagraph.engine.models.value import Model as ModelValue
 from sigmagraph.engine.sampling import ComfyNoise, NoiseSource, NoNoise
-from sigmagraph.engine.sampling.guidance import DualCfg, PerpNeg
+from sigmagraph.engine.sampling.guidance import DualCfg, EasyCache, LazyCache, PerpNeg, Predict, ReusedPredict
 from sigmagraph.nodes.support.denoising import Pair, denoised_latent, in_model_space
 from sigmagraph.nodes.support.graph_names import solver_in_graph
 from sigmagraph.nodes.support.resuming import Unfinished
@@ -49,7 +51,8 @@ def sampler_custom(
     noise: NoiseSource = ComfyNoise(noise_seed) if add_noise else NoNoise(ComfyNoise(noise_seed))
     denoiser = model.guided(positive, negative, cfg)
     how = sampler.solver, noise, sampler.options, unfinished
-    return (yield from denoised_latent(model, denoiser, latent_image, sigmas, *how))
+    done = yield from denoised_latent(model, denoiser, latent_image, sigmas, *how)
+    return done.shown((done.latent, done.estimate))
 
 
 @node("SamplerCustomAdvanced", category="sampling/custom_sampling", lane="device", outputs=PAIR)
@@ -65,7 +68,8 @@ def sampler_custom_advanced(
     """Sample with any noise, guidance, sampler and sigmas."""
     model, denoiser = guider.model, guider.denoiser
     how = sampler.solver, noise, sampler.options, unfinished
-    return (yield from denoised_latent(model, denoiser, latent_image, sigmas, *how))
+    done = yield from denoised_latent(model, denoiser, latent_image, sigmas, *how)
+    return done.shown((done.latent, done.estimate))
 
 
 @node("KSamplerSelect", category="sampling/custom_sampling/samplers")
@@ -126,7 +130,7 @@ def dual_cfg_guider(
     is_nested = style == "nested"
     on_model = model.guided(cond1, cond2, cfg_conds) if is_nested else model.guided(cond2, negative, cfg_cond2_negative)
     scales, rules = (cfg_conds, cfg_cond2_negative), (on_model.combine, on_model.adjust)
-    return GuiderValue(model, DualCfg(model.predict, cond1, cond2, negative, *scales, is_nested, *rules))
+    return GuiderValue(model, DualCfg(_predictor(model), cond1, cond2, negative, *scales, is_nested, *rules))
 
 
 @node("PerpNegGuider", category="_for_testing", experimental=True)
@@ -141,8 +145,21 @@ def perp_neg_guider(
 ) -> Guider:
     """Guidance that keeps of the negative only what is perpendicular to the positive (Armandpour 2023)."""
     adjust = model.guided(positive, empty_conditioning, cfg).adjust
-    sides = model.predict, positive, negative, empty_conditioning
+    sides = _predictor(model), positive, negative, empty_conditioning
     return GuiderValue(model, PerpNeg(*sides, cfg, neg_scale, adjust))
+
+
+def _predictor(model: ModelValue) -> Predict:
+    """What a guidance of three sides asks: the model, by way of its step cache."""
+    match model.step_cache:
+        case EasyCache() as rule:
+            return ReusedPredict(model.predict, rule.reuse(model.parameterisation))
+        case LazyCache():
+            raise BadValue(
+                "model", "one with LazyCache", "another step cache: this guider has no guided estimate of two"
+            )
+        case _:
+            return model.predictor
 
 
 NODES = (

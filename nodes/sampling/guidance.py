@@ -42,7 +42,7 @@ class SkippingLayers:
     end: float
 
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
-        skipping = model.with_skipped_layers(self.layers).predict
+        skipping = model.with_skipped_layers(self.layers).predictor
         skip = SkipLayer(skipping, guided.positive, self.scale, self.start, self.end)
         return replace(guided, adjust=(*guided.adjust, skip))
 
@@ -76,7 +76,7 @@ class Perpendicular:
     negative_scale: float
 
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
-        rule = PerpNegCombination(model.predict, self.empty, guided.scale, self.negative_scale)
+        rule = PerpNegCombination(model.predictor, self.empty, guided.scale, self.negative_scale)
         return replace(guided, combine=rule)
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from sigmagraph.engine.graph.node import Extra, Optional, Output, Range, Tooltip, node
 from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
 from sigmagraph.engine.models.value import Model as ModelValue
+from sigmagraph.engine.sampling.caches.drift import Weigh
+from sigmagraph.engine.sampling.caches.running import begun
 from sigmagraph.engine.sampling.guidance import (
     Adjustment,
     Cfg,
@@ -89,7 +91,7 @@ class SkippingBlocks:
 
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
         level = model.parameterisation.levels.percent_to_sigma
-        skipping = model.with_skipped_layers(self.double, self.single).predict
+        skipping = model.with_skipped_layers(self.double, self.single).predictor
         start, end = level(self.start_percent), level(self.end_percent)
         rule = SkipLayer(skipping, guided.positive, self.scale, start, end, self.rescale)
         return replace(guided, adjust=(*guided.adjust, rule))
@@ -106,9 +108,9 @@ class SkippingUncond:
 
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
         level = model.parameterisation.levels.percent_to_sigma
-        skipping = model.with_skipped_layers(self.double, self.single).predict
+        skipping = model.with_skipped_layers(self.double, self.single).predictor
         start, end = level(self.start_percent), level(self.end_percent)
-        predict = _weaker_uncond(guided.predict, skipping, start, end, guided.negative)
+        predict = WeakerUncond(guided.predict, skipping, start, end, guided.negative)
         return replace(guided, predict=predict, positive=told_apart(guided))
 
 
@@ -118,15 +120,28 @@ def told_apart(guided: Cfg) -> ConditioningValue:
     return replace(positive) if positive is guided.negative else positive
 
 
-def _weaker_uncond(whole: Predict, skipping: Predict, start: float, end: float, negative: object) -> Predict:
-    def predict(x: Tensor, sigma: float, conditionings: Sequence[object]) -> Sequence[Tensor]:
-        if not start >= sigma >= end:
-            return whole(x, sigma, conditionings)
-        others = [one for one in conditionings if one is not negative]
-        found = iter(whole(x, sigma, others) if others else ())
+@dataclass(frozen=True, eq=False, slots=True)
+class WeakerUncond:
+    """The unconditional side from a model with blocks left out."""
+
+    whole: Predict
+    skipping: Predict
+    start: float
+    end: float
+    negative: object
+
+    def __call__(self, x: Tensor, sigma: float, conditionings: Sequence[object]) -> Sequence[Tensor]:
+        if not self.start >= sigma >= self.end:
+            return self.whole(x, sigma, conditionings)
+        others = [one for one in conditionings if one is not self.negative]
+        found = iter(self.whole(x, sigma, others) if others else ())
+        skipping, negative = self.skipping, self.negative
         return [skipping(x, sigma, [one])[0] if one is negative else next(found) for one in conditionings]
 
-    return predict
+    def begin_sides(self, weigh: Weigh) -> "WeakerUncond":
+        """The same for one run."""
+        skipping = begun(self.skipping, lambda sigma, sides: weigh(sigma, 2)[:sides])
+        return replace(self, whole=begun(self.whole, lambda sigma, sides: weigh(sigma, 2)[-sides:]), skipping=skipping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,17 +267,26 @@ def dual_model_guider(
     """Guidance of one model by another: each predicts one side. Without a negative text its side has none at all."""
     guided = model.guided(positive, positive.zeroed() if negative is None else negative, cfg)
     if model_negative is not None:
-        guided = replace(guided, predict=_two_models(model_negative.predict, guided.predict))
+        guided = replace(guided, predict=TwoModels(model_negative.predictor, guided.predict))
     return GuiderValue(model, guided)
 
 
-def _two_models(first: Predict, second: Predict) -> Predict:
-    def predict(x: Tensor, sigma: float, conditionings: Sequence[object]) -> Sequence[Tensor]:
-        if len(conditionings) < 2:
-            return second(x, sigma, conditionings)
-        return [*first(x, sigma, conditionings[:1]), *second(x, sigma, conditionings[1:])]
+@dataclass(frozen=True, eq=False, slots=True)
+class TwoModels:
+    """The unconditional side, which comes first, from one model, and the other from another."""
 
-    return predict
+    first: Predict
+    second: Predict
+
+    def __call__(self, x: Tensor, sigma: float, conditionings: Sequence[object]) -> Sequence[Tensor]:
+        if len(conditionings) < 2:
+            return self.second(x, sigma, conditionings)
+        return [*self.first(x, sigma, conditionings[:1]), *self.second(x, sigma, conditionings[1:])]
+
+    def begin_sides(self, weigh: Weigh) -> "TwoModels":
+        """The same for one run."""
+        first = begun(self.first, lambda sigma, sides: weigh(sigma, 2)[:sides])
+        return TwoModels(first, begun(self.second, lambda sigma, sides: weigh(sigma, 2)[-sides:]))
 
 
 @node("SkipLayerGuidanceDiT", category="advanced/guidance", experimental=True)

@@ -42,8 +42,8 @@ def ksampler(
     sigmas = run_sigmas(schedule, model.parameterisation.levels, steps, denoise, solver.drops_penultimate)
     denoiser = model.guided(positive, negative, cfg)
     noise = ComfyNoise(seed)
-    result, _ = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, noise, kept=unfinished)
-    return result
+    done = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, noise, kept=unfinished)
+    return done.shown(done.latent)
 
 
 @node("KSamplerAdvanced", category="sampling", display_name="KSampler (Advanced)", lane="device", outputs=RESULT)
@@ -70,8 +70,8 @@ def ksampler_advanced(
     sigmas = step_range(whole, start_at_step, end_at_step, return_with_leftover_noise == "enable")
     noise = ComfyNoise(noise_seed) if add_noise == "enable" else NoNoise(ComfyNoise(noise_seed))
     denoiser = model.guided(positive, negative, cfg)
-    result, _ = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, noise, kept=unfinished)
-    return result
+    done = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, noise, kept=unfinished)
+    return done.shown(done.latent)
 
 
 NODES = (ksampler, ksampler_advanced)

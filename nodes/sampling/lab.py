@@ -77,14 +77,13 @@ def sampler_trajectory(
     sigmas = run_sigmas(schedule, model.parameterisation.levels, steps, denoise, solver.drops_penultimate)
     film = _Film(max(1, len(sigmas) - 1), frames)
     denoiser, noise = model.guided(positive, negative, cfg), ComfyNoise(seed)
-    result, _ = yield from denoised_latent(
-        model, denoiser, latent_image, sigmas, solver, noise, kept=unfinished, watch=film
-    )
+    done = yield from denoised_latent(model, denoiser, latent_image, sigmas, solver, noise, kept=unfinished, watch=film)
     places = sorted(film.kept) or [0]
     ways = [in_vae_units(model, LatentValue(batch), batch) for batch in film.batches()]
     shown = {"step": places, "sigma": [sigmas[place] if place < len(sigmas) else 0.0 for place in places]}
-    still = LatentValue(result.samples[:1])  # of a run without a step
-    return UiResult((result, *(ways or (still, still))), shown)
+    still = LatentValue(done.latent.samples[:1])  # of a run without a step
+    told = done.shown((done.latent, *(ways or (still, still))))
+    return UiResult(told.value, {**shown, **told.ui}) if isinstance(told, UiResult) else UiResult(told, shown)
 
 
 @node("LatentDistance", category=CATEGORY, display_name="Latent Distance", output_node=True, outputs=("FLOAT",))

@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction, BadValue
 from sigmagraph.engine.graph.kept import Kept
+from sigmagraph.engine.graph.lock import STEP_CACHE
 from sigmagraph.engine.graph.node import Progress, UiResult
 from sigmagraph.engine.graph.results import Joinable
 from sigmagraph.engine.models.memory.device import tabulates
 from sigmagraph.engine.models.value import Model, Question, predict_together
-from sigmagraph.engine.sampling import Denoiser, NoiseSource, Sampling, Solver
+from sigmagraph.engine.sampling import Denoiser, NoiseSource, Recording, Sampling, Solver
+from sigmagraph.engine.sampling.caches.running import CacheReport
 from sigmagraph.engine.sampling.guidance import PredictRequest
 from sigmagraph.engine.sampling.rehearsal import rehearsed
 from sigmagraph.engine.sampling.run import Tick
@@ -21,13 +23,27 @@ from sigmagraph.nodes.support.latent_preview import LatentPreview
 from sigmagraph.nodes.support.resuming import resumed
 from sigmagraph.nodes.support.types import LatentValue
 
-__all__ = ["LatentSteps", "Pair", "Way", "denoised_latent", "in_model_space", "in_vae_units"]
+__all__ = ["LatentSteps", "Pair", "Sampled", "Way", "denoised_latent", "in_model_space", "in_vae_units"]
 
+Value = TypeVar("Value")
 Said = Progress | Joinable
 """A sampler reports its steps, and asks for predictions, which may be made together with those of other jobs."""
-LatentSteps = Generator[Said, Any, LatentValue]
+LatentSteps = Generator[Said, Any, LatentValue | UiResult]
 Way = Generator[Said, Any, UiResult]
-Pair = Generator[Said, Any, tuple[LatentValue, LatentValue]]
+Outcome = Generator[Said, Any, "Sampled"]
+Pair = Generator[Said, Any, tuple[LatentValue, LatentValue] | UiResult]
+
+
+class Sampled(NamedTuple):
+    """What sampling leaves: the last state, the last estimate of the clean latent, and what a step cache did."""
+
+    latent: LatentValue
+    estimate: LatentValue
+    cached: CacheReport | None = None
+
+    def shown(self, value: Value) -> Value | UiResult:
+        """A node's value, with the report on the step cache where there was one."""
+        return value if self.cached is None else UiResult(value, {STEP_CACHE: [self.cached.written()]})
 
 
 def denoised_latent(
@@ -40,20 +56,22 @@ def denoised_latent(
     options: Mapping[str, object] | None = None,
     kept: Kept | None = None,
     watch: Callable[[Tick], None] = lambda tick: None,
-) -> Pair:
+) -> Outcome:
     """Run `solver` over `sigmas`; the last state and the last estimate of the clean latent, both in VAE units.
 
     An empty schedule gives the latent back as it is. A latent of nothing but zeros is not shifted into model space.
-    Where a killed process left predictions of the same run in `kept`, it goes on from there, bit for bit.
-    `watch` hears of every evaluation, in model space.
+    Where a killed process left predictions of the same run in `kept`, it goes on from there, bit for bit. With a step
+    cache whose drift is to be measured, a second run without it follows. `watch` hears of every evaluation of the
+    first, in model space.
     """
     if len(sigmas) < 2:
-        return latent, latent
+        return Sampled(latent, latent)
     start = in_model_space(model, latent.samples)
     recording = resumed(kept, start.device)
     if tabulates(model.placement.device):
         model.expect(rehearsed(solver, sigmas, model.parameterisation, options))
-    steps = Sampling(
+    reports: list[CacheReport] = []
+    sampling = Sampling(
         denoiser,
         start,
         sigmas,
@@ -64,8 +82,34 @@ def denoised_latent(
         mask=latent.noise_mask,
         mask_rule=model.mask_change(model, sigmas) if model.mask_change is not None else None,
         batch_index=latent.batch_index,
-    ).requests(recording)
-    estimate, answer, weights = start, None, model.file
+        on_cached=reports.append,
+    )
+    measures = model.measures_drift and model.step_cache is not None
+    try:
+        final, estimate = yield from _driven(model, sampling, recording, (0, 1 + measures), watch)
+        recording.done()
+    except BadPrediction:
+        recording.done()
+        raise
+    finally:
+        recording.leave()
+    report = reports[0] if reports else None
+    if report is not None and measures:
+        plain, _ = yield from _driven(model, sampling.without_cache(), None, (1, 2))
+        report = report.measured(final, plain)
+    return Sampled(in_vae_units(model, latent, final), in_vae_units(model, latent, estimate), report)
+
+
+def _driven(
+    model: Model,
+    sampling: Sampling,
+    recording: Recording | None,
+    part: tuple[int, int],
+    watch: Callable[[Tick], None] = lambda tick: None,
+) -> Generator[Said, Any, tuple[Tensor, Tensor]]:
+    """A sampling to its end: the last state and estimate, in model units. It is the `part`-th of so many alike."""
+    steps, estimate, answer = sampling.requests(recording), sampling.latent, None
+    before, parts = part
     try:
         while True:
             said = steps.send(answer)
@@ -76,17 +120,12 @@ def denoised_latent(
             else:
                 answer, estimate = None, said.denoised
                 watch(said)
-                yield Progress(said.step, said.steps, preview=LatentPreview(said.denoised, weights))
+                yield Progress(before * said.steps + said.step, parts * said.steps, preview=LatentPreview(said.denoised, model.file))
     except StopIteration as end:
         final: Tensor = end.value
-        recording.done()
-    except BadPrediction:
-        recording.done()
-        raise
+        return final, estimate
     finally:
         steps.close()
-        recording.leave()
-    return in_vae_units(model, latent, final), in_vae_units(model, latent, estimate)
 
 
 def _joinable(model: Model, ask: PredictRequest) -> Joinable:

@@ -63,6 +63,7 @@ class KeptPredictions(Recording):
     asks_whose_it_is: ClassVar[bool] = False  # the log is the node's, whose key says all that it was given
 
     log: Log | None = None
+    mark: bytes = b""
     budget: float = BUDGET
     clock: Callable[[], float] = time.perf_counter
     spent_s: float = 0.0
@@ -80,6 +81,13 @@ class KeptPredictions(Recording):
         if self.spent_s <= self.budget * (now - self._began):
             self._write()
             self.spent_s += self.clock() - now
+
+    def restart(self) -> None:
+        super().restart()
+        self._waiting.clear()
+        if self.log is not None:
+            self.log.clear()
+            self.log.append(self.mark)
 
     def done(self) -> None:
         """The run came to its end: nothing is kept."""
@@ -114,7 +122,7 @@ def resumed(kept: Kept | None, device: torch.device) -> KeptPredictions:
         log.clear()
         log.append(mark)
         predictions = []
-    return KeptPredictions(predictions, log=log)
+    return KeptPredictions(predictions, log=log, mark=mark)
 
 
 def packed(prediction: Prediction) -> bytes:

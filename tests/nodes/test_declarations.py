@@ -97,6 +97,7 @@ def test_every_difference_that_is_listed_is_one_and_stands_in_the_docs() -> None
 
 def test_every_node_is_held_to_a_declaration_or_named_as_newer_or_ours() -> None:
     ours = {"SaveImageWebsocket", "ControlNetConvention", "FrequencyDecoupledGuidance", "SmoothedEnergyGuidance"}
+    ours |= {"ApplyFBCacheOnModel", "ApplyTeaCache", "ApplyMagCache", "ApplyTaylorSeer", "MeasureStepCacheDrift"}
     ours |= {name for name in NODES if name.startswith("Sampler") and name not in COMFYUI}
     of_packs = {name for name in NODES if name.endswith("GGUF")}  # held to theirs in test_gguf_loaders.py
     unknown = set(NODES) - set(COMFYUI) - set(NEWER) - ours - of_packs

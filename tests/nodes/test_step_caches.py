@@ -1,14 +1,24 @@
 """Evaluations left out: the recorded decisions, and the laws that hold where ComfyUI's own runs are odd."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from sigmagraph.engine.compose.running import run_workflow
+from sigmagraph.engine.compose.workspace import open_workspace
+from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.lock import read_lock
 from sigmagraph.engine.models import Model
+from sigmagraph.engine.sampling.caches import TeaCache
 from sigmagraph.engine.sampling.guidance import Cfg, Reuse, Space, network_space
 from sigmagraph.nodes import NODES
+from sigmagraph.nodes.support.types import LatentValue
 from tests.nodes.closed_form_model import closed_form_model, conditioning
 from tests.nodes.golden_cases import content, family
 from tests.nodes.test_whole_runs import off, sampled
@@ -99,7 +109,6 @@ def test_each_side_is_foretold_as_if_it_were_alone() -> None:
     assert cond.reuse is not None
     assert uncond.reuse is not None
     assert both.reuse.skipped == cond.reuse.skipped + uncond.reuse.skipped > 0
-    assert both.reuse.drift == pytest.approx(cond.reuse.drift + uncond.reuse.drift)
 
 
 def test_what_is_known_lives_in_one_run() -> None:
@@ -108,3 +117,57 @@ def test_what_is_known_lives_in_one_run() -> None:
     first = sampled(model, PLAIN, conditioning("pos"), BLANK)
     assert torch.equal(sampled(model, PLAIN, conditioning("pos"), BLANK), first)
     assert guided.begin().reuse_whole is not guided.reuse_whole
+
+
+def test_a_cache_that_looks_between_blocks_needs_blocks() -> None:
+    model = NODES["ApplyTeaCache"](model=flow(), threshold=0.1)
+    with pytest.raises(BadValue, match="MixtureNetwork.*EasyCache"):
+        sampled(model, PLAIN, conditioning("pos"), BLANK)
+
+
+def test_words_and_files_of_packs_are_refused_with_a_sentence() -> None:
+    with pytest.raises(BadValue, match="diffusion_model"):
+        NODES["ApplyFBCacheOnModel"](model=flow(), object_to_patch="vae")
+    with pytest.raises(BadValue, match="a level and a length"):
+        NODES["ApplyMagCache"](model=flow(), magnitudes="1.0 30, 0.9")
+    with pytest.raises(BadValue, match="numbers"):
+        NODES["ApplyTeaCache"](model=flow(), coefficients="one, two")
+    patched = NODES["ApplyTeaCache"](model=flow(), coefficients="[4.9, 0.2, -1e-3]")
+    assert patched.step_cache == TeaCache(0.2, (4.9, 0.2, -1e-3))
+
+
+def test_the_measured_drift_is_the_distance_to_the_run_without_the_cache() -> None:
+    plain = sampled(flow(), PLAIN, conditioning("pos"), BLANK)
+    cached = NODES["EasyCache"](model=flow(), reuse_threshold=0.3, start_percent=0.0, end_percent=1.0, verbose=False)
+    model = NODES["MeasureStepCacheDrift"](model=cached)
+    asked = rows_asked(model)
+    settings = {name: PLAIN[name] for name in ("steps", "cfg", "scheduler", "denoise", "seed")}
+    sides = {"positive": conditioning("pos"), "negative": conditioning("neg"), "sampler_name": "euler"}
+    done = NODES["KSampler"](**settings, **sides, model=model, latent_image=LatentValue(BLANK["samples"]))
+    [told] = done.ui["step_cache"]
+    expected = ((done.value.samples - plain).flatten(1).square().mean(1).sqrt() / plain.flatten(1).std(1)).mean()
+    assert told["drift_measured"] == pytest.approx(float(expected), rel=2e-3)
+    assert told["cache"] == "easycache:0.3"
+    assert told["asked"] == 4 * PLAIN["steps"]  # type: ignore[operator]
+    assert sum(asked) == 2 * told["asked"] - told["skipped"]
+
+
+@pytest.mark.parametrize("measures", [False, True])
+def test_report_lock_and_picture_say_what_was_left_out(home: Path, txt2img: Callable[..., Any], measures: bool) -> None:
+    """Also where only the picture is written again, and its sampler is not needed."""
+    graph = txt2img(model=["9", 0], steps=6)
+    cache = {"model": ["1", 0], "interval": 2, "degree": 1, "warmup": 1, "start_percent": 0.0, "end_percent": 1.0}
+    graph["8"] = {"class_type": "ApplyTaylorSeer", "inputs": cache}
+    graph["9"] = {"class_type": "MeasureStepCacheDrift", "inputs": {"model": ["8", 0], "measure": measures}}
+    space = open_workspace(home, home / "output")
+    store = space.store(None)
+    ran = [run_workflow(space, space.read(graph), store, lambda event: None) for _ in range(2)]
+    [told] = ran[0].ui["5"]["step_cache"]
+    assert (told["cache"], told["asked"], told["skipped"]) == ("taylorseer:2", 12, 6)
+    assert told["drift_estimate"] > 0
+    assert ("drift_measured" in told) == measures
+    assert ran[0].lock.step_caches == {"5": [told]}
+    for each in ran:
+        written = Image.open(each.images[0]).text["lock"]  # type: ignore[attr-defined]
+        assert json.loads(written)["step_caches"] == {"5": [told]}
+        assert read_lock(written).step_caches == {"5": [told]}

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from sigmagraph.engine.graph.results import UiResult
 from sigmagraph.engine.models import Conditioning, Model
 from sigmagraph.nodes import NODES
 from tests.nodes.closed_form_model import closed_form_model, conditioning
@@ -16,7 +17,8 @@ def sampled(model: Model, case: dict[str, Any], positive: Conditioning, latent: 
     settings = {name: case[name] for name in ("steps", "cfg", "scheduler", "denoise", "seed")}
     sides = {"positive": positive, "negative": conditioning("neg")}
     sampler = {"model": model, "sampler_name": case["sampler"], "latent_image": ours(latent, "LATENT")}
-    result: torch.Tensor = NODES["KSampler"](**settings, **sides, **sampler).samples
+    done = NODES["KSampler"](**settings, **sides, **sampler)
+    result: torch.Tensor = (done.value if isinstance(done, UiResult) else done).samples
     return result
 
 

@@ -20,6 +20,9 @@ class Ancestry(Protocol):
     def vertices(self) -> Mapping[str, Vertex]:
         """Every node so far, those made at run time too."""
 
+    def shown_by(self, node_id: str) -> Mapping[str, Any]:
+        """The user-interface record of a node's result, empty where it has none."""
+
     def root_id(self, node_id: str) -> str:
         """The node of the prompt that a node descends from."""
 
@@ -103,7 +106,8 @@ class HiddenValues:
             case "SERVICES":
                 return self._services
             case "LOCK":
-                return lock_of(self._graph, self._family.root_id(vertex.id), self._services)
+                lock = lock_of(self._graph, self._family.root_id(vertex.id), self._services)
+                return lock.with_step_caches({i: self._family.shown_by(i) for i in lock.nodes})
             case "KEPT":
                 return self._services.kept(vertex.key) if self._services is not None else None
             case "EXTRA_PNGINFO":

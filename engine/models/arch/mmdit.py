@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sigmagraph.engine.models.arch.stack import BlockStack
+
 HEAD_WIDTH = 64
 TIMESTEP_FREQUENCIES = 128
 NORM_EPS = 1e-6
@@ -224,16 +226,21 @@ class JointBlock(nn.Module):
         self.context_block = StreamBlock(shape, is_last_context=self.is_last)
         self.x_block = StreamBlock(shape, has_dual_attention=index in shape.dual_attention_blocks)
 
-    def forward(self, image: Tensor, context: Tensor, condition: Tensor, mix: Mix = attend) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, context: Tensor, condition: Tensor, mix: Mix = attend, *, only_reads: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Image [B, N, D], context [B, L, D], condition [B, D]; the last block returns its context untouched.
 
-        In place of the condition, what would be made of it: [parts of both streams, B, D], the image's first.
+        In place of the condition, what would be made of it: [parts of both streams, B, D], the image's first. With
+        `only_reads` the image tokens come back as attention would read them: normalised, scaled and shifted.
         """
         if condition.ndim == 2:
             image_parts, context_parts = self.x_block.modulation(condition), self.context_block.modulation(condition)
         else:
             parts = condition.unsqueeze(2).unbind(0)
             image_parts, context_parts = parts[: self.x_block.parts], parts[self.x_block.parts :]
+        if only_reads:
+            return modulated(image, image_parts[0], image_parts[1]), context
         image, context = self.attended(image, context, image_parts, context_parts, mix)
         if not self.is_last:
             context = self.context_block.add_mlp(context, context_parts)
@@ -371,6 +378,13 @@ class TellsBeforehand(Protocol):
         """What is to be told for these rows, one text after another; `beside` are asked about next."""
 
 
+class AnswersForBlocks(Protocol):
+    """Who lets the blocks of a forward run, or answers in their place."""
+
+    def output(self, stack: BlockStack) -> Tensor:
+        """The velocity, padding included."""
+
+
 BlockCall = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -429,12 +443,13 @@ class MMDiT(JointStem):
         control: Sequence[Sequence[Tensor]] = (),
         beforehand: Beforehand | None = None,
         attention: AttentionChange | None = None,
+        cached: AnswersForBlocks | None = None,
     ) -> Tensor:
         """The velocity, [B, 16, H, W]. With `beforehand`, timestep, pooled and context are not looked at.
 
         `skip_layers`: blocks replaced by the identity. `attention` is changed in its blocks. `control`: for each block,
-        from the first on, the residuals [B, N, D] that are added to the image tokens after it. Odd sides are padded
-        circularly and cropped again.
+        from the first on, the residuals [B, N, D] that are added to the image tokens after it. `cached` decides which
+        rows' blocks run at all. Odd sides are padded circularly and cropped again.
         """
         height, width = x.shape[-2:]
         patch = self.shape.patch
@@ -447,14 +462,21 @@ class MMDiT(JointStem):
             context = self.context_embedder(context.to(self.dtype))
         else:
             conditions, context = self._cut(beforehand.table), beforehand.tokens
+        if cached is not None:
+            calls = [self._call_of(i, attention, (rows, columns)) for i in range(self.shape.depth)]
+            stack = BlockStack(self, (image, context), conditions, skip_layers, control, (rows, columns), calls)
+            return cached.output(stack)[..., :height, :width]
         for i, block in enumerate(self.joint_blocks):
             if i not in skip_layers:
                 call = self._call_of(i, attention, (rows, columns))
                 image, context = call(block, image, context, conditions[i])
             for residual in control[i] if i < len(control) else ():
                 image = image + residual.to(image.dtype)
-        patches = self.final_layer(image, conditions[-1])
-        return unpatchify(patches, rows, columns, patch)[..., :height, :width]
+        return self.leave(image, conditions[-1], (rows, columns))[..., :height, :width]
+
+    def leave(self, image: Tensor, condition: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Image tokens behind the last block -> [B, 16, rows, columns] of whole patches, `grid` of them."""
+        return unpatchify(self.final_layer(image, condition), *grid, self.shape.patch)
 
 
 def padded(latent: Tensor, patch: int) -> Tensor:

@@ -23,7 +23,15 @@ from sigmagraph.engine.sampling.guidance.operation import Operated
 from sigmagraph.engine.sampling.guidance.perp_neg import PerpNeg, PerpNegCombination
 from sigmagraph.engine.sampling.guidance.renorm import Renorm
 from sigmagraph.engine.sampling.guidance.rescale import Rescale, RescaledCfg
-from sigmagraph.engine.sampling.guidance.reuse import Reuse, Space, network_space
+from sigmagraph.engine.sampling.guidance.reuse import (
+    EasyCache,
+    LazyCache,
+    Reuse,
+    ReusedPredict,
+    ReuseRule,
+    Space,
+    network_space,
+)
 from sigmagraph.engine.sampling.guidance.skip_layer import SkipLayer
 from sigmagraph.engine.sampling.guidance.tangential_damping import TangentialDamping
 
@@ -37,10 +45,12 @@ __all__ = [
     "Combination",
     "Denoiser",
     "DualCfg",
+    "EasyCache",
     "EpsilonScaling",
     "Estimates",
     "FrequencyDecoupled",
     "FrequencyScaling",
+    "LazyCache",
     "Linear",
     "Mahiro",
     "NormBound",
@@ -55,6 +65,8 @@ __all__ = [
     "Rescale",
     "RescaledCfg",
     "Reuse",
+    "ReuseRule",
+    "ReusedPredict",
     "ScaleRange",
     "SkipLayer",
     "Space",

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.denoiser import Predict, PredictRequest, Requests, Stateful, self_answered
-from sigmagraph.engine.sampling.guidance.reuse import Reuse
+from sigmagraph.engine.sampling.caches.running import begun
+from sigmagraph.engine.sampling.denoiser import Begins, Predict, PredictRequest, Requests, Stateful, self_answered
+from sigmagraph.engine.sampling.guidance.reuse import Foretold, Reuse
 from sigmagraph.engine.sampling.solver import Prediction
 
 
@@ -110,8 +111,9 @@ class Cfg:
     def requests(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Requests:
         """Both sides at once where both are needed; what adjustments predict is their own affair."""
         whole = self.reuse_whole
-        if whole is not None and not needs_uncond and (kept := whole.kept(0, x, sigma)) is not None:
-            return Prediction(kept, None, self._memory())
+        kept = whole.foretold(-1, x, sigma) if whole is not None and not needs_uncond else None
+        if whole is not None and kept is not None and all(kept.is_hit):
+            return Prediction(self._settled(whole, x, sigma, None, kept), None, self._memory())
         combine = self._combination(sigma)
         acts = self.interval[0] >= sigma >= self.interval[1] and not (combine.is_neutral and not needs_uncond)
         if acts or needs_uncond:
@@ -128,7 +130,7 @@ class Cfg:
         if combine is not self.combine and isinstance(self.combine, Stateful) and isinstance(combine, Stateful):
             self.combine.memory = combine.memory  # a range of scale had it stand in for this evaluation
         if whole is not None:
-            whole.learn(0, x, sigma, guided)
+            guided = self._settled(whole, x, sigma, guided, kept)
         return Prediction(guided, uncond if needs_uncond else None, self._memory())
 
     def _asked(
@@ -138,6 +140,19 @@ class Cfg:
         if self.reuse is not None:
             return (yield from self.reuse.asked(self.predict, x, sigma, conditionings))
         return (yield PredictRequest(self.predict, x, sigma, conditionings))
+
+    def _settled(self, whole: Reuse, x: Tensor, sigma: float, guided: Tensor | None, kept: Foretold | None) -> Tensor:
+        """The guided estimate, foretold or not, image by image."""
+        estimate, observed = whole.settled(-1, x, sigma, guided, kept)
+        whole.drift.observe(sigma, [observed])
+        return estimate
+
+    def _weights(self, sigma: float, sides: int) -> Sequence[float]:
+        """How much each side counts in the guided estimate; exact for the plain formula."""
+        if sides == 1:
+            return (1.0,)
+        scale = float(getattr(self._combination(sigma), "scale", self.scale))
+        return (1.0 - scale, scale)
 
     def _memory(self) -> Tensor | None:
         return next((part.memory for part in self._stateful()), None)
@@ -152,9 +167,17 @@ class Cfg:
     def begin(self) -> "Cfg":
         """The same for one run: whatever its rules carry from one evaluation to the next begins anew."""
         parts: list[Any] = [self.combine, *self.prepare]
-        combine, *prepare = [part.begin() if isinstance(part, Stateful) else part for part in parts]
-        reuse, whole = (part.begin() if part is not None else None for part in (self.reuse, self.reuse_whole))
-        return replace(self, combine=combine, prepare=prepare, reuse=reuse, reuse_whole=whole)
+        combine, *prepare = [part.begin() if isinstance(part, Stateful | Begins) else part for part in parts]
+        adjust: list[Any] = [part.begin() if isinstance(part, Begins) else part for part in self.adjust]
+        return replace(
+            self,
+            predict=begun(self.predict, self._weights),
+            combine=combine,
+            prepare=prepare,
+            adjust=adjust,
+            reuse=begun(self.reuse, self._weights),
+            reuse_whole=begun(self.reuse_whole, lambda sigma, sides: [1.0] * sides),
+        )
 
     def remember(self, memory: Tensor) -> None:
         """Take up what a rule carried from one evaluation to the next in a run that is resumed."""

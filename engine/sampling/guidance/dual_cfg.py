@@ -5,11 +5,12 @@ N + w_S (S - N) + w (P - S), with N, S, P the estimates given nothing, the secon
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.caches.running import begun
 from sigmagraph.engine.sampling.denoiser import Predict
 from sigmagraph.engine.sampling.guidance.cfg import Adjustment, Combination, Estimates, Linear
 from sigmagraph.engine.sampling.solver import Prediction
@@ -38,6 +39,16 @@ class DualCfg:
             inner = self._guided(Estimates(x, sigma, second, negative), self.second_scale)
             guided = inner + (positive - second) * self.scale
         return Prediction(guided, negative if needs_uncond else None)
+
+    def begin(self) -> "DualCfg":
+        """The same for one run."""
+        outer, inner = self.second_scale, self.scale
+        toward = (inner * outer, outer) if self.is_nested else (inner, outer)  # of positive, and of what is beside it
+        weights = (1.0 - toward[1], toward[1] - toward[0], toward[0])
+        return replace(self, predict=begun(self.predict, lambda sigma, sides: weights[-sides:]))
+
+    def remember(self, memory: Tensor) -> None:
+        """Nothing is carried that a recording holds."""
 
     def _guided(self, known: Estimates, scale: float) -> Tensor:
         """The inner guidance, with the formula and the adjustments that the model carries."""

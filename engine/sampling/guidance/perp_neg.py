@@ -7,11 +7,12 @@ subtracted: E + w ((P - E) - s perp(N - E)).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.caches.running import begun
 from sigmagraph.engine.sampling.denoiser import Predict
 from sigmagraph.engine.sampling.guidance.cfg import Adjustment, Estimates, sample_axes
 from sigmagraph.engine.sampling.solver import Prediction
@@ -30,6 +31,10 @@ class PerpNegCombination:
     def is_neutral(self) -> bool:
         """At scale 1 the negative still counts, unless its own scale is 0."""
         return math.isclose(self.scale, 1.0) and self.negative_scale == 0
+
+    def begin(self) -> "PerpNegCombination":
+        """The same for one run."""
+        return replace(self, predict=begun(self.predict, lambda sigma, sides: [1.0 - self.scale] * sides))
 
     def __call__(self, known: Estimates) -> Tensor:
         empty = self.predict(known.x, known.sigma, [self.empty])[0]
@@ -52,6 +57,17 @@ class PerpNeg:
     scale: float = 8.0
     negative_scale: float = 1.0
     adjust: Sequence[Adjustment] = field(default=())
+
+    def begin(self) -> "PerpNeg":
+        """The same for one run."""
+        away = self.scale * self.negative_scale
+        sides = (
+            (1.0 - self.scale, self.scale) if self.negative_scale == 0 else (-away, self.scale, 1.0 - self.scale + away)
+        )
+        return replace(self, predict=begun(self.predict, lambda sigma, asked: sides[-asked:]))
+
+    def remember(self, memory: Tensor) -> None:
+        """Nothing is carried that a recording holds."""
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
         if self.negative_scale == 0:

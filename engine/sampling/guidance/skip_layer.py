@@ -5,11 +5,12 @@ network's points towards what those layers know: C - C_skip, added to the guided
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.caches.running import begun
 from sigmagraph.engine.sampling.denoiser import Predict
 from sigmagraph.engine.sampling.guidance.cfg import Estimates
 
@@ -28,6 +29,10 @@ class SkipLayer:
     start: float = math.inf
     end: float = 0.0
     rescale: float = 0.0
+
+    def begin(self) -> "SkipLayer":
+        """The same for one run."""
+        return replace(self, predict=begun(self.predict, lambda sigma, sides: [-self.scale] * sides))
 
     def __call__(self, guided: Tensor, known: Estimates) -> Tensor:
         if self.scale == 0 or not self.start >= known.sigma >= self.end:

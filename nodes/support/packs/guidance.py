@@ -62,6 +62,11 @@ class PackGuidance:
         elif options.get("disable_cfg1_optimization"):
             combine = combine or BothSides(guided.scale)
         predict = guided.predict
+        for name in ("sampler_calc_cond_batch_function", "model_function_wrapper"):
+            if name in options and model.predictor != model.predict:
+                raise BadValue(
+                    name, "one on a model with a step cache", "a model without one: it asks a side at a time"
+                )
         if (function := options.get("sampler_calc_cond_batch_function")) is not None:
             predict = InItsPlace(given, function)
         if (wrapper := options.get("model_function_wrapper")) is not None:
