@@ -149,6 +149,7 @@ def compare(
     *,
     seeds: Sequence[int] = (),
     guidance: Sequence[float] = (),
+    caches: Sequence[str] = (),
     changes: Changes | None = None,
     reference: str = "heun/sgm_uniform",
     home: str | Path | None = None,
@@ -156,11 +157,12 @@ def compare(
 ) -> Comparison:
     """Every combination of samplers, schedules, step counts, guidance and seeds on one workflow.
 
+    `caches` are step caches by name and number, `first_block:0.1`: every combination runs without, and under each.
     Distances are root mean squares over the latent, in units of its spread, to `reference`, SAMPLER/SCHEDULE[/STEPS].
     """
     space = open_workspace(_path(home))
     changed = override_values(space.read(workflow), _changes(changes), space.nodes)
-    return compare_cells(space, changed, samplers, schedules, steps, seeds, reference, on_cell, guidance)
+    return compare_cells(space, changed, samplers, schedules, steps, seeds, reference, on_cell, guidance, caches)
 
 
 def _changes(given: Changes | None) -> list[tuple[str, Any]]:

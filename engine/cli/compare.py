@@ -22,6 +22,9 @@ def compare(
     guidance: Annotated[
         str, typer.Option(help="Numbers, separated by commas.", show_default="the workflow's own")
     ] = "",
+    caches: Annotated[
+        str, typer.Option(metavar="NAME:NUMBER,...", help="Step caches, beside none: first_block:0.1,taylorseer:2.")
+    ] = "",
     reference: Annotated[
         str, typer.Option(metavar="SAMPLER/SCHEDULE[/STEPS]", help="What distances are measured to.")
     ] = "heun/sgm_uniform",
@@ -41,14 +44,17 @@ def compare(
     counts, drawn = _numbers("--steps", steps, 1), _numbers("--seeds", seeds, 0) if seeds else []
     scales = _scales(guidance) if guidance else []
     sampler_names, schedule_names = _parts("--samplers", samplers), _parts("--schedules", schedules)
+    cached = _parts("--caches", caches) if caches else []
     space = workspace(home, output or Path.cwd() / "output" / "compare", custom_nodes)
     changed = override(space.read(workflow), settings or [], space.nodes)
     space.require_output()
     with _Bar(
-        (len(sampler_names) * len(schedule_names) * len(counts) + 1) * max(len(drawn), 1) * max(len(scales), 1)
+        (len(sampler_names) * len(schedule_names) * len(counts) * (1 + len(cached)) + 1)
+        * max(len(drawn), 1)
+        * max(len(scales), 1)
     ) as bar:
         found = compare_cells(
-            space, changed, sampler_names, schedule_names, counts, drawn, reference, bar.began, scales
+            space, changed, sampler_names, schedule_names, counts, drawn, reference, bar.began, scales, cached
         )
     written = found.write(space.output)
     if as_json:
@@ -74,6 +80,9 @@ def _as_values(found: "Comparison", written: list[Path]) -> dict[str, object]:
             "evaluations": outcome.evaluations,
             "seconds": outcome.seconds,
             "distance": found.distances.get(outcome.cell),
+            "cache": outcome.cell.cache or None,
+            "drift_estimate": outcome.drift_estimate,
+            "drift": found.drifts.get(outcome.cell),
             "problem": outcome.problem or None,
         }
         for outcome in found.outcomes

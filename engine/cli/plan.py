@@ -46,7 +46,7 @@ def plan(
     from sigmagraph.engine.execution.describe import describe
     from sigmagraph.engine.graph.overrides import override
     from sigmagraph.engine.graph.plan import plan as planned
-    from sigmagraph.nodes.sampling.step_caches import CACHING
+    from sigmagraph.nodes.sampling.step_caches import CACHES
 
     choose(precision, device=device)
     space = workspace(home, None, custom_nodes)
@@ -61,8 +61,9 @@ def plan(
     out().print(_table(lines))
     runs = sum(line.fate == "runs" and line.same_as is None for line in lines)
     remark(f"{runs} of {len(lines)} nodes would run")
-    if caching := [line.node_id for line in lines if line.class_type in CACHING and line.fate != "unneeded"]:
-        remark(f"step cache in node {', '.join(caching)}: how many evaluations it leaves out is known after the run")
+    caching = {class_type for class_type, _ in CACHES.values()}
+    if found := [line.node_id for line in lines if line.class_type in caching and line.fate != "unneeded"]:
+        remark(f"step cache in node {', '.join(found)}: how many evaluations it leaves out is known after the run")
 
 
 def _table(lines: "list[PlanLine]") -> "Table":

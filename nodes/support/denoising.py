@@ -120,7 +120,11 @@ def _driven(
             else:
                 answer, estimate = None, said.denoised
                 watch(said)
-                yield Progress(before * said.steps + said.step, parts * said.steps, preview=LatentPreview(said.denoised, model.file))
+                yield Progress(
+                    before * said.steps + said.step,
+                    parts * said.steps,
+                    preview=LatentPreview(said.denoised, model.file),
+                )
     except StopIteration as end:
         final: Tensor = end.value
         return final, estimate

@@ -13,6 +13,7 @@ from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome
 from sigmagraph.engine.compose.comparison.measures import distances
 from sigmagraph.engine.compose.comparison.sheet import contact_sheet
+from sigmagraph.nodes.sampling.step_caches import written_cache
 
 Graphs = Callable[..., dict[str, Any]]
 
@@ -130,3 +131,31 @@ def test_guidance_has_a_reference_of_its_own_and_a_column(home: Path, txt2img: G
     refused = compare(home, txt2img(), "--samplers", "euler", "--guidance", "high")
     assert refused.exit_code != 0
     assert "--guidance: 'high'" in refused.stderr
+
+
+def test_step_caches_are_compared_with_the_same_run_without_one(home: Path, txt2img: Graphs) -> None:
+    options = ["--samplers", "euler", "--schedules", "normal", "--steps", "6", "--reference", "euler/normal/12"]
+    done = compare(home, txt2img(), *options, "--caches", "taylorseer:2,easycache:0")
+    assert done.exit_code == 0, done.output
+    plain, taylor, easy = cells(home)
+    assert [row["cache"] for row in (plain, taylor, easy)] == ["", "taylorseer:2", "easycache:0"]
+    assert [float(row["evaluations"]) for row in (plain, taylor, easy)] == [6, 4, 6]
+    assert (plain["drift"], plain["drift_estimate"]) == ("", "")
+    assert 0 < float(taylor["drift"]) < 1
+    assert float(easy["distance"]) == float(plain["distance"]) != float(taylor["distance"])
+    assert float(taylor["drift_estimate"]) > 0
+    assert (float(easy["drift"]), float(easy["drift_estimate"])) == (0, 0)
+    done = compare(home, txt2img(), *options, "--caches", "teacache")
+    assert done.exit_code == 1
+    assert "NAME:NUMBER" in done.output
+
+
+def test_a_plan_says_that_a_step_caches_skips_are_not_known_before(home: Path, txt2img: Graphs) -> None:
+    graph = txt2img(model=["9", 0])
+    graph["9"] = {"class_type": "ApplyFBCacheOnModel", "inputs": {"model": ["1", 0]}}
+    for name, value in written_cache("first_block:0.1")[1].items():
+        graph["9"]["inputs"][name] = value
+    (home / "workflow.json").write_text(json.dumps(graph))
+    done = CliRunner().invoke(app, ["plan", str(home / "workflow.json"), "--home", str(home)])
+    assert done.exit_code == 0, done.output
+    assert "step cache in node 9" in " ".join(done.output.split())

@@ -3,15 +3,16 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from sigmagraph.engine.compose.workspace import Workspace
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.execution.cache.memory import MemoryCache
-from sigmagraph.engine.execution.events import Event, NodeProgress
+from sigmagraph.engine.execution.events import Event, NodeFinished, NodeProgress
 from sigmagraph.engine.execution.inline import execute
+from sigmagraph.engine.graph.lock import STEP_CACHE
 from sigmagraph.engine.graph.node import Node, Socket, node
 from sigmagraph.engine.graph.plan import Plan, plan
 from sigmagraph.engine.graph.sweep import GUIDANCE, SEEDS, SWEPT, find_sweep
@@ -19,11 +20,12 @@ from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import run_sigmas
+from sigmagraph.nodes.sampling.step_caches import written_cache
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
 
 __all__ = ["Cell", "CellOutcome", "run_cells"]
 
-COLLECTOR = "CompareCollector"
+COLLECTOR, CACHE = "CompareCollector", "CompareStepCache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +37,34 @@ class Cell:
     steps: int
     seed: int | None = None
     guidance: float | None = None
+    cache: str = ""
 
     def __str__(self) -> str:
         return " / ".join([self.sampler, self.schedule, str(self.steps), *self.extras])
 
     @property
     def extras(self) -> list[str]:
-        """Guidance and seed in words, where the cell sets them."""
+        """Step cache, guidance and seed in words, where the cell sets them."""
         guidance = [f"guidance {self.guidance:g}"] if self.guidance is not None else []
-        return [*guidance, *([f"seed {self.seed}"] if self.seed is not None else [])]
+        cache = [self.cache] if self.cache else []
+        return [*cache, *guidance, *([f"seed {self.seed}"] if self.seed is not None else [])]
 
 
 @dataclass(frozen=True, slots=True)
 class CellOutcome:
-    """What a cell gave: the latent [B, C, h, w], the first picture [H, W, 3], its levels and cost; or the problem."""
+    """What a cell gave: the latent [B, C, h, w], the first picture [H, W, 3], its levels and cost; or the problem.
+
+    Under a step cache `evaluations` are those it did not leave out, and `drift_estimate` is what it says of itself.
+    """
 
     cell: Cell
     latent: Tensor | None = None
     picture: Tensor | None = None
     sigmas: tuple[float, ...] = ()
-    evaluations: int = 0
+    evaluations: float = 0
     seconds: float = 0.0
     problem: str = ""
+    drift_estimate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +94,13 @@ def run_cells(
 def _outcome(
     cell: Cell, ready: Plan, kept: list[_Collected], cache: MemoryCache, space: Workspace, sampler_id: str
 ) -> CellOutcome:
-    evaluations = 0
+    evaluations, told = 0, dict[str, Any]()
 
     def count(event: Event) -> None:
         nonlocal evaluations
         evaluations += isinstance(event, NodeProgress) and event.node_id == sampler_id
+        if isinstance(event, NodeFinished) and event.node_id == sampler_id and STEP_CACHE in (event.ui or {}):
+            told.update(event.ui[STEP_CACHE][0])  # type: ignore[index]  # looked at just now
 
     start = time.perf_counter()
     try:
@@ -99,7 +109,11 @@ def _outcome(
         return CellOutcome(cell, evaluations=evaluations, problem=str(error))
     [found] = kept
     blank = CellOutcome(cell, found.latent, found.picture, _sigmas(cell, found.model))
-    return replace(blank, evaluations=evaluations, seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    if not told:
+        return replace(blank, evaluations=evaluations, seconds=seconds)
+    made = round(evaluations * (1 - told["skipped"] / told["asked"]), 2)
+    return replace(blank, evaluations=made, seconds=seconds, drift_estimate=told["drift_estimate"])
 
 
 def _sigmas(cell: Cell, model: Model) -> tuple[float, ...]:
@@ -114,6 +128,11 @@ def _planned(space: Workspace, nodes: dict[str, Node], workflow: Workflow, sampl
         values |= {name: cell.seed for name in SEEDS if name in workflow.nodes[sampler_id].inputs}
     if cell.guidance is not None:
         values[GUIDANCE] = cell.guidance
+    if cell.cache:
+        class_type, inputs = written_cache(cell.cache)
+        inputs["model"] = workflow.nodes[sampler_id].inputs.get("model")
+        workflow = replace(workflow, nodes={**workflow.nodes, CACHE: WorkflowNode(class_type, inputs)})
+        values["model"] = Link(CACHE, 0)
     graph = validate(workflow.with_inputs({sampler_id: values}), nodes, space.folders, targets={COLLECTOR})
     return plan(graph, space.folders, {COLLECTOR})
 

@@ -1,4 +1,4 @@
-"""Every combination of samplers, schedules, step counts, guidance and seeds on one workflow, and what was found."""
+"""Every combination of samplers, schedules, step counts, guidance, step caches and seeds, and what was found."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from sigmagraph.engine.compose.comparison.cells import Cell, CellOutcome, run_cells
-from sigmagraph.engine.compose.comparison.measures import csv_bytes, distances, mean_distances
+from sigmagraph.engine.compose.comparison.measures import csv_bytes, distances, drifts, mean_distances
 from sigmagraph.engine.compose.comparison.sheet import contact_sheet
 from sigmagraph.engine.compose.workspace import Workspace
 from sigmagraph.engine.errors import BadValue, NodeFailed
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.writing import make_folder, write_file
+from sigmagraph.nodes.sampling.step_caches import written_cache
 from sigmagraph.nodes.support.graph_names import sampler_names, schedule_names
 
 __all__ = ["PLOTS", "Comparison", "can_plot", "compare", "read_reference"]
@@ -40,7 +41,12 @@ class Comparison:
             found |= distances(alike, exact.latent)
         return found
 
-    def ranking(self) -> list[tuple[Cell, int, float]]:
+    @cached_property
+    def drifts(self) -> dict[Cell, float]:
+        """Per cell under a step cache, how far it is from the same cell without one."""
+        return drifts(self.outcomes)
+
+    def ranking(self) -> list[tuple[Cell, float, float]]:
         """(cell without its seed, evaluations, distance as the mean over seeds), the nearest first."""
         means = mean_distances(self.outcomes, self.distances)
         cost = {replace(outcome.cell, seed=None): outcome.evaluations for outcome in self.outcomes}
@@ -76,8 +82,11 @@ def compare(
     reference: str,
     began: Callable[[str], None] = lambda cell: None,
     guidance: Sequence[float] = (),
+    caches: Sequence[str] = (),
 ) -> Comparison:
     """Run every combination; `began` hears of each cell before it runs. A cell that fails is an outcome with a problem.
+
+    `caches` (`first_block:0.1`): every combination runs without a step cache, and under each of these.
 
     A bare name means what it means in a graph. Without `seeds` or `guidance` it is the workflow's own.
     """
@@ -85,11 +94,14 @@ def compare(
         if isinstance(given, str) or not given:
             raise BadValue(place, given, "a list with at least one entry")
     sampler_names, schedule_names = _bare(samplers), _bare(schedules)
+    for text in caches:
+        written_cache(text)
     drawn = [(scale, seed) for scale in _each(guidance) for seed in _each(seeds)]
     cells = [
-        Cell(a, b, n, seed, scale)
+        Cell(a, b, n, seed, scale, cache)
         for a in sampler_names
         for b in schedule_names
+        for cache in dict.fromkeys(["", *caches])
         for n in sorted({*steps})
         for scale, seed in drawn
     ]

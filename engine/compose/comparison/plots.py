@@ -21,19 +21,22 @@ LINES = ("-", "--", ":", "-.")
 def work_precision(outcomes: Sequence[CellOutcome], away: Mapping[Cell, float], reference: Cell) -> bytes:
     """Distance to the reference against model evaluations, both logarithmic, a line per kind of run.
 
-    Of several seeds it is the mean. A colour and marker per sampler, a kind of line per schedule.
+    Of several seeds it is the mean. A colour and marker per sampler, a kind of line per schedule; with step caches a
+    colour for each of them.
     """
     figure, axes = _figure()
     means = mean_distances(outcomes, away)
     cost = {replace(outcome.cell, seed=None): outcome.evaluations for outcome in outcomes}
     samplers = list(dict.fromkeys(outcome.cell.sampler for outcome in outcomes))
     schedules = list(dict.fromkeys(outcome.cell.schedule for outcome in outcomes))
+    caches = list(dict.fromkeys(outcome.cell.cache for outcome in outcomes))
     for name in dict.fromkeys(_line(outcome.cell) for outcome in outcomes):
         line = {cell: mean for cell, mean in means.items() if _line(cell) == name and mean > 0}
         points = sorted((cost[cell], mean) for cell, mean in line.items())
         if points:
             sampler, schedule = samplers.index(name[0]), schedules.index(name[1])
-            look = {"color": f"C{sampler % 10}", "linestyle": LINES[schedule % len(LINES)]}
+            cache = caches.index(next(iter(line)).cache)
+            look = {"color": f"C{(sampler + cache * len(samplers)) % 10}", "linestyle": LINES[schedule % len(LINES)]}
             marker = MARKERS[sampler % len(MARKERS)]
             axes.loglog(*zip(*points, strict=True), **look, marker=marker, markersize=4, label=" / ".join(name))
     if axes.has_data():
