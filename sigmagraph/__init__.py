@@ -8,7 +8,7 @@ What there is stands in `__all__` and is explained in docs/python.md. A name is 
 
 # No import at the top: `python -m sigmagraph` runs this before it has left the current folder's files out.
 _HOMES = {
-    "sigmagraph.api": "Comparison compare run sample schedule sigmas solver",
+    "sigmagraph.api": "Comparison compare log_likelihood run sample schedule sigmas solver",
     "sigmagraph.client": "AsyncClient Client",
     "sigmagraph.engine.compose.generating": "Generated generate load",
     "sigmagraph.engine.compose.running": "Ran",

@@ -2,6 +2,7 @@
 
 from sigmagraph.api import Comparison as Comparison
 from sigmagraph.api import compare as compare
+from sigmagraph.api import log_likelihood as log_likelihood
 from sigmagraph.api import run as run
 from sigmagraph.api import sample as sample
 from sigmagraph.api import schedule as schedule

@@ -29,12 +29,13 @@ from sigmagraph.engine.sampling import (
     Sampling,
     Solver,
     Tick,
+    likelihood,
 )
 from sigmagraph.engine.sampling.caches.running import CacheReport
 from sigmagraph.engine.sampling.schedule import ScheduleFunction
 from sigmagraph.engine.sampling.solver import SolverFunction
 
-__all__ = ["Comparison", "compare", "run", "sample", "schedule", "sigmas", "solver"]
+__all__ = ["Comparison", "compare", "log_likelihood", "run", "sample", "schedule", "sigmas", "solver"]
 
 EDM = sampling.edm(0.002, 80.0)
 """What a denoiser is taken for that says nothing else: x = clean + sigma noise, levels as in Karras 2022, table 1."""
@@ -78,6 +79,20 @@ def sample(
         mask=mask,
         on_cached=on_cached,
     ).run(recording, on_tick=on_tick)
+
+
+def log_likelihood(
+    denoiser: Denoiser, x: Tensor, sigmas: Sequence[float] | Tensor, *, model: object = None, seed: int = 0
+) -> Tensor:
+    """The ln p of each clean image of `x` [B, ...] under the denoiser's flow, in nats -> [B]; exact on Gaussians.
+
+    `sigmas` are a schedule's, in either direction, `model` as in `sample`. A last 0 is left out: what is finer than the
+    lowest level above it counts as noise. At the highest one states are taken for pure noise. The denoiser must let
+    gradients through: of a loaded model, that of `trainable(model).model`.
+    """
+    rising = sorted(level for level in _levels(sigmas) if level > 0)
+    known = _parameterisation(model if model is not None else _model_of(denoiser))
+    return likelihood.log_likelihood(denoiser, _state(x), rising, known, seed=seed)
 
 
 def sigmas(name: str, steps: int, model: object = None, *, denoise: float = 1.0, **options: object) -> list[float]:

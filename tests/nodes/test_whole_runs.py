@@ -134,3 +134,36 @@ def test_the_bound_of_a_norm_is_each_images_own() -> None:
     for place in range(2):
         alone = sampled(model, case, conditioning("pos"), {"samples": torch.zeros(1, 16, 6, 4), "batch_index": [place]})
         torch.testing.assert_close(found[place], alone[0])
+
+
+def constant_model() -> tuple[Model, dict[str, torch.Tensor]]:
+    """A model whose estimate is one fixed picture a side, whatever the state: guided runs end at what guidance says."""
+    pictures = {
+        side: torch.randn(1, 16, 6, 4, generator=torch.Generator().manual_seed(at))
+        for at, side in enumerate(("pos", "neg"))
+    }
+    mixtures: dict[str, torch.Tensor] = {}
+    for side, picture in pictures.items():
+        mixtures |= {f"mixture/flow/{side}/means": picture, f"mixture/flow/{side}/stds": torch.zeros(1)}
+        mixtures[f"mixture/flow/{side}/weights"] = torch.ones(1)
+    return closed_form_model("flow", mixtures), pictures
+
+
+@pytest.mark.parametrize(("momentum", "steps"), [(0.0, 3), (-0.5, 1), (-0.5, 4), (0.7, 3)])
+def test_apg_over_a_whole_run_ends_at_its_geometric_series(momentum: float, steps: int) -> None:
+    model, pictures = constant_model()
+    cond, uncond = pictures["pos"].double(), pictures["neg"].double()
+    gathered = (cond - uncond) * sum(momentum**power for power in range(steps))
+    gathered = gathered * min(1.0, 5.0 / float(gathered.norm()))
+    along = cond * ((gathered * cond).sum() / (cond * cond).sum())
+    expected = uncond + 4.5 * (gathered - along + 0.3 * along)
+    ruled = NODES["APG"](model=model, eta=0.3, norm_threshold=5.0, momentum=momentum)
+    torch.testing.assert_close(flow_run(ruled, steps=steps).double(), expected, rtol=0, atol=1e-4)
+
+
+def test_cfg_zero_star_over_a_whole_run_ends_at_the_fitted_guidance() -> None:
+    model, pictures = constant_model()
+    cond, uncond = pictures["pos"].double(), pictures["neg"].double()
+    fitted = uncond * ((cond * uncond).sum() / (uncond * uncond).sum())
+    found = flow_run(NODES["CFGZeroStar"](model=model)).double()
+    torch.testing.assert_close(found, fitted + 4.5 * (cond - fitted), rtol=0, atol=1e-4)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import sigmagraph as sg
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling import Parameterisation, edm, sd3
 from sigmagraph.engine.sampling.conformance.problems import bumps, gaussian
@@ -43,3 +44,14 @@ def test_at_a_flow_s_sigma_1_no_prior_need_be_given() -> None:
 def test_levels_that_do_not_rise_are_named() -> None:
     with pytest.raises(BadValue, match="two rising levels"):
         log_likelihood(gaussian(sd3().process), X, [1.0, 0.5], sd3())
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_from_python_it_takes_a_schedule_either_way(family: str) -> None:
+    model, _ = MODELS[family]
+    line, given = gaussian(model.process), None if family == "ve" else model
+    falling = sg.sigmas("karras", 80, given)
+    found = sg.log_likelihood(line, X, falling, model=given)
+    exact = torch.distributions.Normal(0.8, 0.6).log_prob(X).flatten(1).sum(1)
+    torch.testing.assert_close(found, exact, rtol=0, atol=2e-3 if family == "flow" else 0.2)  # its noise is not pure
+    assert torch.equal(sg.log_likelihood(line, X, falling[::-1], model=given), found)
