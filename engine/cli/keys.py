@@ -1,6 +1,5 @@
 """`sigmagraph keys`: who may call the server, and with what credits. Works beside a running server or without one."""
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -127,6 +126,8 @@ def _micro(credits: float) -> int:
 
 def _with_accounts(home: Path | None, database: str | None, work: "Callable[[Accounts], Awaitable[Any]]") -> Any:
     """What `work` gives, with the accounts of the server's database."""
+    import asyncio
+
     from sigmagraph.engine.jobs.billing.accounts import Accounts
     from sigmagraph.engine.jobs.settings import StoreSettings
     from sigmagraph.engine.jobs.store.job_store import JobStore
