@@ -11,7 +11,7 @@ from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.graph.plan import plan as planned
 from sigmagraph.engine.graph.workflow import Link
-from sigmagraph.engine.models.memory.plan import Plan
+from sigmagraph.engine.models.memory.plan import MemoryPlan
 from sigmagraph.engine.models.memory.residency import RESIDENCY, Loaded
 
 __all__ = ["Loads", "choose", "chosen", "memory_plan"]
@@ -61,7 +61,7 @@ class Loads:
         return {"networks": networks, "compiled": RESIDENCY.compiled.stats()}
 
 
-def memory_plan(graph: Graph, services: Services) -> Plan:
+def memory_plan(graph: Graph, services: Services) -> MemoryPlan:
     """What the graph's loaders would bring, and where it would go; only headers are read."""
     loaders = [vertex.id for vertex in graph.nodes.values() if _is_loader(vertex)]
     alone = replace(graph, roots=loaders)

@@ -122,7 +122,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MemoryPlan:
     """Every part in its place. Parts compute one after another, so the need is that of the neediest.
 
     Only ControlNets compute beside a model.
@@ -163,9 +163,9 @@ class Plan:
         return f"{needs}, and streamed it would take {bytes_in_words(streamed)}, the least that works"
 
 
-def plan(parts: Sequence[Part], budget: Budget) -> Plan:
+def plan(parts: Sequence[Part], budget: Budget) -> MemoryPlan:
     """Everything in its place. A part that fits stays; one that does not is streamed."""
-    return Plan(budget, tuple(place(part, budget) for part in parts))
+    return MemoryPlan(budget, tuple(place(part, budget) for part in parts))
 
 
 def place(part: Part, budget: Budget) -> Placed:

@@ -30,7 +30,7 @@ from sigmagraph.engine.models.files.read import MappedFile, StoredTensor, files_
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.device import Placement, available_bytes, devices, give_back
 from sigmagraph.engine.models.memory.float8 import Float8Linear, with_products
-from sigmagraph.engine.models.memory.plan import Budget, Mode, Placed, Plan, place, plan
+from sigmagraph.engine.models.memory.plan import Budget, MemoryPlan, Mode, Placed, place, plan
 from sigmagraph.engine.models.memory.recipe import M, Recipe
 from sigmagraph.engine.models.memory.resident import absent, filled, hollow, parameters, tensors_of
 from sigmagraph.engine.models.memory.streamed import streamed
@@ -165,7 +165,7 @@ class Residency:
         """All that changes what networks compute here, for the keys of results. Raises `BadValue` as choices do."""
         return self.choices.numbers + ("; compiled" if self.compiles(self.choices.on) else "")
 
-    def plan(self, recipes: Sequence[Recipe[Any]]) -> Plan:
+    def plan(self, recipes: Sequence[Recipe[Any]]) -> MemoryPlan:
         """What becomes of these networks, all of one device, once all idle ones are out of the way."""
         device = recipes[0].placement.device if recipes else self.choices.on
         return plan([recipe.part() for recipe in recipes], self.budget(device))
@@ -238,7 +238,7 @@ class Residency:
             budget = replace(budget, memory="stream")
         part = recipe.part()
         placed = place(part, budget)
-        Plan(budget, (placed,)).require()
+        MemoryPlan(budget, (placed,)).require()
         if self.compiles(where.device, placed.mode):  # tensors of inference mode are guarded apart: graphs of their own
             with torch.inference_mode(False), torch.no_grad():
                 return self._made_as(recipe, placed, weights, shared, files, began)

@@ -16,7 +16,7 @@ from sigmagraph.engine.sampling.solvers.parts.lagrange import integrals
 LED, ADAMS = 0.1, 0.25
 
 
-class Last(NamedTuple):
+class LastDirection(NamedTuple):
     """The step before: level, unconditional direction, slope and guided estimate."""
 
     sigma: float
@@ -37,7 +37,7 @@ def cfgpp_ud10_ab(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
 
     Leading adds a tenth of all that the direction changes, however small the steps: it converges to no ODE.
     """
-    last: Last | None = None
+    last: LastDirection | None = None
     for sigma, sigma_next in pairwise(sigmas):
         guided, uncond = yield Evaluate(x, sigma, needs_uncond=True)
         width = sigma_next - sigma
@@ -54,6 +54,6 @@ def cfgpp_ud10_ab(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
         else:
             new, old = integrals([sigma, last.sigma], sigma, sigma_next)
             x = x + euler.lerp(slope * new + last.slope * old, ADAMS)
-        last = Last(sigma, direction, slope, guided)
+        last = LastDirection(sigma, direction, slope, guided)
         yield Step(x, guided)
     return x

@@ -20,7 +20,7 @@ SOURCE = "Zhang 2023, arXiv:2308.02157"
 QUIRKS = "revision 1 adds noise as if alpha = 1; revision 2 follows the process and bounds the extrapolation"
 
 
-class Last(NamedTuple):
+class LastEstimate(NamedTuple):
     """The step before: from where, down to where, and the estimate it had."""
 
     sigma: float
@@ -28,7 +28,7 @@ class Last(NamedTuple):
     estimate: Tensor
 
 
-def weights(last: Last, sigma: float, down: float) -> tuple[float, float, float]:
+def weights(last: LastEstimate, sigma: float, down: float) -> tuple[float, float, float]:
     """The step h, and the weights b1 and b2 of the new and the last estimate."""
     h = math.log(sigma / down)
     # to where the last step went down to, not to where noise brought it back: what noise does to estimates is no slope
@@ -41,7 +41,7 @@ def weights(last: Last, sigma: float, down: float) -> tuple[float, float, float]
 
 def res_rule(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noise: float) -> Steps:
     """Down to `sigma_down`, then noise back up where eta > 0."""
-    last: Last | None = None
+    last: LastEstimate | None = None
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         step = ancestral(sigma, sigma_next, eta, ctx)
@@ -55,14 +55,14 @@ def res_rule(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noi
                 h, b1, b2 = weights(last, sigma, down)
                 x = x * math.exp(-h) + (denoised * b1 + last.estimate * b2) * h
             x = add_noise(x, step, s_noise, ctx) if sigma_next > 0 and eta > 0 else x
-        last = Last(sigma, down, denoised)
+        last = LastEstimate(sigma, down, denoised)
         yield Step(x, denoised)
     return x
 
 
 def res_rule_cfg_pp(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noise: float) -> Steps:
     """The CFG++ step, with what the line through the last two unconditional estimates adds."""
-    last: Last | None = None
+    last: LastEstimate | None = None
     for sigma, sigma_next in pairwise(sigmas):
         guided, uncond = yield Evaluate(x, sigma, needs_uncond=True)
         step = ancestral(sigma, sigma_next, eta, ctx)
@@ -75,7 +75,7 @@ def res_rule_cfg_pp(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float
                 h, _, b2 = weights(last, sigma, down)
                 x = x + (last.estimate - uncond) * (h * b2)
             x = add_noise(x, step, s_noise, ctx) if sigma_next > 0 and eta > 0 else x
-        last = Last(sigma, down, uncond)
+        last = LastEstimate(sigma, down, uncond)
         yield Step(x, guided)
     return x
 

@@ -25,12 +25,12 @@ Series: TypeAlias = tuple[Fraction, ...]
 ZERO = Fraction(0)
 
 
-class Tree(NamedTuple):
+class RootedTree(NamedTuple):
     """A node with `linear` nodes of the linear part below it, and its children; without `is_estimate` only those."""
 
     linear: int
     is_estimate: bool
-    children: tuple["Tree", ...]
+    children: tuple["RootedTree", ...]
 
     @property
     def size(self) -> int:
@@ -48,20 +48,20 @@ class Tree(NamedTuple):
 
 
 @cache
-def trees(size: int, with_linear: bool) -> tuple[Tree, ...]:
+def trees(size: int, with_linear: bool) -> tuple[RootedTree, ...]:
     """Every tree of a size; without the linear part they are Butcher's rooted trees."""
     found = [
-        Tree(linear, True, children)
+        RootedTree(linear, True, children)
         for linear in range(size if with_linear else 1)
         for children in _forests(size - linear - 1, with_linear)
     ]
-    return (*found, *([Tree(size, False, ())] if with_linear else []))
+    return (*found, *([RootedTree(size, False, ())] if with_linear else []))
 
 
-def _forests(size: int, with_linear: bool) -> Iterator[tuple[Tree, ...]]:
+def _forests(size: int, with_linear: bool) -> Iterator[tuple[RootedTree, ...]]:
     """Every multiset of trees of a size in all."""
     for parts in _partitions(size, size):
-        chosen: list[tuple[Tree, ...]] = [()]
+        chosen: list[tuple[RootedTree, ...]] = [()]
         for part in sorted(set(parts)):
             more = list(combinations_with_replacement(trees(part, with_linear), parts.count(part)))
             chosen = [(*one, *other) for one in chosen for other in more]
@@ -142,7 +142,7 @@ def _classical(name: str, known: Expanded, order: int, with_linear: bool) -> Non
             _same(name, f"the order condition of tree {tree}, order {size}", found, Fraction(1, tree.density))
 
 
-def _inner(children: Sequence[Tree], known: Expanded) -> list[Fraction]:
+def _inner(children: Sequence[RootedTree], known: Expanded) -> list[Fraction]:
     """For each stage the product of its children's weights."""
     values = [Fraction(1)] * len(known.nodes)
     for child in children:
