@@ -18,7 +18,10 @@ EXACT = "revision 2 integrates the polynomial through the last slopes exactly"
 
 @solver("lms", order=4, inverts=True, source="Adams-Bashforth in sigma; k-diffusion (Crowson 2022)", revision=2)
 def lms(x: Tensor, sigmas: Sequence[float], ctx: Context, *, order: Annotated[int, Range(1, 100)] = 4) -> Steps:
-    """Linear multistep in sigma with exact weights."""
+    """Linear multistep in sigma with exact weights.
+
+    Also known as K-LMS. Not PLMS, whose weights are those of equal steps: that is `ipndm`'s kind.
+    """
     return (yield from multistep(x, sigmas, order, exact))
 
 
@@ -32,7 +35,10 @@ def lms(x: Tensor, sigmas: Sequence[float], ctx: Context, *, order: Annotated[in
     older={1: {"function": recorded.ipndm, "order": 2}},
 )
 def ipndm(x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: Annotated[int, Range(1, 4)] = 4) -> Steps:
-    """Improved pseudo numerical method: Adams-Bashforth, order raised step by step."""
+    """Improved pseudo numerical method: Adams-Bashforth, order raised step by step.
+
+    A relative of PLMS (PNDM) that begins with lower orders in place of Runge-Kutta steps.
+    """
     return (yield from multistep(x, sigmas, max_order, exact))
 
 

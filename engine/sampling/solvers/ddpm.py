@@ -27,7 +27,10 @@ Multiplier: TypeAlias = Annotated[float, Range(0.0, 64.0)]
     older={1: {"told": alpha_1}},
 )
 def ddpm(x: Tensor, sigmas: Sequence[float], ctx: Context) -> Steps:
-    """The exact posterior of the next state given this one and the estimate."""
+    """The exact posterior of the next state given this one and the estimate.
+
+    Also known as ancestral sampling in the DDPM paper (Ho 2020).
+    """
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         alpha, alpha_next = (ctx.process.alpha(level) for level in (sigma, sigma_next))
@@ -55,6 +58,8 @@ def lcm(
     noise_clip_std: Annotated[float, Range(0.0, 10.0)] = 0.0,
 ) -> Steps:
     """The estimate, noised afresh to the next level (for consistency models; no approximation of the ODE).
+
+    Also known as multistep consistency sampling.
 
     The noise is multiplied by `s_noise` in the first step, `s_noise_end` in the last, and evenly between; it is cut at
     `noise_clip_std` standard deviations (0: nowhere).

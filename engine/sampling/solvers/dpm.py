@@ -35,7 +35,10 @@ def dpm_2(
     s_tmax: Level = math.inf,
     s_noise: Strength = 1.0,
 ) -> Steps:
-    """Midpoint rule, the middle taken in ln(sigma)."""
+    """Midpoint rule, the middle taken in ln(sigma).
+
+    Also known as DPM2 and KDPM2. Not DPM-Solver-2 of the paper, whose step differs, nor DPM-Solver++.
+    """
     for sigma, sigma_next in pairwise(sigmas):
         x, sigma = churned(x, sigma, len(sigmas) - 1, ctx, s_churn, s_tmin, s_tmax, s_noise)
         denoised: Tensor = yield Evaluate(x, sigma)
@@ -63,7 +66,10 @@ def dpm_2(
 def dpm_2_ancestral(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0
 ) -> Steps:
-    """dpm_2 down to `sigma_down`, then fresh noise back up."""
+    """dpm_2 down to `sigma_down`, then fresh noise back up.
+
+    Also known as "DPM2 a".
+    """
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         step = ancestral(sigma, sigma_next, eta, ctx)

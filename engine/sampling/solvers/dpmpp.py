@@ -32,6 +32,8 @@ BOUNDED, UNBOUNDED = {"furthest": FURTHEST}, {"furthest": math.inf}
 def dpmpp_2m(x: Tensor, sigmas: Sequence[float], ctx: Context, *, furthest: Furthest = FURTHEST) -> Steps:
     """DPM-Solver++(2M): exponential two-step method on denoised.
 
+    Also known as "DPM++ 2M", and as DPMSolverMultistepScheduler of order 2. Karras is a schedule beside it.
+
     Through the last two estimates runs a line in lam = -log(sigma); it is read at the middle of the step.
     The first step and the step onto sigma 0 are first order.
     """
@@ -61,7 +63,10 @@ def dpmpp_2m(x: Tensor, sigmas: Sequence[float], ctx: Context, *, furthest: Furt
 def dpmpp_2s_ancestral(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0
 ) -> Steps:
-    """DPM-Solver++(2S) down to `sigma_down`, the middle taken in log-SNR; then fresh noise."""
+    """DPM-Solver++(2S) down to `sigma_down`, the middle taken in log-SNR; then fresh noise.
+
+    Also known as "DPM++ 2S a".
+    """
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         step = ancestral(sigma, sigma_next, eta, ctx)

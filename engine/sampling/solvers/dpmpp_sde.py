@@ -51,7 +51,10 @@ def dpmpp_sde(
     s_noise: Strength = 1.0,
     r: Annotated[float, Range(1e-3, 100.0)] = 0.5,
 ) -> Steps:
-    """Two ancestral steps from the same start: to the middle `r`, then all the way with the estimates blended."""
+    """Two ancestral steps from the same start: to the middle `r`, then all the way with the estimates blended.
+
+    Also known as "DPM++ SDE". Not `dpmpp_2m_sde`, which keeps one evaluation a step.
+    """
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         if sigma_next == 0:
@@ -88,7 +91,10 @@ def dpmpp_2m_sde(
     solver_type: Annotated[str, Choices(("midpoint", "heun"))] = "midpoint",
     furthest: Furthest = FURTHEST,
 ) -> Steps:
-    """SDE-DPM-Solver++(2M): a line through the last two estimates, in half log-SNR."""
+    """SDE-DPM-Solver++(2M): a line through the last two estimates, in half log-SNR.
+
+    Also known as "DPM++ 2M SDE", and as DPMSolverMultistepScheduler with sde-dpmsolver++.
+    """
     last: tuple[float, Tensor] | None = None
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)

@@ -33,6 +33,8 @@ def euler(
 ) -> Steps:
     """Explicit Euler on the probability-flow ODE; churn optional.
 
+    Also known as DDIM without churn: in x / alpha against sigma / alpha the two are one rule. EulerDiscreteScheduler.
+
     With slope (x - denoised) / sigma the step is a straight line to the estimate, of which sigma' / sigma is left.
     """
     for sigma, sigma_next in pairwise(sigmas):
@@ -54,7 +56,10 @@ def euler(
 def euler_ancestral(
     x: Tensor, sigmas: Sequence[float], ctx: Context, *, eta: Strength = 1.0, s_noise: Strength = 1.0
 ) -> Steps:
-    """Euler down to `sigma_down`, then fresh noise back up to the next level."""
+    """Euler down to `sigma_down`, then fresh noise back up to the next level.
+
+    Also known as "Euler a". Not Euler with churn, which adds noise before a step.
+    """
     for sigma, sigma_next in pairwise(sigmas):
         denoised: Tensor = yield Evaluate(x, sigma)
         step = ancestral(sigma, sigma_next, eta, ctx)

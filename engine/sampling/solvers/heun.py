@@ -34,7 +34,10 @@ def heun(
     s_tmax: Level = math.inf,
     s_noise: Strength = 1.0,
 ) -> Steps:
-    """Trapezoidal correction of an Euler step; the step onto sigma 0 is plain Euler."""
+    """Trapezoidal correction of an Euler step; the step onto sigma 0 is plain Euler.
+
+    Also known as the EDM sampler, and as the explicit trapezoidal rule. Not `dpm_2`, which looks at the middle.
+    """
     for sigma, sigma_next in pairwise(sigmas):
         x, sigma = churned(x, sigma, len(sigmas) - 1, ctx, s_churn, s_tmin, s_tmax, s_noise)
         denoised: Tensor = yield Evaluate(x, sigma)

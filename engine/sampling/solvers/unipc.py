@@ -46,7 +46,10 @@ def uni_pc(
     growth_3: Growth = GROWTH["growth_3"],
     short: Length = GROWTH["short"],
 ) -> Steps:
-    """Each step: predict from past estimates, evaluate, correct with the new estimate, which is kept."""
+    """Each step: predict from past estimates, evaluate, correct with the new estimate, which is kept.
+
+    Also known as UniPC in its B1 form; `uni_pc_bh2` is the B2 form. UniPCMultistepScheduler has both.
+    """
     levels, steps = list(sigmas), len(sigmas) - 1
     state = vp(x, levels[0])
     estimates: list[Tensor] = [(yield Evaluate(x, levels[0]))]
