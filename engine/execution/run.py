@@ -19,7 +19,7 @@ Where a node stands (`Status`), and what moves it on:
 
 - needed: an output is to be made, and nothing between it and the node is kept in the store.
 - taken, PARKED: the store lets one run at a time work on a key (`claim`). Where another run is at it, the node waits
-  until that run has kept the result (the node is DONE when it is taken again) or given it up.
+  for it. That run keeps the result (the node is DONE when it is taken again) or gives it up.
 - again: memory ran out, and the driver tries once more.
 - let go: values that nobody can read any more are dropped (values.py); an expansion may need one again.
 - EXPANDED: the node put others in its place, and has a result when they have theirs.

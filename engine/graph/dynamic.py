@@ -1,8 +1,8 @@
 """Inputs that depend on other inputs: a choice that brings inputs of its own, a list that grows, types that must match.
 
 On the wire such inputs have dotted names (`resize_type.width`, `images.image0`), and one declaration stands for all of
-them. `resolved` lays a node out for the inputs one workflow gives it: from there on it is an ordinary node with a
-flat list of inputs, and its function receives the dotted ones folded into one dict per dynamic input.
+them. `resolved` lays a node out for the inputs one workflow gives it: from there on it is an ordinary node with a flat
+list of inputs. Its function receives the dotted ones folded into one dict per dynamic input.
 """
 
 import inspect

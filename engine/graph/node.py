@@ -131,7 +131,7 @@ class Node:
     """A node class: what it takes, what it gives, and the function that does it. Calling it calls the function.
 
     The fields from `input_is_list` on are what node classes of ComfyUI's convention add: `instance` makes the object
-    to call on (`function` and `lazy_status` then take it and give the method), `reads` reads what one call returned,
+    to call on (`function` and `lazy_status` then take it and give the method), `reads` reads what one call returned.
     `refresh` asks the class for its declaration again. `replaces` names classes of old files that this one stands in
     for.
     """

@@ -10,7 +10,7 @@ A job on its way, and what knows of it then:
     over, lost   not `_running` any more; `_open` until the store says so, then gone, or in the `queue` again
 
 Beside it: `_colocation` and `_affinity` know what jobs need and where (placement/), `_suspects` are jobs under which a
-worker died, `_given_up` are workers that cannot start, and why. `_wake` is set whenever another job might begin.
+worker died. `_given_up` are workers that cannot start, and why. `_wake` is set whenever another job might begin.
 """
 
 import asyncio

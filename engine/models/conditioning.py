@@ -20,10 +20,10 @@ class Conditioning:
     """Immutable: context [B, L, C] and pooled [B, P], float32. B is 1, or one entry per image of the batch.
 
     It acts from `start` to `end`, shares of the way from noise (0) to image (1), and within `region` where there is
-    one, with the adapters of `hooks` in the model and the residuals of `controls`. `further` are entries beside this
-    one, each with a time and region of its own: the model is asked about every entry that acts, and the answers are
-    averaged. With `shares_controls` its controls are meant for the other side of guidance too. `extra` is what else an
-    entry carries for nodes that look for it.
+    one. The adapters of `hooks` are then in the model, and the residuals of `controls` are added. `further` are entries
+    beside this one, each with a time and region of its own: the model is asked about every entry that acts, and the
+    answers are averaged. With `shares_controls` its controls are meant for the other side of guidance too. `extra` is
+    what else an entry carries for nodes that look for it.
     """
 
     context: Tensor

@@ -1,8 +1,8 @@
 """A virtual Brownian tree: the increments of one Brownian motion over noise levels, made on demand, never stored.
 
 The same seed gives the same path however it is asked for. The tree's shape, its rounding to six decimals and the
-seeding of its nodes are those of torchsde's BrownianTree (Li 2020, arXiv:2001.01328, section 4), so that images made
-with it can be made again. Word generation is NumPy's SeedSequence (O'Neill's seed_seq), written in plain integers.
+seeding of its nodes are those of torchsde's BrownianTree (Li 2020, arXiv:2001.01328, section 4). So images made with
+that can be made again. Word generation is NumPy's SeedSequence (O'Neill's seed_seq), written in plain integers.
 """
 
 import math

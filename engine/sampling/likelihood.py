@@ -35,7 +35,7 @@ def log_likelihood(
     """The ln p of each clean image of `x` [B, ...] -> [B], up along rising `sigmas` by Runge-Kutta's rule of order 4.
 
     The first level is above 0: what is finer than it counts as noise. At the last, states are taken for normal with its
-    level as deviation, which is exact at a flow's sigma 1 and nearly so far above the data's spread; or `prior` says.
+    level as deviation. That is exact at a flow's sigma 1 and nearly so far above the data's spread; or `prior` says.
     Four evaluations with gradients a step; `seed` is that of the estimate's signs.
     """
     if len(sigmas) < 2 or sigmas[0] <= 0 or any(a >= b for a, b in pairwise(sigmas)):

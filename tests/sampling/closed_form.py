@@ -1,6 +1,6 @@
 """Problems whose exact answer is known: a two-bump density on the line, and a Gaussian, both under rectified flow.
 
-On the line the probability-flow ODE moves every point so that its quantile stays what it is, so the exact path follows
+On the line the probability-flow ODE moves every point so that its quantile stays what it is. So the exact path follows
 from the distribution function of the noised density, whatever the solver.
 """
 

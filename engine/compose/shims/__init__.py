@@ -1,7 +1,7 @@
 """The names of ComfyUI's own modules that node packs import, made of what this engine has.
 
 A name stands here for one of two reasons. Most do what they say, on our values. The rest belong to model families and
-mechanisms this engine does not have: packs import them at their top and use them in some of their nodes only, so they
+mechanisms this engine does not have: packs import them at their top and use them in some of their nodes only. So they
 can be imported, and whoever uses one is told what is missing (`absent.py`). Any other name is an ImportError.
 """
 

@@ -1,7 +1,7 @@
 """One node, called: lists are mapped, blockers pass by, progress is yielded, whatever comes back is put in rows.
 
 `calls(...)` is a generator. It yields `Progress` (report, cancel or interleave here), `Pending` (an awaitable that must
-be finished before it goes on) and `Joinable` (work whose answer it is to be sent), and returns one `Row` per call. It
+be finished before it goes on) and `Joinable` (work whose answer it is to be sent). It returns one `Row` per call. It
 knows nothing of runs, caches or other nodes.
 """
 

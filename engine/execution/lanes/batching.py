@@ -11,8 +11,8 @@ log = logging.getLogger(__name__)
 def answer_together(tasks: Sequence[NodeTask], around: Around, clock: Callable[[], float]) -> None:
     """Answer what they ask for, which has one key, and share the time out equally.
 
-    Where the call fails nobody is answered: each does its own piece in its next step, so that a piece that cannot be
-    done, or memory that does not hold them all, is the matter of one job.
+    Where the call fails nobody is answered: each does its own piece in its next step. So a piece that cannot be done,
+    or memory that does not hold them all, is the matter of one job.
     """
     asked = [task.asked for task in tasks if task.asked is not None]
     began = clock()

@@ -1,8 +1,8 @@
 """Which job may begin beside those that run on a worker: one that gains much by it, and delays them little.
 
 Equal jobs run one after the other, in their order: that is what people see who queue a batch, and each of them is done
-as soon as it can be. A second job begins only where it is expected to be over long before the first, where it needs
-nothing but the host lane while the first has the device, or where it is more urgent by its priority.
+as soon as it can be. A second job begins only for one of three reasons. It is expected to be over long before the
+first; it needs nothing but the host lane while the first has the device; or its priority makes it more urgent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -32,7 +32,7 @@ class DeviceWork:
 class JobForecast:
     """What nodes of a class usually take. On the event loop only.
 
-    A class that reports progress has a pace, the seconds of one unit of it, and an input that says how many units there
+    A class that reports progress has a pace, the seconds of one unit of it. One of its inputs says how many units there
     will be (`steps`, as a rule): the one whose number was the maximum it reported. Others have the time of a whole
     call. Classes that nobody has seen count 0, and so does what was done before: the cache has it, most likely.
     """

@@ -1,9 +1,9 @@
 """Is a job to blame for the workers that died under it? Counted are deaths in a row at the same place.
 
 What an operator or a power cut did is told apart before (`events.Cause`); a crash counts, a silence, and a kill by a
-kernel short of memory. A job that gets further with every attempt will end, and one that dies where an earlier attempt
-came past, or stood for much longer, was not the reason; a job that dies at its furthest place again and again will
-never end. Functions of a transaction.
+kernel short of memory. A job that gets further with every attempt will end. One that dies where an earlier attempt came
+past, or stood for much longer, was not the reason; a job that dies at its furthest place again and again will never
+end. Functions of a transaction.
 """
 
 import math

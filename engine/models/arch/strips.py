@@ -1,7 +1,7 @@
 """The autoencoder in strips of rows: far less memory, the same result as over the whole picture, without seams.
 
 A convolution needs a few rows beyond a strip; these are computed twice. A normalisation needs the mean and variance of
-the whole picture; a pass over all strips finds them first, so a stretch of the network with n normalisations is walked
+the whole picture; a pass over all strips finds them first. So a stretch of the network with n normalisations is walked
 n + 1 times, each time a little further. `BLOCKS` keeps the feature map after every block, `LEVELS` only after every
 change of resolution: more work, less memory. A block whose result is as large as its input leaves it there. Attention,
 at the lowest resolution, sees the whole picture as ever.

@@ -84,8 +84,8 @@ def vectors_of(path: Path, encoder: str) -> Vectors:
 def pieces(text: str, find: Finder) -> list[str | Vectors]:
     """`text` cut at its mentions: stretches of plain text and the vectors in between.
 
-    A mention stands at the start or after a space or newline, its name ends at whitespace, and commas at the name's end
-    are no part of it. A name without a file is left out: the rest of its stretch is text.
+    A mention stands at the start or after a space or newline. Its name ends at whitespace, without commas at the end. A
+    name without a file is left out: the rest of its stretch is text.
     """
     first, *mentioned = re.split(rf"[ \n]{MARK}", text)
     found: list[str | Vectors] = []

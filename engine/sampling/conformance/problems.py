@@ -1,6 +1,6 @@
 """Problems whose exact answer is known: Gaussians on the line, every element of a state a problem of its own.
 
-On the line the probability-flow ODE keeps every point at its quantile of the noised density, so the exact path follows
+On the line the probability-flow ODE keeps every point at its quantile of the noised density. So the exact path follows
 from that density's distribution function, whatever the solver.
 """
 

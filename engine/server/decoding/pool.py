@@ -1,7 +1,7 @@
 """`Decoders`: the server's side of decoding. Few processes, each used by one request at a time, none for long.
 
-A request waits for a place (`shares.Shares`), has a process open its pictures and say what they take, waits until the
-budget has that much, and gets what was made of them.
+A request waits for a place (`shares.Shares`), and has a process open its pictures and say what they take. It waits
+until the budget has that much, and gets what was made of them.
 """
 
 import asyncio

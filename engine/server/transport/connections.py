@@ -1,8 +1,8 @@
 """Connections: how many there are, and how long one may take to say what it wants. Knows no routes and no keys.
 
 aiohttp waits for the rest of a request for as long as it takes. Here each connection's protocol is wrapped: what began
-a request has seconds to finish its head, a body has to keep a least pace, and where all places are taken the connection
-that has waited longest without a request makes room for a new one.
+a request has seconds to finish its head, and a body has to keep a least pace. Where all places are taken, the
+connection that has waited longest without a request makes room for a new one.
 """
 
 import asyncio
