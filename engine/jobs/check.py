@@ -125,7 +125,8 @@ class Checker:
         if worker is None:
             raise NotAccepting("no worker is ready to ask")
         try:
-            answer = await worker.ask("show", {"prompt": workflow.prompt(), "owner": owner}, SHOW_S)
+            asked = {"prompt": workflow.prompt(), "owner": owner, "most_s": SHOW_S}
+            answer = await worker.ask("show", asked, SHOW_S + self._deadline_s)
         except WorkerLost as error:
             raise NotAccepting(f"the worker did not answer: {error}") from error
         if answer["problem"] is not None:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.sweep import Sweep, find_sweep
-from sigmagraph.engine.server.access.auth import take_turn
+from sigmagraph.engine.server.access.auth import require_any_graph
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
 from sigmagraph.engine.server.incoming import Incoming, changed, declarations, read_incoming
 from sigmagraph.engine.server.pages_inspect import read_any_workflow
@@ -27,12 +27,13 @@ async def plan(request: web.Request) -> web.Response:
     graphs in API form (`film` is null where the sampler is not a KSampler), the id of the `sampler` in them, `values`
     (its inputs), `choices`, `levels` (a row per combination) and `reference` (the row of that run).
     """
-    take_turn(request)
+    require_any_graph(request)
     incoming = await read_incoming(request)
     known = await declarations(request)
     workflow, _ = await read_any_workflow(request, incoming, known)
     workflow = changed(workflow, incoming.fields.get("set"), await request.app[JOBS].nodes())
     sweep = find_sweep(workflow)
+    _refuse_sampling(sweep, known)
     asked = {name: _list(incoming, name, sweep.values[written]) for name, written in LISTS.items()}
     reference = _reference(str(incoming.fields.get("reference") or DEFAULT_REFERENCE), asked["steps"])
     rows, exact = await _levels(request, sweep, asked, reference)
@@ -68,6 +69,15 @@ async def _levels(
         shown = await request.app[JOBS].show(graph, request[OWNER])
         found.append(next(iter(shown.values()))["levels"])
     return found[0], found[1][0]
+
+
+def _refuse_sampling(sweep: Sweep, known: Mapping[str, Any]) -> None:
+    """What leads to the model runs without a job, and so without a price: nothing in it may sample."""
+    for node_id, node in sweep.levels("", "", "").nodes.items():
+        if "LATENT" in known.get(node.class_type, {}).get("output", ()):
+            raise BadValue(
+                "workflow", f"node {node_id} ({node.class_type}) before the model", "a model without a latent"
+            )
 
 
 def _list(incoming: Incoming, name: str, own: Any) -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.browser.conftest import FLAT
-from tests.browser.pages import made_server, watched
+from tests.browser.pages import made_server, new_key, watched
 from tests.serving import Server
 
 pytestmark = pytest.mark.browser
@@ -183,6 +183,25 @@ def test_the_lab_is_worked_by_keyboard_and_says_it_in_german(browser: Any, serve
         page.locator("dialog .film img").first.wait_for()
         page.keyboard.press("Escape")
         page.locator("dialog").wait_for(state="hidden")
+
+
+def test_another_key_sees_no_cell_of_a_link_and_makes_its_own(browser: Any, server: Server) -> None:
+    keys = {name: new_key(server, name) for name in ("ann", "bob")}
+    with watched(browser, server) as ann, watched(browser, server, "400 (Bad Request)", "404 (Not Found)") as bob:
+        for seen, name in ((ann, "ann"), (bob, "bob")):
+            seen.open("/lab").get_by_label("API key").fill(keys[name])
+            seen.page.get_by_role("button").click()
+            seen.page.wait_for_url("**/lab*")
+        page = ann.open(SMALL.replace("steps=2,4", "steps=1"))
+        page.get_by_role("button", name=RUN, disabled=False).click()
+        finished(page, 2)
+        link = page.url.removeprefix(server.url)
+        other = bob.open(link)
+        other.get_by_role("button", name=RUN, disabled=False).wait_for()
+        assert other.locator(".cell img").count() == 0
+        other.get_by_role("button", name=RUN).click()
+        finished(other, 2)
+        assert other.url.removeprefix(server.url) != link
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

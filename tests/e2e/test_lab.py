@@ -14,6 +14,7 @@ import sigmagraph as sg
 from tests.serving import CHECKOUT, Server
 
 DEMO = CHECKOUT / "models" / "checkpoints" / "sigmagraph-demo.safetensors"
+WORKFLOW = json.loads((CHECKOUT / "workflows" / "txt2img.json").read_text())
 ASKED = {"template": "txt2img", "samplers": ["euler", "heun"], "schedules": ["sgm_uniform"], "steps": [1, 2]}
 REFERENCE = "heun/sgm_uniform/3"
 
@@ -91,8 +92,7 @@ def test_cells_are_jobs_whose_distances_are_those_of_compare_and_the_text_is_enc
         job = made(server, with_values(plan, "cell", **values))
         found[row["sampler"], row["steps"]] = job["outputs"]["lab_distance"]["distance"][0]
         outcomes.append(job)
-    workflow = json.loads((CHECKOUT / "workflows" / "txt2img.json").read_text())
-    expected = sg.compare(workflow, ["euler", "heun"], steps=[1, 2], reference=REFERENCE, home=CHECKOUT)
+    expected = sg.compare(WORKFLOW, ["euler", "heun"], steps=[1, 2], reference=REFERENCE, home=CHECKOUT)
     for cell, distance in expected.distances.items():
         assert found[cell.sampler, cell.steps] == pytest.approx(distance, rel=1e-5)
     for job in outcomes[1:]:
@@ -128,4 +128,10 @@ def test_what_cannot_be_planned_says_why(server: Server) -> None:
     assert "samplers" in refused(samplers="euler")
     assert "SAMPLER/SCHEDULE" in refused(reference="heun")
     assert "one node with sampler_name" in refused(workflow={"1": {"class_type": "EmptyImage", "inputs": {}}})
+    hidden = deepcopy(WORKFLOW) | {
+        "20": {"class_type": "ModelPasser", "inputs": {"model": ["1", 0], "latent": ["21", 0]}}
+    }
+    hidden["21"] = {"class_type": "EmptyLatentImage", "inputs": {}}
+    hidden["5"]["inputs"]["model"] = ["20", 0]
+    assert "node 21 (EmptyLatentImage) before the model" in refused(workflow=hidden)
     assert "lost.safetensors" in refused(set={"1.ckpt_name": "lost.safetensors"})

@@ -406,3 +406,24 @@ def test_a_webhook_is_told_when_its_job_ends(run: Runs, tmp_path: Path) -> None:
             assert (await jobs.get(job.id)).state is State.SUCCEEDED
 
     run(case())
+
+
+def test_a_graph_is_shown_without_a_job_or_says_why_not(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sigmagraph.engine.jobs.check.SHOW_S", 0.3)
+
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            [shown] = (await jobs.show(stubs.shown("Steps", count=2))).values()
+            assert shown == {"shown": ["2 steps"]}
+            for kind, inputs, said in (
+                ("Fail", {"message": "not today"}, "not today"),
+                ("Steps", {"count": 100, "seconds": 0.05}, "longer than 0.3 s"),
+                ("Nothing", {}, "Nothing"),
+            ):
+                with pytest.raises(InvalidWorkflow, match=said):
+                    await jobs.show(stubs.shown(kind, **inputs))
+            assert (await jobs.find(JobQuery(owner=None))).total == 0
+
+    run(case())

@@ -252,25 +252,36 @@ async function submit(event) {
   event.preventDefault();
   if (!planned || go.disabled) return;
   try {
-    if (!cells.run || !cells.waiting.length) cells.name(freshRun());
-    fit(planned);
-    writeUrl();
-    await cells.start();
-    await cells.look();
-    showCost();
+    if (!cells.run || !cells.waiting.length) rename(planned);
+    else fit(planned);
+    const ready = planned;
+    await begin().catch((error) => {
+      if (error.body?.error?.type !== "invalid_prompt_id") throw error;
+      rename(ready); // the link's run is somebody else's
+      return begin();
+    });
   } catch (error) {
     complain(error);
-    showCost();
   }
+  showCost();
+}
+
+/** A run of its own, with no cell made. @param {Plan} found */
+function rename(found) {
+  cells.name(freshRun());
+  fit(found);
+}
+
+async function begin() {
+  writeUrl();
+  await cells.start();
+  await cells.look();
 }
 
 /** @param {Cell} cell */
 function show(cell) {
   if (!planned) return;
-  if (!cells.run) {
-    cells.name(freshRun());
-    fit(planned);
-  }
+  if (!cells.run) rename(planned);
   film.open([...cells.all.values()].find(({ row, guidance, seed }) => row === cell.row && guidance === cell.guidance && seed === cell.seed) ?? cell, planned);
   writeUrl();
 }

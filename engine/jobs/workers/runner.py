@@ -168,11 +168,16 @@ class Runner:
             self._checked.keep(job_id, owner, prompt, graph)
         return {"roots": list(graph.roots), "problems": [_problem(problem) for problem in graph.problems]}
 
-    def _show(self, prompt: Mapping[str, Any], owner: str) -> dict[str, Any]:
-        """What the output nodes of a graph show, outside of any job; of one that failed, why."""
+    def _show(self, prompt: Mapping[str, Any], owner: str, most_s: float) -> dict[str, Any]:
+        """What the output nodes of a graph show, outside of any job; of one that failed, or took too long, why."""
         services = self.setup.services(owner)
         made = plan(self._graph(prompt, services, None), services)
-        result = self._scheduler.submit(made, lambda event: None, services=services).wait()
+        ticket = self._scheduler.submit(made, lambda event: None, services=services)
+        try:
+            result = ticket.wait(most_s)
+        except TimeoutError:
+            self._scheduler.withdraw(ticket)
+            return {"problem": f"it takes longer than {most_s:g} s: only a job may", "shown": {}}
         if result.error is not None:
             return {"problem": str(result.error), "shown": {}}
         return {"problem": None, "shown": {node_id: _shown(ui) for node_id, ui in result.ui.items()}}

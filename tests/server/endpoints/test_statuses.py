@@ -212,7 +212,11 @@ async def test_403_where_a_key_for_one_endpoint_would_run_a_graph_of_its_own_for
         for root in ("", "/api"):
             saved = await served.client.post("/api/workflows/mine", json={"workflow": graph}, headers=limited)
             assert saved.status == 201
-            for path, body in (("/prompt", {"prompt": graph}), ("/workflows/mine/run", {})):
+            for path, body in (
+                ("/prompt", {"prompt": graph}),
+                ("/workflows/mine/run", {}),
+                ("/lab/plan", {"workflow": graph}),
+            ):
                 response = await served.client.post(root + path, json=body, headers=limited)
                 assert response.status == 403, path
                 assert "published workflows only" in await response.text()
