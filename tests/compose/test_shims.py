@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.compose.packs import load_custom_nodes
-from sigmagraph.engine.compose.shims import absent, arithmetic, devices, helpers, sampling, serving
+from sigmagraph.engine.compose.shims import absent, arithmetic, devices, extras, helpers, sampling, serving
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import Pack, shim_modules
 from sigmagraph.engine.execution.packs.shims import install
+from sigmagraph.engine.models.load import load_checkpoint
+from sigmagraph.nodes import NODES
+from sigmagraph.nodes.support.borders import border
+from tests.serving import CHECKOUT
 
 USES = """
 import comfy.utils, comfy.sample, comfy.samplers, comfy.model_management as mm, comfy.latent_formats
@@ -95,6 +99,28 @@ def test_a_reload_leaves_a_module_as_packs_have_made_it(tmp_path: Path) -> None:
         assert (module.added, module.ProgressBar) == (1, modules["comfy.utils"].ProgressBar)
     finally:
         take_away()
+
+
+def test_packs_call_built_in_nodes_by_their_methods_in_comfyuis_order(tmp_path: Path) -> None:
+    folders = Folders(tmp_path, tmp_path, tmp_path, tmp_path)
+    nodes = extras.names(folders, NODES, border())["nodes"]
+    latent, image = {"samples": torch.ones(1, 4, 2, 2)}, torch.zeros(1, 4, 4, 3)
+    mask = torch.rand(1, 16, 16)
+    [made] = nodes["SetLatentNoiseMask"]().set_mask(latent, mask)
+    assert torch.equal(made["noise_mask"].reshape(mask.shape), mask)
+    assert torch.equal(nodes["ImageInvert"]().invert(image)[0], 1 - image)
+    [[[context, _]]] = nodes["ConditioningZeroOut"]().zero_out([[torch.ones(1, 2, 3), {"pooled_output": None}]])
+    assert not context.any()
+    loaded = load_checkpoint(CHECKOUT / "models/checkpoints/sigmagraph-demo.safetensors")
+    clip, vae = (border().translations[wire].out(part) for wire, part in (("CLIP", loaded.clip), ("VAE", loaded.vae)))
+    [[[context, _]]] = nodes["CLIPTextEncode"]().encode(clip, "a boat")
+    assert torch.equal(context, clip.encode("a boat"))
+    [found] = nodes["VAEEncode"]().encode(vae, torch.zeros(1, 16, 16, 3))
+    assert torch.equal(nodes["VAEDecode"]().decode(vae, found)[0], vae.decode(found["samples"]))
+    assert torch.equal(nodes["VAEDecode"].execute(samples=found, vae=vae)[0], vae.decode(found["samples"]))
+    saved = nodes["SaveImage"]().save_images(image, "made", prompt=None, extra_pnginfo=None)
+    assert (tmp_path / saved["ui"]["images"][0]["filename"]).is_file()
+    assert nodes["PreviewImage"]().save_images(image)["ui"]["images"]
 
 
 def test_an_object_of_a_node_that_is_not_here_can_be_made_and_not_called() -> None:

@@ -189,6 +189,21 @@ def test_a_sampler_of_ours_runs_in_a_packs_sampler_for_the_models_family(model: 
     assert seen == [pytest.approx(3 * 0.5 / (1 + 2 * 0.5))]
 
 
+def test_parts_of_runs_that_packs_make_themselves_are_ours(model: Model, names: dict[str, dict[str, Any]]) -> None:
+    parts = names["comfy_extras.nodes_custom_sampler"]
+    assert torch.equal(parts["Noise_RandomNoise"](3).generate_noise({"samples": LATENT}), NOISE)
+    assert not parts["Noise_EmptyNoise"]().generate_noise({"samples": LATENT}).any()
+    guider = parts["Guider_Basic"](ModelPatcher(model))
+    guider.set_conds(SIDES["pos"])
+    torch.testing.assert_close(advanced(guider), ours(model, cfg=1.0), atol=0, rtol=0)
+    found = names["comfy.sampler_helpers"]["convert_cond"](SIDES["pos"])
+    estimate = sampling_function(guider.model_patcher.model, LATENT, torch.tensor([0.7]), None, found, 1.0)
+    torch.testing.assert_close(estimate, model.predict(LATENT, 0.7, [POSITIVE])[0], atol=1e-6, rtol=1e-4)
+    scaled = guider.model_patcher.model.latent_format
+    torch.testing.assert_close(scaled.process_out(scaled.process_in(LATENT)), LATENT)
+    assert scaled.scale_factor == model.spec.latent_format.scale
+
+
 class Ones:
     """Noise of a pack."""
 

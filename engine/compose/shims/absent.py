@@ -82,8 +82,7 @@ comfy.patcher_extension CallbacksMP PatcherInjection WrapperExecutor WrappersMP 
 comfy.patcher_extension get_all_wrappers get_wrappers_with_key
 comfy.quant_ops ck QuantizedTensor
 comfy.sample sample sample_custom
-comfy.sampler_helpers cleanup_models convert_cond get_additional_models get_models_from_cond prepare_mask
-comfy.sampler_helpers prepare_sampling cleanup_additional_models
+comfy.sampler_helpers prepare_sampling
 comfy.samplers CFGGuider KSAMPLER KSamplerX0Inpaint Sampler
 comfy.samplers calc_cond_batch cfg_function process_conds sampler_object
 comfy.samplers sample sampling_function calculate_sigmas can_concat_cond
@@ -108,7 +107,7 @@ comfy.utils unet_to_diffusers weight_dtype
 comfy_api.torch_helpers set_torch_compile_wrapper
 comfy_api.latest InputImpl Types
 comfy_extras.chainner_models.model_loading load_state_dict
-comfy_extras.nodes_custom_sampler Noise_EmptyNoise Noise_RandomNoise Guider_Basic Guider_DualCFG
+comfy_extras.nodes_custom_sampler Guider_DualCFG
 comfy_extras.nodes_mask composite
 comfy_extras.nodes_lt _append_guide_attention_entry get_keyframe_idxs get_noise_mask
 comfy_extras.nodes_model_merging save_checkpoint

@@ -7,14 +7,17 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.compose.shims.arithmetic import reshape_mask
 from sigmagraph.engine.execution.packs.progress import ProgressBar
-from sigmagraph.engine.sampling import SCHEDULES, SOLVERS
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise, NoNoise
 from sigmagraph.engine.sampling.schedule import run_sigmas, step_range
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
 from sigmagraph.nodes.support.packs.base_model import BaseModel, ModelSampling, ModelType
+from sigmagraph.nodes.support.packs.conditioning import conditioning_of, side_out
 from sigmagraph.nodes.support.packs.guidance import calc_cond_batch
 from sigmagraph.nodes.support.packs.guiders import CFGGuider, Ears, sampling_function
 from sigmagraph.nodes.support.packs.models import ModelPatcher
+from sigmagraph.nodes.support.packs.noise import PackNoise
 from sigmagraph.nodes.support.packs.samplers import KSAMPLER, KSamplerX0Inpaint, Sampler, sampler_out
 from sigmagraph.nodes.support.types import SamplerValue
 
@@ -190,6 +193,45 @@ def sample_custom(
     return sample(model, noise, positive, negative, cfg, *about)
 
 
+class EmptyNoise(PackNoise):
+    """No noise to start from; what a sampler draws on its way follows seed 0."""
+
+    def __init__(self) -> None:
+        super().__init__(NoNoise(ComfyNoise(0)))
+
+
+class RandomNoise(PackNoise):
+    """The noise of a seed."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(ComfyNoise(seed))
+
+
+class BasicGuider(CFGGuider):
+    """One conditioning, no guidance."""
+
+    def set_conds(self, positive: Any, negative: Any = None) -> None:
+        """What the picture should show."""
+        self.inner_set_conds({"positive": positive, "negative": positive})
+
+
+def prepare_mask(noise_mask: Tensor, shape: Any, device: Any = None) -> Tensor:
+    """A mask fitted to noise of a shape."""
+    return reshape_mask(noise_mask, torch.Size(shape)).to(device)
+
+
+def helpers() -> dict[str, Any]:
+    """`comfy.sampler_helpers`: conditionings for guiders; models need no preparing here."""
+    return {
+        "cleanup_additional_models": lambda *_, **__: None,
+        "cleanup_models": lambda *_, **__: None,
+        "convert_cond": lambda cond: side_out(conditioning_of(cond)),
+        "get_additional_models": lambda *_, **__: ([], 0),
+        "get_models_from_cond": lambda *_, **__: [],
+        "prepare_mask": prepare_mask,
+    }
+
+
 def report(step: int, steps: int, estimate: Tensor) -> None:
     """A step of a run inside a pack's node is progress of that node; a cancel is heard here."""
     ProgressBar(steps).update_absolute(step, preview=estimate)
@@ -201,7 +243,13 @@ def names() -> dict[str, dict[str, Any]]:
     return {
         "comfy.model_base": {"BaseModel": BaseModel, "ModelType": ModelType},
         "comfy.model_patcher": {"ModelPatcher": ModelPatcher},
-        "comfy.sample": {"sample": sample_by_name, "sample_custom": sample_custom},
+        "comfy.sample": {"prepare_mask": prepare_mask, "sample": sample_by_name, "sample_custom": sample_custom},
+        "comfy.sampler_helpers": helpers(),
+        "comfy_extras.nodes_custom_sampler": {
+            "Guider_Basic": BasicGuider,
+            "Noise_EmptyNoise": EmptyNoise,
+            "Noise_RandomNoise": RandomNoise,
+        },
         "comfy.samplers": {
             **{function: partial(by_schedule, name) for function, name in FUNCTIONS.items()},
             "CFGGuider": CFGGuider,

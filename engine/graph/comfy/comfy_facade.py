@@ -17,12 +17,16 @@ def as_class(node: Node, services: Services | None, border: Border) -> type:
             for group, inputs in declared.items()
         }
 
-    order = [declared.name for group in ("required", "optional") for declared in node.group(group)]
+    method, *first = METHODS.get(node.class_type, "run").split()
+    wire = [declared.name for group in ("required", "optional") for declared in node.group(group)]
+    order = [*first, *(name for name in wire if name not in first)]
 
     def run(self: Any, *values: Any, **inputs: Any) -> Any:
         inputs |= zip(order, values, strict=False)
+        inputs = {name: value for name, value in inputs.items() if name not in FILLED or name in node.declared}
         own = {name: _inward(node, name, value, border) for name, value in inputs.items()}
         own |= {wanted.name: services for wanted in node.hidden if wanted.type == "SERVICES"}
+        own = {wanted.name: None for wanted in node.hidden if wanted.name in FILLED} | own
         returned = node(**own)
         ui = dict(returned.ui) if isinstance(returned, UiResult) else None
         value = returned.value if isinstance(returned, UiResult) else returned
@@ -34,26 +38,101 @@ def as_class(node: Node, services: Services | None, border: Border) -> type:
         "INPUT_TYPES": staticmethod(input_types),
         "RETURN_TYPES": tuple(output.type for output in node.outputs),
         "RETURN_NAMES": tuple(output.name or output.type for output in node.outputs),
-        "FUNCTION": METHODS.get(node.class_type, "run"),
+        "FUNCTION": method,
         "CATEGORY": node.category,
         "OUTPUT_NODE": node.output_node,
         "DESCRIPTION": node.description,
         "__module__": "nodes",
         "run": run,
-        METHODS.get(node.class_type, "run"): run,
+        "execute": classmethod(lambda cls, *values, **inputs: run(cls, *values, **inputs)),
+        method: run,
     }
     return type(node.class_type, (), attributes | _choices(node, services))
 
 
-METHODS = {  # by which packs call a class instead of asking for its FUNCTION
+METHODS = {
+    "BasicGuider": "get_guider",
+    "BasicScheduler": "get_sigmas",
+    "CFGGuider": "get_guider",
+    "CLIPLoader": "load_clip",
+    "CLIPSetLastLayer": "set_last_layer",
+    "CLIPTextEncode": "encode clip text",
+    "CheckpointLoader": "load_checkpoint",
+    "CheckpointLoaderSimple": "load_checkpoint",
+    "ConditioningAverage": "addWeighted",
+    "ConditioningCombine": "combine",
+    "ConditioningConcat": "concat",
+    "ConditioningSetArea": "append",
+    "ConditioningSetMask": "append conditioning mask set_cond_area strength",
+    "ConditioningSetTimestepRange": "set_range",
+    "ConditioningZeroOut": "zero_out",
     "ControlNetApply": "apply_controlnet",
     "ControlNetApplyAdvanced": "apply_controlnet",
     "ControlNetLoader": "load_controlnet",
+    "CropMask": "crop",
+    "DisableNoise": "get_noise",
+    "DualCLIPLoader": "load_clip",
+    "EmptyImage": "generate",
+    "EmptyLatentImage": "generate",
+    "FeatherMask": "feather",
+    "FlipSigmas": "get_sigmas",
+    "GrowMask": "expand_mask",
+    "ImageBatch": "batch",
     "ImageBlend": "blend_images",
     "ImageBlur": "blur",
+    "ImageCompositeMasked": "composite",
+    "ImageInvert": "invert",
+    "ImagePadForOutpaint": "expand_image",
     "ImageQuantize": "quantize",
+    "ImageScale": "upscale",
+    "ImageScaleBy": "upscale",
     "ImageSharpen": "sharpen",
+    "ImageToMask": "image_to_mask",
+    "ImageUpscaleWithModel": "upscale",
+    "InpaintModelConditioning": "encode positive negative pixels vae mask noise_mask",
+    "InvertMask": "invert",
+    "KSampler": "sample",
+    "KSamplerAdvanced": "sample",
+    "KSamplerSelect": "get_sampler",
+    "LatentBlend": "blend",
+    "LatentComposite": "composite",
+    "LatentCompositeMasked": "composite",
+    "LatentCrop": "crop",
+    "LatentFlip": "flip",
+    "LatentFromBatch": "frombatch",
+    "LatentRotate": "rotate",
+    "LatentUpscale": "upscale",
+    "LatentUpscaleBy": "upscale",
+    "LoadImage": "load_image",
+    "LoadImageMask": "load_image",
+    "LoraLoader": "load_lora",
+    "LoraLoaderModelOnly": "load_lora_model_only",
+    "MaskComposite": "combine",
+    "MaskToImage": "mask_to_image",
+    "ModelMergeSimple": "merge",
+    "ModelSamplingSD3": "patch",
+    "PreviewImage": "save_images",
+    "RandomNoise": "get_noise",
+    "RepeatLatentBatch": "repeat",
+    "SamplerCustom": "sample",
+    "SamplerCustomAdvanced": "sample",
+    "SaveImage": "save_images",
+    "SetLatentNoiseMask": "set_mask",
+    "SolidMask": "solid",
+    "SplitSigmas": "get_sigmas",
+    "UNETLoader": "load_unet",
+    "UpscaleModelLoader": "load_model",
+    "VAEDecode": "decode vae samples",
+    "VAEDecodeTiled": "decode vae samples tile_size overlap",
+    "VAEEncode": "encode vae pixels",
+    "VAEEncodeForInpaint": "encode vae pixels mask grow_mask_by",
+    "VAEEncodeTiled": "encode vae pixels tile_size overlap",
+    "VAELoader": "load_vae",
 }
+"""By which packs call a class instead of asking for its FUNCTION; then the order of what they hand over unnamed, where
+it is not that of the inputs."""
+FILLED = frozenset(("extra_pnginfo", "prompt", "unique_id"))
+"""Hidden inputs that packs hand over; a node here is given them by the engine."""
 LISTS = {"upscale_method": "upscale_methods", "crop": "crop_methods", "rescale_algorithm": "rescale_algorithms"}
 
 

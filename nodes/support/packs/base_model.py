@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from sigmagraph.engine.models.conditioning import Conditioning
+from sigmagraph.engine.models.spec import LatentFormat
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import Parameterisation
 
@@ -66,13 +67,43 @@ class ModelSampling:
         return self.parameterisation.released(number(sigma), latent)
 
 
+@dataclass(frozen=True)
+class PackFormat:
+    """How a model's latents are scaled, under the names packs ask for."""
+
+    own: LatentFormat
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return self.own.channels
+
+    @property
+    def scale_factor(self) -> float:
+        """What is left of a latent's numbers in the model."""
+        return self.own.scale
+
+    @property
+    def shift_factor(self) -> float:
+        """What is taken off before."""
+        return self.own.shift
+
+    def process_in(self, latent: Tensor) -> Tensor:
+        """From the autoencoder's units to the model's."""
+        return self.own.to_model(latent)
+
+    def process_out(self, latent: Tensor) -> Tensor:
+        """From the model's units to the autoencoder's."""
+        return self.own.to_vae(latent)
+
+
 class BaseModel:
     """What a patcher has for its `model`: levels, the scale of latents, and predictions."""
 
     def __init__(self, value: Model) -> None:
         self.value = value
         self.model_sampling = ModelSampling(value.parameterisation)
-        self.latent_format = value.spec.latent_format
+        self.latent_format = PackFormat(value.spec.latent_format)
         self.model_type = ModelType.FLOW if value.parameterisation.target == "flow" else ModelType.EPS
         self.device = value.placement.device
 
@@ -81,11 +112,11 @@ class BaseModel:
 
     def process_latent_in(self, latent: Tensor) -> Tensor:
         """From the autoencoder's units to the model's."""
-        return self.latent_format.to_model(latent)
+        return self.latent_format.process_in(latent)
 
     def process_latent_out(self, latent: Tensor) -> Tensor:
         """From the model's units to the autoencoder's."""
-        return self.latent_format.to_vae(latent)
+        return self.latent_format.process_out(latent)
 
     def apply_model(
         self, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None, y: Any = None, **_: Any
