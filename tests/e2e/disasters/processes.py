@@ -214,7 +214,7 @@ class Receiver:
         class Hook(BaseHTTPRequestHandler):
             def do_POST(self) -> None:  # the base class calls it by this name
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(answer(body["job_id"], str(self.headers["Webhook-Id"])))
+                self.send_response(answer(body["data"]["job_id"], str(self.headers["Webhook-Id"])))
                 self.end_headers()
 
             def log_message(self, *what: Any) -> None:
