@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sigmagraph.engine.compose.pack_keys import keyed_by_choices
 from sigmagraph.engine.compose.shims import loading, patching, shim_names, vision
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import (
@@ -50,7 +51,7 @@ def load_custom_nodes(
     for pack in packs:
         taken = tuple(f"{name}: there is a node of that name already" for name in pack.nodes if name in found)
         listed(replace(pack, problems=(*pack.problems, *taken)))
-        found = {**pack.nodes, **found}
+        found = {**{name: keyed_by_choices(node) for name, node in pack.nodes.items()}, **found}
     return with_replacements(found, packs)
 
 
