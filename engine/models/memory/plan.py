@@ -33,10 +33,10 @@ class Part:
     """The sizes of one network, bytes.
 
     `dense_bytes` in the precision it computes in, `stored_bytes` in its files, of which `mapped_bytes` can be computed
-    with as they lie there. `largest_bytes` is its largest tensor, `kept_bytes` all that are too small to be streamed,
-    `block_bytes` its largest block twice as stored and once dense, `outside_bytes` what is in no block,
-    `packed_bytes` all of it with float8 and quantised tensors kept small. `is_rounded`: kept small on purpose.
-    `is_quantised`: stored in blocks of small integers, which grow when they are used.
+    with as they lie there. `largest_bytes` is its largest tensor but for tables, `kept_bytes` all that are
+    too small to be streamed, `block_bytes` its largest block twice as stored and once dense, `outside_bytes` what is in
+    no block, `packed_bytes` all of it with float8 and quantised tensors kept small. `is_rounded`: kept small on
+    purpose. `is_quantised`: stored in blocks of small integers, which grow when they are used.
     `ahead_bytes` is what computes before a run, dense and packed, and may leave then; `has_products`: what is kept
     small is multiplied with as it is.
     """

@@ -25,6 +25,7 @@ from sigmagraph.engine.models.memory.resident import check_tensors, lies, listin
 from sigmagraph.engine.models.memory.streamed import STREAMED_FROM_BYTES
 
 M = TypeVar("M", bound=nn.Module)
+TABLES = ("shared.weight", "embed_tokens.weight", "token_embedding.weight", "position_embedding.weight")
 Kind = Literal["text", "model", "control", "vae"]
 
 
@@ -167,6 +168,7 @@ class Recipe(Generic[M]):
         weights = tuple(dict.fromkeys(named.values()))
         dense = {weight: prod(weight.shape) * dtype.itemsize for weight in weights}
         views = [weight for weight in weights if is_view(weight)]
+        stays = {weight for name, weight in named.items() if is_view(weight) and _is_looked_up(name)}
         stays_small = {weight: lies(weight, self.placement.device) for weight in weights}
         ahead, blocks = self.computed_ahead, dict[str, int]()
         for name, weight in named.items():
@@ -181,7 +183,7 @@ class Recipe(Generic[M]):
             dense_bytes=sum(dense.values()),
             stored_bytes=sum(weight.stored_bytes for weight in weights),
             mapped_bytes=sum(dense[view] for view in views if view.dtype == dtype),
-            largest_bytes=max(dense.values(), default=0),
+            largest_bytes=max((size for weight, size in dense.items() if weight not in stays), default=0),
             kept_bytes=sum(size for size in dense.values() if size < STREAMED_FROM_BYTES),
             block_bytes=max(blocks.values(), default=0),
             outside_bytes=sum(dense.values()) - inside,
@@ -193,3 +195,8 @@ class Recipe(Generic[M]):
             ahead_bytes=(sum(dense[named[name]] for name in ahead), sum(packed_bytes(named[name]) for name in ahead)),
             has_products=self.has_products,
         )
+
+
+def _is_looked_up(name: str) -> bool:
+    """Whether rows of a tensor are read where they lie: the network's own table of positions, and embeddings."""
+    return "." not in name or name.endswith(TABLES)

@@ -240,6 +240,15 @@ def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path: Path, monk
     assert RESIDENCY.load_count == loads
 
 
+def test_a_table_that_is_looked_up_where_it_lies_takes_no_room_while_streaming(tmp_path: Path) -> None:
+    """Positions of 64 x 64 tokens are five times the largest matrix, and only rows of them are ever copied."""
+    shape = MMDiTShape(1, 128, 64, 96, 64)
+    save_file(drawn_weights(shape), tmp_path / "a.safetensors")
+    part = load_diffusion_model(tmp_path / "a.safetensors").recipe.part()
+    assert part.largest_bytes == 6 * 128 * 128 * 4  # a modulation
+    assert part.dense_bytes > part.largest_bytes + 64 * 64 * 128 * 4
+
+
 def test_encoders_and_model_of_a_checkpoint_are_separate_loads(tiny_checkpoint: Path) -> None:
     loads = RESIDENCY.load_count
     parts = load_checkpoint(tiny_checkpoint)
