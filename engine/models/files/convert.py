@@ -20,7 +20,7 @@ from sigmagraph.engine.models.files.quantise import SHRINK
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_quantised
 from sigmagraph.engine.models.files.write import Outgoing, in_pieces
 
-PIECE = 1 << 20  # elements in work at once: bounds memory, fits caches
+PIECE = 1 << 18  # elements in work at once: bounds memory, fits caches
 SMALL = 1024  # elements: below, GGUF files hold float32
 DENSE: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FP8 = torch.float8_e4m3fn
@@ -89,7 +89,7 @@ class ConvertTarget:
         def pieces() -> Iterator[Tensor]:
             for at, piece in enumerate(in_pieces(stored.read(), PIECE)):
                 cast = piece.to(dtype)
-                if dtype == torch.float16 and piece.dtype not in (dtype, FP8) and bool(cast.isinf().any()):
+                if dtype == torch.float16 and piece.dtype not in (dtype, FP8) and _has_overflow(cast):
                     raise TensorMismatch(f"{name}: numbers beyond float16's 65504; bf16 holds them")
                 if at == 0 and piece.dtype != dtype:
                     self.loss.note(name, piece, cast)
@@ -142,6 +142,18 @@ def is_block_matrix(name: str, stored: StoredTensor) -> bool:
     return len(stored.shape) == 2 and BLOCK_MATRIX.search(name) is not None and not name.endswith(NOT_A_MATRIX)
 
 
+def _largest(piece: Tensor) -> float:
+    """The largest magnitude, by one pass without a copy; float8 has no order in torch."""
+    least, greatest = (piece if piece.dtype.itemsize > 1 else piece.float()).aminmax()
+    return max(-float(least), float(greatest))
+
+
+def _has_overflow(cast: Tensor) -> bool:
+    """Whether an element is infinite: asked of the extremes first, which takes a tenth of the time."""
+    extremes = torch.stack(cast.aminmax())
+    return not bool(extremes.isfinite().all()) and bool(cast.isinf().any())
+
+
 def _root(name: str) -> str:
     """What stands before the network's own names: where its marker belongs."""
     found = re.match(r"(.*?)(?:joint_blocks|transformer_blocks|encoder\.block)\.", name)
@@ -161,7 +173,7 @@ class _Rounding:
     def pieces(self) -> Iterator[Tensor]:
         """The rounded elements. The scale is known as soon as the first is asked for."""
         values = self._stored.read()
-        largest = max((float(piece.abs().amax()) for piece in in_pieces(values, PIECE)), default=0.0)
+        largest = max((_largest(piece) for piece in in_pieces(values, PIECE)), default=0.0)
         self.scale = torch.tensor(largest / torch.finfo(FP8).max or 1.0)
         for at, piece in enumerate(in_pieces(values, PIECE)):
             rounded = (piece.float() / self.scale).to(FP8)
