@@ -30,6 +30,7 @@
     │   ├── NotAccepting       draining or stopping, too many jobs, or no worker to check the workflow
     │   │   └── QueueShareUsed   this owner has as many jobs waiting as one owner may
     │   ├── WorkerLost         the worker died or missed its step deadline
+    │   ├── ClusterUnusable    the Ray cluster cannot be reached, or is of another version
     │   ├── StoreFailed        the database is full, locked, damaged or away; nothing was accepted
     │   └── StoreInUse         another server works on this database
     ├── AccountProblem
@@ -330,6 +331,16 @@ class WorkerLost(JobProblem):
     """The worker died, missed its deadline, or cannot be reached."""
 
     code = "worker_lost"
+
+
+class ClusterUnusable(JobProblem):
+    """The machines that workers are to run on cannot be used; the message says what to do."""
+
+    code = "cluster_unusable"
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address, self.reason = address, reason
+        super().__init__(f"cluster {address}: {reason}")
 
 
 class StoreFailed(JobProblem):

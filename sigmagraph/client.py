@@ -105,6 +105,11 @@ class Client:
             found = self._json(Call("GET", found["status"]))
         return found
 
+    def workers(self) -> dict[str, Any]:
+        """What the server has to work with, and how much it has to do; asks for a key with the scope admin."""
+        answer: dict[str, Any] = self._json(Call("GET", "/workers"))
+        return answer
+
     def _json(self, call: Call) -> Any:
         with self._open(call, self._timeout_s) as response:
             return parsed(response.read())
@@ -197,6 +202,11 @@ class AsyncClient:
             await asyncio.sleep(PAUSE_S)
             found = await self._json(Call("GET", found["status"]))
         return found
+
+    async def workers(self) -> dict[str, Any]:
+        """What the server has to work with, and how much it has to do; asks for a key with the scope admin."""
+        answer: dict[str, Any] = await self._json(Call("GET", "/workers"))
+        return answer
 
     async def _json(self, call: Call) -> Any:
         async with await self._open(call, self._timeout_s) as response:

@@ -7,7 +7,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKED = ("editor", "plots", "docs", "test", "oracles", "postgres")
+CHECKED = ("editor", "plots", "docs", "test", "oracles", "postgres", "cluster")
 
 
 def test_every_requirement_has_a_version_that_it_allows() -> None:
@@ -27,7 +27,7 @@ def test_the_licence_of_everything_it_runs_on_is_told() -> None:
     told = page[page.index("## Licences") :]
     extras = [
         text
-        for extra in ("editor", "plots", "docs", "postgres", "upscale")
+        for extra in ("editor", "plots", "docs", "postgres", "cluster", "upscale")
         for text in project["optional-dependencies"][extra]
     ]
     for requirement in map(Requirement, [*project["dependencies"], *extras]):

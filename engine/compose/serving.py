@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import signal
@@ -22,6 +23,9 @@ from sigmagraph.engine.compose.owners import folders_of
 from sigmagraph.engine.compose.publishing import published, with_demo, words
 from sigmagraph.engine.errors import EngineError, MissingFile, WorkerLost, WriteFailed
 from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.jobs.cluster.depot import Depot
+from sigmagraph.engine.jobs.cluster.fleet import RayFleet
+from sigmagraph.engine.jobs.cluster.settings import ActorSettings, FleetSettings
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, ProcessSettings, StoreSettings
 from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
@@ -122,8 +126,10 @@ def compose(
         "plugins": [str(path.resolve()) for path in settings.plugins],
         "pack_socket": str(pack_socket) if pack_socket is not None else None,
     }
-    workers = _workers(settings, factory, options)
-    return JobService(job_settings(settings), workers=workers, services=folders), folders
+    if settings.workers != "here":
+        fleet = ray_fleet(settings, factory, options, folders)
+        return JobService(job_settings(settings), [], folders, fleet=fleet), folders
+    return JobService(job_settings(settings), _workers(settings, factory, options), folders), folders
 
 
 def _workers(settings: Settings, factory: str, options: dict[str, Any]) -> list[Worker]:
@@ -137,6 +143,19 @@ def _workers(settings: Settings, factory: str, options: dict[str, Any]) -> list[
         name = device if "," in settings.devices else "worker"
         found.append(ProcessWorker(ProcessSettings(factory, options | own, name=name, slots=settings.slots)))
     return found
+
+
+def ray_fleet(settings: Settings, factory: str, options: dict[str, Any], folders: Callable[[str], Folders]) -> RayFleet:
+    """The workers of a cluster. What an option names by its path lies there on every machine."""
+    home = settings.home
+    assert home is not None
+    there = options | {"models": str((settings.machine_home or home) / "models"), "device": settings.devices}
+    front = hashlib.blake2b(f"{socket.gethostname()} {settings.database}".encode(), digest_size=8).hexdigest()
+    actor = ActorSettings(factory, there, front=front, slots=settings.slots, lease_s=settings.lease_s)
+    address = "local" if settings.workers == "ray:local" else settings.workers
+    gpus, labels, most = settings.gpus_per_worker, settings.machine_labels, settings.grow_to
+    fleet = FleetSettings(address, gpus, labels, most, settings.idle_s)
+    return RayFleet(fleet, actor, Depot(folders, home / "temp" / ".carried"))
 
 
 def job_settings(settings: Settings) -> JobSettings:

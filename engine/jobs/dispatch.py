@@ -26,15 +26,15 @@ from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, Unkn
 from sigmagraph.engine.jobs.broadcast import Broadcast
 from sigmagraph.engine.jobs.events import Body, Cause, Preview
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
-from sigmagraph.engine.jobs.placement.affinity import Affinity, model_files
-from sigmagraph.engine.jobs.placement.colocation import Colocation
+from sigmagraph.engine.jobs.placement.affinity import Affinity, has_files, model_files
+from sigmagraph.engine.jobs.placement.colocation import Colocation, Room
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import End, Running, Said
 from sigmagraph.engine.jobs.settings import JobSettings
 from sigmagraph.engine.jobs.store import transitions
 from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.job_store import JobStore
-from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Picture, Worker
+from sigmagraph.engine.jobs.workers.worker import Finished, Fleet, JobAttempt, Picture, Worker
 
 __all__ = ["Dispatcher"]
 
@@ -191,14 +191,26 @@ class Dispatcher:
             return False
         return True
 
-    async def stop(self, deadline_s: float) -> None:
+    def used_by(self, name: str) -> Sequence[str]:
+        """The model files that a worker used, the latest first."""
+        return self._affinity.used(name)
+
+    def open_jobs(self) -> int:
+        """How many jobs wait or run."""
+        return len(self.queue) + len(self._running)
+
+    async def stop(self, deadline_s: float, fleet: Fleet | None = None) -> None:
         """Begin nothing more, wait, then stop the workers and put back what they had."""
         self.is_stopping = True
         await self.until_idle(deadline_s, with_queue=False)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if fleet is not None:
+            await fleet.stop()
         await asyncio.gather(*(worker.stop() for worker in self._workers))
+        if fleet is not None:
+            await fleet.close()
         await asyncio.sleep(0)  # what a worker said last
         for job_id in list(self._running):
             self._lose(job_id, STOPPED, Cause.SERVER)
@@ -310,7 +322,7 @@ class Dispatcher:
             self._begin(job, worker)
 
     def _best(self) -> Worker | None:
-        return self._free(self._affinity.wanted(self.queue.next_id()))
+        return self._free(self._affinity.wanted(self.queue.next_id())) or self._free(frozenset())
 
     def _free(self, files: frozenset[str]) -> Worker | None:
         """An idle worker, else the one with most room; of several, the one that used most of these model files last.
@@ -318,7 +330,9 @@ class Dispatcher:
         While a job is about under which a worker died, each runs one job.
         So a job that takes its worker down is soon known, and does not take the same others down with it every time.
         """
-        roomy = [worker for worker in self._workers if self._room(worker) > 0]
+        roomy = [
+            worker for worker in self._workers if self._room(worker) > 0 and has_files(worker, files, self._workers)
+        ]
 
         def fitness(worker: Worker) -> tuple[bool, int, int]:
             return not self._is_busy(worker), self._affinity.shared(worker.name, files), self._room(worker)
@@ -339,11 +353,15 @@ class Dispatcher:
         if beside is None:
             return None
         room = self._colocation.room(beside)
-        if room.is_whole:
+        if room.is_whole and worker.model_files is None:
             return self.queue.take()
-        if not self._colocation.may_fit(room, self.queue.highest_priority()):
+        if not room.is_whole and not self._colocation.may_fit(room, self.queue.highest_priority()):
             return None
-        return self.queue.take(partial(self._colocation.may_begin, room))
+        return self.queue.take(partial(self._may_begin, worker, room))
+
+    def _may_begin(self, worker: Worker, room: Room, job: Job) -> bool:
+        fits = room.is_whole or self._colocation.may_begin(room, job)
+        return fits and has_files(worker, self._affinity.wanted(job.id), self._workers)
 
     def _jobs_on(self, worker: Worker) -> list[Job] | None:
         """The jobs that run on a worker; None while one is on its way there of which not much is known."""

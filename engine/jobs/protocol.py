@@ -43,7 +43,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One worker as the front sees it. `stats` is what the worker told about itself (device, memory, versions)."""
+    """One worker as the front sees it. `stats` is what the worker told about itself (device, memory, versions).
+
+    `models` are the weight files it was given last, the latest first: what is resident there, as far as there is room.
+    """
 
     name: str
     is_ready: bool
@@ -52,6 +55,7 @@ class WorkerStatus:
     pid: int | None
     stats: Mapping[str, Any]
     last_error: str = ""
+    models: Sequence[str] = ()
 
 
 class Jobs(Protocol):

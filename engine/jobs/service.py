@@ -56,7 +56,7 @@ from sigmagraph.engine.jobs.store.job_store import Clock, JobStore
 from sigmagraph.engine.jobs.store.transitions import begun_at_once
 from sigmagraph.engine.jobs.webhooks.delivery import Delivery
 from sigmagraph.engine.jobs.webhooks.webhooks import Post, Webhooks, deliveries_of
-from sigmagraph.engine.jobs.workers.worker import Worker
+from sigmagraph.engine.jobs.workers.worker import Fleet, Worker
 
 __all__ = ["JobService"]
 
@@ -77,6 +77,7 @@ class JobService:
         services: Callable[[str], Services | None] = lambda owner: None,
         *,
         clock: Clock = time.time,
+        fleet: Fleet | None = None,
     ) -> None:
         self.settings = settings
         self._broadcast, self._counts = Broadcast(), JobCounts()
@@ -89,6 +90,7 @@ class JobService:
         self._dispatcher = Dispatcher(
             self.store, self._broadcast, self._workers, settings, self._checker.declare, archive
         )
+        self._fleet = fleet
         self._is_accepting = False
         self._storing: set[asyncio.Task[tuple[Job, bool]]] = set()
         self._owing: set[str] = set()  # open jobs whose end is to be told to a webhook
@@ -104,12 +106,16 @@ class JobService:
         return self._is_accepting
 
     async def start(self) -> None:
+        if self._fleet is not None:
+            await self._fleet.connect()
         await self.store.open()
         waiting = await recover(self.store)
         self._counts.begin(waiting)
         self._owing = await self.store.owing()
         self._dispatcher.is_paused = bool(await self.store.fact(PAUSED))
         self._dispatcher.start(waiting)
+        if self._fleet is not None:
+            await self._fleet.start(self._dispatcher)
         self._sweeper = asyncio.create_task(self._sweep())
         self._is_accepting = True
 
@@ -117,7 +123,7 @@ class JobService:
         self._is_accepting = False
         if self._sweeper is not None:
             self._sweeper.cancel()
-            await self._dispatcher.stop(deadline_s)
+            await self._dispatcher.stop(deadline_s, self._fleet)
         if self._webhooks is not None:
             await self._webhooks.stop()
         await self.store.close()
@@ -289,7 +295,8 @@ class JobService:
         return await self._dispatcher.until_hopeless()
 
     def workers(self) -> Sequence[WorkerStatus]:
-        return [worker.status() for worker in self._workers]
+        statuses = (worker.status() for worker in self._workers)
+        return [replace(status, models=self._dispatcher.used_by(status.name)) for status in statuses]
 
     async def owner_of_file(self, kind: str, subfolder: str, filename: str) -> str | None:
         return await self.store.owner_of_file(kind, subfolder, filename)

@@ -38,6 +38,7 @@ from sigmagraph.engine.server.monitoring.job_log import keep_journal
 from sigmagraph.engine.server.monitoring.logs import RecentLines
 from sigmagraph.engine.server.monitoring.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from sigmagraph.engine.server.monitoring.traces import trace_jobs
+from sigmagraph.engine.server.monitoring.workers import workers
 from sigmagraph.engine.server.packs import from_packs, pack_routes, reach_packs
 from sigmagraph.engine.server.pages import PAGE_ROWS, home, page_routes
 from sigmagraph.engine.server.reordering import PLACE_ROWS
@@ -108,7 +109,12 @@ def make_app(parts: ServerParts) -> web.Application:
         app.cleanup_ctx.append(warm_up)
     app.on_shutdown.append(close_sockets)
     app.on_response_prepare.append(keep_private)
-    operating = (("GET", "/health", health), ("GET", "/ready", ready), ("GET", "/metrics", metrics))
+    operating = (
+        ("GET", "/health", health),
+        ("GET", "/ready", ready),
+        ("GET", "/metrics", metrics),
+        ("GET", "/workers", workers),
+    )
     app.add_routes(parts.more_routes)
     mount(app, parts.published)
     app.add_routes(

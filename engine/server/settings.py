@@ -108,6 +108,24 @@ class Settings(BaseModel):
         description="auto (the best there is), or names such as cuda:0,cuda:1: a worker for each; "
         "cuda:0+cuda:1 is one worker, each card making one half of guidance",
     )
+    workers: str = Field(
+        "here",
+        pattern=r"^(here|ray:local|ray://[^/\s]+:[0-9]+)$",
+        description="where jobs run: here (a process for each device), ray://HOST:10001 (on the machines of a Ray "
+        "cluster), or ray:local (a cluster of this machine alone); needs the extra `cluster`",
+    )
+    machine_home: Path | None = Field(
+        None, description="folder that holds models/ on every machine of the cluster; default: the path of home"
+    )
+    gpus_per_worker: float = Field(
+        1.0, ge=0, le=64, description="GPUs a worker on a cluster takes; 0.5 lets two of them share one"
+    )
+    machine_labels: tuple[str, ...] = Field(
+        (), description="labels, NAME=VALUE, of the cluster's machines that are used; default: all of them"
+    )
+    lease_s: float = Field(60.0, ge=1, description="a machine silent for so long has its jobs given to others")
+    grow_to: int = Field(0, ge=0, description="workers that may be asked of the cluster's autoscaler; 0 asks for none")
+    idle_s: float = Field(300.0, gt=0, description="a worker idle for so long gives its machine back, where it grows")
     private_webhooks: bool = Field(False, description="let webhooks go to addresses of private networks")
     step_deadline_s: float = Field(900.0, gt=0, description="a worker silent for so long during a job is restarted")
     max_connections: int = Field(

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import sigmagraph as sg
 from sigmagraph import client as module
 from sigmagraph.client_calls import Event
+from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.errors import MissingFile, ServerRefused, ServerUnreachable, UnknownName
 from tests.serving import CHECKOUT, Server
 
@@ -39,6 +41,24 @@ def test_a_job_is_followed_to_its_end_and_can_be_followed_again(server: Server) 
     result = client.result(job).or_raise()
     [image] = result.images
     assert client.download(image).startswith(b"\x89PNG")
+
+
+def test_workers_are_listed_by_both_clients_and_the_command(server: Server) -> None:
+    async def asked() -> dict[str, Any]:
+        async with sg.AsyncClient(server.url) as client:
+            return await client.workers()
+
+    client = sg.Client(server.url)
+    client.run(WORKFLOW, {"KSampler.steps": 1}).or_raise()
+    found = client.workers()
+    assert asyncio.run(asked()) == found
+    (worker,) = found["workers"]
+    assert (worker["name"], worker["is_ready"], worker["models"]) == ("worker", True, ["sigmagraph-demo.safetensors"])
+    shown = CliRunner().invoke(app, ["workers", server.url], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    row = shown.stdout.splitlines()[1].split()
+    assert (row[0], row[1], row[-1]) == ("worker", "here", "sigmagraph-demo.safetensors")
+    assert json.loads(CliRunner().invoke(app, ["workers", server.url, "--json"]).stdout) == found
 
 
 def test_a_cancelled_job_says_so(server: Server) -> None:

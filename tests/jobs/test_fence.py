@@ -25,6 +25,7 @@ class Puppet:
         self.name = name
         self.tasks: list[JobAttempt] = []
         self.is_here = True
+        self.model_files: frozenset[str] | None = None
 
     @property
     def free_slots(self) -> int:

@@ -49,6 +49,17 @@ async def test_a_warm_up_that_was_refused_is_tried_again(serving: Serving, monke
     assert not refusals
 
 
+async def test_workers_are_listed(serving: Serving) -> None:
+    async with serving() as api:
+        await api.ended(await api.queue(picture_graph()))
+        answer = await (await api.get("/workers")).json()
+        (worker,) = answer.pop("workers")
+        assert answer == {"queued": 0, "running": 0}
+        told = {name: worker[name] for name in ("name", "machine", "is_ready", "starts", "jobs", "last_error")}
+        alone = {"machine": None, "is_ready": True, "starts": 1, "jobs": [], "last_error": ""}
+        assert told == {"name": "here", **alone}
+
+
 async def test_metrics_count_jobs_nodes_and_requests_by_route(serving: Serving) -> None:
     async with serving() as api:
         done = await api.queue(picture_graph())

@@ -1,9 +1,11 @@
 """Which worker has a job's weights already: by the names of the model files in its graph, and what each worker ran."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["Affinity", "model_files"]
+from sigmagraph.engine.jobs.workers.worker import Worker
+
+__all__ = ["Affinity", "has_files", "model_files"]
 
 WEIGHTS = (".safetensors", ".sft", ".gguf")
 REMEMBERED = 16  # files per worker: about what a card's memory has room for
@@ -13,6 +15,14 @@ def model_files(prompt: Mapping[str, Any]) -> frozenset[str]:
     """The names of weight files that a graph in API form is given."""
     inputs = (value for node in prompt.values() for value in (node.get("inputs") or {}).values())
     return frozenset(value for value in inputs if isinstance(value, str) and value.lower().endswith(WEIGHTS))
+
+
+def has_files(worker: Worker, files: frozenset[str], workers: Sequence[Worker]) -> bool:
+    """Whether a worker's machine has these files, or no other has: the job says there what is missing, then."""
+    if worker.model_files is None or files <= worker.model_files:
+        return True
+    ready = (other for other in workers if other.status().is_ready)
+    return not any(other.model_files is None or files <= other.model_files for other in ready)
 
 
 class Affinity:
@@ -43,6 +53,10 @@ class Affinity:
     def wanted(self, job_id: str | None) -> frozenset[str]:
         """The files of a waiting job; none where nothing is known of it."""
         return self._wanted.get(job_id or "", frozenset())
+
+    def used(self, worker: str) -> tuple[str, ...]:
+        """What a worker used, the latest first."""
+        return tuple(self._used.get(worker, ()))
 
     def shared(self, worker: str, files: frozenset[str]) -> int:
         """How many of these a worker used last."""

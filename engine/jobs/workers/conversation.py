@@ -37,6 +37,10 @@ class Conversation:
     def free_slots(self) -> int:
         return self._slots - len(self._jobs) if self._is_ready else 0
 
+    @property
+    def model_files(self) -> frozenset[str] | None:
+        return None
+
     def run(self, task: JobAttempt) -> None:
         self._jobs[task.job_id] = None
         self._send(run_message(task))

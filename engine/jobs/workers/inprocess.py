@@ -35,6 +35,10 @@ class InProcessWorker:
     def free_slots(self) -> int:
         return self._slots - len(self._jobs) if self._is_ready else 0
 
+    @property
+    def model_files(self) -> frozenset[str] | None:
+        return None
+
     def start(self, listener: Listener) -> None:
         self._listener, self._loop = listener, asyncio.get_running_loop()
         nodes = self._runner.answer("nodes", {"owner": LOCAL})

@@ -10,7 +10,7 @@ from typing import Any
 
 from sigmagraph.engine.errors import WorkerLost
 
-__all__ = ["Channel", "pack", "receive"]
+__all__ = ["Channel", "pack", "receive", "unpacked"]
 
 LENGTHS = struct.Struct(">II")
 LARGEST = 1 << 30
@@ -22,6 +22,13 @@ def pack(header: dict[str, Any], data: bytes = b"") -> bytes:
     if max(len(text), len(data)) > LARGEST:
         raise WorkerLost(f"a message of {max(len(text), len(data))} bytes is larger than {LARGEST}")
     return LENGTHS.pack(len(text), len(data)) + text + data
+
+
+def unpacked(frame: bytes) -> tuple[dict[str, Any], bytes]:
+    """What `pack` made one frame of."""
+    text, _ = LENGTHS.unpack_from(frame)
+    end = LENGTHS.size + text
+    return json.loads(frame[LENGTHS.size : end]), frame[end:]
 
 
 async def receive(reader: StreamReader) -> tuple[dict[str, Any], bytes] | None:

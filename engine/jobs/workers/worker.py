@@ -17,7 +17,7 @@ from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
 
-__all__ = ["Finished", "JobAttempt", "Listener", "Picture", "Setup", "Worker", "load_factory"]
+__all__ = ["Finished", "Fleet", "Hall", "JobAttempt", "Listener", "Picture", "Setup", "Worker", "load_factory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,10 @@ class Worker(Protocol):
     def free_slots(self) -> int:
         """How many more tasks it takes now; 0 while it is not ready."""
 
+    @property
+    def model_files(self) -> frozenset[str] | None:
+        """The weight files where it runs, by their names in graphs; None: those that the front has."""
+
     def start(self, listener: Listener) -> None:
         """Begin to start; `is_ready` follows."""
 
@@ -131,6 +135,35 @@ class Worker(Protocol):
 
     def status(self) -> WorkerStatus:
         """How it is."""
+
+
+class Hall(Protocol):
+    """Where workers come and go while everything runs."""
+
+    def join(self, worker: Worker) -> None:
+        """One more."""
+
+    async def leave(self, worker: Worker, reason: str) -> None:
+        """One less; what it had waits again."""
+
+    def open_jobs(self) -> int:
+        """How many jobs wait or run."""
+
+
+class Fleet(Protocol):
+    """Workers that come and go."""
+
+    async def connect(self) -> None:
+        """See that there can be any; raises `ClusterUnusable`."""
+
+    async def start(self, hall: Hall) -> None:
+        """Bring the first; others follow."""
+
+    async def stop(self) -> None:
+        """Bring no more. The workers are stopped by who has them."""
+
+    async def close(self) -> None:
+        """Let go of what the workers needed, once they are stopped."""
 
 
 def load_factory(path: str) -> Callable[[Mapping[str, Any]], Setup]:

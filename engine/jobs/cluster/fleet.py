@@ -1,0 +1,134 @@
+"""`Fleet`: which actors there are. It looks at the cluster's machines, and has a worker for every device of each.
+
+A machine that joins gets workers, one that goes takes its own with it. Where the cluster can grow (Ray's autoscaler),
+it is told how many devices the queue has work for; workers that had none for long give their machines back.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+from functools import partial
+
+from sigmagraph.engine.errors import ClusterUnusable
+from sigmagraph.engine.jobs.cluster.actor_worker import ActorWorker
+from sigmagraph.engine.jobs.cluster.depot import Depot
+from sigmagraph.engine.jobs.cluster.link import Link, LinkLost
+from sigmagraph.engine.jobs.cluster.ray_link import Machine, RayCluster
+from sigmagraph.engine.jobs.cluster.settings import ActorSettings, FleetSettings
+from sigmagraph.engine.jobs.workers.worker import Hall
+
+__all__ = ["RayFleet", "devices"]
+
+LOG = logging.getLogger("sigmagraph.jobs")
+Device = tuple[str, int]
+"""A machine's id, and which of its devices."""
+
+
+class RayFleet:
+    """The workers of one Ray cluster."""
+
+    def __init__(self, settings: FleetSettings, actor: ActorSettings, depot: Depot) -> None:
+        self.settings, self._actor, self._depot = settings, actor, depot
+        self._cluster = RayCluster(settings.address, settings.local)
+        self._workers: dict[Device, ActorWorker] = {}
+        self._busy_at: dict[Device, float] = {}
+        self._resting: set[Device] = set()
+        self._asked = 0
+        self._watching: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        await asyncio.to_thread(self._cluster.join)
+
+    async def start(self, hall: Hall) -> None:
+        await asyncio.to_thread(self._depot.sweep)
+        await self._look(hall)
+        self._watching = asyncio.create_task(self._watch(hall))
+
+    async def stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._cluster.leave)
+
+    async def _watch(self, hall: Hall) -> None:
+        while True:
+            await asyncio.sleep(self.settings.look_every_s)
+            try:
+                await self._look(hall)
+            except LinkLost as lost:
+                await self._begin_anew(hall, lost.reason)
+            except Exception:  # whatever Ray says: the next look may go better
+                LOG.exception("the cluster's machines could not be listed")
+
+    async def _look(self, hall: Hall) -> None:
+        """Compare the machines with the workers."""
+        machines = await asyncio.to_thread(self._cluster.machines)
+        wanted = devices(machines, self.settings)
+        for device in [device for device in self._workers if device not in wanted]:
+            await hall.leave(self._workers.pop(device), f"{device[0][:8]}: its machine left the cluster")
+        self._resting &= set(wanted)
+        await self._scale(hall)
+        for device, machine in wanted.items():
+            if device not in self._workers and device not in self._resting:
+                self._busy_at[device] = asyncio.get_running_loop().time()
+                worker = self._workers[device] = self._worker(machine)
+                hall.join(worker)
+
+    def _worker(self, machine: Machine) -> ActorWorker:
+        taken = {worker.name for worker in self._workers.values()}
+        name = next(name for n in range(len(taken) + 1) if (name := f"{machine.host}:{n}") not in taken)
+
+        async def connect() -> Link:
+            return await asyncio.to_thread(partial(self._cluster.actor, machine, _gpus(machine, self.settings)))
+
+        return ActorWorker(replace(self._actor, name=name), connect, self._depot)
+
+    async def _begin_anew(self, hall: Hall, reason: str) -> None:
+        """The cluster is gone, its head was restarted say: so are its actors. Join again when it is back."""
+        LOG.warning("%s; joining again", reason)
+        for device in list(self._workers):
+            await hall.leave(self._workers.pop(device), reason)
+        try:
+            await asyncio.to_thread(self._cluster.join)
+        except ClusterUnusable as error:
+            LOG.warning("%s", error)
+
+    async def _scale(self, hall: Hall) -> None:
+        """Ask for as many devices as there is work for; let those rest that had none for long."""
+        if not self.settings.most:
+            return
+        now, jobs = asyncio.get_running_loop().time(), hall.open_jobs()
+        for device, worker in self._workers.items():
+            if worker.status().jobs:
+                self._busy_at[device] = now
+        wanted = min(self.settings.most, max(1, jobs))
+        if wanted > len(self._workers):
+            self._resting.clear()
+        idle = sorted(self._workers, key=lambda device: self._busy_at.get(device, now))
+        for device in idle[: max(0, len(self._workers) - wanted)]:
+            if now - self._busy_at.get(device, now) > self.settings.idle_s and not self._workers[device].status().jobs:
+                self._resting.add(device)
+                await hall.leave(self._workers.pop(device), "had nothing to do")
+        asked = max(wanted, len(self._workers) - len(self._resting))
+        if asked != self._asked:
+            self._asked = asked
+            bundle = {"GPU": self.settings.gpus} if self.settings.gpus else {"CPU": 1.0}
+            await asyncio.to_thread(self._cluster.request, [bundle] * asked)
+
+
+def devices(machines: list[Machine], settings: FleetSettings) -> dict[Device, Machine]:
+    """The devices to have workers for: GPUs, or shares of them; where there are none at all, machines."""
+    pairs = [pair.partition("=") for pair in settings.labels]
+    fitting = [m for m in machines if all(m.labels.get(name) == value for name, _, value in pairs)]
+    have_gpus = settings.gpus > 0 and any(machine.gpus for machine in fitting)
+    found: dict[Device, Machine] = {}
+    for machine in fitting:
+        count = int(machine.gpus / settings.gpus + 1e-9) if have_gpus else int(machine.cpus >= 1)
+        found |= {(machine.id, place): machine for place in range(count)}
+    return found
+
+
+def _gpus(machine: Machine, settings: FleetSettings) -> float:
+    return settings.gpus if machine.gpus else 0.0

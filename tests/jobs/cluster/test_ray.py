@@ -1,0 +1,310 @@
+"""Workers on a real Ray cluster of several nodes on this machine: run by tests/jobs/cluster/ray.sh."""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sigmagraph.engine.compose.serving import compose
+from sigmagraph.engine.errors import ClusterUnusable
+from sigmagraph.engine.graph.reading.document import load_workflow
+from sigmagraph.engine.jobs.cluster.depot import Depot
+from sigmagraph.engine.jobs.cluster.fleet import RayFleet
+from sigmagraph.engine.jobs.cluster.settings import ActorSettings, FleetSettings
+from sigmagraph.engine.jobs.events import JobEvent, Requeued
+from sigmagraph.engine.jobs.job import Job, State, Submission
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings
+from sigmagraph.engine.server.settings import Settings
+from tests.jobs.cluster.links import until
+from tests.jobs.cluster.nodes import expected, folders, saved
+from tests.jobs.conftest import sqlite
+from tests.jobs.serving import ends, log, started
+
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+STORE_BYTES = 80 << 20
+
+
+def started_cluster(port: int, nodes: int) -> Any:
+    """A head that only listens, and machines with a worker each."""
+    cluster_utils = import_module("ray.cluster_utils")
+    import_module("ray._private.utils").set_sigterm_handler = lambda handler: None  # machines are added on threads
+    head = {"ray_client_server_port": port, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **head})
+    made.front_address = f"ray://127.0.0.1:{port}"
+    for _ in range(nodes):
+        add(made)
+    return made
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    made = started_cluster(free_port(), 3)
+    yield made
+    made.shutdown()
+
+
+def add(cluster: Any) -> Any:
+    return cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+
+
+def kill(cluster: Any, node: Any) -> None:
+    """All processes of a machine at once, as when its power goes."""
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def fleet(home: Path, address: str, *, lease_s: float = 20.0, **settings: Any) -> RayFleet:
+    actor = ActorSettings(
+        "tests.jobs.cluster.nodes:build", {"models": str(home / "models")}, front=str(home), beat_s=0.5, lease_s=lease_s
+    )
+    how = {"gpus": 0.0, "look_every_s": 0.5, **settings}
+    return RayFleet(FleetSettings(address, **how), actor, Depot(folders(home), home / "carried"))
+
+
+@asynccontextmanager
+async def front(home: Path, fleet: RayFleet, workers: int) -> AsyncIterator[JobService]:
+    for name in ("models", "input", "output", "temp"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+    jobs = JobService(JobSettings(sqlite(home)), [], folders(home), fleet=fleet)
+    await jobs.start()
+    try:
+        async with asyncio.timeout(120):
+            await until(lambda: sum(status.is_ready for status in jobs.workers()) >= workers)
+        yield jobs
+    finally:
+        await jobs.stop(0.0)
+
+
+async def submitted(jobs: JobService, *, asked: dict[str, Any] | None = None, **inputs: Any) -> Job:
+    return (await jobs.submit(Submission(saved(**inputs), **(asked or {})))).job
+
+
+def content(home: Path, job: Job, folder: str = "output") -> bytes:
+    assert job.outcome is not None, job.failure
+    return (home / folder / job.outcome.outputs["end"]["images"][0]["filename"]).read_bytes()
+
+
+def reasons(events: list[JobEvent]) -> list[str]:
+    return [event.body.reason for event in events if isinstance(event.body, Requeued)]
+
+
+def test_jobs_run_on_every_machine_and_their_files_come_home(cluster: Any, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with front(tmp_path, fleet(tmp_path, cluster.front_address), 3) as jobs:
+            sent = [await submitted(jobs, seed=n, count=5, seconds=0.05, width=300_000) for n in range(9)]
+            done = [await jobs.wait(job.id) for job in sent]
+            assert {job.worker for job in done} == {status.name for status in jobs.workers()}
+            for n, job in enumerate(done):
+                assert content(tmp_path, job) == expected(n, 5, 300_000)
+
+    asyncio.run(case())
+
+
+def test_a_job_of_a_killed_machine_goes_on_where_it_was(cluster: Any, tmp_path: Path) -> None:
+    async def case() -> None:
+        tally = tmp_path / "tally"
+        async with front(tmp_path, fleet(tmp_path, cluster.front_address), 3) as jobs:
+            job = await submitted(jobs, seed=7, count=60, seconds=0.1, record=100_000, tally=str(tally))
+            await started(jobs, job)
+            await until(lambda: tally.exists() and len(tally.read_text().split()) >= 20)
+            worker = next(status for status in jobs.workers() if job.id in status.jobs)
+            node = node_of(cluster, worker.pid)
+            await asyncio.to_thread(kill, cluster, node)
+            done = await asyncio.wait_for(jobs.wait(job.id), 120)
+            events = await log(jobs, job)
+            await asyncio.to_thread(add, cluster)
+            async with asyncio.timeout(60):  # the new machine is found
+                await until(lambda: sum(status.is_ready for status in jobs.workers()) == 3)
+        assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
+        assert content(tmp_path, done) == expected(7, 60)
+        assert ends(events) == 1
+        made = [int(step) for step in tally.read_text().split()]
+        assert made[-1] == 59
+        assert len(made) <= 60 + 5, f"{len(made) - 60} steps were made again"
+
+    asyncio.run(case())
+
+
+def node_of(cluster: Any, pid: int | None) -> Any:
+    """The machine that a process of an actor belongs to."""
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    processes = ((node, started) for node in cluster.worker_nodes for started in node.all_processes.values())
+    return next(node for node, started in processes if parent in [each.process.pid for each in started])
+
+
+def test_a_machine_frozen_past_its_lease_and_woken_ends_no_job_twice(cluster: Any, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with front(tmp_path, fleet(tmp_path, cluster.front_address, lease_s=3.0), 3) as jobs:
+            job = await submitted(jobs, seed=3, count=40, seconds=0.1)
+            await started(jobs, job)
+            worker = next(status for status in jobs.workers() if job.id in status.jobs)
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGSTOP)
+            try:
+                await started(jobs, job, 2)
+            finally:
+                os.kill(worker.pid, signal.SIGCONT)
+            done = await asyncio.wait_for(jobs.wait(job.id), 60)
+            events = await log(jobs, job)
+            async with asyncio.timeout(30):  # it is greeted again, and works
+                await until(lambda: all(status.is_ready for status in jobs.workers()))
+            assert {status.pid for status in jobs.workers()} >= {worker.pid}
+        assert (done.state, done.attempt, ends(events)) == (State.SUCCEEDED, 2, 1)
+        assert reasons(events) == [f"{worker.name} said nothing for 3 s: its machine is frozen or cannot be reached"]
+        assert [path.read_bytes() for path in (tmp_path / "output").glob("*.bin")] == [expected(3, 40)]
+
+    asyncio.run(case())
+
+
+def test_a_process_that_dies_is_started_again_by_ray(cluster: Any, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with front(tmp_path, fleet(tmp_path, cluster.front_address), 3) as jobs:
+            job = await submitted(jobs, seed=4, count=30, seconds=0.1)
+            await started(jobs, job)
+            worker = next(status for status in jobs.workers() if job.id in status.jobs)
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+            done = await asyncio.wait_for(jobs.wait(job.id), 60)
+            async with asyncio.timeout(60):
+                await until(lambda: {status.starts for status in jobs.workers() if status.is_ready} == {1, 2})
+            assert content(tmp_path, done) == expected(4, 30)
+            again = next(status for status in jobs.workers() if status.starts == 2)
+            assert (again.name, again.pid != worker.pid) == (worker.name, True)
+
+    asyncio.run(case())
+
+
+def test_the_head_may_be_restarted(tmp_path: Path) -> None:
+    async def case() -> None:
+        port = free_port()
+        first = await asyncio.to_thread(started_cluster, port, 1)
+        async with front(tmp_path, fleet(tmp_path, first.front_address), 1) as jobs:
+            job = await submitted(jobs, seed=5, count=50, seconds=0.1)
+            await started(jobs, job)
+            await asyncio.to_thread(first.shutdown)
+            waiting = await submitted(jobs, seed=6, count=2)
+            second = await asyncio.to_thread(started_cluster, port, 1)
+            try:
+                done = [await asyncio.wait_for(jobs.wait(sent.id), 150) for sent in (job, waiting)]
+                assert [content(tmp_path, each) for each in done] == [expected(5, 50), expected(6, 2)]
+                assert ends(await log(jobs, job)) == 1
+            finally:
+                await jobs.stop(0.0)
+                await asyncio.to_thread(second.shutdown)
+
+    asyncio.run(case())
+
+
+JOBS = int(os.environ.get("SIGMAGRAPH_CLUSTER_JOBS", "200"))
+
+
+def test_jobs_end_once_while_machines_come_and_go(
+    cluster: Any, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Mixed jobs of two accounts; machines are killed, added, frozen and woken all the while."""
+    chance = random.Random(18)
+
+    undone: Counter[str] = Counter()
+
+    async def trouble(jobs: JobService) -> None:
+        while True:
+            await asyncio.sleep(chance.uniform(1.5, 4.0))
+            what = chance.choice(("kill", "freeze", "crash"))
+            ready = [status for status in jobs.workers() if status.is_ready and status.pid]
+            if len(ready) < 2:
+                continue
+            pid = chance.choice(ready).pid
+            assert pid is not None
+            undone[what] += 1
+            if what == "kill":
+                await asyncio.to_thread(kill, cluster, node_of(cluster, pid))
+                await asyncio.to_thread(add, cluster)
+            elif what == "crash":
+                os.kill(pid, signal.SIGKILL)
+            else:
+                os.kill(pid, signal.SIGSTOP)
+                await asyncio.sleep(4.0)
+                os.kill(pid, signal.SIGCONT)
+
+    async def case() -> None:
+        async with front(tmp_path, fleet(tmp_path, cluster.front_address, lease_s=3.0), 3) as jobs:
+            accounts = [(await jobs.accounts.create(name, credits=10 * JOBS))[1].id for name in ("ann", "bob")]
+            sent = []
+            for seed in range(JOBS):
+                inputs = {"seed": seed, "count": chance.randint(1, 20), "seconds": chance.choice((0.01, 0.05))}
+                width, record = chance.choice((8, 200_000)), chance.choice((8, 80_000))
+                asked = {"owner": accounts[seed % 2], "cost": 1 + seed % 3, "priority": chance.randint(0, 2)}
+                job = await submitted(jobs, asked=asked, width=width, record=record, **inputs)
+                sent.append((job, expected(seed, int(inputs["count"]), width)))
+            troubling = asyncio.create_task(trouble(jobs))
+            done = [await asyncio.wait_for(jobs.wait(job.id), 240) for job, _ in sent]
+            troubling.cancel()
+            told = [ends(await log(jobs, job)) for job, _ in sent]
+            for (job, picture), ended in zip(sent, done, strict=True):
+                assert ended.state is State.SUCCEEDED, ended.failure
+                assert content(tmp_path, ended, f"output/.owners/{job.owner}") == picture
+            assert told == [1] * JOBS
+            for place, account in enumerate(accounts):
+                charged = sum(job.cost for job, _ in sent[place::2])
+                found = await jobs.accounts.get(account)
+                assert (found.spent, found.held) == (charged, 0)
+            attempts = [ended.attempt for ended in done]
+            record_property(
+                "attempts", f"{JOBS} jobs, {sum(attempts)} attempts, most for one {max(attempts)}: {undone}"
+            )
+            assert max(attempts) > 1, "nothing was lost, so nothing was tested"
+
+    asyncio.run(case())
+
+
+def test_a_picture_by_ray_is_that_of_the_worker_process(tmp_path: Path) -> None:
+    pictures = []
+    for number, workers in enumerate(("here", "ray:local")):
+        home = tmp_path / str(number)
+        home.mkdir()
+        (home / "models").symlink_to(CHECKOUT / "models")
+        pictures.append(asyncio.run(picture(home, workers)))
+    assert pictures[0] == pictures[1]
+
+
+async def picture(home: Path, workers: str) -> bytes:
+    values = {"home": home, "output": home / "output", "database": f"sqlite:///{home}/jobs.sqlite"}
+    jobs, _ = compose(Settings.model_validate({**values, "workers": workers, "gpus_per_worker": 0}))
+    await jobs.start()
+    try:
+        assert await jobs.ready(120)
+        workflow = load_workflow(CHECKOUT / "workflows/txt2img.json")
+        done = await jobs.wait((await jobs.submit(Submission(workflow))).job.id)
+        assert done.outcome is not None, done.failure
+        (image,) = (image for ui in done.outcome.outputs.values() for image in ui["images"])
+        return (home / "output" / image["subfolder"] / image["filename"]).read_bytes()
+    finally:
+        await jobs.stop(0.0)
+
+
+def test_an_address_where_nobody_answers_is_named_at_the_start(tmp_path: Path) -> None:
+    async def case() -> None:
+        address = f"ray://127.0.0.1:{free_port()}"
+        with pytest.raises(ClusterUnusable, match=rf"cluster {address}: nobody answers there .*ray start --head"):
+            async with front(tmp_path, fleet(tmp_path, address), 0):
+                pass
+
+    asyncio.run(case())
