@@ -1,4 +1,4 @@
-"""What HTTP costs: prompts trivial and cached, submissions per second, event latency, bytes, start, memory.
+"""What HTTP costs: prompts trivial and cached, submissions per second, event latency, bytes, start, memory, readers.
 
     python -m benchmarks.http [jobs]
 
@@ -110,6 +110,24 @@ async def idle(client: Client) -> None:
         await asyncio.sleep(0.2)
 
 
+async def readers(server: Server, url: str, count: int) -> str:
+    """Resident memory before and beside so many readers of a job's events, in MB."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        rest = {"class_type": "Rest", "inputs": {"value": "", "seconds": 25.0}}
+        graph = {"0": rest, "end": {"class_type": "ShowText", "inputs": {"value": ["0", 0]}}}
+        async with session.post(f"{url}/prompt", json={"prompt": graph}) as response:
+            prompt_id = (await response.json())["prompt_id"]
+        before = resident(server)
+        reading = [await session.get(f"{url}/jobs/{prompt_id}/events") for _ in range(count)]
+        await asyncio.gather(*(response.content.readline() for response in reading))  # each has heard something
+        beside = resident(server)
+        for response in reading:
+            response.close()
+        async with session.post(f"{url}/interrupt") as response:
+            response.raise_for_status()
+    return f"{before:12.1f} MB -> {beside:.1f} MB"
+
+
 async def measure(server: Server, jobs: int) -> None:
     """Every figure, in turn."""
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{server.url}/ws?clientId=bench") as ws:
@@ -128,6 +146,7 @@ async def measure(server: Server, jobs: int) -> None:
             await throughput(client, min(500, jobs - done), 8)
             await idle(client)
         print(f"memory after {jobs:6} jobs  {start:12.1f} MB -> {resident(server):.1f} MB")
+        print("memory, 500 event readers  ", await readers(server, server.url, 500))
         reader.cancel()
 
 

@@ -1,5 +1,6 @@
 """A node pack of nodes that do nothing, to measure what is round them."""
 
+import time
 from typing import Any
 
 
@@ -27,4 +28,17 @@ class ShowText(PassText):
         return {"ui": {"text": [value]}, "result": (value,)}
 
 
-NODE_CLASS_MAPPINGS = {"PassText": PassText, "ShowText": ShowText}
+class Rest(PassText):
+    """Takes its time."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802  # the convention's name
+        return {"required": {"value": ("STRING", {"default": ""}), "seconds": ("FLOAT", {"default": 1.0})}}
+
+    def give(self, value: str, seconds: float) -> tuple[str]:  # type: ignore[override]  # its own inputs
+        """The same, later."""
+        time.sleep(seconds)
+        return (value,)
+
+
+NODE_CLASS_MAPPINGS = {"PassText": PassText, "ShowText": ShowText, "Rest": Rest}
