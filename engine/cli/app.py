@@ -19,6 +19,8 @@ __all__ = ["app", "main"]
 
 FIRST = ("run", "replay", "serve", "compare", "check", "plan", "nodes", "samplers", "models")
 """How the help begins; further commands follow by name."""
+SHARED = ("app", "console", "options", "report")
+"""Modules that hold no command: commands import them when they run."""
 
 
 class Commands(TyperGroup):
@@ -62,7 +64,7 @@ def front(
 def _commands() -> Iterator[tuple[str, Callable[..., None] | typer.Typer, Any]]:
     """Name, function or group, and the settings of its context, if it has any."""
     names = sorted(module.name for module in pkgutil.iter_modules(cli.__path__))
-    for name in (*FIRST, *(name for name in names if name not in (*FIRST, "app"))):
+    for name in (*FIRST, *(name for name in names if name not in (*FIRST, *SHARED))):
         module = importlib.import_module(f"{cli.__name__}.{name}")
         command = getattr(module, name, None)
         if command is not None:
