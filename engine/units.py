@@ -11,6 +11,6 @@ CREDIT = 1_000_000
 
 def bytes_in_words(size_bytes: float) -> str:
     """`4.94 GB`, `95.8 MB`, `1.0 kB`: decimal units, two digits or more."""
-    if size_bytes >= 1e8:
+    if size_bytes >= 1e8 or not size_bytes:
         return f"{size_bytes / 1e9:.2f} GB"
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e5 else f"{size_bytes / 1e3:.1f} kB"
