@@ -76,7 +76,11 @@ def test_only_packs_find_it() -> None:
     assert importlib.util.find_spec("torchvision") is None
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("torchvision.transforms")
-    assert vision.Offer(vision.names()).find_spec("torchvision.models") is None
+    find = vision.Offer(vision.names()).find_spec
+    assert find("torchvision.models") is None
+    for asks, is_found in (("spandrel.architectures.LaMa", True), ("custom_nodes.a.b", True), ("transformers", False)):
+        found = eval("find('torchvision.transforms')", {"__name__": asks, "find": find})
+        assert (found is not None) is is_found, asks
 
 
 @pytest.mark.usefixtures("without")

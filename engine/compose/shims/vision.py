@@ -359,11 +359,14 @@ def offer() -> None:
         sys.meta_path.append(Offer(names()))
 
 
+ASKERS = ("custom_nodes.", "spandrel.architectures.")
+
+
 def _asked_by_pack(frame: FrameType | None) -> bool:
-    """Whether the code that imports is a pack's: the first that is not the import system itself."""
+    """Whether the code that imports, not the import system itself, is a pack's, or spandrel's, which packs import."""
     while frame is not None and frame.f_globals.get("__name__", "").startswith("importlib"):
         frame = frame.f_back
-    return frame is not None and str(frame.f_globals.get("__name__", "")).startswith("custom_nodes.")
+    return frame is not None and str(frame.f_globals.get("__name__", "")).startswith(ASKERS)
 
 
 def _tell_transformers() -> None:
