@@ -13,6 +13,7 @@ from torch import Tensor
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.parts.gauss import NODES_16
+from sigmagraph.engine.sampling.solvers.parts.near_levels import apart
 from sigmagraph.engine.sampling.solvers.parts.noise_scaler import Power, Scaler, Stages, noise_scaler, relative
 from sigmagraph.engine.sampling.solvers.recorded import er_sde as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import late_start
@@ -26,7 +27,9 @@ from sigmagraph.engine.sampling.solvers.recorded.told import late_start
     as_ode={"eta": 0.0, "s_noise": 0.0},
     revision=2,
     remark="revision 1 starts at percent 1e-4 where no signal is left, sums 200 points and takes a backward difference "
-    "for the slope (order 2 at most); revision 2 takes the limit, integrates, and corrects the slope",
+    "for the slope (order 2 at most); revision 2 takes the limit, integrates, corrects the slope, and takes levels "
+    "that are equal to six digits for one",
+    told=apart,
     older={1: {"function": recorded.er_sde, "told": late_start, "order": 1}},
 )
 def er_sde(

@@ -15,6 +15,7 @@ from sigmagraph.engine.sampling.solver import SEQUENCE_CHANGED, Context, Evaluat
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
 from sigmagraph.engine.sampling.solvers.parts.log_snr import exp_decay
+from sigmagraph.engine.sampling.solvers.parts.near_levels import apart
 from sigmagraph.engine.sampling.solvers.recorded.told import late_start
 
 Fraction = Annotated[float, Range(0.0, 1.0)]
@@ -64,8 +65,9 @@ def _simple_predictor(lams: Sequence[float], start: float, end: float, rate: flo
     source="Xue 2023, arXiv:2309.05019, Alg. 1 (PEC)",
     revision=2,
     remark="revision 1 returns the state one step early when the schedule does not end in 0 and starts at percent 1e-4 "
-    "where no signal is left",
+    "where no signal is left; revision 2 takes levels that are equal to six digits for one",
     fixed={"ends_early": False},
+    told=apart,
     older={
         1: {"fixed": {"ends_early": True}, "told": late_start, "order": 1},
         SEQUENCE_CHANGED: {"fixed": {"ends_early": False}},
