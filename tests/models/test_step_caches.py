@@ -1,5 +1,6 @@
 """Step caches on a transformer of random weights: what is left out, whose state is whose, and what goes with them."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiTShape
+from sigmagraph.engine.models.arch.attention_changes import IdentityAttention
 from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.memory.choices import Choices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
@@ -20,6 +22,7 @@ from sigmagraph.engine.sampling import PhiloxNoise, Prediction, Recording, Sampl
 from sigmagraph.engine.sampling.caches import BlockCache, FirstBlock, MagCache, TaylorSeer, TeaCache
 from sigmagraph.engine.sampling.caches.running import CacheReport
 from sigmagraph.engine.sampling.guidance import Apg, DualCfg, EasyCache, LazyCache, ReuseRule, SkipLayer
+from tests.serving import CHECKOUT
 from tests.weights import drawn_weights
 
 SHAPE = MMDiTShape(3, 128, 64, 96, 24)
@@ -210,6 +213,36 @@ def test_other_guidance_keeps_states_of_its_own_and_is_plain_at_neutral(model: M
     _, report = sampled(sampling(model, denoiser=_dual(model.with_step_cache(rule))))
     assert report.asked == 3 * STEPS
     assert report.skipped > 0
+
+
+@pytest.mark.parametrize("rule", BLOCKS, ids=named)
+def test_changed_attention_and_blocks_left_out_have_states_of_their_own(model: Model, rule: BlockCache) -> None:
+    """A model with another attention in some blocks is another model: at neutral, to the bit, also beside the plain."""
+    neutral = next(one for one in NEUTRAL if one.label == rule.label)
+    change = IdentityAttention(frozenset({1}))
+
+    def guided(model: Model) -> Any:
+        weaker = SkipLayer(model.with_attention(change).predictor, text(1), 1.0)
+        fewer = SkipLayer(model.with_skipped_layers([1]).predictor, text(1), 0.5)
+        return replace(model.guided(text(1), text(2), 3.0), adjust=(weaker, fewer))
+
+    plain = sampling(model, denoiser=guided(model)).run()
+    assert torch.equal(sampling(model, denoiser=guided(model.with_step_cache(neutral))).run(), plain)
+    final, report = sampled(sampling(model, denoiser=guided(model.with_step_cache(rule))))
+    assert report.asked == 4 * STEPS
+    assert 0 < report.skipped < report.asked
+    assert float((final - plain).norm()) < 0.5 * float(plain.norm())
+
+
+def test_the_page_runs_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CHECKOUT)
+    [block] = re.findall(r"```python\n(.*?)```", (CHECKOUT / "docs/step-caches.md").read_text(), re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(compile(block, "step-caches.md", "exec"), found)
+    report = found["report"]
+    assert 0 < report.skipped < report.asked
+    assert report.drift_estimate > 0
+    assert found["made"].parameters["step_cache"] == report.written()
 
 
 def _skip_layer(model: Model) -> Any:

@@ -20,6 +20,7 @@ from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.models import Checkpoint, Conditioning, Control, ControlNet, load_checkpoint
 from sigmagraph.nodes import NODES
+from sigmagraph.nodes.sampling.step_caches import written_cache
 from sigmagraph.nodes.support import types
 from sigmagraph.nodes.support.borders import TRANSLATIONS, border
 from sigmagraph.nodes.support.packs.controls import PackControlNet
@@ -74,7 +75,9 @@ def library(tiny: Checkpoint) -> dict[str, Node]:
     return {**NODES, "Parts": parts, "Keep": keep}
 
 
-def job(tiny: Checkpoint, folders: Folders, name: str, prompt: int = 0, **sampler: Any) -> Plan:
+def job(
+    tiny: Checkpoint, folders: Folders, name: str, prompt: int = 0, cache: str | None = None, **sampler: Any
+) -> Plan:
     applied = {"positive": ["p", 2], "negative": ["p", 3], "control_net": ["n", 0], "image": ["p", 4], "vae": ["p", 1]}
     inputs = {"seed": 7, "steps": 5, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
     document = {
@@ -93,6 +96,10 @@ def job(tiny: Checkpoint, folders: Folders, name: str, prompt: int = 0, **sample
         },
         "o": {"class_type": "Keep", "inputs": {"latent": ["k", 0]}},
     }
+    if cache is not None:
+        class_type, settings = written_cache(cache)
+        document["c"] = {"class_type": class_type, "inputs": {**settings, "model": ["p", 0]}}
+        document["k"]["inputs"]["model"] = ["c", 0]
     return plan(validate(parse_workflow(document), library(tiny), folders), folders)
 
 
@@ -121,6 +128,22 @@ def test_jobs_that_take_turns_give_the_latents_of_jobs_alone(tiny: Checkpoint, f
     scheduler.close()
     for ours, theirs in zip(beside, alone, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if together == 1 else 1e-4)
+
+
+@pytest.mark.parametrize("name", ["joint.safetensors", "canny.safetensors"])
+@pytest.mark.parametrize("cache", ["first_block:{}", "teacache:{}", "magcache:{}"])
+def test_a_step_cache_goes_with_a_controlnet(tiny: Checkpoint, folders: Folders, name: str, cache: str) -> None:
+    """To the bit at threshold 0. The net acts for a part of the way: where it ends, all residuals are computed anew."""
+
+    def run(written: str | None) -> Any:
+        planned = job(tiny, folders, name, cache=written, steps=8)
+        return execute(planned, folders, MemoryCache(0), around=torch.inference_mode).or_raise().ui
+
+    plain, neutral, cached = run(None), run(cache.format(0)), run(cache.format(1))
+    assert torch.equal(latent_of(neutral), latent_of(plain))
+    [told] = cached["k"]["step_cache"]
+    assert 0 < told["skipped"] <= told["asked"] - 4  # both sides at the first level, and where the net has ended
+    assert float((latent_of(cached) - latent_of(plain)).norm()) < float(latent_of(plain).norm())
 
 
 def test_both_sides_of_an_application_share_one_control(tiny: Checkpoint, net: ControlNet) -> None:

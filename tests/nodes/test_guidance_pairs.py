@@ -12,6 +12,7 @@ from sigmagraph.engine.models import Model
 from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.sampling import PhiloxNoise, Recording, Sampling
 from sigmagraph.nodes import NODES
+from sigmagraph.nodes.sampling.step_caches import CACHES
 from tests.models.test_attention_changes import drawn, text, tiny_model
 
 SCALE, SIGMA = 4.5, 0.7
@@ -71,8 +72,13 @@ RULES = {
         {"nag_scale": 5.0, "nag_alpha": 0.5, "nag_tau": 1.5}, {"nag_scale": 1.0, "nag_alpha": 0.5, "nag_tau": 1.5}
     ),
     "EasyCache": Rule({"reuse_threshold": 0.0, "verbose": False} | BOTH, {"reuse_threshold": 0.0} | BOTH),
+    "ApplyFBCacheOnModel": Rule({"residual_diff_threshold": 1.0}, {"residual_diff_threshold": 0.0}),
+    "ApplyTeaCache": Rule({"threshold": 3.0}, {"threshold": 0.0}),
+    "ApplyMagCache": Rule({"threshold": 3.0, "magnitudes": "1 9 0 8"}, {"threshold": 0.0}),
+    "ApplyTaylorSeer": Rule({"interval": 2, "warmup": 1}, {"interval": 1}),
 }
-ACTS = [name for name in RULES if name != "EasyCache"]  # what it leaves out needs a run
+CACHING = {class_type for class_type, _ in CACHES.values()}
+ACTS = [name for name in RULES if name not in CACHING]  # what a cache leaves out needs a run
 PAIRS = {name: [other for other in ACTS if other != name] for name in ACTS}
 
 
@@ -98,7 +104,7 @@ def test_every_node_that_changes_guidance_is_among_these() -> None:
         and one.outputs[0].type == "MODEL"
         and one.function.__module__.endswith(("guidance", "guidance_rules", "attention_guidance", "step_caches"))
     }
-    assert changing - {"DifferentialDiffusion", "LazyCache"} == set(RULES)
+    assert changing - {"DifferentialDiffusion", "LazyCache", "MeasureStepCacheDrift"} == set(RULES)
 
 
 @pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.neutral is not None])
