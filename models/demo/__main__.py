@@ -2,14 +2,14 @@
 
 Stages, in order: `vae`, `diffusion` and `decoder` train (and resume when started again), `export` writes the
 checkpoint, `preview` fits the decoder of its previews, `check` measures it on prompts held out of training, and
-`sheet` draws the contact sheet of the README.
+`sheet` draws the contact sheet of the README. `reinforce` trains an adapter by a reward (docs/reinforcement.md).
 """
 
 import argparse
 import logging
 from pathlib import Path
 
-from models.demo import autoencoder, diffusion, export, measure, sheet
+from models.demo import autoencoder, diffusion, export, measure, reinforce, sheet
 from models.demo.budget import log
 from models.demo.scenes import scenes
 from sigmagraph.engine.compose.preview_fitting import fit_preview_for
@@ -24,11 +24,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m models.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", choices=["vae", "diffusion", "decoder", "export", "preview", "check", "sheet"])
+    stages = ["vae", "diffusion", "decoder", "export", "preview", "check", "sheet", "reinforce"]
+    parser.add_argument("stage", choices=stages)
     parser.add_argument("--folder", type=Path, default=Path("models/demo/run"), help="where training state is kept")
     parser.add_argument("--minutes", type=float, help="training time of the stage (default: as for the shipped file)")
     parser.add_argument("--checkpoint", type=Path, default=export.CHECKPOINT, help="the file to write or measure")
     parser.add_argument("--count", type=int, default=200, help="how many held-out prompts `check` asks for")
+    parser.add_argument("--rounds", type=int, default=30, help="rounds of `reinforce`, 32 pictures each")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     minutes = options.minutes or MINUTES.get(options.stage, 0.0)
@@ -46,6 +48,8 @@ def main() -> None:
             log.info("%s", fit_preview_for(options.checkpoint, captions, side=128))
         case "check":
             report(options.checkpoint, options.count)
+        case "reinforce":
+            reinforce.train(options.checkpoint, options.rounds, options.folder)
         case "sheet":
             log.info("wrote %s", sheet.write(options.checkpoint, SHEET))
 

@@ -83,15 +83,15 @@ def background_of(image: Tensor) -> str:
 
 def things_in(image: Tensor) -> tuple[Found, ...]:
     """Every coloured region large enough to be a thing."""
-    coloured = _colourful(image)
+    inside = coloured(image)
     found = []
-    for region in regions(coloured):
+    for region in regions(inside):
         if region.float().mean() >= LEAST_AREA:
             found.append(_described(image, region))
     return tuple(found)
 
 
-def _colourful(image: Tensor) -> Tensor:
+def coloured(image: Tensor) -> Tensor:
     """Pixels [H, W] that differ in hue from the background: shadows and soft light do not count."""
     background = _border(image).median(dim=1).values[:, None, None]
     chroma = image - image.mean(dim=0, keepdim=True)

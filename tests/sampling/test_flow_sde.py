@@ -229,4 +229,4 @@ def test_the_page_on_reinforcement_learning_works_as_written() -> None:
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "reinforcement.md", "exec"), names)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
