@@ -26,8 +26,8 @@ def hollow(build: Callable[[], M]) -> M:
 
 def filled(module: M, parameters: Mapping[str, nn.Parameter]) -> M:
     """The module with every tensor in its place, ready for inference."""
-    module.load_state_dict(parameters, assign=True)
-    return module.requires_grad_(False).eval()
+    module.requires_grad_(False).load_state_dict(parameters, assign=True)  # before: tensors made in inference mode
+    return module.eval()
 
 
 def parameter(stored: StoredTensor, placement: Placement, *, maps: bool) -> nn.Parameter:
