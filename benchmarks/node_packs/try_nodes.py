@@ -21,6 +21,7 @@ from typing import Any
 
 PACK_S, NODE_S = 240.0, 10.0
 ROUNDS = 3
+HIDDEN: Mapping[str, Any] = {"UNIQUE_ID": "1", "PROMPT": {}, "EXTRA_PNGINFO": {}}
 WIDGETS = {"INT": 1, "FLOAT": 1.0, "STRING": "a", "BOOLEAN": True, "COMBO": None}
 HOST = ("NotHere", "not here for node packs", "is not part of this engine", "EngineError", "BadValue")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PIP_NO_INDEX": "1", "OMP_NUM_THREADS": "1"}
@@ -78,6 +79,7 @@ def tried(pack: Path) -> dict[str, Any]:
     """Every node of one pack: `ran`, `not fed: TYPE`, or `failed: REASON`."""
     from sigmagraph.engine.compose.packs import load_custom_nodes
     from sigmagraph.engine.execution.folders import Folders
+    from sigmagraph.nodes import NODES
 
     home = Path(tempfile.mkdtemp(prefix="sigmagraph-packs-"))
     folder = home / "packs"
@@ -86,7 +88,7 @@ def tried(pack: Path) -> dict[str, Any]:
     folders = Folders(home / "models", home / "input", home / "output", home / "temp")
     heard: list[Any] = []
     found = load_custom_nodes([folder], folders, heard.append)
-    own = {name: node for told in heard for name, node in told.nodes.items() if found[name] is node}
+    own = {name: found[name] for told in heard for name in told.nodes if name not in NODES}
     values, outcomes = _values(), dict[str, str]()
     for _ in range(ROUNDS):
         for name, node in own.items():
@@ -134,7 +136,8 @@ def _inputs(node: Any, values: Mapping[str, Any], folders: Any) -> Iterator[tupl
         if declared.group == "optional":
             continue
         if declared.group == "hidden":
-            yield declared.name, {"UNIQUE_ID": "1", "PROMPT": {}, "EXTRA_PNGINFO": {}}.get(str(declared.type))
+            if str(declared.type) in HIDDEN:
+                yield declared.name, HIDDEN[str(declared.type)]
             continue
         kind, choices = str(declared.type), declared.allowed(folders)
         default = declared.options.get("default", WIDGETS.get(kind))
