@@ -1,6 +1,7 @@
 """The sampler lab in a browser, on a real server with the demo checkpoint: its grid, its plots, its URL, its files."""
 
 import csv
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -183,6 +184,23 @@ def test_the_lab_is_worked_by_keyboard_and_says_it_in_german(browser: Any, serve
         page.locator("dialog .film img").first.wait_for()
         page.keyboard.press("Escape")
         page.locator("dialog").wait_for(state="hidden")
+
+
+def test_what_stands_on_the_run_page_goes_to_the_lab(browser: Any, server: Server) -> None:
+    with watched(browser, server) as seen:
+        page = seen.open("/run")
+        page.get_by_label("Guidance", exact=True).fill("3")
+        page.get_by_label("Prompt", exact=True).fill("a small green star, on the left = here")
+        page.wait_for_function("() => location.hash.includes('green')")
+        page.get_by_role("link", name="Compare samplers").click()
+        page.get_by_label("Steps", exact=True).fill("1")
+        page.get_by_text(re.compile("^6 cells")).wait_for()
+        assert page.get_by_label("Guidance", exact=True).input_value() == "3"
+        page.get_by_role("button", name=RUN, disabled=False).click()
+        finished(page, 6)
+        newest = server.json("/api/jobs?limit=1")["jobs"][0]["id"]
+        prompt = server.json(f"/jobs/{newest}")["workflow"]["prompt"]
+        assert prompt["2"]["inputs"]["text"] == "a small green star, on the left = here"
 
 
 def test_another_key_sees_no_cell_of_a_link_and_makes_its_own(browser: Any, server: Server) -> None:

@@ -21,8 +21,9 @@ const problem = h("div", { class: "notice error", role: "alert", hidden: true })
 const body = h("div");
 const go = h("button", { class: "primary", disabled: true, text: t("make") });
 const presets = new Presets(() => shown?.values() ?? [], (values) => { shown?.apply(new URLSearchParams(values)); remember(); });
+const lab = h("a", { class: "button quiet", href: "/lab", text: t("lab.compare") });
 const form = h("form", { novalidate: true, class: "panel", on: { submit } }, place, presets.element, problem, body,
-  h("div", { class: "go" }, go));
+  h("div", { class: "go" }, go, lab));
 const picker = h("select", { "aria-label": t("workflow") });
 const file = h("input", { type: "file", accept: "image/*,.json", class: "unseen", tabindex: "-1", "aria-hidden": "true" });
 /** @type {Form | null} */
@@ -101,6 +102,7 @@ function writeUrl() {
   const text = String(said);
   if (text.length > LONGEST_URL) return;
   written = text;
+  lab.href = `/lab#${text}`;
   history.replaceState(null, "", `#${text}`);
 }
 
