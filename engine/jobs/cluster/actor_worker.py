@@ -10,8 +10,8 @@ from typing import Any
 from blake3 import blake3
 
 from sigmagraph.engine.errors import EngineError
-from sigmagraph.engine.jobs.cluster.depot import Depot, Outgoing
-from sigmagraph.engine.jobs.cluster.link import Link, LinkLost, StoreFull
+from sigmagraph.engine.jobs.cluster.depot import Depot, SentFile
+from sigmagraph.engine.jobs.cluster.link import ActorLink, LinkLost, StoreFull
 from sigmagraph.engine.jobs.cluster.mailbox import INLINE_BYTES, joined
 from sigmagraph.engine.jobs.cluster.settings import ActorSettings
 from sigmagraph.engine.jobs.cluster.versions import differences, environment
@@ -35,10 +35,10 @@ Place = tuple[str, str, str]
 class ActorWorker(Conversation):
     """One actor. `connect` gives a link to it, or to one that takes its place."""
 
-    def __init__(self, settings: ActorSettings, connect: Callable[[], Awaitable[Link]], depot: Depot) -> None:
+    def __init__(self, settings: ActorSettings, connect: Callable[[], Awaitable[ActorLink]], depot: Depot) -> None:
         super().__init__(settings.name, settings.slots)
         self.settings, self._connect, self._depot = settings, connect, depot
-        self._link: Link | None = None
+        self._link: ActorLink | None = None
         self._lease = ""
         self._outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._owners: dict[str, str] = {}
@@ -131,7 +131,7 @@ class ActorWorker(Conversation):
                 task.cancel()
             await asyncio.gather(*doing, return_exceptions=True)
 
-    async def _greet(self, link: Link) -> Mapping[str, Any]:
+    async def _greet(self, link: ActorLink) -> Mapping[str, Any]:
         """Whether the machine can work for us, and what it says when it can."""
         about = await self._about(link)
         must, ought = differences(environment(), about["environment"])
@@ -149,7 +149,7 @@ class ActorWorker(Conversation):
         machine = {name: about[name] for name in ("machine", "system", "memory")}
         return {**ready, "stats": {**ready["stats"], **machine}}
 
-    async def _about(self, link: Link) -> Mapping[str, Any]:
+    async def _about(self, link: ActorLink) -> Mapping[str, Any]:
         """Its machine, once the cluster has started it."""
         while True:
             try:
@@ -182,7 +182,7 @@ class ActorWorker(Conversation):
     def _send(self, message: dict[str, Any]) -> None:
         self._outgoing.put_nowait(message)
 
-    async def _speak(self, link: Link) -> None:
+    async def _speak(self, link: ActorLink) -> None:
         """Say what there is to say, in its order; what a task needs is there before it."""
         while True:
             messages = [await self._outgoing.get()]
@@ -193,7 +193,7 @@ class ActorWorker(Conversation):
             if await link.call("say", self._lease, messages) is None:
                 raise LinkLost("does not know us any more")
 
-    async def _provide(self, link: Link, message: Mapping[str, Any]) -> None:
+    async def _provide(self, link: ActorLink, message: Mapping[str, Any]) -> None:
         """Bring the files a message is about."""
         if message["do"] == "run":
             task = message["task"]
@@ -205,7 +205,7 @@ class ActorWorker(Conversation):
         for file in await asyncio.to_thread(self._depot.outgoing, job_id, owner, prompt):
             await self._bring(link, file)
 
-    async def _bring(self, link: Link, file: Outgoing) -> None:
+    async def _bring(self, link: ActorLink, file: SentFile) -> None:
         place = file.owner, file.folder, file.name
         if self._has.get(place) == file.digest:
             return
@@ -225,7 +225,7 @@ class ActorWorker(Conversation):
 
     # -- listening -----------------------------------------------------------------------------------------------
 
-    async def _listen(self, link: Link) -> None:
+    async def _listen(self, link: ActorLink) -> None:
         """Hear what it says, in its order; silence longer than the lease ends it."""
         after, pieces = 0, list[bytes]()
         while True:
@@ -244,7 +244,7 @@ class ActorWorker(Conversation):
                     await self._take(link, *unpacked(joined(pieces)))
                     pieces.clear()
 
-    async def _take(self, link: Link, message: dict[str, Any], data: bytes) -> None:
+    async def _take(self, link: ActorLink, message: dict[str, Any], data: bytes) -> None:
         match message["say"]:
             case "file":
                 await self._fetch(link, message)
@@ -277,7 +277,7 @@ class ActorWorker(Conversation):
         self._send({"do": "forget", "job_id": job_id})
         self._heard(self._listener, message, b"")
 
-    async def _fetch(self, link: Link, file: Mapping[str, Any]) -> None:
+    async def _fetch(self, link: ActorLink, file: Mapping[str, Any]) -> None:
         """Have an output where it belongs before the event that names it is told."""
         job_id, digest = file["job_id"], file["digest"]
         data = await asyncio.to_thread(self._depot.known, digest)
@@ -292,7 +292,7 @@ class ActorWorker(Conversation):
             return
         self._placed.setdefault(job_id, {})[file["kind"], file["subfolder"], file["filename"]] = name
 
-    async def _value(self, link: Link, digest: str, size: int) -> bytes:
+    async def _value(self, link: ActorLink, digest: str, size: int) -> bytes:
         """The content, whole by the object store, in pieces where that has no room."""
         first = await link.call("value", self._lease, digest, 0, True)
         data = b""

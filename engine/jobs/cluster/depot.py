@@ -24,7 +24,7 @@ from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.units import DAY_S
 from sigmagraph.engine.writing import make_folder
 
-__all__ = ["Depot", "Outgoing"]
+__all__ = ["Depot", "SentFile"]
 
 LONGEST_NAME = 255
 MOST_KNOWN = 4096
@@ -34,7 +34,7 @@ LOG_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}\.part")
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class SentFile:
     """A file for a machine: which folder of which owner, its name there, its content."""
 
     owner: str
@@ -135,16 +135,16 @@ class Depot:
 
     # -- for machines --------------------------------------------------------------------------------------------
 
-    def outgoing(self, job_id: str | None, owner: str, prompt: Mapping[str, Any]) -> list[Outgoing]:
+    def outgoing(self, job_id: str | None, owner: str, prompt: Mapping[str, Any]) -> list[SentFile]:
         """The files that a prompt names, and what is left of the job's earlier attempts."""
         found = list(self._inputs(owner, prompt))
         for log in sorted(self._of(job_id).glob("*.part")) if job_id is not None else ():
             with suppress(OSError):
                 data = log.read_bytes()
-                found.append(Outgoing(owner, "unfinished", log.name, log, blake3(data).hexdigest(), len(data)))
+                found.append(SentFile(owner, "unfinished", log.name, log, blake3(data).hexdigest(), len(data)))
         return found
 
-    def _inputs(self, owner: str, prompt: Mapping[str, Any]) -> Iterator[Outgoing]:
+    def _inputs(self, owner: str, prompt: Mapping[str, Any]) -> Iterator[SentFile]:
         services = self._services(owner)
         if services is None:
             return
@@ -159,7 +159,7 @@ class Depot:
                 path = inside(services.directories(place)[0], name)
                 if path.is_file():
                     digest = blake3(path.read_bytes()).hexdigest()
-                    yield Outgoing(owner, place, name, path, digest, path.stat().st_size)
+                    yield SentFile(owner, place, name, path, digest, path.stat().st_size)
 
     def _of(self, job_id: str | None) -> Path:
         return self._folder / hashlib.blake2b(str(job_id).encode(), digest_size=12).hexdigest()

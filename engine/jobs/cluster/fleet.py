@@ -12,7 +12,7 @@ from functools import partial
 from sigmagraph.engine.errors import ClusterUnusable
 from sigmagraph.engine.jobs.cluster.actor_worker import ActorWorker
 from sigmagraph.engine.jobs.cluster.depot import Depot
-from sigmagraph.engine.jobs.cluster.link import Link, LinkLost
+from sigmagraph.engine.jobs.cluster.link import ActorLink, LinkLost
 from sigmagraph.engine.jobs.cluster.ray_link import Machine, RayCluster
 from sigmagraph.engine.jobs.cluster.settings import ActorSettings, FleetSettings
 from sigmagraph.engine.jobs.workers.worker import Hall
@@ -80,7 +80,7 @@ class RayFleet:
         taken = {worker.name for worker in self._workers.values()}
         name = next(name for n in range(len(taken) + 1) if (name := f"{machine.host}:{n}") not in taken)
 
-        async def connect() -> Link:
+        async def connect() -> ActorLink:
             return await asyncio.to_thread(partial(self._cluster.actor, machine, _gpus(machine, self.settings)))
 
         return ActorWorker(replace(self._actor, name=name), connect, self._depot)

@@ -1,8 +1,8 @@
-"""`Link`: how the front reaches an actor and moves bytes to it. What can go wrong on the way, in our words."""
+"""`ActorLink`: how the front reaches an actor and moves bytes to it. What can go wrong on the way, in our words."""
 
 from typing import Any, Protocol
 
-__all__ = ["Link", "LinkLost", "StoreFull"]
+__all__ = ["ActorLink", "LinkLost", "StoreFull"]
 
 
 class LinkLost(Exception):
@@ -24,7 +24,7 @@ class StoreFull(Exception):
     """The object store has no room."""
 
 
-class Link(Protocol):
+class ActorLink(Protocol):
     """One actor, started again by its cluster when its process dies."""
 
     async def call(self, method: str, *arguments: Any) -> Any:
