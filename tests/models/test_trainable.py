@@ -27,8 +27,8 @@ def test_at_first_it_is_the_model_itself_and_the_model_is_never_changed() -> Non
     model = tiny_model()
     plain = model.predict(X, 0.6, [PROMPT])[0]
     found = trainable(model, rank=2)
-    with torch.inference_mode():  # where gradients are tracked attention goes another way
-        assert torch.equal(found.model.predict(X, 0.6, [PROMPT])[0], plain)
+    with torch.inference_mode():  # layers beside each other are not made into one product, so the last bits may differ
+        torch.testing.assert_close(found.model.predict(X, 0.6, [PROMPT])[0], plain, rtol=0, atol=1e-5)
     assert not torch.allclose(moved(found).model.predict(X, 0.6, [PROMPT])[0], plain, atol=1e-2)
     assert torch.equal(model.predict(X, 0.6, [PROMPT])[0], plain)
     assert all(parameter.requires_grad for parameter in found.parameters())

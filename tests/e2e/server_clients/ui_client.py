@@ -32,7 +32,7 @@ sys.stdout.write(
             "executed": len(ended),
             "looked": [
                 isinstance(client.get_embeddings(), list),
-                bool(client.get_extensions()),
+                isinstance(client.get_extensions(), list),
                 "devices" in client.get_system_stats(),
                 "KSampler" in client.get_object_info("KSampler"),
                 client.get_prompt()["exec_info"]["queue_remaining"] == 0,
