@@ -95,7 +95,7 @@ def test_a_result_lies_beside_the_last_one(browser: Any, server: Server) -> None
     with watched(browser, server) as seen:
         page = seen.open("/run#name=flat")
         for count, colour in enumerate((COLOURS[0], COLOURS[2]), 1):
-            page.locator("summary").click() if count == 1 else None
+            page.get_by_text("More settings").click() if count == 1 else None
             page.get_by_label("Color", exact=True).fill(str(colour))
             page.get_by_role("button", name="Make a picture").click()
             page.locator(".stage .thumb").nth(count - 1).wait_for()

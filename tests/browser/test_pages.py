@@ -139,7 +139,7 @@ def test_a_picture_is_opened_with_its_workflow_and_one_without_loses_nothing(
     with watched(browser, server, "400 (Bad Request)") as seen:
         page = seen.open("/run")
         page.locator("input[type=file]").first.set_input_files(carries)
-        page.wait_for_function("location.hash.startsWith('#w=')")
+        page.wait_for_url(re.compile("#w="))
         assert page.get_by_label("Seed", exact=True).input_value() == str(HUGE_SEED)
         page.get_by_label("Prompt", exact=True).fill("typed by hand")
         page.locator("input[type=file]").first.set_input_files(empty)
