@@ -129,7 +129,7 @@ def _words(name: str, text: str) -> Sequence[str]:
 
 
 def _count(word: str) -> int:
-    if not word.isdecimal() or not 1 <= int(word[:9]) <= MOST_STEPS:
+    if not word.isdecimal() or len(word) > 4 or not 1 <= int(word) <= MOST_STEPS:
         raise BadValue("steps", word, f"whole numbers from 1 to {MOST_STEPS}, separated by commas")
     return int(word)
 

@@ -69,7 +69,7 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its owner and scopes, or refuse it."""
     keys = request.app[KEYS]
     request[OWNER], request[SCOPES], request[IS_LIMITED] = LOCAL, EVERYTHING, False
-    if request.path in OPEN or not await keys.required():
+    if _is_open(request) or not await keys.required():
         return await handler(request)
     key = _key(request)
     account = await _identified(request, key) if key else None
@@ -185,3 +185,9 @@ def _page(message: str, status: int = 200) -> web.Response:
 def login_routes() -> list[web.RouteDef]:
     """The page where a person enters a key, and the way out."""
     return [web.get("/login", _login_page), web.post("/login", _login), web.post("/logout", _logout)]
+
+
+def _is_open(request: web.Request) -> bool:
+    """Whether a route answers strangers: by its path and its verb, or a pack that catches all would have the rest."""
+    verbs = ("GET", "HEAD", "POST") if request.path == "/login" else ("GET", "HEAD")
+    return request.path in OPEN and request.method in verbs
