@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from sigmagraph.engine.compose.pack_routes import serve_routes
 from sigmagraph.engine.compose.shims.serving import PromptServer
@@ -167,3 +168,26 @@ async def test_scripts_of_a_pack_are_listed_and_sent_where_the_operator_wants_it
             assert (await api.client.get(f"/extensions/mine/{name}")).status == 404, name
         assert (await api.client.get("/extensions/outside/d.js")).status == 404
         assert (await api.client.post("/extensions/mine/a.js")).status == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "TRACE"])
+@pytest.mark.parametrize("path", ["/health", "/api/health", "/login", "/%68ealth"])
+async def test_a_pack_that_catches_all_gets_nothing_from_strangers_on_the_paths_that_answer_them(
+    serving: Serving, tmp_path: Path, method: str, path: str
+) -> None:
+    server = PromptServer()
+
+    @server.routes.route("*", "/{tail:.*}")
+    async def everything(request: web.Request) -> web.Response:
+        return web.Response(text="the pack")
+
+    for route in server.routes:
+        server.routes.packs[id(route)] = "mine"
+    with tempfile.TemporaryDirectory(prefix="sg-") as folder:
+        place = Path(folder) / "s"
+        told = {"routes": serve_routes(server, place), "web": {}}
+        async with serving(packs=(place, told), pack_routes=True, keys=FixedKeys(KEYS)) as api:
+            url = URL(str(api.client.make_url("/")).rstrip("/") + path, encoded=True)
+            async with api.client.session.request(method, url, allow_redirects=False) as response:
+                assert "the pack" not in await response.text()
+                assert response.status in (401, 405) or (method, path) == ("POST", "/login")

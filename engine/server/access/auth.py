@@ -4,7 +4,7 @@ import base64
 import binascii
 import html
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -34,7 +34,9 @@ __all__ = [
 ]
 
 COOKIE = "sigmagraph_key"
-OPEN = frozenset({"/health", "/api/health", "/login"})
+READS = frozenset({"GET", "HEAD"})
+OPEN: Mapping[str, Collection[str]] = {"/health": READS, "/api/health": READS, "/login": READS | {"POST"}}
+"""What answers strangers, by path and verb: with other verbs a pack's route that catches all would be reached."""
 WEB = SHIPPED / "web"
 LOGIN_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; base-uri 'none'; "
@@ -69,7 +71,7 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its owner and scopes, or refuse it."""
     keys = request.app[KEYS]
     request[OWNER], request[SCOPES], request[IS_LIMITED] = LOCAL, EVERYTHING, False
-    if _is_open(request) or not await keys.required():
+    if request.method in OPEN.get(request.path, ()) or not await keys.required():
         return await handler(request)
     key = _key(request)
     account = await _identified(request, key) if key else None
@@ -185,9 +187,3 @@ def _page(message: str, status: int = 200) -> web.Response:
 def login_routes() -> list[web.RouteDef]:
     """The page where a person enters a key, and the way out."""
     return [web.get("/login", _login_page), web.post("/login", _login), web.post("/logout", _logout)]
-
-
-def _is_open(request: web.Request) -> bool:
-    """Whether a route answers strangers: by its path and its verb, or a pack that catches all would have the rest."""
-    verbs = ("GET", "HEAD", "POST") if request.path == "/login" else ("GET", "HEAD")
-    return request.path in OPEN and request.method in verbs
