@@ -50,7 +50,7 @@ def create(
 
     secret, account = _with_accounts(home, database, work)
     if as_json:
-        write_json({"key": secret, **_as_values(account)})
+        write_json({"key": secret, **account.described()})
         return
     out().print(secret, markup=False)
     remark(f"key {account.id} of {account.name}; it is kept as a hash only, so note it now")
@@ -66,7 +66,7 @@ def listing(as_json: AsJson = False, database: Database = None, home: Home = Non
 
     found = _with_accounts(home, database, work)
     if as_json:
-        write_json([_as_values(account) for account in found])
+        write_json([account.described() for account in found])
         return
     table = columns("id", "name", "key", "state", "credits", "held", "spent", "may", whole=7)
     for account in found:
@@ -76,19 +76,6 @@ def listing(as_json: AsJson = False, database: Database = None, home: Home = Non
         may = f"{', '.join(sorted(account.scopes))}; {called}"
         table.add_row(account.id, account.name, f"{account.hint}…", state, *amounts, may)
     out().print(table)
-
-
-def _as_values(account: "Account") -> dict[str, object]:
-    """Everything about a key but itself; amounts in credits."""
-    return {
-        "id": account.id,
-        "name": account.name,
-        "hint": account.hint,
-        "scopes": sorted(account.scopes),
-        "endpoints": sorted(account.endpoints) if account.endpoints is not None else None,
-        **{name: getattr(account, name) / CREDIT for name in ("credits", "held", "spent")},
-        "revoked": account.revoked_at is not None,
-    }
 
 
 @keys.command("revoke")

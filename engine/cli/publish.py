@@ -43,8 +43,7 @@ def publish(
     taken = next((path for path in (manifest, graph) if path.exists()), None)
     if taken is not None and not force:
         raise WriteFailed(taken, "is there already; --force replaces it, --slug takes another name")
-    drawing = document.editor
-    app = app_mode(drawing, space.declarations, document.prompt()) if drawing is not None else None
+    app = app_mode(document.editor, space.declarations, document.prompt())
     text, prompt = first_manifest(document, space.nodes, name, workflow.stem, app)
     graph.write_text(prompt, "utf-8")
     manifest.write_text(text, "utf-8")

@@ -101,7 +101,7 @@ def _reference(text: str, steps: Sequence[str]) -> dict[str, Any]:
     schedule, _, count = rest.partition("/")
     if not sampler or not schedule or "," in text or (count and not count.isdecimal()):
         raise BadValue("reference", text, "SAMPLER/SCHEDULE or SAMPLER/SCHEDULE/STEPS")
-    most = max(int(word) for word in steps if word.isdecimal()) if any(map(str.isdecimal, steps)) else 1
+    most = max((int(word[:9]) for word in steps if word.isdecimal()), default=1)  # the worker refuses longer ones
     return {"sampler_name": sampler, "scheduler": schedule, "steps": int(count[:9]) if count else FINER * most}
 
 

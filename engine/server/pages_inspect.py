@@ -41,7 +41,7 @@ def _described(workflow: Workflow, parameters: Mapping[str, Any], known: Declara
     with few_hints():
         unknown = {name: nearest(name, known) for name in used if name not in known}
     prompt = workflow.prompt()
-    app = app_mode(workflow.editor, known, prompt) if workflow.editor is not None else None
+    app = app_mode(workflow.editor, known, prompt)
     return reply(
         {
             "prompt": prompt,

@@ -150,8 +150,7 @@ def _version(text: Any) -> int | None:
 
 async def _offered(request: web.Request, workflow: Workflow) -> dict[str, dict[str, Any]]:
     """The parameters and outputs that a drawing names for the editor's app mode."""
-    drawing, known = workflow.editor, await declarations(request)
-    app = await asyncio.to_thread(app_mode, drawing, known, workflow.prompt()) if drawing is not None else None
+    app = await asyncio.to_thread(app_mode, workflow.editor, await declarations(request), workflow.prompt())
     if app is None:
         return {"parameters": {}, "outputs": {}}
     shown = [(workflow.nodes[place].title, place) for place in app.outputs]

@@ -58,10 +58,8 @@ class Normalized:
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
         if self.scale == 1 or self.alpha == 0:
             return guided
-        negative, positive = (
-            guided.negative,
-            replace(guided.positive),
-        )  # told apart from the negative even if that is it
+        negative = guided.negative
+        positive = replace(guided.positive)  # told apart from the negative even if that is it
         blocks, tokens = frozenset(range(model.spec.shape.depth)), negative.context.shape[1]
         change = NormalizedAttention(blocks, tokens, self.scale, self.tau, self.alpha)
         between = model.with_attention(change).predictor

@@ -12,7 +12,7 @@ from typing import Any
 from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.graph.editor.groups import with_groups
 from sigmagraph.engine.graph.editor.records import INPUT_SIDE, EditorNode, read_drawing
-from sigmagraph.engine.graph.editor.scope import Scope, every_scope, unfold
+from sigmagraph.engine.graph.editor.scope import Scope, every_scope, input_name, unfold
 from sigmagraph.engine.graph.editor.widgets import Declaration
 
 __all__ = ["AppInput", "AppMode", "app_mode"]
@@ -35,12 +35,15 @@ class AppMode:
 
 
 def app_mode(
-    document: Mapping[str, Any], declarations: Mapping[str, Declaration], prompt: Mapping[str, Any]
+    document: Mapping[str, Any] | None, declarations: Mapping[str, Declaration], prompt: Mapping[str, Any]
 ) -> AppMode | None:
-    """What the document names for app mode; None where it names nothing that the prompt still has as a value."""
-    extra = document.get("extra")
+    """What the document names for app mode; None where it names nothing that the prompt still has as a value.
+
+    A workflow that came without a drawing (`document` None) offers nothing.
+    """
+    extra = document.get("extra") if document is not None else None
     said = extra.get("linearData") if isinstance(extra, Mapping) else None
-    if not isinstance(said, Mapping):
+    if document is None or not isinstance(said, Mapping):
         return None
     try:
         root = unfold(read_drawing(with_groups(document, declarations), "workflow"), declarations, [])
@@ -105,9 +108,7 @@ def _behind(inner: Scope, k: int) -> Iterator[tuple[Scope, EditorNode, str]]:
     for wire in inner.drawing.leaving.get((INPUT_SIDE, k), ()):
         node = inner.drawing.nodes.get(wire.target)
         if node is not None:
-            named = next((slot.name for slot in node.inputs if slot.link == wire.id), None)
-            by_place = node.inputs[wire.target_slot].name if wire.target_slot < len(node.inputs) else ""
-            yield inner, node, named if named is not None else by_place
+            yield inner, node, input_name(node, wire.id, wire.target_slot)
 
 
 def _is_value(prompt: Mapping[str, Any], node_id: str, name: str) -> bool:

@@ -110,7 +110,7 @@ def is_promoted(scope: Scope, k: int, declarations: Mapping[str, Declaration]) -
             if wire.target not in inner.drawing.nodes:
                 continue
             node = inner.drawing.nodes[wire.target]
-            name = _input_name(node, wire.id, wire.target_slot)
+            name = input_name(node, wire.id, wire.target_slot)
             child = inner.children.get(node.id)
             if child is not None:
                 waiting += [(child, at) for at, side in enumerate(child.drawing.inputs) if side.name == name]
@@ -119,7 +119,7 @@ def is_promoted(scope: Scope, k: int, declarations: Mapping[str, Declaration]) -
     return False
 
 
-def _input_name(node: EditorNode, wire: str, slot: int) -> str:
+def input_name(node: EditorNode, wire: str, slot: int) -> str:
     """The input a link ends at: by the slot that names the link, else by index."""
     named = next((socket.name for socket in node.inputs if socket.link == wire), None)
     return named if named is not None else node.inputs[slot].name if slot < len(node.inputs) else ""

@@ -18,6 +18,7 @@ from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.single_rows import RowQuery
 from sigmagraph.engine.jobs.store.tables import accounts, ledger
+from sigmagraph.engine.units import CREDIT
 
 __all__ = ["SCOPES", "Account", "Accounts", "LedgerEntry"]
 
@@ -49,6 +50,18 @@ class Account:
     def available(self) -> int:
         """What can be spent now."""
         return self.credits - self.held
+
+    def described(self) -> dict[str, Any]:
+        """What anybody who runs the server may see, which is all but the key; amounts in credits."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "hint": self.hint,
+            "scopes": sorted(self.scopes),
+            "endpoints": sorted(self.endpoints) if self.endpoints is not None else None,
+            **{name: getattr(self, name) / CREDIT for name in ("credits", "held", "spent")},
+            "revoked": self.revoked_at is not None,
+        }
 
     def may(self, scope: str) -> bool:
         """Whether the key has a scope; `admin` has all."""
