@@ -4,18 +4,18 @@
 
 A job on its way, and what knows of it then:
 
-    accepted     `queue` (it waits), or `_reserved` (a slot is kept while its row is written), never both
-    taken        `_open`; `_reserved` until the store says that it runs
+    accepted     `queue` (it waits), or a slot is reserved for it while its row is written, never both
+    taken        `_open`; the slot is reserved until the store says that it runs
     running      `_running` too: its worker, when it was last heard of, what it said that is not written yet
     over, lost   not `_running` any more; `_open` until the store says so, then gone, or in the `queue` again
 
-Beside it: `_colocation` and `_affinity` know what jobs need and where (placement/), `_suspects` are jobs under which a
-worker died. `_given_up` are workers that cannot start, and why. `_wake` is set whenever another job might begin.
+Which job is next, and where, is `_placement`'s to say (placement/). A turn is three lines (`_take_turn`): ask it, note
+the job, have the beginning written. `_wake` is set whenever another job might begin. `_given_up` are workers that
+cannot start, and why.
 """
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,8 +26,7 @@ from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, Unkn
 from sigmagraph.engine.jobs.broadcast import Broadcast
 from sigmagraph.engine.jobs.events import Body, Cause, Preview
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
-from sigmagraph.engine.jobs.placement.affinity import Affinity, has_files, model_files
-from sigmagraph.engine.jobs.placement.colocation import Colocation, Room
+from sigmagraph.engine.jobs.placement.placement import Placement
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import End, Running, Said
 from sigmagraph.engine.jobs.settings import JobSettings
@@ -60,20 +59,11 @@ class Dispatcher:
     ) -> None:
         self.queue = Queue()
         self.is_paused = self.is_stopping = False
-        self._store, self._broadcast, self._workers, self._settings, self._declare = (
-            store,
-            broadcast,
-            workers,
-            settings,
-            declare,
-        )
-        self._archive = archive
-        self._colocation = Colocation(settings.takes_every_slot)
-        self._affinity = Affinity()
+        self._store, self._broadcast, self._workers, self._settings = store, broadcast, workers, settings
+        self._declare, self._archive = declare, archive
         self._running: dict[str, Running] = {}
-        self._reserved: Counter[Worker] = Counter()
+        self._placement = Placement(self.queue, workers, self._running, settings.takes_every_slot)
         self._open: set[str] = set()
-        self._suspects: set[str] = set()
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._given_up: dict[str, str] = {}
         self._hopeless = asyncio.Event()
@@ -99,25 +89,16 @@ class Dispatcher:
     def reserve(self, request: Request, priority: int) -> Worker | None:
         """A worker's slot for a job that need not wait; `begun` or `release` follows."""
         waits = self.is_paused or self.is_stopping or len(self.queue)
-        worker = None if waits else self._free(model_files(request.prompt))
-        if worker is None:
-            return None
-        beside = self._jobs_on(worker)
-        if beside is None:
-            return None
-        if not self._colocation.may_begin_at_once(self._colocation.room(beside), request.prompt, priority):
-            return None
-        self._reserved[worker] += 1
-        return worker
+        return None if waits else self._placement.reserve(request.prompt, priority)
 
     def release(self, worker: Worker) -> None:
         """The slot is not taken after all."""
-        self._reserved[worker] -= 1
+        self._placement.release(worker)
         self.look()
 
     def begun(self, job: Job, worker: Worker) -> None:
         """A job was stored as begun in a reserved slot."""
-        self._reserved[worker] -= 1
+        self._placement.release(worker)
         self.queue.begin(job)
         self._open.add(job.id)
         self._idle.clear()
@@ -127,8 +108,7 @@ class Dispatcher:
     def add(self, job: Job, request: Request | None = None) -> None:
         """A job waits, or has another place."""
         if request is not None:
-            self._colocation.add(job.id, request.prompt)
-            self._affinity.add(job.id, request.prompt)
+            self._placement.add(job.id, request.prompt)
         self.queue.put(job)
         self._idle.clear()
         self.look()
@@ -136,9 +116,7 @@ class Dispatcher:
     def remove(self, job_id: str) -> None:
         """A job does not wait any more."""
         self.queue.remove(job_id)
-        self._colocation.gone(job_id)
-        self._affinity.gone(job_id)
-        self._suspects.discard(job_id)
+        self._placement.forget(job_id)
         self.look()
 
     def open_job(self, job_id: str) -> Job | None:
@@ -162,7 +140,7 @@ class Dispatcher:
         """A worker goes for good; what it had waits again, and nothing counts against it."""
         self._workers.remove(worker)
         self._given_up.pop(worker.name, None)
-        self._affinity.lost(worker.name)
+        self._placement.lost(worker)
         had = [job_id for job_id, running in self._running.items() if running.worker is worker]
         for job_id in had:
             self._lose(job_id, reason, Cause.SERVER)
@@ -193,7 +171,7 @@ class Dispatcher:
 
     def used_by(self, name: str) -> Sequence[str]:
         """The model files that a worker used, the latest first."""
-        return self._affinity.used(name)
+        return self._placement.used_by(name)
 
     def open_jobs(self) -> int:
         """How many jobs wait or run."""
@@ -220,7 +198,7 @@ class Dispatcher:
     def is_ready(self, worker: Worker, nodes: Sequence[Mapping[str, Any]]) -> None:
         self._given_up.pop(worker.name, None)
         self._declare(nodes)
-        self._colocation.declare(nodes)
+        self._placement.declare(nodes)
         self._ready.set()
         self.look()
 
@@ -230,7 +208,7 @@ class Dispatcher:
             return
         running.heard_at = self._now()
         running.said.append((self._store.clock(), body))
-        self._colocation.hear(job_id, body, running.heard_at)
+        self._placement.hear(job_id, body, running.heard_at)
         if len(self.queue) and worker.free_slots > 0:
             self._wake.set()  # what is known now may let another begin
         if not running.is_posted:
@@ -289,13 +267,13 @@ class Dispatcher:
             self._hopeless.set()
 
     def is_lost(self, worker: Worker, job_ids: Sequence[str], reason: str, *, is_from_outside: bool) -> None:
-        self._affinity.lost(worker.name)
+        self._placement.lost(worker)
         if not any(other.status().is_ready for other in self._workers):
             self._ready.clear()
         for job_id in job_ids:
             if self._of(worker, job_id) is not None:
                 if not is_from_outside:
-                    self._suspects.add(job_id)
+                    self._placement.suspect(job_id)
                 self._lose(job_id, reason, Cause.OUTSIDE if is_from_outside else Cause.JOB)
 
     def _of(self, worker: Worker, job_id: str) -> Running | None:
@@ -313,61 +291,10 @@ class Dispatcher:
 
     def _take_turn(self) -> None:
         """Have begin whatever may begin now."""
-        while not self.is_paused and not self.is_stopping and (worker := self._best()) is not None:
-            job = self._next_on(worker)
-            if job is None:
-                return
+        while not self.is_paused and not self.is_stopping and (placed := self._placement.take()) is not None:
+            job, worker = placed
             self._open.add(job.id)
-            self._reserved[worker] += 1
             self._begin(job, worker)
-
-    def _best(self) -> Worker | None:
-        return self._free(self._affinity.wanted(self.queue.next_id())) or self._free(frozenset())
-
-    def _free(self, files: frozenset[str]) -> Worker | None:
-        """An idle worker, else the one with most room; of several, the one that used most of these model files last.
-
-        While a job is about under which a worker died, each runs one job.
-        So a job that takes its worker down is soon known, and does not take the same others down with it every time.
-        """
-        roomy = [
-            worker for worker in self._workers if self._room(worker) > 0 and has_files(worker, files, self._workers)
-        ]
-
-        def fitness(worker: Worker) -> tuple[bool, int, int]:
-            return not self._is_busy(worker), self._affinity.shared(worker.name, files), self._room(worker)
-
-        return max(roomy, key=fitness) if len(roomy) > 1 else next(iter(roomy), None)
-
-    def _is_busy(self, worker: Worker) -> bool:
-        return bool(worker.status().jobs or self._reserved[worker])
-
-    def _room(self, worker: Worker) -> int:
-        if self._suspects and self._is_busy(worker):
-            return 0
-        return worker.free_slots - self._reserved[worker]
-
-    def _next_on(self, worker: Worker) -> Job | None:
-        """The next job for a worker: any where it has nothing to do, else one that may begin beside what it has."""
-        beside = self._jobs_on(worker)
-        if beside is None:
-            return None
-        room = self._colocation.room(beside)
-        if room.is_whole and worker.model_files is None:
-            return self.queue.take()
-        if not room.is_whole and not self._colocation.may_fit(room, self.queue.highest_priority()):
-            return None
-        return self.queue.take(partial(self._may_begin, worker, room))
-
-    def _may_begin(self, worker: Worker, room: Room, job: Job) -> bool:
-        fits = room.is_whole or self._colocation.may_begin(room, job)
-        return fits and has_files(worker, self._affinity.wanted(job.id), self._workers)
-
-    def _jobs_on(self, worker: Worker) -> list[Job] | None:
-        """The jobs that run on a worker; None while one is on its way there of which not much is known."""
-        if self._reserved[worker] and not self._settings.takes_every_slot:
-            return None
-        return [running.job for running in self._running.values() if running.worker is worker]
 
     def _begin(self, job: Job, worker: Worker) -> None:
         """Have it written that a job begins there, or that it is too late; the slot is kept meanwhile."""
@@ -382,10 +309,10 @@ class Dispatcher:
     def _has_begun(self, job: Job, worker: Worker, done: "asyncio.Future[Job]") -> None:
         problem = asyncio.CancelledError() if done.cancelled() else done.exception()
         if problem is None and done.result().state is State.RUNNING:
-            self._reserved[worker] -= 1
+            self._placement.release(worker)
             self._hand_over(done.result(), worker)
         elif problem is None or isinstance(problem, IllegalMove | UnknownJob):  # too late, or cancelled meanwhile
-            self._reserved[worker] -= 1
+            self._placement.release(worker)
             self._let_go(job.id)
         else:  # locked or full: it keeps its place, and time may help
             _written(done)
@@ -396,27 +323,12 @@ class Dispatcher:
 
     def _hand_over(self, job: Job, worker: Worker) -> None:
         assert job.request is not None
-        light = Job(**{name: getattr(job, name) for name in Job.__slots__ if name != "request"})
-        self._running[job.id] = Running(light, worker, self._now(), job.request.shows)
-        self._colocation.begun(job.id, job.request.prompt)
-        self._affinity.gone(job.id)
-        self._affinity.ran(worker.name, job.request.prompt)
+        self._running[job.id] = Running(replace(job, request=None), worker, self._now(), job.request.shows)
+        self._placement.begun(job.id, job.request.prompt, worker)
         if worker.free_slots <= 0:  # it died while the row was written
             self._lose(job.id, f"{worker.name} was gone before it began", Cause.SERVER)
             return
-        asked = job.request
-        worker.run(
-            JobAttempt(
-                job.id,
-                job.owner,
-                job.attempt,
-                asked.prompt,
-                asked.targets,
-                asked.extra_data,
-                job.priority,
-                asked.reuses_outputs,
-            )
-        )
+        worker.run(JobAttempt.of(job))
 
     def _lose(self, job_id: str, reason: str, cause: Cause) -> None:
         """The attempt is lost; the job waits again once the store says so."""
@@ -432,8 +344,7 @@ class Dispatcher:
         if done.exception() is None and done.result().state is State.QUEUED:
             self.queue.put(done.result())
         else:
-            self._suspects.discard(job_id)
-            self._colocation.gone(job_id)
+            self._placement.forget(job_id)
         self._settled(job_id, done)
 
     def _settled(self, job_id: str, done: "asyncio.Future[Job]") -> None:
@@ -444,10 +355,11 @@ class Dispatcher:
 
     def _gone(self, job_id: str, *, is_back: bool) -> None:
         self._running.pop(job_id, None)
-        self._colocation.gone(job_id, is_back=is_back)
         self.queue.done(job_id, is_back=is_back)
-        if not is_back:
-            self._suspects.discard(job_id)
+        if is_back:
+            self._placement.stopped(job_id)
+        else:
+            self._placement.forget(job_id)
         self.look()
 
     def _let_go(self, job_id: str) -> None:
@@ -457,7 +369,7 @@ class Dispatcher:
 
     @property
     def _is_idle(self) -> bool:
-        return not self._open and not self._reserved.total()
+        return not self._open and not self._placement.has_reserved
 
     def _note_idle(self) -> None:
         if self._is_idle:

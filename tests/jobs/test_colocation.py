@@ -212,6 +212,6 @@ def test_a_job_that_is_given_up_after_its_worker_died_leaves_nothing_behind(run:
         async with service(tmp_path, [child()], max_deaths=1) as jobs:
             assert (await jobs.wait((await sent(jobs, "Die")).id)).state is State.FAILED
             assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
-            assert vars(jobs._dispatcher._colocation)["_works"] == {}  # what 10,000 such jobs would leave
+            assert vars(jobs._dispatcher._placement._colocation)["_works"] == {}  # what 10,000 such jobs would leave
 
     run(case())

@@ -14,7 +14,7 @@ from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.cache.result_store import ResultStore
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.jobs.events import Body
-from sigmagraph.engine.jobs.job import Failure, Outcome, State
+from sigmagraph.engine.jobs.job import Failure, Job, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
 
 __all__ = ["Finished", "Fleet", "Hall", "JobAttempt", "Listener", "Picture", "Setup", "Worker", "load_factory"]
@@ -66,6 +66,14 @@ class JobAttempt:
     extra_data: Mapping[str, Any]
     priority: int = 0
     reuses_outputs: bool = False
+
+    @classmethod
+    def of(cls, job: Job) -> "JobAttempt":
+        """The attempt that a job with its request is at."""
+        asked = job.request
+        assert asked is not None
+        about = (asked.prompt, asked.targets, asked.extra_data, job.priority, asked.reuses_outputs)
+        return cls(job.id, job.owner, job.attempt, *about)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,74 @@
+"""Which job begins next and where, decided by the one thing that decides it; no service, no store, no clock."""
+
+from typing import Any
+
+from sigmagraph.engine.jobs.job import Job, State
+from sigmagraph.engine.jobs.placement.placement import Placement
+from sigmagraph.engine.jobs.queue import Queue
+from sigmagraph.engine.jobs.runs import Running
+from sigmagraph.engine.jobs.workers.worker import JobAttempt
+from tests.jobs.test_fence import Puppet
+
+WEIGHTS: dict[str, Any] = {"1": {"class_type": "Load", "inputs": {"ckpt_name": "big.safetensors"}}}
+
+
+class Front:
+    """A queue, two workers of which the second alone has the weights, and who decides between them."""
+
+    def __init__(self) -> None:
+        self.queue, self.running = Queue(), dict[str, Running]()
+        self.bare, self.stocked = Puppet("bare"), Puppet("stocked")
+        self.bare.model_files, self.stocked.model_files = frozenset(), frozenset({"big.safetensors"})
+        self.placement = Placement(self.queue, [self.bare, self.stocked], self.running, False)
+
+    def send(self, job_id: str) -> None:
+        self.placement.add(job_id, WEIGHTS)
+        self.queue.put(Job(job_id, "a", State.QUEUED, 0.0, 0, 0, 0.0))
+
+    def begin(self) -> str | None:
+        """The worker of the next job, which runs there from now on."""
+        placed = self.placement.take()
+        if placed is None:
+            return None
+        job, worker = placed
+        assert isinstance(worker, Puppet)
+        self.placement.release(worker)
+        self.running[job.id] = Running(job, worker, 0.0)
+        worker.run(JobAttempt(job.id, job.owner, 1, WEIGHTS, (), {}))
+        self.placement.begun(job.id, WEIGHTS, worker)
+        return worker.name
+
+    def end(self, job_id: str) -> Job:
+        running = self.running.pop(job_id)
+        self.bare.tasks.clear()
+        self.stocked.tasks.clear()
+        return running.job
+
+
+def test_a_job_that_comes_back_waits_for_a_machine_with_its_files_again() -> None:
+    front = Front()
+    front.send("x")
+    assert front.begin() == "stocked"
+    job = front.end("x")
+    front.placement.lost(front.stocked)
+    front.placement.stopped("x")
+    front.queue.done("x", is_back=True)
+    front.queue.put(job)
+    assert front.begin() == "stocked"
+
+
+def test_a_job_that_is_over_leaves_nothing_whether_or_not_it_ran() -> None:
+    front = Front()
+    for name in ("ran", "late"):
+        front.send(name)
+    assert front.begin() == "stocked"
+    front.placement.suspect("ran")
+    assert front.begin() is None
+    front.end("ran")
+    front.placement.forget("ran")
+    assert front.placement.take() is not None  # and it turns out to be too late for it
+    front.placement.release(front.stocked)
+    front.placement.forget("late")
+    assert not front.placement.has_reserved
+    kept = (front.placement._suspects, front.placement._colocation._works, front.placement._affinity._wanted)
+    assert kept == (set(), {}, {})
