@@ -31,7 +31,7 @@ from sigmagraph.engine.models.files.gguf import ARCHITECTURE, llama_name
 from sigmagraph.engine.models.files.quantise import SHRINK
 from sigmagraph.engine.models.files.write import Outgoing, in_pieces, write_gguf, write_safetensors
 from sigmagraph.engine.models.load import load_text_encoders
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 
 WIDTH, HEADS, FEED_FORWARD, LAYERS, VOCABULARY, TOKENS = 4096, 64, 10240, 3, 512, 77
@@ -64,7 +64,7 @@ def main() -> None:
 
 def encode(folder: Path, rounds: int) -> bool:
     """Every form of T5 in turn."""
-    RESIDENCY.choices = Choices(memory="stream", text="fp32")
+    RESIDENCY.choices = MemoryChoices(memory="stream", text="fp32")
     paths = {"bf16": _t5(folder, None), **{form: _t5(folder, _named(form)) for form in FORMS}}
     ids = torch.randint(0, VOCABULARY, (1, TOKENS))
     taken: dict[str, list[float]] = {name: [] for name in paths}

@@ -13,8 +13,8 @@ _HOMES = {
     "sigmagraph.engine.compose.generating": "Generated generate load",
     "sigmagraph.engine.compose.running": "Ran",
     "sigmagraph.engine.errors": "EngineError",
-    "sigmagraph.engine.sampling": "SCHEDULES SOLVERS Cfg ComfyNoise Context Evaluate Parameterisation PhiloxNoise"
-    " Prediction Range Recording Sampling Step Steps Tick Unguided edm flux sd3 sdxl",
+    "sigmagraph.engine.sampling": "SCHEDULES SOLVERS Cfg ComfyNoise Context Evaluate Interval Parameterisation"
+    " PhiloxNoise Prediction Recording Sampling Step Steps Tick Unguided edm flux sd3 sdxl",
     "sigmagraph.engine.sampling.caches": "FirstBlock MagCache TaylorSeer TeaCache",
     "sigmagraph.engine.sampling.guidance": "Apg CfgZeroStar DualCfg EasyCache LazyCache PerpNeg Rescale SkipLayer",
 }

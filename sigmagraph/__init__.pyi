@@ -21,10 +21,10 @@ from sigmagraph.engine.sampling import Cfg as Cfg
 from sigmagraph.engine.sampling import ComfyNoise as ComfyNoise
 from sigmagraph.engine.sampling import Context as Context
 from sigmagraph.engine.sampling import Evaluate as Evaluate
+from sigmagraph.engine.sampling import Interval as Interval
 from sigmagraph.engine.sampling import Parameterisation as Parameterisation
 from sigmagraph.engine.sampling import PhiloxNoise as PhiloxNoise
 from sigmagraph.engine.sampling import Prediction as Prediction
-from sigmagraph.engine.sampling import Range as Range
 from sigmagraph.engine.sampling import Recording as Recording
 from sigmagraph.engine.sampling import Sampling as Sampling
 from sigmagraph.engine.sampling import Step as Step

@@ -7,12 +7,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 GIVEN_ELSEWHERE = frozenset({"packs", "schema", "shims", "solvers"})
 """Folders of names that ComfyUI's packs import, and of what solvers remember, named as their papers have it."""
-KNOWN = {
-    "Range": "of a widget, and of a sampler's option: both are read as `Range(low, high)` where they are declared",
-    "Plan": "of a graph, and of what stays in memory",
-    "Choices": "of a sampler's option, and of where weights go",
-}
-"""Names that two classes have, and why they may. A new one wants a better name first."""
 
 
 def test_a_public_class_name_is_given_once() -> None:
@@ -25,4 +19,4 @@ def test_a_public_class_name_is_given_once() -> None:
                 if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_"):
                     places[statement.name].append(path.relative_to(ROOT).as_posix())
     twice = {name: where for name, where in places.items() if len(where) > 1}
-    assert {name: where for name, where in twice.items() if name not in KNOWN} == {}
+    assert twice == {}

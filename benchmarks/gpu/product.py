@@ -11,7 +11,7 @@ from sigmagraph.engine.models.arch import MMDiT
 from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.files.fp8 import scaled
 from sigmagraph.engine.models.files.read import StoredTensor
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.models.memory.tables import MODULATION
@@ -46,7 +46,7 @@ def choose(bench: Bench, memory: str = "auto", compile_: str = "on") -> None:
     torch._dynamo.reset()
     RESIDENCY.free()
     RESIDENCY.compiled = CompiledBlocks("eager" if bench.is_dry else "inductor")
-    RESIDENCY.choices = Choices.parse("bf16", memory, str(bench.device), compile_)
+    RESIDENCY.choices = MemoryChoices.parse("bf16", memory, str(bench.device), compile_)
 
 
 def product(bench: Bench) -> None:

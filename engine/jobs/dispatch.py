@@ -26,7 +26,7 @@ from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, Unkn
 from sigmagraph.engine.jobs.broadcast import Broadcast
 from sigmagraph.engine.jobs.events import Body, Cause, Preview
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
-from sigmagraph.engine.jobs.placement.placement import Placement
+from sigmagraph.engine.jobs.placement.job_placement import JobPlacement
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import End, Running, Said
 from sigmagraph.engine.jobs.settings import JobSettings
@@ -62,7 +62,7 @@ class Dispatcher:
         self._store, self._broadcast, self._workers, self._settings = store, broadcast, workers, settings
         self._declare, self._archive = declare, archive
         self._running: dict[str, Running] = {}
-        self._placement = Placement(self.queue, workers, self._running, settings.takes_every_slot)
+        self._placement = JobPlacement(self.queue, workers, self._running, settings.takes_every_slot)
         self._open: set[str] = set()
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._given_up: dict[str, str] = {}

@@ -8,7 +8,7 @@ from sigmagraph.engine.sampling.denoiser import Denoiser
 from sigmagraph.engine.sampling.guidance import Cfg, Unguided
 from sigmagraph.engine.sampling.levels import Levels
 from sigmagraph.engine.sampling.noise import ComfyNoise, NoiseSource, NoNoise, PhiloxNoise
-from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.options import Choices, Interval
 from sigmagraph.engine.sampling.parameterisation import Parameterisation, edm, flux, sd3, sdxl
 from sigmagraph.engine.sampling.record import Recording, Trajectory
 from sigmagraph.engine.sampling.run import Tick
@@ -43,13 +43,13 @@ __all__ = [
     "Context",
     "Denoiser",
     "Evaluate",
+    "Interval",
     "Levels",
     "NoNoise",
     "NoiseSource",
     "Parameterisation",
     "PhiloxNoise",
     "Prediction",
-    "Range",
     "Recording",
     "Sampling",
     "Schedule",

@@ -17,14 +17,14 @@ from torch import Tensor
 from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling.denoiser import Denoiser
 from sigmagraph.engine.sampling.noise import ComfyNoise, NoiseSource
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.run import SolverRun, context_of, drive
 from sigmagraph.engine.sampling.sampling import checked_sigmas
 from sigmagraph.engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Solver, Step, Steps
 
 FIXED = ("model", "x", "sigmas", "extra_args", "callback", "disable", "noise_sampler")
-ANY = Range(-math.inf, math.inf)
+ANY = Interval(-math.inf, math.inf)
 
 
 class _Stopped(BaseException):

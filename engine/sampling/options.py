@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 from sigmagraph.engine.errors import BadValue
 
 
-class Range(NamedTuple):
+class Interval(NamedTuple):
     """Bounds of a numeric option, both included."""
 
     low: float
@@ -28,7 +28,7 @@ class Option:
 
     name: str
     default: object
-    limits: Range | Choices | None
+    limits: Interval | Choices | None
     kind: type
 
     def check(self, place: str, value: object) -> object:
@@ -40,7 +40,7 @@ class Option:
         if isinstance(self.limits, Choices) and value in self.limits.values:
             return value
         within = self.limits is None or (
-            isinstance(self.limits, Range) and numeric and self.limits.low <= float(value) <= self.limits.high  # type: ignore[arg-type]  # numeric says so
+            isinstance(self.limits, Interval) and numeric and self.limits.low <= float(value) <= self.limits.high  # type: ignore[arg-type]  # numeric says so
         )
         if numeric and whole and within:
             return int(value) if self.kind is int else value  # type: ignore[call-overload]  # numeric says so
@@ -53,7 +53,7 @@ class Option:
         """The limits in words."""
         if isinstance(self.limits, Choices):
             return "one of " + ", ".join(self.limits.values)
-        if isinstance(self.limits, Range):
+        if isinstance(self.limits, Interval):
             return f"{self.kind.__name__} from {self.limits.low:g} to {self.limits.high:g}"
         return self.kind.__name__
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from sigmagraph.engine.sampling.noise import Seeding
-from sigmagraph.engine.sampling.options import Choices, Option, Range
+from sigmagraph.engine.sampling.options import Choices, Interval, Option
 from sigmagraph.engine.sampling.schedule import SCHEDULES, Schedule
 from sigmagraph.engine.sampling.solver import SOLVERS, Noise, Solver
 
@@ -64,7 +64,7 @@ def _changes(solver: Solver) -> Iterator[str]:
 def described(option: Option) -> str:
     """An option with its default and its limits: `eta 1 (0 to 100)`."""
     default = f"{option.default:g}" if isinstance(option.default, (int, float)) else str(option.default)
-    if isinstance(option.limits, Range):
+    if isinstance(option.limits, Interval):
         return f"{option.name} {default} ({option.limits.low:g} to {option.limits.high:g})"
     if isinstance(option.limits, Choices):
         return f"{option.name} {default} ({', '.join(option.limits.values)})"

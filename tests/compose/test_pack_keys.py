@@ -10,7 +10,7 @@ from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 
 PACK = """
@@ -67,11 +67,11 @@ def key_of(nodes: Any, kind: str, at: int = 1) -> str:
 def test_another_precision_is_another_key(nodes: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {}
     for precision in ("fp32", "bf16"):
-        monkeypatch.setattr(RESIDENCY, "choices", Choices(model=precision))
+        monkeypatch.setattr(RESIDENCY, "choices", MemoryChoices(model=precision))
         assert key_of(nodes, kind) == key_of(nodes, kind)
         keys[precision] = key_of(nodes, kind)
     assert len(set(keys.values())) == 2
-    monkeypatch.setattr(RESIDENCY, "choices", Choices(model="fp32"))
+    monkeypatch.setattr(RESIDENCY, "choices", MemoryChoices(model="fp32"))
     assert key_of(nodes, kind) == keys["fp32"]
 
 

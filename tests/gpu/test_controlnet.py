@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sigmagraph.engine.models import Control, load_controlnet
 from sigmagraph.engine.models.load import load_diffusion_model
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from tests.gpu.test_product import SHAPE, file, off, own_choices, text  # noqa: F401  # fixtures are used by name
 from tests.tiny import write_controlnet
@@ -27,7 +27,7 @@ class MeanVae:
 def predicted(model: Path, net: Path, device: str, memory: str) -> Tensor:
     """Both sides of guidance at one level, the net on each."""
     RESIDENCY.free()
-    RESIDENCY.choices = Choices.parse("fp32", memory, device)
+    RESIDENCY.choices = MemoryChoices.parse("fp32", memory, device)
     loaded, state = load_diffusion_model(model), torch.randn(1, 16, 32, 32, generator=torch.Generator().manual_seed(2))
     acting = Control(load_controlnet(net), HINT, MeanVae(), strength=0.7)
     entries = [text(seed).with_control(acting) for seed in (1, 2)]

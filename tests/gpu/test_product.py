@@ -13,7 +13,7 @@ from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.captured import CapturedForwards
 from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.memory import plan, streamed
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.float8 import LARGEST, Float8Linear
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.sampling import ComfyNoise, Sampling, find_schedule, run_sigmas
@@ -50,7 +50,7 @@ def file(tmp_path: Path) -> Path:
 
 def opened(file: Path, *, precision: str = "bf16", memory: str = "auto", compile_: str = "off") -> Model:
     RESIDENCY.free()
-    RESIDENCY.choices = Choices.parse(precision, memory, "cuda", compile_)
+    RESIDENCY.choices = MemoryChoices.parse(precision, memory, "cuda", compile_)
     return load_diffusion_model(file)
 
 

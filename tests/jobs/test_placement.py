@@ -3,7 +3,7 @@
 from typing import Any
 
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.jobs.placement.placement import Placement
+from sigmagraph.engine.jobs.placement.job_placement import JobPlacement
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import Running
 from sigmagraph.engine.jobs.workers.worker import JobAttempt
@@ -19,7 +19,7 @@ class Front:
         self.queue, self.running = Queue(), dict[str, Running]()
         self.bare, self.stocked = Puppet("bare"), Puppet("stocked")
         self.bare.model_files, self.stocked.model_files = frozenset(), frozenset({"big.safetensors"})
-        self.placement = Placement(self.queue, [self.bare, self.stocked], self.running, False)
+        self.placement = JobPlacement(self.queue, [self.bare, self.stocked], self.running, False)
 
     def send(self, job_id: str) -> None:
         self.placement.add(job_id, WEIGHTS)

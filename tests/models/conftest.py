@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sigmagraph.engine.models import Checkpoint, load_checkpoint
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 
 DATA = Path(__file__).parents[1] / "data" / "models"
 
-GOLDEN_PRECISION = Choices(text="fp32", model="fp32", vae="fp32")
+GOLDEN_PRECISION = MemoryChoices(text="fp32", model="fp32", vae="fp32")
 Unpack = Callable[[str], Path]
 Arrays = Callable[[str], dict[str, dict[str, Tensor]]]
 

@@ -15,7 +15,7 @@ from sigmagraph.engine.models import Adapter, Conditioning, Model, load_diffusio
 from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
 from sigmagraph.engine.models.arch.mmdit import call_block
 from sigmagraph.engine.models.compiled import CompiledBlocks
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from tests.weights import drawn_weights
 
@@ -49,7 +49,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, path: Path, backend: str, memory: 
     """The model with its blocks compiled; what the counters say is in `RESIDENCY.compiled`."""
     monkeypatch.setattr(RESIDENCY, "compiled", CompiledBlocks(backend))
     RESIDENCY.free()
-    RESIDENCY.choices = Choices.parse("fp32", memory, "cpu", "on")
+    RESIDENCY.choices = MemoryChoices.parse("fp32", memory, "cpu", "on")
     return load_diffusion_model(path)
 
 
@@ -64,7 +64,7 @@ def predicted(model: Model, rows: int = 16, columns: int = 16, tokens: int = 20,
 
 
 def test_two_graphs_serve_every_size_text_and_adapter(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
-    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu", "off")
+    RESIDENCY.choices = MemoryChoices.parse("fp32", "resident", "cpu", "off")
     plain = load_diffusion_model(file)
     asked = [(*size, 20) for size in SIZES] + [(16, 16, length) for length in LENGTHS]
     expected = [predicted(plain, *question) for question in asked]
@@ -129,7 +129,7 @@ def test_a_network_that_leaves_is_gone_and_its_graphs_serve_the_next(
 def test_streamed_blocks_and_those_of_a_cpu_are_not_compiled(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     predicted(compiled(monkeypatch, file, "eager", "stream"))
     assert RESIDENCY.compiled.graphs == 0
-    RESIDENCY.choices = Choices.parse("fp32")
+    RESIDENCY.choices = MemoryChoices.parse("fp32")
     cpu, card = torch.device("cpu"), torch.device("cuda", 0)
     assert [RESIDENCY.compiles(cpu), RESIDENCY.compiles(card)] == [False, False], "one run alone"
     monkeypatch.setattr(RESIDENCY, "keeps_unknown", True)
@@ -141,7 +141,7 @@ def test_a_choice_made_after_a_model_was_used_counts_from_its_next_use(
     monkeypatch: pytest.MonkeyPatch, file: Path
 ) -> None:
     monkeypatch.setattr(RESIDENCY, "compiled", CompiledBlocks("eager"))
-    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu", "off")
+    RESIDENCY.choices = MemoryChoices.parse("fp32", "resident", "cpu", "off")
     model, loads = load_diffusion_model(file), RESIDENCY.load_count
     with torch.inference_mode():  # as nodes run
         expected = predicted(model)
@@ -162,7 +162,7 @@ def test_a_choice_made_after_a_model_was_used_counts_from_its_next_use(
 def test_where_compiling_fails_blocks_run_as_they_are(
     monkeypatch: pytest.MonkeyPatch, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu", "off")
+    RESIDENCY.choices = MemoryChoices.parse("fp32", "resident", "cpu", "off")
     expected = predicted(load_diffusion_model(file))
     model = compiled(monkeypatch, file, "eager")
 
@@ -183,11 +183,11 @@ def test_where_compiling_fails_blocks_run_as_they_are(
 def test_code_that_inductor_writes_predicts_the_same(
     monkeypatch: pytest.MonkeyPatch, file: Path, precision: str, error: float
 ) -> None:
-    RESIDENCY.choices = Choices.parse(precision, "resident", "cpu", "off")
+    RESIDENCY.choices = MemoryChoices.parse(precision, "resident", "cpu", "off")
     expected = [predicted(load_diffusion_model(file), *size) for size in SIZES[:3]]
     monkeypatch.setattr(RESIDENCY, "compiled", CompiledBlocks())
     RESIDENCY.free()
-    RESIDENCY.choices = Choices.parse(precision, "resident", "cpu", "on")
+    RESIDENCY.choices = MemoryChoices.parse(precision, "resident", "cpu", "on")
     model = load_diffusion_model(file)
     for size, there in zip(SIZES, expected, strict=False):
         assert (predicted(model, *size) - there).norm() <= error * there.norm()

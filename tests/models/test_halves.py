@@ -15,7 +15,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.memory import choices
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.sampling import ComfyNoise, Sampling, find_schedule, run_sigmas
 from tests.weights import drawn_weights
@@ -27,7 +27,7 @@ SECOND = torch.device("cpu", 0)
 @pytest.fixture(autouse=True)
 def own_choices() -> Iterator[None]:
     before = RESIDENCY.choices
-    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu")
+    RESIDENCY.choices = MemoryChoices.parse("fp32", "resident", "cpu")
     yield
     RESIDENCY.choices = before
     RESIDENCY.free()
@@ -134,9 +134,9 @@ def test_two_devices_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None
         return cards[name]
 
     monkeypatch.setattr(choices, "named_device", named)
-    both = Choices.parse(device="cuda:0+cuda:1")
+    both = MemoryChoices.parse(device="cuda:0+cuda:1")
     assert (both.on, both.second, both.named) == (cards["cuda:0"], cards["cuda:1"], "guidance in halves")
-    assert Choices.parse(device="cuda:1").second is None
+    assert MemoryChoices.parse(device="cuda:1").second is None
     for wrong in ("cuda:0+cuda:0", "cuda:0+cpu", "cuda:0+cuda:7"):
         with pytest.raises(BadValue, match="--device"):
-            Choices.parse(device=wrong)
+            MemoryChoices.parse(device=wrong)

@@ -16,7 +16,7 @@ from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.arch.attention_changes import IdentityAttention
 from sigmagraph.engine.models.compiled import CompiledBlocks
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.sampling import PhiloxNoise, Prediction, Recording, Sampling, find_schedule, run_sigmas
 from sigmagraph.engine.sampling.caches import BlockCache, FirstBlock, MagCache, TaylorSeer, TeaCache
@@ -47,7 +47,7 @@ def named(rule: Rule) -> str:
 @pytest.fixture(autouse=True)
 def own_choices() -> Iterator[None]:
     before = RESIDENCY.choices
-    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu")
+    RESIDENCY.choices = MemoryChoices.parse("fp32", "resident", "cpu")
     yield
     RESIDENCY.choices = before
     RESIDENCY.free()
@@ -265,7 +265,7 @@ def test_streamed_and_shared_networks_leave_out_the_same(file: Path, rule: Block
     pair = replace(model, recipe=replace(model.recipe, second=torch.device("cpu", 0)))
     found = [sampled(sampling(pair))]
     RESIDENCY.free()
-    RESIDENCY.choices = Choices.parse("fp32", "stream", "cpu")
+    RESIDENCY.choices = MemoryChoices.parse("fp32", "stream", "cpu")
     found.append(sampled(sampling(load_diffusion_model(file).with_step_cache(rule))))
     for final, told in found:
         torch.testing.assert_close(final, expected, rtol=0, atol=1e-4)
@@ -278,7 +278,7 @@ def test_a_compiled_network_leaves_out_the_same(monkeypatch: pytest.MonkeyPatch,
     expected, report = sampled(sampling(load_diffusion_model(file).with_step_cache(rule)))
     RESIDENCY.free()
     monkeypatch.setattr(RESIDENCY, "compiled", CompiledBlocks("eager"))
-    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu", "on")
+    RESIDENCY.choices = MemoryChoices.parse("fp32", "resident", "cpu", "on")
     final, told = sampled(sampling(load_diffusion_model(file).with_step_cache(rule)))
     torch.testing.assert_close(final, expected, rtol=0, atol=1e-4)
     assert told.skipped == report.skipped > 0

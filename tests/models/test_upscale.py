@@ -13,7 +13,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue, RefusedFile, UnknownModel
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.models import upscale
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.upscale import Upscaler, load_upscaler, tiles
 from sigmagraph.nodes import NODES
 
@@ -70,7 +70,7 @@ def test_a_file_becomes_a_network_and_a_picture_a_larger_one(tmp_path: Path, pre
 def test_it_computes_where_the_choice_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file(compact(), tmp_path / "x2.safetensors")
     asked = torch.device("meta")
-    monkeypatch.setattr(Choices, "on", property(lambda choices: asked))
+    monkeypatch.setattr(MemoryChoices, "on", property(lambda choices: asked))
     assert load_upscaler(tmp_path / "x2.safetensors").device == asked
 
 

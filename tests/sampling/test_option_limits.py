@@ -19,7 +19,7 @@ from sigmagraph.engine.sampling import (
     sd3,
     sdxl,
 )
-from sigmagraph.engine.sampling.options import Choices, Option, Range
+from sigmagraph.engine.sampling.options import Choices, Interval, Option
 from sigmagraph.engine.sampling.schedule import Schedule
 
 SCHEDULES_OF_ALL_REVISIONS = {
@@ -36,7 +36,7 @@ def extremes(option: Option) -> Iterator[object]:
     """The ends of the option's range, or every choice."""
     if isinstance(option.limits, Choices):
         yield from option.limits.values
-    elif isinstance(option.limits, Range):
+    elif isinstance(option.limits, Interval):
         yield from (option.kind(end) for end in option.limits if math.isfinite(end))
     else:
         yield from (False, True)

@@ -13,7 +13,7 @@ from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise, NoNoise
 from sigmagraph.engine.sampling.schedule import run_sigmas, step_range
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
 from sigmagraph.nodes.support.packs.base_model import BaseModel, ModelSampling, ModelType
-from sigmagraph.nodes.support.packs.conditioning import conditioning_of, side_out
+from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
 from sigmagraph.nodes.support.packs.guidance import calc_cond_batch
 from sigmagraph.nodes.support.packs.guiders import CFGGuider, Ears, sampling_function
 from sigmagraph.nodes.support.packs.models import ModelPatcher
@@ -225,7 +225,7 @@ def helpers() -> dict[str, Any]:
     return {
         "cleanup_additional_models": lambda *_, **__: None,
         "cleanup_models": lambda *_, **__: None,
-        "convert_cond": lambda cond: side_out(conditioning_of(cond)),
+        "convert_cond": lambda cond: GuiderEntries(conditioning_of(cond)),
         "get_additional_models": lambda *_, **__: ([], 0),
         "get_models_from_cond": lambda *_, **__: [],
         "prepare_mask": prepare_mask,

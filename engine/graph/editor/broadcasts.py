@@ -29,8 +29,8 @@ from sigmagraph.engine.graph.editor.records import (
     OUTPUT_SIDE,
     Drawing,
     EditorNode,
-    Side,
     Slot,
+    SubgraphSlot,
     Wire,
 )
 from sigmagraph.engine.graph.editor.widgets import Declaration, is_widget
@@ -225,7 +225,7 @@ def _best(target: OpenInput, broadcasts: Sequence[Sent], warnings: list[str]) ->
 def _linked(drawing: Drawing, sent: Sequence[tuple[OpenInput, Sent]]) -> Drawing:
     """The drawing with the links; inputs that named a dead one name none."""
     wires, nodes = dict(drawing.wires), dict(drawing.nodes)
-    outputs: list[Side] = list(drawing.outputs)
+    outputs: list[SubgraphSlot] = list(drawing.outputs)
     for target, broadcast in sent:
         node_id, slot = target.shown
         wire = Wire(f"sent to {node_id}.{slot}", broadcast.origin, broadcast.slot, node_id, slot)

@@ -70,7 +70,7 @@ class EditorNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class SubgraphSlot:
     """One input or output of a subgraph definition, with the inner links at it."""
 
     name: str
@@ -88,8 +88,8 @@ class Drawing:
 
     nodes: Mapping[str, EditorNode]
     wires: Mapping[str, Wire]
-    inputs: tuple[Side, ...] = ()
-    outputs: tuple[Side, ...] = ()
+    inputs: tuple[SubgraphSlot, ...] = ()
+    outputs: tuple[SubgraphSlot, ...] = ()
     definitions: Mapping[str, Any] = field(default_factory=dict)
     arrivals: Mapping[tuple[str, int], str] = field(default_factory=dict)
     leaving: Mapping[tuple[str, int], Sequence[Wire]] = field(default_factory=dict)
@@ -179,11 +179,11 @@ def _wire(written: Any, place: str) -> Wire | None:
     return Wire(str(wire), str(origin), slots[0], str(target), slots[1]) if min(slots) >= 0 else None
 
 
-def _side(written: Any) -> Side:
+def _side(written: Any) -> SubgraphSlot:
     side = written if isinstance(written, dict) else {}
     links = side.get("linkIds")
     ids = tuple(str(link) for link in links) if isinstance(links, list) else ()
-    return Side(str(side.get("name", "")), _type(side.get("type")), ids)
+    return SubgraphSlot(str(side.get("name", "")), _type(side.get("type")), ids)
 
 
 def _integer(value: Any, place: str) -> int:

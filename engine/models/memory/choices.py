@@ -28,7 +28,7 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class MemoryChoices:
     """What was chosen; what nobody chose is `auto`. `limit_bytes` bounds what networks take of a device."""
 
     text: Precision = "auto"
@@ -42,7 +42,7 @@ class Choices:
     @classmethod
     def parse(
         cls, precision: str = "auto", memory: str = "auto", device: str = "auto", compile_: str = "auto"
-    ) -> "Choices":
+    ) -> "MemoryChoices":
         """Read the four options. Raises `BadValue`, naming the option and what it takes."""
         return cls().changed(precision, memory, device, compile_)
 
@@ -66,7 +66,7 @@ class Choices:
 
     def changed(
         self, precision: str | None, memory: str | None, device: str | None, compile_: str | None = None
-    ) -> "Choices":
+    ) -> "MemoryChoices":
         """With what is given in place of what was. Raises `BadValue` where it cannot be had."""
         changes: dict[str, Any] = dict(parse_precision(precision)) if precision else {}
         if memory:

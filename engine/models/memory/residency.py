@@ -27,7 +27,7 @@ from sigmagraph.engine.models.captured import CapturedForwards
 from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.files.fp8 import is_small, packed
 from sigmagraph.engine.models.files.read import MappedFile, StoredTensor, files_of, is_view
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.device import Placement, available_bytes, devices, give_back
 from sigmagraph.engine.models.memory.float8 import Float8Linear, with_products
 from sigmagraph.engine.models.memory.plan import Budget, MemoryPlan, Mode, Placed, place, plan
@@ -87,8 +87,8 @@ class Residency:
     next job brings the recipe again.
     """
 
-    def __init__(self, choices: Choices | None = None) -> None:
-        self.choices = choices if choices is not None else Choices()
+    def __init__(self, choices: MemoryChoices | None = None) -> None:
+        self.choices = choices if choices is not None else MemoryChoices()
         self.keeps_unknown = False
         self.precisions: dict[str, str] = {}  # what the diffusion models of files compute in, by the file's name
         self.compiled = CompiledBlocks()

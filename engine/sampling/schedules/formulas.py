@@ -9,14 +9,14 @@ from typing import Annotated, TypeAlias
 import torch
 
 from sigmagraph.engine.sampling.levels import Levels
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.schedule import schedule, with_zero
 from sigmagraph.engine.sampling.schedules import recorded
 
-Positive: TypeAlias = Annotated[float, Range(1e-3, 100.0)]
-NotNegative: TypeAlias = Annotated[float, Range(0.0, 100.0)]
-Rate: TypeAlias = Annotated[float, Range(0.0, 5000.0)]
-Number: TypeAlias = Annotated[float, Range(-1000.0, 1000.0)]
+Positive: TypeAlias = Annotated[float, Interval(1e-3, 100.0)]
+NotNegative: TypeAlias = Annotated[float, Interval(0.0, 100.0)]
+Rate: TypeAlias = Annotated[float, Interval(0.0, 5000.0)]
+Number: TypeAlias = Annotated[float, Interval(-1000.0, 1000.0)]
 
 
 @schedule("karras", source="Karras 2022, arXiv:2206.00364, eq. 5")
@@ -82,7 +82,7 @@ def vp(
     *,
     beta_d: Rate = 19.9,
     beta_min: Rate = 0.1,
-    eps_s: Annotated[float, Range(0.0, 1.0)] = 1e-3,
+    eps_s: Annotated[float, Interval(0.0, 1.0)] = 1e-3,
 ) -> list[float]:
     """Even steps in the time of a VP process with linear beta; its own range of levels; then 0."""
     t = torch.linspace(1, eps_s, steps)
@@ -94,9 +94,9 @@ def bong_tangent(
     levels: Levels,
     steps: int,
     *,
-    pivot: Annotated[float, Range(0.0, 1.0)] = 0.6,
+    pivot: Annotated[float, Interval(0.0, 1.0)] = 0.6,
     slope: Positive = 0.2,
-    middle: Annotated[float, Range(0.0, 1.0)] = 0.5,
+    middle: Annotated[float, Interval(0.0, 1.0)] = 0.5,
 ) -> list[float]:
     """From the top to `middle` along one arc and on to 0 along another, both steepest about `pivot`."""
     if steps == 1:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling.levels import DiscreteLevels, Levels
-from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.options import Choices, Interval
 from sigmagraph.engine.sampling.schedule import interpolate_sigmas, schedule, with_zero
 
 GITS_COEFFICIENT = 1.2  # of the cost of one more step; for others no figures are published outside ComfyUI's program
@@ -202,7 +202,7 @@ def align_your_steps(
 
 
 @schedule("sd_turbo", source="Sauer 2023, arXiv:2311.17042", exact_length=False)
-def sd_turbo(levels: Levels, steps: int, *, denoise: Annotated[float, Range(0.0, 1.0)] = 1.0) -> list[float]:
+def sd_turbo(levels: Levels, steps: int, *, denoise: Annotated[float, Interval(0.0, 1.0)] = 1.0) -> list[float]:
     """The four-step teacher's timesteps 999, 899 ... 99, from entry 10 - floor(10 denoise) on; then 0."""
     table, first = levels.table.tolist(), 10 - int(10 * denoise)
     picked = [table[len(table) * place // 10 - 1] for place in range(10, 0, -1)][first : first + steps]

@@ -5,11 +5,11 @@ from typing import Annotated, TypeAlias
 import torch
 
 from sigmagraph.engine.sampling.levels import Levels
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.schedule import with_zero
 
-NotNegative: TypeAlias = Annotated[float, Range(0.0, 100.0)]
-Number: TypeAlias = Annotated[float, Range(-1000.0, 1000.0)]
+NotNegative: TypeAlias = Annotated[float, Interval(0.0, 100.0)]
+Number: TypeAlias = Annotated[float, Interval(-1000.0, 1000.0)]
 NEARLY_ZERO = 1e-5
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.sampling.levels import Levels
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.schedule import schedule, with_zero
 from sigmagraph.engine.sampling.schedules import recorded
 from sigmagraph.engine.sampling.schedules.beta_quantile import beta_quantile, regularised
 
-Positive: TypeAlias = Annotated[float, Range(1e-3, 100.0)]
-Number: TypeAlias = Annotated[float, Range(-1000.0, 1000.0)]
+Positive: TypeAlias = Annotated[float, Interval(1e-3, 100.0)]
+Number: TypeAlias = Annotated[float, Interval(-1000.0, 1000.0)]
 
 TIE = 1e-11
 SEARCH = 8  # integrals that the search for one quantile takes, about

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Steps, solver
 from sigmagraph.engine.sampling.solvers.parts.multistep import exact, multistep
 from sigmagraph.engine.sampling.solvers.recorded import adams as recorded
@@ -17,7 +17,7 @@ EXACT = "revision 2 integrates the polynomial through the last slopes exactly"
 
 
 @solver("lms", order=4, inverts=True, source="Adams-Bashforth in sigma; k-diffusion (Crowson 2022)", revision=2)
-def lms(x: Tensor, sigmas: Sequence[float], ctx: Context, *, order: Annotated[int, Range(1, 100)] = 4) -> Steps:
+def lms(x: Tensor, sigmas: Sequence[float], ctx: Context, *, order: Annotated[int, Interval(1, 100)] = 4) -> Steps:
     """Linear multistep in sigma with exact weights.
 
     Also known as K-LMS. Not PLMS, whose weights are those of equal steps: that is `ipndm`'s kind.
@@ -34,7 +34,7 @@ def lms(x: Tensor, sigmas: Sequence[float], ctx: Context, *, order: Annotated[in
     remark="revision 1 weights as if steps were equal; " + EXACT,
     older={1: {"function": recorded.ipndm, "order": 2}},
 )
-def ipndm(x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: Annotated[int, Range(1, 4)] = 4) -> Steps:
+def ipndm(x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: Annotated[int, Interval(1, 4)] = 4) -> Steps:
     """Improved pseudo numerical method: Adams-Bashforth, order raised step by step.
 
     A relative of PLMS (PNDM) that begins with lower orders in place of Runge-Kutta steps.
@@ -51,6 +51,8 @@ def ipndm(x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: Annota
     remark="revision 1 has wrong weights for orders 3 and 4; " + EXACT,
     older={1: {"function": recorded.ipndm_v, "order": 1}},
 )
-def ipndm_v(x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: Annotated[int, Range(1, 4)] = 4) -> Steps:
+def ipndm_v(
+    x: Tensor, sigmas: Sequence[float], ctx: Context, *, max_order: Annotated[int, Interval(1, 4)] = 4
+) -> Steps:
     """The iPNDM rule for unequal steps."""
     return (yield from multistep(x, sigmas, max_order, exact))

@@ -8,13 +8,13 @@ from typing import Annotated, TypeAlias
 from torch import Tensor
 
 from sigmagraph.engine.sampling.noise import Seeding
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.parts.growing import Method, NoiseOfAnySize, Scale, ScaleSteps, growing
 from sigmagraph.engine.sampling.solvers.recorded import growing as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import alpha_1
 
-Multiplier: TypeAlias = Annotated[float, Range(0.0, 64.0)]
+Multiplier: TypeAlias = Annotated[float, Interval(0.0, 64.0)]
 
 
 @solver(
@@ -55,7 +55,7 @@ def lcm(
     *,
     s_noise: Multiplier = 1.0,
     s_noise_end: Multiplier = 1.0,
-    noise_clip_std: Annotated[float, Range(0.0, 10.0)] = 0.0,
+    noise_clip_std: Annotated[float, Interval(0.0, 10.0)] = 0.0,
 ) -> Steps:
     """The estimate, noised afresh to the next level (for consistency models; no approximation of the ODE).
 

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength, add_noise, ancestral, denoise_and_renoise
 from sigmagraph.engine.sampling.solvers.recorded import ancestral as recorded
@@ -15,7 +15,7 @@ from sigmagraph.engine.sampling.solvers.recorded import ancestral as recorded
 SOURCE = "Lu 2022, arXiv:2211.01095"
 # how far a line through two estimates is followed, in their distances: in half a step, a doubled step at most
 FURTHEST = 1.0
-Furthest: TypeAlias = Annotated[float, Range(0.0, math.inf)]
+Furthest: TypeAlias = Annotated[float, Interval(0.0, math.inf)]
 BOUNDED, UNBOUNDED = {"furthest": FURTHEST}, {"furthest": math.inf}
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.options import Choices, Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.dpmpp import BOUNDED, FURTHEST, SOURCE, UNBOUNDED, Furthest
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
@@ -49,7 +49,7 @@ def dpmpp_sde(
     *,
     eta: Strength = 1.0,
     s_noise: Strength = 1.0,
-    r: Annotated[float, Range(1e-3, 100.0)] = 0.5,
+    r: Annotated[float, Interval(1e-3, 100.0)] = 0.5,
 ) -> Steps:
     """Two ancestral steps from the same start: to the middle `r`, then all the way with the estimates blended.
 
@@ -132,7 +132,7 @@ def dpmpp_3m_sde(
     eta: Strength = 1.0,
     s_noise: Strength = 1.0,
     furthest: Furthest = FURTHEST,
-    curvature: Annotated[float, Range(1.0, 2.0)] = 2.0,
+    curvature: Annotated[float, Interval(1.0, 2.0)] = 2.0,
 ) -> Steps:
     """SDE-DPM-Solver++(3M): a parabola through the last three estimates, in half log-SNR."""
     past: list[tuple[float, Tensor]] = []

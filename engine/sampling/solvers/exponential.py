@@ -11,7 +11,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
@@ -20,7 +20,7 @@ from sigmagraph.engine.sampling.solvers.parts.log_snr import exp_decay, fresh, p
 from sigmagraph.engine.sampling.solvers.parts.stages import StageNoise, first_order, from_no_signal_in_stages
 
 SOURCE = "Zhang 2023, arXiv:2308.02157; Hochbruck & Ostermann 2005"
-Inside = Annotated[float, Range(1e-3, 1.0)]
+Inside = Annotated[float, Interval(1e-3, 1.0)]
 AS_ODE = {"eta": 0.0, "s_noise": 0.0}
 
 
@@ -62,7 +62,7 @@ def res_3s(
     *,
     eta: Strength = 1.0,
     s_noise: Strength = 1.0,
-    c2: Annotated[float, Range(1e-3, 0.6)] = 0.5,
+    c2: Annotated[float, Interval(1e-3, 0.6)] = 0.5,
     c3: Inside = 1.0,
 ) -> Steps:
     """Three stages at 0, `c2` and `c3`, weights b2 = gamma b3: order 3."""

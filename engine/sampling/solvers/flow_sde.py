@@ -13,15 +13,15 @@ from typing import Annotated, NamedTuple, TypeAlias
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.options import Choices, Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
 from sigmagraph.engine.sampling.transition import Transition
 
-NoiseLevel: TypeAlias = Annotated[float, Range(0.0, 100.0)]
-Share: TypeAlias = Annotated[float, Range(0.0, 1.0)]
-FirstStep: TypeAlias = Annotated[int, Range(0, 10_000)]
-EndStep: TypeAlias = Annotated[int | None, Range(1, 10_000)]
+NoiseLevel: TypeAlias = Annotated[float, Interval(0.0, 100.0)]
+Share: TypeAlias = Annotated[float, Interval(0.0, 1.0)]
+FirstStep: TypeAlias = Annotated[int, Interval(0, 10_000)]
+EndStep: TypeAlias = Annotated[int | None, Interval(1, 10_000)]
 Sde: TypeAlias = Annotated[str, Choices(("flow_grpo", "memoryless", "constant", "linear"))]
 Rule: TypeAlias = Callable[[Tensor, float, float, Tensor], Transition]
 AS_ODE = {"noise_level": 0.0}
@@ -173,7 +173,7 @@ def flow_sde(
     noise_level: NoiseLevel = 0.7,
     sde_start_step: FirstStep = 0,
     sde_end_step: EndStep = None,
-    estimates: Annotated[int, Range(1, 3)] = 3,
+    estimates: Annotated[int, Interval(1, 3)] = 3,
 ) -> Steps:
     """The SDE that `sde` names, integrated exactly for a polynomial through the last estimates, at most `estimates`.
 

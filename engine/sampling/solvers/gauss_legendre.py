@@ -12,7 +12,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, SolverFunction, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.parts.gauss import gauss_legendre
 from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
@@ -49,7 +49,7 @@ def rule_of(tableau: Collocation) -> SolverFunction:
     """The rule over the schedule's steps: each round of the fixed point gains an order, up to the tableau's."""
 
     def rule(
-        x: Tensor, sigmas: Sequence[float], ctx: Context, *, rounds: Annotated[int, Range(1, 20)] = tableau.order - 1
+        x: Tensor, sigmas: Sequence[float], ctx: Context, *, rounds: Annotated[int, Interval(1, 20)] = tableau.order - 1
     ) -> Steps:
         fractions = nodes_of(tableau)
         known = 1 if tableau.begins_the_step else 0  # stages whose estimate is there already

@@ -16,7 +16,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, solver
 
 __all__ = ["rectified_cfg_pp"]
@@ -30,8 +30,8 @@ def rectified_cfg_pp(
     sigmas: Sequence[float],
     ctx: Context,
     *,
-    strength: Annotated[float, Range(0.0, 100.0)] = 2.5,
-    gamma: Annotated[float, Range(0.0, 100.0)] = 0.0,
+    strength: Annotated[float, Interval(0.0, 100.0)] = 2.5,
+    gamma: Annotated[float, Interval(0.0, 100.0)] = 0.0,
 ) -> Steps:
     """Euler's step with guidance from half a step ahead; for guidance scale 1. Where both sides agree it is euler."""
     for sigma, sigma_next in pairwise(sigmas):

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Noise, Steps, solver
 from sigmagraph.engine.sampling.solvers.heun import heun
 
-Percent = Annotated[float, Range(0.0, 1.0)]
+Percent = Annotated[float, Interval(0.0, 1.0)]
 
 
 @solver(
@@ -28,7 +28,7 @@ def restart(
     sigmas: Sequence[float],
     ctx: Context,
     *,
-    times: Annotated[int, Range(0, 100)] = 1,
+    times: Annotated[int, Interval(0, 100)] = 1,
     from_percent: Percent = 0.4,
     to_percent: Percent = 0.7,
 ) -> Steps:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import SEQUENCE_CHANGED, Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
@@ -18,7 +18,7 @@ from sigmagraph.engine.sampling.solvers.parts.log_snr import exp_decay
 from sigmagraph.engine.sampling.solvers.parts.near_levels import apart
 from sigmagraph.engine.sampling.solvers.recorded.told import late_start
 
-Fraction = Annotated[float, Range(0.0, 1.0)]
+Fraction = Annotated[float, Interval(0.0, 1.0)]
 
 
 @dataclass
@@ -78,14 +78,14 @@ def sa_solver(
     sigmas: Sequence[float],
     ctx: Context,
     *,
-    predictor_order: Annotated[int, Range(1, 6)] = 3,
-    corrector_order: Annotated[int, Range(0, 6)] = 4,
-    eta: Annotated[float, Range(0.0, 10.0)] = 1.0,
+    predictor_order: Annotated[int, Interval(1, 6)] = 3,
+    corrector_order: Annotated[int, Interval(0, 6)] = 4,
+    eta: Annotated[float, Interval(0.0, 10.0)] = 1.0,
     s_noise: Strength = 1.0,
     sde_start_percent: Fraction = 0.2,
     sde_end_percent: Fraction = 0.8,
-    sde_start_sigma: Annotated[float | None, Range(0.0, math.inf)] = None,
-    sde_end_sigma: Annotated[float | None, Range(0.0, math.inf)] = None,
+    sde_start_sigma: Annotated[float | None, Interval(0.0, math.inf)] = None,
+    sde_end_sigma: Annotated[float | None, Interval(0.0, math.inf)] = None,
     use_pece: bool = False,
     simple_order_2: bool = False,
     ends_early: bool = False,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.options import Choices, Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.dpmpp_sde import LIMIT
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
@@ -20,7 +20,7 @@ from sigmagraph.engine.sampling.solvers.recorded import seeds as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import late_start
 
 SOURCE = "Gonzalez 2023, arXiv:2305.14267"
-Inside = Annotated[float, Range(1e-3, 1.0)]
+Inside = Annotated[float, Interval(1e-3, 1.0)]
 Phi = Annotated[str, Choices(("phi_1", "phi_2"))]
 
 

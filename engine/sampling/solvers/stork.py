@@ -17,7 +17,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Steps, solver
 from sigmagraph.engine.sampling.solvers.parts.lagrange import basis
 from sigmagraph.engine.sampling.solvers.parts.multistep import multistep
@@ -25,7 +25,7 @@ from sigmagraph.engine.sampling.solvers.parts.multistep import multistep
 __all__ = ["gegenbauer_moments"]
 
 SOURCE = "Tan 2025, arXiv:2505.24210 (STORK-"
-Taylor = Annotated[int, Range(1, 3)]
+Taylor = Annotated[int, Interval(1, 3)]
 POWERS = 4
 
 
@@ -35,7 +35,7 @@ def stork_2(
     sigmas: Sequence[float],
     ctx: Context,
     *,
-    stages: Annotated[int, Range(2, 1000)] = 50,
+    stages: Annotated[int, Interval(2, 1000)] = 50,
     taylor: Taylor = 2,
 ) -> Steps:
     """RKG2 of `stages` stages in sigma, its slopes a polynomial of degree `taylor` through the last ones."""

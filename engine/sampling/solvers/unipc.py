@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.dpm import DROPPED
 from sigmagraph.engine.sampling.solvers.parts.unipc_update import HIGHEST_ORDER, Update, Variant, ve, vp
@@ -17,8 +17,8 @@ from sigmagraph.engine.sampling.solvers.recorded import unipc as recorded
 
 # how much longer than the one before, in ln(sigma), a step of order 2 and of order 3 may be
 GROWTH, DOUBLED = {"growth_2": 1.3, "growth_3": 1.1, "short": 0.2}, {"growth_2": 2.0, "growth_3": 2.0, "short": 0.0}
-Growth: TypeAlias = Annotated[float, Range(1.0, math.inf)]
-Length: TypeAlias = Annotated[float, Range(0.0, math.inf)]
+Growth: TypeAlias = Annotated[float, Interval(1.0, math.inf)]
+Length: TypeAlias = Annotated[float, Interval(0.0, math.inf)]
 
 
 @solver(

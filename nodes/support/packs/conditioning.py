@@ -11,7 +11,7 @@ from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.regions import Area, Region
 from sigmagraph.nodes.support.packs.controls import chain_of, controls_of
 
-__all__ = ["Side", "conditioning_back", "conditioning_of", "conditioning_out", "side_out"]
+__all__ = ["GuiderEntries", "conditioning_back", "conditioning_of", "conditioning_out"]
 
 CONTEXT = "cross_attn"
 FOREIGN = {"gligen"}  # parts of an entry that change the picture and are not ours
@@ -54,7 +54,7 @@ def _region_out(region: Region | None) -> dict[str, Any]:
 
 def conditioning_back(entries: Any) -> Any:
     """The entries with times, regions and ControlNets; what is not ours and would change the picture is refused."""
-    if isinstance(entries, Side) and entries.value is not None:
+    if isinstance(entries, GuiderEntries) and entries.value is not None:
         return entries.value
     if not isinstance(entries, list) or not entries:
         return entries
@@ -62,7 +62,7 @@ def conditioning_back(entries: Any) -> Any:
     return replace(first, further=tuple(rest))
 
 
-class Side(list[dict[str, Any]]):
+class GuiderEntries(list[dict[str, Any]]):
     """A conditioning as guiders hold it: a dict an entry, the context among the rest.
 
     It remembers what it came from, so that an untouched one is the same value of ours again.
@@ -80,11 +80,6 @@ class Side(list[dict[str, Any]]):
         pairs = zip(self, self._came, strict=True)
         is_same = all(one.keys() == was.keys() and all(one[name] is was[name] for name in was) for one, was in pairs)
         return self._value if is_same else None
-
-
-def side_out(conditioning: Conditioning) -> Side:
-    """The conditioning as guiders hold it."""
-    return Side(conditioning)
 
 
 def conditioning_of(value: Any) -> Conditioning:

@@ -14,7 +14,7 @@ from sigmagraph.engine.sampling.denoiser import Predict
 from sigmagraph.engine.sampling.guidance import Cfg
 from sigmagraph.engine.sampling.guidance.cfg import Estimates, Linear, has_uncond
 from sigmagraph.nodes.support.packs.base_model import BaseModel, number
-from sigmagraph.nodes.support.packs.conditioning import conditioning_of, side_out
+from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
 
 __all__ = ["Function", "Options", "PackGuidance", "calc_cond_batch", "known_options"]
 
@@ -125,7 +125,7 @@ class PackCombination:
     def __call__(self, known: Estimates) -> Tensor:
         cond, uncond = _sides(known)
         noises = {"cond": known.x - cond, "uncond": known.x - uncond, "cond_denoised": cond, "uncond_denoised": uncond}
-        texts = {"input_cond": side_out(self.given.positive), "input_uncond": side_out(self.given.negative)}
+        texts = {"input_cond": GuiderEntries(self.given.positive), "input_uncond": GuiderEntries(self.given.negative)}
         told = self.given.told(known, **noises, **texts)
         return known.x - _shaped(self.function(told | {"cond_scale": self.scale}), known.x, "sampler_cfg_function")
 
@@ -138,7 +138,7 @@ class PackPreparation:
     function: Function
 
     def __call__(self, known: Estimates) -> Estimates:
-        conds = [side_out(self.given.positive), side_out(self.given.negative)]
+        conds = [GuiderEntries(self.given.positive), GuiderEntries(self.given.negative)]
         told = self.given.told(known, conds=conds, conds_out=list(_sides(known)))
         cond, uncond, *_ = self.function(told)
         cond = _shaped(cond, known.x, "sampler_pre_cfg_function")
@@ -155,7 +155,7 @@ class PackAdjustment:
     def __call__(self, guided: Tensor, known: Estimates) -> Tensor:
         cond, uncond = _sides(known)
         sides = {"denoised": guided.clone(), "cond_denoised": cond, "uncond_denoised": uncond}
-        texts = {"cond": side_out(self.given.positive), "uncond": side_out(self.given.negative)}
+        texts = {"cond": GuiderEntries(self.given.positive), "uncond": GuiderEntries(self.given.negative)}
         told = self.given.told(known, **texts, **sides)
         return _shaped(self.function(told), known.x, "sampler_post_cfg_function")
 
@@ -199,7 +199,7 @@ class InItsPlace:
     def __call__(self, x: Tensor, sigma: float, conditionings: Sequence[Any]) -> list[Tensor]:
         beside = "sampler_calc_cond_batch_function"
         options = {name: part for name, part in self.given.options.items() if name != beside}
-        conds = [side_out(conditioning) for conditioning in conditionings]
+        conds = [GuiderEntries(conditioning) for conditioning in conditionings]
         told = {"conds": conds, "input": x, "sigma": x.new_full((len(x),), sigma), "model": self.given.model}
         made = self.function({**told, "model_options": options})
         return [_shaped(one, x, "sampler_calc_cond_batch_function") for one in made]

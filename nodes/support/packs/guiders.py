@@ -18,7 +18,7 @@ from sigmagraph.engine.sampling import NoiseSource
 from sigmagraph.engine.sampling.guidance import Cfg
 from sigmagraph.nodes.support.denoising import denoised_latent
 from sigmagraph.nodes.support.packs.base_model import BaseModel, number
-from sigmagraph.nodes.support.packs.conditioning import conditioning_of, side_out
+from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
 from sigmagraph.nodes.support.packs.guidance import PackGuidance, known_options
 from sigmagraph.nodes.support.packs.models import ModelPatcher, bare_model_of, model_of
 from sigmagraph.nodes.support.packs.noise import GivenNoise
@@ -61,7 +61,7 @@ class CFGGuider:
 
     def inner_set_conds(self, conds: Mapping[str, Any]) -> None:
         """Conditionings by name, for rules that need others than two."""
-        self.original_conds = {name: side_out(conditioning_of(conds[name])) for name in conds}
+        self.original_conds = {name: GuiderEntries(conditioning_of(conds[name])) for name in conds}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.predict_noise(*args, **kwargs)
@@ -101,7 +101,7 @@ class FixedGuider(CFGGuider):
         if isinstance(value.denoiser, Cfg):
             self.cfg = value.denoiser.scale
             sides = {"positive": value.denoiser.positive, "negative": value.denoiser.negative}
-            self.original_conds = {name: side_out(side) for name, side in sides.items()}
+            self.original_conds = {name: GuiderEntries(side) for name, side in sides.items()}
         self._came = self.cfg, self.original_conds
 
     @property
@@ -153,7 +153,7 @@ class PackDenoiser:
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         guider = self.guider
         guider.inner_model = BaseModel(self.model)
-        guider.conds = {name: side_out(conditioning_of(side)) for name, side in guider.original_conds.items()}
+        guider.conds = {name: GuiderEntries(conditioning_of(side)) for name, side in guider.original_conds.items()}
         made: Any = guider.predict_noise(x, x.new_full((len(x),), sigma), guider.model_options, 0)
         if not isinstance(made, Tensor) or made.shape != x.shape:
             found = list(made.shape) if isinstance(made, Tensor) else type(made).__qualname__

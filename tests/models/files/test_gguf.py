@@ -23,7 +23,7 @@ from sigmagraph.engine.models.files.ggml import CHUNK, DENSE, FORMATS, UNREAD, g
 from sigmagraph.engine.models.files.gguf import t5_name
 from sigmagraph.engine.models.files.read import is_quantised, open_weights
 from sigmagraph.engine.models.memory import streamed
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.plan import Budget, Part, place
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from tests.weights import drawn_weights
@@ -103,7 +103,7 @@ def transformer() -> dict[str, Tensor]:
 
 def predicted(path: Path, memory: str) -> Tensor:
     RESIDENCY.free()
-    before, RESIDENCY.choices = RESIDENCY.choices, Choices.parse("fp32", memory)
+    before, RESIDENCY.choices = RESIDENCY.choices, MemoryChoices.parse("fp32", memory)
     try:
         x = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(1))
         conditioning = Conditioning(torch.ones(1, 5, 96) * 0.1, torch.ones(1, 64) * 0.1)
@@ -154,7 +154,7 @@ def test_a_quantised_t5_in_llama_cpps_names_encodes_what_its_dense_twin_does(
     ids, states = torch.tensor([[5, 9, 2, 1, 0, 0], [7, 7, 63, 1, 0, 0]]), []
     for file, kept in ((path, memory), (tmp_path / "dense.safetensors", "resident")):
         RESIDENCY.free()
-        before, RESIDENCY.choices = RESIDENCY.choices, Choices.parse("fp32", kept)
+        before, RESIDENCY.choices = RESIDENCY.choices, MemoryChoices.parse("fp32", kept)
         states.append(load_text_encoders([file]).encoders["t5xxl"].encode(ids).hidden)
         RESIDENCY.choices = before
     assert torch.equal(states[0], states[1])

@@ -20,7 +20,7 @@ from sigmagraph.engine.models.files.fp8 import multiplied_out, packed_bytes, sca
 from sigmagraph.engine.models.files.quantisation import readable
 from sigmagraph.engine.models.files.read import open_weights
 from sigmagraph.engine.models.files.summary import summarise
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from tests.models.conftest import Unpack
 from tests.models.microscaling import in_mxfp8, in_nvfp4, in_rotated_int8
@@ -116,7 +116,7 @@ def test_a_form_is_within_its_error_of_the_plain_model_and_stays_small(
     tmp_path: Path, dense: dict[str, Tensor], case: str, memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sigmagraph.engine.models.memory.streamed.STREAMED_FROM_BYTES", 0)
-    monkeypatch.setattr(RESIDENCY, "choices", Choices(memory=memory, model="fp32"))
+    monkeypatch.setattr(RESIDENCY, "choices", MemoryChoices(memory=memory, model="fp32"))
     _, form, bound = FORMS[case]
     path = written(tmp_path / "small.safetensors", dense, said_of(case), form)
     weights = find_parts(open_weights(path)).mmdit

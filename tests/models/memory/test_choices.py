@@ -5,7 +5,7 @@ import torch
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.memory import device as devices
-from sigmagraph.engine.models.memory.choices import Choices, parse_memory, parse_precision
+from sigmagraph.engine.models.memory.choices import MemoryChoices, parse_memory, parse_precision
 
 CPU = torch.device("cpu")
 
@@ -61,14 +61,14 @@ def test_memory_that_is_neither_is_refused(text: str) -> None:
 @pytest.mark.parametrize("name", ["cpu+", "cpu+cpu"])
 def test_half_a_pair_of_devices_is_refused(name: str) -> None:
     with pytest.raises(BadValue, match=r"two.* of one kind, such as cuda:0\+cuda:1"):
-        Choices.parse(device=name)
+        MemoryChoices.parse(device=name)
 
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a card")
     with pytest.raises(BadValue, match=r"--device.*'cuda:7'.*auto or one of .*cpu"):
-        Choices.parse(device="cuda:7")
+        MemoryChoices.parse(device="cuda:7")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_processor_with_bfloat16_computes_bfloat16_files_in_it(
 ) -> None:
     """Only the diffusion model: encoders and pictures stay float32 until somebody chooses otherwise."""
     monkeypatch.setattr(devices, "_has_bf16_processor", lambda: has_bf16)
-    auto = Choices()
+    auto = MemoryChoices()
     expected = torch.bfloat16 if has_bf16 else torch.float32
     assert auto.placement("model", torch.bfloat16, CPU).dtype == expected
     for kind, stored in (("model", torch.float16), ("vae", torch.bfloat16), ("text", torch.bfloat16)):
@@ -102,7 +102,7 @@ def test_a_processor_with_bfloat16_computes_bfloat16_files_in_it(
 
 
 def test_a_choice_wins_over_what_is_stored() -> None:
-    chosen = Choices.parse("model=bf16,text=fp16,vae=bf16", device="cpu")
+    chosen = MemoryChoices.parse("model=bf16,text=fp16,vae=bf16", device="cpu")
     found = [chosen.placement(kind, torch.float32).dtype for kind in ("model", "text", "vae")]
     assert found == [torch.bfloat16, torch.float16, torch.bfloat16]
     assert chosen.named == "text=fp16, model=bf16, vae=bf16"

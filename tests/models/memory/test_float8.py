@@ -14,7 +14,7 @@ from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.files.fp8 import scaled_bytes
 from sigmagraph.engine.models.memory import plan as plans
 from sigmagraph.engine.models.memory import recipe as recipes
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.float8 import LARGEST, Float8Linear, multiplies_float8
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 
@@ -83,7 +83,7 @@ def file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 def opened(file: Path, precision: str, compile_: str = "off") -> Model:
     RESIDENCY.free()
-    RESIDENCY.choices = Choices.parse(precision, "auto", "cpu", compile_)
+    RESIDENCY.choices = MemoryChoices.parse(precision, "auto", "cpu", compile_)
     return load_diffusion_model(file)
 
 

@@ -18,7 +18,7 @@ from sigmagraph.engine.models.files.fp8 import multiplied_out
 from sigmagraph.engine.models.files.lora import Adapter, Patch
 from sigmagraph.engine.models.files.read import StoredTensor, Weights
 from sigmagraph.engine.models.memory import residency, streamed
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.plan import Budget, Part, plan
 from sigmagraph.engine.models.memory.recipe import Recipe
@@ -148,7 +148,7 @@ def test_large_takes_its_weights_a_table_and_half_a_gigabyte() -> None:
 
 
 def test_on_a_card_of_16_gb_what_computes_before_a_run_leaves() -> None:
-    RESIDENCY.choices = Choices(limit_bytes=16 * GB)
+    RESIDENCY.choices = MemoryChoices(limit_bytes=16 * GB)
     large = recipe(weights(is_fp8=False))
     found = plan([large.part(), T5], Budget("cuda:0", 16 * GB, is_host=False))
     assert [(placed.mode, placed.leaves) for placed in found.placed] == [("resident", True), ("streamed", False)]
@@ -158,7 +158,7 @@ def test_on_a_card_of_16_gb_what_computes_before_a_run_leaves() -> None:
 
 def test_float8_weights_stay_small_on_cards_of_16_and_of_9_gb() -> None:
     for limit, bound in ((16, 9.2), (9, 7.2)):
-        RESIDENCY.choices = Choices(limit_bytes=limit * GB)
+        RESIDENCY.choices = MemoryChoices(limit_bytes=limit * GB)
         assert peak_of(recipe(weights(is_fp8=True))) <= bound * GB
         RESIDENCY.free()
 

@@ -16,7 +16,7 @@ from sigmagraph.engine.models import Conditioning, load_diffusion_model
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
 from sigmagraph.engine.models.memory import device as devices
 from sigmagraph.engine.models.memory import plan, resident, streamed
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.device import available_bytes, holds
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.sampling import exact, noise
@@ -50,7 +50,7 @@ def test_the_device_is_the_one_named_or_the_best(
     monkeypatch: pytest.MonkeyPatch, chosen: str, xpu: int, mps: bool, expected: str
 ) -> None:
     machine(monkeypatch, xpu, mps)
-    assert str(Choices.parse(device=chosen).on) == expected
+    assert str(MemoryChoices.parse(device=chosen).on) == expected
 
 
 @pytest.mark.parametrize(("chosen", "there"), [("cuda", "xpu:0, mps, cpu"), ("xpu:1", "xpu:0, mps, cpu")])
@@ -59,7 +59,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(
 ) -> None:
     machine(monkeypatch, 1, True)
     with pytest.raises(BadValue, match=f"one of {there}"):
-        Choices.parse(device=chosen)
+        MemoryChoices.parse(device=chosen)
 
 
 @pytest.mark.parametrize("name", ["mps", "xpu"])
@@ -78,7 +78,7 @@ def test_the_precision_is_one_that_the_device_multiplies(
     monkeypatch: pytest.MonkeyPatch, name: str, stored: torch.dtype, has_bf16: bool, expected: torch.dtype
 ) -> None:
     machine(monkeypatch, 1, True, has_bf16=has_bf16)
-    choices = Choices.parse(device=name)
+    choices = MemoryChoices.parse(device=name)
     assert choices.placement("model", stored).dtype == choices.placement("vae", stored).dtype == expected
     assert choices.placement("text", stored).dtype == FULL
 
@@ -86,8 +86,8 @@ def test_the_precision_is_one_that_the_device_multiplies(
 def test_float8_is_refused_where_no_tensor_of_it_can_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 1, True)
     with pytest.raises(BadValue, match="bf16 or fp16 on mps, which has no float8"):
-        Choices.parse("fp8", device="mps")
-    assert Choices.parse("fp8", device="xpu").model == "fp8"
+        MemoryChoices.parse("fp8", device="mps")
+    assert MemoryChoices.parse("fp8", device="xpu").model == "fp8"
     apple, intel = torch.device("mps"), torch.device("xpu", 0)
     assert [holds(apple, dtype) for dtype in (FLOAT8, torch.float64, HALF, torch.uint8)] == [False, False, True, True]
     assert [holds(intel, dtype) for dtype in (FLOAT8, torch.float64)] == [True, False]
@@ -156,7 +156,7 @@ def test_float8_grows_before_it_goes_where_it_cannot_lie(
 
     def predicted() -> tuple[Tensor, list[str]]:
         RESIDENCY.free()
-        RESIDENCY.choices = Choices.parse("fp32", memory)
+        RESIDENCY.choices = MemoryChoices.parse("fp32", memory)
         model = load_diffusion_model(tmp_path / "a.safetensors", kept_as=FLOAT8)
         entry = Conditioning(torch.ones(1, 5, 96), torch.ones(1, 64))
         return model.predict(torch.ones(1, 16, 8, 8), 0.5, [entry])[0], [mode for _, mode in RESIDENCY.held()]

@@ -13,7 +13,7 @@ from sigmagraph.engine.errors import OutOfMemory, StaleFile
 from sigmagraph.engine.models import Adapter, Conditioning, Model, load_checkpoint, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.memory import plan, residency, streamed
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from tests.weights import drawn_weights
 
@@ -99,7 +99,7 @@ def test_three_models_that_do_not_fit_together_take_turns_in_flat_memory(tmp_pat
     models = [load_diffusion_model(written(tmp_path / f"{seed}.safetensors", seed)) for seed in range(3)]
     size = sum(p.nbytes for p in models[0].network.parameters())
     RESIDENCY.free()
-    RESIDENCY.choices = Choices(model="fp32", limit_bytes=int(2.5 * size))
+    RESIDENCY.choices = MemoryChoices(model="fp32", limit_bytes=int(2.5 * size))
     expected = [predicted(model) for model in models]
     loads, evictions = RESIDENCY.load_count, RESIDENCY.eviction_count
     for turn in range(60):
@@ -118,7 +118,7 @@ def test_a_network_that_somebody_still_looks_at_has_to_have_its_room_again(tmp_p
     looked_at = models[0].network
     size = sum(parameter.nbytes for parameter in looked_at.parameters())
     RESIDENCY.free()
-    RESIDENCY.choices = Choices(model="fp32", limit_bytes=int(2.5 * size))
+    RESIDENCY.choices = MemoryChoices(model="fp32", limit_bytes=int(2.5 * size))
     for model in (models[1], models[2], models[0]):
         predicted(model)
         assert RESIDENCY.bytes_on(CPU) <= 2.5 * size
@@ -129,7 +129,7 @@ def test_ten_thousand_uses_of_three_models_leave_memory_as_it_was(tmp_path: Path
     models = [load_diffusion_model(written(tmp_path / f"{seed}.safetensors", seed)) for seed in range(3)]
     size = sum(p.nbytes for p in models[0].network.parameters())
     RESIDENCY.free()
-    RESIDENCY.choices = Choices(model="fp32", limit_bytes=int(2.5 * size))
+    RESIDENCY.choices = MemoryChoices(model="fp32", limit_bytes=int(2.5 * size))
     loads, evictions, early_kb = RESIDENCY.load_count, RESIDENCY.eviction_count, 0
     for turn in range(10_000):
         predicted(models[(turn * 7 + turn // 50) % 3])
@@ -145,7 +145,7 @@ def resident_kb() -> int:
 
 def test_memory_that_ran_out_makes_the_next_network_small_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "SMALL_BYTES", 0)
-    RESIDENCY.choices = Choices(model="fp32")
+    RESIDENCY.choices = MemoryChoices(model="fp32")
     model = load_diffusion_model(written(tmp_path / "a.safetensors"))
     expected, modes = predicted(model), [mode for _, mode in RESIDENCY.held()]
     for _ in range(2):
@@ -162,7 +162,7 @@ def test_a_float8_weight_dtype_rounds_the_matrices_of_blocks_and_keeps_them_smal
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path / "a.safetensors")
-    RESIDENCY.choices = Choices(model="fp32")
+    RESIDENCY.choices = MemoryChoices(model="fp32")
     small = load_diffusion_model(path, kept_as=torch.float8_e4m3fn)
     dense = predicted(small)  # below the least size there is nothing to keep small
     exact = load_diffusion_model(path).network.state_dict()
@@ -184,12 +184,12 @@ def test_the_choice_of_float8_keeps_matrices_in_8_bits_with_a_scale_each(
 ) -> None:
     """e4m3 has three bits behind the point: a rounding is off by a sixteenth of the value at most."""
     path = written(tmp_path / "a.safetensors")
-    RESIDENCY.choices = Choices(model="fp32")
+    RESIDENCY.choices = MemoryChoices(model="fp32")
     exact, before = load_diffusion_model(path).network.state_dict(), predicted(load_diffusion_model(path))
     RESIDENCY.free()
     monkeypatch.setattr(plan, "SMALL_BYTES", 0)
     monkeypatch.setattr(streamed, "STREAMED_FROM_BYTES", 4096)
-    RESIDENCY.choices = Choices(model="fp8")
+    RESIDENCY.choices = MemoryChoices(model="fp8")
     model = load_diffusion_model(path)
     held = RESIDENCY.bytes_on(CPU)
     found = predicted(model)
@@ -205,7 +205,7 @@ def test_the_choice_of_float8_keeps_matrices_in_8_bits_with_a_scale_each(
 
 def test_a_file_written_over_under_a_mapped_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "SMALL_BYTES", 0)
-    RESIDENCY.choices = Choices(model="fp32")
+    RESIDENCY.choices = MemoryChoices(model="fp32")
     path = written(tmp_path / "a.safetensors", dtype=torch.float32)
     model = load_diffusion_model(path)
     predicted(model)
@@ -224,7 +224,7 @@ def test_a_file_written_over_under_a_mapped_network_is_named(tmp_path: Path, mon
 
 def test_a_mapped_network_predicts_what_a_copied_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.safetensors", dtype=torch.bfloat16)
-    RESIDENCY.choices = Choices(model="bf16")
+    RESIDENCY.choices = MemoryChoices(model="bf16")
     copied = predicted(load_diffusion_model(path))
     monkeypatch.setattr(plan, "SMALL_BYTES", 0)
     assert torch.equal(predicted(load_diffusion_model(path)), copied)
@@ -233,7 +233,7 @@ def test_a_mapped_network_predicts_what_a_copied_one_does(tmp_path: Path, monkey
 def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "SMALL_BYTES", 0)
     path = written(tmp_path / "a.safetensors")
-    RESIDENCY.choices = Choices(limit_bytes=1000)
+    RESIDENCY.choices = MemoryChoices(limit_bytes=1000)
     loads = RESIDENCY.load_count
     with pytest.raises(OutOfMemory, match=r"diffusion model takes .* GB on cpu, which has 1\.0 kB left.*the plan: "):
         load_diffusion_model(path)

@@ -16,7 +16,7 @@ from transformers import T5Config, T5EncoderModel
 from sigmagraph.engine.models import Adapter, Conditioning, load_diffusion_model, load_text_encoders
 from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.memory import streamed as module
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY, ready
 from sigmagraph.engine.models.memory.resident import hollow
 from sigmagraph.engine.models.text.embeddings import Vector
@@ -39,7 +39,7 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def choose(memory: str, precision: str = "fp32") -> None:
     RESIDENCY.free()
-    RESIDENCY.choices = Choices.parse(precision, memory)
+    RESIDENCY.choices = MemoryChoices.parse(precision, memory)
 
 
 @pytest.fixture(params=[torch.float16, torch.bfloat16, torch.float32], ids=str)

@@ -15,7 +15,7 @@ from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
 from sigmagraph.engine.models.memory import recipe as recipes
 from sigmagraph.engine.models.memory import tables
-from sigmagraph.engine.models.memory.choices import Choices
+from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.residency import RESIDENCY, ready
 from sigmagraph.engine.models.memory.tables import MODULATION, Tables
@@ -30,7 +30,7 @@ CLOSE = 1e-5  # of the norm: a product of many rows sums in another order than o
 @pytest.fixture(autouse=True)
 def own_choices() -> Iterator[None]:
     before = RESIDENCY.choices
-    RESIDENCY.choices = Choices.parse("fp32", "resident", "cpu")
+    RESIDENCY.choices = MemoryChoices.parse("fp32", "resident", "cpu")
     tables._AHEAD.clear()
     yield
     RESIDENCY.choices = before
@@ -184,7 +184,7 @@ def test_a_stored_network_streams_and_stays_with_the_same_tables(
     x, sides, found = torch.ones(1, 16, 8, 8), [text(1), text(2)], []
     for memory in ("resident", "stream"):
         RESIDENCY.free()
-        RESIDENCY.choices = Choices.parse("fp32", memory, "cpu")
+        RESIDENCY.choices = MemoryChoices.parse("fp32", memory, "cpu")
         one = load_diffusion_model(tmp_path / "model.safetensors")
         one.expect([0.8, 0.4])
         with one.recipe.use() as network:

@@ -4,11 +4,11 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.process import Ancestral
 from sigmagraph.engine.sampling.solver import Context
 
-Strength: TypeAlias = Annotated[float, Range(0.0, 100.0)]
+Strength: TypeAlias = Annotated[float, Interval(0.0, 100.0)]
 
 
 def ancestral(sigma: float, sigma_next: float, eta: float, ctx: Context) -> Ancestral:

@@ -5,10 +5,10 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context
 
-Level: TypeAlias = Annotated[float, Range(0.0, math.inf)]
+Level: TypeAlias = Annotated[float, Interval(0.0, math.inf)]
 
 
 def churned(

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Evaluate, Step, Steps
 
 SMALLEST, LARGEST = 1e-300, 300.0  # an inverse error, and the logarithm of a product of powers of some
 REJECTED = 1000  # tries in a row after which no step will be accepted any more
 STUCK = "settings that let a step be accepted: rtol, atol and h_init above 0, accept_safety at most 1"
-Order: TypeAlias = Annotated[int, Range(2, 3)]
+Order: TypeAlias = Annotated[int, Interval(2, 3)]
 Stage: TypeAlias = Generator[Evaluate, Any, Tensor]
 
 

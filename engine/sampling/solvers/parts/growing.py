@@ -8,12 +8,12 @@ from typing import Annotated, TypeAlias
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.options import Choices, Interval
 from sigmagraph.engine.sampling.resize import METHODS, resized
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
 
-Scale: TypeAlias = Annotated[float, Range(0.1, 20.0)]
-ScaleSteps: TypeAlias = Annotated[int | None, Range(0, 1000)]
+Scale: TypeAlias = Annotated[float, Interval(0.1, 20.0)]
+ScaleSteps: TypeAlias = Annotated[int | None, Interval(0, 1000)]
 Method: TypeAlias = Annotated[str, Choices(METHODS)]
 
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Annotated, TypeAlias
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context
 
 Scaler: TypeAlias = Callable[[float], float]
-Stages: TypeAlias = Annotated[int, Range(1, 3)]
-Power: TypeAlias = Annotated[float | None, Range(0.0, 101.0)]
+Stages: TypeAlias = Annotated[int, Interval(1, 3)]
+Power: TypeAlias = Annotated[float | None, Interval(0.0, 101.0)]
 LARGEST = 600.0  # of a logarithm, so that a level's power and its inverse are numbers
 
 

@@ -6,11 +6,11 @@ from typing import Annotated, TypeAlias
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Steps
 from sigmagraph.engine.sampling.solvers.parts.multistep import multistep
 
-MaxOrder: TypeAlias = Annotated[int, Range(1, 4)]
+MaxOrder: TypeAlias = Annotated[int, Interval(1, 4)]
 EQUAL_STEPS = {
     1: (1.0,),
     2: (3 / 2, -1 / 2),

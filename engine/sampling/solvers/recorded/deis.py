@@ -8,11 +8,11 @@ from typing import Annotated, TypeAlias
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.options import Choices, Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
 from sigmagraph.engine.sampling.solvers.parts.multistep import exact, multistep
 
-MaxOrder: TypeAlias = Annotated[int, Range(1, 4)]
+MaxOrder: TypeAlias = Annotated[int, Interval(1, 4)]
 Mode: TypeAlias = Annotated[str, Choices(("default", "tab", "rhoab"))]
 EARLIEST, LOWEST, HIGHEST = 1e-3, 0.002, 80.0  # the VP process whose time is used, whatever the model's
 POINTS = 10_000

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Range
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.parts.log_snr import brownian_step
@@ -20,7 +20,7 @@ def dpmpp_sde(
     *,
     eta: Strength = 1.0,
     s_noise: Strength = 1.0,
-    r: Annotated[float, Range(1e-3, 100.0)] = 0.5,
+    r: Annotated[float, Interval(1e-3, 100.0)] = 0.5,
 ) -> Steps:
     """Two ancestral steps from the same start: to the middle `r`, then all the way with the estimates blended."""
     for sigma, sigma_next in pairwise(sigmas):

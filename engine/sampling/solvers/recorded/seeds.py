@@ -7,7 +7,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.options import Choices, Range
+from sigmagraph.engine.sampling.options import Choices, Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Step, Steps
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.parts.log_snr import exp_decay
@@ -22,7 +22,7 @@ def seeds_2(
     *,
     eta: Strength = 1.0,
     s_noise: Strength = 1.0,
-    r: Annotated[float, Range(1e-3, 1.0)] = 0.5,
+    r: Annotated[float, Interval(1e-3, 1.0)] = 0.5,
     solver_type: Annotated[str, Choices(("phi_1", "phi_2"))] = "phi_1",
 ) -> Steps:
     """Two stages: at the fraction `r` of the step and at its end."""

@@ -18,10 +18,10 @@ from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import Running
 from sigmagraph.engine.jobs.workers.worker import Worker
 
-__all__ = ["Placement"]
+__all__ = ["JobPlacement"]
 
 
-class Placement:
+class JobPlacement:
     """Gives the queue's jobs their workers. `queue`, `workers` and `running` are the dispatcher's and change under it.
 
     _reserved      slots of jobs of which the store has not said yet that they run
