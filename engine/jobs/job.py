@@ -14,9 +14,11 @@ from sigmagraph.engine.jobs.webhooks.standard import signing_key
 
 __all__ = [
     "ENDED",
+    "FIELDS",
     "LARGEST",
     "LARGEST_COST",
     "LOCAL",
+    "LONGEST_NAME",
     "Accepted",
     "Failure",
     "Idempotency",
@@ -32,6 +34,8 @@ __all__ = [
     "move",
 ]
 
+FIELDS = ("sampler", "schedule", "model", "seed")
+"""By which inputs of its nodes a job is found."""
 LOCAL = "local"
 """The owner of everything where no keys are in use."""
 
@@ -251,7 +255,8 @@ class JobQuery:
     """Which jobs to list. `owner` None means everyone's; `by` is the column the order follows.
 
     `with_withdrawn` False leaves out what was cancelled before it ever began. `text` stands somewhere in the request's
-    JSON, in any case of ASCII letters.
+    JSON, in any case of ASCII letters. `fields` say what an input of some node is (a model: what its name holds).
+    Created from `since` on and before `until`, seconds since 1970.
     """
 
     owner: str | None = None
@@ -264,10 +269,18 @@ class JobQuery:
     with_request: bool = False
     with_withdrawn: bool = True
     text: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    since: float | None = None
+    until: float | None = None
 
     def __post_init__(self) -> None:
         _within("limit", self.limit, 0, LARGEST)
         _within("offset", self.offset, 0, LARGEST)
+        for name, value in self.fields.items():
+            if name not in FIELDS or not 0 < len(value) <= LONGEST_NAME:
+                raise BadValue(
+                    f"field {name}", value[:LONGEST_NAME], f"one of {', '.join(FIELDS)}, 1 to 255 characters"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from sigmagraph.engine.errors import (
+    BadValue,
     DuplicateJob,
     IdempotencyConflict,
     IllegalMove,
@@ -570,3 +571,48 @@ def test_migrations_make_exactly_the_tables_that_are_declared(store_settings: St
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
     for reached in (writer, reader):
         reached.dispose()
+
+
+def test_jobs_are_found_by_what_their_nodes_were_given_and_by_when(run: Runs, store_settings: StoreSettings) -> None:
+    def asked(sampler: str, seed: int, model: str, text: str = "") -> Request:
+        sampled = {"sampler_name": sampler, "scheduler": "karras", "seed": seed, "steps": 42, "note": text}
+        nodes = {"1": {"class_type": "L", "inputs": {"ckpt_name": model}}, "2": {"class_type": "K", "inputs": sampled}}
+        return Request(nodes, ["2"])
+
+    async def case() -> None:
+        clock = Time()
+        began = clock.now
+        async with opened(store_settings, clock=clock) as (store, _):
+            for name, request in {
+                "a": asked("euler", 42, "SD3/Large.safetensors"),
+                "b": asked("euler_ancestral", 421, "demo.safetensors", '"seed":42, "sampler_name":"euler"'),
+                "c": asked("Euler@2", 7, "demo.safetensors", "Large.safetensors"),
+                "d": asked("heun", 2**64 - 3, 'odd "[(100%_\\ e\u0301.safetensors'),
+            }.items():
+                await store.submit(submission(job_id=name), request)
+                clock.now += 10
+
+            async def found(since: float | None = None, until: float | None = None, **fields: str) -> str:
+                query = JobQuery(fields=fields, since=since, until=until, newest_first=False)
+                page = await store.find(query)
+                assert page.total == len(page.jobs)
+                return "".join(job.id for job in page.jobs)
+
+            assert await found(sampler="euler") == "ac"
+            assert await found(sampler="euler@2") == "c"
+            assert await found(sampler="EULER_ancestral") == "b"
+            assert await found(seed="42") == "a"
+            assert await found(seed=str(2**64 - 3)) == "d"
+            assert await found(model="large") == "a"
+            assert await found(model="demo", sampler="euler") == "c"
+            assert await found(model='"[(100%_\\ e\u0301') == "d"
+            assert await found(schedule="karras") == "abcd"
+            assert await found(schedule="karra") == ""
+            assert await found(model="euler") == ""
+            assert await found(since=began + 10, until=began + 30) == "bc"
+            assert await found(until=began + 10, schedule="karras") == "a"
+            for fields in ({"sampler": ""}, {"seed": "1" * 256}, {"colour": "red"}):
+                with pytest.raises(BadValue, match="sampler, schedule, model, seed"):
+                    JobQuery(fields=fields)
+
+    run(case())

@@ -1,14 +1,14 @@
 """Reading many jobs: pages, what waits, what is old. Functions of a connection; nothing here changes a row."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, bindparam, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select
 
 from sigmagraph.engine.errors import BadValue, UnknownJob
 from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
 from sigmagraph.engine.jobs.store.rows import LIGHT, WHOLE, job_of
+from sigmagraph.engine.jobs.store.searching import says
 from sigmagraph.engine.jobs.store.tables import jobs
 
 __all__ = ["by_state", "get", "ids", "light", "owing", "page"]
@@ -87,9 +87,11 @@ def _conditions(query: JobQuery) -> list[ColumnElement[bool]]:
         conditions.append(jobs.c.source == query.source)
     if not query.with_withdrawn:
         conditions.append(or_(jobs.c.state != State.CANCELLED.value, jobs.c.attempt > 0))
-    if query.text:
-        written = json.dumps(query.text)[1:-1].lower()  # as the column has it
-        conditions.append(func.lower(type_coerce(jobs.c.request, Text)).contains(written, autoescape=True))
+    if query.since is not None:
+        conditions.append(jobs.c.created_at >= query.since)
+    if query.until is not None:
+        conditions.append(jobs.c.created_at < query.until)
+    conditions += says(query.text, query.fields)
     if query.by == "ended_at":
         conditions.append(jobs.c.state.in_([state.value for state in ENDED]))
     return conditions

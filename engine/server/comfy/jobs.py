@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.errors import EngineError, UnknownJob
-from sigmagraph.engine.jobs.job import Job, JobQuery, State
+from sigmagraph.engine.jobs.job import FIELDS, LONGEST_NAME, Job, JobQuery, State
 from sigmagraph.engine.server.comfy.listing import failure_of
 from sigmagraph.engine.server.comfy.queue import MOST, cancel
 from sigmagraph.engine.server.comfy.records import STATUSES, detail, summary
@@ -15,7 +15,7 @@ from sigmagraph.engine.server.transport.bodies import object_body
 __all__ = ["cancel_many", "cancel_one", "listing", "one"]
 
 
-LONGEST_NUMBER = 9  # digits
+LONGEST_NUMBER, LONGEST_MOMENT = 9, 15  # digits
 
 
 class BadQuery(EngineError, ValueError):
@@ -33,9 +33,10 @@ async def listing(request: web.Request) -> web.Response:
 
 
 async def _listed(request: web.Request) -> web.Response:
-    """One page; `text` finds jobs by what their request says.
+    """One page. `text` finds jobs by what their request says; `sampler`, `schedule`, `model` and `seed` by inputs.
 
-    The page asks under `/api` and shows no job that was deleted while it waited; without it all are listed.
+    `created_after` and `created_before` are milliseconds since 1970, as `create_time` is. The page asks under `/api`
+    and shows no job that was deleted while it waited; without it all are listed.
     """
     limit, offset = _natural(request, "limit", MOST), _natural(request, "offset", 0)
     newest_first = _choice(request, "sort_order", ("desc", "asc")) == "desc"
@@ -50,6 +51,9 @@ async def _listed(request: web.Request) -> web.Response:
         offset=0 if is_paged_here else offset,
         with_withdrawn=not request.path.startswith("/api/"),
         text=request.query.get("text", ""),
+        fields=_fields(request),
+        since=_moment(request, "created_after"),
+        until=_moment(request, "created_before"),
     )
     page = await request.app[JOBS].find(query) if limit else None
     jobs, total = (list(page.jobs), page.total) if page is not None else ([], 0)
@@ -104,6 +108,24 @@ def _natural(request: web.Request, name: str, default: int) -> int:
     if not text.isdecimal() or len(text) > LONGEST_NUMBER:
         raise BadQuery(f"{name} {text[:40]!r} is not a whole number from 0 on that a list can have")
     return min(int(text), MOST) if name == "limit" else int(text)
+
+
+def _fields(request: web.Request) -> dict[str, str]:
+    found = {name: request.query[name] for name in FIELDS if request.query.get(name)}
+    for name, value in found.items():
+        if len(value) > LONGEST_NAME:
+            raise BadQuery(f"{name} {value[:40]!r}... is longer than {LONGEST_NAME} characters")
+    return found
+
+
+def _moment(request: web.Request, name: str) -> float | None:
+    """Milliseconds since 1970 as seconds."""
+    text = request.query.get(name)
+    if not text:
+        return None
+    if not text.isdecimal() or not text.isascii() or len(text) > LONGEST_MOMENT:
+        raise BadQuery(f"{name} {text[:40]!r} is not a whole number of milliseconds since 1970")
+    return int(text) / 1000
 
 
 def _choice(request: web.Request, name: str, allowed: tuple[str, ...]) -> str:
