@@ -57,10 +57,17 @@ async def replay(request: web.Request) -> web.Response:
             "differences": _written(found),
         }
     }
-    job_id = await submitted(request, incoming, now, [target], meta, "replay")
+    job_id = await submitted(request, incoming, now, [target], meta, "replay", _origin(incoming))
     if recorded.picture is not None:
         await asyncio.to_thread(_keep, request, job_id, recorded.picture)
     return await _answer(request, await jobs.wait(job_id, request[OWNER], wait_s))
+
+
+def _origin(incoming: Incoming) -> dict[str, Any]:
+    """Of what it is a replay, as far as the caller said: a job's id, a picture's name."""
+    image = incoming.mapping("image").get("filename")
+    named = {"job_id": incoming.fields.get("job_id"), "image": image, "name": incoming.fields.get("name")}
+    return {"how": "replay"} | {name: value for name, value in named.items() if isinstance(value, str)}
 
 
 async def verdict(request: web.Request) -> web.Response:

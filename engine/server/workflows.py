@@ -117,11 +117,13 @@ async def submitted(
     targets: list[str] | None,
     meta: Mapping[str, Any],
     source: str,
+    made_from: Mapping[str, Any] | None = None,
 ) -> str:
-    """Have it run; the job's id."""
+    """Have it run; the job's id. `made_from` says of which job or picture it came."""
     require_any_graph(request)
     key = request.headers.get("Idempotency-Key")
-    extra = {"extra_pnginfo": {"workflow": workflow.editor}} if workflow.editor is not None else {}
+    extra: dict[str, Any] = {"made_from": made_from} if made_from is not None else {}
+    extra |= {"extra_pnginfo": {"workflow": workflow.editor}} if workflow.editor is not None else {}
     submission = Submission(
         workflow,
         request[OWNER],
