@@ -54,8 +54,15 @@ class _Held:
     files: tuple[MappedFile, ...]
     bytes_: Mapping[int, int]
     is_compiled: bool = False
+    what: str = ""
     users: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def written(self) -> dict[str, Any]:
+        """As JSON values; bytes of the device, without file pages."""
+        precision = str(self.placement.dtype).removeprefix("torch.")
+        told = {"network": self.what, "mode": self.mode, "precision": precision, "device": str(self.placement.device)}
+        return told | {"bytes": sum(self.bytes_.values()), "is_in_use": self.users > 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +159,12 @@ class Residency:
         return isinstance(held.network, MMDiT) and self.compiles(held.placement.device, held.mode)
 
     def counts(self) -> dict[str, Any]:
-        """What happened in this process so far, for reports: networks made, let go, and how blocks were compiled."""
+        """What happened in this process so far, and what is there now, the latest used first, for reports."""
+        with self._lock:
+            there = [held.written() for held in reversed(self._held.values())]
         return {
+            "resident": there,
+            "memory_limit_bytes": self.choices.limit_bytes,
             "loads": self.load_count,
             "evictions": self.eviction_count,
             "compiled": self.compiled.stats(),
@@ -313,7 +324,7 @@ class Residency:
     ) -> _Held:
         where, from_files = recipe.placement, files if mode in ("mapped", "streamed") else ()
         self._note(Loaded(recipe.what, mode, where, sum(took.values()), time.perf_counter() - began))
-        made = _Held(network, mode, where, recipe.family, from_files, took)
+        made = _Held(network, mode, where, recipe.family, from_files, took, what=recipe.what)
         made.is_compiled = self._is_to_compile(made)
         return made
 

@@ -11,7 +11,7 @@ from sigmagraph.engine.server.context import JOBS, reply
 
 __all__ = ["workers"]
 
-KEPT = ("devices", "loads", "evictions", "precisions", "system", "memory")
+KEPT = ("devices", "resident", "memory_limit_bytes", "loads", "evictions", "precisions", "system", "memory")
 
 
 async def workers(request: web.Request) -> web.Response:

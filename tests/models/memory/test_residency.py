@@ -53,6 +53,11 @@ def test_nothing_is_read_until_a_network_is_used_and_then_once(tmp_path: Path) -
     assert RESIDENCY.load_count == loads
     assert torch.equal(predicted(model), predicted(again))
     assert RESIDENCY.load_count == loads + 1
+    (there,) = RESIDENCY.counts()["resident"]
+    assert (there["mode"], there["device"], there["is_in_use"]) == ("resident", "cpu", False)
+    assert there["bytes"] == RESIDENCY.bytes_on(CPU) > 0
+    RESIDENCY.free()
+    assert RESIDENCY.counts()["resident"] == []
 
 
 def test_a_network_goes_with_the_last_value_that_could_ask_for_it(tmp_path: Path) -> None:
