@@ -3,10 +3,11 @@
 Standard library only: the command line fetches by it, the server tells its page by it.
 """
 
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-__all__ = ["HUB", "SETS", "Download", "Source", "source_of"]
+__all__ = ["HUB", "SETS", "Download", "Source", "sets_for", "source_of"]
 
 HUB = "https://huggingface.co"
 LARGE = "stabilityai/stable-diffusion-3.5-large"
@@ -108,6 +109,19 @@ SETS: dict[str, Download] = {
 def source_of(name: str) -> Source | None:
     """The official file of this name, if it is one that loaders list."""
     return BY_NAME.get(name)
+
+
+def sets_for(names: Iterable[str]) -> list[str]:
+    """The fewest sets that bring these files, as far as any brings them: what brings most of them first."""
+    left, found = set(names), list[str]()
+    while left:
+        brought = {one: {source.name for source in download.sources} & left for one, download in SETS.items()}
+        best = max(SETS, key=lambda one: len(brought[one]))
+        if not brought[best]:
+            break
+        found.append(best)
+        left -= brought[best]
+    return found
 
 
 BY_NAME = {

@@ -25,6 +25,7 @@ def samplers(
     from sigmagraph.engine.cli.console import out, write_json
     from sigmagraph.engine.errors import UnknownName
     from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, find_schedule, find_solver
+    from sigmagraph.engine.sampling.facts import facts_of
     from sigmagraph.engine.sampling.versioned import VersionedName
 
     bare = VersionedName.parse(name).name if name is not None else None
@@ -33,7 +34,7 @@ def samplers(
         raise UnknownName("sampler or schedule", bare, known)
     if as_json:
         chosen = [bare] if bare is not None else sorted(SCHEDULES if schedules else SOLVERS)
-        write_json({shown: _as_values(known[shown]) for shown in chosen})
+        write_json({shown: facts_of(known[shown]) for shown in chosen})
     elif name is None:
         out().print(_schedules() if schedules else _samplers())
     elif bare in SOLVERS:
@@ -97,19 +98,3 @@ def _allowed(option: "Option") -> str:
 
 def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _as_values(part: "Solver | Schedule") -> dict[str, object]:
-    """Everything declared about a sampler or schedule, as JSON values."""
-    facts: dict[str, object] = {
-        "revision": part.revision,
-        "source": part.source,
-        "remark": part.remark,
-        "options": {option.name: {"default": option.default, "allowed": _allowed(option)} for option in part.options},
-        "older": [version.revision for version in part.older],
-    }
-    for name in ("order", "evaluations"):
-        if hasattr(part, name):
-            facts[name] = getattr(part, name)
-    noise = getattr(part, "noise", None)
-    return facts | ({"noise": noise.value} if noise is not None else {})

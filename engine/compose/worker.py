@@ -29,6 +29,7 @@ from sigmagraph.engine.jobs.workers.worker import Picture, Setup
 from sigmagraph.engine.models.load import load_tiny_vae
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.models.spec import LatentFormat
+from sigmagraph.engine.sampling.facts import every_fact
 from sigmagraph.nodes.latents.previews import Previewer
 from sigmagraph.nodes.models.loaders import TAESD3, VAE_FILES
 from sigmagraph.nodes.support.provenance import environment, known_revisions
@@ -131,6 +132,7 @@ def _stats() -> dict[str, Any]:
         "torch": importlib.metadata.version("torch"),
         "environment": environment(),
         "revisions": known_revisions(),
+        "sampling": every_fact(),
     }
 
 

@@ -12,7 +12,7 @@ from sigmagraph.engine.server.context import JOBS, OWNER, reply
 from sigmagraph.engine.server.incoming import Incoming, changed, declarations, read_incoming
 from sigmagraph.engine.server.pages_inspect import read_any_workflow
 
-__all__ = ["plan"]
+__all__ = ["plan", "refuse_sampling"]
 
 MOST_LISTED = 64
 FINER = 8  # the reference has this many times the most steps, as in `sigmagraph compare`
@@ -33,7 +33,7 @@ async def plan(request: web.Request) -> web.Response:
     workflow, _ = await read_any_workflow(request, incoming, known)
     workflow = changed(workflow, incoming.fields.get("set"), await request.app[JOBS].nodes())
     sweep = find_sweep(workflow)
-    _refuse_sampling(sweep, known)
+    refuse_sampling(sweep, known)
     asked = {name: _list(incoming, name, sweep.values[written]) for name, written in LISTS.items()}
     reference = _reference(str(incoming.fields.get("reference") or DEFAULT_REFERENCE), asked["steps"])
     rows, exact = await _levels(request, sweep, asked, reference)
@@ -71,7 +71,7 @@ async def _levels(
     return found[0], found[1][0]
 
 
-def _refuse_sampling(sweep: Sweep, known: Mapping[str, Any]) -> None:
+def refuse_sampling(sweep: Sweep, known: Mapping[str, Any]) -> None:
     """What leads to the model runs without a job, and so without a price: nothing in it may sample."""
     for node_id, node in sweep.levels("", "", "").nodes.items():
         if "LATENT" in known.get(node.class_type, {}).get("output", ()):

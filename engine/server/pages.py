@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from sigmagraph.engine.server.estimate import estimate
 from sigmagraph.engine.server.lab import plan
+from sigmagraph.engine.server.needs import needs
 from sigmagraph.engine.server.pages_inspect import inspect
+from sigmagraph.engine.server.sampling_facts import samplers
 from sigmagraph.engine.server.static import inside, send
 from sigmagraph.engine.shipped import SHIPPED
 
@@ -31,7 +34,13 @@ PAGE = {
     "X-Content-Type-Options": "nosniff",
 }
 FILE = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
-PAGE_ROWS: tuple[tuple[str, str, Handler], ...] = (("POST", "/inspect", inspect), ("POST", "/lab/plan", plan))
+PAGE_ROWS: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/inspect", inspect),
+    ("POST", "/lab/plan", plan),
+    ("POST", "/estimate", estimate),
+    ("GET", "/samplers", samplers),
+    ("GET", "/needs", needs),
+)
 
 
 async def home(request: web.Request) -> web.StreamResponse:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import sigmagraph as sg
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS
 from tests.serving import CHECKOUT, Server
 
 DEMO = CHECKOUT / "models" / "checkpoints" / "sigmagraph-demo.safetensors"
@@ -135,3 +136,32 @@ def test_what_cannot_be_planned_says_why(server: Server) -> None:
     hidden["5"]["inputs"]["model"] = ["20", 0]
     assert "node 21 (EmptyLatentImage) before the model" in refused(workflow=hidden)
     assert "lost.safetensors" in refused(set={"1.ckpt_name": "lost.safetensors"})
+
+
+def test_an_estimate_has_the_plans_evaluations_and_the_time_of_runs_like_it(server: Server) -> None:
+    values = {"5.sampler_name": "heun", "5.scheduler": "sgm_uniform", "5.steps": 6}
+    plan = planned(server, samplers=["heun"], steps=[6])
+    before = server.json("/estimate", {"template": "txt2img", "set": values | {"4.width": 64, "4.height": 64}})
+    assert (before["evaluations"], before["seconds"], before["runs"]) == (plan["levels"][0]["evaluations"], None, 0)
+    prompt = deepcopy(WORKFLOW)
+    prompt["5"]["inputs"] |= {"steps": 4}
+    for seed in (71, 72):
+        prompt["5"]["inputs"]["seed"] = seed
+        job = made(server, prompt)
+    took = sum(node["milliseconds"] for node in job["nodes"].values()) / 1000
+    after = server.json("/estimate", {"workflow": prompt})
+    assert after["runs"] == 2
+    assert took / 10 < after["seconds"] < 10 * took + 1
+    lost = server.json("/estimate", {"template": "txt2img", "set": {"5.sampler_name": "eulr"}})
+    assert lost["evaluations"] is None
+    assert "euler" in lost["samplers"]["5"]["problem"]
+
+
+def test_samplers_and_schedules_are_told_with_all_that_is_declared(server: Server) -> None:
+    told = server.json("/samplers")
+    assert set(told["samplers"]) == set(SOLVERS)
+    assert set(told["schedules"]) == set(SCHEDULES)
+    heun = told["samplers"]["heun"]
+    assert (heun["order"], heun["evaluations"], heun["is_stochastic"]) == (2, 2, False)
+    assert told["samplers"]["euler_ancestral"]["is_stochastic"]
+    assert all(facts["summary"] for kind in told.values() for facts in kind.values())

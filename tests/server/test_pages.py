@@ -197,3 +197,73 @@ async def test_a_page_asks_for_the_key_and_the_login_leads_back_to_it(serving: S
                 "/login", params={"next": wanted}, data={"key": "key-a"}, allow_redirects=False
             )
             assert (done.status, done.headers["Location"]) == (303, place)
+
+
+async def test_jobs_are_listed_by_the_inputs_of_their_nodes_and_by_when(serving: Serving) -> None:
+    async with serving() as api:
+        ids = [await api.queue(graph(f"picture{number}", number)) for number in range(3)]
+        for job_id in ids:
+            await api.ended(job_id)
+        jobs = {job["id"]: job["create_time"] for job in (await api.json("/jobs"))["jobs"]}
+        found = await api.json(f"/jobs?created_after={jobs[ids[0]]}&created_before={jobs[ids[2]] + 1}&text=picture1")
+        assert [job["id"] for job in found["jobs"]] == [ids[1]]
+        assert (await api.json(f"/jobs?created_before={jobs[ids[0]] - 1}"))["pagination"]["total"] == 0
+        assert (await api.json("/jobs?sampler=euler"))["jobs"] == []
+        for query in ("created_after=yesterday", "created_before=-1", f"seed={'1' * 300}"):
+            async with await api.get(f"/jobs?{query}") as refused:
+                assert refused.status == 400
+                assert query.partition("=")[0] in (await refused.json())["error"]
+
+
+async def test_a_replay_says_of_which_job_it_is_one(serving: Serving) -> None:
+    async with serving() as api:
+        made = await api.queue(graph())
+        await api.ended(made)
+        async with await api.post("/replay", {"job_id": made}) as response:
+            again = (await response.json())["job_id"]
+        assert again != made
+        job = await api.json(f"/jobs/{again}")
+        assert job["workflow"]["extra_data"]["made_from"] == {"how": "replay", "job_id": made}
+        assert [job["id"] for job in (await api.json(f"/jobs?text={made}"))["jobs"]] == [again]
+
+
+async def test_an_estimate_of_what_does_not_sample_is_by_its_last_runs(serving: Serving) -> None:
+    async with serving() as api:
+        before = await (await api.post("/estimate", {"workflow": graph()})).json()
+        assert before == {"evaluations": None, "samplers": {}, "seconds": None, "runs": 0}
+        await api.ended(await api.queue(graph()))
+        after = await (await api.post("/estimate", {"workflow": graph(seed=3)})).json()
+        assert after["runs"] == 1
+        assert 0 < after["seconds"] < 5
+        assert await api.json("/samplers") == {"samplers": {}, "schedules": {}}  # the stubs have none
+
+
+async def test_an_estimate_needs_a_key_that_may_run_any_graph(serving: Serving) -> None:
+    async with serving(keys=KEYS) as api:
+        assert (await api.post("/estimate", {"workflow": graph()})).status == 401
+        assert (await api.get("/samplers")).status == 401
+        assert (await api.post("/estimate", {"workflow": graph()}, headers=KEY)).status == 200
+
+
+async def test_what_templates_need_is_told_with_the_command_that_brings_it(serving: Serving, tmp_path: Path) -> None:
+    async with serving() as api:
+        (tmp_path / "models/checkpoints/sd3.5_large.safetensors").write_bytes(b"")
+        for name, files in {
+            "flat": [],
+            "large": ["sd3.5_large.safetensors", "clip_l.safetensors", "t5xxl_fp8_e4m3fn.safetensors"],
+            "own": ["sd3.5_large.safetensors", "mine.safetensors"],
+            "whole": ["sd3.5_large.safetensors"],
+        }.items():
+            nodes = {str(place): {"class_type": "Loader", "inputs": {"name": file}} for place, file in enumerate(files)}
+            (tmp_path / f"workflows/{name}.json").write_text(json.dumps(nodes or graph()))
+        (tmp_path / "workflows/broken.json").write_text("[")
+        found = {need["name"]: need for need in (await api.json("/needs"))["workflows"]}
+        assert set(found) == {"large", "own", "whole"}
+        assert found["large"]["fetch"] == "sigmagraph fetch text-encoders-fp8"
+        assert {file["name"]: file["is_here"] for file in found["large"]["files"]} == {
+            "sd3.5_large.safetensors": True,
+            "clip_l.safetensors": False,
+            "t5xxl_fp8_e4m3fn.safetensors": False,
+        }
+        assert found["own"]["fetch"] is None  # nobody but its owner has it
+        assert found["whole"]["fetch"] is None

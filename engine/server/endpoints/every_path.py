@@ -22,6 +22,9 @@ BODIES: Mapping[str, Json] = {
         "template": {"type": "string"}, "name": {"type": "string"}, "workflow": {"type": "object"},
         "job_id": {"type": "string"}, "set": {"type": "object"}, "samplers": NAMES, "schedules": NAMES,
         "steps": {"type": "array", "items": {"type": "integer"}}, "reference": {"type": "string"}}},
+    "POST /estimate": {"properties": {
+        "template": {"type": "string"}, "name": {"type": "string"}, "workflow": {"type": "object"},
+        "job_id": {"type": "string"}, "set": {"type": "object"}}},
     "POST /replay": {"properties": {
         "workflow": {"type": "object"}, "name": {"type": "string"}, "job_id": {"type": "string"},
         "image": {"type": "object"}, "set": {"type": "object"}, "dry_run": {"type": "boolean"},

@@ -1,0 +1,94 @@
+"""How long a graph will take, by what jobs of the same model and size took lately. A guess, and said as one.
+
+Two graphs are alike where they have the same classes, weight files and sizes; prompts, seeds, samplers and step counts
+may differ. The time of sampling grows with the evaluations, all other nodes take what they took on the average.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import fmean, median
+from typing import Any, NamedTuple
+
+from sigmagraph.engine.graph.sweep import GUIDANCE, SWEPT
+from sigmagraph.engine.jobs.job import Job
+
+__all__ = ["Guess", "likely_time", "part_of_run"]
+
+SIZES = frozenset({"width", "height", "batch_size", "length", "scale_by", "upscale_method"})
+WEIGHTS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt")
+Prompt = Mapping[str, Mapping[str, Any]]
+
+
+class Guess(NamedTuple):
+    """Seconds, and by how many runs; None where there was none like it."""
+
+    seconds: float | None
+    runs: int
+
+
+def likely_time(prompt: Prompt, jobs: Iterable[Job], facts: Mapping[str, Mapping[str, Any]]) -> Guess:
+    """The guess for a graph; `facts` has what is declared of each sampler."""
+    wanted = _likeness(prompt)
+    alike = [job for job in jobs if job.request is not None and _likeness(job.request.prompt) == wanted]
+    paces, others = list[float](), defaultdict[str, list[float]](list)
+    for job in alike:
+        sampling, work = 0.0, 0.0
+        for node_id, report in (job.outcome.nodes if job.outcome is not None else {}).items():
+            node = (job.request.prompt if job.request is not None else {}).get(node_id)
+            if node is None or report.get("outcome") != "executed":
+                continue
+            seconds = report["milliseconds"] / 1000
+            if is_sampler(node):
+                sampling, work = sampling + seconds, work + _work(node, facts)
+            else:
+                others[node["class_type"]].append(seconds)
+        if work > 0:
+            paces.append(sampling / work)
+    samplers = [node for node in prompt.values() if is_sampler(node)]
+    if samplers and not paces:
+        return Guess(None, 0)
+    rest = sum(fmean(others[node["class_type"]]) for node in prompt.values() if others.get(node["class_type"]))
+    if not samplers:
+        return Guess(rest, len(alike)) if others else Guess(None, 0)
+    return Guess(rest + median(paces) * sum(_work(node, facts) for node in samplers), len(paces))
+
+
+def is_sampler(node: Mapping[str, Any]) -> bool:
+    """Whether sampler, schedule and steps are written on it."""
+    inputs = node.get("inputs", {})
+    return all(isinstance(inputs.get(name), str | int) for name in SWEPT) and isinstance(inputs["steps"], int)
+
+
+def part_of_run(inputs: Mapping[str, Any]) -> float:
+    """Which share of its steps a node makes: all, but for an advanced sampler that begins or ends on the way."""
+    steps = max(1, int(inputs["steps"]))
+    first, last = (inputs.get(name, usual) for name, usual in (("start_at_step", 0), ("end_at_step", steps)))
+    if not isinstance(first, int) or not isinstance(last, int):
+        return 1.0
+    return float(max(0, min(last, steps) - first)) / float(steps)
+
+
+def _work(node: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> float:
+    """Evaluations of the network, roughly: guidance other than 1 asks it twice."""
+    inputs = node["inputs"]
+    each = facts.get(str(inputs["sampler_name"]).partition("@")[0], {}).get("evaluations", 1)
+    return float(inputs["steps"] * part_of_run(inputs) * each * (1 if inputs.get(GUIDANCE) == 1 else 2))
+
+
+def _likeness(prompt: Prompt) -> Counter[tuple[str, tuple[tuple[str, Any], ...]]]:
+    """The classes with their weight files and sizes."""
+    return Counter(
+        (
+            str(node.get("class_type")),
+            tuple(
+                sorted((name, value) for name, value in node.get("inputs", {}).items() if _says_how_much(name, value))
+            ),
+        )
+        for node in prompt.values()
+    )
+
+
+def _says_how_much(name: str, value: Any) -> bool:
+    if isinstance(value, str):
+        return name in SIZES or value.lower().endswith(WEIGHTS)
+    return name in SIZES and isinstance(value, int | float)
