@@ -51,6 +51,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from sigmagraph.engine.redaction import redacted
+
 ALLOCATORS_SAY = (  # each in the words of one allocator: torch's CPU, CUDA's, the libraries' behind it, MPS, mmap
     "can't allocate memory",
     "out of memory",
@@ -129,13 +131,13 @@ class DuplicateName(EngineError):
 
 
 class BadValue(EngineError, ValueError):
-    """A value that cannot be used: the message is `place: value ..., allowed ...`."""
+    """A value that cannot be used: the message is `place: value ..., allowed ...`; a secret is not repeated."""
 
     code = "bad_value"
 
     def __init__(self, place: str, value: object, allowed: str) -> None:
-        self.place, self.value, self.allowed = place, value, allowed
-        super().__init__(f"{place}: {value!r} is not allowed; expected {allowed}")
+        self.place, self.value, self.allowed = place, redacted(place, value), allowed
+        super().__init__(f"{place}: {self.value!r} is not allowed; expected {allowed}")
 
 
 class FileProblem(EngineError):

@@ -1,7 +1,6 @@
 """Settings of `sigmagraph serve`: defaults, then one TOML file, then the environment, then flags; the later wins."""
 
 import json
-import re
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from sigmagraph.engine.errors import BadValue, EngineError, MissingFile, suggestion
 from sigmagraph.engine.execution.settings import CacheSettings
+from sigmagraph.engine.redaction import without_password
 from sigmagraph.engine.units import DAY_S
 
 __all__ = ["PREFIX", "Settings", "as_markdown", "as_toml", "load_settings", "misspelt", "options"]
@@ -221,12 +221,6 @@ def as_toml(settings: Settings) -> str:
         shown = without_password(value) if name in ADDRESSES and isinstance(value, str) else value
         lines += [f"# {field.description}", f"# {name} =" if value is None else f"{name} = {_toml(shown)}"]
     return "\n".join(lines) + "\n"
-
-
-def without_password(address: str) -> str:
-    """An address with `***` for its password, wherever it stands: before the host, or among the options."""
-    hidden = re.sub(r"(://[^:/@?#]*:).*(@)", r"\1***\2", address)
-    return re.sub(r"(?i)([?&;][^=&;]*(?:password|passwd|secret|token|key)[^=&;]*=)[^&;]*", r"\1***", hidden)
 
 
 class OptionOf(NamedTuple):

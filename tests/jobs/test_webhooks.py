@@ -127,7 +127,7 @@ def test_the_standards_own_verifier_accepts_what_is_signed_and_nothing_else(size
     "secret", ["plain", "whsec_", "whsec_####", SECRET[6:], "whsec_" + "A" * 28, "whsec_" + "A" * 88, SECRET + "\n"]
 )
 def test_a_secret_of_another_form_is_refused_and_not_shown(secret: str) -> None:
-    with pytest.raises(BadValue, match=r"webhook secret: .*\(not shown\).*whsec_ and 24 to 64 random bytes in base64"):
+    with pytest.raises(BadValue, match=r"webhook secret: \(\d+ characters, not shown\).*whsec_ and 24 to 64 random"):
         Webhook("https://a.example", secret)
 
 

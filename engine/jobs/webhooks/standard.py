@@ -25,7 +25,7 @@ def signing_key(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if not secret.startswith(PREFIX) or not LEAST <= len(key) <= MOST:
-        raise BadValue("webhook secret", "(not shown)", SECRET_FORM)
+        raise BadValue("webhook secret", secret, SECRET_FORM)
     return key
 
 

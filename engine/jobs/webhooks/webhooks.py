@@ -19,6 +19,7 @@ from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.tables import deliveries
 from sigmagraph.engine.jobs.webhooks.delivery import Attempt, Delivery
 from sigmagraph.engine.jobs.webhooks.standard import payload, signature
+from sigmagraph.engine.redaction import redacted
 
 __all__ = ["Attempt", "Delivery", "Post", "Webhooks", "deliveries_of", "is_public"]
 
@@ -98,7 +99,7 @@ class Webhooks:
                 headers["Webhook-Signature"] = signature(secret, delivery_id, sent_s, body)
             attempt = Attempt(at, await self._post(url, body, headers))
         except Exception as error:  # noqa: BLE001  # whatever is raised is what came of this try, and others are told
-            attempt = Attempt(at, None, str(error) or type(error).__name__)
+            attempt = Attempt(at, None, str(redacted("", str(error))) or type(error).__name__)
         await self._store.database.write(lambda tx: self._note(tx, delivery_id, attempt), is_sure=True)
 
     def _note(self, tx: Tx, delivery_id: str, attempt: Attempt) -> None:

@@ -9,12 +9,11 @@ from aiohttp import web
 
 from sigmagraph.engine.jobs.job import Idempotency, Webhook
 from sigmagraph.engine.jobs.webhooks.standard import SECRET_FORM
-from sigmagraph.engine.server.endpoints.values import Fault, printable
+from sigmagraph.engine.server.endpoints.values import Fault, shown
 
 __all__ = ["HEADERS", "RequestHeaders", "read_headers"]
 
 KEY, URL, SECRET = "Idempotency-Key", "X-Webhook-Url", "X-Webhook-Secret"
-LONGEST_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,8 @@ class HeaderRule:
         """What is wrong with a value, if anything."""
         if value is None or (len(value) <= self.longest and re.fullmatch(self.pattern, value)):
             return None
-        shown, allowed = printable(value)[:LONGEST_SHOWN], f"{self.form}, at most {self.longest} characters"
-        return Fault("bad_header", "", f"{self.name}: {shown!r} is not allowed; expected {allowed}", shown, allowed)
+        told, allowed = shown(self.name, value), f"{self.form}, at most {self.longest} characters"
+        return Fault("bad_header", "", f"{self.name}: {told!r} is not allowed; expected {allowed}", told, allowed)
 
     def parameter(self) -> dict[str, Any]:
         """The same for the OpenAPI document."""

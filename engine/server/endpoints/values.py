@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sigmagraph.engine.errors import EngineError, nearest
+from sigmagraph.engine.redaction import Hidden, redacted
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.manifest import Manifest, Parameter, Role, Scalar
 from sigmagraph.engine.units import CREDIT
 
-__all__ = ["Fault", "InvalidValues", "Values", "printable", "read_values"]
+__all__ = ["Fault", "InvalidValues", "Values", "printable", "read_values", "shown"]
 
 RANDOM_SEEDS = 1 << 32
 MOST_COST, LARGEST_SIZE = 10**15, 10**9
@@ -38,7 +39,7 @@ class Fault:
         """The fault as clients get it; the pointer is RFC 6901."""
         pointer = "/" + self.field.replace("~", "~0").replace("/", "~1") if self.field else ""
         facts: dict[str, Any] = {"code": self.code, "pointer": pointer, "message": self.message}
-        facts |= {"value": _short(self.value), "allowed": self.allowed, "nearest": self.nearest}
+        facts |= {"value": shown(self.field, self.value), "allowed": self.allowed, "nearest": self.nearest}
         return facts
 
 
@@ -140,7 +141,7 @@ def _read(name: str, parameter: Parameter, value: Any, allowed: Sequence[Scalar]
     """One field, or a fault."""
     converted = _converted(parameter, value)
     if converted is None:
-        message = f"{name}: {_short(value)!r} is not {WORDS[parameter.type]}"
+        message = f"{name}: {shown(name, value)!r} is not {WORDS[parameter.type]}"
         faults.append(Fault("wrong_type", name, message, value, parameter.type))
         return ""
     if isinstance(converted, str):
@@ -192,7 +193,7 @@ def _choice_fault(name: str, parameter: Parameter, value: Scalar, allowed: Seque
     match = nearest(value, known) if isinstance(value, str) else None
     hint = f"; did you mean {match!r}?" if match else ""
     listed = ", ".join(str(choice) for choice in allowed) if len(allowed) <= LONGEST_LIST else f"{len(allowed)} values"
-    message = f"{name}: {_short(value)!r} is not allowed; expected one of {listed}{hint}"
+    message = f"{name}: {shown(name, value)!r} is not allowed; expected one of {listed}{hint}"
     return Fault("not_allowed", name, message, value, [*allowed], match)
 
 
@@ -207,7 +208,7 @@ def _range_fault(name: str, parameter: Parameter, value: Scalar) -> Fault | None
     words = f"{low} to {high}" if low is not None and high is not None else f"{span}"
     if parameter.random is not None:
         span["random"], words = parameter.random, f"{words}, or {parameter.random} for a random one"
-    return Fault("out_of_range", name, f"{name}: {_short(value)} is out of range; expected {words}", value, span)
+    return Fault("out_of_range", name, f"{name}: {shown(name, value)} is out of range; expected {words}", value, span)
 
 
 def _finished(endpoint: Endpoint, values: dict[str, Scalar]) -> dict[str, Scalar]:
@@ -235,8 +236,11 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _short(value: Any) -> Any:
-    """A value as an error repeats it: no longer than a line."""
+def shown(name: str, value: Any) -> Any:
+    """A value as an error about this field repeats it: no longer than a line, and no secret."""
+    value = redacted(name, value)
+    if isinstance(value, Hidden):
+        return repr(value)
     if isinstance(value, str):
         text = printable(value)
         return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
