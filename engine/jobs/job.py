@@ -82,6 +82,7 @@ LONGEST_NAME = 255
 LONGEST_URL = 2048
 LARGEST = 2**31 - 1
 LARGEST_COST = 10**15
+MOST_OWN = 1000
 
 
 def is_name(text: str) -> bool:
@@ -134,7 +135,8 @@ class Submission:
     """What a protocol asks for. `cost` (millionths of a credit) is reserved now and charged on success only.
 
     `number` orders an owner's jobs, smaller first (None: the running counter); `front` puts the job before all
-    counter numbers. A larger `priority` goes before everything of a smaller one. `meta` is the adapter's own
+    counter numbers. A larger `priority` goes before everything of a smaller one, whoever's it is; a larger
+    `own_priority` before what the same owner sent with a smaller one. `meta` is the adapter's own
     (client id, endpoint): kept, never read here. A job not begun within `expires_s` seconds ends as expired.
     `shows` is a node that has to show pictures: a run that ends without any has failed. With `reuses_outputs` output
     nodes are not run again where what they wrote is still there.
@@ -150,6 +152,7 @@ class Submission:
     number: float | None = None
     front: bool = False
     priority: int = 0
+    own_priority: int = 0
     cost: int = 0
     expires_s: float | None = None
     keep_s: float | None = None
@@ -164,6 +167,7 @@ class Submission:
         _named("owner", self.owner)
         _within("number", self.number, -1e300, 1e300)
         _within("priority", self.priority, -LARGEST, LARGEST)
+        _within("own_priority", self.own_priority, -MOST_OWN, MOST_OWN)
         _within("cost", self.cost, 0, LARGEST_COST)
         _within("expires_s", self.expires_s, 0, 1e9)
         _within("keep_s", self.keep_s, 0, 1e10)

@@ -1,8 +1,10 @@
 """Who runs next. In memory and pure: the store says what waits, this says in which order.
 
-Larger priority first. Among owners of equal priority: who has least running, then who was served longest ago; so one
-owner with a thousand jobs does not keep another waiting for more than one of them. Among an owner's own jobs: the
-smaller number, then the earlier arrival. With one owner that is ComfyUI's order.
+Larger priority first: it is the operator's, not an owner's. Among owners of equal priority: who has least running, then
+who was served longest ago, then who began to wait first; so one owner with a thousand jobs does not keep another
+waiting for more than one of them. Among an owner's own jobs: the smaller number, then the earlier arrival. An owner's
+numbers are compared with no other's: moving one's own jobs changes nobody else's turn. With one owner that is ComfyUI's
+order.
 """
 
 import heapq
@@ -17,6 +19,8 @@ from sigmagraph.engine.jobs.job import Job
 __all__ = ["Queue"]
 
 LOOKED_AT = 64
+FEW = 16
+"""So many stale entries are left alone, however few jobs wait."""
 
 Entry = tuple[int, float, int, str]
 """Minus priority, number, arrival, job id."""
@@ -24,8 +28,12 @@ Entry = tuple[int, float, int, str]
 
 @dataclass(slots=True)
 class _Owner:
-    """One owner's waiting jobs; entries that were moved or removed stay in the heap until they come up."""
+    """One owner's waiting jobs. Entries that were moved or removed stay in the heap until they come up, or are many.
 
+    `since` is the turn in which the owner came, `served` the one in which its latest job was taken.
+    """
+
+    since: int
     heap: list[Entry] = field(default_factory=list)
     running: int = 0
     served: int = 0
@@ -69,8 +77,12 @@ class Queue:
         arrival = self._arrivals.setdefault(job.id, next(self._turns))
         entry = (-job.priority, job.number, arrival, job.id)
         self._waiting[job.owner] += 0 if job.id in self._jobs else 1
+        is_there = self._entries.get(job.id) == entry
         self._entries[job.id], self._jobs[job.id] = entry, job
-        heapq.heappush(self._owners.setdefault(job.owner, _Owner()).heap, entry)
+        if not is_there:
+            owner = self._owner(job.owner)
+            heapq.heappush(owner.heap, entry)
+            self._compact(owner, self._waiting[job.owner])
 
     def remove(self, job_id: str) -> None:
         """Take a job out; nothing happens if it does not wait."""
@@ -112,13 +124,13 @@ class Queue:
         best = min(head[0] for head, _, _ in heads)
         return min(
             (candidate for candidate in heads if candidate[0][0] == best),
-            key=lambda candidate: (candidate[2].running, candidate[2].served, candidate[0]),
+            key=lambda candidate: (candidate[2].running, candidate[2].served, candidate[2].since),
         )
 
     def begin(self, job: Job) -> None:
         """A job that did not wait counts as running from now on."""
         self._arrivals.setdefault(job.id, next(self._turns))
-        owner = self._owners.setdefault(job.owner, _Owner())
+        owner = self._owner(job.owner)
         owner.running, owner.served = owner.running + 1, next(self._turns)
         self._running[job.id] = job.owner
 
@@ -130,6 +142,17 @@ class Queue:
             self._forget(name)
         if not is_back:
             self._arrivals.pop(job_id, None)
+
+    def _owner(self, name: str) -> _Owner:
+        if name not in self._owners:
+            self._owners[name] = _Owner(next(self._turns))
+        return self._owners[name]
+
+    def _compact(self, owner: _Owner, waiting: int) -> None:
+        """Leave stale entries out once they outnumber the jobs that wait: however often jobs are moved, it is a few."""
+        if len(owner.heap) > 2 * waiting + FEW:
+            owner.heap = list({entry for entry in owner.heap if self._is_current(entry)})
+            heapq.heapify(owner.heap)
 
     def _out(self, job_id: str) -> Job | None:
         self._entries.pop(job_id, None)

@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.server.access.auth import require
+from sigmagraph.engine.server.access.auth import require, take_turn
 from sigmagraph.engine.server.comfy.records import summary
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
 from sigmagraph.engine.server.transport.bodies import object_body
@@ -18,9 +18,11 @@ MOST = 1e300
 async def place(request: web.Request) -> web.Response:
     """Move a waiting job: `{"front": true}`, or `{"number": N}`, smaller numbers first. Others' turns stay as they are.
 
-    `GET /jobs` calls the number `priority`, as ComfyUI does. A job that does not wait is a 409.
+    `GET /jobs` calls the number `priority`, as ComfyUI does. A job that does not wait is a 409, and a move more than
+    `requests_per_minute` a 429: it counts like a submission.
     """
     require(request, "submit")
+    take_turn(request)
     body = await object_body(request)
     front, number = body.get("front", False), body.get("number")
     if type(front) is not bool or front == (number is not None) or not (front or _is_number(number)):

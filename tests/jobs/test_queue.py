@@ -1,12 +1,13 @@
 """The order of waiting jobs: laws of a pure thing."""
 
 import math
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.jobs.queue import Queue
+from sigmagraph.engine.jobs.queue import FEW, Queue
 
 
 def job(name: str, number: float = 0.0, priority: int = 0, owner: str = "a") -> Job:
@@ -103,3 +104,46 @@ def test_a_removed_job_does_not_come() -> None:
     queue.remove("x")
     assert (len(queue), queue.waiting("a"), "x" in queue) == (1, 1, False)
     assert drained(queue) == ["y"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.sampled_from("abc"), min_size=3, max_size=24),
+    st.lists(st.tuples(st.integers(0, 23), st.sampled_from([-1e300, -9e299, -5.0, 0.0, 3.0, 9e299])), max_size=40),
+    st.sets(st.sampled_from("abc"), min_size=1),
+)
+def test_moves_change_the_order_of_the_movers_own_jobs_alone(
+    owners: list[str], moves: list[tuple[int, float]], movers: set[str]
+) -> None:
+    """The turns of owners are the same with and without moves, and so are the jobs of who moves none."""
+    jobs = [job(f"{owner}{at}", float(at), 0, owner) for at, owner in enumerate(owners)]
+    still, moved = Queue(), Queue()
+    for waiting in jobs:
+        still.put(waiting)
+        moved.put(waiting)
+    for at, number in moves:
+        waiting = jobs[at % len(jobs)]
+        if waiting.owner in movers:
+            moved.put(replace(waiting, number=number))
+    one, other = drained(still), drained(moved)
+    assert [name[0] for name in one] == [name[0] for name in other]
+    assert [name for name in one if name[0] not in movers] == [name for name in other if name[0] not in movers]
+
+
+def test_among_owners_who_had_no_turn_it_is_who_began_to_wait_first() -> None:
+    queue = Queue()
+    for name in ("a", "b", "c"):
+        queue.put(job(f"{name}1", 5.0, 0, name))
+    queue.put(job("c1", -9e299, 0, "c"))
+    assert drained(queue) == ["a1", "b1", "c1"]
+
+
+def test_ten_thousand_moves_leave_a_few_entries() -> None:
+    queue = Queue()
+    for at in range(8):
+        queue.put(job(str(at), float(at)))
+    for at in range(10_000):
+        queue.put(job(str(at % 8), float(at // 8 % 5000)))
+        queue.put(job("7", -1.0))  # to the same place, again and again
+        assert len(queue._owners["a"].heap) <= 2 * 8 + FEW
+    assert sorted(drained(queue)) == [str(at) for at in range(8)]

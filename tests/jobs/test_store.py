@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from sigmagraph.engine.jobs.job import (
     Submission,
     Webhook,
 )
+from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store import log, transitions
 from sigmagraph.engine.jobs.store.engines import engines, migrate
@@ -188,6 +190,46 @@ def test_many_submitters_lose_nothing_and_number_everything_once(run: Runs, stor
         assert {job.id for job in page.jobs} == {job.id for job, _ in made} == {event.job_id for event in heard[:100]}
         assert sorted(job.number for job, _ in made) == [float(number) for number in range(1, 101)]
         assert front.number == -101
+
+    run(case())
+
+
+def test_the_front_is_before_everything_of_its_owner_and_of_nobody_else(
+    run: Runs, store_settings: StoreSettings
+) -> None:
+    """Also where one less is the same number: at -9e299 two moves to the front were equal once."""
+
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            for name in ("a1", "a2", "a3", "b1", "b2"):
+                await store.submit(submission(owner=name[0], job_id=name), WORK)
+            await store.place("a1", "a", -9e299, False, None)
+            numbers = [-9e299] + [
+                (await store.place(name, "a", None, True, None)).number for name in ("a2", "a3", "a1")
+            ]
+            assert all(later < earlier for earlier, later in pairwise(numbers)), numbers
+            assert (await store.place("b2", "b", None, True, None)).number == -6.0
+            last, _ = await store.submit(submission(owner="c", number=-1e300), WORK)
+            assert (await store.place(last.id, "c", None, True, None)).number < -1e300
+
+    run(case())
+
+
+def test_an_owners_own_priority_orders_its_own_jobs(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            queue = Queue()
+            for owner, rank in (("a", 0), ("b", 0), ("b", 1000), ("b", -1000), ("b", 1), ("b", 0)):
+                made, _ = await store.submit(
+                    submission(owner=owner, job_id=f"{owner}{rank}{len(queue)}", own_priority=rank), WORK
+                )
+                assert made.priority == 0
+                queue.put(made)
+            order = []
+            while (taken := queue.take()) is not None:
+                order.append(taken.id)
+                queue.done(taken.id)
+            assert order == ["a00", "b10002", "b14", "b01", "b05", "b-10003"]
 
     run(case())
 

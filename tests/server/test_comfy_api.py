@@ -10,9 +10,11 @@ import blake3
 import pytest
 from PIL import Image
 
+from sigmagraph.engine.jobs.events import JobEvent, Started
 from sigmagraph.engine.server.comfy_api.progress import needed
 from sigmagraph.engine.server.comfy_api.records import place_of
 from tests.server.conftest import Api, Serving
+from tests.server.known_keys import FixedKeys, account
 from tests.server.stubs import picture_graph, png, slow_graph
 
 JOBS, ASSETS = "/api/v2/jobs", "/api/v2/assets"
@@ -181,6 +183,30 @@ async def test_what_cannot_be_a_job_is_refused_with_its_code(
         response = await api.post(JOBS, body)
         assert (response.status, await code(response)) == (status, wanted)
         assert (await api.json(JOBS))["jobs"] == []
+
+
+async def test_a_keys_priority_orders_its_own_jobs_and_an_administrators_everybodys(serving: Serving) -> None:
+    everything = frozenset({"read", "submit", "admin"})
+    keys = FixedKeys({"a": account("ann"), "b": account("bob"), "c": account("chief", everything)})
+    order: list[str] = []
+
+    def listener(what: object) -> None:
+        if isinstance(what, JobEvent) and isinstance(what.body, Started):
+            order.append(what.owner)
+
+    async with serving(keys=keys, slots=1) as api:
+        await api.jobs.pause()
+        first = await submitted(api, slow_graph(1), headers={"X-API-Key": "a"})
+        later = await submitted(api, slow_graph(2), headers={"X-API-Key": "b"}, priority=1)
+        sooner = await submitted(api, slow_graph(3), headers={"X-API-Key": "b"}, priority=1000)
+        assert (later["queue_position"], sooner["queue_position"]) == (1, 1)
+        at_once = await submitted(api, slow_graph(4), headers={"X-API-Key": "c"}, priority=1)
+        api.jobs.listen(listener)
+        await api.jobs.resume()
+        for job in (at_once, first, sooner, later):
+            await api.running(job["id"])
+            await api.jobs.cancel(job["id"])
+        assert order == ["chief", "ann", "bob", "bob"]
 
 
 async def test_node_errors_are_told_by_node(serving: Serving) -> None:

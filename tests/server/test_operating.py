@@ -173,6 +173,24 @@ async def test_a_waiting_job_is_moved_among_its_owners_own(serving: Serving) -> 
         await api.running(third)
 
 
+async def test_a_move_takes_a_turn_of_the_keys_rate(serving: Serving) -> None:
+    async with serving(keys="stored", slots=1) as api:
+        key, _ = await api.jobs.accounts.create("ann", requests_per_minute=5.0)
+        other, _ = await api.jobs.accounts.create("bob")
+        await asyncio.sleep(REMEMBERED_S)
+        headers = {"X-API-Key": key}
+        await api.jobs.pause()
+        waiting = await api.queue(slow_graph(1), headers=headers)
+        moves = [(await api.post(f"/jobs/{waiting}/place", {"front": True}, headers=headers)).status for _ in range(6)]
+        assert moves == [200] * 4 + [429] * 2
+        refused = await api.post(f"/jobs/{waiting}/place", {"front": True}, headers=headers)
+        assert int(refused.headers["Retry-After"]) <= 12
+        assert (await api.post("/prompt", {"prompt": slow_graph(2)}, headers=headers)).status == 429
+        assert (await api.post("/prompt", {"prompt": slow_graph(2)}, headers={"X-API-Key": other})).status == 200
+        await api.jobs.cancel_all()
+        await api.jobs.resume()
+
+
 async def test_an_administrator_sees_every_key_and_its_credits_and_nobody_else_does(serving: Serving) -> None:
     async with serving(keys="stored") as api:
         assert await api.json("/keys") == {"keys": []}

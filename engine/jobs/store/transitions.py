@@ -1,5 +1,6 @@
 """Every change of a job's state as one function of a transaction: row, events, credits and deliveries move together."""
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -30,7 +31,11 @@ SELECT_LIGHT, SELECT_WHOLE, SELECT_DEBTS = _held(LIGHT), _held(WHOLE), _held([*L
 SELECT_TAKEN = Statement(select(jobs.c.seq).where(jobs.c.id == bindparam("job")), [jobs.c.seq])
 LAST = func.max(jobs.c.seq).label("last")
 SELECT_LAST = Statement(select(LAST), [LAST])
-SELECT_FIRST = select(func.min(jobs.c.number)).where(jobs.c.state == State.QUEUED.value)
+SELECT_FIRST = select(func.min(jobs.c.number)).where(
+    jobs.c.state == State.QUEUED.value, jobs.c.owner == bindparam("owner")
+)
+RANK = float(2**40)
+"""What a place in an owner's own order is worth in numbers: more than there will be jobs."""
 INSERT_JOB = Statement(insert(jobs), given=[column.name for column in jobs.c if column.name != "seq"])
 MOST_LOSSES = 50  # a job under which so many workers died fails, whoever is to blame
 
@@ -66,7 +71,9 @@ def create(tx: Tx, submission: Submission, request: Request, at: float, worker: 
     if SELECT_TAKEN.row(tx.connection, {"job": submission.job_id}) is not None:
         raise DuplicateJob(submission.job_id)
     credit.hold(tx, submission.owner, submission.cost)
-    number = submission.number if submission.number is not None else _number(tx, submission.front)
+    number = submission.number
+    if number is None:
+        number = _number(tx, submission.owner, submission.front) - submission.own_priority * RANK
     row = inserted(submission, request, number, at)
     job = job_of(row | {"request": None})
     said = [JobEvent(job.id, job.owner, job.events, at, Queued(number))]
@@ -172,7 +179,7 @@ def place(tx: Tx, job_id: str, owner: str | None, number: float | None, front: b
     """Another place in the queue."""
     job = the_job(tx, job_id, owner)
     move(job_id, job.state, State.RUNNING)  # only what could start can be moved
-    number = _number(tx, True) if front else job.number if number is None else number
+    number = _number(tx, job.owner, True) if front else job.number if number is None else number
     priority = job.priority if priority is None else priority
     _update(tx, job_id, {"number": number, "priority": priority})
     return replace(job, number=number, priority=priority)
@@ -182,12 +189,15 @@ def _update(tx: Tx, job_id: str, values: dict[str, Any]) -> None:
     tx.connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
 
 
-def _number(tx: Tx, front: bool) -> float:
-    """The running counter; negative, and before everything that waits, for the front."""
+def _number(tx: Tx, owner: str, front: bool) -> float:
+    """The running counter; negative, and before everything of this owner's that waits, for the front."""
     last = SELECT_LAST.row(tx.connection, {})
     counter = float(((last or {}).get("last") or 0) + 1)
-    first = tx.connection.execute(SELECT_FIRST).scalar_one() if front else None
-    return min(-counter, (first or 0.0) - 1) if front else counter
+    if not front:
+        return counter
+    first: float = tx.connection.execute(SELECT_FIRST, {"owner": owner}).scalar_one() or 0.0
+    before = min(first - 1, math.nextafter(first, -math.inf))  # beyond 2**53 one less is the same number
+    return min(-counter, before)
 
 
 def _remember(tx: Tx, owner: str, key: Idempotency, job_id: str, at: float) -> None:
