@@ -4,7 +4,6 @@ No code of a pack runs here. A route is asked of the worker over a socket; what 
 what comes back is data in the page's eyes: a document among it runs no scripts.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,14 +14,17 @@ from yarl import URL
 
 from sigmagraph.engine.server.access.auth import require
 from sigmagraph.engine.server.access.origin import is_foreign
-from sigmagraph.engine.server.context import JOBS, SETTINGS
+from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS
 from sigmagraph.engine.server.static import inside, send
 from sigmagraph.engine.server.transport.bodies import read_body
+from sigmagraph.engine.server.transport.relay import RelayPlaces, relayed
 
 __all__ = ["PACK_SESSION", "from_packs", "pack_routes", "reach_packs", "scripts"]
 
-AT_ONCE = 8
-QUIET_S = 30.0
+AT_ONCE, SHARE = 8, 6
+"""Requests handed on at a time, of all and of one owner: a browser opens six connections to a server."""
+QUIET_S, WRITE_S = 30.0, 30.0
+"""Seconds a pack may say nothing, and seconds a reader may take nothing."""
 LARGEST = 8 * 1024 * 1024
 """Bytes of a body that is handed on: it is held in memory."""
 ASKED = ("Accept", "Content-Type", "If-Modified-Since", "If-None-Match", "If-Range", "Range")
@@ -37,7 +39,7 @@ SHOWN = frozenset(
 """Endings of files for a page: a pack whose folder of scripts is all of it shows no more than these."""
 FRESH = {"Cache-Control": "no-cache"}
 PACK_SESSION: web.AppKey[ClientSession] = web.AppKey("pack session", ClientSession)
-PLACES: web.AppKey[asyncio.Semaphore] = web.AppKey("pack places", asyncio.Semaphore)
+PLACES: web.AppKey[RelayPlaces] = web.AppKey("pack places", RelayPlaces)
 
 
 def reach_packs(place: Path) -> Any:
@@ -46,7 +48,7 @@ def reach_packs(place: Path) -> Any:
     async def reach(app: web.Application) -> AsyncIterator[None]:
         timeout = ClientTimeout(total=None, sock_connect=2.0, sock_read=QUIET_S)
         connector = UnixConnector(str(place), limit=AT_ONCE)
-        app[PLACES] = asyncio.Semaphore(AT_ONCE)
+        app[PLACES] = RelayPlaces(AT_ONCE, SHARE)
         async with ClientSession(connector=connector, timeout=timeout, cookie_jar=DummyCookieJar()) as session:
             app[PACK_SESSION] = session
             yield
@@ -134,21 +136,21 @@ async def _handed_on(request: web.Request, raw_path: str) -> web.StreamResponse:
     allowed = request.app[SETTINGS].cors_origin
     if is_foreign(request) and (allowed is None or request.headers.get("Origin") != allowed):
         raise web.HTTPForbidden(text="pages of other sites may not call routes of packs")
-    if request.app[PLACES].locked():
-        raise web.HTTPServiceUnavailable(text="routes of packs are busy", headers={"Retry-After": "1"})
+    places, owner = request.app[PLACES], request[OWNER]
+    places.refuse_when_full(owner)  # before its body is taken in
     body = await read_body(request, LARGEST)
     headers = {name: request.headers[name] for name in ASKED if name in request.headers}
     target = f"http://packs{raw_path}" + (f"?{request.rel_url.raw_query_string}" if request.query_string else "")
-    async with request.app[PLACES]:
+    with places.hold(owner):
         try:
-            return await _relayed(request, request.app[PACK_SESSION], target, headers, body)
+            return await _asked(request, request.app[PACK_SESSION], target, headers, body)
         except TimeoutError as error:
             raise web.HTTPGatewayTimeout(text=f"the pack said nothing for {QUIET_S:g} s") from error
         except ClientError as error:
             raise web.HTTPServiceUnavailable(text="the worker serves no routes of packs now") from error
 
 
-async def _relayed(
+async def _asked(
     request: web.Request, session: ClientSession, target: str, headers: Mapping[str, str], body: bytes
 ) -> web.StreamResponse:
     url = URL(target, encoded=True)
@@ -157,12 +159,7 @@ async def _relayed(
     ) as answer:
         if answer.status in (101, 301, 302, 303, 307, 308):
             raise web.HTTPBadGateway(text="a pack's route answered with a redirect or an upgrade, which end here")
-        response = web.StreamResponse(status=answer.status, headers=_headers(answer))
-        await response.prepare(request)
-        async for chunk in answer.content.iter_any():
-            await response.write(chunk)
-        await response.write_eof()
-        return response
+        return await relayed(request, answer, _headers(answer), WRITE_S)
 
 
 def _headers(answer: ClientResponse) -> dict[str, str]:

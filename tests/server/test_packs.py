@@ -1,5 +1,8 @@
 """Routes and scripts of packs: only by their settings, behind the same keys and origins, and as data."""
 
+import asyncio
+import logging
+import socket
 import tempfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -7,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 from yarl import URL
 
 from sigmagraph.engine.compose.pack_routes import serve_routes
 from sigmagraph.engine.compose.shims.serving import PromptServer
+from sigmagraph.engine.server import packs
 from tests.server.conftest import Serving
 from tests.server.known_keys import FixedKeys, account
 
-KEYS = {"reader": account("r", {"read", "submit"}), "chief": account("c", {"read", "submit", "admin"})}
+ADMIN = {"read", "submit", "admin"}
+KEYS = {"reader": account("r", {"read", "submit"}), "chief": account("c", ADMIN), "other": account("o", ADMIN)}
+CUT_OFF = "an answer was not handed on to its end"
 SEEN: list[dict[str, str]] = []
 
 
@@ -39,6 +45,24 @@ def registered() -> PromptServer:
     @server.routes.get("/mine/boom")
     async def boom(request: web.Request) -> web.Response:
         raise RuntimeError("a fault of the pack")
+
+    @server.routes.get("/mine/dies")
+    async def dies(request: web.Request) -> web.StreamResponse:
+        length = {"Content-Length": "100000"} if request.query.get("length") else {}
+        response = web.StreamResponse(headers=length)
+        await response.prepare(request)
+        await response.write(b"the first half")
+        await asyncio.sleep(0.05)
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    @server.routes.get("/mine/endless")
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(100_000))
 
     @server.routes.get("/prompt")
     async def prompt(request: web.Request) -> web.Response:
@@ -116,6 +140,68 @@ async def test_pages_of_other_sites_do_not_reach_a_route_by_a_picture(serving: S
 async def test_a_body_that_is_too_large_is_not_handed_on(serving: Serving, served: Any) -> None:
     async with serving(packs=served, pack_routes=True) as api:
         assert (await api.client.post("/mine/x", data=BytesIO(bytes(9_000_000)))).status == 413
+
+
+@pytest.mark.parametrize("query", ["", "?length=1"])
+async def test_an_answer_that_breaks_off_never_looks_whole(
+    serving: Serving, served: Any, query: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(packs=served, pack_routes=True) as api:
+        for _ in range(10):  # more than there are places
+            response = await api.client.get("/mine/dies" + query)
+            assert response.status == 200
+            with pytest.raises((ClientPayloadError, ConnectionResetError)):
+                await asyncio.wait_for(response.read(), 5)
+        assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [CUT_OFF] * 10
+        head, connection = await unread(api, f"/mine/dies{query}", version="1.0")
+        assert head.startswith(b"HTTP/1.0 200")
+        with pytest.raises(ConnectionResetError):  # where the end of the connection is the end of the answer
+            await read_out(connection)
+        assert await api.json("/mine/hello?who=me") == {"who": "me"}
+
+
+async def unread(api: Any, path: str, key: str = "", version: str = "1.1") -> tuple[bytes, socket.socket]:
+    """The head of an answer, and the connection on which nobody reads the rest."""
+    loop, connection = asyncio.get_running_loop(), socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setblocking(False)
+    await loop.sock_connect(connection, (api.client.host, api.client.port))
+    said = f"Authorization: Bearer {key}\r\n" if key else ""
+    await loop.sock_sendall(connection, f"GET {path} HTTP/{version}\r\nHost: {api.client.host}\r\n{said}\r\n".encode())
+    return await asyncio.wait_for(loop.sock_recv(connection, 300), 5), connection
+
+
+async def read_out(connection: socket.socket) -> None:
+    """Read until the connection ends."""
+    with connection:
+        while await asyncio.wait_for(asyncio.get_running_loop().sock_recv(connection, 65536), 5):
+            pass
+
+
+async def test_who_reads_nothing_holds_its_own_share_of_the_places_and_not_for_long(
+    serving: Serving, served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "WRITE_S", 1.0)
+    async with serving(packs=served, pack_routes=True, keys=FixedKeys(KEYS)) as api:
+
+        async def status(key: str) -> int:
+            return (await api.client.get("/mine/hello", headers={"Authorization": f"Bearer {key}"})).status
+
+        held = [await unread(api, "/mine/endless", "chief") for _ in range(packs.SHARE)]
+        assert {head.split(b"\r\n")[0] for head, _ in held} == {b"HTTP/1.1 200 OK"}
+        refused = await api.client.get("/mine/hello", headers={"Authorization": "Bearer chief"})
+        assert (refused.status, "Retry-After" in refused.headers) == (503, True)
+        assert await status("other") == 200
+        held += [await unread(api, "/mine/endless", "other") for _ in range(packs.AT_ONCE - packs.SHARE)]
+        assert await status("other") == 503
+        for _ in range(50):
+            if await status("chief") == 200:
+                break
+            await asyncio.sleep(0.1)
+        assert (await status("chief"), await status("other")) == (200, 200)
+        for _, connection in held:
+            with pytest.raises(ConnectionResetError):
+                await read_out(connection)
 
 
 async def test_a_worker_that_is_gone_is_a_503(serving: Serving, served: Any, tmp_path: Path) -> None:
