@@ -12,10 +12,10 @@ from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import JobQuery, State
 from sigmagraph.engine.server.access.auth import require_any_graph
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
-from sigmagraph.engine.server.incoming import changed, declarations, read_incoming
 from sigmagraph.engine.server.lab import refuse_sampling
 from sigmagraph.engine.server.likely_time import is_sampler, likely_time, part_of_run
 from sigmagraph.engine.server.pages_inspect import read_any_workflow
+from sigmagraph.engine.server.request_fields import changed, declarations, read_request_fields
 from sigmagraph.engine.server.sampling_facts import sampling_facts
 
 __all__ = ["estimate"]
@@ -34,7 +34,7 @@ async def estimate(request: web.Request) -> web.Response:
     how many those are.
     """
     require_any_graph(request)
-    incoming = await read_incoming(request)
+    incoming = await read_request_fields(request)
     known = await declarations(request)
     workflow, _ = await read_any_workflow(request, incoming, known)
     workflow = changed(workflow, incoming.fields.get("set"), await request.app[JOBS].nodes())

@@ -9,8 +9,8 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.sweep import Sweep, find_sweep
 from sigmagraph.engine.server.access.auth import require_any_graph
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
-from sigmagraph.engine.server.incoming import Incoming, changed, declarations, read_incoming
 from sigmagraph.engine.server.pages_inspect import read_any_workflow
+from sigmagraph.engine.server.request_fields import RequestFields, changed, declarations, read_request_fields
 
 __all__ = ["plan", "refuse_sampling"]
 
@@ -28,7 +28,7 @@ async def plan(request: web.Request) -> web.Response:
     (its inputs), `choices`, `levels` (a row per combination) and `reference` (the row of that run).
     """
     require_any_graph(request)
-    incoming = await read_incoming(request)
+    incoming = await read_request_fields(request)
     known = await declarations(request)
     workflow, _ = await read_any_workflow(request, incoming, known)
     workflow = changed(workflow, incoming.fields.get("set"), await request.app[JOBS].nodes())
@@ -80,7 +80,7 @@ def refuse_sampling(sweep: Sweep, known: Mapping[str, Any]) -> None:
             )
 
 
-def _list(incoming: Incoming, name: str, own: Any) -> list[str]:
+def _list(incoming: RequestFields, name: str, own: Any) -> list[str]:
     """The words of a field; without it the workflow's own value."""
     value = incoming.fields.get(name)
     words = [own] if value is None else value

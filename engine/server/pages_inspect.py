@@ -15,7 +15,7 @@ from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.server.access.auth import take_turn
 from sigmagraph.engine.server.context import WORKFLOWS, reply
 from sigmagraph.engine.server.files import resolve
-from sigmagraph.engine.server.incoming import Incoming, declarations, read_incoming, recorded_of
+from sigmagraph.engine.server.request_fields import RequestFields, declarations, read_request_fields, recorded_of
 from sigmagraph.engine.server.workflows import library
 
 __all__ = ["inspect", "read_any_workflow"]
@@ -29,7 +29,7 @@ async def inspect(request: web.Request) -> web.Response:
     (class -> the nearest there is, or null; of a document with hundreds of them only the first are compared).
     """
     take_turn(request)
-    incoming = await read_incoming(request)
+    incoming = await read_request_fields(request)
     known = await declarations(request)
     workflow, parameters = await read_any_workflow(request, incoming, known)
     return await asyncio.to_thread(_described, workflow, parameters, known)
@@ -56,7 +56,7 @@ def _described(workflow: Workflow, parameters: Mapping[str, Any], known: Declara
 
 
 async def read_any_workflow(
-    request: web.Request, incoming: Incoming, known: Declarations
+    request: web.Request, incoming: RequestFields, known: Declarations
 ) -> tuple[Workflow, dict[str, Any]]:
     """The workflow of whatever `POST /inspect` takes, and the names that a stored one gives to its inputs."""
     if incoming.data is None and "template" in incoming.fields:

@@ -22,7 +22,7 @@ from sigmagraph.engine.server.access.auth import take_turn
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
 from sigmagraph.engine.server.decoding.asking import compared
 from sigmagraph.engine.server.files import resolve
-from sigmagraph.engine.server.incoming import Incoming, changed, read_incoming, recorded_of
+from sigmagraph.engine.server.request_fields import RequestFields, changed, read_request_fields, recorded_of
 from sigmagraph.engine.server.workflows import bound, library, submitted
 from sigmagraph.engine.units import DAY_S
 from sigmagraph.engine.writing import make_folder, write_file
@@ -39,7 +39,7 @@ KEPT = ".replays"  # recorded pictures of replays under way, with the temporary 
 async def replay(request: web.Request) -> web.Response:
     """`POST /replay`: 200 with the verdict, 202 where it takes longer than `wait_s`; `dry_run` runs nothing."""
     take_turn(request)
-    incoming = await read_incoming(request)
+    incoming = await read_request_fields(request)
     jobs, nodes = request.app[JOBS], await request.app[JOBS].nodes()
     recorded, now = await _workflows(request, incoming, nodes)
     await jobs.check(now, None, request[OWNER])
@@ -63,7 +63,7 @@ async def replay(request: web.Request) -> web.Response:
     return await _answer(request, await jobs.wait(job_id, request[OWNER], wait_s))
 
 
-def _origin(incoming: Incoming) -> dict[str, Any]:
+def _origin(incoming: RequestFields) -> dict[str, Any]:
     """Of what it is a replay, as far as the caller said: a job's id, a picture's name."""
     image = incoming.mapping("image").get("filename")
     named = {"job_id": incoming.fields.get("job_id"), "image": image, "name": incoming.fields.get("name")}
@@ -78,11 +78,13 @@ async def verdict(request: web.Request) -> web.Response:
     return await _answer(request, job)
 
 
-async def _workflows(request: web.Request, incoming: Incoming, nodes: Mapping[str, Node]) -> tuple[Recorded, Workflow]:
+async def _workflows(
+    request: web.Request, incoming: RequestFields, nodes: Mapping[str, Node]
+) -> tuple[Recorded, Workflow]:
     """What was recorded, and what is to run now."""
     if "name" in incoming.fields and incoming.data is None:
         stored = await asyncio.to_thread(library(request).read, str(incoming.fields["name"]))
-        return Recorded(bound(stored, Incoming(), nodes)), bound(stored, incoming, nodes)
+        return Recorded(bound(stored, RequestFields(), nodes)), bound(stored, incoming, nodes)
     recorded = await recorded_of(request, incoming)
     return recorded, changed(recorded.workflow, incoming.fields.get("set"), nodes)
 

@@ -18,8 +18,15 @@ from sigmagraph.engine.jobs.job import Idempotency, Submission
 from sigmagraph.engine.server.access.auth import require_any_graph, take_turn
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import JOBS, OWNER, empty, reply
-from sigmagraph.engine.server.incoming import Incoming, changed, declarations, read_incoming, recorded_of, webhook_of
 from sigmagraph.engine.server.library import Library, Stored
+from sigmagraph.engine.server.request_fields import (
+    RequestFields,
+    changed,
+    declarations,
+    read_request_fields,
+    recorded_of,
+    webhook_of,
+)
 from sigmagraph.engine.server.transport.bodies import object_body
 
 __all__ = ["WORKFLOW_ROWS", "bound", "library", "submitted"]
@@ -42,7 +49,7 @@ async def listing(request: web.Request) -> web.Response:
 async def save(request: web.Request) -> web.Response:
     """`POST /workflows/{name}`: keep a document of any form as the next version."""
     take_turn(request)
-    incoming = await read_incoming(request)
+    incoming = await read_request_fields(request)
     nodes = await request.app[JOBS].nodes()
     recorded = await recorded_of(request, incoming)
     workflow = recorded.workflow
@@ -87,7 +94,7 @@ async def delete(request: web.Request) -> web.Response:
 
 async def run(request: web.Request) -> web.Response:
     """`POST /workflows/{name}/run`: a job from a stored workflow; 202 with where to watch it."""
-    incoming = await read_incoming(request)
+    incoming = await read_request_fields(request)
     stored = await _stored(request, incoming)
     workflow = bound(stored, incoming, await request.app[JOBS].nodes())
     targets = sorted(set(stored.outputs.values())) or None
@@ -97,7 +104,7 @@ async def run(request: web.Request) -> web.Response:
     return reply({"job_id": job_id, "workflow": stored.name, "version": stored.version, **where}, 202)
 
 
-def bound(stored: Stored, incoming: Incoming, nodes: Mapping[str, Node]) -> Workflow:
+def bound(stored: Stored, incoming: RequestFields, nodes: Mapping[str, Node]) -> Workflow:
     """The stored workflow with the caller's parameters and settings in their places."""
     workflow = parse_workflow(dict(stored.prompt))
     values: list[tuple[str, Any]] = []
@@ -112,7 +119,7 @@ def bound(stored: Stored, incoming: Incoming, nodes: Mapping[str, Node]) -> Work
 
 async def submitted(
     request: web.Request,
-    incoming: Incoming,
+    incoming: RequestFields,
     workflow: Workflow,
     targets: list[str] | None,
     meta: Mapping[str, Any],
@@ -137,7 +144,7 @@ async def submitted(
     return (await request.app[JOBS].submit(submission)).job.id
 
 
-async def _stored(request: web.Request, incoming: Incoming | None = None) -> Stored:
+async def _stored(request: web.Request, incoming: RequestFields | None = None) -> Stored:
     wanted = request.query.get("version") or (incoming.fields.get("version") if incoming else None)
     return await asyncio.to_thread(library(request).read, request.match_info["name"], _version(wanted))
 

@@ -17,7 +17,7 @@ from sigmagraph.engine.server.access.auth import require_any_graph
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.refusals import node_errors, refusal, whole_error
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, reply
-from sigmagraph.engine.server.incoming import Incoming, prompt_body, webhook_of
+from sigmagraph.engine.server.request_fields import RequestFields, prompt_body, webhook_of
 from sigmagraph.engine.server.transport.bodies import read_body
 
 __all__ = ["count", "shown_number", "submit"]
@@ -98,7 +98,7 @@ def _submission(body: Any, request: web.Request, raw: bytes) -> Submission:
         reuses_outputs=True,
         number=number,
         front=bool(body.get("front")),
-        webhook=webhook_of(Incoming(body)),
+        webhook=webhook_of(RequestFields(body)),
         idempotency=Idempotency.of(key, raw) if key else None,
     )
 

@@ -29,7 +29,15 @@ from sigmagraph.engine.server.library import Library
 from sigmagraph.engine.server.transport.bodies import json_body, multipart_body, read_body
 from sigmagraph.engine.server.transport.body_budget import hold
 
-__all__ = ["Incoming", "changed", "declarations", "prompt_body", "read_incoming", "recorded_of", "webhook_of"]
+__all__ = [
+    "RequestFields",
+    "changed",
+    "declarations",
+    "prompt_body",
+    "read_request_fields",
+    "recorded_of",
+    "webhook_of",
+]
 
 FLAGS = {"true": True, "1": True, "yes": True, "": True, "false": False, "0": False, "no": False}
 MOST_LISTED = 100
@@ -37,7 +45,7 @@ KINDS = ("output", "input", "temp")
 
 
 @dataclass(frozen=True, slots=True)
-class Incoming:
+class RequestFields:
     """The fields of a request, and the file that came with it."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -78,7 +86,7 @@ class Incoming:
         return value
 
 
-async def read_incoming(request: web.Request) -> Incoming:
+async def read_request_fields(request: web.Request) -> RequestFields:
     """The request's fields and file."""
     kind = request.content_type
     if kind.startswith("multipart/"):
@@ -86,14 +94,14 @@ async def read_incoming(request: web.Request) -> Incoming:
     data = await read_body(request)
     if is_carrier(data):
         query = {name: request.query.getall(name) for name in request.query}
-        return Incoming({name: found if name == "set" else found[-1] for name, found in query.items()}, data)
+        return RequestFields({name: found if name == "set" else found[-1] for name, found in query.items()}, data)
     body = _json(data, "the body") if data.strip() else {}
     if not isinstance(body, dict):
         raise BadValue("the body", type(body).__name__, "a JSON object, a form, or a picture")
-    return Incoming(body)
+    return RequestFields(body)
 
 
-async def _form(request: web.Request) -> Incoming:
+async def _form(request: web.Request) -> RequestFields:
     """A multipart form: the part with a file name is the file; `set` may come several times."""
     fields: dict[str, Any] = {}
     data: bytes | None = None
@@ -106,7 +114,7 @@ async def _form(request: web.Request) -> Incoming:
             fields.setdefault("set", []).append(value)
         else:
             fields[name] = value
-    return Incoming(fields, data)
+    return RequestFields(fields, data)
 
 
 async def declarations(request: web.Request) -> Declarations:
@@ -114,7 +122,7 @@ async def declarations(request: web.Request) -> Declarations:
     return Declarations(await request.app[JOBS].nodes(), folders(request))
 
 
-async def recorded_of(request: web.Request, incoming: Incoming) -> Recorded:
+async def recorded_of(request: web.Request, incoming: RequestFields) -> Recorded:
     """The workflow that came in, whatever way: file, document, an output of ours, or the request of a job."""
     known, form = await declarations(request), _form_of(incoming.fields.get("form", "auto"))
     if incoming.data is not None:
@@ -207,7 +215,7 @@ def _is_drawing(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("nodes"), list)
 
 
-def webhook_of(incoming: Incoming) -> Webhook | None:
+def webhook_of(incoming: RequestFields) -> Webhook | None:
     """Where the end of the job is to be told: `{"url": ..., "secret": ...}`."""
     wanted = incoming.mapping("webhook")
     if not wanted:
