@@ -46,9 +46,9 @@ from sigmagraph.engine.server.replay import REPLAY_ROWS
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.static import frontend_routes, keep_private
 from sigmagraph.engine.server.transport.allocator import give_back_regularly
-from sigmagraph.engine.server.transport.bodies import HANDLER, let_go
 from sigmagraph.engine.server.transport.body_budget import BUDGET, BodyBudget
 from sigmagraph.engine.server.transport.connections import CONNECTIONS, Connections, watch_connections, watched
+from sigmagraph.engine.server.transport.request_bodies import HANDLER, let_go
 from sigmagraph.engine.server.workflows import WORKFLOW_ROWS
 
 __all__ = ["ServerParts", "make_app"]

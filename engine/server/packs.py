@@ -16,8 +16,8 @@ from sigmagraph.engine.server.access.auth import require
 from sigmagraph.engine.server.access.origin import is_foreign
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS
 from sigmagraph.engine.server.static import inside, send
-from sigmagraph.engine.server.transport.bodies import read_body
 from sigmagraph.engine.server.transport.relay import RelayPlaces, relayed
+from sigmagraph.engine.server.transport.request_bodies import read_body
 
 __all__ = ["PACK_SESSION", "from_packs", "pack_routes", "reach_packs", "scripts"]
 

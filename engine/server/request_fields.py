@@ -26,8 +26,8 @@ from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders
 from sigmagraph.engine.server.files import resolve
 from sigmagraph.engine.server.library import Library
-from sigmagraph.engine.server.transport.bodies import json_body, multipart_body, read_body
 from sigmagraph.engine.server.transport.body_budget import hold
+from sigmagraph.engine.server.transport.request_bodies import json_body, multipart_body, read_body
 
 __all__ = [
     "RequestFields",

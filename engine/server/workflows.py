@@ -27,7 +27,7 @@ from sigmagraph.engine.server.request_fields import (
     recorded_of,
     webhook_of,
 )
-from sigmagraph.engine.server.transport.bodies import object_body
+from sigmagraph.engine.server.transport.request_bodies import object_body
 
 __all__ = ["WORKFLOW_ROWS", "bound", "library", "submitted"]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sigmagraph.engine.server.transport.bodies import CALL, LOGIN, PACKINGS, unpacked
 from sigmagraph.engine.server.transport.body_budget import BUDGET
+from sigmagraph.engine.server.transport.request_bodies import CALL, LOGIN, PACKINGS, unpacked
 from tests.server.conftest import Serving
 from tests.server.endpoints.conftest import LARGE
 from tests.server.endpoints.conftest import serving as endpoints

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from sigmagraph.engine.server.transport import connections
-from sigmagraph.engine.server.transport.bodies import HANDLER, read_body
 from sigmagraph.engine.server.transport.body_budget import BUDGET, BodyBudget
 from sigmagraph.engine.server.transport.connections import CONNECTIONS, Connections, Patience, listening, watched
+from sigmagraph.engine.server.transport.request_bodies import HANDLER, read_body
 
 HALF = b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: "
 WHOLE = b"GET /wait HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

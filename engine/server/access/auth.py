@@ -16,7 +16,7 @@ from sigmagraph.engine.server.access.keys import KnownKeys
 from sigmagraph.engine.server.access.rates import Buckets
 from sigmagraph.engine.server.access.wrong_keys import may_try_key
 from sigmagraph.engine.server.context import OWNER, SETTINGS, empty
-from sigmagraph.engine.server.transport.bodies import LOGIN, form_body
+from sigmagraph.engine.server.transport.request_bodies import LOGIN, form_body
 from sigmagraph.engine.shipped import SHIPPED
 
 __all__ = [

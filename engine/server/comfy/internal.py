@@ -11,7 +11,7 @@ from sigmagraph.engine.server.access.auth import SCOPES
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.context import OWNER, empty, folders, reply
 from sigmagraph.engine.server.monitoring.logs import RecentLines
-from sigmagraph.engine.server.transport.bodies import object_body
+from sigmagraph.engine.server.transport.request_bodies import object_body
 
 __all__ = ["LINES", "internal_routes"]
 

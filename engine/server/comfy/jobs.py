@@ -10,7 +10,7 @@ from sigmagraph.engine.server.comfy.listing import failure_of
 from sigmagraph.engine.server.comfy.queue import MOST, cancel
 from sigmagraph.engine.server.comfy.records import STATUSES, detail, summary
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
-from sigmagraph.engine.server.transport.bodies import object_body
+from sigmagraph.engine.server.transport.request_bodies import object_body
 
 __all__ = ["cancel_many", "cancel_one", "listing", "one"]
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import empty, reply
-from sigmagraph.engine.server.transport.bodies import json_body
+from sigmagraph.engine.server.transport.request_bodies import json_body
 from sigmagraph.engine.writing import make_folder, write_file
 
 __all__ = ["LOCK", "add_user", "all_settings", "one_setting", "store_all", "store_one", "users"]

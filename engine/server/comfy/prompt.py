@@ -18,7 +18,7 @@ from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.refusals import node_errors, refusal, whole_error
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, reply
 from sigmagraph.engine.server.request_fields import RequestFields, prompt_body, webhook_of
-from sigmagraph.engine.server.transport.bodies import read_body
+from sigmagraph.engine.server.transport.request_bodies import read_body
 
 __all__ = ["count", "shown_number", "submit"]
 

@@ -12,7 +12,7 @@ from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.comfy.listing import failure_of, joined, lines, member, send_json
 from sigmagraph.engine.server.comfy.records import history_entry, queue_item
 from sigmagraph.engine.server.context import JOBS, OWNER, compact, empty, reply
-from sigmagraph.engine.server.transport.bodies import object_body
+from sigmagraph.engine.server.transport.request_bodies import object_body
 
 __all__ = ["cancel", "change_history", "change_queue", "history", "interrupt", "one_history", "queue"]
 

@@ -13,7 +13,7 @@ from sigmagraph.engine.server.access.auth import require
 from sigmagraph.engine.server.context import JOBS, SETTINGS, empty, reply
 from sigmagraph.engine.server.packs import scripts
 from sigmagraph.engine.server.settings import Settings
-from sigmagraph.engine.server.transport.bodies import object_body
+from sigmagraph.engine.server.transport.request_bodies import object_body
 
 __all__ = [
     "EXTENSIONS",

@@ -16,7 +16,7 @@ from sigmagraph.engine.server.comfy.view import folder_of, named
 from sigmagraph.engine.server.context import OwnerFolders, empty, folders, reply
 from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
-from sigmagraph.engine.server.transport.bodies import multipart_body
+from sigmagraph.engine.server.transport.request_bodies import multipart_body
 from sigmagraph.engine.writing import make_folder, write_file, write_new
 
 __all__ = ["upload_image", "upload_mask"]

@@ -10,7 +10,7 @@ from sigmagraph.engine.jobs.job import LOCAL
 from sigmagraph.engine.server.context import OWNER, USER_DIR, empty, reply
 from sigmagraph.engine.server.files import Outside, below, resolve
 from sigmagraph.engine.server.static import send
-from sigmagraph.engine.server.transport.bodies import read_body
+from sigmagraph.engine.server.transport.request_bodies import read_body
 from sigmagraph.engine.writing import make_folder, write_file
 
 __all__ = ["delete", "listing", "listing_v2", "move", "read", "user_css", "user_root", "write"]

@@ -31,7 +31,7 @@ from sigmagraph.engine.server.comfy_api.store import Asset, AssetStore, digest_o
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
 from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.server.static import content_type, send
-from sigmagraph.engine.server.transport.bodies import json_body, multipart_body
+from sigmagraph.engine.server.transport.request_bodies import json_body, multipart_body
 
 __all__ = ["by_hash", "content", "delete", "fetch", "from_hash", "from_path", "named", "upload"]
 

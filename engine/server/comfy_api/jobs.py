@@ -23,7 +23,7 @@ from sigmagraph.engine.server.comfy_api.references import resolved
 from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, OwnerFolders, folders, reply
 from sigmagraph.engine.server.request_fields import declarations
-from sigmagraph.engine.server.transport.bodies import json_body
+from sigmagraph.engine.server.transport.request_bodies import json_body
 
 __all__ = ["cancel", "fetch", "listing", "submit", "workflow"]
 

@@ -18,7 +18,7 @@ from sigmagraph.engine.server.endpoints.replies import finished, look_again
 from sigmagraph.engine.server.endpoints.request_headers import read_headers
 from sigmagraph.engine.server.endpoints.translation import translated
 from sigmagraph.engine.server.endpoints.values import InvalidValues, Values, read_values
-from sigmagraph.engine.server.transport.bodies import CALL, read_body
+from sigmagraph.engine.server.transport.request_bodies import CALL, read_body
 
 __all__ = ["call", "flow", "submit"]
 
