@@ -11,7 +11,7 @@ from aiohttp import web
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.context import JOBS
-from sigmagraph.engine.server.endpoints import calls, requests
+from sigmagraph.engine.server.endpoints import calls, request_status
 from sigmagraph.engine.server.endpoints.context import PUBLISHED, Published
 from sigmagraph.engine.server.endpoints.endpoint import declaration_problems
 from sigmagraph.engine.server.endpoints.guard import GUARDED, RoutePolicy, guarded
@@ -29,20 +29,20 @@ A stored workflow of the same name is still fetched, run and deleted there, and 
 LOG = logging.getLogger("sigmagraph.server")
 
 PATHS: Mapping[str, Mapping[str, RoutePolicy]] = {
-    "/v1/get-user-credits": {"GET": RoutePolicy(requests.credit)},
-    "/v1/requests/{id}": {"GET": RoutePolicy(requests.result)},
+    "/v1/get-user-credits": {"GET": RoutePolicy(request_status.credit)},
+    "/v1/requests/{id}": {"GET": RoutePolicy(request_status.result)},
     "/v1/{slug}": {"POST": RoutePolicy(calls.call, "submit")},
-    "/v2/requests/{id}": {"GET": RoutePolicy(requests.result)},
-    "/v2/requests/{id}/status": {"GET": RoutePolicy(requests.status)},
+    "/v2/requests/{id}": {"GET": RoutePolicy(request_status.result)},
+    "/v2/requests/{id}/status": {"GET": RoutePolicy(request_status.status)},
     "/v2/requests/{id}/cancel": {
-        "POST": RoutePolicy(requests.cancel, "submit"),
-        "PUT": RoutePolicy(requests.cancel, "submit"),
+        "POST": RoutePolicy(request_status.cancel, "submit"),
+        "PUT": RoutePolicy(request_status.cancel, "submit"),
     },
-    "/v2/requests/{id}/events": {"GET": RoutePolicy(requests.events)},
+    "/v2/requests/{id}/events": {"GET": RoutePolicy(request_status.events)},
     "/v2/{slug}": {"POST": RoutePolicy(calls.submit, "submit")},
-    "/workflows/request/{id}": {"GET": RoutePolicy(requests.flow_state)},
+    "/workflows/request/{id}": {"GET": RoutePolicy(request_status.flow_state)},
     "/workflows/{slug}": {"POST": RoutePolicy(calls.flow, "submit")},
-    "/outputs/{id}/{name}": {"GET": RoutePolicy(requests.picture, None)},
+    "/outputs/{id}/{name}": {"GET": RoutePolicy(request_status.picture, None)},
 }
 
 
