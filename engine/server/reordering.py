@@ -6,7 +6,7 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.server.access.auth import require, take_turn
-from sigmagraph.engine.server.comfy.records import summary
+from sigmagraph.engine.server.comfy.job_json import summary
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
 from sigmagraph.engine.server.transport.request_bodies import object_body
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sigmagraph.engine.jobs.events import JobEvent, Started
+from sigmagraph.engine.server.comfy_api.job_json import place_of
 from sigmagraph.engine.server.comfy_api.progress import needed
-from sigmagraph.engine.server.comfy_api.records import place_of
 from tests.server.conftest import Api, Serving
 from tests.server.known_keys import FixedKeys, account
 from tests.server.stubs import picture_graph, png, slow_graph

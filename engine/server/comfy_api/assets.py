@@ -15,8 +15,7 @@ from sigmagraph.engine.server.access.auth import require
 from sigmagraph.engine.server.access.origin import own_origin
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.comfy.view import folder_of
-from sigmagraph.engine.server.comfy_api.progress import snapshot_of
-from sigmagraph.engine.server.comfy_api.records import (
+from sigmagraph.engine.server.comfy_api.job_json import (
     KEPT_S,
     ROOT,
     Shown,
@@ -26,6 +25,7 @@ from sigmagraph.engine.server.comfy_api.records import (
     shown_by,
     shown_so_far,
 )
+from sigmagraph.engine.server.comfy_api.progress import snapshot_of
 from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.comfy_api.store import Asset, AssetStore, digest_of
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply

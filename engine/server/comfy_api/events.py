@@ -16,8 +16,8 @@ from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Queued, Requ
 from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.access.origin import own_origin
+from sigmagraph.engine.server.comfy_api.job_json import STATUSES, output_record, shown_by
 from sigmagraph.engine.server.comfy_api.progress import Snapshot
-from sigmagraph.engine.server.comfy_api.records import STATUSES, output_record, shown_by
 from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.context import JOBS, OWNER, OwnerFolders, compact, folders
 

@@ -17,8 +17,8 @@ from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.access.auth import SCOPES, require_any_graph
 from sigmagraph.engine.server.access.origin import own_origin
 from sigmagraph.engine.server.comfy_api.assets import named
+from sigmagraph.engine.server.comfy_api.job_json import STATUSES, instant, job_record
 from sigmagraph.engine.server.comfy_api.progress import snapshot_of
-from sigmagraph.engine.server.comfy_api.records import STATUSES, instant, job_record
 from sigmagraph.engine.server.comfy_api.references import resolved
 from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, OwnerFolders, folders, reply

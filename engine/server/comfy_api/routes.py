@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from sigmagraph.engine.server.comfy_api import assets, events, jobs
-from sigmagraph.engine.server.comfy_api.records import ROOT
+from sigmagraph.engine.server.comfy_api.job_json import ROOT
 from sigmagraph.engine.server.comfy_api.refusals import answered
 from sigmagraph.engine.server.context import reply
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from sigmagraph.engine.errors import InvalidWorkflow
 from sigmagraph.engine.jobs.job import LOCAL, Job, State, Submission
 from sigmagraph.engine.server.context import FOLDERS, JOBS, reply
-from sigmagraph.engine.server.endpoints import wire
+from sigmagraph.engine.server.endpoints import job_json
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.guard import endpoint_of, take_token
@@ -37,9 +37,9 @@ async def call(request: web.Request) -> web.StreamResponse:
         limit = endpoint.manifest.deadline_s
         message = f"The request takes longer than {limit:g} s; it goes on, fetch it by its request_id"
         raise Refused(
-            504, "deadline", message, headers={"x-request-id": job.id}, **wire.accepted(job, base_url(request))
+            504, "deadline", message, headers={"x-request-id": job.id}, **job_json.accepted(job, base_url(request))
         )
-    failure = wire.error_of(job)
+    failure = job_json.error_of(job)
     status = {State.EXPIRED: 504, State.CANCELLED: 422}.get(job.state, 500)
     raise Refused(status, failure.code, failure.message, headers={"x-request-id": job.id}, request_id=job.id)
 
@@ -48,7 +48,7 @@ async def submit(request: web.Request) -> web.Response:
     """`POST /v2/{slug}`: accept one request; answer with where to watch it."""
     job = await _accept(request, endpoint_of(request))
     await look_again(request)
-    return reply(wire.accepted(job, base_url(request)))
+    return reply(job_json.accepted(job, base_url(request)))
 
 
 async def flow(request: web.Request) -> web.Response:
@@ -63,7 +63,7 @@ async def flow(request: web.Request) -> web.Response:
         raise
     await look_again(request)
     body = {"request_id": job.id, "poll_url": f"{base_url(request)}/workflows/request/{job.id}"}
-    return reply(body | {"status": wire.STATUSES[job.state]})
+    return reply(body | {"status": job_json.STATUSES[job.state]})
 
 
 async def _is_document(request: web.Request) -> bool:

@@ -14,7 +14,7 @@ from sigmagraph.engine.server.access.auth import SCOPES
 from sigmagraph.engine.server.access.rates import Taken
 from sigmagraph.engine.server.access.wrong_keys import TooManyWrongKeys, may_try_key
 from sigmagraph.engine.server.context import OWNER
-from sigmagraph.engine.server.endpoints import wire
+from sigmagraph.engine.server.endpoints import job_json
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, Caller
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.refusal import Refused, answer
@@ -71,7 +71,7 @@ def _with_credits(request: web.Request, response: web.StreamResponse) -> web.Str
     """The reply with what is left of the caller's credits, refusals too; nothing where nobody said who calls."""
     caller = request.get(CALLER)
     if caller is not None and caller.is_known and not response.prepared:
-        response.headers.setdefault("x-remaining-credits", wire.credits_left(caller.standing))
+        response.headers.setdefault("x-remaining-credits", job_json.credits_left(caller.standing))
     return response
 
 

@@ -9,7 +9,7 @@ from sigmagraph.engine.jobs.billing.accounts import Account
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.server.context import FOLDERS, compact
 from sigmagraph.engine.server.decoding.pool import DECODERS
-from sigmagraph.engine.server.endpoints import outputs, wire
+from sigmagraph.engine.server.endpoints import job_json, outputs
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, base_url
 from sigmagraph.engine.server.endpoints.guard import rate_headers
 from sigmagraph.engine.server.endpoints.negotiation import Wish, wish
@@ -29,7 +29,7 @@ async def finished(request: web.Request, job: Job) -> web.Response:
     form = form_of(job, wanted, len(paths))
     taken = request[CALLER].taken
     rate = rate_headers(taken, request.app[PUBLISHED].clock()) if taken is not None else {}
-    headers = wire.headers_of(job, await standing_of(request), rate)
+    headers = job_json.headers_of(job, await standing_of(request), rate)
     kind, quality = outputs.kind_of(job.meta)
     if form == "image":
         body = await outputs.encoded(request.app[DECODERS], job.owner, paths[0], kind, quality)
@@ -37,7 +37,7 @@ async def finished(request: web.Request, job: Job) -> web.Response:
     images = await _images(request, job, form)
     is_split = wanted == "image" and len(paths) > 1
     note = f"{len(paths)} images: bytes can carry one, so these come as JSON" if is_split else ""
-    text = compact(wire.image_body(job, images, is_url=form == "url", note=note))
+    text = compact(job_json.image_body(job, images, is_url=form == "url", note=note))
     return web.Response(text=text, content_type="application/json", headers=headers)
 
 

@@ -8,7 +8,7 @@ from sigmagraph.engine.errors import UnknownJob
 from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.server.context import FOLDERS, JOBS, OWNER, reply
 from sigmagraph.engine.server.decoding.pool import DECODERS
-from sigmagraph.engine.server.endpoints import outputs, wire
+from sigmagraph.engine.server.endpoints import job_json, outputs
 from sigmagraph.engine.server.endpoints.context import CALLER, PUBLISHED, SOURCE, base_url
 from sigmagraph.engine.server.endpoints.guard import identified
 from sigmagraph.engine.server.endpoints.refusal import Refused
@@ -36,7 +36,7 @@ async def cancel(request: web.Request) -> web.Response:
     """Stop it: a waiting request ends now, a running one at its next step; one that has ended stays as it is."""
     job = await _request(request)
     job = await request.app[JOBS].cancel(job.id, job.owner)
-    body = {"request_id": job.id, "status": wire.STATUSES[job.state], "cancel_requested": not job.state.is_end}
+    body = {"request_id": job.id, "status": job_json.STATUSES[job.state], "cancel_requested": not job.state.is_end}
     return reply(body)
 
 
@@ -49,11 +49,11 @@ async def events(request: web.Request) -> web.StreamResponse:
 async def flow_state(request: web.Request) -> web.Response:
     """`GET /workflows/request/{id}`: for workflow clients, whose failures are a 200 that says FAILED."""
     job = await _request(request)
-    body = {"request_id": job.id, "status": wire.STATUSES[job.state]}
+    body = {"request_id": job.id, "status": job_json.STATUSES[job.state]}
     if job.state is State.SUCCEEDED:
         body["output"] = await output_of(request, job)
     elif body["status"] == "FAILED":
-        failure = wire.error_of(job)
+        failure = job_json.error_of(job)
         body |= {"error": failure.message, "error_message": failure.message, "code": failure.code}
     return reply(body)
 
@@ -61,7 +61,7 @@ async def flow_state(request: web.Request) -> web.Response:
 async def credit(request: web.Request) -> web.Response:
     """`GET /v1/get-user-credits`: the balance that can be spent."""
     standing = await standing_of(request)
-    left = wire.remaining(standing)
+    left = job_json.remaining(standing)
     if standing is None or left is None:
         raise Refused(404, "no_credits", "No credits found for the user")
     return reply({"credits": left, "held": standing.held / CREDIT, "account": standing.name})
@@ -107,7 +107,7 @@ async def _belongs(request: web.Request, job: Job) -> bool:
 
 async def _state(request: web.Request, job: Job, *, has_output: bool = False) -> web.Response:
     published = request.app[PUBLISHED]
-    body = wire.state_body(job, request[CALLER].standing, published.clock(), base_url(request))
+    body = job_json.state_body(job, request[CALLER].standing, published.clock(), base_url(request))
     if has_output:
         body |= {"output": await output_of(request, job), "seed": job.meta.get("seed"), "metadata": job.meta["facts"]}
     return reply(body, 422 if body["status"] == "FAILED" else 200)

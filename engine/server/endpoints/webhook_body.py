@@ -5,7 +5,7 @@ from typing import Any
 
 from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.server.context import OwnerFolders
-from sigmagraph.engine.server.endpoints import outputs, wire
+from sigmagraph.engine.server.endpoints import job_json, outputs
 from sigmagraph.engine.server.endpoints.context import Published
 
 __all__ = ["teller"]
@@ -16,7 +16,7 @@ def teller(published: Published, folders: Callable[[str], OwnerFolders]) -> Call
 
     def body(job: Job) -> dict[str, Any]:
         base = str(job.meta.get("base", ""))
-        found = wire.state_body(job, None, job.ended_at or published.clock(), base)
+        found = job_json.state_body(job, None, job.ended_at or published.clock(), base)
         found["metrics"].pop("remaining_credits", None)
         if job.state is State.SUCCEEDED:
             count = len(outputs.files_of(job, folders(job.owner)))
