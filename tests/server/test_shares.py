@@ -18,7 +18,7 @@ from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.jobs.job import Submission
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.outbox import Outbox, UnsentBudget
-from sigmagraph.engine.server.comfy.wire import Message, PictureFrame
+from sigmagraph.engine.server.comfy.socket_messages import Message, PictureFrame
 from sigmagraph.engine.server.settings import Settings, as_toml
 from tests.server.conftest import Api, Serving, Socket
 from tests.server.endpoints.conftest import LARGE, SMALL

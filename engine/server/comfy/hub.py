@@ -16,7 +16,7 @@ from aiohttp import web
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.jobs.events import JobEvent, Preview, Started, is_last
 from sigmagraph.engine.jobs.protocol import Jobs
-from sigmagraph.engine.server.comfy import wire
+from sigmagraph.engine.server.comfy import socket_messages
 from sigmagraph.engine.server.comfy.outbox import Outbox, UnsentBudget
 from sigmagraph.engine.server.comfy.resuming import NOTHING, Away, Mark, messages_of, retold
 from sigmagraph.engine.server.context import JOBS
@@ -37,18 +37,18 @@ class ConnectedClient:
     is_numbered: bool = False
     budget: UnsentBudget = field(default_factory=UnsentBudget)
     told: dict[str, tuple[int, int]] = field(default_factory=dict)
-    held: list[tuple[str, wire.Sent, Mark]] | None = None
+    held: list[tuple[str, socket_messages.Sent, Mark]] | None = None
 
     def __post_init__(self) -> None:
         self.outbox = Outbox(self.budget, self.owner)
 
-    def tell(self, job_id: str, sent: wire.Sent, mark: Mark) -> None:
+    def tell(self, job_id: str, sent: socket_messages.Sent, mark: Mark) -> None:
         """Queue a message of a job; one that is still being told what it missed gets it after that."""
         if self.held is not None:
             self.held.append((job_id, sent, mark))
             return
         self.told.setdefault(job_id, NOTHING)
-        if not isinstance(sent, wire.Message):
+        if not isinstance(sent, socket_messages.Message):
             self.send(sent)
             return
         place = f"{job_id}:{mark.number}.{mark.place}"
@@ -68,9 +68,9 @@ class ConnectedClient:
         if mark.is_end:
             del self.told[job_id]
 
-    def send(self, sent: wire.Sent) -> None:
+    def send(self, sent: socket_messages.Sent) -> None:
         """Queue a message in the form this client reads."""
-        if isinstance(sent, wire.Message):
+        if isinstance(sent, socket_messages.Message):
             self.outbox.put(sent.text, sent.replaces)
         elif sent.is_result or self.takes_metadata or self.takes_bare_previews:
             key = None if sent.is_result else f"preview {sent.meta['prompt_id']}"
@@ -84,7 +84,7 @@ class Hub:
         self.jobs = jobs
         self.budget = UnsentBudget()
         self._clients: dict[tuple[str, str], ConnectedClient] = {}
-        self._narrators: dict[str, wire.Narrator] = {}
+        self._narrators: dict[str, socket_messages.Narrator] = {}
         self._client_ids: dict[str, str | None] = {}
         self.log_readers: set[ConnectedClient] = set()
         self._away = Away()
@@ -104,14 +104,14 @@ class Hub:
         told = older.told if older is not None else self._away.back(client.owner, client.sid)
         client.held = []
         self._clients[client.owner, client.sid] = client
-        client.send(wire.status((await self.jobs.counts(client.owner)).remaining, client.sid))
+        client.send(socket_messages.status((await self.jobs.counts(client.owner)).remaining, client.sid))
         await self._retell(client, told | dict(after or {}))
         for narrator in self._narrators.values():
             if (narrator.owner, narrator.client_id) == (client.owner, client.sid):
                 narrator.catch_up()
                 node_id = narrator.progress.running
                 if node_id is not None:
-                    client.send(wire.Message("executing", {"node": node_id}))
+                    client.send(socket_messages.Message("executing", {"node": node_id}))
 
     async def _retell(self, client: ConnectedClient, heard: dict[str, tuple[int, int]]) -> None:
         """From the stored events, then what came meanwhile."""
@@ -139,7 +139,7 @@ class Hub:
 
     def logged(self, entry: dict[str, str]) -> None:
         """A new log line."""
-        message = wire.Message("logs", {"entries": [entry], "size": None})
+        message = socket_messages.Message("logs", {"entries": [entry], "size": None})
         for client in self.log_readers:
             client.send(message)
 
@@ -191,8 +191,8 @@ class Hub:
         narrator = self._narrators.get(event.job_id)
         if narrator is None and (is_start or not is_last(event)):
             client_id = await self._client_id(event.job_id)
-            narrator = self._narrators[event.job_id] = wire.Narrator(event.job_id, event.owner, client_id)
-        if wire.changes_count(event):
+            narrator = self._narrators[event.job_id] = socket_messages.Narrator(event.job_id, event.owner, client_id)
+        if socket_messages.changes_count(event):
             await self._status(event.owner)
         if narrator is not None:
             self._narrate(narrator, event)
@@ -200,7 +200,7 @@ class Hub:
             self._narrators.pop(event.job_id, None)
             self._client_ids.pop(event.job_id, None)
 
-    def _narrate(self, narrator: wire.Narrator, event: JobEvent) -> None:
+    def _narrate(self, narrator: socket_messages.Narrator, event: JobEvent) -> None:
         """Tell who is there; where nobody is, somebody may come yet."""
         if not self._has_listener(narrator.owner):
             narrator.pass_over(event)
@@ -218,11 +218,13 @@ class Hub:
         clients = self._of(owner)
         if not clients:
             return
-        message = wire.status((await self.jobs.counts(owner)).remaining)
+        message = socket_messages.status((await self.jobs.counts(owner)).remaining)
         for client in clients:
             client.send(message)
 
-    def _deliver(self, narrator: wire.Narrator, sent: wire.Sent, mark: Mark | None = None) -> None:
+    def _deliver(
+        self, narrator: socket_messages.Narrator, sent: socket_messages.Sent, mark: Mark | None = None
+    ) -> None:
         if not narrator.client_id:
             for listener in self._of(narrator.owner) if sent.to == "client_or_all" else ():
                 listener.send(sent)

@@ -6,7 +6,7 @@ from typing import Any
 from sigmagraph.engine.execution import events as run
 from sigmagraph.engine.jobs.events import JobEvent
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.server.comfy.wire import as_failed_run, error_data, interrupted_data
+from sigmagraph.engine.server.comfy.socket_messages import as_failed_run, error_data, interrupted_data
 
 __all__ = ["STATUSES", "detail", "history_entry", "queue_item", "summary"]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sigmagraph.engine.errors import BadValue, UnknownJob
 from sigmagraph.engine.jobs.events import Ended, JobEvent, is_last
 from sigmagraph.engine.jobs.protocol import Jobs
-from sigmagraph.engine.server.comfy import wire
+from sigmagraph.engine.server.comfy import socket_messages
 
 __all__ = ["NOTHING", "Away", "Mark", "messages_of", "read_marks", "retold"]
 
@@ -79,18 +79,18 @@ def _is_count(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 16
 
 
-def messages_of(narrator: wire.Narrator, event: JobEvent) -> Sequence[tuple[wire.Sent, Mark]]:
+def messages_of(narrator: socket_messages.Narrator, event: JobEvent) -> Sequence[tuple[socket_messages.Sent, Mark]]:
     """An event's messages with their marks; the last of all says that no node runs any more."""
     sent = narrator.tell(event)
     if isinstance(event.body, Ended) and narrator.has_begun:
-        sent = [*sent, wire.executing(event.job_id, None)]
+        sent = [*sent, socket_messages.executing(event.job_id, None)]
     last = len(sent) - 1 if is_last(event) else -1
     return [(message, Mark(event.number, place, place == last)) for place, message in enumerate(sent)]
 
 
 async def retold(
     jobs: Jobs, owner: str, sid: str, told: Mapping[str, Position]
-) -> AsyncIterator[tuple[str, wire.Sent, Mark]]:
+) -> AsyncIterator[tuple[str, socket_messages.Sent, Mark]]:
     """What the client with this id has not heard of these jobs; another's jobs are passed over in silence."""
     for job_id, heard in told.items():
         try:
@@ -99,7 +99,7 @@ async def retold(
             continue
         if job.meta.get("client_id") != sid:
             continue
-        narrator, after = wire.Narrator(job_id, owner, sid), 0
+        narrator, after = socket_messages.Narrator(job_id, owner, sid), 0
         while events := await jobs.events(job_id, owner, after=after, limit=PAGE):
             for event in events:
                 for sent, mark in messages_of(narrator, event):
