@@ -30,7 +30,7 @@ from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.reading.document import load_workflow, parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.support import resuming
+from sigmagraph.nodes.support import kept_predictions
 from sigmagraph.nodes.support.provenance import sealed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,13 +100,13 @@ def checkpoints(home: Path, rounds: int) -> None:
     """A run of 25 steps with predictions written as they come, against the same run without."""
     document = load_workflow(ROOT / "workflows" / "txt2img.json").with_inputs({"5": {"steps": 25}})
     spent: list[float] = []
-    original = resuming.KeptPredictions.leave
+    original = kept_predictions.KeptPredictions.leave
 
-    def leave(recording: resuming.KeptPredictions) -> None:
+    def leave(recording: kept_predictions.KeptPredictions) -> None:
         spent.append(recording.spent_s)
         original(recording)
 
-    resuming.KeptPredictions.leave = leave  # type: ignore[method-assign]
+    kept_predictions.KeptPredictions.leave = leave  # type: ignore[method-assign]
     folders = Folders(ROOT / "models", home / "input", home / "output", home / "temp")
     graph = validate(parse_workflow(document.prompt()), NODES, folders)
     row("lock of the demo workflow, files already hashed", f"{lock_ms(graph, folders):.3f} ms")
@@ -115,7 +115,7 @@ def checkpoints(home: Path, rounds: int) -> None:
         result = execute(plan(graph, folders), folders, MemoryCache(), around=torch.inference_mode).or_raise()
         sampling.append(result.nodes["5"].milliseconds)
         shares.append(spent[-1] * 1e3 / sampling[-1])
-    resuming.KeptPredictions.leave = original  # type: ignore[method-assign]
+    kept_predictions.KeptPredictions.leave = original  # type: ignore[method-assign]
     row("25 steps of the demo checkpoint", f"{min(sampling):.0f} ms")
     row("of that, writing predictions (median of rounds)", f"{sorted(shares)[rounds // 2]:.3%}", "< 1 %")
 

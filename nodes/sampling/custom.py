@@ -10,7 +10,7 @@ from sigmagraph.engine.sampling import ComfyNoise, NoiseSource, NoNoise
 from sigmagraph.engine.sampling.guidance import DualCfg, EasyCache, LazyCache, PerpNeg, Predict, ReusedPredict
 from sigmagraph.nodes.support.denoising import Pair, denoised_latent, in_model_space
 from sigmagraph.nodes.support.graph_names import solver_in_graph
-from sigmagraph.nodes.support.resuming import Unfinished
+from sigmagraph.nodes.support.kept_predictions import Unfinished
 from sigmagraph.nodes.support.types import (
     Conditioning,
     Guider,

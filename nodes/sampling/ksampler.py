@@ -6,7 +6,7 @@ from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
 from sigmagraph.engine.sampling import ComfyNoise, NoNoise, run_sigmas, step_range
 from sigmagraph.nodes.support.denoising import LatentSteps, denoised_latent
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
-from sigmagraph.nodes.support.resuming import Unfinished
+from sigmagraph.nodes.support.kept_predictions import Unfinished
 from sigmagraph.nodes.support.types import Conditioning, Latent, Model, Seed
 from sigmagraph.nodes.support.widgets import Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
 

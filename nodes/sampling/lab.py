@@ -17,7 +17,7 @@ from sigmagraph.nodes.sampling.ksampler import Denoised, Negative, Positive, Sta
 from sigmagraph.nodes.support.denoising import Way, denoised_latent, in_vae_units
 from sigmagraph.nodes.support.distances import relative_distance
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
-from sigmagraph.nodes.support.resuming import Unfinished
+from sigmagraph.nodes.support.kept_predictions import Unfinished
 from sigmagraph.nodes.support.types import Latent, LatentValue, Model, Seed
 from sigmagraph.nodes.support.widgets import Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
 

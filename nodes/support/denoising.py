@@ -19,8 +19,8 @@ from sigmagraph.engine.sampling.caches.running import CacheReport
 from sigmagraph.engine.sampling.guidance import PredictRequest
 from sigmagraph.engine.sampling.rehearsal import rehearsed
 from sigmagraph.engine.sampling.run import Tick
+from sigmagraph.nodes.support.kept_predictions import resumed
 from sigmagraph.nodes.support.latent_preview import LatentPreview
-from sigmagraph.nodes.support.resuming import resumed
 from sigmagraph.nodes.support.types import LatentValue
 
 __all__ = ["LatentSteps", "Pair", "Sampled", "Way", "denoised_latent", "in_model_space", "in_vae_units"]

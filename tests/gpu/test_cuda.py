@@ -153,7 +153,7 @@ def test_a_card_too_small_for_the_picture_makes_it_in_strips(cuda: torch.device)
 def test_a_kept_prediction_is_read_when_its_copy_has_arrived(cuda: torch.device) -> None:
     pytest.importorskip("pydantic", reason="nodes need it")
     from sigmagraph.engine.sampling.solver import Prediction
-    from sigmagraph.nodes.support.resuming import waiting
+    from sigmagraph.nodes.support.kept_predictions import waiting
 
     value = torch.randn(1, 16, 128, 128, device=cuda)
     held = waiting(Prediction(value))

@@ -10,8 +10,8 @@ from sigmagraph.engine.graph.kept import Kept
 from sigmagraph.engine.sampling import SOLVERS, Cfg, ComfyNoise, Sampling, sd3
 from sigmagraph.engine.sampling.solver import Prediction
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.support import resuming
-from sigmagraph.nodes.support.resuming import KeptPredictions, packed, resumed, unpacked
+from sigmagraph.nodes.support import kept_predictions
+from sigmagraph.nodes.support.kept_predictions import KeptPredictions, packed, resumed, unpacked
 
 CPU = torch.device("cpu")
 SIGMAS = [1.0, 0.85, 0.6, 0.35, 0.15, 0.0]
@@ -90,7 +90,7 @@ def test_predictions_pass_through_bytes_unchanged() -> None:
 def test_another_device_or_library_begins_anew(kept: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         run("euler", Counted(dies_at=4), eager(kept.of("key")))
-    monkeypatch.setattr("sigmagraph.nodes.support.resuming.environment", lambda: {"torch": "another"})
+    monkeypatch.setattr("sigmagraph.nodes.support.kept_predictions.environment", lambda: {"torch": "another"})
     assert resumed(kept.of("key"), CPU).predictions == []
 
 
@@ -135,7 +135,9 @@ def test_predictions_of_an_asynchronous_device_are_written_once_their_copies_arr
     kept: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = Device()
-    monkeypatch.setattr(resuming, "waiting", lambda prediction: resuming.Waiting(prediction, Late(device)))  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        kept_predictions, "waiting", lambda prediction: kept_predictions.Waiting(prediction, Late(device))
+    )  # type: ignore[arg-type]
     recording = resumed(kept.of("a"), CPU)
     recording.clock = device
     for _ in range(24):

@@ -17,8 +17,8 @@ from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.jobs.events import JobEvent, Preview, Started, is_last
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.comfy import socket_messages
+from sigmagraph.engine.server.comfy.missed_messages import NOTHING, Away, Mark, messages_of, retold
 from sigmagraph.engine.server.comfy.outbox import Outbox, UnsentBudget
-from sigmagraph.engine.server.comfy.resuming import NOTHING, Away, Mark, messages_of, retold
 from sigmagraph.engine.server.context import JOBS
 
 __all__ = ["HUB", "ConnectedClient", "Hub", "run_hub"]

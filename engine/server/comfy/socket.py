@@ -11,7 +11,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.server.comfy.hub import HUB, ConnectedClient
-from sigmagraph.engine.server.comfy.resuming import read_marks
+from sigmagraph.engine.server.comfy.missed_messages import read_marks
 from sigmagraph.engine.server.comfy.socket_messages import Message
 from sigmagraph.engine.server.comfy.system import flags
 from sigmagraph.engine.server.context import OWNER, SETTINGS
