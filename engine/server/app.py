@@ -12,17 +12,17 @@ from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.access.auth import KEYS, RATES, auth, login_routes
+from sigmagraph.engine.server.access.key_list import KEY_ROWS
 from sigmagraph.engine.server.access.keys import KnownKeys
-from sigmagraph.engine.server.access.listing import KEY_ROWS
 from sigmagraph.engine.server.access.origin import options, origins
 from sigmagraph.engine.server.access.rates import Buckets
 from sigmagraph.engine.server.access.wrong_keys import WRONG_KEYS, WrongKeys
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
 from sigmagraph.engine.server.comfy.internal import LINES
-from sigmagraph.engine.server.comfy.listing import LISTINGS, Listings
 from sigmagraph.engine.server.comfy.preferences import LOCK
 from sigmagraph.engine.server.comfy.routes import comfy_routes, mirrored
 from sigmagraph.engine.server.comfy.socket import SOCKETS
+from sigmagraph.engine.server.comfy.streamed_lists import LISTINGS, Listings
 from sigmagraph.engine.server.comfy.system import EXTENSIONS
 from sigmagraph.engine.server.comfy_api.refusals import envelopes
 from sigmagraph.engine.server.comfy_api.routes import api_routes

@@ -7,8 +7,8 @@ from aiohttp import web
 from sigmagraph.engine.errors import EngineError, UnknownJob
 from sigmagraph.engine.jobs.job import FIELDS, LONGEST_NAME, Job, JobQuery, State
 from sigmagraph.engine.server.comfy.job_json import STATUSES, detail, summary
-from sigmagraph.engine.server.comfy.listing import failure_of
 from sigmagraph.engine.server.comfy.queue import MOST, cancel
+from sigmagraph.engine.server.comfy.streamed_lists import failure_of
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
 from sigmagraph.engine.server.transport.request_bodies import object_body
 

@@ -10,7 +10,7 @@ from sigmagraph.engine.errors import IllegalMove, UnknownJob
 from sigmagraph.engine.jobs.job import ENDED, JobQuery, State
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.comfy.job_json import history_entry, queue_item
-from sigmagraph.engine.server.comfy.listing import failure_of, joined, lines, member, send_json
+from sigmagraph.engine.server.comfy.streamed_lists import failure_of, joined, lines, member, send_json
 from sigmagraph.engine.server.context import JOBS, OWNER, compact, empty, reply
 from sigmagraph.engine.server.transport.request_bodies import object_body
 
