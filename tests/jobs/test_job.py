@@ -15,9 +15,9 @@ from sigmagraph.engine.graph.node import Extra, FileIn, Hidden, Node, Options, O
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
+from sigmagraph.engine.jobs.event_json import TYPES, decode, encode, plain
 from sigmagraph.engine.jobs.events import Ended, Queued, Requeued, Started
 from sigmagraph.engine.jobs.job import ENDED, Failure, Idempotency, JobQuery, State, Submission, move
-from sigmagraph.engine.jobs.records import TYPES, decode, encode, plain
 from sigmagraph.engine.jobs.workers.declare import declarations, declared
 from sigmagraph.engine.jobs.workers.worker import load_factory
 from tests.graph.small import NODES, chain

@@ -119,7 +119,7 @@ def test_events_seen_before_the_kill_are_the_events_read_after_it(run: Runs, tmp
         "import asyncio, os, signal, sys\n"
         "from pathlib import Path\n"
         "from tests.jobs.serving import *\n"
-        "from sigmagraph.engine.jobs.records import encode\n"
+        "from sigmagraph.engine.jobs.event_json import encode\n"
         "import json\n"
         "async def main():\n"
         "    async with service(Path(sys.argv[1])) as jobs:\n"
@@ -137,7 +137,7 @@ def test_events_seen_before_the_kill_are_the_events_read_after_it(run: Runs, tmp
     async def look() -> list[str]:
         import json
 
-        from sigmagraph.engine.jobs.records import encode
+        from sigmagraph.engine.jobs.event_json import encode
 
         async with service(tmp_path, []) as jobs:
             stored = await jobs.events("x")

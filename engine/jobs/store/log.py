@@ -8,9 +8,9 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from sigmagraph.engine.execution.events import NodeFinished
 from sigmagraph.engine.jobs.artifacts import entries
+from sigmagraph.engine.jobs.event_json import decode, encode
 from sigmagraph.engine.jobs.events import Body, JobEvent
 from sigmagraph.engine.jobs.job import LARGEST
-from sigmagraph.engine.jobs.records import decode, encode
 from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.statements import Statement
 from sigmagraph.engine.jobs.store.tables import artifacts, events, jobs

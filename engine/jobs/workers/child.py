@@ -8,9 +8,9 @@ from functools import partial
 from threading import Event
 from typing import Any, Protocol
 
+from sigmagraph.engine.jobs.event_json import encode, plain
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import LOCAL, Failure, State
-from sigmagraph.engine.jobs.records import encode, plain
 from sigmagraph.engine.jobs.workers.runner import Runner
 from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Picture, Setup
 

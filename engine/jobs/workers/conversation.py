@@ -10,8 +10,8 @@ from itertools import count
 from typing import Any
 
 from sigmagraph.engine.errors import WorkerLost
+from sigmagraph.engine.jobs.event_json import decode
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
-from sigmagraph.engine.jobs.records import decode
 from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Listener, Picture
 
 __all__ = ["Conversation"]

@@ -12,7 +12,7 @@ from sigmagraph.engine.graph.annotations import FileIn, Options, Range
 from sigmagraph.engine.graph.dynamic import Autogrow, Dynamic, DynamicCombo, DynamicSlot, MatchType
 from sigmagraph.engine.graph.node import MISSING, Input, Node, Output, Services
 from sigmagraph.engine.graph.replacements import Replacement
-from sigmagraph.engine.jobs.records import plain
+from sigmagraph.engine.jobs.event_json import plain
 
 __all__ = ["declarations", "declared"]
 

@@ -17,9 +17,9 @@ from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
+from sigmagraph.engine.jobs.event_json import plain
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
-from sigmagraph.engine.jobs.records import plain
 from sigmagraph.engine.jobs.workers.checked_graphs import CheckedGraphs
 from sigmagraph.engine.jobs.workers.declare import declarations
 from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Picture, Setup
