@@ -10,7 +10,7 @@ from sigmagraph.engine.execution.cache.disk import DiskTier
 from sigmagraph.engine.execution.cache.memory import MemoryCache
 from sigmagraph.engine.execution.cache.result_store import ResultStore
 from sigmagraph.engine.execution.cache.serialise import Packer, Serialiser
-from sigmagraph.engine.execution.settings import CacheSettings
+from sigmagraph.engine.execution.cache.settings import CacheSettings
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.nodes.support.types import LatentValue
 

@@ -20,9 +20,9 @@ from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.compose.plugins import load_what_loads
 from sigmagraph.engine.compose.shims.serving import PromptServer
 from sigmagraph.engine.errors import EngineError, UnknownName
+from sigmagraph.engine.execution.cache.settings import CacheSettings
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import Pack
-from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import free_bytes
 from sigmagraph.engine.jobs.workers.worker import Picture, Setup

@@ -61,7 +61,7 @@ class Workspace:
     def store(self, budget: str | None) -> "ResultStore":
         """The cache, by the option; what is wrong with the disk tier is a warning."""
         from sigmagraph.engine.compose.caching import open_store
-        from sigmagraph.engine.execution.settings import CacheSettings
+        from sigmagraph.engine.execution.cache.settings import CacheSettings
 
         return open_store(CacheSettings.parse(budget or "disk=0"), self.home / "cache", self.warn)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from sigmagraph.engine.errors import BadValue, EngineError, MissingFile, suggestion
-from sigmagraph.engine.execution.settings import CacheSettings
+from sigmagraph.engine.execution.cache.settings import CacheSettings
 from sigmagraph.engine.redaction import without_password
 from sigmagraph.engine.units import DAY_S
 

@@ -12,9 +12,9 @@ import torch
 from sigmagraph.engine.compose.caching import SERIALISER, open_store
 from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.execution.cache.memory import Entry
+from sigmagraph.engine.execution.cache.settings import CacheSettings
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import Pack
-from sigmagraph.engine.execution.settings import CacheSettings
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.types import LatentValue

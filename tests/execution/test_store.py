@@ -17,8 +17,8 @@ from sigmagraph.engine.execution.cache.disk import DiskTier
 from sigmagraph.engine.execution.cache.memory import Entry, InnerUi, MemoryCache
 from sigmagraph.engine.execution.cache.result_store import Found, ResultStore
 from sigmagraph.engine.execution.cache.serialise import DamagedError, Packer, Serialiser, UnpackableError
+from sigmagraph.engine.execution.cache.settings import CacheSettings, parse_size
 from sigmagraph.engine.execution.inline import execute
-from sigmagraph.engine.execution.settings import CacheSettings, parse_size
 from sigmagraph.engine.graph.node import node
 from sigmagraph.engine.graph.plan import plan
 from tests.execution.running import with_nodes
