@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from sigmagraph.engine.errors import EngineError
-from sigmagraph.engine.graph.comfy.custom import call_now, hook_arguments
+from sigmagraph.engine.graph.comfy.class_hooks import call_now, hook_arguments
 from sigmagraph.engine.graph.graph import GraphNode
 from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.workflow import Link

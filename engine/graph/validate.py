@@ -11,7 +11,7 @@ from typing import Any
 from sigmagraph.engine.errors import InvalidWorkflow, few_hints, nearest
 from sigmagraph.engine.graph import literals
 from sigmagraph.engine.graph.annotations import INTERNAL
-from sigmagraph.engine.graph.comfy.custom import run_validator
+from sigmagraph.engine.graph.comfy.class_hooks import run_validator
 from sigmagraph.engine.graph.cycles import find_cycles
 from sigmagraph.engine.graph.dynamic import resolved
 from sigmagraph.engine.graph.graph import Graph, GraphNode
