@@ -9,7 +9,7 @@ from typing import Any
 import regex
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.editor.places import groups_of, in_group_of
+from sigmagraph.engine.graph.editor.group_members import groups_of, in_group_of
 from sigmagraph.engine.graph.editor.records import Drawing, EditorNode
 
 __all__ = ["Test", "by_label", "by_pattern", "default_priority", "number", "restricted", "settings_of"]
