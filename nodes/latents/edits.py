@@ -10,7 +10,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Output, Range, Tooltip, node
 from sigmagraph.engine.sampling.resize import METHODS, resized
-from sigmagraph.nodes.latents.places import cycled
+from sigmagraph.nodes.latents.composite import cycled
 from sigmagraph.nodes.support.types import NO_VAE, Conditioning, Image, Latent, LatentValue, Mask, Vae, present
 
 __all__ = ["NODES"]

@@ -6,7 +6,7 @@ import torch
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, node
-from sigmagraph.nodes.latents.places import cycled
+from sigmagraph.nodes.latents.composite import cycled
 from sigmagraph.nodes.support.latent_operations import ReinhardTonemap, Sharpen
 from sigmagraph.nodes.support.types import Latent, LatentOperation, LatentValue
 

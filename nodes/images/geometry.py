@@ -12,7 +12,7 @@ from sigmagraph.engine.sampling.resize import resized
 from sigmagraph.nodes.images.batches import opaque
 from sigmagraph.nodes.images.masks import batched
 from sigmagraph.nodes.images.sizes import scaled
-from sigmagraph.nodes.latents.places import cycled, laid
+from sigmagraph.nodes.latents.composite import cycled, laid
 from sigmagraph.nodes.support.types import Image, Mask
 
 __all__ = ["NODES"]
