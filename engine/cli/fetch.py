@@ -9,7 +9,7 @@ import typer
 
 from sigmagraph.engine.cli.options import AsJson, Home, workspace
 from sigmagraph.engine.errors import EngineError, FetchFailed, InvalidWorkflow, UnknownName
-from sigmagraph.engine.hub import HUB, SETS, Source
+from sigmagraph.engine.model_hub import HUB, SETS, Source
 
 __all__ = ["SETS", "fetch"]
 

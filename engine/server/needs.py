@@ -8,8 +8,8 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.reading.document import load_workflow
-from sigmagraph.engine.hub import sets_for
 from sigmagraph.engine.model_folders import MODEL_FOLDERS
+from sigmagraph.engine.model_hub import sets_for
 from sigmagraph.engine.server.comfy.notes import notes_of
 from sigmagraph.engine.server.context import WORKFLOWS, OwnerFolders, folders, reply
 

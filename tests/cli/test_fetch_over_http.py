@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
-from sigmagraph.engine.hub import SETS
+from sigmagraph.engine.model_hub import SETS
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 NAME = "sd3.5_large_controlnet_canny.safetensors"

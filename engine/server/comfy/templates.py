@@ -11,7 +11,7 @@ from sigmagraph.engine.errors import BadDocument, EngineError
 from sigmagraph.engine.graph.editor import drawn
 from sigmagraph.engine.graph.reading.document import load_workflow
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.hub import source_of
+from sigmagraph.engine.model_hub import source_of
 from sigmagraph.engine.server.comfy.notes import Notes, notes_of
 from sigmagraph.engine.server.comfy.object_info import declarations_of
 from sigmagraph.engine.server.context import WORKFLOWS, reply
