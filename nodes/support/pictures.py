@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from sigmagraph.engine.errors import MissingFile, UnreadableImage
-from sigmagraph.engine.pictures import readable_formats
+from sigmagraph.engine.picture_formats import readable_formats
 
 __all__ = ["ALPHA", "MAX_PIXELS", "opened", "png_bytes", "read_channel", "read_picture"]
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageDraw, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from sigmagraph.engine.errors import UnreadableImage
-from sigmagraph.engine.pictures import readable_formats
+from sigmagraph.engine.picture_formats import readable_formats
 
 __all__ = ["OPERATIONS", "Operation", "compare", "decoded", "opened"]
 
