@@ -240,11 +240,11 @@ def decoded(folder: Path, precision: str) -> dict[str, Any]:
     """A picture of 1024 x 1024 from a latent: seconds, the most taken beside file pages, and in which way."""
     import torch
 
-    from sigmagraph.engine.models import load_vae, pictures
+    from sigmagraph.engine.models import autoencoding, load_vae
 
     ways: list[str] = []
-    pictures.log.setLevel("INFO")
-    pictures.log.addFilter(lambda record: not ways.append(record.getMessage()))
+    autoencoding.log.setLevel("INFO")
+    autoencoding.log.addFilter(lambda record: not ways.append(record.getMessage()))
     vae, began = load_vae(folder / f"vae.{precision}.safetensors"), time.perf_counter()
     with torch.inference_mode(), watched() as peak:
         image = vae.decode(torch.randn(1, 16, 128, 128, generator=torch.Generator().manual_seed(0)))

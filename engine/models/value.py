@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.models import pictures
+from sigmagraph.engine.models import autoencoding
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, VaeShape
 from sigmagraph.engine.models.arch.mmdit import AttentionChange, TextAt
 from sigmagraph.engine.models.arch.tiles import Tiling
@@ -364,7 +364,7 @@ class Vae:
         return self.recipe.placement
 
     @property
-    def network(self) -> pictures.Coder:
+    def network(self) -> autoencoding.Coder:
         """The network, to look at; `encode` and `decode` compute with it."""
         return self.recipe.network
 
@@ -372,7 +372,7 @@ class Vae:
     def encode(self, image: Tensor) -> Tensor:
         """The mean of the latent distribution, float32, on the CPU; sides are cropped centrally to multiples of 8."""
         with self.recipe.use() as network:
-            means = [pictures.encoded(network, one) for one in self._singly(self._pixels(image))]
+            means = [autoencoding.encoded(network, one) for one in self._singly(self._pixels(image))]
         return torch.cat([mean.float().cpu() for mean in means])
 
     @torch.no_grad()
@@ -380,13 +380,13 @@ class Vae:
         """The image, clamped to 0..1, float32, on the CPU. One image at a time: that bounds the memory."""
         self._require_latent(latent)
         with self.recipe.use() as network:
-            return torch.cat([_shown(pictures.decoded(network, one)) for one in self._singly(latent)])
+            return torch.cat([_shown(autoencoding.decoded(network, one)) for one in self._singly(latent)])
 
     @torch.no_grad()
     def encode_in_tiles(self, image: Tensor, tiling: Tiling) -> Tensor:
         """As `encode`, tile by tile; sizes in pixels, multiples of 8."""
         with self.recipe.use() as network:
-            means = [pictures.encoded_in_tiles(network, one, tiling) for one in self._singly(self._pixels(image))]
+            means = [autoencoding.encoded_in_tiles(network, one, tiling) for one in self._singly(self._pixels(image))]
         return torch.cat([mean.cpu() for mean in means])
 
     @torch.no_grad()
@@ -394,7 +394,7 @@ class Vae:
         """As `decode`, tile by tile; sizes in latent positions."""
         self._require_latent(latent)
         with self.recipe.use() as network:
-            tiles = [pictures.decoded_in_tiles(network, one, tiling) for one in self._singly(latent)]
+            tiles = [autoencoding.decoded_in_tiles(network, one, tiling) for one in self._singly(latent)]
         return torch.cat([_shown(one) for one in tiles])
 
     def _pixels(self, image: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction, OutOfMemory
-from sigmagraph.engine.models import pictures
+from sigmagraph.engine.models import autoencoding
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape, strips
 from sigmagraph.engine.models.arch.strips import Keeping
 from sigmagraph.engine.models.conditioning import Conditioning
@@ -144,7 +144,7 @@ def test_a_card_too_small_for_the_picture_makes_it_in_strips(cuda: torch.device)
     held, total = torch.cuda.memory_reserved(cuda), torch.cuda.get_device_properties(cuda).total_memory
     torch.cuda.set_per_process_memory_fraction((held + 0.55e9) / total, cuda)  # whole it takes 0.74 GB and workspaces
     try:
-        found = pictures.decoded(network, latent)
+        found = autoencoding.decoded(network, latent)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, cuda)
     assert (found - whole).abs().max() <= 1e-2 * whole.std()

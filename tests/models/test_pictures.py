@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sigmagraph.engine.errors import OutOfMemory
-from sigmagraph.engine.models import pictures
+from sigmagraph.engine.models import autoencoding
 from sigmagraph.engine.models.arch import Autoencoder, VaeShape, strips
 from sigmagraph.engine.models.arch.strips import Keeping
 
@@ -100,12 +100,12 @@ def test_2048_decodes_in_strips_within_a_gigabyte(full_size: Autoencoder) -> Non
 
 
 @pytest.mark.parametrize("way", [strips.decoded, strips.encoded])
-def test_estimates_are_what_is_needed_and_not_much_more(full_size: Autoencoder, way: pictures.Way) -> None:
+def test_estimates_are_what_is_needed_and_not_much_more(full_size: Autoencoder, way: autoencoding.Way) -> None:
     size = (1, 16, 96, 96) if way is strips.decoded else (1, 3, 768, 768)
     x = torch.empty(size, dtype=torch.bfloat16, device="meta")
     for keeping in Keeping:
         found = peak_gb(lambda keeping=keeping: way(full_size, x, keeping))  # type: ignore[misc]
-        needed = pictures.needed_bytes(way, full_size.shape, 768**2, torch.bfloat16, keeping) / 1e9
+        needed = autoencoding.needed_bytes(way, full_size.shape, 768**2, torch.bfloat16, keeping) / 1e9
         assert found <= needed <= 2.5 * found
 
 
@@ -114,15 +114,15 @@ def test_where_a_whole_picture_does_not_fit_it_is_made_in_strips(
 ) -> None:
     latent = torch.randn(1, 16, 16, 16)
     expected = network.decode(latent)
-    whole = pictures.needed_bytes(strips.decoded, SHAPE, 128 * 128, torch.float32, Keeping.WHOLE)
-    caplog.set_level("INFO", logger=pictures.__name__)
+    whole = autoencoding.needed_bytes(strips.decoded, SHAPE, 128 * 128, torch.float32, Keeping.WHOLE)
+    caplog.set_level("INFO", logger=autoencoding.__name__)
     for room, said in ((whole, ""), (whole - 1, "in strips (blocks)"), (0, "in strips (levels)")):
-        monkeypatch.setattr(pictures, "available_bytes", lambda device, room=room: room)
+        monkeypatch.setattr(autoencoding, "available_bytes", lambda device, room=room: room)
         monkeypatch.setattr(
-            pictures, "NEEDS", {strips.decoded: {k: (v, 0) for k, v in zip(Keeping, (705, 194, 101), strict=True)}}
+            autoencoding, "NEEDS", {strips.decoded: {k: (v, 0) for k, v in zip(Keeping, (705, 194, 101), strict=True)}}
         )
         caplog.clear()
-        assert furthest(pictures.decoded(network, latent), expected) < 1e-4
+        assert furthest(autoencoding.decoded(network, latent), expected) < 1e-4
         assert said in caplog.text
         assert bool(caplog.records) == bool(said)
 
@@ -136,16 +136,16 @@ def test_an_allocator_that_refuses_leads_to_strips_and_then_to_a_clear_error(
         tried.append(keeping)
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setitem(pictures.NEEDS, refusing, pictures.NEEDS[strips.decoded])
+    monkeypatch.setitem(autoencoding.NEEDS, refusing, autoencoding.NEEDS[strips.decoded])
     monkeypatch.setattr(strips, "decoded", refusing)
     with pytest.raises(OutOfMemory, match=r"0\.0 megapixels takes .* MB in strips on cpu, which has .* GB left"):
-        pictures.decoded(network, torch.zeros(1, 16, 8, 8))
+        autoencoding.decoded(network, torch.zeros(1, 16, 8, 8))
     assert tried == list(Keeping)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(network: Autoencoder) -> None:
     with pytest.raises(RuntimeError, match="channels"):
-        pictures.decoded(network, torch.zeros(1, 15, 8, 8))
+        autoencoding.decoded(network, torch.zeros(1, 15, 8, 8))
 
 
 def test_what_overflows_in_16_bits_is_made_again_in_float32(network: Autoencoder) -> None:
@@ -155,30 +155,30 @@ def test_what_overflows_in_16_bits_is_made_again_in_float32(network: Autoencoder
     expected = network.decode(latent)
     halved = network.half()
     assert not halved.decode(latent.half()).isfinite().all()
-    found = pictures.decoded(halved, latent.half())
+    found = autoencoding.decoded(halved, latent.half())
     assert found.dtype == torch.float16
     assert furthest(found.float(), expected) < 2e-2
 
 
 def test_a_latent_of_nan_is_not_made_twice(network: Autoencoder, caplog: pytest.LogCaptureFixture) -> None:
-    pictures.decoded(network.bfloat16(), torch.full((1, 16, 8, 8), torch.nan, dtype=torch.bfloat16))
+    autoencoding.decoded(network.bfloat16(), torch.full((1, 16, 8, 8), torch.nan, dtype=torch.bfloat16))
     assert "once more in float32" not in caplog.text
 
 
 LIMITED = """
 import logging, resource, torch
 logging.basicConfig(level="INFO")
-from sigmagraph.engine.models import pictures
+from sigmagraph.engine.models import autoencoding
 from sigmagraph.engine.models.arch import Autoencoder, VaeShape
 torch.set_num_threads(1)
 torch.manual_seed(0)
 network = Autoencoder(VaeShape(channels=(32, 64, 64, 64))).requires_grad_(False).eval()
 latent = torch.randn(1, 16, 64, 64)
-pictures.decoded(network, latent[..., :8, :8])
+autoencoding.decoded(network, latent[..., :8, :8])
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + {room} * 2**20, resource.RLIM_INFINITY))
 try:
-    print(tuple(pictures.decoded(network, latent).shape))
+    print(tuple(autoencoding.decoded(network, latent).shape))
 except Exception as error:
     print(type(error).__name__, error)
 """
