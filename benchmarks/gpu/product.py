@@ -12,9 +12,9 @@ from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.files.fp8 import scaled
 from sigmagraph.engine.models.files.read import StoredTensor
 from sigmagraph.engine.models.memory.choices import MemoryChoices
+from sigmagraph.engine.models.memory.modulation_tables import MODULATION
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.memory.residency import RESIDENCY
-from sigmagraph.engine.models.memory.tables import MODULATION
 
 TARGET_FP8_S = 2.4
 OTHER_SIZES = ((1344, 768), (640, 1536), (512, 512))

@@ -28,9 +28,9 @@ from sigmagraph.engine.models.files.detect import Parts, control_type, find_part
 from sigmagraph.engine.models.files.fp8 import rounded, scaled
 from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights, files_of, open_weights
 from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.modulation_tables import MODULATION
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.memory.residency import RESIDENCY
-from sigmagraph.engine.models.memory.tables import MODULATION
 from sigmagraph.engine.models.spec import LatentFormat, sd3_spec
 from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.engine.models.text.embeddings import Embeddings

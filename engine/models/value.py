@@ -26,8 +26,8 @@ from sigmagraph.engine.models.files.rename import ParameterSlot
 from sigmagraph.engine.models.halves import velocities
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.modulation_tables import expect
 from sigmagraph.engine.models.memory.recipe import Recipe
-from sigmagraph.engine.models.memory.tables import expect
 from sigmagraph.engine.models.moved import MOVED
 from sigmagraph.engine.models.regions import Region, Window, weighted_mean
 from sigmagraph.engine.models.spec import LatentFormat, ModelSpec

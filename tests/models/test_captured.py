@@ -11,8 +11,8 @@ from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
 from sigmagraph.engine.models.captured import MOST_KEPT, CapturedForwards
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.modulation_tables import Tables
 from sigmagraph.engine.models.memory.residency import ready
-from sigmagraph.engine.models.memory.tables import Tables
 from sigmagraph.engine.models.spec import sd3_spec
 from sigmagraph.engine.models.value import Model
 

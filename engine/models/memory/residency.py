@@ -30,11 +30,11 @@ from sigmagraph.engine.models.files.read import MappedFile, StoredTensor, files_
 from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.device import Placement, available_bytes, devices, give_back
 from sigmagraph.engine.models.memory.float8 import Float8Linear, with_products
+from sigmagraph.engine.models.memory.modulation_tables import Tables
 from sigmagraph.engine.models.memory.plan import Budget, MemoryPlan, Mode, Placed, place, plan
 from sigmagraph.engine.models.memory.recipe import M, Recipe
 from sigmagraph.engine.models.memory.resident import absent, filled, hollow, parameters, tensors_of
 from sigmagraph.engine.models.memory.streamed import streamed
-from sigmagraph.engine.models.memory.tables import Tables
 from sigmagraph.engine.units import bytes_in_words
 
 log = logging.getLogger(__name__)

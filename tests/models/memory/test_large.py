@@ -20,10 +20,10 @@ from sigmagraph.engine.models.files.read import StoredTensor, Weights
 from sigmagraph.engine.models.memory import residency, streamed
 from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.modulation_tables import MODULATION, expect
 from sigmagraph.engine.models.memory.plan import Budget, Part, plan
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.memory.residency import RESIDENCY
-from sigmagraph.engine.models.memory.tables import MODULATION, expect
 
 META = torch.device("meta")
 GB = 10**9

@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sigmagraph.engine.models import Conditioning, Model, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.memory import modulation_tables
 from sigmagraph.engine.models.memory import recipe as recipes
-from sigmagraph.engine.models.memory import tables
 from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.device import Placement
+from sigmagraph.engine.models.memory.modulation_tables import MODULATION, Tables
 from sigmagraph.engine.models.memory.residency import RESIDENCY, ready
-from sigmagraph.engine.models.memory.tables import MODULATION, Tables
 from sigmagraph.engine.models.value import predict_together
 from sigmagraph.engine.sampling import ComfyNoise, Sampling, find_schedule, run_sigmas
 from tests.weights import drawn_weights
@@ -31,7 +31,7 @@ CLOSE = 1e-5  # of the norm: a product of many rows sums in another order than o
 def own_choices() -> Iterator[None]:
     before = RESIDENCY.choices
     RESIDENCY.choices = MemoryChoices.parse("fp32", "resident", "cpu")
-    tables._AHEAD.clear()
+    modulation_tables._AHEAD.clear()
     yield
     RESIDENCY.choices = before
     RESIDENCY.free()
@@ -155,7 +155,7 @@ def test_no_number_depends_on_what_was_made_before_or_beside_it(model: Model) ->
     """As after a resumed run, another prompt with the same negative one, or another schedule."""
     x, sides, found = torch.ones(1, 16, 8, 8), [text(1), text(3)], []
     for announced, before in (([0.9, 0.6, 0.3], []), ([], [sides[1]]), ([0.6, 0.3], [text(5)]), ([0.95, 0.6], sides)):
-        tables._AHEAD.clear()
+        modulation_tables._AHEAD.clear()
         made = tabulated(model)
         if before:
             made.predict(x, 0.8, before)
@@ -165,8 +165,8 @@ def test_no_number_depends_on_what_was_made_before_or_beside_it(model: Model) ->
 
 
 def test_what_is_kept_is_bounded_and_the_oldest_goes(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MOST_COLUMNS", 6)
-    monkeypatch.setattr(tables, "MOST_AT_ONCE", 4)
+    monkeypatch.setattr(modulation_tables, "MOST_COLUMNS", 6)
+    monkeypatch.setattr(modulation_tables, "MOST_AT_ONCE", 4)
     made, x = tabulated(model), torch.ones(1, 16, 8, 8)
     made.expect([1 - at / 40 for at in range(40)])
     for at in range(0, 40, 3):
