@@ -28,7 +28,7 @@ from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.value import StepCache
 from sigmagraph.engine.sampling import ComfyNoise, Sampling, find_schedule, run_sigmas
 from sigmagraph.engine.sampling.caches import FirstBlock, MagCache, TaylorSeer, TeaCache
-from sigmagraph.engine.sampling.caches.running import CacheReport
+from sigmagraph.engine.sampling.caches.caching import CacheReport
 from sigmagraph.engine.sampling.guidance import EasyCache, LazyCache
 
 CHECKPOINT = Path(__file__).parents[1] / "models/checkpoints/sigmagraph-demo.safetensors"

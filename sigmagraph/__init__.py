@@ -11,7 +11,7 @@ _HOMES = {
     "sigmagraph.api": "Comparison compare log_likelihood run sample schedule sigmas solver",
     "sigmagraph.client": "AsyncClient Client",
     "sigmagraph.engine.compose.generating": "Generated generate load",
-    "sigmagraph.engine.compose.running": "Ran",
+    "sigmagraph.engine.compose.run_workflow": "Ran",
     "sigmagraph.engine.errors": "EngineError",
     "sigmagraph.engine.sampling": "SCHEDULES SOLVERS Cfg ComfyNoise Context Evaluate Interval Parameterisation"
     " PhiloxNoise Prediction Recording Sampling Step Steps Tick Unguided edm flux sd3 sdxl",

@@ -13,7 +13,7 @@ from sigmagraph.client import Client as Client
 from sigmagraph.engine.compose.generating import Generated as Generated
 from sigmagraph.engine.compose.generating import generate as generate
 from sigmagraph.engine.compose.generating import load as load
-from sigmagraph.engine.compose.running import Ran as Ran
+from sigmagraph.engine.compose.run_workflow import Ran as Ran
 from sigmagraph.engine.errors import EngineError as EngineError
 from sigmagraph.engine.sampling import SCHEDULES as SCHEDULES
 from sigmagraph.engine.sampling import SOLVERS as SOLVERS

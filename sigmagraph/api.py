@@ -11,7 +11,7 @@ from sigmagraph.engine.compose.choosing import chosen
 from sigmagraph.engine.compose.comparison import Comparison
 from sigmagraph.engine.compose.comparison import compare as compare_cells
 from sigmagraph.engine.compose.plugins import load_plugins
-from sigmagraph.engine.compose.running import Ran, run_workflow
+from sigmagraph.engine.compose.run_workflow import Ran, run_workflow
 from sigmagraph.engine.compose.workspace import open_workspace
 from sigmagraph.engine.errors import BadValue, nearest
 from sigmagraph.engine.execution.events import Event
@@ -31,7 +31,7 @@ from sigmagraph.engine.sampling import (
     Tick,
     likelihood,
 )
-from sigmagraph.engine.sampling.caches.running import CacheReport
+from sigmagraph.engine.sampling.caches.caching import CacheReport
 from sigmagraph.engine.sampling.schedule import ScheduleFunction
 from sigmagraph.engine.sampling.solver import SolverFunction
 

@@ -48,7 +48,7 @@ def run(
     from sigmagraph.engine.cli.console import write_json
     from sigmagraph.engine.cli.report import Report
     from sigmagraph.engine.compose.choosing import Loads, choose, memory_plan
-    from sigmagraph.engine.compose.running import execute_graph
+    from sigmagraph.engine.compose.run_workflow import execute_graph
     from sigmagraph.engine.execution.trace import Trace
     from sigmagraph.engine.graph.overrides import override
 

@@ -16,7 +16,7 @@ from sigmagraph.engine.errors import BadValue, MissingFile
 from sigmagraph.engine.models import Checkpoint, Clip, Model, Vae, load_checkpoint, load_text_encoders, load_vae
 from sigmagraph.engine.models.value import StepCache
 from sigmagraph.engine.sampling import Cfg, ComfyNoise, Sampling, Tick, find_schedule, find_solver, run_sigmas
-from sigmagraph.engine.sampling.caches.running import CacheReport
+from sigmagraph.engine.sampling.caches.caching import CacheReport
 from sigmagraph.engine.sampling.guidance import Adjustment, Combination
 from sigmagraph.engine.writing import make_folder, write_file
 from sigmagraph.nodes.support.pictures import png_bytes

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction, BadSampler
-from sigmagraph.engine.sampling.caches.running import caches_in
+from sigmagraph.engine.sampling.caches.caching import caches_in
 from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, PredictRequest, Requests, called, requests_of
 from sigmagraph.engine.sampling.finite import FiniteWatch
 from sigmagraph.engine.sampling.noise import NoiseSource, NoiseSpec

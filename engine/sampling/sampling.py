@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, Cancelled
-from sigmagraph.engine.sampling.caches.running import CacheReport, reported, without_caches
+from sigmagraph.engine.sampling.caches.caching import CacheReport, reported, without_caches
 from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, gives_uncond
 from sigmagraph.engine.sampling.fingerprint import fingerprint
 from sigmagraph.engine.sampling.mask import Masked, MaskRule, fitted

@@ -14,8 +14,8 @@ from sigmagraph.engine.models.arch.attention_changes import IdentityAttention, N
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.controlnet import in_turn
 from sigmagraph.engine.models.value import Model as ModelValue
+from sigmagraph.engine.sampling.caches.caching import begun
 from sigmagraph.engine.sampling.caches.drift import Weigh
-from sigmagraph.engine.sampling.caches.running import begun
 from sigmagraph.engine.sampling.guidance import Cfg, FrequencyDecoupled, Predict, SkipLayer
 from sigmagraph.nodes.sampling.guidance_rules import Prepared
 from sigmagraph.nodes.support.types import Model

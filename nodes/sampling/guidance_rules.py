@@ -10,8 +10,8 @@ from torch import Tensor
 from sigmagraph.engine.graph.node import Extra, Optional, Output, Range, Tooltip, node
 from sigmagraph.engine.models.conditioning import Conditioning as ConditioningValue
 from sigmagraph.engine.models.value import Model as ModelValue
+from sigmagraph.engine.sampling.caches.caching import begun
 from sigmagraph.engine.sampling.caches.drift import Weigh
-from sigmagraph.engine.sampling.caches.running import begun
 from sigmagraph.engine.sampling.guidance import (
     Adjustment,
     Cfg,

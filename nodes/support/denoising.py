@@ -15,7 +15,7 @@ from sigmagraph.engine.graph.results import Joinable
 from sigmagraph.engine.models.memory.device import tabulates
 from sigmagraph.engine.models.value import Model, Question, predict_together
 from sigmagraph.engine.sampling import Denoiser, NoiseSource, Recording, Sampling, Solver
-from sigmagraph.engine.sampling.caches.running import CacheReport
+from sigmagraph.engine.sampling.caches.caching import CacheReport
 from sigmagraph.engine.sampling.guidance import PredictRequest
 from sigmagraph.engine.sampling.rehearsal import rehearsed
 from sigmagraph.engine.sampling.run import Tick

@@ -20,7 +20,7 @@ from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.engine.sampling import PhiloxNoise, Prediction, Recording, Sampling, find_schedule, run_sigmas
 from sigmagraph.engine.sampling.caches import BlockCache, FirstBlock, MagCache, TaylorSeer, TeaCache
-from sigmagraph.engine.sampling.caches.running import CacheReport
+from sigmagraph.engine.sampling.caches.caching import CacheReport
 from sigmagraph.engine.sampling.guidance import Apg, DualCfg, EasyCache, LazyCache, ReuseRule, SkipLayer
 from tests.serving import CHECKOUT
 from tests.weights import drawn_weights

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sigmagraph.engine.compose.running import run_workflow
+from sigmagraph.engine.compose.run_workflow import run_workflow
 from sigmagraph.engine.compose.workspace import open_workspace
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.lock import read_lock

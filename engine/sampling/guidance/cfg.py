@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.caches.running import begun
+from sigmagraph.engine.sampling.caches.caching import begun
 from sigmagraph.engine.sampling.denoiser import Begins, Predict, PredictRequest, Requests, Stateful, self_answered
 from sigmagraph.engine.sampling.guidance.reuse import Foretold, Reuse
 from sigmagraph.engine.sampling.solver import Prediction

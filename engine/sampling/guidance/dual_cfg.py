@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sigmagraph.engine.sampling.caches.running import begun
+from sigmagraph.engine.sampling.caches.caching import begun
 from sigmagraph.engine.sampling.denoiser import Predict
 from sigmagraph.engine.sampling.guidance.cfg import Adjustment, Combination, Estimates, Linear
 from sigmagraph.engine.sampling.solver import Prediction
