@@ -35,7 +35,7 @@ from sigmagraph.engine.sampling.caches import BlockCache
 from sigmagraph.engine.sampling.guidance import Cfg, Predict, ReuseRule
 from sigmagraph.engine.sampling.mask import MaskRule
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
-from sigmagraph.engine.sampling.run import tracking
+from sigmagraph.engine.sampling.solver_run import tracking
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,6 @@ from sigmagraph.engine.sampling.noise import ComfyNoise, NoiseSource, NoNoise, P
 from sigmagraph.engine.sampling.options import Choices, Interval
 from sigmagraph.engine.sampling.parameterisation import Parameterisation, edm, flux, sd3, sdxl
 from sigmagraph.engine.sampling.record import Recording, Trajectory
-from sigmagraph.engine.sampling.run import Tick
 from sigmagraph.engine.sampling.sampling import Sampling
 from sigmagraph.engine.sampling.schedule import (
     SCHEDULES,
@@ -33,6 +32,7 @@ from sigmagraph.engine.sampling.solver import (
     find_solver,
     solver,
 )
+from sigmagraph.engine.sampling.solver_run import Tick
 
 __all__ = [
     "SCHEDULES",

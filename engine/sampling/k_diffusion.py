@@ -19,9 +19,9 @@ from sigmagraph.engine.sampling.denoiser import Denoiser
 from sigmagraph.engine.sampling.noise import ComfyNoise, NoiseSource
 from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
-from sigmagraph.engine.sampling.run import SolverRun, context_of, drive
 from sigmagraph.engine.sampling.sampling import checked_sigmas
 from sigmagraph.engine.sampling.solver import SOLVERS, Context, Evaluate, Noise, Prediction, Solver, Step, Steps
+from sigmagraph.engine.sampling.solver_run import SolverRun, context_of, drive
 
 FIXED = ("model", "x", "sigmas", "extra_args", "callback", "disable", "noise_sampler")
 ANY = Interval(-math.inf, math.inf)

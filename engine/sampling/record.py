@@ -19,7 +19,7 @@ from sigmagraph.engine.sampling.transition import Transition
 from sigmagraph.engine.writing import write_file
 
 if TYPE_CHECKING:
-    from sigmagraph.engine.sampling.run import Tick
+    from sigmagraph.engine.sampling.solver_run import Tick
 
 DTYPES = {
     "F64": torch.float64,

@@ -10,9 +10,9 @@ import torch
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.sampling.noise import ComfyNoise
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
-from sigmagraph.engine.sampling.run import SolverRun, context_of
 from sigmagraph.engine.sampling.sampling import checked_sigmas
 from sigmagraph.engine.sampling.solver import Prediction, Solver
+from sigmagraph.engine.sampling.solver_run import SolverRun, context_of
 
 MOST_A_STEP = (
     32  # evaluations, the dearest implicit rule takes 29; one that chooses its own steps is rehearsed no further

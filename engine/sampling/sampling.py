@@ -22,8 +22,16 @@ from sigmagraph.engine.sampling.mask import Masked, MaskRule, fitted
 from sigmagraph.engine.sampling.noise import NoiseSource, OneImage
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.record import Recording
-from sigmagraph.engine.sampling.run import Driven, SolverRun, Tick, context_of, drive_requests, ticks_only, tracking
 from sigmagraph.engine.sampling.solver import SOLVERS, Solver, find_solver
+from sigmagraph.engine.sampling.solver_run import (
+    Driven,
+    SolverRun,
+    Tick,
+    context_of,
+    drive_requests,
+    ticks_only,
+    tracking,
+)
 from sigmagraph.engine.sampling.transition import Transition
 
 HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up

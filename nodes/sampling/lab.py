@@ -12,7 +12,7 @@ from sigmagraph.engine.graph.node import Output, Range, Tooltip, UiResult, node
 from sigmagraph.engine.sampling import ComfyNoise, run_sigmas
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.rehearsal import rehearsed
-from sigmagraph.engine.sampling.run import Tick
+from sigmagraph.engine.sampling.solver_run import Tick
 from sigmagraph.nodes.sampling.ksampler import Denoised, Negative, Positive, Start
 from sigmagraph.nodes.support.denoising import Way, denoised_latent, in_vae_units
 from sigmagraph.nodes.support.distances import relative_distance

@@ -18,7 +18,7 @@ from sigmagraph.engine.sampling import Denoiser, NoiseSource, Recording, Samplin
 from sigmagraph.engine.sampling.caches.caching import CacheReport
 from sigmagraph.engine.sampling.guidance import PredictRequest
 from sigmagraph.engine.sampling.rehearsal import rehearsed
-from sigmagraph.engine.sampling.run import Tick
+from sigmagraph.engine.sampling.solver_run import Tick
 from sigmagraph.nodes.support.kept_predictions import resumed
 from sigmagraph.nodes.support.latent_preview import LatentPreview
 from sigmagraph.nodes.support.types import LatentValue

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling import ComfyNoise, Parameterisation, Prediction, sd3
 from sigmagraph.engine.sampling.noise import NoiseSource
-from sigmagraph.engine.sampling.run import SolverRun, context_of, drive
 from sigmagraph.engine.sampling.solver import Solver
+from sigmagraph.engine.sampling.solver_run import SolverRun, context_of, drive
 
 WEIGHTS, MEANS, STDS = (0.35, 0.65), (-1.2, 0.7), (0.35, 0.5)
 GAUSS_MEAN, GAUSS_STD = 0.8, 0.6

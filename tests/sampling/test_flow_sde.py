@@ -21,7 +21,7 @@ from sigmagraph.engine.sampling import (
 )
 from sigmagraph.engine.sampling.branching import branched
 from sigmagraph.engine.sampling.conformance.problems import sharp
-from sigmagraph.engine.sampling.run import SolverRun, context_of
+from sigmagraph.engine.sampling.solver_run import SolverRun, context_of
 from sigmagraph.engine.sampling.transition import Transition
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, gauss
 

@@ -14,8 +14,8 @@ from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise, Predictio
 from sigmagraph.engine.sampling.k_diffusion import as_k_diffusion, from_k_diffusion
 from sigmagraph.engine.sampling.levels import Span
 from sigmagraph.engine.sampling.noise import NoiseSpec, Seeding
-from sigmagraph.engine.sampling.run import SolverRun, context_of, drive
 from sigmagraph.engine.sampling.solver import Noise, Solver
+from sigmagraph.engine.sampling.solver_run import SolverRun, context_of, drive
 from tests.oracles import k_diffusion_sampling
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD
 

@@ -26,8 +26,8 @@ from sigmagraph.engine.sampling import (
     sdxl,
 )
 from sigmagraph.engine.sampling.noise import NoiseSpec, Streams
-from sigmagraph.engine.sampling.run import context_of
 from sigmagraph.engine.sampling.solver import Noise
+from sigmagraph.engine.sampling.solver_run import context_of
 from tests.sampling.closed_form import GAUSS_MEAN, GAUSS_STD, bumps, carried, eased_in, gauss, measured_order, solve
 
 FLOW = sd3()

@@ -15,8 +15,8 @@ from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.sampling.conformance.problems import Mixture, bumps, even_shares, gaussian
 from sigmagraph.engine.sampling.noise import NoiseSource, PhiloxNoise
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
-from sigmagraph.engine.sampling.run import SolverRun, context_of
 from sigmagraph.engine.sampling.solver import Noise, Prediction, Solver
+from sigmagraph.engine.sampling.solver_run import SolverRun, context_of
 
 Verdict: TypeAlias = Literal["holds", "broken", "not asked"]
 STEPS = (16, 32, 64, 128, 256)
