@@ -3,7 +3,7 @@
 Sampling.run()           to the end: the final latent
 Sampling.ticks()         the same, watched: a generator of one `Tick` an evaluation
 Sampling.requests()      the same, answered from outside: it also yields each `PredictRequest`
-drive_requests(SolverRun) one solver under way: requests, checks, recording, replay (run.py)
+drive_requests(SolverRun) one solver under way: requests, checks, recording, replay (solver_run.py)
 """
 
 import math

@@ -17,7 +17,7 @@ SMALL_BYTES = 64 * 1024 * 1024  # below this a network is copied whatever there 
 # What a network needs beside its weights, bytes: measured at 1024 x 1024 with guidance (text: 77 tokens, float32).
 WORKING_BYTES = {"text": 300_000_000, "model": 600_000_000, "control": 600_000_000, "vae": 800_000_000}
 ENCODER_SHARE = 1 / 3  # an encoder runs once per prompt: it may stay where it takes at most this share
-TABLE_BYTES = 450_000_000  # columns of modulations for three jobs under way, of SD3.5 Large (tables.py)
+TABLE_BYTES = 450_000_000  # columns of modulations for three jobs under way, of SD3.5 Large (modulation_tables.py)
 LARGE_SHARE = 1 / 2  # float8 weights stay float8 where they would take more of a card as 16 bits
 WHEN = {
     "text": "while a prompt is encoded",

@@ -44,10 +44,10 @@ class Recipe(Generic[M]):
     """How to make one network. `what` names it in messages; `patches` are merged while it is made.
 
     `build` makes the module without weights, `blocks` is the prefix of those that run one after another, `ahead` is in
-    the names of what can be computed before a run (tables.py). A `ready` network is its own recipe: it stays where it
-    is and is never moved away. `multiplies`: float8 weights may be multiplied with as they are. A
-    `second` device makes a part of what is asked at once (halves.py). `parents` are the keys of the recipes it was
-    merged from, and how.
+    the names of what can be computed before a run (modulation_tables.py). A `ready` network is its own recipe: it stays
+    where it is and is never moved away. `multiplies`: float8 weights may be multiplied with as they are. A `second`
+    device makes a part of what is asked at once (halves.py). `parents` are the keys of the recipes it was merged from,
+    and how.
     """
 
     what: str

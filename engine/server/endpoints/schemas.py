@@ -1,4 +1,4 @@
-"""The shapes of this protocol's answers, as OpenAPI 3.0 writes them: what `wire.py` and `refusal.py` make."""
+"""The shapes of this protocol's answers, as OpenAPI 3.0 writes them: what `job_json.py` and `refusal.py` make."""
 
 from typing import Any
 

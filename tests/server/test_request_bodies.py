@@ -109,7 +109,7 @@ async def test_a_refused_body_is_let_go_with_its_answer(serving: Serving) -> Non
         try:
             for _ in range(8):
                 assert (await api.client.post("/prompt", data=b"{" * 1_000_000)).status == 400
-            own = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/server/bodies.py")])
+            own = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/transport/request_bodies.py")])
         finally:
             tracemalloc.stop()
             gc.enable()
@@ -180,4 +180,4 @@ def test_only_one_file_reads_bodies_of_requests() -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.value.id == "request" and node.attr in ways
     }
-    assert readers == {"bodies.py"}
+    assert readers == {"request_bodies.py"}
