@@ -222,9 +222,8 @@ class Validator:
 
 
 TAGS = ("PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG", *INTERNAL)
-WITH_WIDGETS = frozenset(
-    ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "*", "COLOR", "BOUNDING_BOX", "CURVE", "IMAGECOMPARE")
-)  # the last four are widgets of the editor's page whose values travel as they are
+PAGE_WIDGETS = ("COLOR", "BOUNDING_BOX", "BOUNDING_BOXES", "CURVE", "IMAGECOMPARE")  # their values travel as they are
+WITH_WIDGETS = frozenset(("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "*", *PAGE_WIDGETS))
 
 
 def sources(written: WorkflowNode) -> Iterable[str]:

@@ -113,6 +113,10 @@ class Model:
                 raise BadValue("skip_layers", layer, f"block numbers from 0 to {depth - 1}")
         return replace(self, skip_layers=chosen)
 
+    def compiled(self) -> "Model":
+        """The same model, its blocks run through torch.compile wherever they stay on the device."""
+        return replace(self, recipe=replace(self.recipe, compiles=True))
+
     def with_adapter(self, adapter: Adapter, strength: float) -> "Model":
         """The same model with an adapter at this strength (negative allowed), after those it has already."""
         slots = self.fitting(adapter)

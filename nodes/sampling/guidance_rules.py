@@ -24,6 +24,7 @@ from sigmagraph.engine.sampling.guidance import (
     Preparation,
     Renorm,
     ScaleRange,
+    ScoreRescaling,
     SkipLayer,
     TangentialDamping,
 )
@@ -65,6 +66,18 @@ class Leaning:
 
     def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
         return replace(guided, adjust=(*guided.adjust, Mahiro(guided.scale)))
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaling:
+    """Adds the change of temperature, which needs the model's signal at each level."""
+
+    k: float
+    deviation: float
+
+    def __call__(self, model: ModelValue, guided: Cfg) -> Cfg:
+        rule = ScoreRescaling(model.parameterisation.process, self.k, self.deviation)
+        return replace(guided, adjust=(*guided.adjust, rule))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +251,22 @@ def epsilon_scaling(
     return model.with_guidance(Adjusted(EpsilonScaling(scaling_factor)))
 
 
+@node(
+    "TemporalScoreRescaling",
+    category="model_patches/unet",
+    display_name="TSR - Temporal Score Rescaling",
+    outputs=PATCHED,
+)
+def temporal_score_rescaling(
+    *,
+    model: Model,
+    tsr_k: Annotated[float, Range(0.01, 100.0, step=0.01), Tooltip("Below 1 more detail, above 1 smoother.")] = 0.95,
+    tsr_sigma: Annotated[float, Range(0.01, 100.0, step=0.01), Tooltip("The larger, the earlier it acts.")] = 1.0,
+) -> Model:
+    """Pictures as of another temperature: the predicted noise is scaled (Xu 2025, arXiv:2510.01184)."""
+    return model.with_guidance(Rescaling(tsr_k, tsr_sigma))
+
+
 @node("RenormCFG", category="advanced/model")
 def renorm_cfg(
     *,
@@ -339,6 +368,7 @@ NODES = (
     mahiro,
     fresca,
     epsilon_scaling,
+    temporal_score_rescaling,
     renorm_cfg,
     latent_apply_operation_cfg,
     skip_layer_guidance_dit,

@@ -17,6 +17,7 @@ from sigmagraph.engine.models.arch.mmdit import call_block
 from sigmagraph.engine.models.compiled import CompiledBlocks
 from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
+from sigmagraph.nodes import NODES
 from tests.weights import drawn_weights
 
 SHAPE = MMDiTShape(4, 128, 64, 96, 40)
@@ -192,3 +193,17 @@ def test_code_that_inductor_writes_predicts_the_same(
     for size, there in zip(SIZES, expected, strict=False):
         assert (predicted(model, *size) - there).norm() <= error * there.norm()
     assert RESIDENCY.compiled.stats() == {"graphs": 2, "recompiles": 0, "failure": ""}
+
+
+def test_a_model_may_ask_for_compiled_blocks_where_nobody_else_does(
+    monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    monkeypatch.setattr(RESIDENCY, "compiled", CompiledBlocks("eager"))
+    RESIDENCY.choices = MemoryChoices.parse("fp32", "resident", "cpu", "off")
+    plain = load_diffusion_model(file)
+    asking: Model = NODES["TorchCompileModel"](model=plain, backend="inductor")
+    expected = predicted(plain)
+    assert RESIDENCY.compiled.graphs == 0
+    assert torch.allclose(predicted(asking), expected, atol=1e-5)
+    assert RESIDENCY.compiled.graphs == 2
+    assert torch.equal(predicted(plain), expected)

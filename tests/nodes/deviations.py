@@ -78,6 +78,16 @@ DECLARATIONS: Mapping[tuple[str, str], str] = {
 
 # nodes of versions after 0.3.64, whose declarations are known from documentation and real files alone
 NEWER: Mapping[str, str] = {
+    "ColorTransfer": "Lab is CIE L*a*b* under D65; distributions are matched exactly, not in steps",
+    "ConditioningLoader": "",
+    "SaveConditioning": "areas, hooks and ControlNets are not saved",
+    "CreateBoundingBoxes": "the preview's look is ours",
+    "DrawBBoxes": "the look is ours; any label is written, not COCO's alone",
+    "ImageCropToMask": "a mask is inverted whose edges are in it, by more than half, and whose middle quarter is not; "
+    "it grows by squares; resampled bilinearly, by area when shrunk",
+    "ModelAttentionBackend": "PyTorch's attention always, as ComfyUI where no other is there",
+    "Painter": "",
+    "TemporalScoreRescaling": "by the paper",
     "CurveEditor": "",
     "GLSLShader": "computed without OpenGL: no structures, matrices, arrays, `switch`, macros; curves have 256 places",
     "ImageHistogram": "",
@@ -120,6 +130,20 @@ NEWER: Mapping[str, str] = {
     "StringFormat": "fields are names: attributes and items of values are not reached",
 }
 
+# classes that public files ask for often, suit this backend by their kind, and are not here
+MISSING: Mapping[str, str] = {
+    "BlockSparseAttention": "its selection of blocks is described in words alone; below 12,288 tokens, a picture of "
+    "1770 x 1770, it does nothing",
+    "CreateHookModelAsLora": "a second model's weights for one conditioning: not built; ModelMergeSimple is for all",
+    "ImageCompositor": "what its editor stores is not documented",
+    "LatentUpscaleModelLoader": "models of video",
+    "LoadBackgroundRemovalModel": "background models are left out",
+    "ModelNoiseScale": "for HiDream-O1, whose family is not here",
+    "RemoveBackground": "background models are left out",
+    "SaveSVGNode": "nothing here makes an SVG; partner nodes do",
+    "ScaleROPE": "changes rotary positions, which SD3's transformer does not have",
+}
+
 HEAD = """# Where nodes differ from ComfyUI's
 
 Nodes that exist in ComfyUI 0.3.64 have its names, inputs, order, types, defaults, ranges and results. What differs on
@@ -133,11 +157,15 @@ def page() -> str:
     results = [f"| {node} | {reason} |" for node, (_, reason) in sorted(RESULTS.items())]
     declared = [f"| {node} | {part} | {reason} |" for (node, part), reason in sorted(DECLARATIONS.items())]
     newer = [f"| {node} | {difference or '-'} |" for node, difference in sorted(NEWER.items())]
+    missing = [f"| {node} | {reason} |" for node, reason in sorted(MISSING.items())]
     sections = [
         "## Results\n\n| node | ours |\n| --- | --- |\n" + "\n".join(results),
         "## Declarations\n\n| node | part | ours |\n| --- | --- | --- |\n" + "\n".join(declared),
         "## Nodes of newer versions\n\nKnown from documentation and real files, not from a declaration.\n\n"
         "| node | what differs |\n| --- | --- |\n" + "\n".join(newer),
+        "## Nodes that are not here\n\nOf 144 core classes that suit this backend, by the files that ask for them, "
+        "these are missing. Nodes of other model families, video, audio and 3D are not among the 144.\n\n"
+        "| node | why |\n| --- | --- |\n" + "\n".join(missing),
         "Sampler and schedule lists hold more names than ComfyUI's. Tooltips and descriptions are our own.",
     ]
     return HEAD + "\n" + "\n\n".join(sections) + "\n"

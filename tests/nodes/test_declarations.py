@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sigmagraph.nodes import NODES
-from tests.nodes.deviations import DECLARATIONS, NEWER, page
+from tests.nodes.deviations import DECLARATIONS, MISSING, NEWER, page
 
 ROOT = Path(__file__).parents[2]
 COMFYUI = json.loads(gzip.decompress((ROOT / "tests/data/nodes/comfyui_declarations.json.gz").read_bytes()))
@@ -103,6 +103,7 @@ def test_every_node_is_held_to_a_declaration_or_named_as_newer_or_ours() -> None
     unknown = set(NODES) - set(COMFYUI) - set(NEWER) - ours - of_packs
     assert unknown - {name for name in unknown if NODES[name].category.startswith("sampling")} == set()
     assert not set(NEWER) & set(COMFYUI)
+    assert not set(MISSING) & set(NODES)
 
 
 @pytest.mark.parametrize("name", sorted(NODES))

@@ -55,6 +55,7 @@ RULES = {
         {"scale_low": 0.5, "scale_high": 1.3, "levels": 2}, {"scale_low": 1.0, "scale_high": 1.0, "levels": 2}
     ),
     "Epsilon Scaling": Rule({"scaling_factor": 1.1}, {"scaling_factor": 1.0}),
+    "TemporalScoreRescaling": Rule({"tsr_k": 0.7, "tsr_sigma": 2.0}, {"tsr_k": 1.0, "tsr_sigma": 2.0}),
     "LatentApplyOperationCFG": Rule({}, None, {"operation": SHARPEN}),
     "SkipLayerGuidanceSD3": Rule({"layers": "0", "scale": 2.0} | BOTH, {"layers": "0", "scale": 0.0} | BOTH),
     "SkipLayerGuidanceDiT": Rule(

@@ -11,7 +11,7 @@ Declaration = Mapping[str, Any]
 PLAIN_TYPES = frozenset(("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO"))
 RARE_TYPES = frozenset(
     ("MARKDOWN", "COLOR", "CURVE", "BOUNDING_BOX", "TEXTAREA", "SELECTBUTTON", "MULTISELECT", "TREESELECT", "CHART")
-)
+) | {"BOUNDING_BOXES", "PAINTER"}
 MEDIA_TYPES = frozenset(("FILEUPLOAD", "IMAGEUPLOAD", "IMAGECOMPARE", "GALLERIA", "AUDIO_RECORD", "WEBCAM"))
 WIDGET_TYPES = PLAIN_TYPES | RARE_TYPES | MEDIA_TYPES
 CONTROLS = frozenset(("fixed", "increment", "decrement", "randomize", "increment-wrap"))

@@ -47,7 +47,7 @@ class Recipe(Generic[M]):
     the names of what can be computed before a run (modulation_tables.py). A `ready` network is its own recipe: it stays
     where it is and is never moved away. `multiplies`: float8 weights may be multiplied with as they are. A `second`
     device makes a part of what is asked at once (halves.py). `parents` are the keys of the recipes it was merged from,
-    and how.
+    and how. `compiles`: its blocks are to run compiled, whatever was chosen for the process.
     """
 
     what: str
@@ -63,6 +63,7 @@ class Recipe(Generic[M]):
     multiplies: bool = True
     second: torch.device | None = None
     parents: Hashable = ()
+    compiles: bool = False
 
     def __post_init__(self) -> None:
         self.owner.know(self)
@@ -124,7 +125,8 @@ class Recipe(Generic[M]):
     def family(self) -> tuple[Hashable, ...]:
         """What recipes that differ in their patches alone have in common."""
         read = next(iter(self.base.values())).pieces()
-        return self.kind, self.what, next(read).read, len(self.base), self.placement, self.multiplies, self.parents
+        made = self.kind, self.what, next(read).read, len(self.base), self.placement, self.multiplies, self.parents
+        return (*made, "compiled") if self.compiles else made
 
     @cached_property
     def twin(self) -> "Recipe[M] | None":

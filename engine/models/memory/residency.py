@@ -126,7 +126,7 @@ class Residency:
         key = recipe.key
         with self._lock:
             held = self._held.pop(key, None)
-            if held is not None and not held.users and held.is_compiled != self._is_to_compile(held):
+            if held is not None and not held.users and held.is_compiled != self._is_to_compile(held, recipe):
                 held = None  # the choice changed since; one that computes goes on as it is
             if held is None:
                 held = self._made(recipe)
@@ -155,8 +155,12 @@ class Residency:
         is_on = chosen == "on" or (chosen == "auto" and device.type == "cuda" and self.keeps_unknown)
         return is_on and mode != "streamed"
 
-    def _is_to_compile(self, held: _Held) -> bool:
-        return isinstance(held.network, MMDiT) and self.compiles(held.placement.device, held.mode)
+    def _is_to_compile(self, held: _Held, recipe: Recipe[Any]) -> bool:
+        return isinstance(held.network, MMDiT) and self._compiles(recipe, held.mode)
+
+    def _compiles(self, recipe: Recipe[Any], mode: Mode) -> bool:
+        """As `compiles`, or as the recipe itself asks."""
+        return (recipe.compiles and mode != "streamed") or self.compiles(recipe.placement.device, mode)
 
     def counts(self) -> dict[str, Any]:
         """What happened in this process so far, and what is there now, the latest used first, for reports."""
@@ -308,7 +312,7 @@ class Residency:
             network.tables = Tables(left)
         if mode == "streamed" or _is_fed(network):
             return
-        if self.compiles(recipe.placement.device, mode):
+        if self._compiles(recipe, mode):
             network.call_block = self.compiled
         if recipe.placement.device.type == "cuda":
             network.captured = CapturedForwards()
@@ -325,7 +329,7 @@ class Residency:
         where, from_files = recipe.placement, files if mode in ("mapped", "streamed") else ()
         self._note(Loaded(recipe.what, mode, where, sum(took.values()), time.perf_counter() - began))
         made = _Held(network, mode, where, recipe.family, from_files, took, what=recipe.what)
-        made.is_compiled = self._is_to_compile(made)
+        made.is_compiled = self._is_to_compile(made, recipe)
         return made
 
     def _note(self, loaded: Loaded) -> None:

@@ -32,6 +32,7 @@ from sigmagraph.engine.sampling.guidance.reuse import (
     Space,
     network_space,
 )
+from sigmagraph.engine.sampling.guidance.score_rescaling import ScoreRescaling
 from sigmagraph.engine.sampling.guidance.skip_layer import SkipLayer
 from sigmagraph.engine.sampling.guidance.tangential_damping import TangentialDamping
 
@@ -68,6 +69,7 @@ __all__ = [
     "ReuseRule",
     "ReusedPredict",
     "ScaleRange",
+    "ScoreRescaling",
     "SkipLayer",
     "Space",
     "Stateful",
