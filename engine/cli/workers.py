@@ -33,6 +33,8 @@ def workers(
         runs, resident = ", ".join(worker["jobs"]), ", ".join(worker["models"])
         table.add_row(worker["name"], worker["machine"] or "here", device, free, _state(worker), runs, resident)
     out().print(table)
+    if answer["trouble"]:
+        remark(answer["trouble"])
     remark(f"{answer['running']} jobs run, {answer['queued']} wait")
 
 

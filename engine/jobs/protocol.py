@@ -177,5 +177,9 @@ class Jobs(Protocol):
     def workers(self) -> Sequence[WorkerStatus]:
         """The workers."""
 
+    @property
+    def trouble(self) -> str:
+        """What keeps a cluster from giving workers, and what to do; empty where nothing does."""
+
     async def owner_of_file(self, kind: str, subfolder: str, filename: str) -> str | None:
         """Who made an output (`kind` is output or temp); None where no job did."""

@@ -298,6 +298,10 @@ class JobService:
         statuses = (worker.status() for worker in self._workers)
         return [replace(status, models=self._dispatcher.used_by(status.name)) for status in statuses]
 
+    @property
+    def trouble(self) -> str:
+        return self._fleet.trouble if self._fleet is not None else ""
+
     async def owner_of_file(self, kind: str, subfolder: str, filename: str) -> str | None:
         return await self.store.owner_of_file(kind, subfolder, filename)
 

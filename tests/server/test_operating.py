@@ -54,7 +54,7 @@ async def test_workers_are_listed(serving: Serving) -> None:
         await api.ended(await api.queue(picture_graph()))
         answer = await (await api.get("/workers")).json()
         (worker,) = answer.pop("workers")
-        assert answer == {"queued": 0, "running": 0}
+        assert answer == {"queued": 0, "running": 0, "trouble": ""}
         told = {name: worker[name] for name in ("name", "machine", "is_ready", "starts", "jobs", "last_error")}
         alone = {"machine": None, "is_ready": True, "starts": 1, "jobs": [], "last_error": ""}
         assert told == {"name": "here", **alone}

@@ -96,8 +96,9 @@ class ActorWorker(Conversation):
                 await self._one_lease()
             except LinkLost as lost:
                 self._reason, is_from_outside = self._reason or lost.reason, lost.is_from_outside
-                if lost.is_final:
+                if lost.is_final and (link := self._link) is not None:
                     self._link = None
+                    await asyncio.to_thread(link.end)  # or the cluster might start it again beside its successor
             except Exception as error:
                 LOG.exception("worker %s said something that cannot be read", self.name)
                 self._reason = f"said something that cannot be read: {type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ it is told how many devices the queue has work for; workers that had none for lo
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +14,7 @@ from sigmagraph.engine.errors import ClusterUnusable
 from sigmagraph.engine.jobs.cluster.actor_worker import ActorWorker
 from sigmagraph.engine.jobs.cluster.depot import Depot
 from sigmagraph.engine.jobs.cluster.link import ActorLink, LinkLost
-from sigmagraph.engine.jobs.cluster.ray_link import Machine, RayCluster
+from sigmagraph.engine.jobs.cluster.ray_cluster import Machine, RayCluster
 from sigmagraph.engine.jobs.cluster.settings import ActorSettings, FleetSettings
 from sigmagraph.engine.jobs.workers.worker import Hall
 
@@ -35,6 +36,7 @@ class RayFleet:
         self._resting: set[Device] = set()
         self._asked = 0
         self._watching: asyncio.Task[None] | None = None
+        self.trouble = ""
 
     async def connect(self) -> None:
         await asyncio.to_thread(self._cluster.join)
@@ -57,6 +59,7 @@ class RayFleet:
             await asyncio.sleep(self.settings.look_every_s)
             try:
                 await self._look(hall)
+                self._note("")
             except LinkLost as lost:
                 await self._begin_anew(hall, lost.reason)
             except Exception:  # whatever Ray says: the next look may go better
@@ -64,10 +67,9 @@ class RayFleet:
 
     async def _look(self, hall: Hall) -> None:
         """Compare the machines with the workers."""
-        machines = await asyncio.to_thread(self._cluster.machines)
-        wanted = devices(machines, self.settings)
-        for device in [device for device in self._workers if device not in wanted]:
-            await hall.leave(self._workers.pop(device), f"{device[0][:8]}: its machine left the cluster")
+        wanted = devices(await self._machines(), self.settings)
+        gone = [device for device in self._workers if device not in wanted]
+        await self._let_go(hall, {device: f"{device[0][:8]}: its machine left the cluster" for device in gone})
         self._resting &= set(wanted)
         await self._scale(hall)
         for device, machine in wanted.items():
@@ -75,6 +77,19 @@ class RayFleet:
                 self._busy_at[device] = asyncio.get_running_loop().time()
                 worker = self._workers[device] = self._worker(machine)
                 hall.join(worker)
+
+    async def _machines(self) -> list[Machine]:
+        """Those that are up. A head that says nothing for as long as a lease is as good as none."""
+        try:
+            async with asyncio.timeout(self._actor.lease_s):
+                return await asyncio.to_thread(self._cluster.machines)
+        except TimeoutError:
+            reason = f"the cluster at {self.settings.address} says nothing for {self._actor.lease_s:g} s"
+            raise LinkLost(reason) from None
+
+    async def _let_go(self, hall: Hall, reasons: Mapping[Device, str]) -> None:
+        """Workers that are gone for good, all at once: each may have to be waited for."""
+        await asyncio.gather(*(hall.leave(self._workers.pop(device), reason) for device, reason in reasons.items()))
 
     def _worker(self, machine: Machine) -> ActorWorker:
         taken = {worker.name for worker in self._workers.values()}
@@ -87,13 +102,19 @@ class RayFleet:
 
     async def _begin_anew(self, hall: Hall, reason: str) -> None:
         """The cluster is gone, its head was restarted say: so are its actors. Join again when it is back."""
-        LOG.warning("%s; joining again", reason)
-        for device in list(self._workers):
-            await hall.leave(self._workers.pop(device), reason)
+        self._note(self.trouble or f"{reason}; joining again")
+        await self._let_go(hall, dict.fromkeys(list(self._workers), reason))
+        self._asked = 0  # a new head was asked for nothing yet
         try:
             await asyncio.to_thread(self._cluster.join)
         except ClusterUnusable as error:
-            LOG.warning("%s", error)
+            self._note(str(error))
+
+    def _note(self, trouble: str) -> None:
+        """What keeps the cluster from working; logged when it changes."""
+        if trouble != self.trouble:
+            LOG.warning("%s", trouble or f"the cluster at {self.settings.address} works again")
+        self.trouble = trouble
 
     async def _scale(self, hall: Hall) -> None:
         """Ask for as many devices as there is work for; let those rest that had none for long."""
@@ -110,7 +131,7 @@ class RayFleet:
         for device in idle[: max(0, len(self._workers) - wanted)]:
             if now - self._busy_at.get(device, now) > self.settings.idle_s and not self._workers[device].status().jobs:
                 self._resting.add(device)
-                await hall.leave(self._workers.pop(device), "had nothing to do")
+                await self._let_go(hall, {device: "had nothing to do"})
         asked = max(wanted, len(self._workers) - len(self._resting))
         if asked != self._asked:
             self._asked = asked

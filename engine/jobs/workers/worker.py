@@ -159,7 +159,9 @@ class Hall(Protocol):
 
 
 class Fleet(Protocol):
-    """Workers that come and go."""
+    """Workers that come and go. `trouble` says what keeps them from coming, and what to do; empty as a rule."""
+
+    trouble: str
 
     async def connect(self) -> None:
         """See that there can be any; raises `ClusterUnusable`."""

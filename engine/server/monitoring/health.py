@@ -48,7 +48,7 @@ async def ready(request: web.Request) -> web.Response:
     if readiness.is_done and jobs.is_accepting and any(worker.is_ready for worker in jobs.workers()):
         return reply({"status": "ready"})
     workers = jobs.workers()
-    problems = [worker.last_error for worker in workers if worker.last_error]
+    problems = [problem for problem in (jobs.trouble, *(worker.last_error for worker in workers)) if problem]
     reason = readiness.reason if not readiness.is_done else "no worker is ready" if jobs.is_accepting else "stopping"
     if problems and not any(worker.is_ready for worker in workers):
         reason = f"no worker is ready: {problems[0]}"

@@ -15,12 +15,12 @@ KEPT = ("devices", "resident", "memory_limit_bytes", "loads", "evictions", "prec
 
 
 async def workers(request: web.Request) -> web.Response:
-    """Every worker as the front sees it, and how many jobs wait and run."""
+    """Every worker as the front sees it, how many jobs wait and run, what is wrong with the cluster, if anything."""
     require(request, "admin")
     jobs = request.app[JOBS]
     counts = await jobs.counts()
     found = [_shown(status) for status in jobs.workers()]
-    return reply({"workers": found, "queued": counts.queued, "running": counts.running})
+    return reply({"workers": found, "queued": counts.queued, "running": counts.running, "trouble": jobs.trouble})
 
 
 def _shown(status: WorkerStatus) -> Mapping[str, Any]:

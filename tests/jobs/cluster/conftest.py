@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.jobs.cluster.fake_ray import ray
 from tests.jobs.conftest import run
 
-__all__ = ["run"]
+__all__ = ["ray", "run"]
 
 
 @pytest.fixture(autouse=True)
