@@ -5,6 +5,10 @@ who was served longest ago, then who began to wait first; so one owner with a th
 waiting for more than one of them. Among an owner's own jobs: the smaller number, then the earlier arrival. An owner's
 numbers are compared with no other's: moving one's own jobs changes nobody else's turn. With one owner that is ComfyUI's
 order.
+
+Who takes a job may say that others suit it better, because it has their weights. Such a job goes before those whose
+turn is earlier if all have one priority, and their owners equally many running. Nobody starves: a job is passed over so
+at most `MOST_OVERTAKEN` times, and by none of its owner's others once it was moved to the front.
 """
 
 import heapq
@@ -13,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
+from typing import NamedTuple
 
 from sigmagraph.engine.jobs.job import Job
 
@@ -21,9 +26,14 @@ __all__ = ["Queue"]
 LOOKED_AT = 64
 FEW = 16
 """So many stale entries are left alone, however few jobs wait."""
+LOOKED_AT_FOR_WEIGHTS = 256
+MOST_OVERTAKEN = 32
 
 Entry = tuple[int, float, int, str]
 """Minus priority, number, arrival, job id."""
+MayBegin = Callable[[Job], bool]
+Overtakes = Callable[[Job], MayBegin | None]
+"""Given the job whose turn it is: which others suit better. None where it suits itself."""
 
 
 @dataclass(slots=True)
@@ -39,6 +49,14 @@ class _Owner:
     served: int = 0
 
 
+class _Place(NamedTuple):
+    """A waiting job's place, and whose it is."""
+
+    entry: Entry
+    name: str
+    owner: _Owner
+
+
 class Queue:
     """The waiting jobs, and which owners' jobs are running.
 
@@ -47,6 +65,7 @@ class Queue:
     _waiting          how many wait, by owner
     _running          the owner of each running job
     _arrivals         who came when; a job that comes back keeps its place
+    _overtaken        how often a waiting job was
     """
 
     def __init__(self) -> None:
@@ -56,6 +75,7 @@ class Queue:
         self._waiting: Counter[str] = Counter()
         self._running: dict[str, str] = {}
         self._arrivals: dict[str, int] = {}
+        self._overtaken: Counter[str] = Counter()
         self._turns = count(1)
 
     def __len__(self) -> int:
@@ -91,15 +111,15 @@ class Queue:
             self._arrivals.pop(job_id, None)
             self._forget(job.owner)
 
-    def take(self, may_begin: Callable[[Job], bool] | None = None) -> Job | None:
+    def take(self, may_begin: MayBegin | None = None, overtakes: Overtakes | None = None) -> Job | None:
         """The next job, of those that may begin now; it counts as running from now on.
 
         Each owner's next `LOOKED_AT` jobs, or nearly those, are asked about.
         """
-        found = self._next(may_begin)
-        if found is None:
+        places = self._next(may_begin)
+        if not places:
             return None
-        entry, name, owner = found
+        entry, name, owner = self._better(places, may_begin, overtakes) or places[0]
         job = self._out(entry[3])
         assert job is not None
         owner.running, owner.served = owner.running + 1, next(self._turns)
@@ -108,24 +128,42 @@ class Queue:
 
     def next_id(self) -> str | None:
         """The job that is next, whether or not it may begin now."""
-        found = self._next(None)
-        return found[0][3] if found is not None else None
+        places = self._next(None)
+        return places[0][0][3] if places else None
 
     def highest_priority(self) -> float:
         """That of the most urgent job; minus infinity where none waits."""
         heads = (self._head(owner) for owner in self._owners.values())
         return max((-head[0] for head in heads if head is not None), default=-inf)
 
-    def _next(self, may_begin: Callable[[Job], bool] | None) -> tuple[Entry, str, _Owner] | None:
+    def _next(self, may_begin: MayBegin | None) -> list[_Place]:
+        """The first job of each owner whose turn it may be, in the order of their turns."""
         found = ((self._head(owner, may_begin), name, owner) for name, owner in self._owners.items())
-        heads = [(head, name, owner) for head, name, owner in found if head is not None]
-        if not heads:
-            return None
-        best = min(head[0] for head, _, _ in heads)
-        return min(
-            (candidate for candidate in heads if candidate[0][0] == best),
-            key=lambda candidate: (candidate[2].running, candidate[2].served, candidate[2].since),
-        )
+        heads = [_Place(head, name, owner) for head, name, owner in found if head is not None]
+        if len(heads) < 2:
+            return heads
+        best = min((place.entry[0], place.owner.running) for place in heads)
+        equal = [place for place in heads if (place.entry[0], place.owner.running) == best]
+        return sorted(equal, key=lambda place: (place.owner.served, place.owner.since))
+
+    def _better(self, places: list[_Place], may_begin: MayBegin | None, overtakes: Overtakes | None) -> _Place | None:
+        """The first job that suits better than the one whose turn it is, and may pass those before it once more."""
+        suits = overtakes(self._jobs[places[0].entry[3]]) if overtakes is not None else None
+        passed: list[str] = []
+        for first, name, owner in places if suits is not None else ():
+            for entry in self._near(owner):
+                job = self._jobs[entry[3]]
+                if entry[0] != first[0]:  # less urgent
+                    break
+                if suits is not None and suits(job) and (may_begin is None or may_begin(job)):
+                    self._overtaken.update(passed)
+                    return _Place(entry, name, owner)
+                if self._overtaken[job.id] >= MOST_OVERTAKEN or len(passed) == LOOKED_AT_FOR_WEIGHTS:
+                    return None
+                passed.append(job.id)
+                if entry[1] < 0:  # moved to the front
+                    break
+        return None
 
     def begin(self, job: Job) -> None:
         """A job that did not wait counts as running from now on."""
@@ -156,6 +194,7 @@ class Queue:
 
     def _out(self, job_id: str) -> Job | None:
         self._entries.pop(job_id, None)
+        self._overtaken.pop(job_id, None)
         job = self._jobs.pop(job_id, None)
         if job is not None:
             self._waiting[job.owner] -= 1
@@ -163,14 +202,17 @@ class Queue:
                 del self._waiting[job.owner]
         return job
 
-    def _head(self, owner: _Owner, may_begin: Callable[[Job], bool] | None = None) -> Entry | None:
+    def _head(self, owner: _Owner, may_begin: MayBegin | None = None) -> Entry | None:
         """The owner's first job that may begin; stale entries fall off."""
         while owner.heap and not self._is_current(owner.heap[0]):
             heapq.heappop(owner.heap)
         if may_begin is None:
             return owner.heap[0] if owner.heap else None
-        near = sorted(entry for entry in owner.heap[:LOOKED_AT] if self._is_current(entry))  # a heap's first are small
-        return next((entry for entry in near if may_begin(self._jobs[entry[3]])), None)
+        return next((entry for entry in self._near(owner) if may_begin(self._jobs[entry[3]])), None)
+
+    def _near(self, owner: _Owner) -> list[Entry]:
+        """The owner's next jobs, or nearly those: a heap's first entries are small ones."""
+        return sorted({entry for entry in owner.heap[:LOOKED_AT] if self._is_current(entry)})
 
     def _is_current(self, entry: Entry) -> bool:
         return self._entries.get(entry[3]) == entry

@@ -1,5 +1,6 @@
 """Which job begins next and where, decided by the one thing that decides it; no service, no store, no clock."""
 
+import random
 from typing import Any
 
 from sigmagraph.engine.jobs.job import Job, State
@@ -72,3 +73,53 @@ def test_a_job_that_is_over_leaves_nothing_whether_or_not_it_ran() -> None:
     assert not front.placement.has_reserved
     kept = (front.placement._suspects, front.placement._colocation._works, front.placement._affinity._wanted)
     assert kept == (set(), {}, {})
+
+
+class Fleet:
+    """Workers with room for one checkpoint each, and a long queue of jobs that want one of several."""
+
+    def __init__(self, workers: int, checkpoints: str, seed: int) -> None:
+        self.chance, self.queue, self.running = random.Random(seed), Queue(), dict[str, Running]()
+        self.workers = [Puppet(f"w{at}") for at in range(workers)]
+        self.placement = JobPlacement(self.queue, self.workers, self.running, False)
+        self.prompts = [self._prompt(self.chance.choice(checkpoints)) for _ in range(300)]
+        for at, prompt in enumerate(self.prompts):
+            self.placement.add(str(at), prompt)
+            self.queue.put(Job(str(at), "abc"[at % 3], State.QUEUED, float(at), 0, 0, 0.0))
+
+    @staticmethod
+    def _prompt(checkpoint: str) -> dict[str, Any]:
+        return {"1": {"class_type": "Load", "inputs": {"ckpt_name": f"{checkpoint}.safetensors"}}}
+
+    def run(self) -> tuple[list[int], float]:
+        """The order in which jobs began, and how many of them found their checkpoint where they began."""
+        order, hits, resident = list[int](), 0, dict[str, Any]()
+        while True:
+            while (placed := self.placement.take()) is not None:
+                job, worker = placed
+                assert isinstance(worker, Puppet)
+                prompt = self.prompts[int(job.id)]
+                self.placement.release(worker)
+                self.running[job.id] = Running(job, worker, 0.0)
+                worker.run(JobAttempt(job.id, job.owner, 1, prompt, (), {}))
+                self.placement.begun(job.id, prompt, worker)
+                hits += resident.get(worker.name) == prompt
+                resident[worker.name] = prompt
+                order.append(int(job.id))
+            if not self.running:
+                return order, hits / len(order)
+            ended = self.running.pop(self.chance.choice(list(self.running)))
+            ended.worker.tasks.clear()  # type: ignore[attr-defined]
+            self.queue.done(ended.job.id)
+            self.placement.forget(ended.job.id)
+
+
+def test_weights_stay_where_they_are() -> None:
+    order, hit_rate = Fleet(3, "abc", 5).run()
+    assert sorted(order) == list(range(300))
+    assert hit_rate > 0.8, "chance would find one in three"
+
+
+def test_one_worker_keeps_the_order_whatever_it_has() -> None:
+    order, _ = Fleet(1, "abc", 5).run()
+    assert order == list(range(300))

@@ -1,13 +1,15 @@
 """The order of waiting jobs: laws of a pure thing."""
 
 import math
+import random
+from collections import Counter
 from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sigmagraph.engine.jobs.job import Job, State
-from sigmagraph.engine.jobs.queue import FEW, Queue
+from sigmagraph.engine.jobs.queue import FEW, MOST_OVERTAKEN, Queue
 
 
 def job(name: str, number: float = 0.0, priority: int = 0, owner: str = "a") -> Job:
@@ -147,3 +149,58 @@ def test_ten_thousand_moves_leave_a_few_entries() -> None:
         queue.put(job("7", -1.0))  # to the same place, again and again
         assert len(queue._owners["a"].heap) <= 2 * 8 + FEW
     assert sorted(drained(queue)) == [str(at) for at in range(8)]
+
+
+@settings(deadline=None, max_examples=100)
+@given(JOBS, st.integers(1, 4), st.randoms(use_true_random=False))
+def test_a_job_that_suits_better_overtakes_none_but_equals(
+    facts: list[tuple[int, int, str]], slots: int, chance: random.Random
+) -> None:
+    """Priorities stay, and who has least running comes first."""
+    queue, jobs = Queue(), [job(str(i), float(n), p, o) for i, (n, p, o) in enumerate(facts)]
+    for waiting in jobs:
+        queue.put(waiting)
+    taken: list[Job] = []
+    running: list[Job] = []
+    while (found := queue.take(overtakes=lambda first: lambda other: chance.random() < 0.5)) is not None:
+        left = [waiting for waiting in jobs if waiting not in taken]
+        assert found.priority == max(waiting.priority for waiting in left)
+        equals = {waiting.owner for waiting in left if waiting.priority == found.priority}
+        has = Counter(each.owner for each in running)
+        assert has[found.owner] == min(has[owner] for owner in equals)
+        taken.append(found)
+        running.append(found)
+        if len(running) == slots:
+            queue.done(running.pop(0).id)
+    assert len({each.id for each in taken}) == len(jobs)
+    assert not queue._overtaken
+
+
+def test_the_last_overtakes_no_more_than_the_bound_and_nothing_that_was_moved_to_the_front() -> None:
+    queue = Queue()
+    for i in range(100):
+        queue.put(job(str(i), 1.0))
+    queue.put(job("front", -1.0))
+
+    def taken() -> str:
+        found = queue.take(overtakes=lambda first: lambda other: other.id != "0")
+        assert found is not None
+        return found.id
+
+    assert taken() == "front"
+    order = [taken() for _ in range(100)]
+    assert order.index("0") == MOST_OVERTAKEN
+    assert order == [*(str(i) for i in range(1, 33)), "0", *(str(i) for i in range(33, 100))]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 150), st.randoms(use_true_random=False))
+def test_no_job_begins_behind_more_later_ones_than_may_pass_it(count: int, chance: random.Random) -> None:
+    queue = Queue()
+    for i in range(count):
+        queue.put(job(str(i)))
+    order = []
+    while (found := queue.take(overtakes=lambda first: lambda other: chance.random() < 0.1)) is not None:
+        order.append(int(found.id))
+    assert sorted(order) == list(range(count))
+    assert max(sum(later > i for later in order[:place]) for place, i in enumerate(order)) <= MOST_OVERTAKEN

@@ -1,6 +1,7 @@
 """Which worker has a job's weights already: by the names of the model files in its graph, and what each worker ran."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from sigmagraph.engine.jobs.workers.worker import Worker
@@ -57,6 +58,15 @@ class Affinity:
     def used(self, worker: str) -> tuple[str, ...]:
         """What a worker used, the latest first."""
         return tuple(self._used.get(worker, ()))
+
+    def age(self, worker: str, files: frozenset[str]) -> float:
+        """How many other files a worker used since it used the oldest of these; infinite where it never used one."""
+        used = self._used.get(worker, ())
+        return max((used.index(name) if name in used else inf for name in files), default=0.0)
+
+    def least_age(self, files: frozenset[str]) -> float:
+        """The same for the worker that used them last."""
+        return min((self.age(worker, files) for worker in self._used), default=inf)
 
     def shared(self, worker: str, files: frozenset[str]) -> int:
         """How many of these a worker used last."""

@@ -1,12 +1,14 @@
 """Which job begins next, and on which worker: decided from what waits and what runs. Nothing is begun or written here.
 
 First the worker: of those with a free slot, an idle one before a busy one, then the one that used most of the next
-job's model files last, then the one with most room. Then its job: the first of the queue that may begin beside what the
-worker has (colocation.py), on a machine that has its files (affinity.py).
+job's model files last, then the one with most room. Then its job: the first of the queue that may begin beside what
+the worker has (colocation.py), on a machine that has its files (affinity.py). Where another worker used that job's
+files later than this one did, a job goes first whose files are fresher here, so that weights stay where they are:
+queue.py says how often. With one worker the order is the queue's.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -101,10 +103,26 @@ class JobPlacement:
             return None
         room = self._colocation.room(beside)
         if room.is_whole and worker.model_files is None:
-            return self._queue.take()
+            return self._queue.take(overtakes=partial(self._overtakes, worker))
         if not room.is_whole and not self._colocation.may_fit(room, self._queue.highest_priority()):
             return None
-        return self._queue.take(partial(self._may_begin, worker, room))
+        return self._queue.take(partial(self._may_begin, worker, room), partial(self._overtakes, worker))
+
+    def _overtakes(self, worker: Worker, first: Job) -> Callable[[Job], bool] | None:
+        """Which jobs may go before this one on a worker: those whose files it used later, where another has this one's.
+
+        The older a use, the likelier the weights had to make room since.
+        """
+        files = self._affinity.wanted(first.id)
+        age = self._affinity.age(worker.name, files)
+        if age <= self._affinity.least_age(files):
+            return None
+
+        def suits(job: Job) -> bool:
+            wanted = self._affinity.wanted(job.id)
+            return bool(wanted) and self._affinity.age(worker.name, wanted) < age
+
+        return suits
 
     def _may_begin(self, worker: Worker, room: Room, job: Job) -> bool:
         fits = room.is_whole or self._colocation.may_begin(room, job)
