@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sigmagraph.engine.compose.pack_keys import keyed_by_choices
-from sigmagraph.engine.compose.shims import loading, patching, shim_names, vision
+from sigmagraph.engine.compose.shims import added, loading, patching, shim_names, vision
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import (
     INSTALLED,
@@ -44,10 +44,12 @@ def load_custom_nodes(
         for folder in (folders.input_dir, folders.output_dir, folders.temp_dir):
             folder.mkdir(parents=True, exist_ok=True)  # packs list them while they are imported
     table = border(watches)
+    added.forget_added()
     shims = shim_modules(folders, _further(folders, table))
     vision.offer()
     found = dict(NODES)
     packs = (*load_installed(shims, table), *load_packs(directories, shims, table))
+    added.take_in(shims)
     for pack in packs:
         taken = tuple(f"{name}: there is a node of that name already" for name in pack.nodes if name in found)
         listed(replace(pack, problems=(*pack.problems, *taken)))
@@ -60,13 +62,13 @@ def _further(folders: Folders, table: Border) -> dict[str, dict[str, Any]]:
     names = shim_names(folders, NODES, table)
     declared = NODES["KSampler"].declared
     samplers, schedulers = (declared[name].allowed(folders) for name in ("sampler_name", "scheduler"))
-    patching.KSampler.SAMPLERS, patching.KSampler.SCHEDULERS = (
-        [*map(str, one or ())] for one in (samplers, schedulers)
-    )
+    known, spreads = ([*map(str, one or ())] for one in (samplers, schedulers))
+    patching.KSampler.SAMPLERS, patching.KSampler.SCHEDULERS = known, spreads  # the lists that packs add names to
     own: dict[str, dict[str, Any]] = {
         "comfy.samplers": {
-            "SAMPLER_NAMES": samplers,
-            "SCHEDULER_NAMES": schedulers,
+            "KSAMPLER_NAMES": list(known),
+            "SAMPLER_NAMES": known,
+            "SCHEDULER_NAMES": spreads,
         },
         "comfy.model_management": {
             "get_torch_device": lambda: RESIDENCY.choices.on,

@@ -7,6 +7,7 @@ ever comes from where an operator points; a graph or a weight file cannot name o
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -60,13 +61,25 @@ def content_of(kind: str, name: str) -> str:
     return _CONTENTS.get(f"{kind} {VersionedName.parse(name).name}", "")
 
 
+def note(entries: Iterable[str], loaded: object) -> None:
+    """These, `sampler NAME` or `schedule NAME`, came from the file of `loaded`, a module or something in one."""
+    module = loaded if isinstance(loaded, ModuleType) else sys.modules.get(getattr(loaded, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    held = Path(file).read_bytes() if file and Path(file).is_file() else b""
+    digest = hashlib.blake2b(held, digest_size=8).hexdigest()
+    _CONTENTS.update(dict.fromkeys(entries, digest))
+
+
+def forget(entries: Iterable[str]) -> None:
+    """These are registered no longer."""
+    for entry in entries:
+        _CONTENTS.pop(entry, None)
+
+
 def _registered() -> set[str]:
     return {f"sampler {name}" for name in SOLVERS} | {f"schedule {name}" for name in SCHEDULES}
 
 
 def _note(before: set[str], loaded: object) -> None:
-    """Whatever was registered since `before` came from the file of `loaded`, a module or something in one."""
-    module = loaded if isinstance(loaded, ModuleType) else sys.modules.get(getattr(loaded, "__module__", ""))
-    file = getattr(module, "__file__", None)
-    digest = hashlib.blake2b(Path(file).read_bytes() if file else b"", digest_size=8).hexdigest()
-    _CONTENTS.update(dict.fromkeys(_registered() - before, digest))
+    """Whatever was registered since `before` came from there."""
+    note(_registered() - before, loaded)

@@ -35,6 +35,8 @@ class SchedulerHandler(NamedTuple):
 
 HANDLERS: dict[str, SchedulerHandler] = {}
 """Schedules that packs declare, by name."""
+SAMPLER_FUNCTIONS: dict[str, Callable[..., Tensor]] = {}
+"""Samplers that packs added to the list, by name."""
 FUNCTIONS = {
     "beta_scheduler": "beta",
     "ddim_scheduler": "ddim_uniform",
@@ -50,12 +52,17 @@ def by_schedule(name: str, model_sampling: ModelSampling, steps: int, **options:
     return torch.tensor(SCHEDULES[name](model_sampling.parameterisation.levels, steps, **options), dtype=torch.float32)
 
 
+def handled(own: SchedulerHandler, model_sampling: ModelSampling, steps: int) -> Tensor:
+    """The levels of a pack's schedule."""
+    if own.use_ms:
+        return own.handler(model_sampling, steps)
+    return own.handler(n=steps, sigma_min=model_sampling.sigma_min, sigma_max=model_sampling.sigma_max)
+
+
 def calculate_sigmas(model_sampling: ModelSampling, scheduler_name: str, steps: int) -> Tensor:
     """The levels of a schedule, ours or one that a pack declared, for a model's."""
     if (own := HANDLERS.get(scheduler_name)) is not None:
-        if own.use_ms:
-            return own.handler(model_sampling, steps)
-        return own.handler(n=steps, sigma_min=model_sampling.sigma_min, sigma_max=model_sampling.sigma_max)
+        return handled(own, model_sampling, steps)
     levels = model_sampling.parameterisation.levels
     return torch.tensor(run_sigmas(schedule_in_graph(scheduler_name), levels, steps, 1.0), dtype=torch.float32)
 
@@ -63,6 +70,15 @@ def calculate_sigmas(model_sampling: ModelSampling, scheduler_name: str, steps: 
 def sampler_object(name: str) -> Any:
     """One of our samplers by its name in graphs."""
     return sampler_out(SamplerValue(solver_in_graph(name)))
+
+
+def ksampler(
+    name: str, extra_options: Mapping[str, Any] | None = None, inpaint_options: Mapping[str, Any] | None = None
+) -> Any:
+    """A sampler by name with its settings: one that a pack added keeps its function, which may take anything."""
+    if (own := SAMPLER_FUNCTIONS.get(name)) is not None:
+        return KSAMPLER(own, extra_options, inpaint_options)
+    return sampler_out(SamplerValue(solver_in_graph(name), dict(extra_options or {})))
 
 
 def sample(
@@ -261,7 +277,7 @@ def names() -> dict[str, dict[str, Any]]:
             "SchedulerHandler": SchedulerHandler,
             "calc_cond_batch": calc_cond_batch,
             "calculate_sigmas": calculate_sigmas,
-            "ksampler": lambda name, *_, **__: sampler_object(name),
+            "ksampler": ksampler,
             "sample": sample,
             "sampler_object": sampler_object,
             "sampling_function": sampling_function,

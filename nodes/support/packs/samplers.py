@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling import Parameterisation, edm
 from sigmagraph.engine.sampling.k_diffusion import as_k_diffusion, from_k_diffusion
 from sigmagraph.engine.sampling.noise import ComfyNoise
@@ -28,6 +29,7 @@ __all__ = [
     "called_with",
     "sampler_of",
     "sampler_out",
+    "solver_of",
 ]
 
 
@@ -188,9 +190,16 @@ def sampler_of(sampler: Any) -> Any:
         raise BadValue("sampler", type(sampler).__qualname__, allowed)
     name = getattr(sampler.sampler_function, "__name__", type(sampler.sampler_function).__name__)
     function = partial(sampler.sampler_function, **sampler.extra_options)
+    return SamplerValue(solver_of(function, name))
+
+
+def solver_of(
+    function: Callable[..., Tensor], name: str, registry: Registry[Solver] | None = None, **declared: Any
+) -> Solver:
+    """A pack's function as a solver that asks, registered where that is wanted."""
     draws = "noise_sampler" in signature(function).parameters
     noise = Noise.SEQUENCE if draws else Noise.NONE
-    return SamplerValue(from_k_diffusion(function, name, order=1, noise=noise, registry=None, model=InRun))
+    return from_k_diffusion(function, name, order=1, noise=noise, registry=registry, model=InRun, **declared)
 
 
 class InRun:
