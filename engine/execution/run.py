@@ -31,12 +31,11 @@ What a run knows:
     values      who may still read which result, and what a node is called with
     report      what has been said about the nodes, and what is said at the end
     error       why it ended early, if it did
+    _reuse      what may stand for a node's work, and what is kept of it (reuse.py)
     _open       outputs without a result; the run is over when there is none
     _ready      nodes that can be worked on, by lane, and parked ones
     _running    nodes a driver is at work on
     _settled    nodes that have a result of which their readers have not heard
-    _first      content key -> the node that does the work; later nodes of that key are its twins
-    _stale      nodes made from a file that changed since the keys were made: their results serve this run alone
 
 Which ready node is next: the first in the plan's order, depth first: one output is finished before another begins.
 Nodes of an expansion stand where their parent stood (`Vertex.rank`). So few values are alive at once, and the order is
@@ -69,6 +68,7 @@ from sigmagraph.engine.execution.expand import grow, result_links
 from sigmagraph.engine.execution.ready import ReadyNodes
 from sigmagraph.engine.execution.report import Emit, RunReport
 from sigmagraph.engine.execution.result import RunResult
+from sigmagraph.engine.execution.reuse import Reuse
 from sigmagraph.engine.execution.values import RunValues
 from sigmagraph.engine.execution.vertex import Needs, Status, Vertex, root_of
 from sigmagraph.engine.graph.node import Lane, Services
@@ -99,14 +99,12 @@ class Run:
         self.values = RunValues(self.vertices, plan.roots)
         self.report = RunReport(plan, self.vertices, store, emit)
         self.hidden = HiddenValues(plan.graph, services, extra_data, self)
-        self._services, self._reuses_outputs = services, reuses_outputs
         self.error: EngineError | None = None
+        self._reuse = Reuse(self.vertices, self.keys, store, services, reuses_outputs)
         self._open = set(plan.roots)
         self._ready = ReadyNodes(self.vertices, on_wake)
         self._running: set[str] = set()
         self._settled: deque[Vertex] = deque()
-        self._first: dict[str, str] = {}
-        self._stale: set[str] = set()
         self._expansions = count()
 
     # -- for the driver ------------------------------------------------------------------------------------------
@@ -127,7 +125,7 @@ class Run:
 
     def start(self) -> None:
         """Find what is needed and what is there already."""
-        self.report.begun([i for i in self.plan.nodes if self._is_kept(i)])
+        self.report.begun([i for i in self.plan.nodes if self._reuse.may_find(i)])
         with no_collection():
             for root in self.plan.roots:
                 self._need(root)
@@ -207,10 +205,7 @@ class Run:
 
     def unclaim(self) -> None:
         """At the end of a run: whoever waits for work of ours does it alone."""
-        for vertex in self.vertices.values():
-            if vertex.is_claimed:
-                vertex.is_claimed = False
-                self.store.release(vertex.key)
+        self._reuse.unclaim(self.vertices.values())
 
     def result(self) -> RunResult:
         """What the run leaves behind."""
@@ -229,11 +224,11 @@ class Run:
             vertex = self.vertices[waiting.pop()]
             if vertex.status is not Status.IDLE and not (vertex.status is Status.DONE and vertex.entry is None):
                 continue
-            if (found := self._kept(vertex)) is not None:
+            if (found := self._reuse.find(vertex)) is not None:
                 self._settle(vertex, found.entry, found.source)
                 continue
             vertex.status = Status.WAITING
-            vertex.twin = self._twin(vertex)
+            vertex.twin = self._reuse.twin(vertex)
             self.values.hold(vertex, vertex.readable())
             waiting += reversed(self._missing(vertex, vertex.sources()))
         self._settle_all()
@@ -258,66 +253,26 @@ class Run:
         if vertex.twin is not None:
             entry = self.vertices[vertex.twin].entry
             assert entry is not None
-            if vertex.twin in self._stale:
-                self._stale.add(vertex.id)
+            self._reuse.copied(vertex, vertex.twin)
             self._settle(vertex, entry, "memory")
         elif vertex.rows:
             self._complete(vertex)
         else:
             self._ready.push(vertex)
 
-    def _twin(self, vertex: Vertex) -> str | None:
-        """An equal node whose result will be there, or is."""
-        first = self._first.setdefault(vertex.key, vertex.id)
-        if first == vertex.id:
-            return None
-        other = self.vertices[first]
-        if other.status is Status.DONE and other.entry is None:
-            self._first[vertex.key] = vertex.id
-            return None
-        return first
-
-    def _kept(self, vertex: Vertex) -> Found | None:
-        """The result in the store, if it may stand for the work.
-
-        Volatile nodes never repeat. Output nodes act: they do so again, but where `reuses_outputs` says that what they
-        wrote will do, and it is still there.
-        """
-        if self._is_shared(vertex):
-            return self.store.find(vertex.key)
-        if not self._reuses_outputs or vertex.id in self.keys.volatile:
-            return None
-        found = self.store.find(vertex.key)
-        if found is None or not self.store.outputs.are_there(vertex.key, found.entry.ui, self._services):
-            return None
-        return found
-
-    def _is_kept(self, node_id: str) -> bool:
-        """The same of a node of the prompt, without a look at the disk tier's files."""
-        vertex = self.vertices.get(node_id)
-        if vertex is None or vertex.key not in self.store:
-            return False
-        return not vertex.node.output_node or self._kept(vertex) is not None
-
-    def _is_shared(self, vertex: Vertex) -> bool:
-        """Whether equal work is done once, by whichever run comes to it first."""
-        return not vertex.node.output_node and vertex.id not in self.keys.volatile
-
     # -- taking: READY -> RUNNING, PARKED or DONE ----------------------------------------------------------------
 
     def _begin(self, vertex: Vertex) -> bool:
         """Whether this run is to do the work: not if the result just appeared, nor while somebody else is at it."""
-        if not vertex.is_claimed and self._is_shared(vertex):
-            claimed = self.store.claim(vertex.key, self._ready.waker(vertex))
-            if isinstance(claimed, Found):
-                self._settle(vertex, claimed.entry, claimed.source)
-                self._settle_all()
-                self._on_wake()  # what reads it may be for another lane
-                return False
-            if not claimed:
-                self._ready.park(vertex)
-                return False
-            vertex.is_claimed = True
+        claimed = self._reuse.claim(vertex, self._ready.waker(vertex))
+        if isinstance(claimed, Found):
+            self._settle(vertex, claimed.entry, claimed.source)
+            self._settle_all()
+            self._on_wake()  # what reads it may be for another lane
+            return False
+        if not claimed:
+            self._ready.park(vertex)
+            return False
         vertex.status = Status.RUNNING
         self._running.add(vertex.id)
         self.report.started(vertex)
@@ -360,20 +315,8 @@ class Run:
         ui = merge_ui([row.ui for row in vertex.rows])
         entry = Entry(self.values.outputs(vertex), ui, vertex.milliseconds, vertex.inner_ui)
         vertex.rows = ()
-        if vertex.is_claimed or vertex.id not in self.keys.volatile:
-            vertex.is_claimed = False
-            self._keep(vertex, entry)
+        self._reuse.keep(vertex, entry)
         self._settle(vertex, entry, "executed")
-
-    def _keep(self, vertex: Vertex, entry: Entry) -> None:
-        """Under its key, unless a file it was made from changed since the keys were: then it is this run's alone."""
-        if self.keys.still_holds(vertex.id) and self._stale.isdisjoint(vertex.held):
-            self.store.keep(vertex.key, entry)
-            if vertex.node.output_node:
-                self.store.outputs.note(vertex.key, entry.ui, self._services)
-        else:
-            self._stale.add(vertex.id)
-            self.store.release(vertex.key)
 
     def _settle(self, vertex: Vertex, entry: Entry, source: Source) -> None:
         """A result is there; a node whose value was let go and is wanted again keeps the story of the first time."""
