@@ -1,6 +1,8 @@
 """What ComfyUI 0.8.0 computes where 0.3.64 computed something else, made again by the revision of that name."""
 
+import itertools
 import json
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -10,8 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, find_schedule, find_solver, run_sigmas
-from tests.sampling.mixture import DATA, arrays, relative_error, run, tolerance
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise, find_schedule, find_solver, run_sigmas
+from sigmagraph.engine.sampling.noise import NoiseSpec, Streams
+from tests.sampling.mixture import DATA, SEED, arrays, relative_error, run, tolerance
 from tests.sampling.recorded import FAMILIES, as_our_options, scaled, unscaled
 
 FOLDER = DATA / "comfyui-0.8"
@@ -50,6 +53,31 @@ def test_every_schedule_and_length_gives_the_recorded_finals(table: str, name: s
         assert len(asked) == facts["nfe"], key
         count += 1
     assert count
+
+
+@dataclass(frozen=True)
+class LoudSecondStages(ComfyNoise):
+    """ComfyUI's noise with every second draw a billion: what such a draw is multiplied by must be 0 itself."""
+
+    def streams(self, like: Tensor, spec: NoiseSpec) -> Streams:
+        streams, count = super().streams(like, spec), itertools.count(1)
+        return replace(streams, draw=lambda: streams.draw() + (1e9 if next(count) % 2 == 0 else 0.0))
+
+
+@pytest.mark.parametrize("revision", [1, "comfyui-0.8"])
+@pytest.mark.parametrize(
+    ("family", "schedule"), [("flow", "beta"), ("flow", "simple"), ("eps", "karras"), ("eps", "normal")]
+)
+def test_the_second_stage_of_exp_heun_2_x0_sde_adds_no_noise(family: str, schedule: str, revision: int | str) -> None:
+    """Its stages lie at the end of the step, and no way is left for noise: rounding alone made 5e-3 of it."""
+    solver = find_solver("exp_heun_2_x0_sde", revision)
+    sigmas = run_sigmas(find_schedule(schedule, 1), FAMILIES[family].levels, 10)
+    result, _ = run(solver, sigmas, family=family, noise=LoudSecondStages(SEED))
+    expected, _ = run(solver, sigmas, family=family)
+    assert torch.equal(result, expected)
+    kept = finals(f"{family}_f32").get(f"final/exp_heun_2_x0_sde/{schedule}/steps10/cfg4.5")
+    if revision != 1 and kept is not None:
+        assert relative_error(result, kept) <= limit(family, "exp_heun_2_x0_sde", torch.float32) < 2e-3
 
 
 @pytest.mark.parametrize("key", sorted(FACTS["options"]))

@@ -6,7 +6,7 @@ and in docs/samplers.md, with the largest ratio.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,14 @@ DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
 MODELS: Mapping[str, Parameterisation] = {"flow": sd3(), "eps": sdxl()}
 SHARES = even_shares(64)
 ALLOWED = 1.1
+COUNTS = (*range(10, 41, 2), 11, 13, 19, 23)  # all of 10 to 40 were measured; the largest ratios are among these
 RULES = {name: one for name, one in SOLVERS.items() if one.order > 1 and one.ode_options is not None}
 TWINS = {  # the same numbers where cond and uncond agree and no noise is drawn
     **dict.fromkeys(("ipndm", "ipndm_v", "stork_4"), "lms"),
     "dpmpp_2m_cfg_pp": "dpmpp_2m",
     "res_3m": "dpmpp_3m_sde",
     "res_3m_sde": "dpmpp_3m_sde",
+    "flow_sde_3m": "dpmpp_3m_sde",
     "gradient_estimation_cfg_pp": "gradient_estimation",
     "restart": "heun",
     **{name: "res_multistep" for name in SOLVERS if name.startswith("res_multistep_")},
@@ -36,7 +38,7 @@ TWINS["dpmpp_3m_sde_gpu"] = "dpmpp_3m_sde"
 # (sampler, model): the schedules on which it may be worse, and up to how many times, at 10 to 40 steps
 WORSE: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("bogacki_shampine_adaptive", "eps"): {"kl_optimal": 1.2},
-    ("deis", "flow"): {"laplace": 2.2, "normal": 1.6},
+    ("deis", "flow"): {"laplace": 2.3, "normal": 1.6},
     ("deis", "eps"): {"laplace": 1.3},
     ("dormand_prince_adaptive", "eps"): {
         "align_your_steps": 1.7,
@@ -51,7 +53,7 @@ WORSE: Mapping[tuple[str, str], Mapping[str, float]] = {
         "simple": 1.3,
         "vp": 11.2,
     },
-    ("dpm_fast", "flow"): {"laplace": 1.5},
+    ("dpm_fast", "flow"): {"kl_optimal": 1.2, "laplace": 1.7},
     ("dpm_fast", "eps"): {"logit_normal": 1.2, "vp": 2.7},
     ("dpmpp_2m", "flow"): {"laplace": 1.6, "normal": 1.8},
     ("dpmpp_2m", "eps"): {"laplace": 1.2, "normal": 1.3, "vp": 1.3},
@@ -59,20 +61,19 @@ WORSE: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("dpmpp_2m_sde", "eps"): {"laplace": 1.2, "normal": 1.3, "vp": 1.3},
     ("dpmpp_2m_sde_heun", "flow"): {"laplace": 2.2, "normal": 2.6},
     ("dpmpp_2m_sde_heun", "eps"): {"laplace": 1.4, "normal": 1.7, "vp": 1.9},
-    ("dpmpp_3m_sde", "flow"): {"beta": 1.5, "beta57": 1.6},
-    ("er_sde", "flow"): {"laplace": 2.6, "normal": 1.6},
-    ("er_sde", "eps"): {"laplace": 2.4, "normal": 1.8, "vp": 1.4},
+    ("dpmpp_3m_sde", "flow"): {"beta": 1.6, "beta57": 1.6, "simple": 1.2},
     ("gradient_estimation", "flow"): {"laplace": 1.3},
     ("heun", "eps"): {"laplace": 1.7},
     ("heunpp2", "eps"): {"laplace": 9.3},
     ("lms", "flow"): {"laplace": 3.8, "normal": 2.4},
     ("lms", "eps"): {"laplace": 1.7, "normal": 1.2},
     ("res_multistep", "flow"): {
-        "beta": 1.2,
+        "beta": 1.3,
         "beta57": 1.3,
         "ddim_uniform": 1.2,
         "laplace": 2.2,
         "normal": 2.8,
+        "sgm_uniform": 1.2,
         "simple": 1.2,
     },
     ("res_multistep", "eps"): {"laplace": 1.4, "normal": 1.7, "vp": 1.9},
@@ -98,23 +99,33 @@ def levels(schedule: str, model: Parameterisation, steps: int) -> list[float]:
         return []
 
 
-def held(names: list[str], family: str, steps: tuple[int, ...]) -> None:
-    model = MODELS[family]
+def largest(names: list[str], family: str, steps: Iterable[int]) -> dict[tuple[str, str], tuple[float, int]]:
+    """Of each sampler and schedule the largest ratio to euler's error, and at how many steps."""
+    model, found = MODELS[family], dict[tuple[str, str], tuple[float, int]]()
     for schedule in SCHEDULES:
         for count in steps:
             if not (sigmas := levels(schedule, model, count)):
                 continue
             plain = error(SOLVERS["euler"], sigmas, model)
             for name in names:
-                limit = WORSE.get((name, family), {}).get(schedule, ALLOWED)
-                ratio = error(SOLVERS[name], sigmas, model) / plain
-                assert ratio <= limit, f"{name} on {schedule}, {count} steps: {ratio:.2f} times euler's error"
+                ratio = error(SOLVERS[name], sigmas, model) / plain, count
+                found[name, schedule] = max(found.get((name, schedule), (0.0, 0)), ratio)
+    return found
+
+
+def breaches(found: Mapping[tuple[str, str], tuple[float, int]], family: str) -> list[str]:
+    """Every pair beyond its limit, in words."""
+    return [
+        f"{name} on {schedule}, {count} steps: {ratio:.2f} times euler's error"
+        for (name, schedule), (ratio, count) in found.items()
+        if ratio > WORSE.get((name, family), {}).get(schedule, ALLOWED)
+    ]
 
 
 @pytest.mark.parametrize("family", MODELS)
 def test_uni_pc_is_not_worse_on_any_schedule(family: str) -> None:
     assert not any(name.startswith("uni_pc") for name, _ in WORSE)
-    held(["uni_pc", "uni_pc_bh2"], family, (10, 16, 28))
+    assert not breaches(largest(["uni_pc", "uni_pc_bh2"], family, (10, 16, 28)), family)
 
 
 def test_uni_pc_of_revision_2_was_worse_on_beta() -> None:
@@ -129,7 +140,10 @@ def test_uni_pc_of_revision_2_was_worse_on_beta() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", MODELS)
 def test_at_ten_to_forty_steps_no_rule_is_worse_but_those_listed(family: str) -> None:
-    held([name for name in RULES if name not in TWINS], family, (10, 16, 20, 28, 40))
+    found = largest([name for name in RULES if name not in TWINS], family, COUNTS)
+    assert not breaches(found, family)
+    listed = {(name, schedule) for (name, model), rows in WORSE.items() if model == family for schedule in rows}
+    assert not [pair for pair in listed if found[pair][0] <= ALLOWED], "listed, and not worse any more"
 
 
 def test_the_documentation_lists_the_same_pairs() -> None:

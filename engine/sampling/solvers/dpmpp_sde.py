@@ -24,6 +24,7 @@ from sigmagraph.engine.sampling.solvers.parts.log_snr import (
     phi_2,
     phi_3,
 )
+from sigmagraph.engine.sampling.solvers.parts.near_levels import CURVED
 from sigmagraph.engine.sampling.solvers.recorded import dpmpp_sde as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import late_start
 
@@ -145,7 +146,8 @@ def dpmpp_3m_sde(
             alpha, decay = ctx.process.alpha(sigma_next), (1 + eta) * h
             x = x * (sigma_next / sigma * exp_decay(eta, h)) - denoised * (alpha * math.expm1(-decay))
             if past and h <= 2 * furthest * past[0][0] * (1 + 1e-9):
-                x = x + bend(denoised, past, h, decay, curvature) * alpha
+                is_near = math.isfinite(furthest) and len(past) > 1 and h > CURVED * past[1][0]
+                x = x + bend(denoised, past[:1] if is_near else past, h, decay, curvature) * alpha
             x = fresh(x, sigma, sigma_next, eta, s_noise, h, ctx)
             past = [(h, denoised), *past[:1]]
         yield Step(x, denoised)

@@ -7,16 +7,20 @@ integrals of 1 / f; the fresh noise has variance Lam'^2 - (Lam f'/f)^2.
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Annotated
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, solver
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.parts.gauss import NODES_16
-from sigmagraph.engine.sampling.solvers.parts.near_levels import apart
+from sigmagraph.engine.sampling.solvers.parts.near_levels import CURVED, apart
 from sigmagraph.engine.sampling.solvers.parts.noise_scaler import Power, Scaler, Stages, noise_scaler, relative
 from sigmagraph.engine.sampling.solvers.recorded import er_sde as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import late_start
+
+FURTHEST = 2.0  # a slope is followed at most as far as a doubled step
 
 
 @solver(
@@ -25,12 +29,16 @@ from sigmagraph.engine.sampling.solvers.recorded.told import late_start
     noise=Noise.SEQUENCE,
     source="Cui 2023, arXiv:2309.06169, Alg. 3",
     as_ode={"eta": 0.0, "s_noise": 0.0},
-    revision=2,
+    revision=3,
+    fixed={"furthest": FURTHEST},
     remark="revision 1 starts at percent 1e-4 where no signal is left, sums 200 points and takes a backward difference "
     "for the slope (order 2 at most); revision 2 takes the limit, integrates, corrects the slope, and takes levels "
-    "that are equal to six digits for one",
+    "that are equal to six digits for one; revision 3 has no slope in a step more than twice the one before",
     told=apart,
-    older={1: {"function": recorded.er_sde, "told": late_start, "order": 1}},
+    older={
+        2: {"fixed": {"furthest": math.inf}},
+        1: {"function": recorded.er_sde, "told": late_start, "order": 1, "fixed": {}},
+    },
 )
 def er_sde(
     x: Tensor,
@@ -41,6 +49,7 @@ def er_sde(
     s_noise: Strength = 1.0,
     max_stage: Stages = 3,
     noise_scaler_power: Power = None,
+    furthest: Annotated[float, Interval(1.0, math.inf)] = FURTHEST,
 ) -> Steps:
     """A Taylor expansion of the estimate in Lam, up to its second derivative from past steps."""
     f = noise_scaler(noise_scaler_power, eta)
@@ -56,9 +65,10 @@ def er_sde(
             kept, carried, spread = first_order(f, sigma, sigma_next, ctx, is_ode=noise_scaler_power == 1.0 or eta == 0)
             x = x * carried + denoised * (alpha * (1 - kept))
             slope = (denoised - past[0][1]) / (lam - past[0][0]) if past and max_stage >= 2 else None
-            if slope is not None:
+            stages = stages_within([below, lam, *(one for one, _ in past)], furthest)
+            if slope is not None and stages >= 2:
                 linear, square = slope_weights(f, lam, below)
-                if slope_last is not None and len(past) > 1 and max_stage >= 3:
+                if slope_last is not None and min(stages, max_stage) >= 3:
                     square += linear * (lam - past[0][0]) / 2  # a backward difference is the slope half a step back
                     x = x + (slope - slope_last) * (2 * alpha * square / (lam - past[1][0]))
                 x = x + slope * (alpha * linear)
@@ -67,6 +77,17 @@ def er_sde(
         past = [(lam, denoised), *past[:1]]
         yield Step(x, denoised)
     return x
+
+
+def stages_within(lams: Sequence[float], furthest: float) -> int:
+    """Derivatives and one that past estimates tell of in the step from `lams[1]` to `lams[0]`; older ones follow.
+
+    None in a step `furthest` times as long as the one before, in ln(Lam).
+    """
+    step, *past = (math.log(high / low) for low, high in pairwise(lams))
+    if not past or step > furthest * past[0] * (1 + 1e-9):
+        return 1
+    return 2 if len(past) < 2 or (math.isfinite(furthest) and step > CURVED * past[1]) else 3
 
 
 def first_order(f: Scaler, sigma: float, sigma_next: float, ctx: Context, is_ode: bool) -> tuple[float, float, float]:

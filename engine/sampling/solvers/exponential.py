@@ -17,6 +17,7 @@ from sigmagraph.engine.sampling.solvers.dpmpp import FURTHEST
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
 from sigmagraph.engine.sampling.solvers.parts.log_snr import exp_decay, fresh, phi_2
+from sigmagraph.engine.sampling.solvers.parts.near_levels import CURVED
 from sigmagraph.engine.sampling.solvers.parts.stages import StageNoise, first_order, from_no_signal_in_stages
 
 SOURCE = "Zhang 2023, arXiv:2308.02157; Hochbruck & Ostermann 2005"
@@ -110,6 +111,8 @@ def adams(x: Tensor, sigmas: Sequence[float], ctx: Context, eta: float, s_noise:
             nodes = [one for one in lams if math.isfinite(one)] or [end]
             if len(nodes) > 1 and end - lam > 2 * FURTHEST * (lam - nodes[1]) * (1 + 1e-9):
                 nodes = nodes[:1]  # so far a step says nothing about how the estimate goes on
+            if len(nodes) > 2 and end - lam > CURVED * (nodes[1] - nodes[2]):
+                nodes = nodes[:2]
             weights = exponential_integrals(nodes, lam, end, 1 + eta)
             x = x * (sigma_next / sigma * exp_decay(eta, end - lam))
             for estimate, weight in zip(past, weights, strict=False):

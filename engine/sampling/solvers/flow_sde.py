@@ -16,6 +16,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling.options import Choices, Interval
 from sigmagraph.engine.sampling.solver import Context, Evaluate, Noise, Step, Steps, alias, solver
 from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
+from sigmagraph.engine.sampling.solvers.parts.near_levels import CURVED
 from sigmagraph.engine.sampling.transition import Transition
 
 NoiseLevel: TypeAlias = Annotated[float, Interval(0.0, 100.0)]
@@ -190,9 +191,11 @@ def flow_sde(
         if math.isinf(width) or len(past) == 1 or width > FURTHEST * -past[1].y * (1 + 1e-9):
             transition = _renewed(x, sigma, sigma_next, denoised, math.exp(-gone), _fresh(gone), ctx)
         else:
-            weights = exponential_integrals([one.y for one in past], 0.0, width, 1.0)
+            is_near = len(past) > 2 and width > CURVED * (past[1].y - past[2].y)
+            used = past[:2] if is_near else past
+            weights = exponential_integrals([one.y for one in used], 0.0, width, 1.0)
             mean = x * (sigma_next / sigma * math.exp(-gone))
-            for one, weight in zip(past, weights, strict=True):
+            for one, weight in zip(used, weights, strict=True):
                 mean = mean + one.denoised * (weight * ctx.process.alpha(sigma_next))
             transition = Transition(mean, sigma_next * _fresh(gone), sigma, sigma_next)
         past = [] if math.isinf(width) else [Before(one.y - width, one.denoised) for one in past]

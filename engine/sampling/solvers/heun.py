@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.parts.churn import Level, churned
 from sigmagraph.engine.sampling.solvers.parts.heun_slopes import slopes_ahead
 from sigmagraph.engine.sampling.solvers.parts.lagrange import integrals
+from sigmagraph.engine.sampling.solvers.parts.near_levels import steady
 from sigmagraph.engine.sampling.solvers.recorded import heun as recorded
 from sigmagraph.engine.sampling.solvers.recorded.told import alpha_1
 
@@ -76,7 +78,8 @@ def heunpp2(
         x, sigma = churned(x, sigma, len(sigmas) - 1, ctx, s_churn, s_tmin, s_tmax, s_noise)
         denoised: Tensor = yield Evaluate(x, sigma)
         levels, slopes = yield from slopes_ahead(x, denoised, [sigma, *sigmas[place + 1 : place + 3]], sigmas[-1])
-        for slope, weight in zip(slopes, integrals(levels, sigma, sigma_next), strict=True):
+        weights = steady(partial(integrals, start=sigma, end=sigma_next), levels, sigma_next - sigma)
+        for slope, weight in zip(slopes, weights, strict=True):
             x = x + slope * weight
         yield Step(x, denoised)
     return x

@@ -6,6 +6,7 @@ tau says how stochastic a step is: 0 outside an interval of levels, eta inside i
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from sigmagraph.engine.sampling.solver import SEQUENCE_CHANGED, Context, Evaluat
 from sigmagraph.engine.sampling.solvers.parts.ancestral import Strength
 from sigmagraph.engine.sampling.solvers.parts.lagrange import exponential_integrals
 from sigmagraph.engine.sampling.solvers.parts.log_snr import exp_decay
-from sigmagraph.engine.sampling.solvers.parts.near_levels import apart
+from sigmagraph.engine.sampling.solvers.parts.near_levels import FRESH, apart, steady
 from sigmagraph.engine.sampling.solvers.recorded.told import late_start
 
 Fraction = Annotated[float, Interval(0.0, 1.0)]
@@ -26,6 +27,7 @@ class _Memory:
     """The last estimates with their log-SNR, oldest first."""
 
     size: int
+    limit: float
     lams: list[float] = field(default_factory=list)
     estimates: list[Tensor] = field(default_factory=list)
 
@@ -39,13 +41,19 @@ class _Memory:
         known = [(lam, one) for lam, one in zip(self.lams, self.estimates, strict=True) if math.isfinite(lam)]
         pairs = known[-count:] or [(0.0, self.estimates[-1])]
         lams, rate = [lam for lam, _ in pairs], 1 + tau**2
-        weights = exponential_integrals(lams, start, end, rate)
+        weights = self._weights(lams, start, end, rate)
         if simple is not None and len(lams) == 2:
             weights = simple(lams, start, end, rate)
         total = pairs[0][1] * weights[0]
         for (_, estimate), weight in zip(pairs[1:], weights[1:], strict=True):
             total = total + estimate * weight
         return total
+
+    def _weights(self, lams: Sequence[float], start: float, end: float, rate: float) -> list[float]:
+        if math.isinf(self.limit):
+            return exponential_integrals(lams, start, end, rate)
+        of = partial(exponential_integrals, start=start, end=end, rate=rate)
+        return steady(of, lams[::-1], -math.expm1(-rate * (end - start)), self.limit)[::-1]
 
 
 def _simple_corrector(lams: Sequence[float], start: float, end: float, rate: float) -> list[float]:
@@ -63,14 +71,16 @@ def _simple_predictor(lams: Sequence[float], start: float, end: float, rate: flo
     order=3,
     noise=Noise.SEQUENCE,
     source="Xue 2023, arXiv:2309.05019, Alg. 1 (PEC)",
-    revision=2,
+    revision=3,
     remark="revision 1 returns the state one step early when the schedule does not end in 0 and starts at percent 1e-4 "
-    "where no signal is left; revision 2 takes levels that are equal to six digits for one",
-    fixed={"ends_early": False},
+    "where no signal is left; revision 2 takes levels that are equal to six digits for one; "
+    "revision 3 leaves estimates out that lie too near each other for the step",
+    fixed={"ends_early": False, "limit": FRESH},
     told=apart,
     older={
-        1: {"fixed": {"ends_early": True}, "told": late_start, "order": 1},
-        SEQUENCE_CHANGED: {"fixed": {"ends_early": False}},
+        2: {"fixed": {"ends_early": False, "limit": math.inf}},
+        1: {"fixed": {"ends_early": True, "limit": math.inf}, "told": late_start, "order": 1},
+        SEQUENCE_CHANGED: {"fixed": {"ends_early": False, "limit": math.inf}},
     },
 )
 def sa_solver(
@@ -89,13 +99,14 @@ def sa_solver(
     use_pece: bool = False,
     simple_order_2: bool = False,
     ends_early: bool = False,
+    limit: Annotated[float, Interval(1.0, math.inf)] = FRESH,
 ) -> Steps:
     """Adams-Bashforth predictor and Adams-Moulton corrector of the reverse SDE; one evaluation a step, PECE two."""
     process, steps = ctx.process, len(sigmas) - 1
     lams = [process.log_snr(sigma) for sigma in sigmas]
     high = ctx.levels.percent_to_sigma(sde_start_percent) if sde_start_sigma is None else sde_start_sigma
     low = ctx.levels.percent_to_sigma(sde_end_percent) if sde_end_sigma is None else sde_end_sigma
-    memory = _Memory(max(predictor_order, corrector_order))
+    memory = _Memory(max(predictor_order, corrector_order), limit)
     predicted, tau, noise = x, 0.0, None
     for i, (sigma, sigma_next) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
         denoised: Tensor = yield Evaluate(predicted, sigma)

@@ -21,6 +21,7 @@ from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.solver import Context, Steps, solver
 from sigmagraph.engine.sampling.solvers.parts.lagrange import basis
 from sigmagraph.engine.sampling.solvers.parts.multistep import multistep
+from sigmagraph.engine.sampling.solvers.parts.near_levels import steady
 
 __all__ = ["gegenbauer_moments"]
 
@@ -52,11 +53,15 @@ def stork_4(x: Tensor, sigmas: Sequence[float], ctx: Context, *, taylor: Taylor 
 
 def _weights(levels: Sequence[float], sigma_next: float, moments: Sequence[float]) -> list[float]:
     """One weight per slope, newest first: the rule applied to each slope's Lagrange polynomial."""
-    width, nodes = sigma_next - levels[0], [level - levels[0] for level in levels]
-    return [
-        sum(c * width ** (power + 1) * moments[power] for power, c in enumerate(basis(nodes, which)))
-        for which in range(len(nodes))
-    ]
+    width = sigma_next - levels[0]
+
+    def of(nodes: Sequence[float]) -> list[float]:
+        return [
+            sum(c * width ** (power + 1) * moments[power] for power, c in enumerate(basis(nodes, which)))
+            for which in range(len(nodes))
+        ]
+
+    return steady(of, [level - levels[0] for level in levels], width)
 
 
 @cache

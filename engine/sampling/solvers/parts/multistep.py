@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.solver import Evaluate, Step, Steps
 from sigmagraph.engine.sampling.solvers.parts.lagrange import integrals
+from sigmagraph.engine.sampling.solvers.parts.near_levels import steady
 
 # (levels of the slopes, newest first; the next level) -> one weight per slope, the step's width included
 Weights: TypeAlias = Callable[[Sequence[float], float], list[float]]
@@ -31,4 +32,4 @@ def multistep(x: Tensor, sigmas: Sequence[float], order: int, weights: Weights) 
 
 def exact(levels: Sequence[float], sigma_next: float) -> list[float]:
     """The integrals of the Lagrange polynomials through the slopes: right for any spacing."""
-    return integrals(levels, levels[0], sigma_next)
+    return steady(lambda nodes: integrals(nodes, nodes[0], sigma_next), levels, sigma_next - levels[0])
