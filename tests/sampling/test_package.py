@@ -21,6 +21,7 @@ def test_importing_sampling_brings_in_nothing_of_ours_beyond_it() -> None:
     assert beyond == [
         "sigmagraph.engine",
         "sigmagraph.engine.errors",
+        "sigmagraph.engine.redaction",
         "sigmagraph.engine.registry",
         "sigmagraph.engine.writing",
     ]
