@@ -50,7 +50,7 @@ class Peer:
 
     def start(self) -> None:
         """Start it; nobody waits until it answers."""
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [*self._command, "--port", str(self.port)]
         self._process = subprocess.Popen(
@@ -62,9 +62,9 @@ class Peer:
         data = json.dumps(body).encode() if body is not None else None
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
-            with contextlib.suppress(OSError):
-                with urllib.request.urlopen(urllib.request.Request(self.url + path, data)) as response:
-                    return json.load(response)
+            asked = urllib.request.Request(self.url + path, data)
+            with contextlib.suppress(OSError), urllib.request.urlopen(asked) as response:
+                return json.load(response)
             assert self._process is not None
             if self._process.poll() is not None:
                 break
@@ -169,7 +169,9 @@ def report(what: str, times: dict[str, list[float]], unit: str) -> None:
     peer = statistics.median(times["ComfyUI"])
     for name, taken in times.items():
         middle, late = statistics.median(taken), sorted(taken)[int(len(taken) * 0.9)]
-        print(f"{what:>24} {name:>8}  p50 {middle:7.2f} {unit}  p90 {late:7.2f} {unit}  {middle / peer:5.2f}", flush=True)
+        print(
+            f"{what:>24} {name:>8}  p50 {middle:7.2f} {unit}  p90 {late:7.2f} {unit}  {middle / peer:5.2f}", flush=True
+        )
 
 
 def main() -> None:

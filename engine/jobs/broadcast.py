@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from sigmagraph.engine.jobs.events import JobEvent, Preview, is_last
+from sigmagraph.engine.jobs.events import JobEvent, Preview, Started, is_last
 from sigmagraph.engine.jobs.protocol import Listener
 
 __all__ = ["Broadcast", "Follower"]
@@ -43,6 +43,7 @@ class Broadcast:
         self._listeners: dict[int, Listener] = {}
         self._next = 0
         self._followers: defaultdict[str, set[Follower]] = defaultdict(set)
+        self._held: dict[str, list[Preview]] = {}
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have a function called with everything; returns what ends it."""
@@ -50,17 +51,31 @@ class Broadcast:
         self._listeners[number] = listener
         return lambda: self._listeners.pop(number, None) and None
 
-    def publish(self, events: Sequence[JobEvent]) -> None:
+    def publish(self, event: JobEvent) -> None:
         """Tell everyone what was committed."""
-        for event in events:
-            self._tell(event)
-            for follower in self._followers.get(event.job_id, ()):
-                follower.recent.append(event)
-                follower.news.set()
+        self._tell(event)
+        for follower in self._followers.get(event.job_id, ()):
+            follower.recent.append(event)
+            follower.news.set()
+        if self._held and isinstance(event.body, Started):
+            for preview in self._held.pop(event.job_id, ()):
+                self._tell(preview)
+
+    def hold(self, job_id: str) -> None:
+        """Nobody knows of this job: its pictures wait until its start is published, or `drop` is called."""
+        self._held[job_id] = []
+
+    def drop(self, job_id: str) -> None:
+        """There is no such job after all."""
+        self._held.pop(job_id, None)
 
     def show(self, preview: Preview) -> None:
         """Tell listeners of a picture."""
-        self._tell(preview)
+        held = self._held.get(preview.job_id)
+        if held is None:
+            self._tell(preview)
+        else:
+            held.append(preview)
 
     @contextmanager
     def following(self, job_id: str) -> Iterator[Follower]:

@@ -25,18 +25,17 @@ class JobCounts:
         for job in waiting:
             self._put(job.id, job.owner, is_running=False)
 
-    def hear(self, events: Iterable[JobEvent]) -> None:
-        """Count what these say."""
-        for event in events:
-            match event.body:
-                case Queued() | Requeued():
-                    self._put(event.job_id, event.owner, is_running=False)
-                case Started():
-                    self._put(event.job_id, event.owner, is_running=True)
-                case Ended():
-                    self._take(event.job_id)
-                case _:
-                    pass
+    def hear(self, event: JobEvent) -> None:
+        """Count what it says."""
+        match event.body:
+            case Queued() | Requeued():
+                self._put(event.job_id, event.owner, is_running=False)
+            case Started():
+                self._put(event.job_id, event.owner, is_running=True)
+            case Ended():
+                self._take(event.job_id)
+            case _:
+                pass
 
     def counts(self, owner: str | None) -> Counts:
         """Of one owner, or of all."""

@@ -6,6 +6,7 @@ A job on its way, and what knows of it then:
 
     accepted     `queue` (it waits), or a slot is reserved for it while its row is written, never both
     taken        `_open`; the slot is reserved until the store says that it runs
+    early        `_open` and `_running`, while its row is written: what is said of it waits (`Running.early`)
     running      `_running` too: its worker, when it was last heard of, what it said that is not written yet
     over, lost   not `_running` any more; `_open` until the store says so, then gone, or in the `queue` again
 
@@ -28,7 +29,7 @@ from sigmagraph.engine.jobs.events import Body, Cause, Preview
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
 from sigmagraph.engine.jobs.placement.job_placement import JobPlacement
 from sigmagraph.engine.jobs.queue import Queue
-from sigmagraph.engine.jobs.runs import End, Running, Said
+from sigmagraph.engine.jobs.runs import Early, End, Running, Said
 from sigmagraph.engine.jobs.settings import JobSettings
 from sigmagraph.engine.jobs.store import transitions
 from sigmagraph.engine.jobs.store.database import Tx
@@ -96,14 +97,31 @@ class Dispatcher:
         self._placement.release(worker)
         self.look()
 
-    def begun(self, job: Job, worker: Worker) -> None:
-        """A job was stored as begun in a reserved slot."""
+    def begun(self, job: Job, worker: Worker, early: Early | None = None) -> None:
+        """A job was stored as begun in a reserved slot, or will be: `write_behind` or `refused` follows `early`."""
         self._placement.release(worker)
         self.queue.begin(job)
         self._open.add(job.id)
         self._idle.clear()
-        self._hand_over(job, worker)
+        if early is not None:
+            self._broadcast.hold(job.id)
+        self._hand_over(job, worker, early)
         self.look()
+
+    def write_behind(self, job_id: str) -> None:
+        """The writer has the job that began early: what was said of it may follow, as one commit where it is over."""
+        running = self._running[job_id]
+        if running.early is not None:
+            running.early.give_to_writer()
+        self._write(running)
+
+    def refused(self, job_id: str) -> None:
+        """A job that began early could not be written, so there is none."""
+        self._broadcast.drop(job_id)
+        running = self._running.get(job_id)
+        if running is not None:
+            running.worker.stop_job(job_id)
+            self._let_go(job_id)
 
     def add(self, job: Job, request: Request | None = None) -> None:
         """A job waits, or has another place."""
@@ -123,6 +141,10 @@ class Dispatcher:
         """A job that waits or runs, without its request and as it was when it began to; None where that is unsure."""
         running = self._running.get(job_id)
         return running.job if running is not None else self.queue.get(job_id)
+
+    def has(self, job_id: str) -> bool:
+        """Whether a job of that id is on its way."""
+        return job_id in self._open or job_id in self.queue
 
     def tell_to_stop(self, job_id: str) -> None:
         """Stop a running job at its next step."""
@@ -215,13 +237,12 @@ class Dispatcher:
             running.is_posted = True
             asyncio.get_running_loop().call_later(GATHER_S, self._write, running)
         if picture is not None:
-            node_id = str(getattr(body, "node_id", ""))
-            about = dict(picture.meta)
+            node_id, about = str(getattr(body, "node_id", "")), dict(picture.meta)
             self._broadcast.show(Preview(job_id, running.job.owner, node_id, picture.content_type, picture.data, about))
 
     def _write(self, running: Running) -> None:
-        """What gathered meanwhile; what an end took with it already needs no writing."""
-        if running.said:
+        """What gathered meanwhile; what an end took with it already needs no writing, what is early waits."""
+        if running.said and (running.early is None or running.early.is_with_writer):
             self._post(Said(running))
 
     def are_waiting(self, worker: Worker, job_ids: Sequence[str]) -> None:
@@ -233,6 +254,8 @@ class Dispatcher:
     def has_finished(self, worker: Worker, job_id: str, finished: Finished) -> None:
         running = self._of(worker, job_id)
         if running is None:
+            return
+        if running.early is not None and running.early.holds(partial(self.has_finished, worker, job_id, finished)):
             return
         finished = running.judged(finished)
         if finished.state is State.CANCELLED and running.told_to_stop_at is None and self.is_stopping:
@@ -321,9 +344,10 @@ class Dispatcher:
             self._open.discard(job.id)
             asyncio.get_running_loop().call_later(AGAIN_S, self.release, worker)
 
-    def _hand_over(self, job: Job, worker: Worker) -> None:
+    def _hand_over(self, job: Job, worker: Worker, early: Early | None = None) -> None:
         assert job.request is not None
-        self._running[job.id] = Running(replace(job, request=None), worker, self._now(), job.request.shows)
+        light = replace(job, request=None)
+        self._running[job.id] = Running(light, worker, self._now(), job.request.shows, early=early)
         self._placement.begun(job.id, job.request.prompt, worker)
         if worker.free_slots <= 0:  # it died while the row was written
             self._lose(job.id, f"{worker.name} was gone before it began", Cause.SERVER)
@@ -332,8 +356,13 @@ class Dispatcher:
 
     def _lose(self, job_id: str, reason: str, cause: Cause) -> None:
         """The attempt is lost; the job waits again once the store says so."""
-        at, deaths, attempt = self._store.clock(), self._settings.max_deaths, self._running[job_id].job.attempt
-        self._write(self._running[job_id])  # before it is lost
+        running = self._running.get(job_id)
+        if running is None:
+            return
+        if running.early is not None and running.early.holds(partial(self._lose, job_id, reason, cause)):
+            return
+        at, deaths, attempt = self._store.clock(), self._settings.max_deaths, running.job.attempt
+        self._write(running)  # before it is lost
         self._gone(job_id, is_back=True)
         lose = partial(
             transitions.lose, job_id=job_id, reason=reason, at=at, cause=cause, max_deaths=deaths, attempt=attempt

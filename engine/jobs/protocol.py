@@ -115,6 +115,9 @@ class Jobs(Protocol):
     async def counts(self, owner: str | None = None) -> Counts:
         """Waiting and running jobs."""
 
+    def told_open(self, owner: str) -> int:
+        """How many of an owner's jobs are not over, as far as listeners have been told: asked by one of them."""
+
     async def cancel(self, job_id: str, owner: str | None = None) -> Job:
         """Stop it: a queued job ends now, a running one at its next step. An ended job is left as it is."""
 

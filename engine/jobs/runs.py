@@ -1,7 +1,8 @@
 """Running jobs as the dispatcher holds them, and how what they say is written: the loop appends, the writer takes."""
 
+from asyncio import Event
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,12 +13,38 @@ from sigmagraph.engine.jobs.store import log, transitions
 from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.workers.worker import Finished, Worker
 
-__all__ = ["End", "Running", "Said"]
+__all__ = ["Early", "End", "Running", "Said"]
+
+
+@dataclass(slots=True)
+class Early:
+    """A run that began before its job is written: what becomes of it is `held` until the writer has the job."""
+
+    is_over: Event = field(default_factory=Event)
+    is_with_writer: bool = False
+    held: list[Callable[[], None]] = field(default_factory=list)
+
+    def holds(self, call: Callable[[], None]) -> bool:
+        """Whether it is too early for the end of the run, whatever end: then it is called later."""
+        if self.is_with_writer:
+            return False
+        self.held.append(call)
+        self.is_over.set()
+        return True
+
+    def give_to_writer(self) -> None:
+        """The writer has the job."""
+        self.is_with_writer = True
+        for call in self.held:
+            call()
 
 
 @dataclass(slots=True)
 class Running:
-    """One task on a worker. `said` is what it said and the writer has not taken yet; `shows` is its `Request`'s."""
+    """One task on a worker. `said` is what it said and the writer has not taken yet; `shows` is its `Request`'s.
+
+    One that began before its job was written has an `early`.
+    """
 
     job: Job
     worker: Worker
@@ -26,6 +53,7 @@ class Running:
     told_to_stop_at: float | None = None
     said: deque[tuple[float, Body]] = field(default_factory=deque)
     is_posted: bool = False
+    early: Early | None = None
 
     def take(self) -> list[tuple[float, Body]]:
         """What it said since, once."""

@@ -51,8 +51,10 @@ from sigmagraph.engine.jobs.job import (
 )
 from sigmagraph.engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
 from sigmagraph.engine.jobs.recover import recover
+from sigmagraph.engine.jobs.runs import Early
 from sigmagraph.engine.jobs.settings import JobSettings
 from sigmagraph.engine.jobs.store.job_store import Clock, JobStore
+from sigmagraph.engine.jobs.store.rows import inserted, job_of
 from sigmagraph.engine.jobs.store.transitions import begun_at_once
 from sigmagraph.engine.jobs.webhooks.delivery import Delivery
 from sigmagraph.engine.jobs.webhooks.webhooks import Post, Webhooks, deliveries_of
@@ -62,6 +64,8 @@ __all__ = ["JobService"]
 
 PAUSED = "paused"
 FREE_S = 30.0
+MOMENT_S = 0.005
+"""A run that is over so soon is written together with its job: one wait for the disk in place of two."""
 
 
 class JobService:
@@ -180,6 +184,9 @@ class JobService:
 
     async def counts(self, owner: str | None = None) -> Counts:
         return self._counts.counts(owner)
+
+    def told_open(self, owner: str) -> int:
+        return self._counts.counts(owner).remaining
 
     async def cancel(self, job_id: str, owner: str | None = None) -> Job:
         job = await self.store.request_cancel(job_id, owner)
@@ -314,8 +321,9 @@ class JobService:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _publish(self, events: Sequence[JobEvent]) -> None:
-        self._counts.hear(events)
-        self._broadcast.publish(events)
+        for event in events:
+            self._counts.hear(event)
+            self._broadcast.publish(event)
         ended = {event.job_id for event in events if is_last(event)} & self._owing
         if ended:
             self._owing -= ended
@@ -323,25 +331,54 @@ class JobService:
                 self._webhooks.look()
 
     async def _store_and_begin(self, submission: Submission, request: Request) -> tuple[Job, bool]:
-        """One transaction: the job waits, or has begun already where nothing waits and a worker is free."""
+        """One transaction: the job waits, or has begun already where nothing waits and a worker is free.
+
+        One that only the disk can refuse begins before it is written. Where it is over within moments, its end and
+        all that was said of it are the same commit. Nobody hears of it before.
+        """
         job_id = submission.job_id
         worker = self._dispatcher.reserve(request, submission.priority)
-        is_new = False
+        is_new, is_early = False, worker is not None and self._is_surely_accepted(submission)
         if submission.webhook is not None:
             self._owing.add(job_id)
         try:
-            job, is_repeat = await self.store.submit(submission, request, worker.name if worker is not None else None)
+            if is_early and worker is not None:
+                await self._begin_early(submission, request, worker)
+            storing = self.store.submit(submission, request, worker.name if worker is not None else None)
+            if is_early:
+                self._dispatcher.write_behind(job_id)
+            job, is_repeat = await storing
             is_new = not is_repeat
         finally:
             if not is_new:
                 self._owing.discard(job_id)
-                if worker is not None:
+                if is_early:
+                    self._dispatcher.refused(job_id)
+                elif worker is not None:
                     self._dispatcher.release(worker)
+        if is_early:
+            return job, is_repeat
         if is_new and worker is not None:
             self._dispatcher.begun(replace(begun_at_once(job, worker.name), request=request), worker)
         elif is_new:
             self._dispatcher.add(job, request)
         return job, is_repeat
+
+    def _is_surely_accepted(self, submission: Submission) -> bool:
+        """Whether nothing but the disk can refuse it: no id or key that is taken, no credit that is wanting."""
+        job_id = submission.job_id
+        if submission.cost or submission.idempotency is not None or self._dispatcher.has(job_id):
+            return False
+        return self.store.is_new(job_id)
+
+    async def _begin_early(self, submission: Submission, request: Request, worker: Worker) -> None:
+        """Hand the job to a worker, and give it a moment to be over."""
+        row, early = inserted(submission, request, 0.0, self.store.clock()), Early()
+        job = begun_at_once(job_of(row), worker.name)
+        self._dispatcher.begun(job, worker, early)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MOMENT_S):
+                await early.is_over.wait()
 
     async def _in(self, state: State, owner: str | None) -> Sequence[Job]:
         return await self.store.by_state(state, owner)

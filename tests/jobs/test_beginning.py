@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sigmagraph.engine.errors import DuplicateJob
-from sigmagraph.engine.jobs.events import Queued, Started
-from sigmagraph.engine.jobs.job import JobQuery, State, Submission
+from sigmagraph.engine.errors import DuplicateJob, StoreFailed, UnknownJob, UnknownKey
+from sigmagraph.engine.jobs.events import Preview, Queued, Started
+from sigmagraph.engine.jobs.job import Idempotency, JobQuery, State, Submission
 from sigmagraph.engine.jobs.protocol import Counts
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings
@@ -108,23 +108,25 @@ def test_a_refused_submission_gives_its_slot_back(run: Runs, tmp_path: Path) -> 
     run(case())
 
 
+@pytest.mark.parametrize("is_early", [True, False])
 def test_a_job_whose_worker_is_gone_once_it_is_stored_as_begun_waits_for_the_next_attempt(
-    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_early: bool
 ) -> None:
     async def case() -> None:
         worker = here()
         async with service(tmp_path, [worker]) as jobs:
             assert await jobs.ready(5)
-            submit = jobs.store.submit
+            reserve = jobs._dispatcher.reserve
 
-            async def stored_and_gone(*given: Any) -> Any:
-                done = await submit(*given)
+            def reserved_and_gone(*given: Any) -> Any:
+                found = reserve(*given)
                 worker._is_ready = False
-                return done
+                return found
 
             with monkeypatch.context() as dying:
-                dying.setattr(jobs.store, "submit", stored_and_gone)
-                job = await sent(jobs)
+                dying.setattr(jobs._dispatcher, "reserve", reserved_and_gone)
+                key = None if is_early else Idempotency("mine", "")  # the store may know it
+                job = await sent(jobs, asked={"idempotency": key})
             while (await jobs.get(job.id)).state is not State.QUEUED:
                 await asyncio.sleep(0.01)
             assert await jobs.counts() == Counts(1, 0)
@@ -135,6 +137,121 @@ def test_a_job_whose_worker_is_gone_once_it_is_stored_as_begun_waits_for_the_nex
             kinds = [type(event.body).__name__ for event in await log(jobs, job)]
             assert kinds[:4] == ["Queued", "Started", "Requeued", "Started"]
             assert (kinds.count("Ended"), await jobs.counts()) == (1, Counts(0, 0))
+
+    run(case())
+
+
+def test_a_job_that_only_the_disk_can_refuse_runs_while_it_is_written_and_nobody_hears_of_it_before(
+    run: Runs, tmp_path: Path
+) -> None:
+    async def case() -> None:
+        worker = here()
+        async with service(tmp_path, [worker]) as jobs:
+            assert await jobs.ready(5)
+            heard: list[Any] = []
+            jobs.listen(heard.append)
+            commits: list[list[str]] = []
+            publish = jobs.store.database._publish
+
+            def noted(events: Any, ended: Any) -> None:
+                commits.append([type(event.body).__name__ for event in events])
+                publish(events, ended)
+
+            jobs.store.database._publish = noted
+            with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                asking = asyncio.create_task(sent(jobs, salt="a", asked={"job_id": "mine"}))
+                await run_to_its_end(worker)
+                await asyncio.sleep(0.05)
+                assert (asking.done(), heard) == (False, [])
+                with pytest.raises(UnknownJob):
+                    await jobs.get("mine")
+                other.execute("ROLLBACK")
+            assert (await asking).id == "mine"
+            assert (await jobs.wait("mine")).state is State.SUCCEEDED
+            first = [name for commit in commits for name in commit]
+            assert (first[:2], first[-1], "NodeProgress" in first) == (["Queued", "Started"], "Ended", True)
+            pictures = [at for at, what in enumerate(heard) if isinstance(what, Preview)]
+            assert pictures
+            assert min(pictures) >= 2  # they say that there is a job
+
+    run(case())
+
+
+async def run_to_its_end(worker: Any) -> None:
+    """Until a worker had a job and has it no more."""
+    while not worker.status().jobs:
+        await asyncio.sleep(0.001)
+    while worker.status().jobs:
+        await asyncio.sleep(0.001)
+
+
+def test_a_short_job_is_one_commit_and_a_long_one_is_answered_while_it_runs(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            assert await jobs.ready(5)
+            commits: list[list[str]] = []
+            publish = jobs.store.database._publish
+
+            def noted(events: Any, ended: Any) -> None:
+                commits.append([type(event.body).__name__ for event in events])
+                publish(events, ended)
+
+            jobs.store.database._publish = noted
+            for _ in range(10):
+                await jobs.wait((await sent(jobs, count=1)).id)
+            assert sum({"Queued", "Ended"} <= set(commit) for commit in commits) > 5  # of 10; some may have had to wait
+            long = await sent(jobs, count=1000, seconds=0.005)
+            assert (await jobs.get(long.id)).state is State.RUNNING
+            await jobs.cancel(long.id)
+            assert (await jobs.wait(long.id)).state is State.CANCELLED
+
+    run(case())
+
+
+def test_what_the_disk_refuses_is_stopped_where_it_runs_already(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def case() -> None:
+        worker = here()
+        async with service(tmp_path, [worker]) as jobs:
+            assert await jobs.ready(5)
+            heard: list[Any] = []
+            jobs.listen(heard.append)
+
+            def full(*given: Any) -> Any:
+                refused = asyncio.get_running_loop().create_future()
+                refused.set_exception(StoreFailed("the disk is full"))
+                return refused
+
+            with monkeypatch.context() as trouble:
+                trouble.setattr(jobs.store, "submit", full)
+                with pytest.raises(StoreFailed, match="full"):
+                    await sent(jobs, count=1000, seconds=0.005)
+            async with asyncio.timeout(2):
+                while worker.status().jobs:
+                    await asyncio.sleep(0.001)
+            assert (heard, await ended(jobs)) == ([], [])
+            assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
+
+    run(case())
+
+
+def test_what_may_be_refused_for_another_reason_does_not_run_before_it_is_accepted(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        worker = here()
+        async with service(tmp_path, [worker]) as jobs:
+            assert await jobs.ready(5)
+            await jobs.wait((await sent(jobs, asked={"job_id": "mine"})).id)
+            begun: list[str] = []
+            run_it = worker.run
+            worker.run = lambda task: (begun.append(task.job_id), run_it(task))[1]  # type: ignore[method-assign]
+            with pytest.raises(DuplicateJob):
+                await sent(jobs, asked={"job_id": "mine"})
+            with pytest.raises(UnknownKey):
+                await sent(jobs, asked={"owner": "somebody", "cost": 5})
+            assert begun == []
+            assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
 
     run(case())
 

@@ -28,11 +28,11 @@ def test_the_tally_follows_every_legal_course_of_every_job(steps: list[tuple[int
         if not choices:
             continue
         where[job], body = choices[-1] if is_second else choices[0]
-        tally.hear([JobEvent(str(job), "ab"[job % 2], 1, 0.0, body)])
+        tally.hear(JobEvent(str(job), "ab"[job % 2], 1, 0.0, body))
     for owner in ("a", "b", None):
         mine = [state for job, state in where.items() if owner in (None, "ab"[job % 2])]
         states = Counter(mine)
         assert tally.counts(owner) == Counts(states["queued"], states["running"])
-    ended = [JobEvent(str(job), "x", 1, 0.0, Ended(State.FAILED)) for job in where]
-    tally.hear(ended)
+    for job in where:
+        tally.hear(JobEvent(str(job), "x", 1, 0.0, Ended(State.FAILED)))
     assert (tally._open, tally._waiting, tally._running) == ({}, {}, {})

@@ -200,6 +200,12 @@ class Database:
 
         return await self.read(read)
 
+    def lacks(self, query: RowQuery, value: str) -> bool:
+        """Whether it is sure, without waiting, that there is no such row."""
+        with suppress(sqlite3.Error, ValueError, TypeError):
+            return self._rows is not None and self._is_open and self._rows.row(query, value) is None
+        return False
+
     def _read(self, function: Callable[[Connection], T]) -> T:
         try:
             with self._reader.connect() as connection:

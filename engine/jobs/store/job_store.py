@@ -20,12 +20,14 @@ from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store import log, queries, retention, transitions
 from sigmagraph.engine.jobs.store.database import Database, Tx
 from sigmagraph.engine.jobs.store.recent import RecentJobs
-from sigmagraph.engine.jobs.store.tables import facts
+from sigmagraph.engine.jobs.store.single_rows import RowQuery
+from sigmagraph.engine.jobs.store.tables import facts, jobs
 from sigmagraph.engine.units import DAY_S
 
 __all__ = ["Clock", "JobStore"]
 
 Clock = Callable[[], float]
+BY_ID = RowQuery(jobs, "id")
 T = TypeVar("T")
 
 
@@ -59,8 +61,17 @@ class JobStore:
 
     # -- one job's way -------------------------------------------------------------------------------------------
 
-    async def submit(self, submission: Submission, request: Request, worker: str | None = None) -> tuple[Job, bool]:
-        """Accept a job, as begun where a worker is named; the job, and whether an equal request had made it before."""
+    def is_new(self, job_id: str) -> bool:
+        """Whether it is sure, without waiting, that no job has this id."""
+        return self.database.lacks(BY_ID, job_id)
+
+    def submit(
+        self, submission: Submission, request: Request, worker: str | None = None
+    ) -> "asyncio.Future[tuple[Job, bool]]":
+        """Accept a job, as begun where a worker is named; the job, and whether an equal request had made it before.
+
+        The writer has it when this returns, so that what is written of the job may follow at once.
+        """
         at = self.clock()
 
         def work(tx: Tx) -> tuple[Job, bool]:
@@ -69,7 +80,7 @@ class JobStore:
                 (known, True) if known is not None else (transitions.create(tx, submission, request, at, worker), False)
             )
 
-        return await self.database.write(work)
+        return self.database.post(work, is_sure=False)
 
     async def repeat(self, owner: str, key: Idempotency) -> Job | None:
         """The job an equal request made before, if any; raises `IdempotencyConflict`."""

@@ -1,8 +1,8 @@
 """One task from prompt to end, where the nodes are. The same in every kind of worker."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from queue import SimpleQueue
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -38,8 +38,9 @@ class Runner:
     """The nodes of one setup, ready to run tasks and to answer questions.
 
     All tasks share one scheduler. What runs say goes out on a thread of its own: pictures are encoded there, and a
-    front that reads slowly does not stop the lanes. `flush` is called there whenever nothing more is to be told. How a
-    run ended is told there too (`say`), after all that it said and, where that is news still, together with it.
+    front that reads slowly does not stop the lanes. `flush` is called whenever nothing more is to be told. How a run
+    ended is told by the thread that ran it (`say`), after all that it said and, where that is news still, together
+    with it: a short run wakes no other thread for its words.
     """
 
     def __init__(self, setup: Setup, flush: Callable[[], None] = lambda: None) -> None:
@@ -56,14 +57,14 @@ class Runner:
         self._lock = Lock()
         self._tickets: dict[str, Ticket] = {}
         self._to_stop: set[str] = set()
-        self._outbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._is_urgent = Event()
+        self._outbox: deque[Callable[[], None]] = deque()
+        self._sending, self._has_news, self._is_closing = Lock(), Event(), Event()
         self._sender = Thread(target=self._send_all, name="sender", daemon=True)
         self._sender.start()
 
     def run(self, task: JobAttempt, tell: Tell) -> Finished:
         """Run a task to its end; `tell` hears, later, of all but the last event, which is part of the result."""
-        run = _Run(self.setup, tell, self._outbox)
+        run = _Run(self.setup, tell, self._later)
         try:
             result = self._execute(task, run)
         except EngineError as error:  # not a node's failure: the workflow no longer fits the nodes, say
@@ -75,9 +76,9 @@ class Runner:
         return run.ended(result)
 
     def say(self, call: Callable[[], None]) -> None:
-        """Have something told after what was said so far, and at once."""
-        self._outbox.put(call)
-        self._is_urgent.set()
+        """Tell something after what was said so far, now."""
+        self._outbox.append(call)
+        self._send()
 
     def stop_job(self, job_id: str) -> None:
         """Stop a task at its next step, or before its first if it was only announced."""
@@ -96,7 +97,8 @@ class Runner:
     def close(self) -> None:
         """Cancel what runs, stop the threads, write the cache."""
         self._scheduler.close()
-        self._outbox.put(None)
+        self._is_closing.set()
+        self._has_news.set()
         self._sender.join()
 
     def answer(self, question: str, values: Mapping[str, Any]) -> Any:
@@ -135,25 +137,28 @@ class Runner:
             self._scheduler.withdraw(ticket)
         return ticket.wait()
 
+    def _later(self, call: Callable[[], None]) -> None:
+        """Have something told after what was said so far, before long."""
+        self._outbox.append(call)
+        self._has_news.set()
+
     def _send_all(self) -> None:
-        while (call := self._outbox.get()) is not None:
-            self._is_urgent.wait(GATHER_S)
-            self._is_urgent.clear()
-            for gathered in self._gathered(call):
+        """The sender's work: what a run says goes out a moment later, unless its end took it along."""
+        while not self._is_closing.is_set():
+            self._has_news.wait()
+            self._is_closing.wait(GATHER_S)
+            self._send()
+
+    def _send(self) -> None:
+        """Tell what is there to be told, in order, whichever thread."""
+        with self._sending:
+            self._has_news.clear()
+            while self._outbox:
                 try:
-                    gathered()
+                    self._outbox.popleft()()
                 except Exception:  # a preview nobody can encode, a front that is gone: whatever it is, the next is told
                     LOG.exception("what a run said could not be sent")
             self._flush()
-
-    def _gathered(self, first: Callable[[], None]) -> Iterator[Callable[[], None]]:
-        """What is there to be told by now; the sign to end is left for later."""
-        yield first
-        while not self._outbox.empty():
-            if (call := self._outbox.get()) is None:
-                self._outbox.put(None)
-                return
-            yield call
 
     def _check(
         self, prompt: Mapping[str, Any], targets: Sequence[str] | None, owner: str, job_id: str | None = None
@@ -189,8 +194,8 @@ class Runner:
 class _Run:
     """What one run said so far."""
 
-    def __init__(self, setup: Setup, tell: Tell, outbox: "SimpleQueue[Callable[[], None] | None]") -> None:
-        self._setup, self._tell, self._outbox = setup, tell, outbox
+    def __init__(self, setup: Setup, tell: Tell, later: Callable[[Callable[[], None]], None]) -> None:
+        self._setup, self._tell, self._later = setup, tell, later
         self._tail: list[Body] = []
         self._shown: dict[str, str] = {}
         self._parents: dict[str, str] = {}
@@ -207,7 +212,7 @@ class _Run:
                 self._parents.update(dict.fromkeys(event.new_ids, event.node_id))
             case _:
                 pass
-        self._outbox.put(lambda: self._tell(event, self._picture(event)))
+        self._later(lambda: self._tell(event, self._picture(event)))
 
     def ended(self, result: RunResult) -> Finished:
         """The end as the run gave it."""

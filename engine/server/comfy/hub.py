@@ -88,7 +88,7 @@ class Hub:
         self._client_ids: dict[str, str | None] = {}
         self.log_readers: set[ConnectedClient] = set()
         self._away = Away()
-        self._incoming: asyncio.Queue[JobEvent | Preview] = asyncio.Queue()
+        self._incoming: asyncio.Queue[tuple[JobEvent | Preview, int]] = asyncio.Queue()
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -154,25 +154,25 @@ class Hub:
     # -- events --------------------------------------------------------------------------------------------------
 
     def put(self, event: JobEvent | Preview) -> None:
-        """Take what happened; called by the job layer."""
-        self._incoming.put_nowait(event)
+        """Take what happened, and how many jobs its owner has at that; called by the job layer."""
+        self._incoming.put_nowait((event, self.jobs.told_open(event.owner)))
 
     async def pump(self) -> None:
         """Tell clients what happens, for as long as the server runs."""
         for turn in count():
-            event = await self._incoming.get()
+            event, open_jobs = await self._incoming.get()
             try:
-                await self._tell(event)
+                await self._tell(event, open_jobs)
             except Exception:  # one event that cannot be told must not silence every page for good
                 LOG.exception("an event was not told", extra={"job": event.job_id})
             if turn % 16 == 0:  # a full queue must not keep the writers from writing
                 await asyncio.sleep(0)
 
-    async def _tell(self, event: JobEvent | Preview) -> None:
+    async def _tell(self, event: JobEvent | Preview, open_jobs: int) -> None:
         if isinstance(event, Preview):
             self._preview(event)
         else:
-            await self._event(event)
+            await self._event(event, open_jobs)
 
     def _preview(self, preview: Preview) -> None:
         """A picture overtakes the events that wait for their commit: a result is kept until its node has begun."""
@@ -186,14 +186,14 @@ class Hub:
         elif preview.meta.get("is_result"):
             narrator.early.append(preview)
 
-    async def _event(self, event: JobEvent) -> None:
+    async def _event(self, event: JobEvent, open_jobs: int) -> None:
         is_start = isinstance(event.body, Started)
         narrator = self._narrators.get(event.job_id)
         if narrator is None and (is_start or not is_last(event)):
             client_id = await self._client_id(event.job_id)
             narrator = self._narrators[event.job_id] = socket_messages.Narrator(event.job_id, event.owner, client_id)
         if socket_messages.changes_count(event):
-            await self._status(event.owner)
+            self._status(event.owner, open_jobs)
         if narrator is not None:
             self._narrate(narrator, event)
         if is_last(event):
@@ -214,12 +214,9 @@ class Hub:
         for preview in early:
             self._preview(preview)
 
-    async def _status(self, owner: str) -> None:
-        clients = self._of(owner)
-        if not clients:
-            return
-        message = socket_messages.status((await self.jobs.counts(owner)).remaining)
-        for client in clients:
+    def _status(self, owner: str, open_jobs: int) -> None:
+        message = socket_messages.status(open_jobs)
+        for client in self._of(owner):
             client.send(message)
 
     def _deliver(
