@@ -23,7 +23,7 @@ from sigmagraph.engine.jobs.workers.worker import Worker
 
 __all__ = ["Checker"]
 
-SHOW_S = 60.0  # a graph that is shown without a job may have to open a model first
+SHOW_S = 10.0  # a graph that is shown without a job may have to open a model first
 SMALL = 64  # so many nodes are checked in less time than a thread takes to be asked
 HEADERS_DEADLINE_S = 3.0  # for what the worker says again when it runs the job
 MOST_COMPLETE = 1024

@@ -28,6 +28,7 @@ from sigmagraph.engine.server.comfy_api.refusals import envelopes
 from sigmagraph.engine.server.comfy_api.routes import api_routes
 from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, OwnerFolders
 from sigmagraph.engine.server.decoding.pool import DECODERS, Decoders, Limits, run_decoders
+from sigmagraph.engine.server.decoding.shares import Shares
 from sigmagraph.engine.server.deliveries import DELIVERY_ROWS
 from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.guard import own_policy
@@ -49,6 +50,7 @@ from sigmagraph.engine.server.transport.allocator import give_back_regularly
 from sigmagraph.engine.server.transport.body_budget import BUDGET, BodyBudget
 from sigmagraph.engine.server.transport.connections import CONNECTIONS, Connections, watch_connections, watched
 from sigmagraph.engine.server.transport.request_bodies import HANDLER, let_go
+from sigmagraph.engine.server.unpriced import SHOWING
 from sigmagraph.engine.server.workflows import WORKFLOW_ROWS
 
 __all__ = ["ServerParts", "make_app"]
@@ -98,6 +100,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
     app[LISTINGS], app[WRONG_KEYS], app[RATES] = Listings(), WrongKeys(), Buckets(time.monotonic)
+    app[SHOWING] = Shares(2, time.monotonic)
     app[CONNECTIONS] = parts.connections
     largest = parts.settings.max_upload_bytes
     app[BUDGET] = BodyBudget(largest, 2 * largest)

@@ -12,11 +12,11 @@ from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import JobQuery, State
 from sigmagraph.engine.server.access.auth import require_any_graph
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
-from sigmagraph.engine.server.lab import refuse_sampling
 from sigmagraph.engine.server.likely_time import is_sampler, likely_time, part_of_run
 from sigmagraph.engine.server.pages_inspect import read_any_workflow
 from sigmagraph.engine.server.request_fields import changed, declarations, read_request_fields
 from sigmagraph.engine.server.sampling_facts import sampling_facts
+from sigmagraph.engine.server.unpriced import levels_told
 
 __all__ = ["estimate"]
 
@@ -58,10 +58,8 @@ async def _row(request: web.Request, workflow: Workflow, name: str, known: Mappi
     sweep = Sweep(workflow, name, "")
     inputs = sweep.values
     try:
-        refuse_sampling(sweep, known)
         asked = sweep.levels(str(inputs["sampler_name"]), str(inputs["scheduler"]), str(inputs["steps"]))
-        shown = await request.app[JOBS].show(asked, request[OWNER])
-        row = next(iter(shown.values()))["levels"][0]
+        [[row]] = await levels_told(request, known, [asked])
     except EngineError as error:
         return {"evaluations": None, "problem": str(error)}
     if row["problem"] is not None:

@@ -7,12 +7,14 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.sweep import Sweep, find_sweep
+from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.server.access.auth import require_any_graph
-from sigmagraph.engine.server.context import JOBS, OWNER, reply
+from sigmagraph.engine.server.context import JOBS, reply
 from sigmagraph.engine.server.pages_inspect import read_any_workflow
 from sigmagraph.engine.server.request_fields import RequestFields, changed, declarations, read_request_fields
+from sigmagraph.engine.server.unpriced import levels_told
 
-__all__ = ["plan", "refuse_sampling"]
+__all__ = ["plan"]
 
 MOST_LISTED = 64
 FINER = 8  # the reference has this many times the most steps, as in `sigmagraph compare`
@@ -33,10 +35,14 @@ async def plan(request: web.Request) -> web.Response:
     workflow, _ = await read_any_workflow(request, incoming, known)
     workflow = changed(workflow, incoming.fields.get("set"), await request.app[JOBS].nodes())
     sweep = find_sweep(workflow)
-    refuse_sampling(sweep, known)
     asked = {name: _list(incoming, name, sweep.values[written]) for name, written in LISTS.items()}
     reference = _reference(str(incoming.fields.get("reference") or DEFAULT_REFERENCE), asked["steps"])
-    rows, exact = await _levels(request, sweep, asked, reference)
+    one = {
+        "samplers": [reference["sampler_name"]],
+        "schedules": [reference["scheduler"]],
+        "steps": [reference["steps"]],
+    }
+    rows, [exact] = await levels_told(request, known, [_levels(sweep, asked), _levels(sweep, one)])
     film = sweep.film()
     answer = {
         "cell": sweep.cell(reference).prompt(),
@@ -54,30 +60,9 @@ async def plan(request: web.Request) -> web.Response:
 LISTS = {"samplers": "sampler_name", "schedules": "scheduler", "steps": "steps"}
 
 
-async def _levels(
-    request: web.Request, sweep: Sweep, asked: Mapping[str, Sequence[str]], reference: Mapping[str, Any]
-) -> tuple[list[Any], Any]:
-    """A row per combination, and the reference's; the worker knows them, and samples nothing for it."""
-    one = {
-        "samplers": [reference["sampler_name"]],
-        "schedules": [reference["scheduler"]],
-        "steps": [reference["steps"]],
-    }
-    found = []
-    for lists in (asked, one):
-        graph = sweep.levels(**{name: ",".join(map(str, words)) for name, words in lists.items()})
-        shown = await request.app[JOBS].show(graph, request[OWNER])
-        found.append(next(iter(shown.values()))["levels"])
-    return found[0], found[1][0]
-
-
-def refuse_sampling(sweep: Sweep, known: Mapping[str, Any]) -> None:
-    """What leads to the model runs without a job, and so without a price: nothing in it may sample."""
-    for node_id, node in sweep.levels("", "", "").nodes.items():
-        if "LATENT" in known.get(node.class_type, {}).get("output", ()):
-            raise BadValue(
-                "workflow", f"node {node_id} ({node.class_type}) before the model", "a model without a latent"
-            )
+def _levels(sweep: Sweep, lists: Mapping[str, Sequence[Any]]) -> Workflow:
+    """The graph that tells a row for each combination."""
+    return sweep.levels(**{name: ",".join(map(str, words)) for name, words in lists.items()})
 
 
 def _list(incoming: RequestFields, name: str, own: Any) -> list[str]:

@@ -132,9 +132,18 @@ def test_what_cannot_be_planned_says_why(server: Server) -> None:
     hidden = deepcopy(WORKFLOW) | {
         "20": {"class_type": "ModelPasser", "inputs": {"model": ["1", 0], "latent": ["21", 0]}}
     }
-    hidden["21"] = {"class_type": "EmptyLatentImage", "inputs": {}}
     hidden["5"]["inputs"]["model"] = ["20", 0]
-    assert "node 21 (EmptyLatentImage) before the model" in refused(workflow=hidden)
+    for kind in (
+        "EmptyLatentImage",
+        "EmptyImage",
+        "CLIPTextEncode",
+        "SaveImage",
+        "KSampler",
+    ):  # none only opens a model
+        hidden["21"] = {"class_type": kind, "inputs": {}}
+        assert f"node 21 ({kind})' is not allowed; expected nodes that load or" in refused(workflow=hidden)
+        told = server.json("/estimate", {"workflow": hidden})
+        assert f"node 21 ({kind})" in told["samplers"]["5"]["problem"]
     assert "lost.safetensors" in refused(set={"1.ckpt_name": "lost.safetensors"})
 
 
