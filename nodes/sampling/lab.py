@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, EngineError
 from sigmagraph.engine.graph.node import Output, Range, Tooltip, UiResult, node
+from sigmagraph.engine.models.text.encode import nobody
 from sigmagraph.engine.sampling import ComfyNoise, run_sigmas
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.rehearsal import rehearsed
@@ -18,13 +19,13 @@ from sigmagraph.nodes.support.denoising import Way, denoised_latent, in_vae_unit
 from sigmagraph.nodes.support.distances import relative_distance
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
 from sigmagraph.nodes.support.kept_predictions import Unfinished
-from sigmagraph.nodes.support.types import Latent, LatentValue, Model, Seed
+from sigmagraph.nodes.support.types import Latent, LatentValue, Model, Progressing, Seed
 from sigmagraph.nodes.support.widgets import Fraction, GuidanceScale, SamplerName, ScheduleName, Steps
 
 __all__ = ["NODES"]
 
 CATEGORY = "sampling/lab"
-MOST_ROWS, MOST_STEPS = 400, 1000
+MOST_ROWS, MOST_STEPS, MOST_TOGETHER = 400, 1000, 20_000
 Names = Annotated[str, Tooltip("Names, separated by commas.")]
 FILM = (
     Output("LATENT", tooltip="The latent without its noise, as KSampler gives it."),
@@ -101,13 +102,20 @@ def sampler_levels(
     schedules: Names = "simple",
     steps: Names = "20",
     denoise: Fraction = 1.0,
+    going: Progressing = nobody,
 ) -> UiResult:
     """The noise levels of every combination, and how many evaluations of the model it takes; nothing is sampled."""
     counts = [_count(word) for word in _words("steps", steps)]
     rows = [(a, b, n) for a in _words("samplers", samplers) for b in _words("schedules", schedules) for n in counts]
     if len(rows) > MOST_ROWS:
         raise BadValue("samplers, schedules, steps", f"{len(rows)} combinations", f"at most {MOST_ROWS}")
-    return UiResult(None, {"levels": [_row(model.parameterisation, denoise, *row) for row in rows]})
+    if (together := sum(count for _, _, count in rows)) > MOST_TOGETHER:
+        raise BadValue("samplers, schedules, steps", f"{together} steps together", f"at most {MOST_TOGETHER}")
+    found = []
+    for at, row in enumerate(rows):
+        going(at, len(rows))  # a rule of high order takes seconds for a thousand steps: a cancel is heard between rows
+        found.append(_row(model.parameterisation, denoise, *row))
+    return UiResult(None, {"levels": found})
 
 
 def _row(model: Parameterisation, denoise: float, sampler: str, schedule: str, steps: int) -> dict[str, Any]:

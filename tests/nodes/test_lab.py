@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.errors import BadValue, Cancelled
 from sigmagraph.engine.graph.node import UiResult
 from sigmagraph.engine.models import Checkpoint, load_checkpoint
 from sigmagraph.engine.sampling import find_schedule, run_sigmas
@@ -104,8 +104,23 @@ def test_a_name_nobody_knows_is_a_problem_of_its_row_alone(tiny: Checkpoint) -> 
         ({"steps": "2,x"}, "from 1 to 1000"),
         ({"samplers": " , "}, "at least one"),
         ({"steps": ",".join(map(str, range(1, 402)))}, "at most 400"),
+        ({"steps": ",".join(map(str, range(970, 1001)))}, "30535 steps together.*at most 20000"),
     ],
 )
 def test_levels_are_asked_for_in_words_that_can_be_read(tiny: Checkpoint, more: dict[str, str], said: str) -> None:
     with pytest.raises(BadValue, match=said):
         NODES["SamplerLevels"](**{"model": tiny.model, "samplers": "euler", "schedules": "normal", "steps": "2"} | more)
+
+
+def test_a_cancel_is_heard_between_two_rows(tiny: Checkpoint) -> None:
+    """400 rows of a rule that takes seconds each would hold the worker's lane for an hour."""
+    heard: list[tuple[float, float]] = []
+
+    def going(done: float, total: float) -> None:
+        heard.append((done, total))
+        if done == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        NODES["SamplerLevels"](model=tiny.model, samplers="euler", schedules="normal", steps="1,2,3,4", going=going)
+    assert heard == [(0, 4), (1, 4), (2, 4)]
