@@ -7,7 +7,7 @@ secrets (`whsec_...`) and passwords in addresses.
 
 import re
 
-__all__ = ["Hidden", "redacted", "without_password"]
+__all__ = ["NotShown", "redacted", "without_password"]
 
 NAMES = r"(?:secret|password|passwd|authorization|cookie|api[-_ ]?key|auth[-_ ]?token)"
 PLACE = re.compile(rf"(?i)(?<![a-z]){NAMES}s?(?![a-z])")
@@ -18,7 +18,7 @@ LONGEST = 2048
 """Characters of a string that an error repeats."""
 
 
-class Hidden:
+class NotShown:
     """Stands for a value that is not shown: its kind and size."""
 
     def __init__(self, value: object) -> None:
@@ -37,12 +37,12 @@ class Hidden:
 def redacted(place: str, value: object) -> object:
     """The value as an error about this place may repeat it."""
     if value is not None and PLACE.search(place):
-        return Hidden(value)
+        return NotShown(value)
     if isinstance(value, str):
         text = value if len(value) <= LONGEST else value[:LONGEST] + "…"
         return without_password(IN_TEXT.sub(r"\1***", SIGNING.sub("whsec_***", text)))
     if isinstance(value, dict | list | tuple) and _names_secret(value):
-        return Hidden(value)
+        return NotShown(value)
     return value
 
 

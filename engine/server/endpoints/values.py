@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sigmagraph.engine.errors import EngineError, nearest
-from sigmagraph.engine.redaction import Hidden, redacted
+from sigmagraph.engine.redaction import NotShown, redacted
 from sigmagraph.engine.server.endpoints.endpoint import Endpoint
 from sigmagraph.engine.server.endpoints.manifest import Manifest, Parameter, Role, Scalar
 from sigmagraph.engine.units import CREDIT
@@ -239,7 +239,7 @@ def printable(text: str) -> str:
 def shown(name: str, value: Any) -> Any:
     """A value as an error about this field repeats it: no longer than a line, and no secret."""
     value = redacted(name, value)
-    if isinstance(value, Hidden):
+    if isinstance(value, NotShown):
         return repr(value)
     if isinstance(value, str):
         text = printable(value)
