@@ -169,3 +169,50 @@ def test_bytes_and_shares_change_into_each_other() -> None:
     )
     with pytest.raises(ValueError, match="expected numbers that are not 0"):
         vision.normalize(torch.ones(1, 1, 1), [0], [0])
+
+
+COLOURED = torch.rand(2, 3, 6, 9, generator=torch.Generator().manual_seed(0))
+BYTES = (COLOURED * 255).to(torch.uint8)
+
+
+def test_brightness_is_bt_601s_and_pillow_agrees() -> None:
+    grey = vision.FUNCTIONS["rgb_to_grayscale"](COLOURED)
+    torch.testing.assert_close(grey[:, 0], torch.einsum("bchw,c->bhw", COLOURED, torch.tensor([0.2989, 0.587, 0.114])))
+    three = vision.FUNCTIONS["rgb_to_grayscale"](BYTES, num_output_channels=3)
+    image = Image.fromarray(BYTES[0].permute(1, 2, 0).numpy())
+    seen = np.asarray(vision.FUNCTIONS["rgb_to_grayscale"](image, 3)).transpose(2, 0, 1)
+    assert np.abs(three[0].numpy().astype(int) - seen).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["adjust_brightness", "adjust_contrast", "adjust_saturation"])
+@pytest.mark.parametrize("factor", [0.0, 0.4, 1.0, 1.7])
+def test_changes_of_colour_are_pillows_and_end_at_their_goal(name: str, factor: float) -> None:
+    change = vision.FUNCTIONS[name]
+    found = change(BYTES[0], factor)
+    seen = np.asarray(change(Image.fromarray(BYTES[0].permute(1, 2, 0).numpy()), factor)).transpose(2, 0, 1)
+    assert np.abs(found.numpy().astype(int) - seen).max() <= 2
+    torch.testing.assert_close(change(COLOURED, 1.0), COLOURED)
+    gone = change(COLOURED, 0.0)
+    if name == "adjust_brightness":
+        assert not gone.any()
+    else:
+        torch.testing.assert_close(gone, gone[:, :1].expand_as(gone))
+
+
+def test_a_picture_is_turned_shifted_scaled_and_sheared_as_a_whole() -> None:
+    affine, bilinear = vision.FUNCTIONS["affine"], vision.InterpolationMode.BILINEAR
+    torch.testing.assert_close(affine(COLOURED, 0, (0, 0), 1.0, 0, bilinear), COLOURED, atol=1e-5, rtol=0)
+    turned = affine(COLOURED, -30, (0, 0), 1.0, [0, 0], bilinear, fill=[0.2, 0.4, 0.6])
+    torch.testing.assert_close(turned, vision.rotate(COLOURED, 30, bilinear, fill=[0.2, 0.4, 0.6]), atol=1e-5, rtol=0)
+    shifted = affine(BYTES, 0, (2, -1), 1.0, 0)
+    assert torch.equal(shifted[..., :5, 2:], BYTES[..., 1:, :-2])
+    assert not shifted[..., :2].any()
+    small = affine(torch.ones(1, 8, 8), 0, (0, 0), 0.5, 0)
+    assert torch.equal(small[0, 2:6, 2:6], torch.ones(4, 4))
+    assert small.sum() == 16
+    sheared = affine(
+        ramp(8, 8), 0, (0, 0), 1.0, (45.0, 0.0), bilinear
+    )  # a row moves left by its height below the middle
+    torch.testing.assert_close(sheared[0, 4, :-1], ramp(8, 8)[0, 4].unfold(0, 2, 1).mean(1), atol=1e-4, rtol=0)
+    image = affine(Image.fromarray(BYTES[0].permute(1, 2, 0).numpy()), 0, (2, -1), 1.0, 0)
+    assert np.array_equal(np.asarray(image).transpose(2, 0, 1), shifted[0].numpy())

@@ -1,5 +1,6 @@
 """Models in packs' hands: functions of guidance do what our own rules do, and nothing of a clone leaks."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from torch import Tensor
 from sigmagraph.engine.compose.shims import patching
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models import Model
-from sigmagraph.engine.sampling import sd3
+from sigmagraph.engine.sampling import flux, sd3, sdxl
 from sigmagraph.engine.sampling.guidance import Cfg
+from sigmagraph.engine.sampling.levels import FlowLevels
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.borders import border
 from sigmagraph.nodes.support.packs.guidance import calc_cond_batch
@@ -140,15 +142,95 @@ def test_levels_are_told_and_exchanged(model: Model) -> None:
     assert levels.tolist() == pytest.approx(NODES["BasicScheduler"](model=model, scheduler="simple", steps=4))
 
 
+def test_patches_of_a_u_nets_attention_change_nothing_and_the_log_says_so(
+    model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    patcher = ModelPatcher(model)
+    patcher.set_model_attn1_patch(lambda *_: None)
+    patcher.set_model_patch_replace(lambda *_: None, "attn2", "middle", 0)
+    patcher.model_options["transformer_options"]["patches_replace"] = {"attn2": {("middle", 0): lambda *_: None}}
+    assert torch.equal(guided(model_of(patcher)), guided(model))
+    assert [record.args[0] for record in caplog.records] == ["set_model_attn1_patch", "attn2"]  # type: ignore[index]
+
+
+def test_a_compiled_network_or_block_put_back_means_that_blocks_run_compiled(model: Model) -> None:
+    assert not model_of(ModelPatcher(model)).recipe.compiles
+    for name in ("diffusion_model", "diffusion_model.joint_blocks.1"):
+        patcher = ModelPatcher(model)
+        patcher.add_object_patch(name, torch.compile(patcher.get_model_object(name), backend="eager"))
+        assert model_of(patcher.clone()).recipe.compiles
+    assert len(patcher.model.diffusion_model.joint_blocks) == model.spec.shape.depth
+    assert not model_of(copy.deepcopy(ModelPatcher(model))).recipe.compiles
+
+
+def test_packs_ask_of_which_kind_a_model_is(model: Model) -> None:
+    names = patching.names()
+    kinds, patcher = names["comfy.model_sampling"], ModelPatcher(model)
+    flow = patcher.get_model_object("model_sampling")
+    asked = [name for name, kind in kinds.items() if isinstance(kind, type) and isinstance(flow, kind)]
+    assert asked == ["CONST", "ModelSamplingDiscreteFlow"]
+    noise = ModelPatcher(model.with_parameterisation(sdxl("v"))).get_model_object("model_sampling")
+    asked = [name for name, kind in kinds.items() if isinstance(kind, type) and isinstance(noise, kind)]
+    assert asked == ["V_PREDICTION", "ModelSamplingDiscrete"]
+    assert isinstance(patcher.model, names["comfy.model_base"]["SD3"])
+    assert isinstance(patcher.model.model_config, names["comfy.supported_models"]["SD3"])
+    assert patcher.model.model_config.sampling_settings == {"shift": 3.0, "multiplier": 1000.0}
+
+
+def test_levels_of_a_packs_class_are_ours_where_it_changes_nothing(model: Model) -> None:
+    kinds = patching.names()["comfy.model_sampling"]
+    patcher = ModelPatcher(model)
+    mine = type("Mine", (kinds["ModelSamplingDiscreteFlow"], kinds["CONST"]), {})
+    made = mine(patcher.model.model_config)
+    patcher.add_object_patch("model_sampling", made)
+    assert model_of(patcher).parameterisation == sd3(3.0)
+    made.set_parameters(shift=1.5, multiplier=1000)
+    assert model_of(patcher).parameterisation == sd3(1.5)
+    assert float(made.sigma(torch.tensor(500.0))) == pytest.approx(sd3(1.5).levels.percent_to_sigma(0.5))
+    spread = type("Spread", (kinds["ModelSamplingFlux"], kinds["CONST"]), {})()
+    patcher.add_object_patch("model_sampling", spread)
+    assert model_of(patcher).parameterisation == flux(1.15)
+    assert isinstance(made, kinds["CONST"])
+    assert not isinstance(made, kinds["EPS"])
+    with pytest.raises(BadValue, match="model_sampling: 'Module'"):
+        patcher.add_object_patch("model_sampling", torch.nn.Module())
+
+
+def test_levels_that_a_pack_makes_itself_are_asked_for(model: Model) -> None:
+    kinds = patching.names()["comfy.model_sampling"]
+    mine = type("Mine", (kinds["ModelSamplingDiscreteFlow"], kinds["CONST"]), {})
+    straight, shifted, patcher = mine(), mine(), ModelPatcher(model)
+    straight.set_parameters(shift=1.0)
+    shifted.register_buffer("sigmas", FlowLevels(4.0).table.double())  # as if it had another shift than it says
+    shifted.__dict__["shift"] = 4.0
+    patcher.object_patches["model_sampling"] = shifted
+    found, ours = model_of(patcher), model.with_parameterisation(sd3(4.0))
+    assert found.parameterisation != ours.parameterisation
+    for scheduler in ("simple", "normal", "karras", "beta", "ddim_uniform", "sgm_uniform", "kl_optimal"):
+        asked = {"scheduler": scheduler, "steps": 6, "denoise": 0.8}
+        expected = NODES["BasicScheduler"](model=ours, **asked)
+        assert NODES["BasicScheduler"](model=found, **asked) == pytest.approx(expected, abs=2e-5), scheduler
+    torch.testing.assert_close(guided(found), guided(ours))
+    assert str(found.parameterisation) != str(model_of(patcher_of(model, straight)).parameterisation)
+
+
+def patcher_of(model: Model, sampling: Any) -> ModelPatcher:
+    patcher = ModelPatcher(model)
+    patcher.object_patches["model_sampling"] = sampling
+    return patcher
+
+
 def test_what_has_no_place_here_is_refused_by_name(model: Model) -> None:
     patcher = ModelPatcher(model)
-    with pytest.raises(BadValue, match="set_model_attn1_patch"):
-        patcher.set_model_attn1_patch(lambda *_: None)
     with pytest.raises(BadValue, match=r"add_object_patch: 'diffusion_model: object'"):
         patcher.add_object_patch("diffusion_model", object())
-    with pytest.raises(AttributeError, match="a model's diffusion_model is not here"):
-        _ = patcher.model.diffusion_model
-    patcher.model_options["transformer_options"]["patches_replace"] = {"attn2": {}}
+    with pytest.raises(AttributeError, match="a network's double_blocks is not here"):
+        _ = patcher.get_model_object("diffusion_model").double_blocks
+    with pytest.raises(BadValue, match="set_model_patch: 'dit'"):
+        patcher.set_model_patch_replace(lambda *_: None, "dit", "double_block", 0)
+    with pytest.raises(BadValue, match="add_wrapper_with_key"):
+        patcher.add_wrapper_with_key("apply_model", "mine", lambda *_: None)
+    patcher.model_options["transformer_options"]["patches_replace"] = {"attn2": {}, "dit": {}}
     with pytest.raises(BadValue, match="transformer_options: 'patches_replace'"):
         model_of(patcher)
     wrong = ModelPatcher(model)

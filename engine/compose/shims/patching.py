@@ -12,10 +12,11 @@ from sigmagraph.engine.execution.packs.progress import ProgressBar
 from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise, NoNoise
 from sigmagraph.engine.sampling.schedule import run_sigmas, step_range
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
-from sigmagraph.nodes.support.packs.base_model import BaseModel, ModelSampling, ModelType
+from sigmagraph.nodes.support.packs.base_model import SD3, BaseModel, ModelSampling, ModelType
 from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
 from sigmagraph.nodes.support.packs.guidance import calc_cond_batch
 from sigmagraph.nodes.support.packs.guiders import CFGGuider, Ears, sampling_function
+from sigmagraph.nodes.support.packs.model_sampling import CLASSES, time_snr_shift
 from sigmagraph.nodes.support.packs.models import ModelPatcher
 from sigmagraph.nodes.support.packs.noise import PackNoise
 from sigmagraph.nodes.support.packs.samplers import KSAMPLER, KSamplerX0Inpaint, Sampler, sampler_out
@@ -236,6 +237,11 @@ def prepare_mask(noise_mask: Tensor, shape: Any, device: Any = None) -> Tensor:
     return reshape_mask(noise_mask, torch.Size(shape)).to(device)
 
 
+def compile_wrapper(model: ModelPatcher, *_: Any, **__: Any) -> None:
+    """The network's blocks are to run compiled."""
+    model.compiles = True
+
+
 def helpers() -> dict[str, Any]:
     """`comfy.sampler_helpers`: conditionings for guiders; models need no preparing here."""
     return {
@@ -257,7 +263,10 @@ def names() -> dict[str, dict[str, Any]]:
     """The names that do what they say."""
     Ears.hears = staticmethod(report)
     return {
-        "comfy.model_base": {"BaseModel": BaseModel, "ModelType": ModelType},
+        "comfy.model_base": {"BaseModel": BaseModel, "ModelType": ModelType, "SD3": BaseModel},
+        "comfy.model_sampling": {"time_snr_shift": time_snr_shift, **{cls.__name__: cls for cls in CLASSES}},
+        "comfy.supported_models": {"SD3": SD3},
+        "comfy_api.torch_helpers": {"set_torch_compile_wrapper": compile_wrapper},
         "comfy.model_patcher": {"ModelPatcher": ModelPatcher},
         "comfy.sample": {"prepare_mask": prepare_mask, "sample": sample_by_name, "sample_custom": sample_custom},
         "comfy.sampler_helpers": helpers(),

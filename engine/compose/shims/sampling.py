@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.compose.shims.helpers import LatentPreviewMethod
 from sigmagraph.engine.execution.packs.progress import ProgressBar
 from sigmagraph.engine.sampling import SOLVERS
 from sigmagraph.engine.sampling.noise import ComfyNoise
@@ -125,5 +126,10 @@ def names() -> dict[str, dict[str, Any]]:
             "optimized_attention_masked": attention,
             "wrap_attn": lambda function: function,
         },
-        "latent_preview": {"get_previewer": lambda *_, **__: None, "prepare_callback": prepare_callback},
+        "latent_preview": {
+            "LatentPreviewMethod": LatentPreviewMethod,
+            "get_previewer": lambda *_, **__: None,
+            "prepare_callback": prepare_callback,
+            "set_preview_method": lambda *_, **__: None,
+        },
     }

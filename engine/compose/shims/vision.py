@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from sigmagraph.engine.compose.shims import vision_colours
 from sigmagraph.engine.compose.shims.absent import absent
 
 __all__ = ["names", "offer"]
@@ -296,6 +297,8 @@ FUNCTIONS: dict[str, Any] = {
         to_pil_image, to_tensor, vflip,
     )
 }  # fmt: skip
+FUNCTIONS |= vision_colours.named()
+FUNCTIONS["affine"] = vision_colours.moved(to_pil_image, pil_to_tensor, lambda mode: InterpolationMode(mode).value)
 TRANSFORMS: dict[str, Callable[..., Any]] = {
     "CenterCrop": center_crop, "ConvertImageDtype": convert_image_dtype, "GaussianBlur": gaussian_blur,
     "Normalize": normalize, "PILToTensor": pil_to_tensor, "Pad": pad, "Resize": resize, "ToPILImage": to_pil_image,

@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NoReturn
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.spec import LatentFormat
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import Parameterisation
 
-__all__ = ["BaseModel", "ModelSampling", "ModelType", "number"]
+__all__ = ["SD3", "BaseModel", "ModelSampling", "ModelType", "Part", "number"]
 
 
 class ModelType(Enum):
@@ -97,6 +98,36 @@ class PackFormat:
         return self.own.to_vae(latent)
 
 
+class SD3:
+    """What packs read of a model's configuration; all models here are of this family."""
+
+    def __init__(self, value: Model) -> None:
+        levels = value.parameterisation.levels
+        shift, scale = getattr(levels, "shift", 1.0), getattr(levels, "timestep_scale", 1000.0)
+        self.sampling_settings = {"shift": shift, "multiplier": scale}
+        self.latent_format = PackFormat(value.spec.latent_format)
+
+
+class Part(nn.Module):
+    """What stands for a network or a block of one in a pack's hands, which may say that it should run compiled."""
+
+    def __init__(self, blocks: int = 0) -> None:
+        super().__init__()
+        if blocks:
+            self.joint_blocks = nn.ModuleList(Part() for _ in range(blocks))
+
+    def forward(self, *_: Any, **__: Any) -> NoReturn:
+        """Networks are not called by packs."""
+        raise NotImplementedError("a network here is asked through the model, with `apply_model`")
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            message = f"a network's {name} is not here for node packs; docs/packs.md lists what they can use"
+            raise AttributeError(message) from None
+
+
 class BaseModel:
     """What a patcher has for its `model`: levels, the scale of latents, and predictions."""
 
@@ -106,6 +137,16 @@ class BaseModel:
         self.latent_format = PackFormat(value.spec.latent_format)
         self.model_type = ModelType.FLOW if value.parameterisation.target == "flow" else ModelType.EPS
         self.device = value.placement.device
+        self.model_config = SD3(value)
+
+    @property
+    def diffusion_model(self) -> Part:
+        """What stands for the network."""
+        return Part(self.value.spec.shape.depth)
+
+    def get_dtype(self) -> torch.dtype:
+        """The precision the network computes in."""
+        return self.value.placement.dtype
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"a model's {name} is not here for node packs; docs/packs.md lists what they can use")

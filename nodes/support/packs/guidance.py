@@ -16,11 +16,18 @@ from sigmagraph.engine.sampling.guidance.cfg import Estimates, Linear, has_uncon
 from sigmagraph.nodes.support.packs.base_model import BaseModel, number
 from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
 
-__all__ = ["Function", "Options", "PackGuidance", "calc_cond_batch", "known_options"]
+__all__ = ["OF_UNETS", "Function", "Options", "PackGuidance", "calc_cond_batch", "known_options"]
 
 Options = dict[str, Any]
 Function = Callable[[dict[str, Any]], Any]
 HOOKS = ("patches", "patches_replace", "wrappers", "callbacks")
+OF_UNETS = frozenset(
+    (
+        *(f"attn{side}{what}" for side in (1, 2) for what in ("", "_patch", "_output_patch")),
+        *("input_block_patch", "input_block_patch_after_skip", "middle_block_patch", "output_block_patch"),
+    )
+)
+"""Places in the attention and blocks of U-Nets: SD3's transformer has none, so they change nothing, here or there."""
 HEARD = frozenset(
     (
         *("transformer_options", "sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function"),
@@ -33,7 +40,8 @@ HEARD = frozenset(
 
 def known_options(options: Mapping[str, Any]) -> Options:
     """The options, when this engine has a place for each of them. Raises `BadValue`."""
-    beyond = [name for name in HOOKS if options.get("transformer_options", {}).get(name)]
+    given = options.get("transformer_options", {})
+    beyond = [name for name in HOOKS if given.get(name) and not OF_UNETS.issuperset(given[name])]
     if beyond:
         allowed = "functions of guidance: this engine's networks have no place for others"
         raise BadValue("transformer_options", ", ".join(beyond), allowed)

@@ -4,9 +4,12 @@ Ours are immutable values. A patcher holds one and what a pack sets on it; when 
 our value again: changes of weights are patches of its recipe, functions one more change to how it is guided.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -16,11 +19,16 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling.mask import MaskRule
-from sigmagraph.nodes.support.packs.base_model import BaseModel, ModelSampling
-from sigmagraph.nodes.support.packs.guidance import Function, Options, PackGuidance, known_options
+from sigmagraph.nodes.support.packs.base_model import BaseModel, Part
+from sigmagraph.nodes.support.packs.guidance import OF_UNETS, Function, Options, PackGuidance, known_options
+from sigmagraph.nodes.support.packs.model_sampling import parameterisation_of
 from sigmagraph.nodes.support.packs.weights import PREFIX, OtherWeight, WeightChange, weight_change
 
 __all__ = ["ModelPatcher", "bare_model_of", "model_of"]
+
+LOG = logging.getLogger("sigmagraph.packs")
+NETWORK = PREFIX.removesuffix(".")
+UNET_METHODS = {f"set_model_{place}" for place in OF_UNETS} | {"set_model_attn1_replace", "set_model_attn2_replace"}
 
 
 class ModelPatcher:
@@ -32,6 +40,7 @@ class ModelPatcher:
         self.value = model
         self.model = BaseModel(model)
         self.changes: tuple[WeightChange, ...] = ()
+        self.compiles = False
         self.model_options: Options = {"transformer_options": {}}
         self.object_patches: dict[str, Any] = {}
         self.load_device, self.offload_device = model.placement.device, torch.device("cpu")
@@ -41,7 +50,7 @@ class ModelPatcher:
         made = type(self)(self.value)
         made.model_options = _copied(self.model_options)
         made.object_patches = dict(self.object_patches)
-        made.changes = self.changes
+        made.changes, made.compiles = self.changes, self.compiles
         return made
 
     def is_clone(self, other: Any) -> bool:
@@ -110,20 +119,32 @@ class ModelPatcher:
         self.model_options["model_function_wrapper"] = function
 
     def get_model_object(self, name: str) -> Any:
-        """`model_sampling` or `latent_format`."""
+        """`model_sampling`, `latent_format`, or what stands for the network or a block of it."""
         if name in self.object_patches:
             return self.object_patches[name]
         if name in ("model_sampling", "latent_format"):
             return getattr(self.model, name)
-        raise BadValue("get_model_object", name, "model_sampling or latent_format")
+        if name == NETWORK or name.startswith(PREFIX):
+            return attrgetter(name)(self.model)
+        raise BadValue("get_model_object", name, "model_sampling, latent_format or diffusion_model")
 
     def add_object_patch(self, name: str, part: Any) -> None:
-        """Other noise levels, as another model of this engine has them; nothing else of a model can be exchanged."""
-        if name != "model_sampling" or not isinstance(part, ModelSampling):
-            raise BadValue("add_object_patch", f"{name}: {type(part).__qualname__}", "model_sampling of a model here")
+        """Other noise levels, or the network or its blocks compiled; nothing else of a model can be exchanged."""
+        if (name == NETWORK or name.startswith(PREFIX)) and isinstance(getattr(part, "_orig_mod", None), Part):
+            self.compiles = True
+            return
+        if name != "model_sampling":
+            allowed = "model_sampling, or a compiled diffusion_model"
+            raise BadValue("add_object_patch", f"{name}: {type(part).__qualname__}", allowed)
+        parameterisation_of(part)  # refuses what says too little
         self.object_patches[name] = part
 
+    def __deepcopy__(self, memo: Any) -> "ModelPatcher":
+        return self.clone()
+
     def __getattr__(self, name: str) -> Any:
+        if name in UNET_METHODS:
+            return partial(self._leave, name)
         if not name.startswith(("set_model_", "add_")):
             raise AttributeError(f"a model's {name} is not here for node packs; docs/packs.md lists what they can use")
 
@@ -131,6 +152,20 @@ class ModelPatcher:
             raise BadValue(name, "a call", "functions of guidance: this engine's networks have no place for others")
 
         return refuse
+
+    def set_model_patch(self, patch: Any, name: str) -> None:
+        """A patch by the name of its place. Raises `BadValue` for places that would change the picture."""
+        if name not in OF_UNETS:
+            raise BadValue("set_model_patch", name, f"{', '.join(sorted(OF_UNETS))}, which change nothing")
+        self._leave(name)
+
+    def set_model_patch_replace(self, patch: Any, name: str, *_: Any, **__: Any) -> None:
+        """The same for what takes a part's place."""
+        self.set_model_patch(patch, name)
+
+    def _leave(self, name: str, *_: Any, **__: Any) -> None:
+        """A transformer of this family has no such place, in ComfyUI either: the picture stays as it is."""
+        LOG.warning("%s acts in a U-Net's blocks, which an SD3 model does not have; it changes nothing", name)
 
     def _add(self, place: str, function: Function) -> None:
         self.model_options[place] = [*self.model_options.get(place, ()), function]
@@ -146,8 +181,8 @@ def bare_model_of(patcher: ModelPatcher) -> Model:
     for change in patcher.changes:
         model = change(model)
     if (sampling := patcher.object_patches.get("model_sampling")) is not None:
-        model = model.with_parameterisation(sampling.parameterisation)
-    return model
+        model = model.with_parameterisation(parameterisation_of(sampling))
+    return model.compiled() if patcher.compiles else model
 
 
 def model_of(patcher: Any) -> Any:
