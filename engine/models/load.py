@@ -6,6 +6,7 @@ The order is always: header checks, recognising, names and shapes against a modu
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -160,7 +161,7 @@ def _tiny_vae(place: str, weights: Weights, device: torch.device | None) -> Vae:
     except (KeyError, ValueError) as error:
         raise TensorMismatch(f"{what}: a tensor is missing or misshapen ({error})") from None
     where = RESIDENCY.choices.placement("vae", main_dtype(weights), device)
-    recipe = Recipe.checked(what, "vae", lambda: TinyAutoencoder(shape), weights, where, RESIDENCY)
+    recipe = Recipe.checked(what, "vae", partial(TinyAutoencoder, shape), weights, where, RESIDENCY)
     RESIDENCY.admit([recipe])
     return Vae(recipe)
 
@@ -189,11 +190,11 @@ def load_controlnet(path: Path, device: torch.device | None = None) -> ControlNe
     what = f"{file.path}: ControlNet"
     recipe: Recipe[Any] = (
         Recipe.checked(
-            what, "control", lambda: JointControlNet(shape), parts.control, where, RESIDENCY, "joint_blocks."
+            what, "control", partial(JointControlNet, shape), parts.control, where, RESIDENCY, "joint_blocks."
         )
         if shape.is_joint
         else Recipe.checked(
-            what, "control", lambda: StreamControlNet(shape), parts.control, where, RESIDENCY, "stream_blocks."
+            what, "control", partial(StreamControlNet, shape), parts.control, where, RESIDENCY, "stream_blocks."
         )
     )
     RESIDENCY.admit([recipe])
@@ -254,7 +255,7 @@ def _model(file: WeightFile, parts: Parts, device: torch.device | None, kept_as:
     recipe = Recipe.checked(
         what,
         "model",
-        lambda: MMDiT(shape),
+        partial(MMDiT, shape),
         weights,
         where,
         RESIDENCY,
@@ -279,7 +280,7 @@ def _vae(file: WeightFile, parts: Parts, device: torch.device | None) -> Vae:
     shape = _shape_of(file, "VAE", parts.vae, VaeShape.from_tensors)
     where = RESIDENCY.choices.placement("vae", main_dtype(parts.vae), device)
     what = f"{file.path}: VAE"
-    return Vae(Recipe.checked(what, "vae", lambda: Autoencoder(shape), parts.vae, where, RESIDENCY), shape)
+    return Vae(Recipe.checked(what, "vae", partial(Autoencoder, shape), parts.vae, where, RESIDENCY), shape)
 
 
 def _shape_of(file: WeightFile, what: str, weights: Weights, read: Callable[[Mapping[str, Sequence[int]]], S]) -> S:

@@ -51,6 +51,9 @@ class StoredTensor:
     sources: tuple["StoredTensor", ...] = ()
     combine: Combine | None = None
 
+    def __hash__(self) -> int:
+        return hash(self.read)  # equal tensors are read from the same place: thousands are asked for at a time
+
     def on(self, device: torch.device) -> Tensor:
         """The values on a device, in the precision they have there; only stored bytes are moved."""
         if self.combine is None:
@@ -197,6 +200,9 @@ class FileSlice:
     state: FileState
     entry: TensorEntry
     file: MappedFile = field(compare=False, repr=False)
+
+    def __hash__(self) -> int:
+        return hash((self.state.inode, self.entry.start))
 
     def __call__(self) -> Tensor:
         raw = self.file.bytes_[self.entry.start : self.entry.stop]

@@ -4,7 +4,7 @@ A recipe takes no memory beside its adapters. Who wants the network asks `use`, 
 the network is built, shared, moved away and built again as memory allows, always to the same numbers.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,11 +21,13 @@ from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_quanti
 from sigmagraph.engine.models.memory.device import Placement, tabulates
 from sigmagraph.engine.models.memory.float8 import multiplies_float8
 from sigmagraph.engine.models.memory.plan import Part
-from sigmagraph.engine.models.memory.resident import check_tensors, lies, listing
+from sigmagraph.engine.models.memory.resident import check_tensors, expected, lies, listing
 from sigmagraph.engine.models.memory.streamed import STREAMED_FROM_BYTES
 
 M = TypeVar("M", bound=nn.Module)
 TABLES = ("shared.weight", "embed_tokens.weight", "token_embedding.weight", "position_embedding.weight")
+ENTRY_BYTES = 500
+"""Of the interpreter's memory, for a name, a stored tensor and where it lies."""
 Kind = Literal["text", "model", "control", "vae"]
 
 
@@ -37,6 +39,38 @@ class Owner(Protocol):
 
     def use(self, recipe: "Recipe[M]") -> AbstractContextManager[M]:
         """Its network, for as long as the block lasts."""
+
+
+class Table(Mapping[str, StoredTensor]):
+    """Stored tensors by name, as one thing: who walks through a value for its bytes need not look at a thousand."""
+
+    def __init__(self, tensors: Weights) -> None:
+        self._tensors = dict(tensors)
+        self.nbytes = ENTRY_BYTES * len(tensors)
+
+    def __getitem__(self, name: str) -> StoredTensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def keys(self) -> KeysView[str]:
+        """As a dictionary's, and as fast."""
+        return self._tensors.keys()
+
+    def values(self) -> ValuesView[StoredTensor]:
+        """As a dictionary's, and as fast."""
+        return self._tensors.values()
+
+    def items(self) -> ItemsView[str, StoredTensor]:
+        """As a dictionary's, and as fast."""
+        return self._tensors.items()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +100,8 @@ class Recipe(Generic[M]):
     compiles: bool = False
 
     def __post_init__(self) -> None:
+        if self.ready is None and not isinstance(self.base, Table):
+            object.__setattr__(self, "base", Table(self.base))
         self.owner.know(self)
 
     @classmethod
@@ -91,13 +127,11 @@ class Recipe(Generic[M]):
         if hollow:
             raise TensorMismatch(f"{what}: {listing('without elements', hollow)}")
         try:
-            with torch.device("meta"):
-                module = build()
+            shapes = expected(build)
         except (ValueError, IndexError, ArithmeticError, RuntimeError) as error:
             raise TensorMismatch(f"{what}: tensors of these sizes form no such network ({error})") from error
-        expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-        check_tensors(what, expected, weights)
-        known = {name: tensor for name, tensor in weights.items() if name in expected}
+        check_tensors(what, shapes, weights)
+        known = {name: tensor for name, tensor in weights.items() if name in shapes}
         return cls(what, kind, build, known, placement, owner, blocks, ahead, multiplies=multiplies, second=second)
 
     @classmethod
@@ -166,6 +200,10 @@ class Recipe(Generic[M]):
 
     def part(self) -> Part:
         """Its sizes, for planning."""
+        return self._part
+
+    @cached_property
+    def _part(self) -> Part:
         dtype, named = self.placement.dtype, self.weights
         weights = tuple(dict.fromkeys(named.values()))
         dense = {weight: prod(weight.shape) * dtype.itemsize for weight in weights}

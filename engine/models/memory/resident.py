@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,24 @@ def hollow(build: Callable[[], M]) -> M:
     """The module that `build` makes, without memory."""
     with torch.device("meta"):
         return build()
+
+
+def expected(build: Callable[[], nn.Module]) -> Mapping[str, tuple[int, ...]]:
+    """Names and shapes of what the module that `build` makes would hold.
+
+    Those of a `partial` are remembered by its function and arguments, which must be hashable: a file that is opened
+    again, or another of the same sizes, needs no second module to ask.
+    """
+    if isinstance(build, partial):
+        return _remembered(build.func, build.args, tuple(sorted(build.keywords.items())))
+    return {name: tuple(tensor.shape) for name, tensor in hollow(build).state_dict().items()}
+
+
+@lru_cache(maxsize=16)
+def _remembered(
+    function: Any, given: tuple[Any, ...], named: tuple[tuple[str, Any], ...]
+) -> Mapping[str, tuple[int, ...]]:
+    return expected(lambda: function(*given, **dict(named)))
 
 
 def filled(module: M, parameters: Mapping[str, nn.Parameter]) -> M:

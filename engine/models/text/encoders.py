@@ -6,6 +6,7 @@ the CLIP towers are always 64 wide; T5's count of heads is the width of its tabl
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import RLock, get_ident
 
 import torch
@@ -190,25 +191,33 @@ def clip_encoder(name: str, weights: Weights, placement: Placement, place: str =
     except (KeyError, ValueError, IndexError) as error:
         raise TensorMismatch(f"{name}: not a CLIP text encoder, {error} is missing or misshapen") from None
     is_l = name == "clip_l"
+    layers, heads = _count(weights, "encoder.layers."), _heads(name, width)
+    build = partial(_clip_tower, vocabulary, width, inner, layers, heads, length, is_l)
+    tower = {key: tensor for key, tensor in weights.items() if key != PROJECTION}
+    what = f"{place}: {name}" if place else name
+    recipe = Recipe.checked(what, "text", build, tower, placement, RESIDENCY, "encoder.layers.")
+    # SD3 takes CLIP-L's pooled vector unprojected, even from files that carry a projection
+    projection = _projection(name, weights, width) if PROJECTION in weights and not is_l else None
+    return ClipEncoder(recipe, projection, width, vocabulary, clip_rule(vocabulary, length, pads_with_end=is_l))
+
+
+def _clip_tower(
+    vocabulary: int, width: int, inner: int, layers: int, heads: int, length: int, is_l: bool
+) -> CLIPTextModel:
     config = CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=inner,
         projection_dim=width,
-        num_hidden_layers=_count(weights, "encoder.layers."),
-        num_attention_heads=_heads(name, width),
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         max_position_embeddings=length,
         hidden_act="quick_gelu" if is_l else "gelu",
         bos_token_id=vocabulary - 2,
         eos_token_id=vocabulary - 1,
         pad_token_id=vocabulary - 1 if is_l else 0,
     )
-    tower = {key: tensor for key, tensor in weights.items() if key != PROJECTION}
-    what = f"{place}: {name}" if place else name
-    recipe = Recipe.checked(what, "text", lambda: CLIPTextModel(config), tower, placement, RESIDENCY, "encoder.layers.")
-    # SD3 takes CLIP-L's pooled vector unprojected, even from files that carry a projection
-    projection = _projection(name, weights, width) if PROJECTION in weights and not is_l else None
-    return ClipEncoder(recipe, projection, width, vocabulary, clip_rule(vocabulary, length, pads_with_end=is_l))
+    return CLIPTextModel(config)
 
 
 def _projection(name: str, weights: Weights, width: int) -> StoredTensor:
@@ -236,23 +245,29 @@ def t5_encoder(weights: Weights, placement: Placement, min_length: int, place: s
         raise TensorMismatch(f"t5xxl: not a T5 v1.1 encoder, {error} is missing or misshapen") from None
     if heads < 1 or inner % heads:
         raise TensorMismatch(f"t5xxl: {heads} heads do not divide an attention width of {inner}")
+    layers = _count(weights, "encoder.block.")
+    build = partial(_t5_network, vocabulary, width, inner // heads, feed_forward, layers, heads, buckets)
+    what = f"{place}: t5xxl" if place else "t5xxl"
+    recipe = Recipe.checked(what, "text", build, weights, placement, RESIDENCY, "encoder.block.")
+    return T5Encoder(recipe, width, vocabulary, t5_rule(min_length))
+
+
+def _t5_network(
+    vocabulary: int, width: int, head_width: int, feed_forward: int, layers: int, heads: int, buckets: int
+) -> T5EncoderModel:
     config = T5Config(
         vocab_size=vocabulary,
         d_model=width,
-        d_kv=inner // heads,
+        d_kv=head_width,
         d_ff=feed_forward,
-        num_layers=_count(weights, "encoder.block."),
+        num_layers=layers,
         num_heads=heads,
         relative_attention_num_buckets=buckets,
         feed_forward_proj="gated-gelu",
         is_encoder_decoder=False,
         use_cache=False,
     )
-    what = f"{place}: t5xxl" if place else "t5xxl"
-    recipe = Recipe.checked(
-        what, "text", lambda: T5EncoderModel(config), weights, placement, RESIDENCY, "encoder.block."
-    )
-    return T5Encoder(recipe, width, vocabulary, t5_rule(min_length))
+    return T5EncoderModel(config)
 
 
 def _count(weights: Mapping[str, object], prefix: str) -> int:

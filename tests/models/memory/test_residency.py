@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from sigmagraph.engine.errors import OutOfMemory, StaleFile
+from sigmagraph.engine.execution.cache.footprint import footprint
 from sigmagraph.engine.models import Adapter, Conditioning, Model, load_checkpoint, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiTShape
-from sigmagraph.engine.models.memory import plan, residency, streamed
+from sigmagraph.engine.models.memory import plan, residency, resident, streamed
 from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from tests.weights import drawn_weights
@@ -243,6 +244,29 @@ def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path: Path, monk
     with pytest.raises(OutOfMemory, match=r"diffusion model takes .* GB on cpu, which has 1\.0 kB left.*the plan: "):
         load_diffusion_model(path)
     assert RESIDENCY.load_count == loads
+
+
+def test_a_model_opened_again_builds_no_module_to_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.safetensors")
+    load_diffusion_model(path)
+    built: list[str] = []
+    hollow = resident.hollow
+    monkeypatch.setattr(resident, "hollow", lambda build: built.append("") or hollow(build))
+    load_diffusion_model(path)
+    assert built == []
+    save_file(drawn_weights(MMDiTShape(3, 128, 64, 96, 12)), tmp_path / "deeper.safetensors")
+    load_diffusion_model(tmp_path / "deeper.safetensors")
+    assert len(built) == 1
+
+
+def test_a_recipe_counts_its_table_once_and_is_not_walked_through(tmp_path: Path) -> None:
+    model = load_diffusion_model(written(tmp_path / "a.safetensors"))
+    patched = model.with_adapter(adapter(1), 0.5)
+    one, both = footprint(model), footprint((model, patched))
+    count = len(model.recipe.base)
+    assert one.total_bytes > 300 * count
+    assert both.total_bytes - one.total_bytes < 300 * count
+    assert len(one.blocks) == 1, "a table is one thing"
 
 
 def test_a_table_that_is_looked_up_where_it_lies_takes_no_room_while_streaming(tmp_path: Path) -> None:
