@@ -1,6 +1,7 @@
 """Samplers and schedules as JSON values: what programs list and the pages explain."""
 
 import inspect
+import math
 from collections.abc import Mapping
 
 from sigmagraph.engine.sampling.schedule import SCHEDULES, Schedule
@@ -18,7 +19,7 @@ def facts_of(part: Solver | Schedule) -> dict[str, object]:
         "remark": part.remark,
         "options": {
             option.name: {
-                "default": option.default,
+                "default": _in_json(option.default),
                 "allowed": option.allowed if option.limits is not None else option.kind.__name__,
             }
             for option in part.options
@@ -26,6 +27,11 @@ def facts_of(part: Solver | Schedule) -> dict[str, object]:
         "older": [version.revision for version in part.older],
     }
     return facts | (_of_solver(part) if isinstance(part, Solver) else {})
+
+
+def _in_json(value: object) -> object:
+    """A default as JSON has it, which knows no infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _of_solver(solver: Solver) -> dict[str, object]:

@@ -1,7 +1,17 @@
+import json
+
 from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.sampling import SCHEDULES, SOLVERS
+from sigmagraph.engine.sampling.facts import every_fact
+
+
+def test_facts_are_json_that_every_reader_takes() -> None:
+    written = json.dumps(every_fact(), allow_nan=False)
+    told = json.loads(written)["samplers"]
+    assert told["dpmpp_2m"]["options"] == {}
+    assert {name for name, facts in told.items() if "inf" in [one["default"] for one in facts["options"].values()]}
 
 
 def test_samplers_lists_every_sampler_with_its_facts() -> None:
