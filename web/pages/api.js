@@ -37,7 +37,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Told of `signed-out`, `offline` and `online`. */
+/** Told of `signed-out`, `signed-in` (with every answer that is not a refusal of the key), `offline` and `online`. */
 export const signals = new EventTarget();
 
 /**
@@ -64,6 +64,7 @@ export async function call(path, options = {}) {
     throw new ApiError(0, "offline");
   }
   if (response.status === 401) signals.dispatchEvent(new Event("signed-out"));
+  else signals.dispatchEvent(new Event("signed-in"));
   const text = await response.text();
   const isObject = (response.headers.get("Content-Type") ?? "").includes("json");
   const answer = isObject && text ? readExact(text) : text;

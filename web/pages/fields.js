@@ -19,6 +19,7 @@ import { known, t } from "./strings.js";
  * @property {(text: string) => void} set from the URL
  * @property {() => string} problem why it cannot be sent; empty where it can
  * @property {(message: string) => void} show an error at the field; empty takes it away
+ * @property {(...words: (Node | string)[]) => void} note what is said of the value that stands there
  * @property {HTMLElement} input what takes the focus
  * @property {(() => void)} [beforeRun]
  * @property {(() => void)} [lock]
@@ -26,6 +27,7 @@ import { known, t } from "./strings.js";
 
 const SEEDS = ["seed", "noise_seed"];
 const MOST_STOPS = 1000;
+const SHOWN_TYPES = ["image/png", "image/jpeg", "image/webp", "image/gif"]; // what every browser reads
 
 /**
  * How an input is declared, or null for one that is a link.
@@ -78,17 +80,29 @@ function row(label, declared, input, around) {
   const id = freshId();
   const hint = declared.options.tooltip ? h("p", { class: "hint", id: `${id}h`, text: declared.options.tooltip }) : null;
   const error = h("p", { class: "error", id: `${id}e`, hidden: true });
+  const said = h("p", { class: "hint", id: `${id}n`, hidden: true });
   input.id = id;
-  if (hint) input.setAttribute("aria-describedby", hint.id);
-  const element = h("div", { class: "field" }, h("label", { for: id, text: label }), around ?? input, error, hint);
+  const element = h("div", { class: "field" }, h("label", { for: id, text: label }), around ?? input, error, said, hint);
+  const describe = () => {
+    const parts = [error.hidden ? "" : error.id, said.hidden ? "" : said.id, hint?.id].filter(Boolean).join(" ");
+    if (parts) input.setAttribute("aria-describedby", parts);
+    else input.removeAttribute("aria-describedby");
+  };
   const show = (/** @type {string} */ message) => {
     error.textContent = message;
     error.hidden = !message;
     input.setAttribute("aria-invalid", String(Boolean(message)));
-    input.setAttribute("aria-describedby", [message && error.id, hint?.id].filter(Boolean).join(" "));
+    describe();
   };
+  const note = (/** @type {(Node | string)[]} */ ...words) => {
+    replace(said, words);
+    said.hidden = words.length === 0;
+    if (hint) hint.hidden = !said.hidden; // what is chosen says more than what may be chosen
+    describe();
+  };
+  describe();
   input.addEventListener("input", () => show(""));
-  return { element, show, input };
+  return { element, show, note, input };
 }
 
 /** @param {string} label @param {Declared} declared @param {any} value @param {() => void} changed @returns {Field} */
@@ -220,6 +234,7 @@ function imageField(label, declared, value, changed) {
     });
     await dialog.open();
   } } });
+  picture.addEventListener("error", () => { if (made.text()) made.show(t("notAPicture", { name: made.text() })); });
   const show = () => {
     picture.hidden = paint.hidden = !made.text();
     if (made.text()) picture.src = viewUrl({ filename: made.text(), type: "input" }, true);
@@ -234,6 +249,11 @@ function imageField(label, declared, value, changed) {
   const file = h("input", { type: "file", accept: "image/*", class: "unseen", tabindex: "-1", "aria-hidden": "true" });
   const send = async (/** @type {File | undefined} */ chosen) => {
     if (!chosen) return;
+    if (SHOWN_TYPES.includes(chosen.type) && !(await createImageBitmap(chosen).catch(() => null))) {
+      made.show(t("notAPicture", { name: chosen.name }));
+      file.value = "";
+      return;
+    }
     const form = new FormData();
     form.append("image", chosen, chosen.name);
     try {

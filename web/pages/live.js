@@ -44,10 +44,11 @@ export class Stage extends EventTarget {
    * Have a prompt run and follow it. Throws `ApiError` where it is refused.
    * @param {Prompt} prompt
    * @param {any} document the drawing, where it is true to the prompt
+   * @param {Record<string, string> | null} [from] the job of which this one is a change
    */
-  async run(prompt, document) {
+  async run(prompt, document, from = null) {
     await Promise.race([this.socket.opened, new Promise((done) => setTimeout(done, 2000))]);
-    const extra_data = document ? { extra_pnginfo: { workflow: document } } : {};
+    const extra_data = { ...(document ? { extra_pnginfo: { workflow: document } } : {}), ...(from ? { made_from: from } : {}) };
     const body = { prompt, extra_data, client_id: this.socket.clientId };
     const answer = await call("/prompt", { body });
     this.jobId = answer.prompt_id;

@@ -2,6 +2,8 @@
 import { ApiError, Socket, call } from "./api.js";
 import { h, later, replace } from "./dom.js";
 import { pack, readExact, unpack } from "./exact.js";
+import { Cost } from "./cost.js";
+import { explain } from "./explain.js";
 import { Form } from "./form.js";
 import { Stage } from "./live.js";
 import { Presets } from "./presets.js";
@@ -22,8 +24,9 @@ const body = h("div");
 const go = h("button", { class: "primary", disabled: true, text: t("make") });
 const presets = new Presets(() => shown?.values() ?? [], (values) => { shown?.apply(new URLSearchParams(values)); remember(); });
 const lab = h("a", { class: "button quiet", href: "/lab", text: t("lab.compare") });
+const cost = new Cost();
 const form = h("form", { novalidate: true, class: "panel", on: { submit } }, place, presets.element, problem, body,
-  h("div", { class: "go" }, go, lab));
+  cost.element, h("div", { class: "go" }, go, lab));
 const picker = h("select", { "aria-label": t("workflow") });
 const file = h("input", { type: "file", accept: "image/*,.json", class: "unseen", tabindex: "-1", "aria-hidden": "true" });
 /** @type {Form | null} */
@@ -53,6 +56,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
 window.addEventListener("hashchange", () => { if (location.hash.slice(1) !== written) open(); });
+stage.addEventListener("ended", () => { if (shown) cost.ask(shown, true); });
 const remember = later(writeUrl, 250);
 
 /** What the URL says, or the default workflow. */
@@ -83,6 +87,7 @@ function show(inspected, from, values) {
   shown = new Form(inspected, () => remember());
   if (from.kind === "job" || from.kind === "w") shown.lock();
   if (values) shown.apply(values);
+  for (const { name, field } of shown.fields) explain(name, field);
   replace(body, shown.element);
   const missing = Object.entries(inspected.unknown).map(([name, near]) =>
     near ? t("unknownNear", { name, near }) : t("unknown", { name }));
@@ -98,6 +103,7 @@ function show(inspected, from, values) {
 /** The form's state as the URL; a workflow too long for one is left out. */
 function writeUrl() {
   if (!shown) return;
+  cost.ask(shown);
   const said = new URLSearchParams([[source.kind, source.value], ...shown.changes()]);
   const text = String(said);
   if (text.length > LONGEST_URL) return;
@@ -138,7 +144,8 @@ async function submit(event) {
   go.disabled = true;
   try {
     const isSame = shown.changes().length === 0;
-    const answer = await stage.run(shown.prompt(), isSame ? shown.inspected.document : null);
+    const from = source.kind === "job" ? { how: "change", job_id: source.value } : null;
+    const answer = await stage.run(shown.prompt(), isSame ? shown.inspected.document : null, from);
     complain(shown.showErrors(answer.node_errors));
     if (matchMedia("(max-width: 60rem)").matches) stage.element.scrollIntoView({ block: "start" });
   } catch (error) {

@@ -12,6 +12,8 @@ const LINKS = [
   ["/api-docs", "nav.api"],
 ];
 
+/** @type {string | undefined} the server's, when the page was loaded */
+let version;
 const spoken = h("p", { class: "unseen", "aria-live": "polite" });
 const banner = h("div", { class: "banner", role: "status", hidden: true });
 
@@ -50,9 +52,16 @@ export function start(title) {
   return main;
 }
 
+/** The server's version, as far as it answers. @returns {Promise<string | undefined>} */
+async function versionThere() {
+  return call("/system_stats").then(({ system }) => system.sigmagraph_version, () => undefined);
+}
+
 /** The link to the editor, where there is one. @param {HTMLElement} nav */
 async function addEditor(nav) {
   const { system } = await call("/system_stats").catch(() => ({ system: {} }));
+  version = system.sigmagraph_version;
+  document.documentElement.dataset.editor = system.has_editor ? "yes" : "no";
   if (system.has_editor) nav.append(h("a", { href: "/", text: t("nav.editor") }));
 }
 
@@ -74,15 +83,27 @@ function choices() {
 
 /** A banner while the server does not answer, and one for who has to sign in again. */
 function watchLine() {
-  let isOut = false;
+  let isOut = false, isSignedOut = false; // `isOut`: what the banner says matters more than the line
   const show = (/** @type {string} */ text, /** @type {Node | null} */ link = null) => {
     replace(banner, text, link && " ", link);
     banner.hidden = false;
   };
   signals.addEventListener("offline", () => { if (!isOut) show(t("offline")); });
-  signals.addEventListener("online", () => { if (!isOut) banner.hidden = true; });
+  signals.addEventListener("online", async () => {
+    if (!isOut) banner.hidden = true;
+    const now = await versionThere();
+    if (version && now && now !== version) {
+      isOut = true;
+      show(t("newVersion", { now, was: version }), h("a", { href: location.href, on: { click: () => location.reload() }, text: t("reload") }));
+    }
+  });
+  signals.addEventListener("signed-in", () => {
+    if (!isSignedOut) return;
+    isOut = isSignedOut = false;
+    banner.hidden = true;
+  });
   signals.addEventListener("signed-out", () => {
-    isOut = true;
+    isOut = isSignedOut = true;
     show(t("signedOut"), h("a", { href: `/login?next=${location.pathname}`, target: "_blank", text: t("signIn") }));
   });
 }
