@@ -3,6 +3,7 @@ import { call, pictures, viewUrl } from "./api.js";
 import { h, keepFile, replace } from "./dom.js";
 import { writeExact } from "./exact.js";
 import { nameOf } from "./fields.js";
+import { lineage } from "./lineage.js";
 import { promptText } from "./live.js";
 import { duration, moment, told } from "./shell.js";
 import { t } from "./strings.js";
@@ -65,6 +66,7 @@ export class Details extends EventTarget {
     const note = h("p", { class: "status", role: "status" });
     const took = (job.execution_end_time ?? 0) - (job.execution_start_time ?? 0);
     const error = job.execution_error?.exception_message;
+    const family = h("div");
     replace(this.body,
       h("div", { class: "shots" }, files.map((file) =>
         h("a", { href: viewUrl(file), target: "_blank", rel: "noopener" }, h("img", { src: viewUrl(file), alt })))),
@@ -72,17 +74,19 @@ export class Details extends EventTarget {
         h("p", { class: "quote", dir: "auto", text: text || t("noText") }),
         h("p", { class: "muted", text: [t(`state.${job.status}`), moment(job.create_time), took > 0 && duration(took)].filter(Boolean).join(" · ") }),
         error && h("p", { class: "notice error", dir: "auto", text: String(error).trim() }),
-        this.actions(job, files, note), note, parameters(job)));
+        this.actions(job, files, note), note, family, parameters(job)));
+    lineage(job).then((found) => { if (found && this.jobId === job.id) replace(family, found); }, () => {});
   }
 
   /** @param {JobDetail} job @param {import("./api.js").FileRecord[]} files @param {HTMLElement} note */
   actions(job, files, note) {
+    const hasEditor = document.documentElement.dataset.editor === "yes";
     const button = (/** @type {string} */ name, /** @type {() => any} */ action) =>
       h("button", { type: "button", class: "quiet", text: t(name), on: { click: action } });
     const replay = files.length ? button("replay", async () => {
       replay && (replay.disabled = true);
       note.textContent = t("replaying");
-      await this.replay(files[0], note);
+      await this.replay(job, files[0], note);
       replay && (replay.disabled = false);
     }) : null;
     return h("div", { class: "row wrap" },
@@ -90,14 +94,15 @@ export class Details extends EventTarget {
       files.map((file) => h("a", { class: "button quiet", href: viewUrl(file), download: file.filename, text: files.length > 1 ? file.filename : t("download") })),
       replay,
       button("workflowFile", () => saveFile(job)),
+      hasEditor && h("a", { class: "button quiet", href: `/#sigmagraph-job=${encodeURIComponent(job.id)}`, text: t("openInEditor") }),
       button("delete", () => this.remove(job, note)));
   }
 
-  /** @param {import("./api.js").FileRecord} image @param {HTMLElement} note */
-  async replay(image, note) {
+  /** @param {JobDetail} job @param {import("./api.js").FileRecord} image @param {HTMLElement} note */
+  async replay(job, image, note) {
     try {
       const { filename, subfolder = "", type = "output" } = image;
-      let found = await call("/replay", { body: { image: { filename, subfolder, type }, wait_s: REPLAY_S } });
+      let found = await call("/replay", { body: { image: { filename, subfolder, type }, job_id: job.id, wait_s: REPLAY_S } });
       while (found.verdict === null && found.status) found = await call(found.status);
       if (found.error) throw new Error(found.error);
       const figures = found.verdict === "identical" ? "" : t("psnr", { value: Number(found.psnr ?? 0).toFixed(1) });

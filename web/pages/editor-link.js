@@ -4,8 +4,24 @@ import { app } from "/scripts/app.js";
 
 const PAGES = [["home", "Home"], ["run", "Run"], ["gallery", "Gallery"], ["lab", "Lab"], ["system", "System"]];
 
+const JOB = /^#sigmagraph-job=([^&]+)/;
+
+/** The workflow of the job that the link names: its drawing, or its prompt, which the editor draws. */
+async function openJob() {
+  const [, id] = JOB.exec(location.hash) ?? [];
+  if (!id) return;
+  history.replaceState(null, "", location.pathname + location.search);
+  const response = await fetch(`/jobs/${id}`);
+  if (!response.ok) return;
+  const { workflow } = await response.json();
+  const drawing = workflow.extra_data?.extra_pnginfo?.workflow;
+  if (drawing) await app.loadGraphData(drawing);
+  else await app.loadApiJson(workflow.prompt, `${decodeURIComponent(id).slice(0, 8)}.json`);
+}
+
 app.registerExtension({
   name: "sigmagraph.pages",
+  setup: () => { window.setTimeout(openJob, 500); }, // after the editor has restored what was open before
   commands: PAGES.map(([path, label]) => ({
     id: `sigmagraph.pages.${path}`,
     label: `${label} (sigmagraph)`,

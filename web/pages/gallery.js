@@ -2,6 +2,7 @@
 import { Socket, call, pictures, viewUrl } from "./api.js";
 import { ComparisonDialog } from "./compare.js";
 import { Details } from "./details.js";
+import { Filters, queryOf } from "./filters.js";
 import { h, keepFile, later, replace } from "./dom.js";
 import { Selection } from "./selection.js";
 import { duration, moment, say, start, told } from "./shell.js";
@@ -23,11 +24,12 @@ const tiles = h("div", { class: "tiles" });
 const count = h("p", { class: "muted", "aria-live": "polite" });
 const more = h("button", { type: "button", class: "quiet", hidden: true, text: t("showMore"), on: { click: () => next() } });
 const search = h("input", { type: "search", placeholder: t("searchHint"), "aria-label": t("search"), dir: "auto" });
+const filters = new Filters(search);
 const state = h("select", { "aria-label": t("state") },
   Object.keys(SHOWN).map((each) => h("option", { value: each, text: t(`state.${each}`) })));
 /** @type {Job[]} */
 let jobs = [];
-let asked = 0;
+let asked = 0, isStale = false; // stale: the search says something else than what is shown
 /** @type {string[]} two jobs whose pictures lie beside each other */
 let compared = [];
 /** @type {Job[]} in the order they will run */
@@ -39,9 +41,10 @@ main.classList.add("wide");
 main.append(h("h1", { class: "unseen", text: t("nav.gallery") }), now,
   h("section", { "aria-label": t("nav.gallery") },
     h("div", { class: "row spread tools" }, h("h2", { text: t("made") }), h("div", { class: "row" }, search, state, selection.toggle)),
-    selection.element, count, tiles, h("div", { class: "center" }, more)),
+    filters.element, selection.element, count, tiles, h("div", { class: "center" }, more)),
   details.element);
-search.addEventListener("input", later(() => { writeUrl(); renew(); }, 300));
+const renewSoon = later(() => { writeUrl(); renew(); }, 300);
+search.addEventListener("input", () => { isStale = true; renewSoon(); });
 state.addEventListener("change", () => { writeUrl(); renew(); });
 details.addEventListener("gone", (event) => forget(/** @type {CustomEvent} */ (event).detail));
 details.addEventListener("turn", (event) => turn(/** @type {CustomEvent} */ (event).detail));
@@ -56,16 +59,16 @@ socket.addEventListener("message", (event) => {
 });
 
 /** @param {number} offset @param {number} limit */
-function page(offset, limit) {
+async function page(offset, limit) {
   const status = SHOWN[/** @type {keyof typeof SHOWN} */ (state.value)] ?? SHOWN.all;
-  const query = new URLSearchParams({ status, limit: String(limit), offset: String(offset) });
-  if (search.value.trim()) query.set("text", search.value.trim());
+  const query = new URLSearchParams({ ...queryOf(search.value), status, limit: String(limit), offset: String(offset) });
   return call(`/api/jobs?${query}`);
 }
 
 /** The list from its beginning. */
 async function renew() {
   asked += 1;
+  isStale = false;
   const mine = asked;
   try {
     const found = await page(0, PAGE);
@@ -80,12 +83,12 @@ async function renew() {
 
 /** The next page below what there is. */
 async function next() {
-  if (more.disabled) return;
+  if (more.disabled || isStale) return;
   more.disabled = true;
   const mine = asked;
   try {
     const found = await page(jobs.length, PAGE);
-    if (mine === asked) {
+    if (mine === asked && !isStale) {
       const known = new Set(jobs.map(({ id }) => id));
       const fresh = found.jobs.filter((/** @type {Job} */ job) => !known.has(job.id));
       jobs.push(...fresh);
@@ -101,8 +104,8 @@ async function next() {
 /** What has ended since, put before the rest. */
 async function catchUp() {
   const mine = asked;
-  const found = await page(0, PAGE).catch(() => null);
-  if (!found || mine !== asked) return;
+  const found = isStale ? null : await page(0, PAGE).catch(() => null);
+  if (!found || isStale || mine !== asked) return;
   const known = new Set(jobs.map(({ id }) => id));
   const fresh = found.jobs.filter((/** @type {Job} */ job) => !known.has(job.id));
   jobs.unshift(...fresh);
@@ -201,6 +204,7 @@ function writeUrl() {
 function readUrl() {
   const said = new URLSearchParams(location.hash.slice(1));
   search.value = said.get("text") ?? "";
+  filters.follow();
   state.value = said.get("state") ?? "all";
   if (state.selectedIndex < 0) state.value = "all";
   const id = said.get("job");
