@@ -3,13 +3,18 @@ import { call } from "./api.js";
 import { h, replace } from "./dom.js";
 import { flameChart } from "./flame.js";
 import { duration, size, start, told } from "./shell.js";
-import { t } from "./strings.js";
+import { known, t } from "./strings.js";
 
 const EVERY_MS = 4000;
 const main = start("nav.system");
 const devices = h("div", { class: "cards" });
 const versions = h("table", { class: "values" });
 const models = h("div", { class: "models" });
+const needed = h("div", { class: "needs" });
+const crew = h("div", { class: "cards" });
+const resident = h("table", { class: "wide-table" });
+const residents = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("resident"), hidden: true }, resident);
+const noneResident = h("p", { class: "muted", text: t("noneResident") });
 const cache = h("div");
 const times = h("div", { class: "bars" });
 const courses = h("div", { class: "flames" });
@@ -24,9 +29,16 @@ let lines = [];
 
 /** @param {string} title @param {...HTMLElement} children */
 const part = (title, ...children) => h("section", null, h("h2", { text: t(title) }), ...children);
-main.append(h("h1", { text: t("nav.system") }), part("devices", devices), part("models", models), part("work", cache, times),
+main.append(h("h1", { text: t("nav.system") }), part("devices", devices), part("resident", noneResident, residents), part("workers", crew),
+  part("models", models, needed), part("work", cache, times),
   part("lastJobs", courses), keysPart, part("versions", versions), h("section", null, h("div", { class: "row spread tools" }, h("h2", { text: t("log") }),
     h("div", { class: "row" }, filter, level)), log));
+
+/** @param {any} error */
+function refused(error) {
+  replace(crew, h("p", { class: "muted", text: error.status === 403 ? t("adminOnly") : told(error) }));
+  noneResident.hidden = true;
+}
 
 async function showDevices() {
   const { system, devices: found } = await call("/system_stats");
@@ -53,7 +65,42 @@ async function showModels() {
   replace(models, isEmpty && h("p", { text: t("noModel") }), folders.map((/** @type {string} */ folder, /** @type {number} */ i) => lists[i].length > 0 &&
     h("div", null, h("h3", { text: folder }), h("ul", { class: "files" }, lists[i].map((/** @type {any} */ file) =>
       h("li", null, h("span", { text: file.name }), h("span", { class: "muted", text: size(file.size) })))))),
-    h("p", { class: "muted" }, t("fetchHint"), " ", h("code", { text: "sigmagraph models" })));
+    h("p", { class: "muted" }, t("modelsHint"), " ", h("code", { text: "sigmagraph models" })));
+}
+
+/** The files of each template, and the command for those that are missing. */
+async function showNeeds() {
+  const { workflows } = await call("/needs");
+  replace(needed, h("h3", { text: t("needs") }), workflows.map((/** @type {any} */ need) => {
+    const missing = need.files.filter((/** @type {any} */ file) => !file.is_here);
+    return h("details", { class: "need" },
+      h("summary", null, h("span", { class: `dot ${missing.length ? "" : "in_progress"}` }), h("span", { dir: "auto", text: need.title }),
+        h("span", { class: "muted", text: missing.length ? t("needs.missing", { count: missing.length }) : t("needs.whole") })),
+      h("ul", { class: "files" }, need.files.map((/** @type {any} */ file) => h("li", null, h("span", { text: file.name }),
+        h("span", { class: file.is_here ? "muted" : "error", text: t(file.is_here ? "needs.here" : "needs.gone") })))),
+      need.fetch && h("p", null, h("code", { text: need.fetch })),
+      missing.length === 0 && h("p", null, h("a", { href: `/run#template=${encodeURIComponent(need.name)}`, text: t("nav.run") })));
+  }));
+}
+
+/** Workers and their machines, and the networks that are in memory, with what became of each by the memory plan. */
+async function showWorkers() {
+  const { workers, queued, running } = await call("/workers");
+  replace(crew, workers.map((/** @type {any} */ each) => h("div", { class: "card" }, h("strong", { text: [each.name, each.machine].filter(Boolean).join(" · ") }),
+    h("span", { text: [t(each.is_ready ? "worker.ready" : "worker.starting"), each.starts > 1 && t("worker.starts", { count: each.starts })].filter(Boolean).join(" · ") }),
+    h("span", { text: t("worker.jobs", { count: each.jobs.length }) }),
+    each.loads !== undefined && h("span", { text: t("worker.loads", { loads: each.loads, evictions: each.evictions }) }),
+    each.memory_limit_bytes && h("span", { text: t("worker.limit", { size: size(each.memory_limit_bytes) }) }),
+    each.last_error && h("span", { class: "error", dir: "auto", text: each.last_error }))),
+  h("div", { class: "card" }, h("strong", { text: t("queue") }), h("span", { text: t("worker.queue", { running, queued }) })));
+  const there = workers.flatMap((/** @type {any} */ each) => (each.resident ?? []).map((/** @type {any} */ network) => ({ ...network, worker: each.name })));
+  residents.hidden = there.length === 0;
+  noneResident.hidden = there.length > 0;
+  const names = ["network", "mode", "precision", "device", "takes"];
+  replace(resident, h("thead", null, h("tr", null, names.map((name) => h("th", { scope: "col", text: t(`resident.${name}`) })))),
+    h("tbody", null, there.map((/** @type {any} */ network) => h("tr", null, h("th", { scope: "row", text: network.network }),
+      h("td", { text: [known(`mode.${network.mode}`) ?? network.mode, network.is_in_use && t("resident.busy")].filter(Boolean).join(" · ") }), h("td", { text: network.precision }),
+      h("td", { text: network.device }), h("td", { class: "number", text: size(network.bytes) })))));
 }
 
 /** A metric's lines: labels and value. @param {string} text @param {string} name */
@@ -119,8 +166,8 @@ function showLog() {
 
 /** Everything, each part for itself: one that fails leaves the others. */
 async function refresh() {
-  await Promise.allSettled([showDevices(), showWork(), showCourses(), showKeys(), readLog()]);
+  await Promise.allSettled([showDevices(), showWorkers().catch(refused), showWork(), showCourses(), showKeys(), readLog()]);
 }
 
-await Promise.allSettled([refresh(), showModels()]);
+await Promise.allSettled([refresh(), showModels(), showNeeds()]);
 window.setInterval(() => { if (!document.hidden) refresh(); }, EVERY_MS);
