@@ -46,7 +46,7 @@ def plan(
     from sigmagraph.engine.execution.describe import describe
     from sigmagraph.engine.graph.overrides import override
     from sigmagraph.engine.graph.plan import plan as planned
-    from sigmagraph.nodes.sampling.step_caches import CACHES
+    from sigmagraph.engine.graph.sweep import CACHES
 
     choose(precision, device=device)
     space = workspace(home, None, custom_nodes)

@@ -11,7 +11,7 @@ from typing import Any
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 
-__all__ = ["GUIDANCE", "SEEDS", "SWEPT", "Sweep", "find_sweep"]
+__all__ = ["CACHES", "GUIDANCE", "SEEDS", "SWEPT", "Sweep", "cache_node", "find_sweep"]
 
 SWEPT = ("sampler_name", "scheduler", "steps")
 SEEDS = ("seed", "noise_seed")
@@ -20,6 +20,15 @@ REFERENCE, PICTURE, LATENT, DISTANCE = "lab_reference", "lab_picture", "lab_late
 FILM, LEVELS = "SamplerTrajectory", "SamplerLevels"
 FRAMES = 8
 FOLDER = "lab"
+CACHES = {  # step caches by the name in reports: the node, and the input that says how much is left out
+    "first_block": ("ApplyFBCacheOnModel", "residual_diff_threshold"),
+    "teacache": ("ApplyTeaCache", "threshold"),
+    "magcache": ("ApplyMagCache", "threshold"),
+    "taylorseer": ("ApplyTaylorSeer", "interval"),
+    "easycache": ("EasyCache", "reuse_threshold"),
+    "lazycache": ("LazyCache", "reuse_threshold"),
+}
+COUNTS = ("taylorseer",)  # whose number is whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,19 @@ def find_sweep(workflow: Workflow) -> Sweep:
     if not decoders:
         raise BadValue("workflow", "no decoder", f"a VAEDecode behind node {samplers[0]}")
     return Sweep(workflow, samplers[0], decoders[0])
+
+
+def cache_node(text: str) -> tuple[str, dict[str, int | float]]:
+    """The node of a step cache written as in reports, `first_block:0.1`, and its one input that is not the usual."""
+    name, _, number = text.partition(":")
+    allowed = f"NAME:NUMBER, NAME one of {', '.join(CACHES)}"
+    if name not in CACHES:
+        raise BadValue("step cache", text, allowed)
+    class_type, main = CACHES[name]
+    try:
+        return class_type, {main: int(number) if name in COUNTS else float(number)}
+    except ValueError as error:
+        raise BadValue("step cache", text, allowed) from error
 
 
 def _saved(images: Link, name: str) -> WorkflowNode:

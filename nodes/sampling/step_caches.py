@@ -6,21 +6,13 @@ from typing import Annotated, Any
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Extra, Output, Range, Tooltip, node
+from sigmagraph.engine.graph.sweep import cache_node
 from sigmagraph.engine.models.value import Model as ModelValue
 from sigmagraph.engine.sampling.caches import FirstBlock, MagCache, TaylorSeer, TeaCache
 from sigmagraph.engine.sampling.guidance import EasyCache, LazyCache
 from sigmagraph.nodes.support.types import Model
 
-__all__ = ["CACHES", "NODES", "written_cache"]
-
-CACHES = {  # by the name in reports: the node, and the input that says how much is left out
-    "first_block": ("ApplyFBCacheOnModel", "residual_diff_threshold"),
-    "teacache": ("ApplyTeaCache", "threshold"),
-    "magcache": ("ApplyMagCache", "threshold"),
-    "taylorseer": ("ApplyTaylorSeer", "interval"),
-    "easycache": ("EasyCache", "reuse_threshold"),
-    "lazycache": ("LazyCache", "reuse_threshold"),
-}
+__all__ = ["NODES", "written_cache"]
 
 Threshold = Annotated[float, Range(0.0, 3.0, step=0.01)]
 Change = Annotated[float, Range(0.0, 3.0, step=0.001), Tooltip("The change that may go unseen; 0 leaves nothing out.")]
@@ -145,17 +137,9 @@ def _numbers(name: str, text: str) -> list[float]:
 
 def written_cache(text: str) -> tuple[str, dict[str, Any]]:
     """The node and its inputs, but for the model, of a cache written as in reports: `first_block:0.1`."""
-    name, _, number = text.partition(":")
-    allowed = f"NAME:NUMBER, NAME one of {', '.join(CACHES)}"
-    if name not in CACHES:
-        raise BadValue("step cache", text, allowed)
-    class_type, main = CACHES[name]
+    class_type, chosen = cache_node(text)
     declared = next(one for one in NODES if one.class_type == class_type).declared
-    try:
-        value = int(number) if name == "taylorseer" else float(number)
-    except ValueError as error:
-        raise BadValue("step cache", text, allowed) from error
-    return class_type, {part.name: part.default for part in declared.values() if part.name != "model"} | {main: value}
+    return class_type, {part.name: part.default for part in declared.values() if part.name != "model"} | chosen
 
 
 NODES = (easy_cache, lazy_cache, first_block_cache, tea_cache, mag_cache, taylor_seer, measure_drift)

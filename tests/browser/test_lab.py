@@ -146,6 +146,42 @@ def test_files_hold_what_the_page_shows_and_the_python_makes_it_again(
         assert printed[name] == pytest.approx(float(row["distance"]), rel=1e-3)
 
 
+def test_step_caches_are_an_axis_with_drift_measured_and_estimated(
+    browser: Any, server: Server, tmp_path: Path
+) -> None:
+    with watched(browser, server) as seen:
+        page = seen.open(SMALL.replace("samplers=euler,heun", "samplers=euler").replace("steps=2,4", "steps=8"))
+        page.get_by_text("1 cells, 8 evaluations").wait_for()
+        page.get_by_label("Step caches").select_option("taylorseer:2")
+        page.get_by_text("2 cells, 16 evaluations").wait_for()
+        page.get_by_role("button", name=RUN, disabled=False).click()
+        finished(page, 2)
+        page.get_by_role("button", name="Run all again").wait_for()
+        cell = page.locator(".cell[aria-label*='taylorseer:2']")
+        page.locator("figure", has_text="Drift of step caches").locator("svg g path[transform]").wait_for()
+        assert page.locator("figure", has_text="Work and precision").locator("svg g path[transform]").count() == 2
+        assert seen.violations() == []
+        seen.shot("lab-caches")
+        url = page.url.removeprefix(server.url)
+        with saved(page, "CSV", tmp_path).open() as file:
+            whole, cached = list(csv.DictReader(file))
+        assert (whole["cache"], whole["drift"], whole["evaluations"]) == ("", "", "8")
+        assert cached["cache"] == "taylorseer:2"
+        assert float(cached["evaluations"]) < 8
+        latents = load_file(saved(page, "safetensors", tmp_path))
+        one, other = (latents[f"euler/sgm_uniform/8/4/18446744073709551613{way}"] for way in ("", "/taylorseer:2"))
+        apart = (one - other).square().mean().sqrt() / one.std(correction=0)
+        assert float(cached["drift"]) == pytest.approx(float(apart), rel=0.02)
+        assert 1 / 3 < float(cached["drift_estimate"]) / float(cached["drift"]) < 3  # docs/step-caches.md
+        assert 'caches=["taylorseer:2"]' in saved(page, "Python", tmp_path).read_text()
+        cell.click()
+        page.locator("dialog").get_by_text("Drift, as the run estimates it").wait_for()
+        page.locator("dialog .film img").nth(7).wait_for()
+        again = seen.open(url)
+        finished(again, 2)
+        assert len(server.json("/jobs")["jobs"]) == 3  # two cells and a way
+
+
 def test_what_is_wrong_is_said_where_it_is_and_nothing_is_lost(browser: Any, server: Server) -> None:
     with watched(browser, server, "400 (Bad Request)") as seen:
         page = seen.open(SMALL)

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 import sigmagraph as sg
+from sigmagraph.engine.graph.sweep import CACHES
 from sigmagraph.engine.sampling import SCHEDULES, SOLVERS
+from sigmagraph.nodes.sampling.step_caches import written_cache
 from tests.serving import CHECKOUT, Server
 
 DEMO = CHECKOUT / "models" / "checkpoints" / "sigmagraph-demo.safetensors"
@@ -174,3 +176,14 @@ def test_samplers_and_schedules_are_told_with_all_that_is_declared(server: Serve
     assert (heun["order"], heun["evaluations"], heun["is_stochastic"]) == (2, 2, False)
     assert told["samplers"]["euler_ancestral"]["is_stochastic"]
     assert all(facts["summary"] for kind in told.values() for facts in kind.values())
+
+
+def test_a_plan_has_step_caches_as_nodes_with_their_usual_inputs(server: Server) -> None:
+    plan = planned(server, caches=["first_block:0.1", "taylorseer:3"])
+    told = {cache["name"]: (cache["class_type"], cache["inputs"]) for cache in plan["caches"]}
+    assert told == {text: written_cache(text) for text in ("first_block:0.1", "taylorseer:3")}
+    assert {written_cache(text)[0] for text in plan["choices"]["caches"]} == {node for node, _ in CACHES.values()}
+    assert planned(server)["caches"] == []
+    for wrong in (["first_blok:0.1"], ["taylorseer:half"], "first_block:0.1", [""]):
+        refused = server.refusal("/lab/plan", ASKED | {"caches": wrong})
+        assert "cache" in refused["error"]["message"]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.graph.sweep import CACHES
 from sigmagraph.engine.models import Model
 from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.sampling import PhiloxNoise, Recording, Sampling
 from sigmagraph.nodes import NODES
-from sigmagraph.nodes.sampling.step_caches import CACHES
 from tests.models.test_attention_changes import drawn, text, tiny_model
 
 SCALE, SIGMA = 4.5, 0.7

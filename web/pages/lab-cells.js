@@ -12,20 +12,26 @@ import { wholeNumber, writeExact } from "./exact.js";
  * @property {string} sampler
  * @property {string | null} seed_name
  * @property {Record<string, any>} values
- * @property {{ samplers: string[], schedules: string[] }} choices
+ * @property {{ samplers: string[], schedules: string[], caches: string[] }} choices
  * @property {Row[]} levels
  * @property {Row} reference
+ * @property {Cache[]} caches
  */
+/** @typedef {{ name: string, class_type: string, inputs: Record<string, any> }} Cache  a step cache, written `NAME:NUMBER`, as a node */
 /**
  * @typedef {object} Cell
  * @property {Row} row
  * @property {string} guidance
  * @property {string} seed
+ * @property {Cache | null} cache
  * @property {string} jobId
  * @property {Prompt} prompt
  * @property {"none" | "pending" | "in_progress" | "completed" | "failed" | "cancelled"} status
  * @property {number} share how much of its sampling is done, 0 to 1
  * @property {number | null} distance
+ * @property {number | null} drift of a cached cell, how far it is from the same one without the cache
+ * @property {number | null} estimate what the run says of its own drift
+ * @property {number} made evaluations that were not left out
  * @property {number | null} seconds of sampling; null where the result was there already
  * @property {FileRecord | null} picture
  * @property {FileRecord | null} latent
@@ -35,6 +41,7 @@ import { wholeNumber, writeExact } from "./exact.js";
 const REFERENCE = "lab_reference";
 const DISTANCE = "lab_distance";
 const LATENT = "lab_latent";
+const CACHE = "lab_cache", WHOLE = "lab_whole", DRIFT = "lab_drift";
 const ENDED = ["completed", "failed", "cancelled"];
 const RETRY_MS = 1500;
 const MOST_LISTED = 1000;
@@ -64,9 +71,10 @@ function digest(text) {
 
 /**
  * A graph of the plan with a cell's values on its sampler, and on the reference what both share.
- * @param {Plan} plan @param {Prompt} graph @param {Row} row @param {string} guidance @param {string} seed
+ * Under a step cache it samples a second time without one, which the node cache has where that cell has run.
+ * @param {Plan} plan @param {Prompt} graph @param {Row} row @param {string} guidance @param {string} seed @param {Cache | null} [cache]
  */
-export function withValues(plan, graph, row, guidance, seed) {
+export function withValues(plan, graph, row, guidance, seed, cache = null) {
   const prompt = structuredClone(graph);
   const shared = {
     ...("cfg" in plan.values ? { cfg: Number(guidance) } : {}),
@@ -74,6 +82,15 @@ export function withValues(plan, graph, row, guidance, seed) {
   };
   Object.assign(prompt[plan.sampler].inputs, shared, { sampler_name: row.sampler, scheduler: row.schedule, steps: row.steps });
   if (prompt[REFERENCE]) Object.assign(prompt[REFERENCE].inputs, shared);
+  if (cache) {
+    const sampler = prompt[plan.sampler];
+    if (prompt[REFERENCE]) {
+      prompt[WHOLE] = structuredClone(sampler);
+      prompt[DRIFT] = { class_type: "LatentDistance", inputs: { samples: [plan.sampler, 0], reference: [WHOLE, 0] } };
+    }
+    prompt[CACHE] = { class_type: cache.class_type, inputs: { ...cache.inputs, model: sampler.inputs.model } };
+    sampler.inputs.model = [CACHE, 0];
+  }
   return prompt;
 }
 
@@ -97,12 +114,12 @@ export class Cells extends EventTarget {
     this.all = new Map();
     this.sampler = plan.sampler;
     for (const row of plan.levels) {
-      for (const scale of guidance) for (const seed of seeds) {
-        const prompt = withValues(plan, plan.cell, row, scale, seed);
+      for (const scale of guidance) for (const seed of seeds) for (const cache of [null, ...plan.caches]) {
+        const prompt = withValues(plan, plan.cell, row, scale, seed, cache);
         const jobId = this.idOf(writeExact(prompt));
-        const blank = { share: 0, distance: null, seconds: null, picture: null, latent: null, problem: row.problem ?? "" };
+        const blank = { share: 0, distance: null, drift: null, estimate: null, made: row.evaluations, seconds: null, picture: null, latent: null, problem: row.problem ?? "" };
         const known = before.get(jobId);
-        this.all.set(jobId, known ? { ...known, row } : { row, guidance: scale, seed, jobId, prompt, status: "none", ...blank });
+        this.all.set(jobId, known ? { ...known, row, cache } : { row, guidance: scale, seed, cache, jobId, prompt, status: "none", ...blank });
       }
     }
   }
@@ -199,10 +216,14 @@ export class Cells extends EventTarget {
   ended(cell, job) {
     if (!job) return;
     const ran = job.nodes?.[this.sampler];
+    const report = job.outputs[this.sampler]?.step_cache?.[0];
     this.set(cell, {
       status: job.status,
       share: 1,
       distance: job.outputs[DISTANCE]?.distance?.[0] ?? null,
+      drift: job.outputs[DRIFT]?.distance?.[0] ?? null,
+      estimate: report?.drift_estimate ?? null,
+      made: report?.asked ? cell.row.evaluations * (1 - report.skipped / report.asked) : cell.row.evaluations,
       seconds: ran?.outcome === "executed" ? ran.milliseconds / 1000 : null,
       picture: pictures(job.outputs)[0] ?? null,
       latent: job.outputs[LATENT]?.latents?.[0] ?? null,

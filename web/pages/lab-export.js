@@ -8,23 +8,31 @@ import { t } from "./strings.js";
 
 /** @typedef {import("./lab-cells.js").Cell} Cell */
 const COLUMNS = ["sampler", "schedule", "steps", "guidance", "seed", "evaluations", "seconds", "distance", "problem"];
+const OF_CACHES = ["cache", "drift_estimate", "drift"]; // further columns, where step caches are compared
 const GAP = 8, HEADER = 30, GUTTER = 190, LARGEST = 256, PLOT = [620, 320];
 const INK = "#1c1e21", PAPER = "#ffffff";
 
 /** @param {Cell} cell */
-const valuesOf = ({ row, guidance, seed, seconds, distance, problem }) =>
-  [row.sampler, row.schedule, row.steps, guidance, seed, row.evaluations, seconds?.toFixed(3) ?? "", distance ?? "", problem];
+const valuesOf = ({ row, guidance, seed, seconds, distance, problem, made }) =>
+  [row.sampler, row.schedule, row.steps, guidance, seed, Number(made.toFixed(2)), seconds?.toFixed(3) ?? "", distance ?? "", problem];
+
+/** The table with its heads. @param {Cell[]} cells */
+function tableOf(cells) {
+  const hasCaches = cells.some(({ cache }) => cache !== null);
+  const ofCache = (/** @type {Cell} */ { cache, estimate, drift }) => (hasCaches ? [cache?.name ?? "", estimate ?? "", drift ?? ""] : []);
+  return [[...COLUMNS, ...(hasCaches ? OF_CACHES : [])], ...cells.map((cell) => [...valuesOf(cell), ...ofCache(cell)])];
+}
 
 /** One line per cell, as `sigmagraph compare` writes it. @param {Cell[]} cells */
 export function csvOf(cells) {
   const quoted = (/** @type {any} */ value) => (/[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
-  const lines = [COLUMNS, ...cells.map(valuesOf)].map((line) => line.map(quoted).join(","));
+  const lines = tableOf(cells).map((line) => line.map(quoted).join(","));
   return new Blob([`${lines.join("\n")}\n`], { type: "text/csv" });
 }
 
-/** The words of a cell's row in the table. @param {Cell} cell @param {{ guidance: number, seeds: number }} count */
-export function rowName({ row, guidance, seed }, count) {
-  return [row.sampler, row.schedule, count.guidance > 1 && t("lab.atGuidance", { guidance }), count.seeds > 1 && t("lab.ofSeed", { seed })]
+/** The words of a cell's row in the table. @param {Pick<Cell, "row" | "guidance" | "seed" | "cache">} cell @param {{ guidance: number, seeds: number }} count */
+export function rowName({ row, guidance, seed, cache }, count) {
+  return [row.sampler, row.schedule, cache?.name, count.guidance > 1 && t("lab.atGuidance", { guidance }), count.seeds > 1 && t("lab.ofSeed", { seed })]
     .filter(Boolean).map(String);
 }
 
@@ -76,12 +84,12 @@ function latentIn(file) {
 }
 
 /**
- * Every latent in one safetensors file, named SAMPLER/SCHEDULE/STEPS/GUIDANCE/SEED, and its levels under `sigmas/` and that name.
+ * Every latent in one safetensors file, named SAMPLER/SCHEDULE/STEPS/GUIDANCE/SEED[/CACHE], and its levels under `sigmas/` and that name.
  * @param {Cell[]} cells
  */
 export async function latentsOf(cells) {
   /** @type {Record<string, any>} */
-  const header = { __metadata__: { made_by: "sigmagraph lab", table: writeExact([COLUMNS, ...cells.map(valuesOf)]) } };
+  const header = { __metadata__: { made_by: "sigmagraph lab", table: writeExact(tableOf(cells)) } };
   /** @type {Uint8Array<ArrayBuffer>[]} */
   const parts = [];
   let at = 0;
@@ -91,7 +99,8 @@ export async function latentsOf(cells) {
     at += bytes.length;
   };
   const levels = cells.map(({ row }) => new Float64Array(row.sigmas));
-  const names = cells.map(({ row, guidance, seed }) => [row.sampler, row.schedule, row.steps, guidance, seed].join("/"));
+  const names = cells.map(({ row, guidance, seed, cache }) =>
+    [row.sampler, row.schedule, row.steps, guidance, seed, ...(cache ? [cache.name] : [])].join("/"));
   names.forEach((name, place) => add(`sigmas/${name}`, "F64", [levels[place].length], new Uint8Array(levels[place].buffer)));
   for (const [place, cell] of cells.entries()) {
     if (!cell.latent) continue;
@@ -110,7 +119,7 @@ export async function latentsOf(cells) {
 /**
  * The program that makes the same comparison.
  * @param {import("./api.js").Prompt} prompt
- * @param {{ samplers: string[], schedules: string[], steps: string[], guidance: string[], seeds: string[], reference: string }} asked
+ * @param {{ samplers: string[], schedules: string[], steps: string[], guidance: string[], seeds: string[], caches: string[], reference: string }} asked
  */
 export function pythonOf(prompt, asked) {
   const list = (/** @type {string[]} */ words) => `[${words.map((each) => JSON.stringify(each)).join(", ")}]`;
@@ -126,7 +135,7 @@ found = sigmagraph.compare(
     ${list(asked.schedules)},
     ${numbers(asked.steps)},
     guidance=${numbers(asked.guidance)},
-    seeds=${numbers(asked.seeds)},
+    seeds=${numbers(asked.seeds)},${asked.caches.length ? `\n    caches=${list(asked.caches)},` : ""}
     reference=${JSON.stringify(asked.reference)},
 )
 for cell, evaluations, distance in found.ranking():

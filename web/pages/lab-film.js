@@ -14,7 +14,8 @@ const ENDED = ["completed", "failed", "cancelled"];
 export const figure = (value) => new Intl.NumberFormat(language, { maximumSignificantDigits: 3 }).format(value);
 
 /** @param {Cell} cell */
-export const cellName = ({ row, guidance, seed }) => t("lab.cell", { sampler: row.sampler, schedule: row.schedule, steps: row.steps, guidance, seed });
+export const cellName = ({ row, guidance, seed, cache }) =>
+  [t("lab.cell", { sampler: row.sampler, schedule: row.schedule, steps: row.steps, guidance, seed }), cache?.name].filter(Boolean).join(", ");
 
 /** Sends `shut` when it closes. */
 export class Film extends EventTarget {
@@ -44,7 +45,7 @@ export class Film extends EventTarget {
     if (!this.element.open) this.element.showModal();
     try {
       if (!plan.film) replace(strip, h("p", { class: "muted", text: t("lab.noFilm") }));
-      else await this.roll(cell, withValues(plan, plan.film, cell.row, cell.guidance, cell.seed), plan.sampler, strip);
+      else await this.roll(cell, withValues(plan, plan.film, cell.row, cell.guidance, cell.seed, cell.cache), plan.sampler, strip);
     } catch (error) {
       replace(strip, h("p", { class: "error", text: told(error) }));
     }
@@ -52,7 +53,8 @@ export class Film extends EventTarget {
 
   /** @param {Cell} cell */
   facts(cell) {
-    const rows = [["lab.evaluations", String(cell.row.evaluations)], ["lab.distance", cell.distance === null ? "" : figure(cell.distance)],
+    const rows = [["lab.evaluations", figure(cell.made)], ["lab.distance", cell.distance === null ? "" : figure(cell.distance)],
+      ["lab.drift", cell.drift === null ? "" : figure(cell.drift)], ["lab.driftEstimate", cell.estimate === null ? "" : figure(cell.estimate)],
       ["lab.seconds", cell.seconds === null ? "" : figure(cell.seconds)]];
     return h("div", { class: "details brief" },
       h("div", { class: "shots" }, cell.picture && h("img", { src: viewUrl(cell.picture), alt: cellName(cell) })),

@@ -27,6 +27,7 @@ const picker = h("select", { "aria-label": t("workflow"), on: { change: choose }
 const fields = {
   samplers: namesField(t("lab.samplers"), remember),
   schedules: namesField(t("lab.schedules"), remember),
+  caches: namesField(t("lab.caches"), remember),
   steps: numbersField(t("field.steps"), /^[1-9]\d{0,2}$|^1000$/, remember),
   guidance: numbersField(t("field.cfg"), /^\d{1,3}(\.\d+)?$/, remember),
   seeds: numbersField(t("lab.seeds"), /^\d{1,20}$/, remember),
@@ -39,6 +40,7 @@ const stop = h("button", { type: "button", class: "quiet", hidden: true, text: t
 const bar = h("progress", { max: 1, value: 0, hidden: true, "aria-label": t("progress") });
 const curves = new Plot({ title: t("lab.curves"), x: t("lab.step"), y: t("lab.sigma"), isLog: false }, t("lab.noCurves"));
 const precision = new Plot({ title: t("lab.precision"), x: t("lab.evaluations"), y: t("lab.distance"), isLog: true }, t("lab.noPoints"));
+const drift = new Plot({ title: t("lab.driftPlot"), x: t("lab.evaluations"), y: t("lab.drift"), isLog: true }, t("lab.noPoints"));
 const grid = h("table", { class: "cells" });
 const exports = h("div", { class: "row wrap" }, [["CSV", csv], ["PNG", png], ["safetensors", latents], ["Python", python]].map(([name, action]) =>
   h("button", { type: "button", class: "quiet", text: String(name), on: { click: () => /** @type {() => Promise<void>} */ (action)().catch(complain) } })));
@@ -65,7 +67,7 @@ main.append(
       h("div", { class: "field" }, h("label", { for: "reference", text: t("lab.reference") }), reference,
         h("p", { class: "hint", id: "reference-hint", text: t("lab.referenceHint") })),
       problem, cost, bar, h("div", { class: "go" }, go, stop)),
-    h("section", { class: "plots" }, curves.element, precision.element)),
+    h("section", { class: "plots" }, curves.element, precision.element, drift.element)),
   h("section", { "aria-label": t("lab.grid") }, h("div", { class: "row spread tools" }, h("h2", { text: t("lab.grid") }), exports),
     h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": t("lab.grid") }, grid)),
   film.element);
@@ -90,7 +92,7 @@ async function readUrl() {
   source = { kind, value: said.get(kind) ?? DEFAULTS.template };
   changes = [...said].filter(([name]) => name.includes("."));
   for (const name of /** @type {const} */ (["samplers", "schedules", "steps"])) fields[name].set((said.get(name) ?? DEFAULTS[name]).split(","));
-  for (const name of /** @type {const} */ (["guidance", "seeds"])) fields[name].set((said.get(name) ?? "").split(",").filter(Boolean));
+  for (const name of /** @type {const} */ (["guidance", "seeds", "caches"])) fields[name].set((said.get(name) ?? "").split(",").filter(Boolean));
   reference.value = said.get("reference") ?? REFERENCE;
   const run = said.get("run");
   cells.name(isRun(run) ? /** @type {string} */ (run) : "");
@@ -126,7 +128,7 @@ async function plan() {
   try {
     if (wrong) throw new Error(wrong);
     const body = { ...(await workflow()), set: changes.map(([place, value]) => `${place}=${value}`), reference: reference.value.trim(),
-      samplers: fields.samplers.values(), schedules: fields.schedules.values(), steps: fields.steps.values().map(Number) };
+      samplers: fields.samplers.values(), schedules: fields.schedules.values(), caches: fields.caches.values(), steps: fields.steps.values().map(Number) };
     const found = await call("/lab/plan", { body });
     if (mine !== asked) return;
     planned = found;
@@ -141,10 +143,12 @@ async function plan() {
 function fit(found) {
   fields.samplers.offer(found.choices.samplers);
   fields.schedules.offer(found.choices.schedules);
+  fields.caches.offer(found.choices.caches);
   if (!fields.guidance.values().length && "cfg" in found.values) fields.guidance.set([String(found.values.cfg)]);
   if (!fields.seeds.values().length && found.seed_name) fields.seeds.set([String(found.values[found.seed_name])]);
   const [guidance, seeds] = [fields.guidance, fields.seeds].map((field) => (field.values().length ? field.values() : [""]));
-  if (found.levels.length * guidance.length * seeds.length > MOST_CELLS) throw new Error(t("lab.tooMany", { most: MOST_CELLS }));
+  drift.element.hidden = found.caches.length === 0;
+  if (found.levels.length * guidance.length * seeds.length * (1 + found.caches.length) > MOST_CELLS) throw new Error(t("lab.tooMany", { most: MOST_CELLS }));
   const bad = [fields.guidance, fields.seeds].find((field) => field.values().length && field.problem());
   if (bad) throw new Error(bad.problem());
   if (found.reference.problem) throw new Error(found.reference.problem);
@@ -171,22 +175,34 @@ function showCurves({ levels }) {
 /** Distance against evaluations; of several seeds the root mean square, as `sigmagraph compare` plots it. */
 function showPrecision() {
   const all = [...cells.all.values()];
-  const samplers = [...new Set(all.map(({ row }) => row.sampler))], schedules = [...new Set(all.map(({ row }) => row.schedule))];
-  /** @type {Map<string, Line & { found: Map<number, number[]> }>} */
+  precision.show(linesOf(all, ({ distance }) => distance));
+  if (!drift.element.hidden) drift.show(linesOf(all, (cell) => cell.drift));
+  showCost();
+}
+
+/** A line per row of the grid: a figure against the evaluations that were made. @param {Cell[]} all @param {(cell: Cell) => number | null} figureOf */
+function linesOf(all, figureOf) {
+  const names = (/** @type {(cell: Cell) => string} */ of) => [...new Set(all.map(of))];
+  const samplers = names(({ row }) => row.sampler), schedules = names(({ row }) => row.schedule), caches = names(({ cache }) => cache?.name ?? "");
+  /** @type {Map<string, Line & { found: Map<number, { made: number, far: number }[]> }>} */
   const lines = new Map();
-  for (const { row, guidance, distance } of all) {
-    if (distance === null) continue;
-    const name = rowName({ .../** @type {Cell} */ (all[0]), row, guidance }, { guidance: fields.guidance.values().length, seeds: 1 }).join(" / ");
-    const line = lines.get(name) ?? { name, colour: samplers.indexOf(row.sampler), dash: schedules.indexOf(row.schedule), points: [], found: new Map() };
-    line.found.set(row.evaluations, [...(line.found.get(row.evaluations) ?? []), distance]);
+  for (const cell of all) {
+    const { row, cache, made } = cell, far = figureOf(cell);
+    if (far === null) continue;
+    const name = rowName(cell, { guidance: fields.guidance.values().length, seeds: 1 }).join(" / ");
+    const colour = samplers.indexOf(row.sampler) + samplers.length * caches.indexOf(cache?.name ?? "");
+    const line = lines.get(name) ?? { name, colour, dash: schedules.indexOf(row.schedule), points: [], found: new Map() };
+    line.found.set(row.steps, [...(line.found.get(row.steps) ?? []), { made, far }]);
     lines.set(name, line);
   }
   for (const line of lines.values()) {
-    line.points = [...line.found].map(([work, far]) => /** @type {[number, number]} */ ([work, Math.sqrt(far.reduce((sum, each) => sum + each * each, 0) / far.length)])).sort(([a], [b]) => a - b);
+    line.points = [...line.found.values()].map((found) => /** @type {[number, number]} */ ([mean(found.map(({ made }) => made)),
+      Math.sqrt(mean(found.map(({ far }) => far * far)))])).sort(([a], [b]) => a - b);
   }
-  precision.show([...lines.values()]);
-  showCost();
+  return [...lines.values()];
 }
+
+const mean = (/** @type {number[]} */ numbers) => numbers.reduce((sum, each) => sum + each, 0) / numbers.length;
 
 /** The empty grid: a row per run, a column per step count. */
 function lay() {
@@ -220,9 +236,9 @@ function button(cell) {
 function paint(cell) {
   const place = buttons.get(cell.jobId);
   if (!place) return;
-  const { status, picture, distance, seconds, share } = cell;
+  const { status, picture, distance, drift: apart, seconds, share } = cell;
   const state = cell.row.problem ? "failed" : status;
-  const words = [distance !== null && figure(distance), status === "completed" && (seconds === null ? t("lab.kept") : duration(seconds * 1000))].filter(Boolean);
+  const words = [distance !== null && figure(distance), apart !== null && t("lab.driftOf", { drift: figure(apart) }), status === "completed" && (seconds === null ? t("lab.kept") : duration(seconds * 1000))].filter(Boolean);
   replace(place,
     picture ? h("img", { src: viewUrl(picture, true), alt: "", loading: "lazy" }) : h("span", { class: `blank ${state}`, text: state === "none" ? "" : t(`state.${state}`) }),
     status === "in_progress" && h("progress", { max: 1, value: share, "aria-label": t("progress") }),
@@ -282,7 +298,7 @@ async function begin() {
 function show(cell) {
   if (!planned) return;
   if (!cells.run) rename(planned);
-  film.open([...cells.all.values()].find(({ row, guidance, seed }) => row === cell.row && guidance === cell.guidance && seed === cell.seed) ?? cell, planned);
+  film.open([...cells.all.values()].find(({ row, guidance, seed, cache }) => row === cell.row && guidance === cell.guidance && seed === cell.seed && cache === cell.cache) ?? cell, planned);
   writeUrl();
 }
 
@@ -318,7 +334,7 @@ async function csv() {
 }
 
 async function png() {
-  keepFile(await sheetOf([...cells.all.values()], counts(), [curves, precision]), "lab.png");
+  keepFile(await sheetOf([...cells.all.values()], counts(), [curves, precision, ...(drift.element.hidden ? [] : [drift])]), "lab.png");
 }
 
 async function latents() {

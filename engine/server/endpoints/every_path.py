@@ -20,7 +20,7 @@ BODIES: Mapping[str, Json] = {
         "front": {"type": "boolean"}, "number": {"type": "number"}, "extra_data": {"type": "object"}}},
     "POST /lab/plan": {"properties": {
         "template": {"type": "string"}, "name": {"type": "string"}, "workflow": {"type": "object"},
-        "job_id": {"type": "string"}, "set": {"type": "object"}, "samplers": NAMES, "schedules": NAMES,
+        "job_id": {"type": "string"}, "set": {"type": "object"}, "samplers": NAMES, "schedules": NAMES, "caches": NAMES,
         "steps": {"type": "array", "items": {"type": "integer"}}, "reference": {"type": "string"}}},
     "POST /estimate": {"properties": {
         "template": {"type": "string"}, "name": {"type": "string"}, "workflow": {"type": "object"},
