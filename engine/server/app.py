@@ -24,6 +24,7 @@ from sigmagraph.engine.server.comfy.routes import comfy_routes, mirrored
 from sigmagraph.engine.server.comfy.socket import SOCKETS
 from sigmagraph.engine.server.comfy.streamed_lists import LISTINGS, Listings
 from sigmagraph.engine.server.comfy.system import EXTENSIONS
+from sigmagraph.engine.server.comfy_api.editor_assets import editor_routes
 from sigmagraph.engine.server.comfy_api.refusals import envelopes
 from sigmagraph.engine.server.comfy_api.routes import api_routes
 from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, OwnerFolders
@@ -125,6 +126,7 @@ def make_app(parts: ServerParts) -> web.Application:
             *mirrored((*operating, *REPLAY_ROWS, *WORKFLOW_ROWS, *DELIVERY_ROWS, *PAGE_ROWS, *PLACE_ROWS, *KEY_ROWS)),
             *login_routes(),
             *api_routes(),
+            *(editor_routes() if parts.settings.editor_assets else ()),
         ]
     )
     app.add_routes([*comfy_routes(), *page_routes()])

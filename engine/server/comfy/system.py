@@ -69,7 +69,8 @@ def _unknown_device(total: int, left: int) -> dict[str, Any]:
 def flags(settings: Settings) -> dict[str, Any]:
     """What this server can do beyond the basic protocol."""
     known = {"supports_preview_metadata": True, "node_replacements": True}
-    return {**known, "max_upload_size": settings.max_upload_bytes}
+    assets = {"assets": True} if settings.editor_assets else {}
+    return {**known, **assets, "max_upload_size": settings.max_upload_bytes}
 
 
 async def features(request: web.Request) -> web.Response:

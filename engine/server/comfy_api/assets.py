@@ -33,7 +33,7 @@ from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.server.static import content_type, send
 from sigmagraph.engine.server.transport.request_bodies import json_body, multipart_body
 
-__all__ = ["by_hash", "content", "delete", "fetch", "from_hash", "from_path", "named", "upload"]
+__all__ = ["by_hash", "content", "delete", "fetch", "from_hash", "from_path", "named", "store_of", "upload"]
 
 MEBIBYTE = 1024 * 1024
 NOT_PLACED = "weight files are placed by whoever runs this server, in its models folder"

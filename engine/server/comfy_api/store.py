@@ -3,11 +3,11 @@
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import blake3
 
@@ -25,7 +25,10 @@ HEX = frozenset("0123456789abcdef")
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One record. `file_path` is the owner's name for it, `name` what nodes call it; times are seconds since 1970."""
+    """One record. `file_path` is the owner's name for it, `name` what nodes call it; times are seconds since 1970.
+
+    Several records may name one content: the editor's `/api/assets` gives them names, `tags` and notes of their own.
+    """
 
     id: str
     hash: str
@@ -34,6 +37,9 @@ class Asset:
     file_path: str
     name: str
     created_at: float
+    tags: Sequence[str] = ("input",)
+    user_metadata: Mapping[str, Any] = field(default_factory=dict)
+    updated_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class AssetStore:
         known = self.by_hash(found)
         if known is not None:
             return known, False
-        used = sum(asset.size_bytes for asset in self.all())
+        used = sum({asset.hash: asset.size_bytes for asset in self.all()}.values())
         if used + size > self.most_bytes:
             allowed = f"at most {self.most_bytes:.0f} bytes of assets, {used} of them used"
             raise BadValue("file", f"{size} bytes", allowed)
@@ -75,6 +81,16 @@ class AssetStore:
         if known is not None:
             return known, False
         return self._record(Asset(str(uuid.uuid4()), found, size, content_type, file_path, name, time.time())), True
+
+    def refer(self, known: Asset) -> Asset:
+        """Another record of a content that is here."""
+        return self.change(replace(known, id=str(uuid.uuid4()), created_at=time.time()))
+
+    def change(self, asset: Asset, **changes: Any) -> Asset:
+        """The record with other values, kept; its content stays what it is."""
+        changed = replace(asset, updated_at=time.time(), **changes)
+        write_file(self._file(changed.id), json.dumps(asdict(changed)).encode())
+        return changed
 
     def get(self, asset_id: str) -> Asset:
         """The record; raises `MissingFile`."""
@@ -99,10 +115,14 @@ class AssetStore:
         return self.inputs / asset.name
 
     def delete(self, asset: Asset) -> None:
-        """Forget the record; the content goes with it where it is this store's own."""
-        named = asset.hash.removeprefix(SCHEME)
-        for path in (self.records / "by-hash" / named, self._file(asset.id)):
-            path.unlink(missing_ok=True)
+        """Forget the record; with the last one its content goes where it is this store's own."""
+        index = self.records / "by-hash" / asset.hash.removeprefix(SCHEME)
+        self._file(asset.id).unlink(missing_ok=True)
+        other = next((each for each in self.all() if each.hash == asset.hash), None)
+        if other is not None:
+            write_file(index, other.id.encode())
+            return
+        index.unlink(missing_ok=True)
         if PurePosixPath(asset.name).parent == PurePosixPath(FOLDER):
             with suppress(FileNotFoundError):
                 self.path(asset).unlink()
