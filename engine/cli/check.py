@@ -46,7 +46,7 @@ def check(
     plugins: Plugins = None,
 ) -> None:
     """Validate a workflow without running it. Exit code 1 where something is wrong."""
-    from sigmagraph.engine.cli.console import out, remark, write_json
+    from sigmagraph.engine.cli.console import remark, tell, write_json
     from sigmagraph.engine.compose.choosing import choose, memory_plan
     from sigmagraph.engine.graph.overrides import override
 
@@ -69,7 +69,7 @@ def check(
         planned = memory_plan(graph, space.folders)
         found["memory"] = planned.lines()
         for line in () if as_json else planned.lines():
-            out().print(line, soft_wrap=True, markup=False)
+            tell(line)
         planned.require()
     if as_json:
         write_json(found | {"outputs": list(graph.roots), "warnings": list(changed.warnings)})
@@ -82,7 +82,7 @@ def _survey(space: Workspace, folder: Path, *, as_json: bool) -> None:
     """Every workflow file below a folder: totals, and the classes that are missing most."""
     from rich.progress import track
 
-    from sigmagraph.engine.cli.console import out, say, write_json
+    from sigmagraph.engine.cli.console import say, tell, write_json
     from sigmagraph.engine.compose.survey import files_in, survey, totals
 
     files = track(files_in(folder), "looking at files", console=say(), transient=True)
@@ -93,9 +93,9 @@ def _survey(space: Workspace, folder: Path, *, as_json: bool) -> None:
         return
     for name, count in counted.items():
         if name != "missing classes":
-            out().print(f"{name}: {count}")
+            tell(f"{name}: {count}")
     for missing in counted["missing classes"][:SHOWN]:
-        out().print(f"    {missing['files']:5d} files lack {missing['class']}", markup=False)
+        tell(f"{missing['files']:5d} files lack {missing['class']}")
     for record in records:
         if record.state == "refused":
-            out().print(f"refused: {record.file}: {record.problems[0]}", markup=False, soft_wrap=True)
+            tell(f"refused: {record.file}: {record.problems[0]}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sigmagraph.engine.cli.options import AsJson
+from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, Plugins, load_packs, workspace
 
 if TYPE_CHECKING:
     from sigmagraph.engine.compose.conformance import Conformance
@@ -28,15 +28,19 @@ def conform(
     file: Annotated[
         Path | None, typer.Argument(help="A Python file with an @solver, or with functions of k-diffusion's form.")
     ] = None,
-    samplers: Annotated[str, typer.Option(help="Names, separated by commas: of the file, or of ours.")] = "",
+    samplers: Annotated[str, typer.Option(help="Names, separated by commas: of the file, else of all there are.")] = "",
     model: Annotated[ModelKind, typer.Option(help="Variance exploding (k-diffusion's), or a flow.")] = ModelKind.ve,
     output: Annotated[Path | None, typer.Option(help="Where the report goes.", show_default="./output/conform")] = None,
     as_json: AsJson = False,
+    custom_nodes: CustomNodes = None,
+    home: Home = None,
+    plugins: Plugins = None,
 ) -> None:
     """Run the laws over anyone's sampler, no model needed. Exit code 3: a law is broken. The file's code runs here."""
     from sigmagraph.engine.cli.console import out, remark, write_json
     from sigmagraph.engine.compose.conformance import conformance
 
+    load_packs(workspace(home, None, custom_nodes))
     names = [name.strip() for name in samplers.split(",") if name.strip()]
     found = conformance(_chosen(file, names), model.value)
     written = found.write(output or Path.cwd() / "output" / "conform")

@@ -79,11 +79,14 @@ def listing(as_json: AsJson = False, database: Database = None, home: Home = Non
 
 
 @keys.command("revoke")
-def revoke(key: KeyId, database: Database = None, home: Home = None) -> None:
+def revoke(key: KeyId, as_json: AsJson = False, database: Database = None, home: Home = None) -> None:
     """Withdraw a key: it opens nothing any more."""
-    from sigmagraph.engine.cli.console import remark
+    from sigmagraph.engine.cli.console import remark, write_json
 
     account = _with_accounts(home, database, lambda accounts: accounts.revoke(key))
+    if as_json:
+        write_json(account.described())
+        return
     remark(f"key {account.id} of {account.name} is revoked")
 
 
@@ -92,14 +95,18 @@ def credit(
     key: KeyId,
     amount: Annotated[float, typer.Argument(help="Credits to add; less than 0 takes some away.")],
     reason: Annotated[str, typer.Option(help="For the ledger.")] = "grant",
+    as_json: AsJson = False,
     database: Database = None,
     home: Home = None,
 ) -> None:
     """Give credits, and print the balance."""
-    from sigmagraph.engine.cli.console import out
+    from sigmagraph.engine.cli.console import out, write_json
 
     account = _with_accounts(home, database, lambda accounts: accounts.credit(key, _micro(amount), reason))
-    out().print(f"{account.credits / CREDIT:g}", markup=False)
+    if as_json:
+        write_json(account.described())
+    else:
+        out().print(f"{account.credits / CREDIT:g}", markup=False)
 
 
 def _micro(credits: float) -> int:

@@ -1,12 +1,15 @@
 """`sigmagraph models`: the weight files in the model folders, what each is by its header, and what it completes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sigmagraph.engine.cli.options import AsJson, Home, workspace
+from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, load_packs, workspace
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.units import bytes_in_words
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["models"]
 
@@ -14,12 +17,13 @@ FOLDERS = ("checkpoints", "diffusion_models", "text_encoders", "vae", "vae_appro
 WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf")
 
 
-def models(as_json: AsJson = False, home: Home = None) -> None:
+def models(as_json: AsJson = False, custom_nodes: CustomNodes = None, home: Home = None) -> None:
     """List the weight files and pipeline folders; only headers are read. Digests are those of earlier runs."""
-    from sigmagraph.engine.cli.console import columns, out, remark, write_json
+    from sigmagraph.engine.cli.console import out, remark, write_json
     from sigmagraph.engine.shipped import SHIPPED
 
-    space = workspace(home)
+    space = workspace(home, None, custom_nodes)
+    load_packs(space)
     places = [
         (folder, name, space.folders.path(folder, name)) for folder in FOLDERS for name in space.folders.files(folder)
     ]
@@ -39,18 +43,23 @@ def models(as_json: AsJson = False, home: Home = None) -> None:
     if as_json:
         write_json(found)
     elif found:
-        table = columns(
-            "folder", "file", "size", "holds", "family", "precision", "digest", "completes", right=("size",)
-        )
-        for file in found:
-            digest, works = (file["digest"] or "").partition(":")[2][:10], ", ".join(file["completes"])
-            size = bytes_in_words(file["size_bytes"])
-            table.add_row(
-                file["folder"], file["file"], size, file["holds"], file["family"], file["precision"], digest, works
-            )
-        out().print(table)
+        out().print(_table(found))
     else:
         remark(f"no weight files below {space.folders.models}; `sigmagraph fetch` lists what can be brought")
+
+
+def _table(found: Sequence[Mapping[str, Any]]) -> "Table":
+    """A row a file: where it is, how large, and all that is known of it."""
+    from sigmagraph.engine.cli.console import columns
+
+    table = columns("file", "size", "holds", whole=2, right=("size",))
+    for file in found:
+        kind = ", ".join(word for word in (file["family"], file["precision"]) if word)
+        digest, works = (file["digest"] or "").partition(":")[2][:10], ", ".join(file["completes"])
+        facts = (file["holds"], kind, digest and f"digest {digest}", works and f"completes {works}")
+        size = bytes_in_words(file["size_bytes"])
+        table.add_row(f"{file['folder']}/{file['file']}", size, "; ".join(fact for fact in facts if fact))
+    return table
 
 
 def completed(present: set[str], folders: tuple[Path, ...]) -> dict[str, list[str]]:

@@ -25,7 +25,7 @@ def nodes(
     plugins: Plugins = None,
 ) -> None:
     """List the nodes, or show one."""
-    from sigmagraph.engine.cli.console import out, write_json
+    from sigmagraph.engine.cli.console import out, tell, write_json
 
     space = workspace(home, None, custom_nodes)
     if as_json:
@@ -34,18 +34,24 @@ def nodes(
     elif name is None:
         out().print(_all(space))
     else:
-        out().print(space.nodes[name].description, markup=False, soft_wrap=True)
+        tell(space.nodes[name].description)
         out().print(_one(space.nodes[name], space))
 
 
 def _all(space: Workspace) -> "Table":
+    from rich.text import Text
+
     from sigmagraph.engine.cli.console import columns
 
-    table = columns("node", "category", "inputs", "outputs")
+    table = columns("node", "inputs", "outputs")
+    category = None
     for class_type in sorted(space.nodes, key=lambda name: (space.nodes[name].category, name)):
         node = space.nodes[class_type]
+        if node.category != category:
+            category = node.category
+            table.add_row(Text(category, "bold"))
         inputs = ", ".join(declared.name for declared in node.inputs if declared.group != "hidden")
-        table.add_row(class_type, node.category, inputs, ", ".join(output.type for output in node.outputs))
+        table.add_row(f"  {class_type}", inputs, ", ".join(output.type for output in node.outputs))
     return table
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Precision",
     "Settings",
     "WatchEdits",
+    "load_packs",
     "workspace",
 ]
 
@@ -120,3 +121,9 @@ def workspace(
     from sigmagraph.engine.cli.console import remark, warn
 
     return open_workspace(home, output, custom_nodes, watches_edits=watches_edits, remark=remark, warn=warn)
+
+
+def load_packs(space: Workspace) -> None:
+    """Load the packs that were named: their code may register samplers and model folders. Without any, nothing is."""
+    if space.custom_nodes:
+        _ = space.nodes

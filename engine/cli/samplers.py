@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sigmagraph.engine.cli.options import AsJson, Plugins
+from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, Plugins, load_packs, workspace
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,6 +19,8 @@ def samplers(
     name: Annotated[str | None, typer.Argument(help="A sampler or schedule, to see its options.")] = None,
     schedules: Annotated[bool, typer.Option("--schedules", help="List the schedules instead.")] = False,
     as_json: AsJson = False,
+    custom_nodes: CustomNodes = None,
+    home: Home = None,
     plugins: Plugins = None,
 ) -> None:
     """List the samplers: order, evaluations per step, noise, options; one of them with its source and revisions."""
@@ -28,6 +30,7 @@ def samplers(
     from sigmagraph.engine.sampling.facts import facts_of
     from sigmagraph.engine.sampling.versioned import VersionedName
 
+    load_packs(workspace(home, None, custom_nodes))
     bare = VersionedName.parse(name).name if name is not None else None
     known: dict[str, Any] = {**SCHEDULES, **SOLVERS}
     if bare is not None and bare not in known:
@@ -78,11 +81,11 @@ def _schedules() -> "Table":
 
 def _describe(part: "Solver | Schedule", *words: str) -> None:
     """One part: what it is, its options with their limits, and what became of each revision."""
-    from sigmagraph.engine.cli.console import columns, out
+    from sigmagraph.engine.cli.console import columns, out, tell
 
     for line in (str(part), *words, part.source, part.remark):
         if line:
-            out().print(line, markup=False, soft_wrap=True)
+            tell(line)
     table = columns("option", "default", "allowed")
     for option in part.options:
         table.add_row(option.name, _plain(option.default), _allowed(option))

@@ -56,9 +56,9 @@ def test_models_says_what_each_file_holds_or_what_is_wrong_with_it(home: Path) -
     (home / "models/vae/broken.safetensors").write_bytes(b"\x80\x04pickle")
     done = CliRunner().invoke(app, ["models", "--home", str(home)])
     assert done.exit_code == 0
-    lines = {line.split()[1]: line for line in done.stdout.splitlines()}
-    assert "a diffusion model, a VAE, clip_l, clip_g, t5xxl" in lines["tiny.safetensors"]
-    assert "pickle" in lines["broken.safetensors"]
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert "a diffusion model, a VAE, clip_l, clip_g, t5xxl" in lines["checkpoints/tiny.safetensors"]
+    assert "pickle" in lines["vae/broken.safetensors"]
 
 
 def test_models_without_any_file_names_the_command_that_brings_some(tmp_path: Path) -> None:

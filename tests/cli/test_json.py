@@ -18,9 +18,10 @@ from tests.serving import CHECKOUT
 
 REPORTING = (
     *("check", "plan", "nodes", "samplers", "models", "run", "compare", "replay"),
-    *("conform", "convert", "endpoints", "endpoints check", "endpoints try", "fetch", "packs", "publish"),
+    *("conform", "convert", "endpoints", "endpoints check", "endpoints try", "fetch", "packs", "publish", "workers"),
+    *("keys create", "keys list", "keys revoke", "keys credit"),
 )
-READING = ("check", "plan", "nodes", "run", "compare", "replay", "publish")
+READING = ("check", "plan", "nodes", "run", "compare", "replay", "publish", "samplers", "conform", "endpoints try")
 
 
 def answer(*arguments: str, code: int = 0) -> Any:
@@ -74,6 +75,8 @@ def test_keys_answer_once_with_the_key_and_then_without(tmp_path: Path) -> None:
     assert len(made.pop("key")) > 20
     assert made == listed
     assert (listed["name"], listed["credits"], listed["revoked"]) == ("ann", 2.5, False)
+    assert answer("keys", "credit", made["id"], "1.5", "--home", str(tmp_path))["credits"] == 4.0
+    assert answer("keys", "revoke", made["id"], "--home", str(tmp_path))["revoked"] is True
 
 
 @pytest.mark.parametrize("command", REPORTING)
@@ -110,7 +113,7 @@ def test_tables_of_eighty_columns_keep_every_name(monkeypatch: pytest.MonkeyPatc
             CliRunner().invoke(app, arguments)
         lines = captured.get().splitlines()
         assert max(len(line) for line in lines) <= 80
-        shown = {line.partition("  ")[0].rstrip() for line in lines}  # a node's name may have a blank in it
+        shown = {line.lstrip().partition("  ")[0].rstrip() for line in lines}  # a node's name may have a blank in it
         assert set(names) - shown == set()
 
 

@@ -157,3 +157,28 @@ def test_a_server_does_not_start_with_a_file_that_is_not_there(home: Path) -> No
     done = sigmagraph("serve", "--home", str(home), "--port", "0", "--plugin", str(home / "nowhere.py"))
     assert done.returncode == 1
     assert "there is no such plugin file" in done.stderr
+
+
+def test_commands_that_list_registries_take_packs_and_plugins_that_add_to_them(tmp_path: Path, plugin: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/far.safetensors").write_bytes(b"not a weight file")
+    adds = f"import folder_paths\nfolder_paths.add_model_folder_path('vae', {str(tmp_path / 'elsewhere')!r})\n"
+
+    def pack(name: str) -> list[str]:
+        folder = tmp_path / f"packs of {name}"
+        folder.mkdir()
+        text = PLUGIN.replace("halfway", name).replace("thirds", f"{name}_levels")
+        (folder / f"{name}.py").write_text(f"{text}\n{adds}NODE_CLASS_MAPPINGS = {{}}\n")
+        return ["--custom-nodes", str(folder), "--home", str(tmp_path)]
+
+    examined = ["conform", "--samplers", "halfway,third", "--output", str(tmp_path), "--plugin", plugin, *pack("third")]
+    commands = [["samplers", "first", *pack("first")], ["models", *pack("second")], examined]
+    program = (
+        "import json, sys\nfrom typer.testing import CliRunner\nfrom sigmagraph.engine.cli.app import app\n"
+        "print(json.dumps([CliRunner().invoke(app, one).output for one in json.loads(sys.argv[1])]))"
+    )
+    command = [sys.executable, "-B", "-c", program, json.dumps(commands)]
+    shown = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    for expected, text in zip(("first@1", "vae/far.safetensors", "third (ve)"), shown, strict=True):
+        assert expected in text
+    assert "halfway (ve)" in shown[2]
