@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -68,6 +69,18 @@ def test_image_k_of_a_batch_equals_the_image_alone(name: str) -> None:
     for image in range(8):
         alone = run(key, shaped(1, 1, 8, 8), noise=PhiloxNoise(99), batch_index=[image])
         assert torch.equal(batch[image : image + 1], alone)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_runs_by_turns_are_the_runs_alone(name: str) -> None:
+    """A solver under way keeps what it knows to itself: evaluation by evaluation beside another, each is as alone."""
+    key, latent = f"{name}@{SOLVERS[name].revision}", shaped(1, 1, 4, 4)
+    runs = [Sampling(bumps, latent, FIVE, sd3(), EVERY[key], noise=noise) for noise in (ComfyNoise(3), PhiloxNoise(4))]
+    last = dict[int, Tensor]()
+    for ticks in zip_longest(*(one.ticks() for one in (*runs, runs[0]))):
+        last |= {place: tick.x for place, tick in enumerate(ticks) if tick is not None}
+    for place, alone in enumerate((*runs, runs[0])):
+        assert torch.equal(last[place], alone.run())
 
 
 class CountReads(TorchDispatchMode):
