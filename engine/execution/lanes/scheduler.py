@@ -7,6 +7,15 @@ Threads take work (`_next`), step it without the lock, and report back with it (
 after each step, so samplers of several jobs take turns between evaluations. A job has at most one node in the device
 lane at a time, in the order its run gives, so its result is the same as if it ran alone. One that runs out of memory
 there is tried once more with the device to itself.
+
+What overlaps: B is short and comes while A samples. On one thread, one job after the other; and as it is here:
+
+    one thread   A load | A sample          | A decode | A save   | B load | B sample | B decode | B save
+    device lane  A load | A sample | B load | B sample | B decode | A sample, the rest | A decode
+    host lane                                                     | B save                      | A save
+
+B begins between two steps of A. The host's work of one job hides behind the device's of the other; within a job,
+nothing overlaps what it waits for.
 """
 
 import heapq
