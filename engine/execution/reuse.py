@@ -16,7 +16,7 @@ from sigmagraph.engine.graph.keys import Keys
 from sigmagraph.engine.graph.node import Services
 
 
-class Reuse:
+class RunReuse:
     """What one run takes from others and leaves to them.
 
     _first    content key -> the node that does the work; later nodes of that key are its twins

@@ -68,7 +68,7 @@ from sigmagraph.engine.execution.expand import grow, result_links
 from sigmagraph.engine.execution.ready import ReadyNodes
 from sigmagraph.engine.execution.report import Emit, RunReport
 from sigmagraph.engine.execution.result import RunResult
-from sigmagraph.engine.execution.reuse import Reuse
+from sigmagraph.engine.execution.reuse import RunReuse
 from sigmagraph.engine.execution.values import RunValues
 from sigmagraph.engine.execution.vertex import Needs, Status, Vertex, root_of
 from sigmagraph.engine.graph.node import Lane, Services
@@ -100,7 +100,7 @@ class Run:
         self.report = RunReport(plan, self.vertices, store, emit)
         self.hidden = HiddenValues(plan.graph, services, extra_data, self)
         self.error: EngineError | None = None
-        self._reuse = Reuse(self.vertices, self.keys, store, services, reuses_outputs)
+        self._reuse = RunReuse(self.vertices, self.keys, store, services, reuses_outputs)
         self._open = set(plan.roots)
         self._ready = ReadyNodes(self.vertices, on_wake)
         self._running: set[str] = set()
