@@ -75,6 +75,8 @@ class RayCluster:
         with suppress(Exception):
             ray().shutdown()
         with suppress(Exception):
+            import_module("ray.util.client").ray.disconnect()
+        with suppress(Exception):
             import_module("ray.util.client").ray.get_context().disconnect()
 
     def machines(self) -> list[Machine]:

@@ -199,14 +199,18 @@ def test_a_silent_head_is_noticed_before_ray_would(ray: FakeRay, monkeypatch: py
 
 
 def test_joining_again_ends_a_connection_that_ray_forgot(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`shutdown` does nothing then, and `init` says that there is a connection already."""
+    """`shutdown` does nothing then, and `init` refuses while either of two lists has a connection."""
     monkeypatch.setattr(RayCluster, "_probe", lambda cluster: None)
     ray.refuses = RuntimeError("Ray Client is already connected")
+    ended: list[str] = []
 
-    def disconnect() -> None:
-        ray.refuses = None
+    def end(what: str) -> None:
+        ended.append(what)
+        if {*ended} == {"every context", "this context"}:
+            ray.refuses = None
 
-    client = SimpleNamespace(get_context=lambda: SimpleNamespace(disconnect=disconnect))
+    context = SimpleNamespace(disconnect=lambda: end("this context"))
+    client = SimpleNamespace(get_context=lambda: context, disconnect=lambda: end("every context"))
     monkeypatch.setattr(ray_cluster, "import_module", {"ray.util.client": SimpleNamespace(ray=client)}.__getitem__)
     monkeypatch.setattr(ray_cluster, "_have_silence_noticed", lambda: None)
     RayCluster("ray://head:1", {}).join()
