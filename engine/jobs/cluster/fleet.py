@@ -134,9 +134,12 @@ class RayFleet:
                 await self._let_go(hall, {device: "had nothing to do"})
         asked = max(wanted, len(self._workers) - len(self._resting))
         if asked != self._asked:
-            self._asked = asked
             bundle = {"GPU": self.settings.gpus} if self.settings.gpus else {"CPU": 1.0}
-            await asyncio.to_thread(self._cluster.request, [bundle] * asked)
+            try:
+                await asyncio.to_thread(self._cluster.request, [bundle] * asked)
+                self._asked = asked
+            except LinkLost as lost:  # the machines that are there go on, and the next look asks again
+                LOG.warning("%s", lost.reason)
 
 
 def devices(machines: list[Machine], settings: FleetSettings) -> dict[Device, Machine]:

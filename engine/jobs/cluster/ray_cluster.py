@@ -18,6 +18,7 @@ __all__ = ["Machine", "RayCluster"]
 
 START = "on the head: `ray start --head --ray-client-server-port=10001`"
 PROBE_S = 5.0
+REQUEST_S = 30.0
 TRIES = 2
 """A head that has just been started may fail to answer the first time."""
 LOCAL_STORE_BYTES = 512 << 20
@@ -118,9 +119,12 @@ class RayCluster:
             raise LinkLost(f"no actor can be made on {machine.host}: {first_line(error)}") from error
 
     def request(self, bundles: list[dict[str, float]]) -> None:
-        """Tell the autoscaler what there should be room for."""
-        with suppress(Exception):  # a cluster without one
-            import_module("ray.autoscaler.sdk").request_resources(bundles=bundles)
+        """Tell the autoscaler what there should be room for: by a task inside the cluster, as Ray's client cannot."""
+        try:
+            asked = ray().remote(_request).options(num_cpus=0).remote(bundles)
+            ray().get(asked, timeout=REQUEST_S)
+        except Exception as error:
+            raise LinkLost(f"the cluster's autoscaler cannot be asked: {first_line(error)}") from error
 
     def _probe(self) -> None:
         """Say soon what Ray's client would say after half a minute."""
@@ -131,6 +135,10 @@ class RayCluster:
         except OSError as error:
             reason = f"nobody answers there ({error.strerror or error}); {START}"
             raise ClusterUnusable(self._address, reason) from error
+
+
+def _request(bundles: list[dict[str, float]]) -> None:
+    import_module("ray.autoscaler.sdk").request_resources(bundles=bundles)
 
 
 def _refusal(error: Exception) -> str:

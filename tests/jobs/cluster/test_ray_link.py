@@ -215,3 +215,27 @@ def test_joining_again_ends_a_connection_that_ray_forgot(ray: FakeRay, monkeypat
     monkeypatch.setattr(ray_cluster, "_have_silence_noticed", lambda: None)
     RayCluster("ray://head:1", {}).join()
     assert ray.joined == [{"address": "ray://head:1"}]
+
+
+def test_the_autoscaler_is_asked_by_a_task_inside_the_cluster(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's client has no way to it: it says that Ray is not initialised, or reaches no head."""
+    tasks: list[Any] = []
+
+    def remote(function: Any) -> Any:
+        return SimpleNamespace(
+            options=lambda **how: SimpleNamespace(remote=lambda *given: (function.__name__, how, given))
+        )
+
+    def get(task: Any, timeout: float) -> None:
+        tasks.append(task)
+        if ray.refuses is not None:
+            raise ray.refuses
+
+    monkeypatch.setattr(ray, "remote", remote, raising=False)
+    monkeypatch.setattr(ray, "get", get, raising=False)
+    cluster = RayCluster("ray://head:1", {})
+    cluster.request([{"GPU": 1.0}])
+    assert tasks == [("_request", {"num_cpus": 0}, ([{"GPU": 1.0}],))]
+    ray.refuses = RuntimeError("no head")
+    with pytest.raises(LinkLost, match="autoscaler cannot be asked: no head"):
+        cluster.request([])

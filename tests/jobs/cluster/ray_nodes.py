@@ -1,0 +1,110 @@
+"""Real Ray clusters of several nodes on this machine, and a server that works with them."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sigmagraph.engine.jobs.cluster.depot import Depot
+from sigmagraph.engine.jobs.cluster.fleet import RayFleet
+from sigmagraph.engine.jobs.cluster.settings import ActorSettings, FleetSettings
+from sigmagraph.engine.jobs.events import JobEvent, Requeued
+from sigmagraph.engine.jobs.job import Job, Submission
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings
+from tests.jobs.cluster.links import until
+from tests.jobs.cluster.nodes import folders, saved
+from tests.jobs.conftest import sqlite
+
+STORE_BYTES = 80 << 20
+MOST_S = 240.0
+MACHINES = ThreadPoolExecutor(1, "machines")
+"""Starts every machine. Linux ends a machine's processes when the thread that started them ends, and asyncio ends its
+threads with every loop: a machine that one test added would be gone in the next."""
+
+
+async def on_machines(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do something to a cluster."""
+    return await asyncio.get_running_loop().run_in_executor(MACHINES, work, *arguments)
+
+
+def started_cluster(port: int, nodes: int) -> Any:
+    """A head that only listens, and machines with a worker each."""
+    cluster_utils = import_module("ray.cluster_utils")
+    import_module("ray._private.utils").set_sigterm_handler = lambda handler: None  # machines are added on threads
+    head = {"ray_client_server_port": port, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **head})
+    made.front_address = f"ray://127.0.0.1:{port}"
+    for _ in range(nodes):
+        add(made)
+    return made
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def add(cluster: Any) -> Any:
+    return cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+
+
+def kill(cluster: Any, node: Any) -> None:
+    """All processes of a machine at once, as when its power goes."""
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def fleet(home: Path, address: str, *, lease_s: float = 20.0, **settings: Any) -> RayFleet:
+    actor = ActorSettings(
+        "tests.jobs.cluster.nodes:build", {"models": str(home / "models")}, front=str(home), beat_s=0.5, lease_s=lease_s
+    )
+    how = {"gpus": 0.0, "look_every_s": 0.5, **settings}
+    return RayFleet(FleetSettings(address, **how), actor, Depot(folders(home), home / "carried"))
+
+
+def run(case: Coroutine[Any, Any, None], most_s: float = MOST_S) -> None:
+    """To its end, which comes in minutes or not at all."""
+    asyncio.run(asyncio.wait_for(case, most_s))
+
+
+@asynccontextmanager
+async def front(home: Path, fleet: RayFleet, workers: int) -> AsyncIterator[JobService]:
+    for name in ("models", "input", "output", "temp"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+    jobs = JobService(JobSettings(sqlite(home)), [], folders(home), fleet=fleet)
+    await jobs.start()
+    try:
+        async with asyncio.timeout(120):
+            await until(lambda: sum(status.is_ready for status in jobs.workers()) >= workers)
+        yield jobs
+    finally:
+        await jobs.stop(0.0)
+
+
+async def submitted(jobs: JobService, *, asked: dict[str, Any] | None = None, **inputs: Any) -> Job:
+    return (await jobs.submit(Submission(saved(**inputs), **(asked or {})))).job
+
+
+def content(home: Path, job: Job, folder: str = "output") -> bytes:
+    assert job.outcome is not None, job.failure
+    return (home / folder / job.outcome.outputs["end"]["images"][0]["filename"]).read_bytes()
+
+
+def reasons(events: list[JobEvent]) -> list[str]:
+    return [event.body.reason for event in events if isinstance(event.body, Requeued)]
+
+
+def node_of(cluster: Any, pid: int | None) -> Any:
+    """The machine that a process of an actor belongs to; None where that process is gone."""
+    try:
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except FileNotFoundError:
+        return None
+    processes = ((node, started) for node in cluster.worker_nodes for started in node.all_processes.values())
+    return next((node for node, started in processes if parent in [each.process.pid for each in started]), None)
