@@ -23,7 +23,7 @@ STEPS = (16, 32, 64, 128, 256)
 SLACK = 0.35  # below the declared order
 NO_FALL = 0.65  # below this exponent an error is not said to fall
 ROUNDING = 1e-5  # relative; what works in single precision passes
-FLOOR = 1e-12  # an error below is rounding
+FLOOR = 1e-14  # an error below is rounding
 SIDE = 64  # of the square of values whose mean and variance are taken
 MOMENT_STEPS = (32, 64)
 
