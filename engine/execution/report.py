@@ -94,7 +94,8 @@ class RunReport:
         reports = {i: self._node(i, error) for i in (*nodes, *(i for i in self._vertices if i not in nodes))}
         roots = {root: self._vertices[root].entry for root in self._plan.roots}
         values = {root: entry.outputs for root, entry in roots.items() if entry is not None}
-        return RunResult(reports, dict(self._ui), values, error)
+        ui = {node_id: shown for node_id in self._vertices if (shown := self.shown_by(node_id))}
+        return RunResult(reports, {**self._ui, **ui}, values, error)
 
     def _node(self, node_id: str, error: EngineError | None) -> NodeReport:
         vertex = self._vertices.get(node_id)

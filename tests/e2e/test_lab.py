@@ -187,3 +187,18 @@ def test_a_plan_has_step_caches_as_nodes_with_their_usual_inputs(server: Server)
     for wrong in (["first_blok:0.1"], ["taylorseer:half"], "first_block:0.1", [""]):
         refused = server.refusal("/lab/plan", ASKED | {"caches": wrong})
         assert "cache" in refused["error"]["message"]
+
+
+def test_what_a_sampler_said_is_told_again_where_its_result_was_there(server: Server) -> None:
+    plan = planned(server, caches=["taylorseer:2"])
+    cache = plan["caches"][0]
+    values = {"sampler_name": "euler", "scheduler": "sgm_uniform", "steps": 8, "seed": 4242}
+    prompt = with_values(plan, "cell", **values)
+    sampler = prompt[plan["sampler"]]["inputs"]
+    prompt["cached"] = {"class_type": cache["class_type"], "inputs": cache["inputs"] | {"model": sampler["model"]}}
+    sampler["model"] = ["cached", 0]
+    first, second = (made(server, prompt) for _ in range(2))
+    assert second["nodes"][plan["sampler"]]["outcome"] == "memory"
+    told = first["outputs"][plan["sampler"]]["step_cache"]
+    assert told[0]["skipped"] > 0
+    assert second["outputs"][plan["sampler"]]["step_cache"] == told
