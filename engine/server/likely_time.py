@@ -1,12 +1,13 @@
 """How long a graph will take, by what jobs of the same model and size took lately. A guess, and said as one.
 
 Two graphs are alike where they have the same classes, weight files and sizes; prompts, seeds, samplers and step counts
-may differ. The time of sampling grows with the evaluations, all other nodes take what they took on the average.
+may differ. The time of sampling grows with the evaluations; what else runs takes what it took in the middle run, so
+that a model that was loaded once does not count again.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from statistics import fmean, median
+from statistics import median
 from typing import Any, NamedTuple
 
 from sigmagraph.engine.graph.sweep import GUIDANCE, SWEPT
@@ -30,27 +31,34 @@ def likely_time(prompt: Prompt, jobs: Iterable[Job], facts: Mapping[str, Mapping
     """The guess for a graph; `facts` has what is declared of each sampler."""
     wanted = _likeness(prompt)
     alike = [job for job in jobs if job.request is not None and _likeness(job.request.prompt) == wanted]
-    paces, others = list[float](), defaultdict[str, list[float]](list)
-    for job in alike:
-        sampling, work = 0.0, 0.0
-        for node_id, report in (job.outcome.nodes if job.outcome is not None else {}).items():
-            node = (job.request.prompt if job.request is not None else {}).get(node_id)
-            if node is None or report.get("outcome") != "executed":
-                continue
-            seconds = report["milliseconds"] / 1000
-            if is_sampler(node):
-                sampling, work = sampling + seconds, work + _work(node, facts)
-            else:
-                others[node["class_type"]].append(seconds)
-        if work > 0:
-            paces.append(sampling / work)
+    runs = [run for job in alike if (run := _run(job, facts)) is not None]
     samplers = [node for node in prompt.values() if is_sampler(node)]
-    if samplers and not paces:
+    told = [run for run in runs if run.work > 0 or not samplers]
+    if not told:
         return Guess(None, 0)
-    rest = sum(fmean(others[node["class_type"]]) for node in prompt.values() if others.get(node["class_type"]))
-    if not samplers:
-        return Guess(rest, len(alike)) if others else Guess(None, 0)
-    return Guess(rest + median(paces) * sum(_work(node, facts) for node in samplers), len(paces))
+    rest = median(run.other_s for run in told)
+    pace = median(run.sampling_s / run.work for run in told) if samplers else 0.0
+    return Guess(rest + pace * sum(_work(node, facts) for node in samplers), len(told))
+
+
+class _Run(NamedTuple):
+    """What a run took: its samplers, for so many evaluations, and all other nodes that were executed."""
+
+    sampling_s: float
+    work: float
+    other_s: float
+
+
+def _run(job: Job, facts: Mapping[str, Mapping[str, Any]]) -> _Run | None:
+    """The times of a job; None where nothing of it was executed."""
+    prompt = job.request.prompt if job.request is not None else {}
+    reports = job.outcome.nodes if job.outcome is not None else {}
+    ran = {i: report["milliseconds"] / 1000 for i, report in reports.items() if report.get("outcome") == "executed"}
+    sampled = {i: prompt[i] for i in ran if i in prompt and is_sampler(prompt[i])}
+    if not ran:
+        return None
+    sampling_s = sum(ran[i] for i in sampled)
+    return _Run(sampling_s, sum(_work(node, facts) for node in sampled.values()), sum(ran.values()) - sampling_s)
 
 
 def is_sampler(node: Mapping[str, Any]) -> bool:

@@ -61,6 +61,11 @@ def test_what_came_from_the_cache_tells_no_time() -> None:
     assert guess == (pytest.approx(20 * PACE_S + LOAD_S + SAVE_S), 1)
 
 
+def test_a_model_that_was_loaded_once_does_not_count_again() -> None:
+    past = [ran(graph(), 20), ran(graph(seed=2), 20, "1"), ran(graph(seed=3), 20, "1")]
+    assert likely_time(graph(), past, FACTS) == (pytest.approx(20 * PACE_S + SAVE_S), 3)
+
+
 def test_a_graph_that_samples_nothing_takes_what_its_nodes_took() -> None:
     flat = {"1": {"class_type": "Load", "inputs": {}}, "4": {"class_type": "Save", "inputs": {}}}
     job = ran(graph(), 20)
