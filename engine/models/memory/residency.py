@@ -59,9 +59,14 @@ class _Held:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def written(self) -> dict[str, Any]:
-        """As JSON values; bytes of the device, without file pages."""
+        """As JSON values; bytes of the device, without file pages. Where a file lies is nobody's business."""
         precision = str(self.placement.dtype).removeprefix("torch.")
-        told = {"network": self.what, "mode": self.mode, "precision": precision, "device": str(self.placement.device)}
+        told = {
+            "network": self.what.rpartition("/")[2],
+            "mode": self.mode,
+            "precision": precision,
+            "device": str(self.placement.device),
+        }
         return told | {"bytes": sum(self.bytes_.values()), "is_in_use": self.users > 0}
 
 
