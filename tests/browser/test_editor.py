@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.browser.conftest import FLAT
 from tests.browser.editor import Editor
 from tests.serving import Server
 
@@ -109,3 +110,22 @@ def test_the_menu_leads_to_our_own_pages(editor: Editor) -> None:
     opened.value.wait_for_url("**/gallery")
     opened.value.get_by_role("link", name="Editor").click()
     opened.value.wait_for_url(f"{editor.server.url}/")
+
+
+def test_a_job_of_the_gallery_opens_in_the_editor(editor: Editor) -> None:
+    graph = {name: node | {"inputs": dict(node["inputs"])} for name, node in FLAT.items()}
+    graph["1"]["inputs"]["color"] = 0x3D405B
+    graph["2"]["inputs"]["seconds"] = 0.0
+    job_id = editor.server.json("/prompt", {"prompt": graph})["prompt_id"]
+    editor.server.ended(job_id)
+    page = editor.page
+    page.goto(f"{editor.server.url}/gallery#job={job_id}")
+    page.get_by_role("link", name="Open in the editor").click()
+    editor.up()
+    page.wait_for_function(
+        """(colour) => app.graph._nodes.some((node) => node.type === 'EmptyImage'
+            && node.widgets.find((widget) => widget.name === 'color').value === colour)""",
+        arg=0x3D405B,
+    )
+    assert page.evaluate("() => app.graph._nodes.length") == len(FLAT)
+    assert "sigmagraph-job" not in page.url

@@ -72,7 +72,7 @@ def test_a_picture_is_found_by_what_made_it_and_when(browser: Any, server: Serve
         page = seen.open("/gallery")
         page.locator(f"[data-job='{by['lms']}']").wait_for()
         page.get_by_label("Search").fill("sampler:lms")
-        page.get_by_text("1 jobs", exact=True).wait_for()
+        page.get_by_text("1 job", exact=True).wait_for()
         assert shown(page) == [by["lms"]]
         assert page.locator(".filters input").first.input_value() == "lms"
         page.get_by_label("Search").fill("")
@@ -80,7 +80,7 @@ def test_a_picture_is_found_by_what_made_it_and_when(browser: Any, server: Serve
         filters = page.locator(".filters")
         filters.get_by_label("Seed").fill("4711")
         page.wait_for_url(re.compile("seed%3A4711"))
-        page.get_by_text("1 jobs", exact=True).wait_for()
+        page.get_by_text("1 job", exact=True).wait_for()
         assert shown(page) == [by["ipndm"]]
         assert page.get_by_label("Search").input_value() == "seed:4711"
         assert seen.violations() == []
@@ -88,9 +88,9 @@ def test_a_picture_is_found_by_what_made_it_and_when(browser: Any, server: Serve
         page.get_by_text("Nothing like this was made.").wait_for()
         filters.get_by_label("Before").fill("")
         filters.get_by_label("From").fill("2020-01-01")
-        page.get_by_text("1 jobs", exact=True).wait_for()
+        page.get_by_text("1 job", exact=True).wait_for()
         seen.shot("gallery-filters")
-        seen.open(page.url.removeprefix(server.url)).get_by_text("1 jobs", exact=True).wait_for()
+        seen.open(page.url.removeprefix(server.url)).get_by_text("1 job", exact=True).wait_for()
         page.get_by_label("Search").fill("after:someday")
         page.get_by_text("someday is not a day").wait_for()
         for text in HOSTILE[:2]:

@@ -94,7 +94,7 @@ export class Details extends EventTarget {
       files.map((file) => h("a", { class: "button quiet", href: viewUrl(file), download: file.filename, text: files.length > 1 ? file.filename : t("download") })),
       replay,
       button("workflowFile", () => saveFile(job)),
-      hasEditor && h("a", { class: "button quiet", href: `/#sigmagraph-job=${encodeURIComponent(job.id)}`, text: t("openInEditor") }),
+      hasEditor && h("a", { class: "button quiet", href: `/?sigmagraph-job=${encodeURIComponent(job.id)}`, text: t("openInEditor") }),
       button("delete", () => this.remove(job, note)));
   }
 

@@ -4,19 +4,18 @@ import { app } from "/scripts/app.js";
 
 const PAGES = [["home", "Home"], ["run", "Run"], ["gallery", "Gallery"], ["lab", "Lab"], ["system", "System"]];
 
-const JOB = /^#sigmagraph-job=([^&]+)/;
+const asked = new URLSearchParams(location.search).get("sigmagraph-job"); // read before the editor writes its address anew
 
 /** The workflow of the job that the link names: its drawing, or its prompt, which the editor draws. */
 async function openJob() {
-  const [, id] = JOB.exec(location.hash) ?? [];
-  if (!id) return;
-  history.replaceState(null, "", location.pathname + location.search);
-  const response = await fetch(`/jobs/${id}`);
+  if (!asked) return;
+  history.replaceState(null, "", location.pathname + location.hash);
+  const response = await fetch(`/jobs/${encodeURIComponent(asked)}`);
   if (!response.ok) return;
   const { workflow } = await response.json();
   const drawing = workflow.extra_data?.extra_pnginfo?.workflow;
   if (drawing) await app.loadGraphData(drawing);
-  else await app.loadApiJson(workflow.prompt, `${decodeURIComponent(id).slice(0, 8)}.json`);
+  else await app.loadApiJson(workflow.prompt, `${asked.slice(0, 8)}.json`);
 }
 
 app.registerExtension({

@@ -79,7 +79,7 @@ function choose(kind, table, field) {
     const facts = table[name.split("@")[0]];
     return h("li", null, h("button", { type: "button", class: "quiet", "aria-pressed": String(name === field.text()), on: { click: () => take(name) } },
       h("strong", { text: name }), h("span", { class: "muted", text: figures(facts) }), h("span", { text: goodFor(name.split("@")[0], facts) }),
-      h("span", { class: "muted", lang: "en", text: [facts.summary, facts.source].filter(Boolean).join(" ") })));
+      h("span", { class: "muted", lang: "en", text: [facts.summary, facts.source].filter(Boolean).join(" ").replaceAll("`", "") })));
   }));
   const said = (/** @type {string} */ name) => [name, figures(table[name.split("@")[0]]), goodFor(name.split("@")[0], table[name.split("@")[0]]), table[name.split("@")[0]].summary].join(" ");
   const filter = h("input", { type: "search", placeholder: t("search"), "aria-label": t("search"), on: { input: () => show(filter.value) } });

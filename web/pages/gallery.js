@@ -116,7 +116,7 @@ async function catchUp() {
 /** @param {{ total: number }} pagination */
 function tellCount({ total }) {
   const isFiltered = search.value.trim() !== "" || state.value !== "all";
-  count.textContent = total ? t("count", { total }) : t(isFiltered ? "nothingFound" : "nothingYet");
+  count.textContent = total ? t(total === 1 ? "count.one" : "count", { total }) : t(isFiltered ? "nothingFound" : "nothingYet");
   more.hidden = jobs.length >= total;
 }
 

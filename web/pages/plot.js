@@ -40,7 +40,8 @@ function scale(values, isLog, from, to, base) {
   const pad = isLog ? Math.log(1.15) : (high - low || 1) * 0.03;
   const first = map(low) - pad, last = map(high) + pad;
   const at = (/** @type {number} */ value) => from + ((map(value) - first) / (last - first)) * (to - from);
-  return { at, ticks: isLog ? powers(low, high, base) : evenly(low, high) };
+  const ticks = isLog ? powers(low, high, base) : evenly(low, high);
+  return { at, ticks: ticks.length || low === high ? [...ticks, ...(ticks.length ? [] : [Number(low.toPrecision(2))])] : evenly(low, high) };
 }
 
 /** Powers of a base round a span; with few of them their 2 and 5 as well. @param {number} low @param {number} high @param {number} base */

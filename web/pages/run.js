@@ -26,7 +26,7 @@ const presets = new Presets(() => shown?.values() ?? [], (values) => { shown?.ap
 const lab = h("a", { class: "button quiet", href: "/lab", text: t("lab.compare") });
 const cost = new Cost();
 const form = h("form", { novalidate: true, class: "panel", on: { submit } }, place, presets.element, problem, body,
-  cost.element, h("div", { class: "go" }, go, lab));
+  h("div", { class: "go" }, cost.element, go, lab));
 const picker = h("select", { "aria-label": t("workflow") });
 const file = h("input", { type: "file", accept: "image/*,.json", class: "unseen", tabindex: "-1", "aria-hidden": "true" });
 /** @type {Form | null} */
