@@ -163,6 +163,15 @@ def test_a_compiled_network_or_block_put_back_means_that_blocks_run_compiled(mod
     assert not model_of(copy.deepcopy(ModelPatcher(model))).recipe.compiles
 
 
+def test_who_walks_the_network_is_told_that_nothing_in_it_can_be_patched(
+    model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = ModelPatcher(model).get_model_object("diffusion_model")
+    blocks = [f"joint_blocks.{at}" for at in range(model.spec.shape.depth)]
+    assert [name for name, _ in network.named_modules() if name.startswith("joint_blocks.")] == blocks
+    assert "not patched" in caplog.text
+
+
 def test_packs_ask_of_which_kind_a_model_is(model: Model) -> None:
     names = patching.names()
     kinds, patcher = names["comfy.model_sampling"], ModelPatcher(model)

@@ -1,6 +1,7 @@
 """What node packs find behind a model: its noise levels, the scale of its latents, and its predictions."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NoReturn
@@ -14,6 +15,8 @@ from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import Parameterisation
 
 __all__ = ["SD3", "BaseModel", "ModelSampling", "ModelType", "Part", "number"]
+
+LOG = logging.getLogger("sigmagraph.packs")
 
 
 class ModelType(Enum):
@@ -115,6 +118,14 @@ class Part(nn.Module):
         super().__init__()
         if blocks:
             self.joint_blocks = nn.ModuleList(Part() for _ in range(blocks))
+
+    def named_modules(self, *arguments: Any, **more: Any) -> Iterator[tuple[str, nn.Module]]:
+        """The blocks, with nothing in them; the log says so, since whoever walks them looks for something to patch."""
+        LOG.warning(
+            "a pack looks for modules of the network: its blocks are here to be named and compiled, not patched"
+        )
+        found: Iterator[tuple[str, nn.Module]] = super().named_modules(*arguments, **more)
+        return found
 
     def forward(self, *_: Any, **__: Any) -> NoReturn:
         """Networks are not called by packs."""
