@@ -168,42 +168,44 @@ def _time(forward: Forward, options: argparse.Namespace) -> float:
     return clock() - start
 
 
-def _peak_bytes(forward: Forward, device: str) -> int:
-    """The most that tensors made during one forward hold at once, by torch's own account."""
+def _peaked(forward: Forward, device: str) -> tuple[Tensor, int]:
+    """What a forward gives, and the most that tensors made during it hold at once, by torch's own account."""
     if device == "cuda":
+        forward()  # libraries take their work space once
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        forward()
-        return torch.cuda.max_memory_allocated() - before
+        result = forward()
+        return result, torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        forward()
+        result = forward()
     kineto = record.profiler.kineto_results  # type: ignore[union-attr]  # set once the block is left
     changes = sorted((e.start_ns(), e.nbytes()) for e in kineto.events() if e.name() == "[memory]")
-    return max(accumulate(size for _, size in changes))
+    return result, max(accumulate(size for _, size in changes))
 
 
 def _compare(name: str, options: argparse.Namespace) -> bool:
     """Measure one case and print its line; whether ours is as fast and needs no more memory."""
     sides = {side: _built(name, side, options.device) for side in ("ours", "theirs")}
-    results = {side: forward() for side, forward in sides.items()}
-    rms = results["theirs"].float().square().mean().sqrt().item()
-    difference = (results["ours"].float() - results["theirs"].float()).abs().max().item() / rms
-    if not difference < LARGEST_DIFFERENCE[results["ours"].dtype]:
+    (our_result, our_peak), (their_result, their_peak) = (
+        _peaked(sides[side], options.device) for side in ("ours", "theirs")
+    )
+    rms = their_result.float().square().mean().sqrt().item()
+    difference = (our_result.float() - their_result.float()).abs().max().item() / rms
+    if not difference < LARGEST_DIFFERENCE[our_result.dtype]:
         raise SystemExit(f"{name}: the outputs differ by {difference:.1e} of their rms; nothing to compare")
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for turn in range(options.rounds):
         for side in ("ours", "theirs") if turn % 2 == 0 else ("theirs", "ours"):
             times[side].append(_time(sides[side], options))
     ours, theirs = (statistics.median(times[side]) for side in ("ours", "theirs"))
-    peaks = {side: _peak_bytes(forward, options.device) for side, forward in sides.items()}
-    memory = peaks["ours"] / peaks["theirs"]
+    memory = our_peak / their_peak
     print(
         f"{name:42} {ours * 1e3:9.1f} {theirs * 1e3:9.1f} {ours / theirs:6.3f}"
-        f" {peaks['ours'] / 2**20:9.1f} {peaks['theirs'] / 2**20:9.1f} {memory:6.3f} {difference:9.1e}",
+        f" {our_peak / 2**20:9.1f} {their_peak / 2**20:9.1f} {memory:6.3f} {difference:9.1e}",
         flush=True,
     )
     most = CASES[name].most
-    return ours <= most * theirs and peaks["ours"] <= most * peaks["theirs"]
+    return ours <= most * theirs and our_peak <= most * their_peak
 
 
 def main() -> None:
