@@ -19,7 +19,17 @@ from sigmagraph.engine.models.memory import plan, resident, streamed
 from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.device import available_bytes, holds
 from sigmagraph.engine.models.memory.residency import RESIDENCY
-from sigmagraph.engine.sampling import exact, noise
+from sigmagraph.engine.sampling import (
+    SOLVERS,
+    Prediction,
+    Sampling,
+    exact,
+    find_schedule,
+    find_solver,
+    noise,
+    run_sigmas,
+    sd3,
+)
 from sigmagraph.engine.sampling.noise import PhiloxNoise
 
 FLOAT8 = torch.float8_e4m3fn
@@ -139,6 +149,35 @@ def test_a_forward_and_a_decode_need_no_float64() -> None:
     with torch.inference_mode(), NoDoubles():
         assert network(x, timestep, pooled, context).shape == x.shape
         assert vae.decode(latent).shape == (1, 3, 64, 64)
+
+
+class ReadBack(NoDoubles):
+    """The same device, and half of everything is what the CPU reads of it."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        source, given = args[0] if args else None, (*args[1:], *(kwargs or {}).values())
+        if isinstance(source, Tensor) and source.is_meta:
+            name = func._schema.name
+            if name in ("aten::_local_scalar_dense", "aten::item"):
+                return True if source.dtype == torch.bool else 0.5
+            if name in ("aten::_to_copy", "aten::to") and torch.device("cpu") in given:
+                dtype = next((one for one in given if isinstance(one, torch.dtype)), source.dtype)
+                return torch.full(source.shape, 0.5, dtype=dtype)
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def test_no_sampler_needs_float64_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "HAVE_FLOAT64", frozenset(("cpu",)))
+    sigmas = run_sigmas(find_schedule("normal"), sd3().levels, 5, 1.0, False)
+    latent = torch.zeros(1, 16, 4, 4, device="meta")
+
+    def halved(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+        return Prediction(x * 0.5, x * 0.4)
+
+    for name in SOLVERS:
+        with ReadBack():
+            made = Sampling(halved, latent, sigmas, sd3(), find_solver(name), noise=PhiloxNoise(3)).run()
+        assert (made.device.type, made.dtype) == ("meta", FULL), name
 
 
 @pytest.mark.parametrize("memory", ["auto", "stream"])
