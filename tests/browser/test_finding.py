@@ -203,6 +203,7 @@ def test_a_server_of_another_version_is_said_and_nothing_typed_is_lost(browser: 
             page.get_by_role("link", name="Load the page again").click()
             page.locator(".banner").wait_for(state="hidden")
             assert page.get_by_label("Prompt", exact=True).input_value() == "typed before the update"
+            page.unroute_all(behavior="ignoreErrors")
     finally:
         server.stop()
 

@@ -135,7 +135,7 @@ def test_a_picture_is_opened_with_its_workflow_and_one_without_loses_nothing(
     texts.add_text("prompt", json.dumps(prompt))
     Image.new("RGB", (8, 8)).save(carries, pnginfo=texts)
     Image.new("RGB", (8, 8)).save(empty)
-    unknown.write_text(json.dumps({"1": {"class_type": "KSamplr", "inputs": {}}}))
+    unknown.write_text(json.dumps({"1": {"class_type": "KSamplr", "inputs": {"steps": 7}}}))
     with watched(browser, server, "400 (Bad Request)") as seen:
         page = seen.open("/run")
         page.locator("input[type=file]").first.set_input_files(carries)
@@ -150,6 +150,10 @@ def test_a_picture_is_opened_with_its_workflow_and_one_without_loses_nothing(
         page.locator("input[type=file]").first.set_input_files(unknown)
         page.get_by_text("The node KSamplr is not on this server; the nearest is KSampler.").wait_for()
         assert page.get_by_role("button", name=MAKE).is_disabled()
+        page.get_by_role("button", name="Use KSampler for KSamplr").click()
+        page.get_by_label("Steps", exact=True).wait_for()
+        assert page.get_by_role("button", name=MAKE).is_enabled()
+        assert page.get_by_label("Steps", exact=True).input_value() == "7"
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=["script", "right to left", "long"])

@@ -5,6 +5,7 @@ import { duration } from "./shell.js";
 import { language, t } from "./strings.js";
 
 const PAUSE_MS = 500;
+const AGAIN_MS = 4000, MOST_TRIES = 4; // a worker that opens a large model first may not answer in time
 
 /** The line above the button. */
 export class Cost {
@@ -25,9 +26,17 @@ export class Cost {
     const text = JSON.stringify(form.values());
     if (text === this.asked || document.hidden) return;
     this.asked = text;
+    await this.tell(form, text, 1);
+  }
+
+  /** @param {import("./form.js").Form} form @param {string} text what the form says @param {number} tries */
+  async tell(form, text, tries) {
     const isSound = form.fields.every(({ field }) => field.problem() === "") && Object.keys(form.inspected.unknown).length === 0;
     const found = isSound ? await call("/estimate", { body: { workflow: form.prompt() } }).catch(() => null) : null;
-    if (this.asked === text) this.element.textContent = found ? told(found) : "";
+    if (this.asked !== text) return;
+    this.element.textContent = found ? told(found) : "";
+    const isOpen = Object.values(found?.samplers ?? {}).some((/** @type {any} */ row) => row.problem !== null);
+    if (isOpen && tries < MOST_TRIES) window.setTimeout(() => { if (this.asked === text) this.tell(form, text, tries + 1); }, AGAIN_MS);
   }
 }
 

@@ -92,12 +92,25 @@ function show(inspected, from, values) {
   const missing = Object.entries(inspected.unknown).map(([name, near]) =>
     near ? t("unknownNear", { name, near }) : t("unknown", { name }));
   complain([...missing, ...inspected.warnings], missing.length === 0);
+  const offers = Object.entries(inspected.unknown).filter(([, near]) => near !== null);
+  if (offers.length) {
+    problem.append(h("p", { class: "row wrap" }, offers.map(([name, near]) => h("button", {
+      type: "button", class: "quiet", dir: "auto", text: t("useInstead", { name, near: String(near) }), on: { click: () => exchange(name, String(near)) } }))));
+  }
   go.disabled = missing.length > 0;
   picker.value = `${from.kind}:${from.value}`;
   if (picker.selectedIndex < 0) picker.value = "";
   presets.element.hidden = !["template", "name"].includes(from.kind);
   if (!presets.element.hidden) presets.show(`${from.kind}:${from.value}`);
   writeUrl();
+}
+
+/** Another class in the place of one that is not here; values and links stay where the names are alike. @param {string} name @param {string} near */
+async function exchange(name, near) {
+  if (!shown) return;
+  const prompt = shown.prompt();
+  for (const node of Object.values(prompt)) if (node.class_type === name) node.class_type = near;
+  await load({ kind: "w", value: await pack(prompt) });
 }
 
 /** The form's state as the URL; a workflow too long for one is left out. */

@@ -49,6 +49,7 @@ const WORDS = {
   "noJson": ["it is not JSON", "es ist kein JSON"],
   "unknown": ["The node {name} is not on this server.", "Den Knoten {name} gibt es auf diesem Server nicht."],
   "unknownNear": ["The node {name} is not on this server; the nearest is {near}.", "Den Knoten {name} gibt es auf diesem Server nicht; am nächsten kommt {near}."],
+  "useInstead": ["Use {near} for {name}", "{near} statt {name} nehmen"],
   "moreSettings": ["More settings", "Weitere Einstellungen"],
   "notHere": ["{value} (not here)", "{value} (nicht vorhanden)"],
   "wholeNumber": ["A whole number is needed.", "Hier gehört eine ganze Zahl hin."],
