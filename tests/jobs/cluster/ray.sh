@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run the tests of workers on Ray: several nodes on this machine, reached through Ray's client server. Needs the extra
-# `cluster` (pip install -e '.[cluster]') and about 4 GiB of memory; less than 15 minutes. Arguments go to pytest;
+# `cluster` (pip install -e '.[cluster]') and about 4 GiB of memory; less than 15 minutes. As root it also tries a network
+# with delay and loss. Arguments go to pytest;
 # SIGMAGRAPH_CLUSTER_JOBS is the size of the campaign, 200 as a rule.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."

@@ -1,10 +1,14 @@
 """Real Ray clusters of several nodes on this machine, and a server that works with them."""
 
 import asyncio
+import os
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -52,7 +56,14 @@ def free_port() -> int:
 
 
 def add(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    """One more machine. On a busy one Ray may not have it up in its half minute; then another is tried."""
+    for tries_left in (2, 1, 0):
+        try:
+            return cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+        except Exception as error:
+            if not tries_left or "timed out during startup" not in str(error):
+                raise
+    return None
 
 
 def kill(cluster: Any, node: Any) -> None:
@@ -108,3 +119,27 @@ def node_of(cluster: Any, pid: int | None) -> Any:
         return None
     processes = ((node, started) for node in cluster.worker_nodes for started in node.all_processes.values())
     return next((node for node, started in processes if parent in [each.process.pid for each in started]), None)
+
+
+class RayStart:
+    """`ray start --block` with these words, and its end with everything it started."""
+
+    def __init__(self, *words: str, before: Sequence[str] = (), **environment: str) -> None:
+        told = [*before, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+        self._process = subprocess.Popen(
+            [*told, *words], env=os.environ | environment, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def stop(self) -> None:
+        """Ask, then insist."""
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(self._process.pid, how)
+                self._process.wait(10)
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody listens there; a head's client server begins some time after it."""
+    with socket.socket() as tried:
+        tried.settimeout(0.5)
+        return tried.connect_ex((host, port)) == 0

@@ -1,12 +1,14 @@
 """Workers on a real Ray cluster of several nodes on this machine: run by tests/jobs/cluster/ray.sh."""
 
 import asyncio
+import json
 import os
 import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,29 @@ def test_the_head_may_be_restarted(tmp_path: Path) -> None:
             finally:
                 await jobs.stop(0.0)
                 await on_machines(second.shutdown)
+
+    run(case())
+
+
+def requested() -> Any:
+    """What the cluster's autoscaler was asked for last; runs inside the cluster."""
+    constants = import_module("ray._private.ray_constants")
+    said = import_module("ray.experimental.internal_kv")._internal_kv_get(constants.AUTOSCALER_RESOURCE_REQUEST_CHANNEL)
+    return json.loads(said or "null")
+
+
+def test_what_a_queue_asks_for_reaches_the_autoscaler(cluster: Any, tmp_path: Path) -> None:
+    """Of a front outside the cluster, whose client has no way to it."""
+    ray = import_module("ray")
+
+    async def case() -> None:
+        async with front(tmp_path, fleet(tmp_path, cluster.front_address, most=5), 3) as jobs:
+            asking = ray.remote(requested).options(num_cpus=0)
+            async with asyncio.timeout(30):  # for the machines that there are and work, as long as they are wanted
+                while await asyncio.to_thread(lambda: ray.get(asking.remote())) != [{"CPU": 1.0}] * 3:
+                    await asyncio.sleep(0.2)
+            done = await jobs.wait((await submitted(jobs, seed=8, count=2)).id)
+            assert content(tmp_path, done) == expected(8, 2)
 
     run(case())
 
