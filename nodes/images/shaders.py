@@ -20,7 +20,8 @@ from sigmagraph.engine.graph.node import (
 )
 from sigmagraph.nodes.support.curves import table_of
 from sigmagraph.nodes.support.glsl_parse import Shader, parse
-from sigmagraph.nodes.support.glsl_run import GlslValue, rendered
+from sigmagraph.nodes.support.glsl_run import rendered
+from sigmagraph.nodes.support.glsl_values import GlslValue
 from sigmagraph.nodes.support.types import Image
 
 __all__ = ["NODES"]
