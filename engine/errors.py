@@ -109,6 +109,11 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
+def as_bound(value: float) -> str:
+    """A bound as messages and tables say it: whole numbers to the last digit, others short."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
 class UnknownName(EngineError, KeyError):
     """`name` is not a known `kind`; the message offers the nearest known name."""
 

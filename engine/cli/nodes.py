@@ -6,6 +6,7 @@ import typer
 
 from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, Plugins, workspace
 from sigmagraph.engine.compose.workspace import Workspace
+from sigmagraph.engine.errors import as_bound
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,7 +68,7 @@ def _one(node: "Node", space: Workspace) -> "Table":
         if choices is not None and len(choices) > SHOWN_CHOICES:
             allowed += f" ... ({len(choices)})"
         if declared.range is not None:
-            allowed = f"{declared.range.low:g} to {declared.range.high:g}"
+            allowed = f"{as_bound(declared.range.low)} to {as_bound(declared.range.high)}"
         default = str(declared.options.get("default", "")) + (" (optional)" if declared.group == "optional" else "")
         table.add_row(declared.name, declared.type, default, allowed, str(declared.options.get("tooltip", "")))
     for output in node.outputs:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sigmagraph.engine.errors import BadValue, IllegalMove
+from sigmagraph.engine.errors import BadValue, IllegalMove, as_bound
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.webhooks.standard import signing_key
@@ -97,7 +97,7 @@ def _named(place: str, text: str) -> None:
 
 def _within(place: str, value: float | None, low: float, high: float) -> None:
     if value is not None and not low <= value <= high:  # NaN is not within anything
-        raise BadValue(place, value, f"{low:g} to {high:g}")
+        raise BadValue(place, value, f"{as_bound(low)} to {as_bound(high)}")
 
 
 @dataclass(frozen=True, slots=True)

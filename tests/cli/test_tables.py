@@ -51,6 +51,7 @@ def test_the_lists_of_nodes_and_files_keep_their_names(terminal: StringIO, tmp_p
     words = set(" ".join(lines_of(terminal)).replace(",", "").split())
     assert {f"checkpoints/{DEMO}", "sampler_comparison", LONG} <= words  # a file, what it completes, a choice
     assert {"_for_testing", "text_encoder_diff", "temporal_overlap"} <= words  # a category, inputs
+    assert str(2**64 - 1) in words  # the largest seed, to the last digit
 
 
 def test_lines_fold_between_words_in_a_terminal(terminal: StringIO, tmp_path: Path) -> None:

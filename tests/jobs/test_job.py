@@ -76,6 +76,11 @@ def test_what_no_database_can_hold_is_refused_by_name(bad: dict[str, Any]) -> No
         Submission(Workflow({}), **bad)
 
 
+def test_a_bound_is_said_to_the_last_digit() -> None:
+    with pytest.raises(BadValue, match="-2147483647 to 2147483647"):
+        Submission(Workflow({}), priority=2**40)
+
+
 def test_lists_and_keys_have_limits_too() -> None:
     for make in (lambda: JobQuery(offset=2**70), lambda: JobQuery(limit=-1), lambda: Idempotency.of("a\0", b"")):
         with pytest.raises(BadValue):
