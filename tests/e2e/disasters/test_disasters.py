@@ -9,6 +9,7 @@ import signal
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -147,9 +148,26 @@ def test_jobs_outlive_being_told_to_stop(server: Server, receiver: Receiver, web
 
     with Customer(server, JOBS * 2 // 5, webhook, pause=0.3) as customer:
         disturb(server, KILLS // 2, [lambda: server.signal_worker(signal.SIGTERM), stop_server], 2.0)
+    stop_while_it_samples(server, stop_server)
     settle(server, receiver, customer.accepted, 600)
     assert check(server, receiver, customer.accepted) == {"succeeded": len(customer.accepted)}
-    assert lost_attempts(server) > 0
+
+
+def stop_while_it_samples(server: Server, stop_server: Callable[[], None]) -> None:
+    """A job with far more to do than the half second a stop waits is stopped at its first steps, whatever came before.
+
+    Its attempt is lost for sure, and the next one ends it.
+    """
+    graph = mixed(0)
+    graph["5"]["inputs"]["steps"], graph["7"]["inputs"]["filename_prefix"] = 2000, "stopped"
+    job_id = str(uuid.uuid4())
+    server.call("/prompt", {"prompt": graph, "prompt_id": job_id})
+    seen = f"select count(*) from events where job_id = '{job_id}' and type = "
+    wait_for(lambda: server.rows(seen + "'node_progress'") != [(0,)], 300)
+    stop_server()
+    assert server.rows(seen + "'requeued'") == [(1,)]
+    wait_for(lambda: server.rows(seen + "'ended'") == [(1,)], 300)
+    assert server.rows(f"select state from jobs where id = '{job_id}'") == [("succeeded",)]
 
 
 def test_jobs_outlive_a_disk_that_fills_up(server: Server, receiver: Receiver, webhook: str) -> None:
