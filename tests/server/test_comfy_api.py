@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -270,6 +271,44 @@ async def test_an_upload_is_kept_once_by_its_content_and_used_by_reference(servi
         assert await code(await api.get(f"{ASSETS}/{asset['id']}")) == "not_found"
         assert await code(await api.post(f"{ASSETS}/from-hash", {"hash": digest})) == "blob_not_found"
         assert not list((api.root / "input/assets").iterdir())
+
+
+async def test_a_record_that_its_owner_forged_deletes_and_tells_nothing(serving: Serving, tmp_path: Path) -> None:
+    """Records lie among the files that an owner may write by `/userdata`."""
+    keys = FixedKeys({"k": account("ada")})
+    headers = {"Authorization": "Bearer k"}
+    victims = [tmp_path / "victim", tmp_path / "victim.json", tmp_path / "input/victim"]
+    up = "../" * 24
+    asset_id, away = "00000000-0000-4000-8000-000000000000", up + str(tmp_path).lstrip("/") + "/victim"
+    sound = {"id": asset_id, "hash": "blake3:" + "0" * 64, "size_bytes": 1, "content_type": "image/png"}
+    sound |= {"file_path": "x.png", "name": "assets/x.png", "created_at": 1.0}
+    changes: list[dict[str, Any]] = [
+        {"hash": "blake3:" + away}, {"id": away}, {"name": away}, {"name": "assets/.."}, {"name": "/etc/passwd"},
+        {"size_bytes": "1"}, {"size_bytes": -(10**15)}, {"created_at": [1]}, {"created_at": 1e300}, {"name": "a\0b"},
+        {"updated_at": 1e300}, {"updated_at": "x"}, {"tags": [[]]}, {"tags": "x"}, {"user_metadata": []}, {"more": 1},
+    ]  # fmt: skip
+    documents = [json.dumps(sound | change) for change in changes] + ["[" * 100_000, "7", "{}"]
+    async with serving(keys=keys) as api:
+        for victim in victims:
+            victim.write_bytes(b"x")
+        for document in documents:
+            path = f"/userdata/assets%2F{asset_id}.json"
+            assert (await api.post(path, data=document.encode(), headers=headers)).status == 200
+            for method, rest in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
+                response = await api.client.request(method, f"{ASSETS}/{asset_id}{rest}", headers=headers)
+                assert (response.status, await code(response)) == (404, "not_found"), (document[:200], method)
+            fresh = await api.post(ASSETS, data=upload(document.encode()), headers=headers)
+            assert fresh.status == 201
+        assert all(victim.is_file() for victim in victims)
+
+
+async def test_room_for_assets_is_counted_on_the_disk(serving: Serving) -> None:
+    """Not by records, which the owner may delete while the contents stay."""
+    async with serving(max_assets_mb=0.001) as api:
+        made = await (await api.post(ASSETS, data=upload(b"x" * 700))).json()
+        assert (await api.client.delete(f"/userdata/assets%2F{made['id']}.json")).status == 204
+        more = await api.post(ASSETS, data=upload(b"y" * 700))
+        assert (more.status, await code(more)) == (413, "payload_too_large")
 
 
 async def test_an_output_is_an_input_of_the_next_job(serving: Serving) -> None:

@@ -8,6 +8,7 @@ import blake3
 import pytest
 from PIL import Image
 
+from sigmagraph.engine.server.comfy_api import store
 from tests.server import stubs
 from tests.server.conftest import Api, Serving
 from tests.server.known_keys import FixedKeys, account
@@ -224,3 +225,13 @@ async def test_nobody_sees_or_changes_what_another_key_has(serving: Serving) -> 
         assert (await asked(api, "GET", "/api/tags", headers=bob))[1]["total"] == 0
         assert (await asked(api, "GET", place, headers=ann))[1]["tags"] == ["input", "trace"]
         assert (await asked(api, "GET", place))[0] == 401
+
+
+async def test_the_records_of_one_owner_are_counted(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every list reads all of them, and a new one of a known content takes no room."""
+    monkeypatch.setattr(store, "MOST_RECORDS", 3)
+    async with serving(editor_assets=True) as api:
+        body = {"hash": (await made(api, png()))["hash"], "tags": ["input"]}
+        statuses = [(await asked(api, "POST", f"{ASSETS}/from-hash", body))[0] for _ in range(4)]
+        assert statuses == [201, 201, 400, 400]
+        assert (await api.json(ASSETS))["total"] == 3

@@ -1,6 +1,10 @@
-"""Assets on disk: content once per owner under its blake3 digest, a small record per asset. Knows no HTTP."""
+"""Assets on disk: content once per owner under its blake3 digest, a small record per asset. Knows no HTTP.
+
+Records lie among the owner's own files, which the owner may write: what one says is checked before it is believed.
+"""
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +15,8 @@ from typing import IO, Any
 
 import blake3
 
-from sigmagraph.engine.errors import BadValue, MissingFile
+from sigmagraph.engine.errors import BadDocument, BadValue, MissingFile
+from sigmagraph.engine.graph.reading.document import parse_json
 from sigmagraph.engine.writing import drafted, make_folder, write_file
 
 __all__ = ["FOLDER", "SCHEME", "Asset", "AssetStore", "digest_of"]
@@ -21,6 +26,11 @@ FOLDER = "assets"
 SCHEME = "blake3:"
 AT_ONCE = 1024 * 1024
 HEX = frozenset("0123456789abcdef")
+MOST_RECORDS = 10_000
+"""Records of one owner: lists read them all."""
+LAST_MOMENT = 2.0**37
+"""Seconds since 1970 that still have a date."""
+KINDS = {"id": str, "hash": str, "size_bytes": int, "content_type": str, "file_path": str, "name": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +70,11 @@ class AssetStore:
         known = self.by_hash(found)
         if known is not None:
             return known, False
-        used = sum({asset.hash: asset.size_bytes for asset in self.all()}.values())
+        used = _bytes_in(folder)
         if used + size > self.most_bytes:
             allowed = f"at most {self.most_bytes:.0f} bytes of assets, {used} of them used"
             raise BadValue("file", f"{size} bytes", allowed)
+        self._refuse_when_full()
         name = found.removeprefix(SCHEME) + (suffix if suffix[1:].isalnum() else "")
         file.seek(0)
         with drafted(folder, [name], replaces=True) as (draft, _):
@@ -84,6 +95,7 @@ class AssetStore:
 
     def refer(self, known: Asset) -> Asset:
         """Another record of a content that is here."""
+        self._refuse_when_full()
         return self.change(replace(known, id=str(uuid.uuid4()), created_at=time.time()))
 
     def change(self, asset: Asset, **changes: Any) -> Asset:
@@ -93,17 +105,20 @@ class AssetStore:
         return changed
 
     def get(self, asset_id: str) -> Asset:
-        """The record; raises `MissingFile`."""
+        """The record; raises `MissingFile`, also for one that this store did not write."""
         try:
-            parsed = uuid.UUID(asset_id)
-            return Asset(**json.loads(self._file(str(parsed)).read_text("utf-8")))
-        except (ValueError, OSError, TypeError):
-            raise MissingFile(asset_id[:80], "there is no such asset") from None
+            known = str(uuid.UUID(asset_id))
+            record = parse_json(self._file(known).read_bytes())
+        except (BadDocument, ValueError, OSError):
+            record = None
+        if not isinstance(record, dict) or record.get("id") != known or not _is_sound(record):
+            raise MissingFile(asset_id[:80], "there is no such asset")
+        return Asset(**record)
 
     def by_hash(self, digest: str) -> Asset | None:
         """The owner's asset of that content."""
-        named = digest.removeprefix(SCHEME).lower()
-        if len(named) != 64 or not HEX.issuperset(named):
+        named = _hex_of(digest.lower())
+        if named is None:
             return None
         try:
             return self.get((self.records / "by-hash" / named).read_text("utf-8"))
@@ -135,10 +150,15 @@ class AssetStore:
 
     def _record(self, asset: Asset) -> Asset:
         """The record, then what finds it by its content: a crash between leaves an asset that is merely stored."""
+        self._refuse_when_full()
         make_folder(self.records / "by-hash")
         write_file(self._file(asset.id), json.dumps(asdict(asset)).encode())
         write_file(self.records / "by-hash" / asset.hash.removeprefix(SCHEME), asset.id.encode())
         return asset
+
+    def _refuse_when_full(self) -> None:
+        if self.records.is_dir() and sum(1 for _ in os.scandir(self.records)) > MOST_RECORDS:
+            raise BadValue("file", "one more", f"at most {MOST_RECORDS} assets of one owner")
 
     def _file(self, asset_id: str) -> Path:
         return self.records / f"{asset_id}.json"
@@ -151,6 +171,45 @@ def digest_of(file: IO[bytes]) -> tuple[str, int]:
         digest.update(piece)
         size += len(piece)
     return SCHEME + digest.hexdigest(), size
+
+
+def _is_sound(record: Mapping[str, Any]) -> bool:
+    """Whether it says what this store writes: kinds, a digest, a place in the input folder, moments with a date."""
+    tags, notes = record.get("tags", []), record.get("user_metadata", {})
+    moments = [record.get("created_at"), record.get("updated_at") or 0.0]
+    return (
+        record.keys() <= Asset.__dataclass_fields__.keys()
+        and all(type(record.get(name)) is kind for name, kind in KINDS.items())
+        and all(isinstance(moment, float) and 0 <= moment < LAST_MOMENT for moment in moments)
+        and isinstance(notes, dict)
+        and isinstance(tags, list)
+        and all(isinstance(tag, str) for tag in tags)
+        and record["size_bytes"] >= 0
+        and _hex_of(record["hash"]) is not None
+        and _is_below(record["name"])
+    )
+
+
+def _is_below(name: str) -> bool:
+    """Whether a name leads nowhere but into its folder; what is sent is looked at once more, links followed."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and ".." not in parts and not name.startswith("/") and "\0" not in name
+
+
+def _hex_of(digest: str) -> str | None:
+    """The 64 digits of a digest, with or without its scheme."""
+    named = digest.removeprefix(SCHEME)
+    return named if len(named) == 64 and HEX.issuperset(named) else None
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of its files, drafts of uploads under way included."""
+    used = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                used += entry.stat(follow_symlinks=False).st_size
+    return used
 
 
 def _name(file_name: str) -> str:
