@@ -7,8 +7,10 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from aiohttp import web
 
+from sigmagraph.engine.server.monitoring.logs import JsonFormatter
 from sigmagraph.engine.server.transport import connections
 from sigmagraph.engine.server.transport.body_budget import BUDGET, BodyBudget
 from sigmagraph.engine.server.transport.connections import CONNECTIONS, Connections, Patience, listening, watched
@@ -126,3 +128,36 @@ def test_the_places_leave_descriptors_for_everything_else() -> None:
     finally:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s" + b"A" * 20_000 + b"\r\n\r\n", "too long"),
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\x01\r\n\r\n", "a header"),
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\nAuthorization Bearer %s\r\n\r\n", "a header"),
+        (b"GET /echo?key=%s" + b"A" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", "too long"),
+        (b"GET /ec\x02ho?key=%s HTTP/1.1\r\nHost: x\r\n\r\n", "the address"),
+        (b"GET http://%s:x@[::1/ HTTP/1.1\r\nHost: x\r\n\r\n", "the address"),
+        (b"G\x02T /echo?key=%s HTTP/1.1\r\nHost: x\r\n\r\n", "the first line"),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %s\r\n\r\n", "size"),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n", "size"),
+        (NOW + b"GET /echo HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\x01\r\n\r\n", "a header"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03%s\r\n\r\n", "HTTPS"),
+    ],
+)
+async def test_what_cannot_be_read_is_refused_without_a_word_of_it(
+    said: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line that cannot be read may hold a key: neither the answer nor the log repeats it."""
+    async with front() as server:
+        reader = await server.client(said.replace(b"%s", b"SG_SECRET"))
+        answer = (await asyncio.wait_for(reader.read(), 5)).decode()
+    assert " 400 " in answer
+    assert reason in answer.splitlines()[-1]
+    [record] = caplog.records
+    line = JsonFormatter().format(record)
+    assert reason in line
+    assert "SECRET" not in answer + line
+    assert record.exc_info is None
+    assert len(line) < 300

@@ -12,9 +12,12 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+
+from sigmagraph.engine.server.transport.not_http import discreet
 
 __all__ = ["CONNECTIONS", "Connections", "Patience", "listening", "places", "watch_connections", "watched"]
 
@@ -180,7 +183,7 @@ async def watched(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def listening(runner: web.AppRunner, listener: socket.socket) -> AsyncIterator[None]:
     """Take connections for the application from a bound socket, for as long as the context lasts."""
     assert runner.server is not None
-    factory = runner.app[CONNECTIONS].factory(runner.server)
+    factory = runner.app[CONNECTIONS].factory(partial(discreet, runner.server))
     server = await asyncio.get_running_loop().create_server(factory, sock=listener)
     try:
         yield
