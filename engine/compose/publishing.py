@@ -23,6 +23,7 @@ __all__ = ["published", "with_demo", "words"]
 
 DEMO_FOLDER, DEMO_NAME = "checkpoints", "sigmagraph-demo.safetensors"
 DEMO = f"{DEMO_FOLDER}/{DEMO_NAME}"
+DEMO_LORA = "loras", "sigmagraph-demo-night.safetensors"
 SECRET = "output-urls.key"
 
 
@@ -45,10 +46,11 @@ def published(settings: Settings, jobs: JobService, keys: StoredKeys) -> Publish
 
 
 def with_demo(aliases: Mapping[str, Mapping[str, Path]], home: Path) -> dict[str, dict[str, Path]]:
-    """The aliases, and the demo checkpoint that comes with the code where the home has none of its own."""
+    """The aliases, and the demo's files that come with the code where the home has none of its own."""
     found = {folder: dict(names) for folder, names in aliases.items()}
-    if not (home / "models" / DEMO).is_file():
-        found.setdefault(DEMO_FOLDER, {})[DEMO_NAME] = SHIPPED / "models" / DEMO
+    for folder, name in ((DEMO_FOLDER, DEMO_NAME), DEMO_LORA):
+        if not (home / "models" / folder / name).is_file():
+            found.setdefault(folder, {})[name] = SHIPPED / "models" / folder / name
     return found
 
 
