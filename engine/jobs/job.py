@@ -260,7 +260,8 @@ class JobQuery:
 
     `with_withdrawn` False leaves out what was cancelled before it ever began. `text` stands somewhere in the request's
     JSON, in any case of ASCII letters. `fields` say what an input of some node is (a model: what its name holds).
-    Created from `since` on and before `until`, seconds since 1970.
+    Created from `since` on and before `until`, seconds since 1970. `longest_request` leaves out larger ones, by the
+    characters of their JSON.
     """
 
     owner: str | None = None
@@ -276,10 +277,12 @@ class JobQuery:
     fields: Mapping[str, str] = field(default_factory=dict)
     since: float | None = None
     until: float | None = None
+    longest_request: int | None = None
 
     def __post_init__(self) -> None:
         _within("limit", self.limit, 0, LARGEST)
         _within("offset", self.offset, 0, LARGEST)
+        _within("text", len(self.text), 0, LONGEST_NAME)
         for name, value in self.fields.items():
             if name not in FIELDS or not 0 < len(value) <= LONGEST_NAME:
                 raise BadValue(

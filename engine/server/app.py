@@ -17,6 +17,7 @@ from sigmagraph.engine.server.access.keys import KnownKeys
 from sigmagraph.engine.server.access.origin import options, origins
 from sigmagraph.engine.server.access.rates import Buckets
 from sigmagraph.engine.server.access.wrong_keys import WRONG_KEYS, WrongKeys
+from sigmagraph.engine.server.comfy.finding import SEARCHING
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
 from sigmagraph.engine.server.comfy.internal import LINES
 from sigmagraph.engine.server.comfy.preferences import LOCK
@@ -101,7 +102,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
     app[LISTINGS], app[WRONG_KEYS], app[RATES] = Listings(), WrongKeys(), Buckets(time.monotonic)
-    app[SHOWING] = Shares(2, time.monotonic)
+    app[SHOWING], app[SEARCHING] = Shares(2, time.monotonic), Shares(2, time.monotonic)
     app[CONNECTIONS] = parts.connections
     largest = parts.settings.max_upload_bytes
     app[BUDGET] = BodyBudget(largest, 2 * largest)

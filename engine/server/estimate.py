@@ -11,6 +11,7 @@ from sigmagraph.engine.graph.sweep import Sweep
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.job import JobQuery, State
 from sigmagraph.engine.server.access.auth import require_any_graph
+from sigmagraph.engine.server.comfy.finding import found
 from sigmagraph.engine.server.context import JOBS, OWNER, reply
 from sigmagraph.engine.server.likely_time import is_sampler, likely_time, part_of_run
 from sigmagraph.engine.server.pages_inspect import read_any_workflow
@@ -21,6 +22,8 @@ from sigmagraph.engine.server.unpriced import levels_told
 __all__ = ["estimate"]
 
 LOOKED_AT = 48  # of the owner's last jobs
+LONGEST = 512 * 1024
+"""Characters of a request that is looked at: 48 of them take some 60 MB for a moment."""
 MOST_SAMPLERS = 8
 Row = dict[str, Any]
 
@@ -40,8 +43,10 @@ async def estimate(request: web.Request) -> web.Response:
     workflow = changed(workflow, incoming.fields.get("set"), await request.app[JOBS].nodes())
     prompt = workflow.prompt()
     rows = {name: await _row(request, workflow, name, known) for name in _samplers(prompt)}
-    past = JobQuery(request[OWNER], frozenset({State.SUCCEEDED}), limit=LOOKED_AT, with_request=True)
-    jobs = (await request.app[JOBS].find(past)).jobs
+    past = JobQuery(
+        request[OWNER], frozenset({State.SUCCEEDED}), limit=LOOKED_AT, with_request=True, longest_request=LONGEST
+    )
+    jobs = (await found(request, past)).jobs
     guess = await asyncio.to_thread(likely_time, prompt, jobs, sampling_facts(request)["samplers"])
     counts = [row["evaluations"] for row in rows.values()]
     is_whole = bool(counts) and None not in counts

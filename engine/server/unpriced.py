@@ -4,10 +4,7 @@ So it has no price and no turn in the queue, and is bounded instead: nodes that 
 they take; a few seconds (`check.SHOW_S`); one at a time for each owner, and who used least of late goes first.
 """
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -15,8 +12,8 @@ from aiohttp import web
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.server.context import JOBS, OWNER
-from sigmagraph.engine.server.decoding.pool import Overloaded
-from sigmagraph.engine.server.decoding.shares import Shares, Turn
+from sigmagraph.engine.server.decoding.shares import Shares
+from sigmagraph.engine.server.turns import turn_of
 
 __all__ = ["SHOWING", "levels_told"]
 
@@ -24,8 +21,8 @@ LEVELS = "lab_levels"
 MODELS = frozenset({"MODEL", "CLIP", "VAE", "CLIP_VISION"})
 VALUES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 SHOWING: web.AppKey[Shares] = web.AppKey("showing", Shares)
-MOST_WAITING, WAIT_S = 8, 30.0
-"""Questions of one owner that wait for its turn, and how long one waits."""
+MOST_WAITING = 8
+"""Questions of one owner that wait for its turn."""
 Row = dict[str, Any]
 
 
@@ -34,36 +31,11 @@ async def levels_told(request: web.Request, known: Mapping[str, Any], graphs: Se
     for graph in graphs:
         _refuse_costly(graph, known)
     found = []
-    async with _turn(request.app[SHOWING], request[OWNER]):
+    async with turn_of(request.app[SHOWING], request[OWNER], "questions to the worker", MOST_WAITING):
         for graph in graphs:
             shown = await request.app[JOBS].show(graph, request[OWNER])
             found.append(shown[LEVELS]["levels"])
     return found
-
-
-@asynccontextmanager
-async def _turn(shares: Shares, owner: str) -> AsyncIterator[None]:
-    """Wait for the owner's turn; its time is charged to it."""
-    if shares.waiting(owner) >= MOST_WAITING:
-        raise Overloaded(f"{MOST_WAITING} of your questions to the worker wait already: try again soon")
-    turn = shares.queue(owner)
-    try:
-        await _until_ready(turn)
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            shares.charge(owner, time.monotonic() - began)
-    finally:
-        shares.leave(turn)
-
-
-async def _until_ready(turn: Turn) -> None:
-    try:
-        async with asyncio.timeout(WAIT_S):
-            await turn.ready.wait()
-    except TimeoutError as error:
-        raise Overloaded("the worker answers others' questions: try again soon") from error
 
 
 def _refuse_costly(graph: Workflow, known: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ from sigmagraph.engine.jobs.job import (
 )
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.settings import StoreSettings
-from sigmagraph.engine.jobs.store import log, transitions
+from sigmagraph.engine.jobs.store import log, searching, transitions
 from sigmagraph.engine.jobs.store.engines import engines, migrate
 from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.rows import inserted
@@ -658,3 +658,27 @@ def test_jobs_are_found_by_what_their_nodes_were_given_and_by_when(run: Runs, st
                     JobQuery(fields=fields)
 
     run(case())
+
+
+def test_a_search_leaves_out_what_is_very_large_and_ends_in_time(run: Runs, store_settings: StoreSettings) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            for name, size in (("small", 1000), ("large", searching.LONGEST)):
+                inputs = {"ckpt_name": "demo", "note": "x" * size}
+                await store.submit(submission(job_id=name), Request({"1": {"class_type": "L", "inputs": inputs}}, []))
+            for query in (JobQuery(text="xxx"), JobQuery(fields={"model": "demo"}), JobQuery(longest_request=2000)):
+                assert [job.id for job in (await store.find(query)).jobs] == ["small"], query
+            assert (await store.find(JobQuery())).total == 2
+            with pytest.raises(BadValue, match="text"):
+                JobQuery(text="x" * 256)
+
+    run(case())
+    writer, reader = engines(store_settings)
+    for_ever = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with reader.connect() as connection:
+        with pytest.raises(BadValue, match="created_after"), searching.within(connection, 0.1):
+            connection.exec_driver_sql(for_ever)
+        connection.rollback()
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    for reached in (writer, reader):
+        reached.dispose()

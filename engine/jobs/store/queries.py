@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, 
 from sigmagraph.engine.errors import BadValue, UnknownJob
 from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
 from sigmagraph.engine.jobs.store.rows import LIGHT, WHOLE, job_of
-from sigmagraph.engine.jobs.store.searching import says
+from sigmagraph.engine.jobs.store.searching import length, says, within
 from sigmagraph.engine.jobs.store.tables import jobs
 
 __all__ = ["by_state", "get", "ids", "light", "owing", "page"]
@@ -43,7 +43,14 @@ def light(connection: Connection, job_id: str) -> Job:
 
 
 def page(connection: Connection, query: JobQuery) -> Page:
-    """One page; a page beyond the end is empty."""
+    """One page; a page beyond the end is empty. Raises `BadValue` where a search takes too long."""
+    if query.text or query.fields:
+        with within(connection):
+            return _read(connection, query)
+    return _read(connection, query)
+
+
+def _read(connection: Connection, query: JobQuery) -> Page:
     total = connection.execute(select(func.count()).select_from(jobs).where(*_conditions(query))).scalar_one()
     rows = _page(query, WHOLE if query.with_request else LIGHT)
     return Page([job_of(row) for row in connection.execute(rows).mappings()], total)  # type: ignore[arg-type]
@@ -91,6 +98,8 @@ def _conditions(query: JobQuery) -> list[ColumnElement[bool]]:
         conditions.append(jobs.c.created_at >= query.since)
     if query.until is not None:
         conditions.append(jobs.c.created_at < query.until)
+    if query.longest_request is not None:
+        conditions.append(length() <= query.longest_request)
     conditions += says(query.text, query.fields)
     if query.by == "ended_at":
         conditions.append(jobs.c.state.in_([state.value for state in ENDED]))

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from sigmagraph.engine.errors import EngineError, UnknownJob
 from sigmagraph.engine.jobs.job import FIELDS, LONGEST_NAME, Job, JobQuery, State
+from sigmagraph.engine.server.comfy.finding import found
 from sigmagraph.engine.server.comfy.job_json import STATUSES, detail, summary
 from sigmagraph.engine.server.comfy.queue import MOST, cancel
 from sigmagraph.engine.server.comfy.streamed_lists import failure_of
@@ -50,12 +51,12 @@ async def _listed(request: web.Request) -> web.Response:
         limit=MOST if is_paged_here else limit,
         offset=0 if is_paged_here else offset,
         with_withdrawn=not request.path.startswith("/api/"),
-        text=request.query.get("text", ""),
+        text=_short("text", request.query.get("text", "")),
         fields=_fields(request),
         since=_moment(request, "created_after"),
         until=_moment(request, "created_before"),
     )
-    page = await request.app[JOBS].find(query) if limit else None
+    page = await found(request, query) if limit else None
     jobs, total = (list(page.jobs), page.total) if page is not None else ([], 0)
     if is_paged_here:
         jobs = [job for job in jobs if workflow_id in (None, job.meta.get("workflow_id"))]
@@ -111,11 +112,14 @@ def _natural(request: web.Request, name: str, default: int) -> int:
 
 
 def _fields(request: web.Request) -> dict[str, str]:
-    found = {name: request.query[name] for name in FIELDS if request.query.get(name)}
-    for name, value in found.items():
-        if len(value) > LONGEST_NAME:
-            raise BadQuery(f"{name} {value[:40]!r}... is longer than {LONGEST_NAME} characters")
-    return found
+    given = {name: request.query[name] for name in FIELDS if request.query.get(name)}
+    return {name: _short(name, value) for name, value in given.items()}
+
+
+def _short(name: str, value: str) -> str:
+    if len(value) > LONGEST_NAME:
+        raise BadQuery(f"{name} {value[:40]!r}... is longer than {LONGEST_NAME} characters")
+    return value
 
 
 def _moment(request: web.Request, name: str) -> float | None:
