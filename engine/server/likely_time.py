@@ -17,6 +17,7 @@ __all__ = ["Guess", "likely_time", "part_of_run"]
 
 SIZES = frozenset({"width", "height", "batch_size", "length", "scale_by", "upscale_method"})
 WEIGHTS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt")
+MOST_STEPS = 1_000_000  # far more than a node takes; a larger number may be none that a float can hold
 Prompt = Mapping[str, Mapping[str, Any]]
 
 
@@ -64,7 +65,8 @@ def _run(job: Job, facts: Mapping[str, Mapping[str, Any]]) -> _Run | None:
 def is_sampler(node: Mapping[str, Any]) -> bool:
     """Whether sampler, schedule and steps are written on it."""
     inputs = node.get("inputs", {})
-    return all(isinstance(inputs.get(name), str | int) for name in SWEPT) and isinstance(inputs["steps"], int)
+    is_one = all(isinstance(inputs.get(name), str | int) for name in SWEPT) and isinstance(inputs["steps"], int)
+    return bool(is_one and abs(inputs["steps"]) <= MOST_STEPS)
 
 
 def part_of_run(inputs: Mapping[str, Any]) -> float:
@@ -73,7 +75,7 @@ def part_of_run(inputs: Mapping[str, Any]) -> float:
     first, last = (inputs.get(name, usual) for name, usual in (("start_at_step", 0), ("end_at_step", steps)))
     if not isinstance(first, int) or not isinstance(last, int):
         return 1.0
-    return float(max(0, min(last, steps) - first)) / float(steps)
+    return float(max(0, min(last, steps) - max(0, min(first, steps)))) / float(steps)
 
 
 def _work(node: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> float:

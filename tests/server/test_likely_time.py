@@ -81,3 +81,11 @@ def test_a_graph_that_samples_nothing_takes_what_its_nodes_took() -> None:
 )
 def test_an_advanced_sampler_makes_a_part_of_its_steps(more: dict[str, int], share: float) -> None:
     assert part_of_run({"steps": 20} | more) == share
+
+
+def test_a_number_no_float_can_hold_is_no_count_of_steps() -> None:
+    """A graph may say anything; `float(10**400)` raises."""
+    past = [ran(graph(), 10)]
+    assert likely_time(graph(steps=10**400), past, FACTS).seconds is not None
+    assert part_of_run({"steps": 20, "start_at_step": -(10**400)}) == 1.0
+    assert part_of_run({"steps": 20, "end_at_step": 10**400}) == 1.0

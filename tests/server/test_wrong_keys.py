@@ -41,6 +41,7 @@ def test_wrong_keys_of_one_address_hold_up_its_unknown_keys_alone() -> None:
 def test_a_network_of_ipv6_counts_as_one() -> None:
     assert place_of("2001:db8::1") == place_of("2001:db8::ffff:1") != place_of("2001:db8:0:1::1")
     assert place_of("10.0.0.1") != place_of("10.0.0.2")
+    assert place_of("::ffff:10.0.0.1") == place_of("10.0.0.1") != place_of("::ffff:10.0.0.2")
     assert place_of(None) == place_of("not an address") == ""
 
 

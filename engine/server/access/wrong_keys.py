@@ -66,11 +66,16 @@ def may_try_key(request: web.Request, key: str) -> Callable[[bool], None]:
 
 
 def place_of(address: str | None) -> str:
-    """Who counts as one: an IPv4 address, or the /64 network that a household or a machine has of IPv6."""
+    """Who counts as one: an IPv4 address, or the /64 network that a household or a machine has of IPv6.
+
+    A server that is bound to `::` sees IPv4 clients as `::ffff:192.0.2.1`: each of those is its IPv4 address.
+    """
     try:
         place = ip_address((address or "").partition("%")[0])
     except ValueError:
         return ""
+    if isinstance(place, IPv6Address) and place.ipv4_mapped is not None:
+        return str(place.ipv4_mapped)
     return str(IPv6Address(int(place) >> 64 << 64)) if isinstance(place, IPv6Address) else str(place)
 
 
