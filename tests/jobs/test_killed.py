@@ -1,8 +1,10 @@
 """`kill -9` at any moment, of the front or of its worker: every accepted job ends exactly once."""
 
+import asyncio
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -63,33 +65,81 @@ def test_every_accepted_job_ends_once_however_often_server_and_worker_are_killed
         while worker is not None and not is_gone(worker):  # no orphan goes on
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    last = front(tmp_path, count)
-    said = last.communicate(timeout=120)[0]
+    run(all_ended_once(tmp_path, count, accepted))
+
+
+async def all_ended_once(folder: Path, count: int, accepted: set[str]) -> None:
+    """A last front runs what is left; then every job has ended once, and was paid once."""
+    last = front(folder, count)
+    said = await asyncio.to_thread(last.communicate, timeout=120)
     assert last.returncode == 0
-    accepted |= {line.split()[1] for line in said.splitlines() if line.startswith("accepted")}
-    assert said.endswith("done\n")
+    accepted = accepted | {line.split()[1] for line in said[0].splitlines() if line.startswith("accepted")}
+    assert said[0].endswith("done\n")
+    async with service(folder, []) as jobs:
+        page = await jobs.find(JobQuery(limit=1000))
+        assert {job.id for job in page.jobs} == {str(index) for index in range(count)} >= accepted
+        assert Counter(job.state for job in page.jobs) == {State.SUCCEEDED: count}
+        for job in page.jobs:
+            events = await log(jobs, job)
+            assert [event.number for event in events] == list(range(1, job.events + 1))
+            assert sum(isinstance(event.body, Ended) for event in events) == 1
+            assert isinstance(events[-1].body, Ended)
+            starts = [event.body.attempt for event in events if isinstance(event.body, Started)]
+            assert starts == list(range(1, job.attempt + 1))
+        [account] = await jobs.accounts.list()
+        assert (account.credits, account.held, account.spent) == (CREDIT, 0, count * CREDIT)
+        entries = await jobs.accounts.ledger(account.id, limit=1000)
+        assert sum(entry.amount for entry in entries) == account.credits
+        assert len({entry.job_id for entry in entries}) == len(entries) == count + 1
+    ran = Counter((folder / "notes").read_text().split())
+    assert set(ran) == {str(index) for index in range(count)}
+
+
+@pytest.mark.parametrize(("moment", "ended"), [("before", 0), pytest.param("after", 1, marks=pytest.mark.slow)])
+def test_a_kill_in_the_commit_that_ends_a_job_and_begins_the_next(
+    run: Runs, tmp_path: Path, moment: str, ended: int
+) -> None:
+    """Both are one commit: with the kill just before it neither has happened, just after it both have."""
+    count = 5
+    script = (
+        "import asyncio, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from sqlalchemy import Engine, event\n"
+        "from sigmagraph.engine.jobs.events import Ended, Started\n"
+        "from sigmagraph.engine.jobs.store import database\n"
+        "from tests.jobs.front import serve\n"
+        "class Tx(database.Tx):\n"
+        "    last = None\n"
+        "    def __init__(self, connection):\n"
+        "        super().__init__(connection)\n"
+        "        Tx.last = self\n"
+        "def look(*_):\n"
+        "    kinds = {type(event.body) for event in Tx.last.events} if Tx.last else set()\n"
+        "    if kinds >= {Ended, Started}:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "database.Tx = Tx\n"
+        "if sys.argv[3] == 'before':\n"
+        "    event.listen(Engine, 'commit', look)\n"
+        "else:\n"
+        "    tell = database.Database._tell\n"
+        "    database.Database._tell = lambda self, *rest: (look(), tell(self, *rest))\n"
+        "asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2])))\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), str(count), moment], stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    assert killed.returncode == -signal.SIGKILL
 
     async def look() -> None:
-        async with service(tmp_path, []) as jobs:
-            page = await jobs.find(JobQuery(limit=1000))
-            assert {job.id for job in page.jobs} == {str(index) for index in range(count)} >= accepted
-            assert Counter(job.state for job in page.jobs) == {State.SUCCEEDED: count}
-            for job in page.jobs:
-                events = await log(jobs, job)
-                assert [event.number for event in events] == list(range(1, job.events + 1))
-                assert sum(isinstance(event.body, Ended) for event in events) == 1
-                assert isinstance(events[-1].body, Ended)
-                starts = [event.body.attempt for event in events if isinstance(event.body, Started)]
-                assert starts == list(range(1, job.attempt + 1))
-            [account] = await jobs.accounts.list()
-            assert (account.credits, account.held, account.spent) == (CREDIT, 0, count * CREDIT)
-            entries = await jobs.accounts.ledger(account.id, limit=1000)
-            assert sum(entry.amount for entry in entries) == account.credits
-            assert len({entry.job_id for entry in entries}) == len(entries) == count + 1
+        database = sqlite3.connect(tmp_path / "jobs.sqlite")
+        [found] = database.execute("select count(*) from jobs where state = 'succeeded'").fetchone()
+        [running] = database.execute("select count(*) from jobs where state = 'running'").fetchone()
+        database.close()
+        assert (found, running) == (ended, 1)
+        accepted = {line.split()[1] for line in killed.stdout.splitlines() if line.startswith("accepted")}
+        await all_ended_once(tmp_path, count, accepted)
 
     run(look())
-    ran = Counter((tmp_path / "notes").read_text().split())
-    assert set(ran) == {str(index) for index in range(count)}
 
 
 def test_a_job_cancelled_just_before_the_kill_does_not_come_back(run: Runs, tmp_path: Path) -> None:
