@@ -6,11 +6,12 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from sigmagraph.engine.errors import BadValue, CorruptFile, MissingFile
+from sigmagraph.engine.errors import BadDocument, BadValue, CorruptFile, MissingFile
+from sigmagraph.engine.graph.reading.document import parse_json
 from sigmagraph.engine.writing import make_folder, write_new
 
 __all__ = ["Library", "Stored"]
@@ -75,9 +76,12 @@ class Library:
             raise MissingFile(f"{name} version {wanted}", f"is not stored; there are {_listed(known)}")
         path = self._folder(name) / f"{wanted}.json"
         try:
-            return Stored(**json.loads(path.read_bytes()), version=wanted)
-        except (ValueError, TypeError) as error:
+            stored = Stored(**parse_json(path.read_bytes()), version=wanted)
+        except (BadDocument, OSError, ValueError, TypeError) as error:
             raise CorruptFile(path.name, f"no stored workflow: {error}") from error
+        if not _is_sound(stored):
+            raise CorruptFile(path.name, "no stored workflow: a field is not of its kind")
+        return stored
 
     def delete(self, name: str, version: int | None = None) -> None:
         """Forget a version, or the name with all of them."""
@@ -92,6 +96,16 @@ class Library:
         if not NAME.fullmatch(name) or name.endswith((".", " ")):
             raise BadValue("name", name, "1 to 100 letters, digits, spaces, dots, hyphens and underscores")
         return self.root / name
+
+
+def _is_sound(stored: Stored) -> bool:
+    """Whether each field is of its kind: owners may write these files by `/userdata`, as they like."""
+    mappings = (stored.prompt, stored.parameters, stored.outputs, stored.document or {})
+    if not all(isinstance(mapping, dict) for mapping in mappings) or not isinstance(stored.saved_at, int | float):
+        return False
+    several = (found if isinstance(found, list) else [found] for found in stored.parameters.values())
+    texts = (stored.name, stored.description, *stored.outputs.values(), *chain.from_iterable(several))
+    return all(isinstance(text, str) for text in texts)
 
 
 def _versions(folder: Path) -> list[int]:

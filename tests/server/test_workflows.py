@@ -174,3 +174,22 @@ async def test_a_parameter_may_set_several_inputs(serving: Serving) -> None:
         response = await api.post("/workflows/flat", {"workflow": titled(), "parameters": {"size": []}})
         assert response.status == 400
         assert "parameters.size" in await response.text()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "[" * 100_000, "7", '{"prompt": 5, "name": "x", "saved_at": 1}', '{"prompt": {}, "name": [], "saved_at": 1}',
+        '{"prompt": {}, "name": "x", "saved_at": 1, "parameters": 5}',
+        '{"prompt": {}, "name": "x", "saved_at": 1, "parameters": {"a": [5]}}',
+        '{"prompt": {}, "name": "x", "saved_at": 1, "outputs": {"a": {}}}',
+    ],
+)  # fmt: skip
+async def test_a_stored_workflow_that_its_owner_bent_is_refused(serving: Serving, document: str) -> None:
+    """Versions lie among the files that an owner may write by `/userdata`."""
+    async with serving() as api:
+        assert (await api.post("/userdata/stored%2Fx%2F1.json", data=document.encode())).status == 200
+        for method, path, body in (("GET", "/workflows", None), ("GET", "/workflows/x", None),
+                                   ("POST", "/workflows/x/run", {}), ("POST", "/inspect", {"name": "x"})):  # fmt: skip
+            async with api.client.request(method, path, json=body) as response:
+                assert (response.status, (await response.json())["error"]["type"]) == (400, "corrupt_file"), path
