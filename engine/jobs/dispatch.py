@@ -41,6 +41,7 @@ __all__ = ["Dispatcher"]
 LOG = logging.getLogger("sigmagraph.jobs")
 STOPPED = "the server was stopped while it ran"
 AGAIN_S = 0.5
+READ_AT_ONCE = 256  # graphs that are in memory together
 GATHER_S = 0.001  # what is said within it is one commit, and a short run's events are one with its end
 Archive = Callable[[str, Outcome], None]
 """Keeps the files of an owner's run; called on a thread."""
@@ -77,7 +78,7 @@ class Dispatcher:
         """Begin with these jobs."""
         for job in waiting:
             self.queue.put(job)
-        self._tasks = [asyncio.create_task(loop()) for loop in (self._dispatch, self._watch)]
+        self._tasks = [asyncio.create_task(loop()) for loop in (partial(self._dispatch, waiting), self._watch)]
         for worker in self._workers:
             worker.start(self)
         self.look()
@@ -306,11 +307,23 @@ class Dispatcher:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    async def _dispatch(self) -> None:
+    async def _dispatch(self, waiting: Sequence[Job]) -> None:
+        await self._learn_files([job.id for job in waiting])
         while True:
             await self._wake.wait()
             self._wake.clear()
             self._take_turn()
+
+    async def _learn_files(self, job_ids: Sequence[str]) -> None:
+        """Which weights the jobs of before a restart need; read before any of them begins, as their machine matters."""
+        try:
+            for at in range(0, len(job_ids), READ_AT_ONCE):
+                prompts = await self._store.prompts(job_ids[at : at + READ_AT_ONCE])
+                for job_id, prompt in prompts.items():
+                    if job_id in self.queue:
+                        self._placement.know_files(job_id, prompt)
+        except EngineError as problem:
+            LOG.error("waiting jobs begin on any machine: %s", problem)
 
     def _take_turn(self) -> None:
         """Have begin whatever may begin now."""

@@ -1,6 +1,7 @@
-"""Which job begins next and where, decided by the one thing that decides it; no service, no store, no clock."""
+"""Which job begins next and where, decided by the one thing that decides it; after a restart the service has it too."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.jobs.job import Job, State
@@ -8,7 +9,8 @@ from sigmagraph.engine.jobs.placement.job_placement import JobPlacement
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.runs import Running
 from sigmagraph.engine.jobs.workers.worker import JobAttempt
-from tests.jobs.test_fence import Puppet
+from tests.jobs.serving import sent, service
+from tests.jobs.test_fence import Puppet, Runs, success, until
 
 WEIGHTS: dict[str, Any] = {"1": {"class_type": "Load", "inputs": {"ckpt_name": "big.safetensors"}}}
 
@@ -56,6 +58,24 @@ def test_a_job_that_comes_back_waits_for_a_machine_with_its_files_again() -> Non
     front.queue.done("x", is_back=True)
     front.queue.put(job)
     assert front.begin() == "stocked"
+
+
+def test_after_a_restart_waiting_jobs_go_where_their_weights_are(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        away = Puppet("away")
+        away.is_here = False
+        async with service(tmp_path, [away], stop_s=0.0) as jobs:
+            waiting = [await sent(jobs, salt="big.safetensors") for _ in range(2)]
+        bare, stocked = Puppet("bare"), Puppet("stocked")
+        bare.model_files, stocked.model_files = frozenset(), frozenset({"big.safetensors"})
+        async with service(tmp_path, [bare, stocked], stop_s=0.0) as jobs:
+            for job in waiting:
+                await until(lambda: bool(bare.tasks or stocked.tasks))
+                assert [task.job_id for task in stocked.tasks] == [job.id]
+                assert not bare.tasks
+                stocked.listener.has_finished(stocked, stocked.tasks.pop().job_id, success("done"))
+
+    run(case())
 
 
 def test_a_job_that_is_over_leaves_nothing_whether_or_not_it_ran() -> None:

@@ -145,6 +145,10 @@ class JobPlacement:
         self._colocation.add(job_id, prompt)
         self._affinity.add(job_id, prompt)
 
+    def know_files(self, job_id: str, prompt: Mapping[str, Any]) -> None:
+        """A job waits since before a restart. What it needs of the device is known once it runs."""
+        self._affinity.add(job_id, prompt)
+
     def begun(self, job_id: str, prompt: Mapping[str, Any], worker: Worker) -> None:
         """An attempt of a job began."""
         self._colocation.begun(job_id, prompt)

@@ -5,7 +5,7 @@ The row is on disk when a method returns; events are published in the order of c
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -152,6 +152,10 @@ class JobStore:
     async def by_state(self, state: State, owner: str | None = None) -> Sequence[Job]:
         """All jobs in one state, in the order they came, without their requests."""
         return await self.database.read(partial(queries.by_state, state=state, owner=owner))
+
+    async def prompts(self, job_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """The graphs of these jobs, by id; one that is gone is left out."""
+        return await self.database.read(partial(queries.prompts, job_ids=job_ids))
 
     async def owing(self) -> set[str]:
         """Open jobs whose end is owed to a webhook."""

@@ -1,6 +1,6 @@
 """Reading many jobs: pages, what waits, what is old. Functions of a connection; nothing here changes a row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select
@@ -11,7 +11,7 @@ from sigmagraph.engine.jobs.store.rows import LIGHT, WHOLE, job_of
 from sigmagraph.engine.jobs.store.searching import length, says, within
 from sigmagraph.engine.jobs.store.tables import jobs
 
-__all__ = ["by_state", "get", "ids", "light", "owing", "page"]
+__all__ = ["by_state", "get", "ids", "light", "owing", "page", "prompts"]
 
 ORDERS: dict[str, ColumnElement[Any]] = {
     "created_at": jobs.c.created_at,
@@ -75,6 +75,12 @@ def by_state(connection: Connection, state: State, owner: str | None = None) -> 
     where = [jobs.c.state == state.value] + ([jobs.c.owner == owner] if owner is not None else [])
     rows = connection.execute(select(*LIGHT).where(*where).order_by(jobs.c.seq)).mappings()
     return [job_of(row) for row in rows]  # type: ignore[arg-type]
+
+
+def prompts(connection: Connection, job_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The graphs of these jobs, by id; one that is gone is left out."""
+    query = select(jobs.c.id, jobs.c.request).where(jobs.c.id.in_(job_ids))
+    return {row.id: row.request["prompt"] for row in connection.execute(query)}
 
 
 def owing(connection: Connection) -> set[str]:
