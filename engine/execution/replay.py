@@ -68,11 +68,6 @@ class Verdict:
     comparison: PictureComparison | None = None
     differences: Sequence[Difference] = ()
 
-    @property
-    def is_good(self) -> bool:
-        """Whether the picture is the recorded one, or as good as."""
-        return self.kind in ("identical", "within tolerance")
-
     def __str__(self) -> str:
         if self.kind == "different" and self.comparison is not None and not self.comparison.is_same_size:
             return "different: another size"

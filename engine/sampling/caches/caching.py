@@ -105,11 +105,6 @@ class CacheReport:
             is_blind=any(one.is_blind for one in reports),
         )
 
-    @property
-    def skipped_share(self) -> float:
-        """How many of the estimates were left out."""
-        return self.skipped / self.asked if self.asked else 0.0
-
     def measured(self, final: Tensor, plain: Tensor) -> "CacheReport":
         """With the distance to the result of the run that left nothing out."""
         return replace(self, drift_measured=float(relative_distance(final, plain).mean()))
