@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -126,8 +126,12 @@ def _drawn(cell: Cell) -> tuple[int | None, float | None]:
 
 
 def can_plot() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
+    """Whether matplotlib can be imported: one that is there, but built for another numpy, draws nothing."""
+    try:
+        import_module("matplotlib.figure")
+    except ImportError:
+        return False
+    return True
 
 
 def read_reference(text: str, most_steps: int) -> Cell:
