@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,15 +27,17 @@ def _feed(digest: Any, value: object) -> None:
         digest.update(f"tensor {held.dtype} {tuple(held.shape)}".encode())
         digest.update(held.reshape(-1).view(torch.uint8).numpy().tobytes())
     elif isinstance(own := getattr(value, "fingerprint", None), str):
-        digest.update(own.encode())
+        digest.update(f"{own};".encode())
     elif isinstance(value, str | int | float | None):
-        digest.update(repr(value).encode())
+        digest.update(f"{value!r};".encode())  # parted: 1, 23 is not 12, 3
     elif isinstance(value, Mapping):
         _feed(digest, [part for key in sorted(value, key=str) for part in (str(key), value[key])])
     elif isinstance(value, Sequence):
         digest.update(f"{len(value)} values".encode())
         for part in value:
             _feed(digest, part)
+    elif isinstance(value, partial):
+        _feed(digest, [value.func, value.args, value.keywords])
     elif is_dataclass(value) and not isinstance(value, type):
         _feed(digest, [type(value).__qualname__, *(getattr(value, one.name) for one in fields(value) if one.compare)])
     else:

@@ -82,13 +82,14 @@ class Masked:
 
 
 def fitted(mask: Tensor, latent: Tensor) -> Tensor:
-    """A mask [..., H', W'] resized bilinearly to the latent's [B, C, H, W], repeated over channels and batch."""
-    if not 2 <= mask.ndim <= 4 or (mask.ndim == 4 and mask.shape[1] != 1):
-        raise BadValue("mask", tuple(mask.shape), "[H, W], [B, H, W] or [B, 1, H, W]")
+    """A mask [..., H', W'] resized bilinearly to the latent's [B, ..., H, W], repeated over all but its last axes."""
+    if not 2 <= mask.ndim <= 4 or (mask.ndim == 4 and mask.shape[1] != 1) or mask.numel() == 0 or latent.ndim < 3:
+        raise BadValue("mask", tuple(mask.shape), "[H, W], [B, H, W] or [B, 1, H, W], of a latent with such axes")
     low, high = (float(end) for end in mask.aminmax())
     if not (low >= -OUTSIDE and high <= 1 + OUTSIDE):
         raise BadValue("mask", f"values from {low:.4g} to {high:.4g}", "values from 0 (keep) to 1 (make anew)")
     one = mask.reshape(-1, 1, *mask.shape[-2:]).to(latent.device, torch.float32)
     one = torch.nn.functional.interpolate(one, size=latent.shape[-2:], mode="bilinear")
     copies = -(-latent.shape[0] // one.shape[0])
-    return one.repeat(copies, 1, 1, 1)[: latent.shape[0]].to(latent.dtype).expand_as(latent)
+    one = one.repeat(copies, 1, 1, 1)[: latent.shape[0]].to(latent.dtype)
+    return one.reshape(-1, *[1] * (latent.ndim - 3), *latent.shape[-2:]).expand_as(latent)

@@ -6,7 +6,6 @@ Sampling.requests()      the same, answered from outside: it also yields each `P
 drive_requests(SolverRun) one solver under way: requests, checks, recording, replay (solver_run.py)
 """
 
-import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import pairwise
@@ -34,6 +33,7 @@ from sigmagraph.engine.sampling.solver_run import (
 )
 from sigmagraph.engine.sampling.transition import Transition
 
+HIGHEST = torch.finfo(torch.float32).max
 HALF = (torch.float16, torch.bfloat16)  # latents of these are sampled in float32: the state's rounding adds up
 
 
@@ -65,6 +65,9 @@ class Sampling:
         places, images = self.batch_index, self.latent.shape[0]
         if places is not None and (len(places) != images or min(places, default=0) < 0):
             raise BadValue("batch_index", list(places), f"a place from 0 for each of the latent's {images} images")
+        if not self.latent.is_floating_point() or images == 0:
+            given = f"{self.latent.dtype} {tuple(self.latent.shape)}"
+            raise BadValue("latent", given, "one image or more, [B, ...], of floating-point numbers")
         if self.rule.needs_uncond and not gives_uncond(self.denoiser):
             given = getattr(self.denoiser, "__qualname__", type(self.denoiser).__qualname__)
             allowed = f"one that takes `needs_uncond`, such as Cfg: sampler {self.rule.name} needs both estimates"
@@ -78,7 +81,7 @@ class Sampling:
     @property
     def about(self) -> str:
         """What a recording of this run belongs to; the digest is over latent, mask, model, prompts and guidance."""
-        made_of = fingerprint(self.latent, self.mask, self.batch_index, self.model, self.denoiser)
+        made_of = fingerprint(self.latent, self.mask, self.mask_rule, self.batch_index, self.model, self.denoiser)
         return f"{self.rule} {dict(self.options or {})} over {[*self.sigmas]} by {self.noise} of {made_of}"
 
     def run(
@@ -113,6 +116,10 @@ class Sampling:
         def chosen(transition: Transition) -> Tensor:
             if (state := next(ahead, None)) is None:
                 raise BadValue("states", f"{len(states)} of them", "the state after each step of the run")
+            if state.shape != transition.mean.shape:
+                raise BadValue(
+                    "states", tuple(state.shape), f"states of the run's shape {tuple(transition.mean.shape)}"
+                )
             return state
 
         with tracking(self.gradients):
@@ -157,7 +164,7 @@ class Sampling:
                 self,
                 latent=self.latent[place : place + 1],
                 noise=OneImage(self.noise, self.latent, place, self.batch_index),
-                mask=None if masks is None else masks[place : place + 1, :1],
+                mask=None if masks is None else masks[place].reshape(-1, *masks.shape[-2:])[:1],
                 batch_index=None,
             )
             for place in range(self.latent.shape[0])
@@ -176,7 +183,7 @@ class Sampling:
         solver, model, levels = self.rule, self.model, checked_sigmas(self.sigmas, self.rule)
         if model.process.alpha(max(levels)) < 0:
             allowed = "levels of a rectified flow, at most 1, such as BasicScheduler gives for this model"
-            raise BadValue("sigmas", f"{max(levels):.6g}", allowed)
+            raise BadValue("sigmas", f"{max(levels):.9g}", allowed)
         denoiser = self.denoiser.begin() if isinstance(self.denoiser, Beginning) else self.denoiser
         noise = self.noise.initial(self.latent, self.batch_index)
         latent, noise = (one.float() if one.dtype in HALF else one for one in (self.latent, noise))
@@ -216,8 +223,8 @@ def checked_sigmas(sigmas: Sequence[float], solver: Solver) -> list[float]:
     """
     kept: list[float] = []
     for place, sigma in enumerate(map(float, sigmas)):
-        if not 0 <= sigma < math.inf:
-            raise BadValue(f"sigmas[{place}]", sigma, "a finite number, 0 or more")
+        if not 0 <= sigma <= HIGHEST:
+            raise BadValue(f"sigmas[{place}]", sigma, "a finite number, 0 or more, that single precision holds")
         if kept and sigma > kept[-1]:
             _check_rise(place, sigma, kept, solver)
         if not kept or sigma != kept[-1]:

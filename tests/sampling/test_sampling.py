@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from sigmagraph.engine.errors import BadPrediction, BadValue
 from sigmagraph.engine.sampling import SOLVERS, Cfg, ComfyNoise, PhiloxNoise, Recording, Sampling, Tick, edm, sd3
 from sigmagraph.engine.sampling.denoiser import PredictRequest
 from sigmagraph.engine.sampling.guidance import Rescale
+from sigmagraph.engine.sampling.mask import DifferentialMask
 from tests.sampling.mixture import predict
 
 SIGMAS = [1.0, 0.8, 0.4, 0.0]
@@ -20,6 +23,10 @@ LATENT = torch.zeros(2, 16, 6, 4)
 
 def halved(x: Tensor, sigma: float) -> Tensor:
     return x * 0.5
+
+
+def scaled(x: Tensor, sigma: float, by: float) -> Tensor:
+    return x * by
 
 
 def sampling(denoiser: Any, solver: str = "dpmpp_2m", **rest: Any) -> Sampling:
@@ -93,6 +100,18 @@ OTHERS = {
     "scale": sampling(Cfg(predict("flow"), "pos", "neg", 3.5)),
     "rule": sampling(Cfg(predict("flow"), "pos", "neg", 3.0, adjust=[Rescale(0.7)])),
     "denoiser": sampling(halved),
+    "places": sampling(GUIDED, batch_index=[1, 23]),
+}
+PLACED = sampling(GUIDED, batch_index=[12, 3])
+PARTED = sampling(GUIDED, mask=torch.ones(6, 4).tril() * 0.5)
+CLOSE = {
+    "places of the same digits": (PLACED, OTHERS["places"]),
+    "how the mask changes": (PARTED, replace(PARTED, mask_rule=DifferentialMask(float))),
+    "strength of that": (
+        replace(PARTED, mask_rule=DifferentialMask(float)),
+        replace(PARTED, mask_rule=DifferentialMask(float, 0.5)),
+    ),
+    "settings of a function": (sampling(partial(scaled, by=0.5)), sampling(partial(scaled, by=0.6))),
 }
 
 
@@ -104,6 +123,37 @@ def test_a_recording_is_refused_by_a_run_of_another(changed: str) -> None:
         OTHERS[changed].run(Recording(recording.predictions, recording.about))
     again = sampling(Cfg(predict("flow"), "pos", "neg", 3.0))
     assert torch.equal(again.run(Recording(recording.predictions, recording.about)), final)
+
+
+@pytest.mark.parametrize("changed", CLOSE)
+def test_a_recording_is_refused_by_a_run_that_is_nearly_its_own(changed: str) -> None:
+    recorded, other = CLOSE[changed]
+    recording = Recording()
+    final = recorded.run(recording)
+    with pytest.raises(BadValue, match="recording"):
+        other.run(Recording(recording.predictions, recording.about))
+    assert torch.equal(recorded.run(Recording(recording.predictions, recording.about)), final)
+
+
+@pytest.mark.parametrize("latent", [torch.zeros(1, 1, 2, 2).long(), torch.zeros(0, 1, 2, 2)])
+def test_a_latent_of_whole_numbers_or_of_no_image_is_an_error(latent: Tensor) -> None:
+    with pytest.raises(BadValue, match="latent: .* one image or more"):
+        sampling(halved, latent=latent)
+
+
+def test_a_level_beyond_single_precision_is_named() -> None:
+    with pytest.raises(BadValue, match=r"sigmas\[0\]: 1e\+300"):
+        Sampling(halved, LATENT, [1e300, 1.0, 0.0], edm(), noise=ComfyNoise(1)).run()
+
+
+@pytest.mark.parametrize("solver", ["euler", "dpm_adaptive"])
+@pytest.mark.parametrize("mask", [torch.ones(6, 4).tril(), torch.stack([torch.ones(6, 4).tril(), torch.zeros(6, 4)])])
+def test_a_mask_of_a_latent_with_a_time_axis_keeps_every_frame(mask: Tensor, solver: str) -> None:
+    latent = PhiloxNoise(7).initial(torch.zeros(2, 16, 3, 6, 4))
+    final = sampling(halved, solver, latent=latent, mask=mask).run()
+    kept = (mask.expand(2, 6, 4) == 0)[:, None, None].expand_as(latent)
+    assert torch.allclose(final[kept], latent[kept], atol=1e-6)
+    assert float((final - latent)[~kept].abs().min()) > 0
 
 
 def test_levels_above_1_on_a_flow_model_are_named() -> None:
