@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.sampling.mask import fitted
 from sigmagraph.engine.sampling.noise import NoiseSource, NoiseSpec, Streams
 from sigmagraph.engine.sampling.record import Recording
 from sigmagraph.engine.sampling.sampling import Sampling
@@ -58,9 +59,9 @@ def branched(sampling: Sampling, recording: Recording, branches: int, evaluation
     rest alone. Images of one trunk lie side by side. With noise by counter the first of them is the trunk itself.
     """
     known, rule = len(recording.predictions), sampling.rule
-    if not 0 <= evaluations <= known:
+    if type(evaluations) is not int or not 0 <= evaluations <= known:
         raise BadValue("evaluations", evaluations, f"a number from 0 to the {known} that the recording holds")
-    if branches < 1:
+    if type(branches) is not int or branches < 1:
         raise BadValue("branches", branches, "a whole number from 1")
     if rule.noise is not Noise.SEQUENCE or rule.splits_batch:
         allowed = "a sampler that draws noise in sequence, for a whole batch, such as flow_grpo or precise"
@@ -72,8 +73,9 @@ def branched(sampling: Sampling, recording: Recording, branches: int, evaluation
     index = None if sampling.batch_index is None else trunk
     noise = BranchingNoise(sampling.noise, branches, _draws(sampling, kept), index)
     mask = sampling.mask
-    if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
-        mask = mask.repeat_interleave(branches, 0)
+    if mask is not None and mask.ndim > 2 and mask.shape[0] > 1:
+        whole = fitted(mask, sampling.latent)
+        mask = whole.reshape(images, -1, *whole.shape[-2:])[:, 0].repeat_interleave(branches, 0)
     run = replace(
         sampling,
         latent=sampling.latent.repeat_interleave(branches, 0),

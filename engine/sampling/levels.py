@@ -101,7 +101,11 @@ class FlowLevels(_Table):
         return sigma / (self.shift - (self.shift - 1.0) * sigma)
 
     def sigmas_at(self, positions: Tensor) -> Tensor:
-        return positions if self.shift == 1.0 else self.shift * positions / (1 + (self.shift - 1) * positions)
+        if self.shift == 1.0:
+            return positions
+        return (self.shift * positions / (1 + (self.shift - 1) * positions)).clamp(
+            max=1.0
+        )  # of a few shifts, rounded up
 
     def percent_to_sigma(self, percent: float) -> float:
         left = min(max(1.0 - percent, 0.0), 1.0)
@@ -130,7 +134,7 @@ class FluxLevels(_Table):
         return 1.0 / (1.0 + math.exp(self.mu) * (1.0 / sigma - 1.0)) if sigma > 0 else 0.0
 
     def sigmas_at(self, positions: Tensor) -> Tensor:
-        return math.exp(self.mu) / (math.exp(self.mu) + (1 / positions - 1))
+        return (math.exp(self.mu) / (math.exp(self.mu) + (1 / positions - 1))).clamp(max=1.0)
 
     def percent_to_sigma(self, percent: float) -> float:
         left = min(max(1.0 - percent, 0.0), 1.0)

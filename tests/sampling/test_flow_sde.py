@@ -215,6 +215,27 @@ def test_branches_share_their_first_steps_without_asking_the_model(name: str, ev
         torch.testing.assert_close(ends, final.repeat_interleave(3, 0))
 
 
+def test_branches_keep_the_mask_of_their_own_image() -> None:
+    masks = torch.stack([torch.ones(3, 4).tril(), torch.ones(3, 4).triu()])
+    run, recording = made("precise", mask=masks), Recording()
+    final = run.run(recording)
+    branch, shared = branched(run, recording, 2, 2)
+    assert torch.equal(branch.run(shared)[::2], final)
+
+
+@pytest.mark.parametrize("first", [1.0, 1 - 2**-24, 1 - 1e-9])
+def test_flow_grpo_from_a_first_level_rounded_below_1_is_the_run_from_1(first: float) -> None:
+    exact = made("flow_grpo").run()
+    assert float((made("flow_grpo", sigmas=[first, *SIGMAS[1:]]).run() - exact).abs().max()) < 1e-5
+
+
+def test_a_way_of_another_shape_is_refused() -> None:
+    run = made("precise")
+    trajectory, _ = watched(run)
+    with pytest.raises(BadValue, match=r"states: \(1, 1, 3, 4\)"):
+        list(run.along([state[:1] for state in trajectory.x]))
+
+
 def test_what_cannot_branch_says_so() -> None:
     recording = Recording()
     made("precise").run(recording)

@@ -9,6 +9,8 @@ from sigmagraph.engine.errors import BadValue, UnknownName
 from sigmagraph.engine.sampling import (
     SCHEDULES,
     Levels,
+    PhiloxNoise,
+    Sampling,
     edm,
     find_schedule,
     flux,
@@ -225,6 +227,16 @@ def test_levels_that_end_in_0_are_spread_and_still_end_in_it() -> None:
 def test_a_range_of_steps_begins_at_0_or_later() -> None:
     with pytest.raises(BadValue, match="start: -2"):
         step_range([1.0, 0.5, 0.0], -2)
+
+
+@pytest.mark.parametrize("shift", [0.01, 0.09, 16.94])
+@pytest.mark.parametrize("name", ["simple", "normal", "karras", "beta", "sgm_uniform"])
+def test_no_shift_s_rounding_leads_above_level_1_of_a_flow(name: str, shift: float) -> None:
+    model = sd3(shift)
+    sigmas = run_sigmas(find_schedule(name), model.levels, 5)
+    run = Sampling(lambda x, sigma: x * 0.5, torch.zeros(1, 1, 2, 2), sigmas, model, noise=PhiloxNoise(1))
+    assert max(sigmas) <= 1
+    assert run.run().isfinite().all()
 
 
 def test_edm_has_no_level_0() -> None:

@@ -26,6 +26,7 @@ EndStep: TypeAlias = Annotated[int | None, Interval(1, 10_000)]
 Sde: TypeAlias = Annotated[str, Choices(("flow_grpo", "memoryless", "constant", "linear"))]
 Rule: TypeAlias = Callable[[Tensor, float, float, Tensor], Transition]
 AS_ODE = {"noise_level": 0.0}
+NO_SIGNAL = 1e-6  # of alpha: 1 - sigma of a first level that is 1 but for its last bits in single precision
 FURTHEST = 2.0  # a polynomial through past estimates is followed at most as far as a doubled step
 
 
@@ -71,12 +72,12 @@ def flow_grpo(
 ) -> Steps:
     """Euler-Maruyama on the SDE with s = a sqrt(sigma / alpha); the step onto sigma 0 draws noise too.
 
-    Where no signal is left, alpha is the next level's.
+    Where no signal is left, but for rounding, alpha is the next level's.
     """
 
     def rule(x: Tensor, sigma: float, sigma_next: float, denoised: Tensor) -> Transition:
         alpha, width = ctx.process.alpha(sigma), sigma - sigma_next
-        variance = noise_level**2 * sigma / (alpha if alpha > 0 else ctx.process.alpha(sigma_next))  # s^2
+        variance = noise_level**2 * sigma / (alpha if alpha > NO_SIGNAL else ctx.process.alpha(sigma_next))  # s^2
         slope, noise = (x - denoised) / sigma, (x - denoised * alpha) / sigma
         mean = x - (slope + noise * (variance / (2 * sigma))) * width
         return Transition(mean, math.sqrt(variance * width), sigma, sigma_next)
