@@ -143,6 +143,12 @@ def test_projected_guidance_bounds_the_difference_and_keeps_momentum() -> None:
     assert torch.allclose(second, first * 0.5, atol=1e-5)
 
 
+@pytest.mark.parametrize("rule", [{"combine": Apg(0.3, 2.0, scale=4.0)}, {"prepare": [ApgPreparation(0.3, 2.0)]}])
+def test_projected_guidance_takes_an_estimate_of_zeros_that_has_no_direction(rule: dict[str, Any]) -> None:
+    zeros = Cfg(lambda x, sigma, sides: [x * side for side in sides], 0.0, 1.0, 4.0, **rule)
+    assert guided(zeros).isfinite().all()
+
+
 def test_a_resumed_run_takes_up_the_momentum_of_projected_guidance() -> None:
     def run(recording: Recording) -> Tensor:
         denoiser = Cfg(MODEL, "pos", "neg", 3.0, combine=Apg(scale=3.0, momentum=-0.5))

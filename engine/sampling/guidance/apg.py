@@ -14,6 +14,8 @@ from torch import Tensor
 
 from sigmagraph.engine.sampling.guidance.cfg import Estimates, Linear, has_uncond, sample_axes
 
+NOTHING = 1e-12  # a norm of an estimate that has no direction: nothing is parallel to it
+
 
 @dataclass
 class Projection:
@@ -51,7 +53,7 @@ class Projection:
         if self.norm_threshold > 0:
             norm: Tensor = torch.linalg.vector_norm(difference, dim=axes, keepdim=True)
             difference = difference * (self.norm_threshold / norm).clamp(max=1.0)
-        unit: Tensor = known.cond / torch.linalg.vector_norm(known.cond, dim=axes, keepdim=True)
+        unit: Tensor = known.cond / torch.linalg.vector_norm(known.cond, dim=axes, keepdim=True).clamp(min=NOTHING)
         parallel: Tensor = unit * (difference * unit).sum(dim=axes, keepdim=True)
         return difference - parallel + parallel * self.eta
 
