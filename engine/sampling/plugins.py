@@ -37,6 +37,9 @@ def load_file(path: Path) -> ModuleType:
     before = _registered()
     try:
         spec.loader.exec_module(module)
+    except SystemExit as error:
+        del sys.modules[name]
+        raise BadValue("plugin", str(path), "a file that can be imported: this one ends the program") from error
     except BaseException:
         del sys.modules[name]
         raise

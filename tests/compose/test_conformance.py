@@ -8,9 +8,10 @@ import pytest
 
 from sigmagraph.engine.cli.app import main
 from sigmagraph.engine.compose.conformance import MODELS, conformance
+from sigmagraph.engine.errors import BadSampler, BadValue
 from sigmagraph.engine.sampling import SOLVERS
 from sigmagraph.engine.sampling.conformance.candidates import in_file
-from sigmagraph.engine.sampling.conformance.laws import Finding
+from sigmagraph.engine.sampling.conformance.laws import Candidate, Finding, replay
 
 ROOT = Path(__file__).parents[2]
 FAULTY = """
@@ -40,12 +41,27 @@ def sample_scaled(model, x, sigmas, extra_args=None, callback=None, disable=None
         x = denoised * 1.2 + (x - denoised) * (sigmas[i + 1] / sigmas[i])
     return x
 
+def sample_in_place(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i].expand(len(x))).clone()
+        x.sub_(denoised).mul_(sigmas[i + 1] / sigmas[i]).add_(denoised)
+    return x
+
+def sample_ends_all(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    raise SystemExit(0)
+
 def sample_needs_three(model, x, sigmas, extra_args=None, callback=None, disable=None):
     last = sigmas[2]
     for i in range(len(sigmas) - 1):
         denoised = model(x, sigmas[i].expand(len(x)))
         x = denoised + (x - denoised) * (sigmas[i + 1] / sigmas[i])
     return x - x.mean() * 1e-3 * (last == last)
+"""
+
+ENDLESS = """
+def sample_endless(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    while True:
+        x = model(x, sigmas[0].expand(len(x)))
 """
 
 
@@ -76,6 +92,18 @@ def test_each_fault_breaks_its_law(faulty: Path) -> None:
     assert three["extremes"].verdict == "broken"
     assert "one step: IndexError" in three["extremes"].figure
     assert three["batch independence"].verdict == "broken"  # it takes a mean over the batch
+    assert "broken" not in verdicts(found, "in_place").values()  # what it writes into is its own
+    assert {one.figure for one in found.findings["ends_all"] if one.law != "extremes"} == {"SystemExit: 0"}
+
+
+def test_a_sampler_without_an_end_is_stopped_and_one_that_ends_the_import_is_named(tmp_path: Path) -> None:
+    endless, ending = tmp_path / "endless.py", tmp_path / "ending.py"
+    endless.write_text(ENDLESS)
+    ending.write_text("raise SystemExit(0)\n")
+    with pytest.raises(BadSampler, match="endless asked 4800 times; expected an end, in 6 steps"):
+        replay(Candidate("endless", in_file(endless)["endless"], MODELS["ve"]()))
+    with pytest.raises(BadValue, match=r"ending.py.*ends the program"):
+        in_file(ending)
 
 
 @pytest.mark.parametrize("model", MODELS)

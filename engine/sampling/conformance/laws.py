@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.errors import BadSampler, EngineError
 from sigmagraph.engine.sampling.conformance.problems import Mixture, bumps, even_shares, gaussian
 from sigmagraph.engine.sampling.noise import NoiseSource, PhiloxNoise
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
@@ -24,6 +24,7 @@ SLACK = 0.35  # below the declared order
 NO_FALL = 0.65  # below this exponent an error is not said to fall
 ROUNDING = 1e-5  # relative; what works in single precision passes
 FLOOR = 1e-14  # an error below is rounding
+ENDLESS = 300  # evaluations a step, and ten times that beside: no rule asks for so many
 SIDE = 64  # of the square of values whose mean and variance are taken
 MOMENT_STEPS = (32, 64)
 
@@ -59,13 +60,15 @@ class Candidate:
         options: Mapping[str, object] | None = None,
         noise: NoiseSource | None = None,
     ) -> tuple[Tensor, int]:
-        """The final state from a given one, and the number of evaluations."""
+        """The final state from a given one, and the number of evaluations. A sampler may write into its state."""
         kept = [*sigmas[:-2], sigmas[-1]] if self.solver.drops_penultimate and len(sigmas) > 2 else list(sigmas)
         context = context_of(self.solver, x, kept, self.model, noise or PhiloxNoise(3))
         with torch.inference_mode():
-            run = SolverRun(self.solver, x, kept, context, options or {})
+            run = SolverRun(self.solver, x.clone(), kept, context, options or {})
             try:
                 while (request := run.request) is not None:
+                    if run.evaluations >= ENDLESS * (10 + run.steps):
+                        raise BadSampler(self.name, f"asked {run.evaluations} times", f"an end, in {run.steps} steps")
                     run.answer(denoiser(request.x, request.sigma))
             finally:
                 run.close()
@@ -199,7 +202,7 @@ def examined(candidate: Candidate, told: Callable[[str], None] = lambda law: Non
         told(f"{candidate.name}: {name}")
         try:
             found.append(law(candidate))
-        except Exception as error:  # noqa: BLE001  # anyone's code: whatever it raises is the finding
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # anyone's code: whatever it raises is the finding
             found.append(Finding(name, "broken", f"{type(error).__name__}: {error}".partition("\n")[0][:160]))
     return found
 
