@@ -72,7 +72,8 @@ def _names(relative: str) -> tuple[str, str]:
 def vectors_of(path: Path, encoder: str) -> Vectors:
     """The rows that a file holds for an encoder: under its name, else under a general key, else its first tensor."""
     if path.suffix != SUFFIXES[0]:
-        raise RefusedFile(path, "embeddings are read from safetensors files only, not from pickles")
+        way_out = "take it, or save its tensor, as safetensors"
+        raise RefusedFile(path, f"embeddings are read from safetensors files only, not from pickles; {way_out}")
     weights = open_weights(path).weights
     key = next((key for key in (encoder, *WHOLE_FILE_KEYS) if key in weights), next(iter(weights), None))
     if key is None:
