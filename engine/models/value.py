@@ -132,7 +132,9 @@ class Model:
     def fingerprint(self) -> str:
         """What a recorded run must have been made with: the network's recipe and what of it runs."""
         patches = [str(patch.identity) for patch in self.recipe.patches]
-        changed = "".join(f" {part}" for part in (self.attention, self.step_cache) if part is not None)
+        changed = "".join(
+            f" {part}" for part in (self.attention, self.step_cache, self.placement.dtype) if part is not None
+        )
         return f"{self.recipe.what} {patches} {sorted(self.skip_layers)} {self.parameterisation}{changed}"
 
     @property

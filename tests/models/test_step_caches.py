@@ -308,6 +308,24 @@ def test_a_polynomial_extrapolates_itself_exactly() -> None:
         torch.testing.assert_close(rule.forecast(slot, sigma), residual(sigma))
 
 
+@pytest.mark.parametrize("degree", [1, 2])
+def test_a_polynomial_through_levels_that_nearly_agree_is_not_led_by_their_rounding(model: Model, degree: int) -> None:
+    levels = [1.0, 0.9, 0.8, 0.7, 0.7 * (1 - 1e-7), 0.5, 0.4, 0.25, 0.12, 0.0]
+    plain = replace(sampling(model), sigmas=levels).run()
+    cached = model.with_step_cache(TaylorSeer(2, degree, 5))
+    final, report = sampled(replace(sampling(cached), sigmas=levels))
+    assert report.skipped > 0
+    assert float((final - plain).square().mean().sqrt() / plain.std()) < 0.04
+
+
+def test_a_recording_of_another_precision_is_refused(model: Model, file: Path) -> None:
+    recording = Recording()
+    sampling(model).run(recording)
+    RESIDENCY.choices = MemoryChoices.parse("bf16", "resident", "cpu")
+    with pytest.raises(BadValue, match="recording"):
+        sampling(load_diffusion_model(file)).run(Recording(recording.predictions, recording.about))
+
+
 def test_two_kinds_of_cache_and_settings_out_of_range_are_refused(model: Model) -> None:
     cached = model.with_step_cache(FirstBlock(0.1))
     assert cached.with_step_cache(FirstBlock(0.2)).step_cache == FirstBlock(0.2)

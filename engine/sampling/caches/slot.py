@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+NEAR = 1e-4  # of a level: the difference of two residuals nearer than that is their rounding, and no slope
+
 
 @dataclass(slots=True)
 class Residual:
@@ -64,7 +66,9 @@ class CacheSlot:
     def learn(self, rows: list[int], residual: Tensor, sigma: float, most: int) -> None:
         """Take note of a full forward of some rows; `most` residuals are kept."""
         if len(rows) == self.rows:
-            if self.known and self.known[-1].sigma == sigma:  # a solver that asks twice at a level: the newer counts
+            if (
+                self.known and abs(self.known[-1].sigma - sigma) <= NEAR * sigma
+            ):  # as good as one level: the newer counts
                 self.known.pop()
             self.known = [*self.known, Residual(sigma, residual)][-most:]
         else:
