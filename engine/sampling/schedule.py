@@ -16,7 +16,7 @@ from sigmagraph.engine.errors import BadSchedule, BadValue, UnknownName
 from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling.levels import Levels
 from sigmagraph.engine.sampling.options import Option, options_of, positional_unlike
-from sigmagraph.engine.sampling.versioned import Revision, Versioned, find
+from sigmagraph.engine.sampling.versioned import Revision, Versioned, checked_name, find
 
 ScheduleFunction: TypeAlias = Callable[..., list[float]]
 LEVELS = "a list of steps + 1 numbers: the levels from the highest down, finite, none negative"
@@ -117,7 +117,7 @@ def schedule(
     def register(function: ScheduleFunction) -> ScheduleFunction:
         if (taken := positional_unlike(function, 2)) is not None:
             raise BadSchedule(name, f"takes {taken}", "(levels, steps), and options behind a `*`")
-        newest = Schedule(name, function, **declared)
+        newest = Schedule(checked_name("schedule", name), function, **declared)
         past = [replace(newest, revision=number, **fields) for number, fields in sorted((older or {}).items())[::-1]]
         registry.add(name, replace(newest, older=tuple(past)))
         return function

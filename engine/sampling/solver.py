@@ -22,7 +22,7 @@ from sigmagraph.engine.sampling.options import Option, options_of, positional_un
 from sigmagraph.engine.sampling.precision import float32
 from sigmagraph.engine.sampling.process import Process
 from sigmagraph.engine.sampling.transition import Transition
-from sigmagraph.engine.sampling.versioned import Revision, Versioned, find
+from sigmagraph.engine.sampling.versioned import Revision, Versioned, checked_name, find
 
 
 class Prediction(NamedTuple):
@@ -192,7 +192,7 @@ def solver(
     def register(function: SolverFunction) -> SolverFunction:
         if (taken := positional_unlike(function, 3)) is not None:
             raise BadSampler(name, f"takes {taken}", "(x, sigmas, ctx), and options behind a `*`")
-        newest = Solver(name, function, order, **declared)
+        newest = Solver(checked_name("sampler", name), function, order, **declared)
         count = newest.revision if isinstance(newest.revision, int) else 1
         past = [replace(newest, revision=one, **differences.get(one, {})) for one in range(count - 1, 1, -1)]
         if count > 1:

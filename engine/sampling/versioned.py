@@ -36,6 +36,15 @@ class VersionedName(NamedTuple):
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
 
 
+def checked_name(kind: str, name: str) -> str:
+    """A name to register: one that can be asked for."""
+    if not name or "@" in name:
+        raise BadValue(
+            f"name of a {kind}", name, "a name of one character or more, without '@': revisions are declared"
+        )
+    return name
+
+
 class Versioned:
     """One revision of a registered part, which knows its earlier ones.
 

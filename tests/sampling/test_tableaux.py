@@ -11,7 +11,7 @@ from sigmagraph.engine.sampling import SOLVERS
 from sigmagraph.engine.sampling.solvers.exponential_rk import add_exponential, phi
 from sigmagraph.engine.sampling.solvers.gauss_legendre import add_collocation, nodes_of
 from sigmagraph.engine.sampling.solvers.parts.order_conditions import proven, trees
-from sigmagraph.engine.sampling.solvers.parts.tableaux import COLLOCATION, EXPLICIT, EXPONENTIAL, row, weight
+from sigmagraph.engine.sampling.solvers.parts.tableaux import COLLOCATION, EXPLICIT, EXPONENTIAL, Explicit, row, weight
 from sigmagraph.engine.sampling.solvers.runge_kutta import add_explicit
 
 pytestmark = pytest.mark.quick
@@ -47,6 +47,19 @@ def test_a_broken_tableau_is_an_error_that_names_the_condition_and_registers_not
     with pytest.raises(BadValue, match=r"integral of its node polynomial times x\^0"):
         add_collocation(replace(gauss, name="mine", polynomial=row("-1/20 3/5 -7/5 1")))
     assert "mine" not in SOLVERS
+
+
+@pytest.mark.parametrize("name", ["", "rk@2"])
+def test_a_name_that_cannot_be_asked_for_is_not_registered(name: str) -> None:
+    with pytest.raises(BadValue, match="name of a sampler"):
+        add_explicit(replace(EVERY["rk4"], name=name))
+    assert name not in SOLVERS
+
+
+@pytest.mark.parametrize(("stages", "weights", "order"), [("1", "1/2", 2), ("1 0", "1/2 1/2", 2), ("1", "1 0", 0)])
+def test_a_tableau_of_another_shape_or_of_no_order_is_an_error(stages: str, weights: str, order: int) -> None:
+    with pytest.raises(BadValue, match=r"tableau odd: 'order \d, weights"):
+        proven(Explicit("odd", order, (row(stages),), row(weights), "none"))
 
 
 def test_nodes_are_those_of_the_closed_forms() -> None:

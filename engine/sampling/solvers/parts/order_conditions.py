@@ -122,6 +122,8 @@ def proven(tableau: Explicit | Exponential | Collocation) -> None:
     if isinstance(tableau, Collocation):
         _collocation(tableau)
         return
+    if isinstance(tableau, Explicit):
+        _explicit_shape(tableau)
     known = expanded(tableau)
     is_exponential = isinstance(tableau, Exponential)
     _classical(tableau.name, known, tableau.order, is_exponential)
@@ -130,6 +132,15 @@ def proven(tableau: Explicit | Exponential | Collocation) -> None:
     elif tableau.embedded:
         weights = [_constant(one) for one in tableau.embedded]
         _classical(f"{tableau.name}, embedded weights", known._replace(weights=weights), tableau.embedded_order, False)
+
+
+def _explicit_shape(tableau: Explicit) -> None:
+    """Stage i has i weights, the step as many as there are stages, and an order there is."""
+    given = [*map(len, tableau.stages), len(tableau.weights), len(tableau.embedded) or len(tableau.weights)]
+    count = len(tableau.stages) + 1
+    if tableau.order < 1 or given != [*range(1, count), count, count]:
+        allowed = f"an order of 1 or more, and {[*range(1, count)]} weights of the stages, {count} of the step"
+        raise BadValue(f"tableau {tableau.name}", f"order {tableau.order}, weights {given}", allowed)
 
 
 def _classical(name: str, known: Expanded, order: int, with_linear: bool) -> None:
