@@ -83,7 +83,8 @@ def _words(name: str, value: Any) -> list[str]:
     """The words of a list, which may be empty."""
     is_list = isinstance(value, list) and len(value) <= MOST_LISTED
     if not is_list or not all(_is_word(word) for word in value):
-        raise BadValue(name, value, f"a list of at most {MOST_LISTED} names or numbers")
+        shown = f"{len(value)} of them" if isinstance(value, list) and len(value) > MOST_LISTED else value
+        raise BadValue(name, shown, f"a list of at most {MOST_LISTED} names or numbers")
     return [str(word) for word in value]
 
 

@@ -269,3 +269,41 @@ def revoke_all(server: Server) -> None:
     for key in json.loads(listed.stdout):
         command = [*COMMAND, "keys", "revoke", key["id"], *at_home]
         subprocess.run(command, check=True, capture_output=True, cwd=CHECKOUT)
+
+
+def test_a_damaged_link_and_files_without_a_workflow_say_so_and_leave_the_list_free(
+    browser: Any, server: Server, tmp_path: Path
+) -> None:
+    with watched(browser, server, "status of 404", "status of 400") as seen:
+        for damaged in ("../../x", "A" * 10_000):
+            page = seen.open(f"/run#w={damaged}")
+            page.get_by_text("This cannot be opened: the link is damaged or was cut off").wait_for()
+        page = seen.open("/run#template=nothing")
+        page.get_by_text("there is no such template").wait_for()
+        picker = page.get_by_label("Workflow", exact=True)
+        assert picker.input_value() == ""
+        picker.select_option(label="Text to image")  # it stood there already, and so could not be chosen
+        page.get_by_label("Prompt", exact=True).fill("stays")
+        for name, text in (("notes.txt", "hello"), ("none.json", "{}"), ("list.json", "[1, 2]"), ("empty.png", "")):
+            (tmp_path / name).write_text(text)
+            page.locator("main > .run input[type=file]").first.set_input_files(tmp_path / name)
+            page.get_by_text(f"{name} cannot be opened: there is no workflow in it").wait_for()
+            assert page.get_by_label("Prompt", exact=True).input_value() == "stays"
+
+
+def test_a_long_prompt_and_the_prompt_of_the_home_page_outlast_a_reload(browser: Any, server: Server) -> None:
+    long = "שלום עולם " * 1000
+    with watched(browser, server) as seen:
+        page = seen.open("/run")
+        page.get_by_label("Prompt", exact=True).fill(long)
+        page.wait_for_url("**2.text*")
+        page.reload()
+        page.wait_for_function("each => document.querySelector('textarea')?.value === each", arg=long)
+        page = seen.open("/home")
+        page.get_by_label("Prompt", exact=True).fill("a blue star")
+        page.wait_for_url("**2.text*")
+        page.get_by_role("button", name="Make a picture").click()
+        page.locator(".stage .thumb").wait_for()
+        page.reload()
+        page.wait_for_function("() => document.querySelector('textarea')?.value === 'a blue star'")
+        assert "seed" not in page.url  # it would be held, and every picture be the same

@@ -126,6 +126,9 @@ def test_what_cannot_be_planned_says_why(server: Server) -> None:
             del given["template"]
         return str(server.refusal("/lab/plan", given)["error"]["message"])
 
+    assert refused(steps=list(range(1, 1001))).startswith(
+        "steps: '1000 of them' is not allowed; expected a list of at most 64"
+    )
     assert "at most 400" in refused(steps=list(range(1, 65)), samplers=[f"s{i}" for i in range(7)])
     assert "from 1 to 1000" in refused(steps=[0])
     assert "samplers" in refused(samplers="euler")

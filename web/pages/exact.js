@@ -1,4 +1,5 @@
 // JSON with whole numbers of any size: seeds go up to 2^64 - 1, and a rounded seed is another picture.
+import { t } from "./strings.js";
 
 /** @typedef {{ source?: string }} Context */
 
@@ -59,7 +60,11 @@ export async function pack(value) {
  * @param {string} text
  */
 export async function unpack(text) {
-  const bytes = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (each) => each.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return readExact(await new Response(stream).text());
+  try {
+    const bytes = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (each) => each.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+    return readExact(await new Response(stream).text());
+  } catch {
+    throw new Error(t("damagedLink")); // what the browser says of it names its own insides
+  }
 }

@@ -1,6 +1,6 @@
 // The home page: a prompt and its picture at once, what was made lately, and the way to everything else.
 import { ApiError, Socket, call, viewUrl } from "./api.js";
-import { h, replace } from "./dom.js";
+import { h, later, replace } from "./dom.js";
 import { Form } from "./form.js";
 import { Stage } from "./live.js";
 import { start, told } from "./shell.js";
@@ -18,6 +18,11 @@ const lately = h("section", { hidden: true }, h("h2", { text: t("recent") }), re
 const cards = h("div", { class: "cards" });
 /** @type {Form | null} */
 let form = null;
+const remember = later(() => { // all but the seed, which a URL would hold
+  const held = form?.fields.filter(({ field }) => field.lock).map(({ nodeId, name }) => `${nodeId}.${name}`) ?? [];
+  const said = new URLSearchParams(form?.changes().filter(([place]) => !held.includes(place)));
+  history.replaceState(null, "", `${location.pathname}${location.search}${[...said].length ? `#${said}` : ""}`);
+}, 250);
 
 main.append(
   h("section", { class: "hero" },
@@ -42,6 +47,7 @@ async function prepare() {
       if (name === "ckpt_name" && choices?.length && !choices.includes(field.value())) field.set(choices[0]);
       if (name === "ckpt_name" && choices?.length === 0) tell([t("noModel")]);
     }
+    form.apply(new URLSearchParams(location.hash.slice(1)));
     const prompt = form.prompts.firstElementChild;
     replace(body, prompt);
     go.disabled = false;
@@ -51,9 +57,11 @@ async function prepare() {
   }
 }
 
-/** The run page with what stands here. */
+/** The run page with what stands here, which this page's own URL has too: a reload, or the way back, loses nothing. */
 function link() {
-  if (form) more.href = `/run#${new URLSearchParams([["template", "txt2img"], ...form.changes()])}`;
+  if (!form) return;
+  more.href = `/run#${new URLSearchParams([["template", "txt2img"], ...form.changes()])}`;
+  remember();
 }
 
 /** @param {string[]} lines */

@@ -11,7 +11,7 @@ import { say, start, told } from "./shell.js";
 import { t } from "./strings.js";
 
 const DEFAULT = "txt2img";
-const LONGEST_URL = 30_000;
+const LONGEST_URL = 250_000; // 10,000 characters of any script in two prompts; of nine places each, as a URL writes them
 const SOURCES = ["template", "name", "job", "w"];
 /** @typedef {{ kind: string, value: string }} Source */
 
@@ -73,6 +73,8 @@ async function load(wanted, values) {
       : { [wanted.kind === "job" ? "job_id" : wanted.kind]: wanted.value };
     show(await call("/inspect", { body: asked }), wanted, values);
   } catch (error) {
+    if (!shown) source = wanted;
+    pick();
     complain([t("cannotOpen", { reason: told(error) })]);
   }
 }
@@ -98,8 +100,7 @@ function show(inspected, from, values) {
       type: "button", class: "quiet", dir: "auto", text: t("useInstead", { name, near: String(near) }), on: { click: () => exchange(name, String(near)) } }))));
   }
   go.disabled = missing.length > 0;
-  picker.value = `${from.kind}:${from.value}`;
-  if (picker.selectedIndex < 0) picker.value = "";
+  pick();
   presets.element.hidden = !["template", "name"].includes(from.kind);
   if (!presets.element.hidden) presets.show(`${from.kind}:${from.value}`);
   writeUrl();
@@ -136,8 +137,10 @@ function complain(lines, isMild = false) {
 async function drop(dropped) {
   try {
     const isJson = dropped.name.endsWith(".json") || dropped.type === "application/json";
-    const sent = isJson ? { workflow: readExact(await dropped.text()) } : dropped;
-    const inspected = await call("/inspect", { body: sent });
+    if (!dropped.size || (!isJson && dropped.type.startsWith("text/"))) throw new Error(t("noWorkflow"));
+    const workflow = isJson ? readExact(await dropped.text()) : null;
+    if (isJson && !isFilled(workflow)) throw new Error(t("noWorkflow"));
+    const inspected = await call("/inspect", { body: isJson ? { workflow } : dropped });
     show(inspected, { kind: "w", value: await pack(inspected.prompt) });
     say(t("opened", { name: dropped.name }));
   } catch (error) {
@@ -145,6 +148,11 @@ async function drop(dropped) {
     complain([t("cannotOpenFile", { name: dropped.name, reason })]);
   }
   file.value = "";
+}
+
+/** Whether JSON is an object with something in it, as every workflow is. @param {any} read */
+function isFilled(read) {
+  return typeof read === "object" && read !== null && !Array.isArray(read) && Object.keys(read).length > 0;
 }
 
 /** @param {Event} event */
@@ -196,6 +204,11 @@ async function list() {
   replace(picker, h("option", { value: "", text: t("fromElsewhere"), disabled: true }),
     h("optgroup", { label: t("templates") }, options(templates, "template")),
     saved.workflows.length ? h("optgroup", { label: t("savedOnes") }, options(saved.workflows, "name")) : null);
+  pick();
+}
+
+/** Have the list say what is shown; nothing where that is none of its own, so that each of them can be chosen. */
+function pick() {
   picker.value = `${source.kind}:${source.value}`;
   if (picker.selectedIndex < 0) picker.value = "";
 }
