@@ -213,6 +213,28 @@ def test_gguf_of_a_transformer_and_of_t5(folders: Folders, official: dict[str, T
     assert torch.equal(encoded(clip, "t5xxl"), encoded(twin, "t5xxl"))
 
 
+def test_gguf_of_three_encoders_in_their_own_names_and_of_a_model_with_its_autoencoder(
+    folders: Folders, official: dict[str, Tensor]
+) -> None:
+    for place in ("clip", "checkpoints"):
+        (folders.models / place).mkdir(parents=True)
+    names, twins = [], []
+    for encoder in ("clip_l", "clip_g", "t5xxl"):
+        tensors = part(official, f"{TEXT}{encoder}.transformer.")
+        path, grown = gguf_written(folders.models / f"clip/{encoder}-Q8_0.gguf", tensors, Kind.Q8_0)
+        stored(folders, f"{encoder}.safetensors", grown)
+        names.append(path.name)
+        twins.append(folders.models / f"{encoder}.safetensors")
+    given = {f"clip_name{number}": name for number, name in enumerate(names, 1)}
+    clip, twin = NODES["TripleCLIPLoaderGGUF"](**given, services=folders), load_text_encoders(twins)
+    assert all(torch.equal(encoded(clip, name), encoded(twin, name)) for name in ("clip_l", "clip_g", "t5xxl"))
+    both = {key: tensor for key, tensor in official.items() if key.startswith((MODEL, VAE))}
+    path, grown = gguf_written(folders.models / "checkpoints/x-Q8_0.gguf", both, Kind.Q8_0)
+    model, _, vae = NODES["CheckpointLoaderSimple"](ckpt_name=path.name, services=folders)
+    holds(model.network, part(grown, MODEL))
+    holds(vae.network, part(grown, VAE))
+
+
 def test_diffusers_transformer_in_shards_by_one_of_them(folders: Folders) -> None:
     theirs = oracle.transformer(2)
     home = folders.models / "diffusion_models"

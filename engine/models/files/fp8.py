@@ -55,7 +55,9 @@ def _grown(name: str, weights: Weights, scale: StoredTensor) -> StoredTensor:
         hadamard(group, torch.device("cpu"))
     except ValueError as error:
         raise TensorMismatch(f"{name}: {error}") from None
-    return derived(name, [product], Rotate(group))
+    if len(product.shape) != 2 or product.shape[1] % group:
+        raise TensorMismatch(f"{name}: a shape of {list(product.shape)} does not combine with groups of {group}")
+    return _made(product.shape, product.dtype, Rotate(group), product)
 
 
 def _microscaled(name: str, combine: Microscaled, *sources: StoredTensor) -> StoredTensor:
