@@ -68,6 +68,30 @@ def test_a_preset_is_kept_with_the_server_and_puts_its_values_back(browser: Any,
         assert server.json("/settings/sigmagraph.presets") == {}
 
 
+def test_presets_of_two_tabs_stay_and_the_one_too_many_is_refused(browser: Any, server: Server) -> None:
+    def keep(page: Any, name: str) -> None:
+        page.get_by_label("Name of the preset").fill(name)
+        page.keyboard.press("Enter")
+
+    place = "/settings/sigmagraph.presets"
+    with watched(browser, server) as one, watched(browser, server) as other:
+        pages = [seen.open("/run") for seen in (one, other)]
+        for page in pages:
+            page.get_by_text("Presets", exact=True).click()
+        for page, name in zip(pages, ("from one", "from the other"), strict=True):
+            keep(page, name)
+            page.get_by_text(f"{name} is kept").wait_for()
+        kept = server.json(place)["template:txt2img"]
+        assert set(kept) == {"from one", "from the other"}
+        full = {f"number {number}": kept["from one"] for number in range(50)}
+        server.json(place, {"template:txt2img": full})
+        keep(pages[0], "one too many")
+        pages[0].get_by_text("There are 50 presets already").wait_for()
+        assert pages[0].get_by_label("Name of the preset").input_value() == "one too many"
+        assert server.json(place)["template:txt2img"] == full
+        server.json(place, {})
+
+
 def test_the_last_jobs_are_drawn_node_by_node(browser: Any, server: Server) -> None:
     job_id = server.json(
         "/prompt", {"prompt": FLAT | {"2": FLAT["2"] | {"inputs": FLAT["2"]["inputs"] | {"seconds": 0.5, "turn": 99}}}}

@@ -29,9 +29,10 @@ export class Presets {
       event.preventDefault();
       this.keep();
     });
+    this.note = h("p", { class: "error", role: "alert" });
     const keep = h("button", { type: "button", class: "quiet", text: t("keepPreset"), on: { click: () => this.keep() } });
     this.element = h("details", { class: "more presets" }, h("summary", { text: t("presets") }),
-      h("div", { class: "row wrap" }, this.picker, this.forget, this.name, keep));
+      h("div", { class: "row wrap" }, this.picker, this.forget, this.name, keep), this.note);
   }
 
   /** @returns {Named} */
@@ -62,25 +63,32 @@ export class Presets {
       this.name.focus();
       return;
     }
-    const others = Object.entries(this.named()).filter(([each]) => each !== name).slice(-MOST + 1);
-    await this.store(Object.fromEntries([...others, [name, this.read()]]), name);
+    if (!(await this.store((named) => ({ ...named, [name]: this.read() }), name))) return;
     this.name.value = "";
     say(t("presetKept", { name }));
   }
 
   async remove() {
-    await this.store(Object.fromEntries(Object.entries(this.named()).filter(([name]) => name !== this.picker.value)), "");
+    const gone = this.picker.value;
+    await this.store((named) => Object.fromEntries(Object.entries(named).filter(([name]) => name !== gone)), "");
   }
 
-  /** @param {Named} named @param {string} chosen */
-  async store(named, chosen) {
-    const all = Object.fromEntries(Object.entries({ ...this.all, [this.workflow]: named }).filter(([, each]) => Object.keys(each).length));
+  /** Change what the server has now, which another tab may have changed; whether it took it. @param {(named: Named) => Named} change @param {string} chosen */
+  async store(change, chosen) {
     try {
+      const kept = (await call(PLACE)) ?? {};
+      const before = kept[this.workflow] ?? {}, after = change(before);
+      const count = Object.keys(after).length;
+      if (count > MOST && count > Object.keys(before).length) throw new Error(t("tooManyPresets", { most: MOST }));
+      const all = Object.fromEntries(Object.entries({ ...kept, [this.workflow]: after }).filter(([, each]) => Object.keys(each).length));
       await call(PLACE, { body: all });
       this.all = all;
       this.list(chosen);
+      this.note.textContent = "";
+      return true;
     } catch (error) {
-      say(told(error));
+      this.note.textContent = told(error);
+      return false;
     }
   }
 }

@@ -251,6 +251,7 @@ const WORDS = {
   "keepPreset": ["Keep these settings", "Diese Einstellungen merken"],
   "presetName": ["Name of the preset", "Name der Voreinstellung"],
   "presetKept": ["{name} is kept", "{name} ist gemerkt"],
+  "tooManyPresets": ["There are {most} presets already; forget one first.", "Es gibt schon {most} Voreinstellungen; erst eine vergessen."],
   "forgetPreset": ["Forget the preset", "Voreinstellung vergessen"],
   "versions": ["Versions", "Versionen"],
   "own": ["another build", "ein anderer Stand"],
