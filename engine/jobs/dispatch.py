@@ -99,7 +99,7 @@ class Dispatcher:
         self.look()
 
     def begun(self, job: Job, worker: Worker, early: Early | None = None) -> None:
-        """A job was stored as begun in a reserved slot, or will be: `write_behind` or `refused` follows `early`."""
+        """A job was stored as begun in a reserved slot, or will be: `written` or `refused` follows `early`."""
         self._placement.release(worker)
         self.queue.begin(job)
         self._open.add(job.id)
@@ -109,11 +109,11 @@ class Dispatcher:
         self._hand_over(job, worker, early)
         self.look()
 
-    def write_behind(self, job_id: str) -> None:
-        """The writer has the job that began early: what was said of it may follow, as one commit where it is over."""
+    def written(self, job_id: str) -> None:
+        """A job that began early is on disk: what was said of it may follow."""
         running = self._running[job_id]
         if running.early is not None:
-            running.early.give_to_writer()
+            running.early.written()
         self._write(running)
 
     def refused(self, job_id: str) -> None:
@@ -243,7 +243,7 @@ class Dispatcher:
 
     def _write(self, running: Running) -> None:
         """What gathered meanwhile; what an end took with it already needs no writing, what is early waits."""
-        if running.said and (running.early is None or running.early.is_with_writer):
+        if running.said and (running.early is None or running.early.is_written):
             self._post(Said(running))
 
     def are_waiting(self, worker: Worker, job_ids: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """Running jobs as the dispatcher holds them, and how what they say is written: the loop appends, the writer takes."""
 
-from asyncio import Event
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,23 +17,21 @@ __all__ = ["Early", "End", "Running", "Said"]
 
 @dataclass(slots=True)
 class Early:
-    """A run that began before its job is written: what becomes of it is `held` until the writer has the job."""
+    """A run that began before its job is written: what becomes of it is `held` until the job is."""
 
-    is_over: Event = field(default_factory=Event)
-    is_with_writer: bool = False
+    is_written: bool = False
     held: list[Callable[[], None]] = field(default_factory=list)
 
     def holds(self, call: Callable[[], None]) -> bool:
         """Whether it is too early for the end of the run, whatever end: then it is called later."""
-        if self.is_with_writer:
+        if self.is_written:
             return False
         self.held.append(call)
-        self.is_over.set()
         return True
 
-    def give_to_writer(self) -> None:
-        """The writer has the job."""
-        self.is_with_writer = True
+    def written(self) -> None:
+        """The job is on disk."""
+        self.is_written = True
         for call in self.held:
             call()
 

@@ -160,7 +160,7 @@ def test_a_job_that_only_the_disk_can_refuse_runs_while_it_is_written_and_nobody
             jobs.store.database._publish = noted
             with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
-                asking = asyncio.create_task(sent(jobs, salt="a", asked={"job_id": "mine"}))
+                asking = asyncio.create_task(sent(jobs, salt="a", seconds=0.3, asked={"job_id": "mine"}))  # seen to run
                 await run_to_its_end(worker)
                 await asyncio.sleep(0.05)
                 assert (asking.done(), heard) == (False, [])
@@ -186,7 +186,7 @@ async def run_to_its_end(worker: Any) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_a_short_job_is_one_commit_and_a_long_one_is_answered_while_it_runs(run: Runs, tmp_path: Path) -> None:
+def test_a_short_job_is_answered_before_its_end_and_a_long_one_while_it_runs(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
         async with service(tmp_path) as jobs:
             assert await jobs.ready(5)
@@ -199,8 +199,13 @@ def test_a_short_job_is_one_commit_and_a_long_one_is_answered_while_it_runs(run:
 
             jobs.store.database._publish = noted
             for _ in range(10):
-                await jobs.wait((await sent(jobs, count=1)).id)
-            assert sum({"Queued", "Ended"} <= set(commit) for commit in commits) > 5  # of 10; some may have had to wait
+                asking = asyncio.create_task(sent(jobs, count=1))
+                while not any("Ended" in commit for commit in commits):
+                    await asyncio.sleep(0)
+                assert asking.done()  # who waits for the answer before listening must not miss the end
+                await jobs.wait((await asking).id)
+                assert not any({"Queued", "Ended"} <= set(commit) for commit in commits)
+                commits.clear()
             long = await sent(jobs, count=1000, seconds=0.005)
             assert (await jobs.get(long.id)).state is State.RUNNING
             await jobs.cancel(long.id)
@@ -219,10 +224,8 @@ def test_what_the_disk_refuses_is_stopped_where_it_runs_already(
             heard: list[Any] = []
             jobs.listen(heard.append)
 
-            def full(*given: Any) -> Any:
-                refused = asyncio.get_running_loop().create_future()
-                refused.set_exception(StoreFailed("the disk is full"))
-                return refused
+            async def full(*given: Any) -> Any:
+                raise StoreFailed("the disk is full")
 
             with monkeypatch.context() as trouble:
                 trouble.setattr(jobs.store, "submit", full)

@@ -65,13 +65,8 @@ class JobStore:
         """Whether it is sure, without waiting, that no job has this id."""
         return self.database.lacks(BY_ID, job_id)
 
-    def submit(
-        self, submission: Submission, request: Request, worker: str | None = None
-    ) -> "asyncio.Future[tuple[Job, bool]]":
-        """Accept a job, as begun where a worker is named; the job, and whether an equal request had made it before.
-
-        The writer has it when this returns, so that what is written of the job may follow at once.
-        """
+    async def submit(self, submission: Submission, request: Request, worker: str | None = None) -> tuple[Job, bool]:
+        """Accept a job, as begun where a worker is named; the job, and whether an equal request had made it before."""
         at = self.clock()
 
         def work(tx: Tx) -> tuple[Job, bool]:
@@ -80,7 +75,7 @@ class JobStore:
                 (known, True) if known is not None else (transitions.create(tx, submission, request, at, worker), False)
             )
 
-        return self.database.post(work, is_sure=False)
+        return await self.database.write(work)
 
     async def repeat(self, owner: str, key: Idempotency) -> Job | None:
         """The job an equal request made before, if any; raises `IdempotencyConflict`."""
