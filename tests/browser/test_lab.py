@@ -220,6 +220,12 @@ def test_the_lab_is_worked_by_keyboard_and_says_it_in_german(browser: Any, serve
         page.locator("dialog .film img").first.wait_for()
         page.keyboard.press("Escape")
         page.locator("dialog").wait_for(state="hidden")
+        seen.open("/lab#samplers=nope&schedules=karras&steps=4").locator(".cell").click()
+        page.locator("dialog").get_by_text("'nope' is not a known sampler").wait_for()  # and nothing is submitted
+        page.keyboard.press("Escape")
+        page.wait_for_function(
+            "() => document.activeElement === document.querySelector('.cell')"
+        )  # laid anew meanwhile
 
 
 def test_what_stands_on_the_run_page_goes_to_the_lab(browser: Any, server: Server) -> None:

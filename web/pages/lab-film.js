@@ -17,7 +17,7 @@ export const figure = (value) => new Intl.NumberFormat(language, { maximumSignif
 export const cellName = ({ row, guidance, seed, cache }) =>
   [t("lab.cell", { sampler: row.sampler, schedule: row.schedule, steps: row.steps, guidance, seed }), cache?.name].filter(Boolean).join(", ");
 
-/** Sends `shut` when it closes. */
+/** Sends `shut` with its cell when it closes. */
 export class Film extends EventTarget {
   /** @param {import("./lab-cells.js").Cells} cells */
   constructor(cells) {
@@ -30,8 +30,9 @@ export class Film extends EventTarget {
     const shut = h("button", { type: "button", class: "quiet shut", "aria-label": t("close"), text: "×", on: { click: () => this.element.close() } });
     this.element = h("dialog", { class: "sheet", "aria-label": t("lab.way") }, h("div", { class: "row spread" }, this.title, shut), this.body);
     this.element.addEventListener("close", () => {
+      const { cell } = this;
       this.cell = null;
-      this.dispatchEvent(new Event("shut"));
+      this.dispatchEvent(new CustomEvent("shut", { detail: cell }));
     });
     this.element.addEventListener("click", (event) => { if (event.target === this.element) this.element.close(); });
   }
@@ -44,7 +45,8 @@ export class Film extends EventTarget {
     replace(this.body, this.facts(cell), strip);
     if (!this.element.open) this.element.showModal();
     try {
-      if (!plan.film) replace(strip, h("p", { class: "muted", text: t("lab.noFilm") }));
+      if (cell.row.problem) replace(strip);
+      else if (!plan.film) replace(strip, h("p", { class: "muted", text: t("lab.noFilm") }));
       else await this.roll(cell, withValues(plan, plan.film, cell.row, cell.guidance, cell.seed, cell.cache), plan.sampler, strip);
     } catch (error) {
       replace(strip, h("p", { class: "error", text: told(error) }));

@@ -81,7 +81,10 @@ cells.socket.addEventListener("message", (event) => {
   if (["status", "execution_success", "execution_error", "execution_interrupted"].includes(type)) look();
 });
 const look = later(() => { if (cells.isOpen || cells.isSubmitting) cells.look().catch(() => {}); }, 200);
-film.addEventListener("shut", writeUrl);
+film.addEventListener("shut", (event) => {
+  writeUrl();
+  buttons.get(/** @type {CustomEvent} */ (event).detail?.jobId)?.focus(); // the one that was pressed may have been laid anew
+});
 window.addEventListener("hashchange", () => { if (location.hash.slice(1) !== written) readUrl(); });
 window.setInterval(look, LOOK_MS);
 
