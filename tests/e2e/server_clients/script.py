@@ -12,4 +12,4 @@ with Workflow(wait=True):
     image = EmptyImage(32, 32, 1, 255)
     saved = SaveImage(image, "script")
 images = saved.wait()
-sys.stdout.write(json.dumps({"size": list(images[0].size)}) + "\n")
+sys.stdout.write("\n" + json.dumps({"size": list(images[0].size)}) + "\n")  # its threads print as well
