@@ -78,6 +78,11 @@ class _Table(ABC):
         return float(self.table[-1])
 
 
+def _rounded_down(sigmas: Tensor, positions: Tensor) -> Tensor:
+    """Levels of positions up to 1, of which single precision makes 1.0000001 with a few shifts; others as they are."""
+    return torch.where(positions <= 1.0, sigmas.clamp(max=1.0), sigmas)
+
+
 @dataclass(frozen=True)
 class FlowLevels(_Table):
     """Rectified flow with a resolution shift (Esser 2024, arXiv:2403.03206, eq. 23): SD3 has shift 3, scale 1000."""
@@ -103,9 +108,7 @@ class FlowLevels(_Table):
     def sigmas_at(self, positions: Tensor) -> Tensor:
         if self.shift == 1.0:
             return positions
-        return (self.shift * positions / (1 + (self.shift - 1) * positions)).clamp(
-            max=1.0
-        )  # of a few shifts, rounded up
+        return _rounded_down(self.shift * positions / (1 + (self.shift - 1) * positions), positions)
 
     def percent_to_sigma(self, percent: float) -> float:
         left = min(max(1.0 - percent, 0.0), 1.0)
@@ -134,7 +137,7 @@ class FluxLevels(_Table):
         return 1.0 / (1.0 + math.exp(self.mu) * (1.0 / sigma - 1.0)) if sigma > 0 else 0.0
 
     def sigmas_at(self, positions: Tensor) -> Tensor:
-        return (math.exp(self.mu) / (math.exp(self.mu) + (1 / positions - 1))).clamp(max=1.0)
+        return _rounded_down(math.exp(self.mu) / (math.exp(self.mu) + (1 / positions - 1)), positions)
 
     def percent_to_sigma(self, percent: float) -> float:
         left = min(max(1.0 - percent, 0.0), 1.0)

@@ -16,7 +16,15 @@ from sigmagraph.engine.graph.reading.image_metadata import carried_texts
 from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.nodes import NODES
 
-OTHER_FILES = {"input", "output", "temp", "latents", "loras", "upscale_models"}  # no networks whose precision is chosen
+OTHER_FILES = {
+    "input",
+    "output",
+    "temp",
+    "latents",
+    "loras",
+    "embeddings",
+    "upscale_models",
+}  # no networks whose precision is chosen
 Graph = dict[str, dict[str, Any]]
 
 
