@@ -64,7 +64,7 @@ __all__ = ["JobService"]
 
 PAUSED = "paused"
 FREE_S = 30.0
-ANSWER_S = 0.003
+ANSWER_S = 0.001
 """So much earlier than a run's end its submission is answered: clients begin to listen once they have the answer."""
 
 
