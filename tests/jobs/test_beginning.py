@@ -150,14 +150,7 @@ def test_a_job_that_only_the_disk_can_refuse_runs_while_it_is_written_and_nobody
             assert await jobs.ready(5)
             heard: list[Any] = []
             jobs.listen(heard.append)
-            commits: list[list[str]] = []
-            publish = jobs.store.database._publish
-
-            def noted(events: Any, ended: Any) -> None:
-                commits.append([type(event.body).__name__ for event in events])
-                publish(events, ended)
-
-            jobs.store.database._publish = noted
+            commits = commits_of(jobs)
             with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
                 asking = asyncio.create_task(sent(jobs, salt="a", seconds=0.3, asked={"job_id": "mine"}))  # seen to run
@@ -178,6 +171,19 @@ def test_a_job_that_only_the_disk_can_refuse_runs_while_it_is_written_and_nobody
     run(case())
 
 
+def commits_of(jobs: Any) -> list[list[str]]:
+    """The kinds of events in each commit from now on."""
+    commits: list[list[str]] = []
+    publish = jobs.store.database._publish
+
+    def noted(events: Any, ended: Any) -> None:
+        commits.append([type(event.body).__name__ for event in events])
+        publish(events, ended)
+
+    jobs.store.database._publish = noted
+    return commits
+
+
 async def run_to_its_end(worker: Any) -> None:
     """Until a worker had a job and has it no more."""
     while not worker.status().jobs:
@@ -190,14 +196,7 @@ def test_a_short_job_is_answered_before_its_end_and_a_long_one_while_it_runs(run
     async def case() -> None:
         async with service(tmp_path) as jobs:
             assert await jobs.ready(5)
-            commits: list[list[str]] = []
-            publish = jobs.store.database._publish
-
-            def noted(events: Any, ended: Any) -> None:
-                commits.append([type(event.body).__name__ for event in events])
-                publish(events, ended)
-
-            jobs.store.database._publish = noted
+            commits = commits_of(jobs)
             for _ in range(10):
                 asking = asyncio.create_task(sent(jobs, count=1))
                 while not any("Ended" in commit for commit in commits):
