@@ -2,8 +2,11 @@
 
 import ctypes
 import math
+import operator
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -30,9 +33,13 @@ class FiniteWatch:
     def __init__(self) -> None:
         self._marks: deque[_Mark] = deque()
 
-    def add(self, prediction: Tensor, step: int, sigma: float) -> None:
-        """Note the prediction made in this step at this sigma; look at those whose numbers have arrived."""
-        total, arrived = prediction.sum(dtype=torch.float32), None  # one NaN or infinity makes the sum one
+    def add(self, estimates: Sequence[Tensor], step: int, sigma: float) -> None:
+        """Note the estimates made in this step at this sigma; look at those whose numbers have arrived.
+
+        However many there are, one number travels.
+        """
+        sums = (estimate.sum(dtype=torch.float32) for estimate in estimates)
+        total, arrived = reduce(operator.add, sums), None  # one NaN or infinity makes the sum one, or NaN
         if total.is_cuda:
             total = torch.empty((), dtype=torch.float32, pin_memory=True).copy_(total, non_blocking=True)
             arrived = torch.cuda.Event()

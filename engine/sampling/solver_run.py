@@ -175,11 +175,11 @@ def drive_requests(
             prediction = yield from _predicted(denoiser, request, run.step + 1, gradients)
             with tracking(gradients):
                 denoised, uncond = prediction[:2]
-                _check_shape(denoised, request, run.step + 1)
-                watch.add(denoised.detach(), run.step + 1, request.sigma)
-                if request.needs_uncond and uncond is not None and uncond is not denoised:
-                    _check_shape(uncond, request, run.step + 1)
-                    watch.add(uncond.detach(), run.step + 1, request.sigma)
+                is_apart = request.needs_uncond and uncond is not denoised
+                estimates = [denoised] if uncond is None or not is_apart else [denoised, uncond]
+                for estimate in estimates:
+                    _check_shape(estimate, request, run.step + 1)
+                watch.add([estimate.detach() for estimate in estimates], run.step + 1, request.sigma)
                 if recording is not None:
                     recording.add(prediction)
                 run.answer(prediction)
