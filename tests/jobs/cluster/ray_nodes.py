@@ -6,12 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sigmagraph.engine.jobs.cluster.depot import Depot
 from sigmagraph.engine.jobs.cluster.fleet import RayFleet
@@ -24,7 +25,9 @@ from tests.jobs.cluster.links import until
 from tests.jobs.cluster.nodes import folders, saved
 from tests.jobs.conftest import sqlite
 
+T = TypeVar("T")
 STORE_BYTES = 80 << 20
+START_S = 120.0
 MOST_S = 240.0
 MACHINES = ThreadPoolExecutor(1, "machines")
 """Starts every machine. Linux ends a machine's processes when the thread that started them ends, and asyncio ends its
@@ -38,14 +41,46 @@ async def on_machines(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def started_cluster(port: int, nodes: int) -> Any:
     """A head that only listens, and machines with a worker each."""
-    cluster_utils = import_module("ray.cluster_utils")
-    import_module("ray._private.utils").set_sigterm_handler = lambda handler: None  # machines are added on threads
-    head = {"ray_client_server_port": port, "include_dashboard": False, "object_store_memory": STORE_BYTES}
-    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **head})
+    made = started_head(port)
     made.front_address = f"ray://127.0.0.1:{port}"
     for _ in range(nodes):
         add(made)
     return made
+
+
+def started_head(port: int, **words: Any) -> Any:
+    """A cluster of a head alone, whose client server listens."""
+    cluster_utils = import_module("ray.cluster_utils")
+    import_module("ray._private.utils").set_sigterm_handler = lambda handler: None  # machines are added on threads
+    given = {"num_cpus": 0, "ray_client_server_port": port, "include_dashboard": False, **words}
+    given["object_store_memory"] = STORE_BYTES
+    made = patiently(lambda: cluster_utils.Cluster(initialize_head=True, head_node_args=dict(given)))
+    until = time.monotonic() + START_S
+    while not listens(words.get("node_ip_address", "127.0.0.1"), port):
+        assert time.monotonic() < until, f"Ray's client server does not listen on port {port} after {START_S:g} s"
+        time.sleep(0.1)
+    return made
+
+
+def patiently(start: Callable[[], T]) -> T:
+    """Start processes of Ray's: three tries, as a busy machine may not have them up in Ray's own half minute."""
+    for tries_left in (2, 1, 0):
+        before = children()
+        try:
+            return start()
+        except Exception:
+            for left in children() - before:  # half a machine, which would hold the ports
+                with suppress(ProcessLookupError):
+                    os.kill(left, signal.SIGKILL)
+            if not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def children() -> set[int]:
+    """The processes that this one has started, by any of its threads."""
+    threads = Path("/proc/self/task").iterdir()
+    return {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
 
 
 def free_port() -> int:
@@ -56,14 +91,8 @@ def free_port() -> int:
 
 
 def add(cluster: Any) -> Any:
-    """One more machine. On a busy one Ray may not have it up in its half minute; then another is tried."""
-    for tries_left in (2, 1, 0):
-        try:
-            return cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
-        except Exception as error:
-            if not tries_left or "timed out during startup" not in str(error):
-                raise
-    return None
+    """One more machine."""
+    return patiently(lambda: cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES))
 
 
 def kill(cluster: Any, node: Any) -> None:

@@ -9,9 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,9 +26,9 @@ from tests.jobs.cluster.ray_nodes import (
     fleet,
     free_port,
     front,
-    listens,
     on_machines,
     run,
+    started_head,
     submitted,
 )
 from tests.jobs.serving import ends, log
@@ -79,16 +78,6 @@ def round_trip_s() -> float:
     return min(found)
 
 
-def head(port: int) -> Any:
-    """In the near network."""
-    cluster_utils = import_module("ray.cluster_utils")
-    import_module("ray._private.utils").set_sigterm_handler = lambda handler: None
-    words = {"ray_client_server_port": port, "include_dashboard": False, "object_store_memory": STORE_BYTES}
-    return cluster_utils.Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "node_ip_address": wire.HERE, **words}
-    )
-
-
 def test_jobs_end_once_over_a_wire_with_delay_and_loss(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -97,8 +86,7 @@ def test_jobs_end_once_over_a_wire_with_delay_and_loss(
 
     async def case() -> None:
         port = free_port()
-        near = await on_machines(head, port)
-        await until(lambda: listens(wire.HERE, port))
+        near = await on_machines(partial(started_head, node_ip_address=wire.HERE), port)
         there = [f"--address={near.address}", f"--node-ip-address={wire.THERE}", "--num-cpus=1"]
         there += [f"--object-store-memory={STORE_BYTES}"]
         machines = [RayStart(*there, before=far())]
