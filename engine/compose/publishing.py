@@ -1,6 +1,7 @@
 """Which workflows a server publishes: the endpoints' folder, the accounts, and the secret of its output URLs."""
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.server.access.keys import StoredKeys
+from sigmagraph.engine.server.access.rates import Buckets
 from sigmagraph.engine.server.endpoints.context import SOURCE, Published
 from sigmagraph.engine.server.endpoints.endpoint import load_endpoints
 from sigmagraph.engine.server.endpoints.webhook_body import teller
@@ -42,6 +44,7 @@ def published(settings: Settings, jobs: JobService, keys: StoredKeys) -> Publish
         file_s=settings.keep_outputs_s,
         output_dirs=partial(output_dirs, settings.output or home / "output"),
         per_minute=settings.requests_per_minute,
+        buckets=Buckets(time.monotonic, lambda: jobs.servers),
     )
 
 

@@ -150,7 +150,9 @@ def ray_fleet(settings: Settings, factory: str, options: dict[str, Any], folders
     home = settings.home
     assert home is not None
     there = options | {"models": str((settings.machine_home or home) / "models"), "device": settings.devices}
-    front = hashlib.blake2b(f"{socket.gethostname()} {settings.database}".encode(), digest_size=8).hexdigest()
+    front = hashlib.blake2b(
+        f"{socket.gethostname()} {settings.port} {settings.database}".encode(), digest_size=8
+    ).hexdigest()
     actor = ActorSettings(factory, there, front=front, slots=settings.slots, lease_s=settings.lease_s)
     address = "local" if settings.workers == "ray:local" else settings.workers
     gpus, labels, most = settings.gpus_per_worker, settings.machine_labels, settings.grow_to
@@ -162,7 +164,7 @@ def job_settings(settings: Settings) -> JobSettings:
     """What of the settings concerns the job layer."""
     kept = settings.keep_artifacts_days
     return JobSettings(
-        store=StoreSettings(url=str(settings.database)),
+        store=StoreSettings(url=str(settings.database), has_peers=settings.shared_queue),
         takes_every_slot=settings.batch_evaluations > 1,
         max_queued=settings.max_queued,
         max_queued_per_owner=settings.max_queued_per_owner or max(1, settings.max_queued // 4),

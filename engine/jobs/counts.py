@@ -18,12 +18,14 @@ class JobCounts:
         self._waiting: Counter[str] = Counter()
         self._running: Counter[str] = Counter()
 
-    def begin(self, waiting: Iterable[Job]) -> None:
+    def begin(self, waiting: Iterable[Job], running: Iterable[Job] = ()) -> None:
         """Start with these; what was counted before is forgotten."""
         for counted in (self._open, self._waiting, self._running):
             counted.clear()
         for job in waiting:
             self._put(job.id, job.owner, is_running=False)
+        for job in running:
+            self._put(job.id, job.owner, is_running=True)
 
     def hear(self, event: JobEvent) -> None:
         """Count what it says."""

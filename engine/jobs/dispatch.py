@@ -17,7 +17,7 @@ cannot start, and why.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -137,6 +137,25 @@ class Dispatcher:
         self.queue.remove(job_id)
         self._placement.forget(job_id)
         self.look()
+
+    def runs(self, job_id: str) -> bool:
+        """Whether a job runs here, is about to, or has ended and the store does not say so yet."""
+        return job_id in self._open
+
+    def running(self) -> Set[str]:
+        """The jobs of which `runs` says so."""
+        return self._open
+
+    def waiting(self) -> Set[str]:
+        """The jobs that wait, as far as this server has heard."""
+        return self.queue.ids()
+
+    def taken(self, job_id: str, attempt: int) -> None:
+        """Another server gave up this attempt of a job, or has begun a later one: what runs here is stopped."""
+        running = self._running.get(job_id)
+        if running is not None and running.job.attempt <= attempt:
+            running.worker.stop_job(job_id)
+            self._let_go(job_id)
 
     def open_job(self, job_id: str) -> Job | None:
         """A job that waits or runs, without its request and as it was when it began to; None where that is unsure."""
@@ -339,7 +358,7 @@ class Dispatcher:
         if is_late:
             begins: Callable[[Tx], Job] = partial(transitions.end, job_id=job.id, to=State.EXPIRED, at=now)
         else:
-            begins = partial(transitions.begin, job_id=job.id, worker=worker.name, at=now)
+            begins = partial(transitions.begin, job_id=job.id, worker=self._store.named(worker.name), at=now)
         self._post(begins, partial(self._has_begun, job, worker), is_sure=is_late)
 
     def _has_begun(self, job: Job, worker: Worker, done: "asyncio.Future[Job]") -> None:

@@ -181,6 +181,10 @@ class Jobs(Protocol):
         """The workers."""
 
     @property
+    def servers(self) -> int:
+        """How many servers work on this queue, this one included."""
+
+    @property
     def trouble(self) -> str:
         """What keeps a cluster from giving workers, and what to do; empty where nothing does."""
 

@@ -13,7 +13,7 @@ at most `MOST_OVERTAKEN` times, and by none of its owner's others once it was mo
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
@@ -87,6 +87,10 @@ class Queue:
     def get(self, job_id: str) -> Job | None:
         """A job that waits."""
         return self._jobs.get(job_id)
+
+    def ids(self) -> Set[str]:
+        """The jobs that wait."""
+        return self._jobs.keys()
 
     def waiting(self, owner: str) -> int:
         """How many jobs of one owner wait."""

@@ -49,6 +49,7 @@ from sigmagraph.engine.jobs.job import (
     State,
     Submission,
 )
+from sigmagraph.engine.jobs.peers import Peers
 from sigmagraph.engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
 from sigmagraph.engine.jobs.recover import recover
 from sigmagraph.engine.jobs.runs import Early
@@ -100,6 +101,9 @@ class JobService:
         self._owing: set[str] = set()  # open jobs whose end is to be told to a webhook
         self._webhooks: Webhooks | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._learning: asyncio.Task[None] | None = None
+        place = self.store.database.place
+        self._peers = Peers(self.store, place, self._dispatcher, self._learnt) if place is not None else None
 
     @property
     def is_paused(self) -> bool:
@@ -113,13 +117,17 @@ class JobService:
         if self._fleet is not None:
             await self._fleet.connect()
         await self.store.open()
+        if self._peers is not None:
+            await self._peers.listen()
         waiting = await recover(self.store)
-        self._counts.begin(waiting)
+        self._counts.begin(waiting, await self.store.by_state(State.RUNNING))
         self._owing = await self.store.owing()
         self._dispatcher.is_paused = bool(await self.store.fact(PAUSED))
         self._dispatcher.start(waiting)
         if self._fleet is not None:
             await self._fleet.start(self._dispatcher)
+        if self._peers is not None:
+            self._peers.start()
         self._sweeper = asyncio.create_task(self._sweep())
         self._is_accepting = True
 
@@ -128,6 +136,8 @@ class JobService:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await self._dispatcher.stop(deadline_s, self._fleet)
+        if self._peers is not None:
+            await self._peers.stop()
         if self._webhooks is not None:
             await self._webhooks.stop()
         await self.store.close()
@@ -306,6 +316,11 @@ class JobService:
         return [replace(status, models=self._dispatcher.used_by(status.name)) for status in statuses]
 
     @property
+    def servers(self) -> int:
+        """How many servers work on this database, this one included."""
+        return self._peers.count if self._peers is not None else 1
+
+    @property
     def trouble(self) -> str:
         return self._fleet.trouble if self._fleet is not None else ""
 
@@ -314,7 +329,9 @@ class JobService:
 
     def deliver(self, post: Post, body: Callable[[Job], Mapping[str, Any]]) -> Webhooks:
         """Have webhooks told from now on, by this client and in these words; once, after `start`."""
-        webhooks = self._webhooks = Webhooks(self.store, post, body)
+        webhooks = self._webhooks = Webhooks(
+            self.store, post, body, is_ours=lambda: self._peers is None or self._peers.is_first
+        )
         webhooks.start()
         return webhooks
 
@@ -324,11 +341,20 @@ class JobService:
         for event in events:
             self._counts.hear(event)
             self._broadcast.publish(event)
-        ended = {event.job_id for event in events if is_last(event)} & self._owing
-        if ended:
+        ended = {event.job_id for event in events if is_last(event)}
+        if ended & self._owing or (ended and self._peers is not None):
             self._owing -= ended
             if self._webhooks is not None:
                 self._webhooks.look()
+
+    def _learnt(self, name: str) -> None:
+        """Another server keeps another fact."""
+        if name == PAUSED:
+            self._learning = asyncio.create_task(self._read_paused())
+
+    async def _read_paused(self) -> None:
+        self._dispatcher.is_paused = bool(await self.store.fact(PAUSED))
+        self._dispatcher.look()
 
     async def _store_and_begin(self, submission: Submission, request: Request) -> tuple[Job, bool]:
         """One transaction: the job waits, or has begun already where nothing waits and a worker is free.
@@ -344,7 +370,8 @@ class JobService:
         try:
             if is_early and worker is not None:
                 self._begin_early(submission, request, worker)
-            job, is_repeat = await self.store.submit(submission, request, worker.name if worker is not None else None)
+            named = self.store.named(worker.name) if worker is not None else None
+            job, is_repeat = await self.store.submit(submission, request, named)
             is_new = not is_repeat
         finally:
             if not is_new:
@@ -356,7 +383,7 @@ class JobService:
         if is_new and is_early:
             asyncio.get_running_loop().call_later(ANSWER_S, self._dispatcher.written, job_id)
         elif is_new and worker is not None:
-            self._dispatcher.begun(replace(begun_at_once(job, worker.name), request=request), worker)
+            self._dispatcher.begun(replace(begun_at_once(job, self.store.named(worker.name)), request=request), worker)
         elif is_new:
             self._dispatcher.add(job, request)
         return job, is_repeat
@@ -389,14 +416,18 @@ class JobService:
     async def _sweep(self) -> None:
         """Expire and forget, every now and then; a store in trouble gets another chance next time."""
         while True:
-            with suppress(StoreFailed):
-                for job_id in await self.store.expire():
-                    self._dispatcher.remove(job_id)
-                if self.artifacts is not None and self.settings.keep_files_s is not None:
-                    await self.store.forget_files(self.settings.keep_files_s, self.artifacts.delete)
-                while await self.store.forget_old(self.settings.keep_s, self.settings.keep_jobs):
-                    await asyncio.sleep(0)
+            if self._peers is None or self._peers.is_first:
+                with suppress(StoreFailed):
+                    await self._sweep_once()
             await asyncio.sleep(self.settings.sweep_every_s)
+
+    async def _sweep_once(self) -> None:
+        for job_id in await self.store.expire():
+            self._dispatcher.remove(job_id)
+        if self.artifacts is not None and self.settings.keep_files_s is not None:
+            await self.store.forget_files(self.settings.keep_files_s, self.artifacts.delete)
+        while await self.store.forget_old(self.settings.keep_s, self.settings.keep_jobs):
+            await asyncio.sleep(0)
 
 
 def _keep(store: Artifacts, services: Callable[[str], Services | None], owner: str, outcome: Outcome) -> None:

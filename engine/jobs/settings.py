@@ -15,7 +15,8 @@ class StoreSettings:
 
     `lock_wait_s` is how long a locked database is waited for before a submission is refused. With `survives_power_cut`
     SQLite waits for the disk at every commit; without it a killed process still loses nothing. With `is_shared` the
-    database is not taken for oneself: for accounts beside a running server, never for jobs.
+    database is not taken for oneself: for accounts beside a running server, never for jobs. With `has_peers` other
+    servers work on it too (fronts.py), which PostgreSQL alone allows.
     """
 
     url: str = "sqlite:///jobs.sqlite"
@@ -23,6 +24,7 @@ class StoreSettings:
     survives_power_cut: bool = True
     readers: int = 4
     is_shared: bool = False
+    has_peers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

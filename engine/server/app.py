@@ -101,7 +101,8 @@ def make_app(parts: ServerParts) -> web.Application:
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
-    app[LISTINGS], app[WRONG_KEYS], app[RATES] = Listings(), WrongKeys(), Buckets(time.monotonic)
+    app[LISTINGS], app[WRONG_KEYS] = Listings(), WrongKeys()
+    app[RATES] = Buckets(time.monotonic, lambda: parts.jobs.servers)
     app[SHOWING], app[SEARCHING] = Shares(2, time.monotonic), Shares(2, time.monotonic)
     app[CONNECTIONS] = parts.connections
     largest = parts.settings.max_upload_bytes

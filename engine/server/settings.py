@@ -115,6 +115,9 @@ class Settings(BaseModel):
         description="where jobs run: here (a process for each device), ray://HOST:10001 (on the machines of a Ray "
         "cluster), or ray:local (a cluster of this machine alone); needs the extra `cluster`",
     )
+    shared_queue: bool = Field(
+        False, description="other servers work on this database too, and on one queue; needs PostgreSQL"
+    )
     machine_home: Path | None = Field(
         None, description="folder that holds models/ on every machine of the cluster; default: the path of home"
     )

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run the store's tests on a PostgreSQL of their own, in a temporary folder; needs Debian's `postgresql`
-# (apt-get install postgresql) and the extra `postgres` (pip install -e '.[postgres]'). Runs `.venv/bin/python` where it is, or $PYTHON. Arguments go to pytest.
+# (apt-get install postgresql) and the extra `postgres` (pip install -e '.[test,postgres]'). Runs `.venv/bin/python`
+# where it is, or $PYTHON. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 programs=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)

@@ -33,6 +33,7 @@ from sigmagraph.engine.jobs.events import JobEvent
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store.engines import DatabaseLock, database_file, engines, identity, migrate
+from sigmagraph.engine.jobs.store.fronts import News, ServerPlace, told
 from sigmagraph.engine.jobs.store.single_rows import RowQuery, RowReader
 
 __all__ = ["Database", "Tx"]
@@ -50,12 +51,14 @@ Publish = Callable[[Sequence[JobEvent], Sequence[Job]], None]
 class Tx:
     """One write transaction: the connection, and what is to be published once it is committed.
 
-    `ended` are jobs that nothing happens to any more, as a reader finds them from then on.
+    `ended` are jobs that nothing happens to any more, as a reader finds them from then on; `news` is what other
+    servers on this database have to know beside the events.
     """
 
     connection: Connection
     events: list[JobEvent] = field(default_factory=list)
     ended: list[Job] = field(default_factory=list)
+    news: list[News] = field(default_factory=list)
 
 
 class _Refused(Exception):
@@ -84,14 +87,14 @@ class _Work(Generic[T]):
 
     def run(self, tx: Tx) -> None:
         """Run inside a savepoint: a refusal takes back this work alone."""
-        before, savepoint = (len(tx.events), len(tx.ended)), tx.connection.begin_nested()
+        before, savepoint = (len(tx.events), len(tx.ended), len(tx.news)), tx.connection.begin_nested()
         try:
             self.result, self.problem = self.function(tx), None
         except SQLAlchemyError:  # the connection's trouble, not this work's; a full disk leaves no savepoint either
             raise
         except Exception as refusal:  # noqa: BLE001  # whatever it is, it is the caller's to see; the writer lives on
             savepoint.rollback()
-            del tx.events[before[0] :], tx.ended[before[1] :]
+            del tx.events[before[0] :], tx.ended[before[1] :], tx.news[before[2] :]
             self.problem = refusal
         else:
             savepoint.commit()
@@ -120,6 +123,7 @@ class Database:
         self._rows: RowReader | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._files: dict[Path, tuple[int, int] | None] = {}
+        self.place = ServerPlace(settings.url) if settings.has_peers else None
 
     async def open(self) -> None:
         """Take the lock, bring the tables up to date, start the writer."""
@@ -130,7 +134,9 @@ class Database:
 
     def _open(self) -> None:
         self._lock = DatabaseLock(self.settings.url)
-        if not self.settings.is_shared:
+        if self.place is not None:
+            self.place.take()
+        elif not self.settings.is_shared:
             self._lock.take()
         try:
             self._writer, self._reader = engines(self.settings)
@@ -167,6 +173,8 @@ class Database:
         for connection in (self._writer, self._reader):
             connection.dispose()
         self._lock.release()
+        if self.place is not None:
+            self.place.release()
 
     def post(self, function: Callable[[Tx], T], *, is_sure: bool = True) -> "asyncio.Future[T]":
         """Have a function run in a transaction; what is posted first is committed first. Call it on the event loop."""
@@ -260,6 +268,7 @@ class Database:
                 tx = Tx(connection)
                 for work in batch:
                     work.run_bare(tx)
+                self._share(tx)
             self._tell(tx, batch)
         except _Refused:
             self._tell(self._commit_others(engine, batch), batch)
@@ -272,7 +281,13 @@ class Database:
             tx = Tx(connection)
             for work in batch:
                 work.run(tx)
+            self._share(tx)
         return tx
+
+    def _share(self, tx: Tx) -> None:
+        """Other servers hear of it with the commit."""
+        if self.place is not None and (tx.events or tx.news):
+            told(tx.connection, self.place.number, tx.events, tx.news)
 
     def _see_that_it_is_there(self) -> None:
         """SQLite writes on into a file that was deleted, and a second server would not find the lock."""

@@ -13,10 +13,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sigmagraph.engine.errors import StoreFailed, StoreInUse
 from sigmagraph.engine.jobs.settings import StoreSettings
+from sigmagraph.engine.jobs.store.fronts import ALONE
 
 __all__ = ["DatabaseLock", "database_file", "engines", "identity", "migrate"]
 
-ADVISORY = 0x5347_4A4F_4253  # "SGJOBS": the name of our lock in PostgreSQL
 LOG_PAGES = 4000
 """16 MB of SQLite's log before it goes into the file: a job changes 40 pages, mostly the same as the job before."""
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -133,7 +133,7 @@ class DatabaseLock:
         try:
             self._connection = create_engine(self._url, poolclass=NullPool).connect()
             query = text("SELECT pg_try_advisory_lock(:key)")
-            is_taken = bool(self._connection.execute(query, {"key": ADVISORY}).scalar())
+            is_taken = bool(self._connection.execute(query, {"key": ALONE}).scalar())
             self._connection.commit()
         except SQLAlchemyError as error:
             reason = getattr(error, "orig", None) or error

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
 
-from sigmagraph.engine.errors import UnknownJob
+from sigmagraph.engine.errors import StoreFailed, UnknownJob
 from sigmagraph.engine.jobs.artifacts import Artifact
 from sigmagraph.engine.jobs.events import Body, Cause, JobEvent
 from sigmagraph.engine.jobs.job import Failure, Idempotency, Job, JobQuery, Outcome, Page, Request, State, Submission
@@ -75,7 +76,16 @@ class JobStore:
                 (known, True) if known is not None else (transitions.create(tx, submission, request, at, worker), False)
             )
 
-        return await self.database.write(work)
+        try:
+            return await self.database.write(work)
+        except StoreFailed as problem:  # another server's job took the id or the key just now: it is there to be found
+            if self.database.place is None or not isinstance(problem.__cause__, IntegrityError):
+                raise
+            return await self.database.write(work)
+
+    def named(self, worker: str) -> str:
+        """A worker of this server as the rows of its jobs name it."""
+        return worker if self.database.place is None else f"{self.database.place.number}/{worker}"
 
     async def repeat(self, owner: str, key: Idempotency) -> Job | None:
         """The job an equal request made before, if any; raises `IdempotencyConflict`."""
@@ -106,10 +116,23 @@ class JobStore:
         )
         return await self.database.write(finish, is_sure=True)
 
-    async def lose(self, job_id: str, reason: str, cause: Cause = Cause.SERVER, max_deaths: int = 1) -> Job:
+    async def lose(
+        self,
+        job_id: str,
+        reason: str,
+        cause: Cause = Cause.SERVER,
+        max_deaths: int = 1,
+        attempt: int | None = None,
+    ) -> Job:
         """An attempt is lost: back to the queue, or the end."""
-        at = self.clock()
-        lose = partial(transitions.lose, job_id=job_id, reason=reason, at=at, cause=cause, max_deaths=max_deaths)
+        given: dict[str, Any] = {
+            "reason": reason,
+            "at": self.clock(),
+            "cause": cause,
+            "max_deaths": max_deaths,
+            "attempt": attempt,
+        }
+        lose = partial(transitions.lose, job_id=job_id, **given)
         return await self.database.write(lose, is_sure=True)
 
     async def request_cancel(self, job_id: str, owner: str | None = None) -> Job:
@@ -210,10 +233,22 @@ class JobStore:
         def work(tx: Tx) -> None:
             tx.connection.execute(delete_rows(facts).where(facts.c.name == name))
             tx.connection.execute(insert(facts).values(name=name, value=value))
+            tx.news.append(("fact", name))
 
         await self.database.write(work)
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def hear(self, events: Sequence[JobEvent]) -> None:
+        """What another server committed."""
+        self._publish(events, [])
+
+    def changed(self, job_id: str | None) -> None:
+        """Another server changed a job's row, or who knows which."""
+        if job_id is None:
+            self._recent.clear()
+        else:
+            self._recent.changed([job_id])
 
     def _publish(self, events: Sequence[JobEvent], ended: Sequence[Job]) -> None:
         """What is remembered of these jobs is old, before anybody is told why; who asks for an end need not read it."""

@@ -15,7 +15,7 @@ from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.statements import Statement
 from sigmagraph.engine.jobs.store.tables import artifacts, events, jobs
 
-__all__ = ["append", "append_all", "keep", "owner_of_file", "read"]
+__all__ = ["append", "append_all", "keep", "owner_of_file", "read", "span"]
 
 INSERT_EVENTS = Statement(insert(events), given=[column.name for column in events.c])
 INSERT_FILES = Statement(insert(artifacts), given=[column.name for column in artifacts.c if column.name != "seq"])
@@ -69,6 +69,11 @@ def read(connection: Connection, job_id: str, owner: str, after: int, limit: int
     return [
         JobEvent(job_id, owner, row.number, row.at, decode(row.type, row.body)) for row in connection.execute(query)
     ]
+
+
+def span(connection: Connection, job_id: str, owner: str, first: int, last: int) -> list[JobEvent]:
+    """Events of these numbers."""
+    return [event for event in read(connection, job_id, owner, first - 1, last - first + 1) if event.number <= last]
 
 
 def owner_of_file(connection: Connection, kind: str, subfolder: str, filename: str) -> str | None:

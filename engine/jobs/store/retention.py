@@ -54,6 +54,7 @@ def forget(tx: Tx, job_id: str, owner: str | None) -> None:
 def forget_ended(tx: Tx, owner: str | None) -> int:
     """Delete all ended jobs."""
     where = [jobs.c.state.in_(ENDS)] + ([jobs.c.owner == owner] if owner is not None else [])
+    tx.news.append(("gone", ""))
     return tx.connection.execute(delete(jobs).where(*where)).rowcount
 
 
@@ -70,4 +71,7 @@ def forget_files(tx: Tx, numbers: Sequence[int]) -> None:
 
 def _delete(tx: Tx, job_ids: Sequence[str]) -> int:
     """Events and deliveries go with the job; the ledger keeps its entries, and files keep their owner."""
-    return tx.connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids))).rowcount if job_ids else 0
+    if not job_ids:
+        return 0
+    tx.news.append(("gone", ""))
+    return tx.connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids))).rowcount

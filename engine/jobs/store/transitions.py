@@ -54,6 +54,8 @@ def _row(tx: Tx, query: Statement, job_id: str, owner: str | None = None) -> Map
 
 def find_repeat(tx: Tx, owner: str, key: Idempotency, since: float) -> Job | None:
     """The job an equal request made before; raises `IdempotencyConflict` if the request was another."""
+    if tx.connection.dialect.name == "postgresql":  # another server may be about to remember the same key
+        tx.connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"{owner} {key.key}", 0))))
     query = select(idempotency).where(idempotency.c.owner == owner, idempotency.c.key == key.key)
     row = tx.connection.execute(query).one_or_none()
     if row is None or row.at < since:
@@ -171,6 +173,7 @@ def request_cancel(tx: Tx, job_id: str, owner: str | None, at: float) -> Job:
         return end(tx, job_id, State.CANCELLED, at)
     if job.state is State.RUNNING:
         _update(tx, job_id, {"cancel_requested": True})
+        tx.news.append(("job", job_id))
         return replace(job, cancel_requested=True)
     return job
 
@@ -182,6 +185,7 @@ def place(tx: Tx, job_id: str, owner: str | None, number: float | None, front: b
     number = _number(tx, job.owner, True) if front else job.number if number is None else number
     priority = job.priority if priority is None else priority
     _update(tx, job_id, {"number": number, "priority": priority})
+    tx.news.append(("job", job_id))
     return replace(job, number=number, priority=priority)
 
 

@@ -31,14 +31,26 @@ WAITS_S = (1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0)
 AT_ONCE = 16
 GONE = 410  # the receiver wants no more of it, by the standard
 LONGEST_SLEEP_S = 30.0
+OTHERS_S = 2.0
+"""How often a server asks itself whether deliveries have become its own."""
 TRANSLATED = tuple(map(IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))  # RFC 4291, 2765, 6052
 
 
 class Webhooks:
-    """Delivers what is owed. `body` says what is told about a job; each protocol may have its own words."""
+    """Delivers what is owed. `body` says what is told about a job; each protocol may have its own words.
 
-    def __init__(self, store: JobStore, post: Post, body: Body, waits_s: Sequence[float] = WAITS_S) -> None:
-        self._store, self._post, self._body, self._waits_s = store, post, body, waits_s
+    Of several servers on one database one delivers: `is_ours` says whether it is this one.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        post: Post,
+        body: Body,
+        waits_s: Sequence[float] = WAITS_S,
+        is_ours: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._store, self._post, self._body, self._waits_s, self._is_ours = store, post, body, waits_s, is_ours
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
@@ -62,11 +74,12 @@ class Webhooks:
 
     async def _deliver_all(self) -> None:
         while True:
-            sleep_s = LONGEST_SLEEP_S
+            sleep_s = LONGEST_SLEEP_S if self._is_ours() else OTHERS_S
             with suppress(StoreFailed):  # the next look finds it
-                due = await self._due()
+                due = await self._due() if self._is_ours() else ()
                 await asyncio.gather(*(self._deliver(*delivery) for delivery in due))
-                sleep_s = 0.0 if due else min(LONGEST_SLEEP_S, await self._next_in_s())
+                if self._is_ours():
+                    sleep_s = 0.0 if due else min(LONGEST_SLEEP_S, await self._next_in_s())
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(sleep_s, 0.01))
             self._wake.clear()

@@ -21,10 +21,13 @@ class Taken:
 
 
 class Buckets:
-    """A bucket per key, of one minute's calls, filled evenly. Lives in the front's memory; a restart fills all."""
+    """A bucket per key, of one minute's calls, filled evenly. Lives in the front's memory; a restart fills all.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    Where several servers answer for one queue, each gives its part of a rate, so that all together keep it.
+    """
+
+    def __init__(self, clock: Callable[[], float], servers: Callable[[], int] = lambda: 1) -> None:
+        self._clock, self._servers = clock, servers
         self._filled: dict[str, tuple[float, float, float]] = {}
 
     def take(self, key: str, per_minute: float) -> Taken:
@@ -40,6 +43,7 @@ class Buckets:
         return self._state(key, per_minute, 0.0)[0]
 
     def _state(self, key: str, per_minute: float, wanted: float) -> tuple[Taken, float]:
+        per_minute /= self._servers()
         now, capacity = self._clock(), max(1.0, per_minute)
         rate = per_minute / MINUTE_S
         level, at, _ = self._filled.get(key, (capacity, now, now))

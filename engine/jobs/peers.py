@@ -1,0 +1,153 @@
+"""Several servers, one queue: every server knows all that waits, takes what it has room for, and hears of the rest.
+
+Who begins a job is decided by its row: of two servers that want it the second is refused, and lets it go. A server
+that is gone gives its running jobs back by no longer living; whoever sees it first has them wait again. What one
+server accepts, begins or ends, the others read from the store and publish as their own.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from sigmagraph.engine.errors import EngineError, UnknownJob
+from sigmagraph.engine.jobs.dispatch import Dispatcher
+from sigmagraph.engine.jobs.events import JobEvent, Queued, Requeued, Started, is_last
+from sigmagraph.engine.jobs.job import State
+from sigmagraph.engine.jobs.recover import give_up
+from sigmagraph.engine.jobs.store import log
+from sigmagraph.engine.jobs.store.fronts import ServerPlace
+from sigmagraph.engine.jobs.store.job_store import JobStore
+
+__all__ = ["Peers"]
+
+LOG = logging.getLogger("sigmagraph.jobs")
+LOOK_S = 1.0
+ALL_EVERY = 30
+"""Looks; the whole queue is read again so often, whatever was told."""
+
+
+class Peers:
+    """The other servers of this one's database, on the event loop. `learnt` is called when a kept fact is another."""
+
+    def __init__(
+        self, store: JobStore, place: ServerPlace, dispatcher: Dispatcher, learnt: Callable[[str], None]
+    ) -> None:
+        self._store, self._place, self._dispatcher, self._learnt = store, place, dispatcher, learnt
+        self._heard: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+        self._living = {place.number}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def count(self) -> int:
+        """How many servers there are, this one included."""
+        return max(1, len(self._living))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether what one server is enough for (webhooks, what time does to jobs) is this one's to do."""
+        return self._place.number == min(self._living, default=0)
+
+    async def listen(self) -> None:
+        """Miss nothing from now on; what is heard is acted upon after `start`."""
+        loop = asyncio.get_running_loop()
+
+        def heard(said: Mapping[str, Any]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: so is the server
+                loop.call_soon_threadsafe(self._heard.put_nowait, said)
+
+        await asyncio.to_thread(self._place.listen, heard)
+
+    def start(self) -> None:
+        """Act upon what is heard, and look who lives."""
+        self._tasks = [asyncio.create_task(loop()) for loop in (self._hear, self._watch)]
+
+    async def stop(self) -> None:
+        """Hear nothing more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _hear(self) -> None:
+        while True:
+            said = await self._heard.get()
+            try:
+                await self._act(said)
+            except EngineError as problem:  # the database is gone; what was missed is read once it is back
+                LOG.warning("what other servers did is not read: %s", problem)
+                await asyncio.sleep(LOOK_S)
+                self._heard.put_nowait({"missed": True})
+
+    async def _act(self, said: Mapping[str, Any]) -> None:
+        for job_id, owner, first, last in said.get("events", ()):
+            read = partial(log.span, job_id=job_id, owner=owner, first=first, last=last)
+            events = await self._store.database.read(read)
+            self._store.hear(events)
+            for event in events:
+                await self._follow(event)
+        for kind, name in said.get("news", ()):
+            if kind == "job":
+                await self._look_at(name)
+            elif kind == "gone":
+                self._store.changed(None)
+            else:
+                self._learnt(name)
+        if said.get("missed"):
+            await self._read_all()
+
+    async def _follow(self, event: JobEvent) -> None:
+        """What another server did to a job."""
+        match event.body:
+            case Queued():
+                await self._look_at(event.job_id)
+            case Requeued(attempt):
+                self._dispatcher.taken(event.job_id, attempt)
+                await self._look_at(event.job_id)
+            case Started(attempt):
+                self._dispatcher.taken(event.job_id, attempt - 1)
+                self._dispatcher.remove(event.job_id)
+            case _ if is_last(event):
+                self._dispatcher.remove(event.job_id)
+
+    async def _look_at(self, job_id: str) -> None:
+        """A job as its row is now: it may wait, have another place, or be wanted no more."""
+        self._store.changed(job_id)
+        try:
+            job = await self._store.get(job_id)
+        except UnknownJob:
+            self._dispatcher.remove(job_id)
+            return
+        if job.state is not State.QUEUED:
+            self._dispatcher.remove(job_id)
+        elif not self._dispatcher.runs(job_id):
+            self._dispatcher.add(replace(job, request=None), job.request)
+        if job.cancel_requested and job.state is State.RUNNING:
+            self._dispatcher.tell_to_stop(job_id)
+
+    async def _read_all(self) -> None:
+        """Everything that waits, and nothing else."""
+        self._store.changed(None)
+        waiting = {job.id: job for job in await self._store.by_state(State.QUEUED)}
+        for job_id in self._dispatcher.waiting() - waiting.keys():
+            await self._look_at(job_id)
+        for job_id in waiting.keys() - self._dispatcher.waiting():
+            await self._look_at(job_id)
+
+    async def _watch(self) -> None:
+        """Who lives, and whether the jobs of one that does not are to be given back."""
+        looks = 0
+        while True:
+            try:
+                self._living = await asyncio.to_thread(self._place.living)
+                for job in await give_up(self._store, self._living, self._dispatcher.running()):
+                    await self._look_at(job.id)
+                if looks % ALL_EVERY == ALL_EVERY - 1:
+                    self._heard.put_nowait({"missed": True})
+                looks += 1
+            except EngineError as problem:
+                self._living = set()
+                LOG.warning("other servers are not seen: %s", problem)
+            await asyncio.sleep(LOOK_S)

@@ -1,0 +1,318 @@
+"""Two servers on one PostgreSQL: one queue, one truth, whichever of them is asked, and whichever of them is killed."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy import create_engine, text
+
+from sigmagraph.engine.errors import IdempotencyConflict, InsufficientCredits, StoreFailed, StoreInUse
+from sigmagraph.engine.jobs.events import Ended, Started
+from sigmagraph.engine.jobs.job import Idempotency, JobQuery, State, Submission
+from sigmagraph.engine.jobs.service import JobService
+from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
+from sigmagraph.engine.server.access.rates import Buckets
+from sigmagraph.engine.units import CREDIT
+from tests.jobs import stubs
+from tests.jobs.conftest import POSTGRES, sqlite
+from tests.jobs.serving import ends, here, log, sent, started
+
+Runs = Callable[[Coroutine[Any, Any, Any]], Any]
+OWNERS, JOBS, KILLS = 20, 200, 16
+
+
+@pytest.fixture
+def shared() -> Iterator[StoreSettings]:
+    """An empty database that servers share."""
+    url = os.environ.get(POSTGRES)
+    if not url:
+        pytest.fail(f"{POSTGRES} names no database; run tests/jobs/postgres.sh")
+    yield StoreSettings(url, lock_wait_s=2, has_peers=True)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+
+
+@asynccontextmanager
+async def server(store: StoreSettings, **settings: Any) -> AsyncIterator[JobService]:
+    """One of them, with a worker of its own."""
+    jobs = JobService(JobSettings(store, **settings), [here()])
+    await jobs.start()
+    try:
+        yield jobs
+    finally:
+        await jobs.stop(0.5)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+def test_sqlite_is_not_shared(tmp_path: Path, run: Runs) -> None:
+    async def case() -> None:
+        with pytest.raises(StoreFailed, match="several servers can share PostgreSQL alone"):
+            async with server(replace(sqlite(tmp_path), has_peers=True)):
+                pass
+
+    run(case())
+
+
+def test_servers_share_a_rate() -> None:
+    now = 0.0
+    fronts = [Buckets(lambda: now, lambda: 2) for _ in range(2)]
+    taken = [front.take("ann", 10).is_allowed for front in fronts for _ in range(10)]
+    assert sum(taken) == 10
+
+
+@pytest.mark.postgres
+def test_a_server_that_shares_and_one_that_does_not_exclude_each_other(shared: StoreSettings, run: Runs) -> None:
+    async def case() -> None:
+        alone = replace(shared, has_peers=False)
+        async with server(shared), server(shared):
+            with pytest.raises(StoreInUse):
+                async with server(alone):
+                    pass
+        async with server(alone):
+            with pytest.raises(StoreInUse, match="shares with nobody"):
+                async with server(shared):
+                    pass
+
+    run(case())
+
+
+@pytest.mark.postgres
+def test_a_job_of_one_server_is_seen_followed_and_cancelled_by_another(shared: StoreSettings, run: Runs) -> None:
+    async def case() -> None:
+        async with server(shared) as one, server(shared) as other:
+            job = await sent(one, count=1000, seconds=0.01)
+            await started(other, job)
+            assert (await other.counts()).running == 1
+            assert (await other.cancel(job.id)).cancel_requested
+            for front in (other, one):
+                assert (await asyncio.wait_for(front.wait(job.id), 5)).state is State.CANCELLED
+            await until(lambda: other._counts.counts(None).remaining == 0)
+            assert ends(await log(one, job)) == 1
+            assert await log(one, job) == await log(other, job)
+
+    run(case())
+
+
+@pytest.mark.postgres
+def test_servers_take_from_one_queue_and_no_job_twice(shared: StoreSettings, run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        notes = tmp_path / "notes"
+        async with server(shared) as one, server(shared) as other:
+            jobs = [await sent(one, count=4, seconds=0.02, salt=str(n)) for n in range(10)]
+            jobs += [await sent(other, "Note", file=str(notes), text=str(n)) for n in range(20)]
+            done = [await asyncio.wait_for(other.wait(job.id), 20) for job in jobs]
+            assert {job.state for job in done} == {State.SUCCEEDED}
+            assert {job.attempt for job in done} == {1}
+            assert {job.worker for job in done} == {"1/here", "2/here"}
+            assert sorted(notes.read_text().split(), key=int) == [str(n) for n in range(20)]
+            await until(lambda: len(one._dispatcher.queue) == len(other._dispatcher.queue) == 0)
+
+    run(case())
+
+
+@pytest.mark.postgres
+def test_places_and_pauses_hold_for_all(shared: StoreSettings, run: Runs) -> None:
+    async def case() -> None:
+        async with server(shared) as one, server(shared) as other:
+            await one.pause()
+            await until(lambda: other.is_paused)
+            jobs = [await sent(front) for front in (one, other, one)]
+            await until(lambda: len(one._dispatcher.queue) == len(other._dispatcher.queue) == 3)
+            await other.reorder(jobs[2].id, front=True)
+            await until(lambda: one._dispatcher.queue.next_id() == jobs[2].id)
+            await other.resume()
+            await until(lambda: not one.is_paused)
+            for job in jobs:
+                assert (await asyncio.wait_for(one.wait(job.id), 5)).state is State.SUCCEEDED
+
+    run(case())
+
+
+@pytest.mark.postgres
+def test_credit_and_idempotency_hold_across_servers(shared: StoreSettings, run: Runs) -> None:
+    async def case() -> None:
+        async with server(shared) as one, server(shared) as other:
+            await one.pause()
+            _, ann = await one.accounts.create("ann", credits=3 * CREDIT)
+
+            def ask(front: JobService, **more: Any) -> Any:
+                return front.submit(Submission(stubs.shown("Steps"), ann.id, cost=CREDIT, **more))
+
+            twice = await asyncio.gather(*(ask(front, idempotency=Idempotency("k", "d")) for front in (one, other) * 4))
+            assert len({accepted.job.id for accepted in twice}) == 1
+            assert sum(not accepted.is_repeat for accepted in twice) == 1
+            with pytest.raises(IdempotencyConflict):
+                await ask(other, idempotency=Idempotency("k", "another"))
+            asked = await asyncio.gather(*(ask(front) for front in (one, other) * 4), return_exceptions=True)
+            assert Counter(type(answer) for answer in asked)[InsufficientCredits] == 6
+            assert (await other.accounts.get(ann.id)).held == 3 * CREDIT
+
+    run(case())
+
+
+@dataclass
+class Fronts:
+    """Two servers, of which one is killed and started again, over and over."""
+
+    url: str
+    home: Path
+    ports: list[int] = field(default_factory=list)
+    processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    kills: Counter[int] = field(default_factory=Counter)
+
+    def begin(self) -> None:
+        for number in range(2):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.ports.append(free.getsockname()[1])
+            self.processes.append(self._started(number))
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def _started(self, number: int) -> "subprocess.Popen[bytes]":
+        words = [sys.executable, "-m", "tests.jobs.shared_front", self.url, str(self.home), str(self.ports[number])]
+        with (self.home / f"front{number}.log").open("ab") as lines:
+            return subprocess.Popen(words, stdout=lines, stderr=lines)
+
+    async def kill_at_random(self, chance: random.Random) -> None:
+        """While clients call; now and then both are down."""
+        while self.kills.total() < KILLS:
+            await asyncio.sleep(chance.uniform(1.0, 3.0))
+            number = chance.randrange(2)
+            self.processes[number].send_signal(signal.SIGKILL)
+            await asyncio.to_thread(self.processes[number].wait)
+            self.kills[number] += 1
+            await asyncio.sleep(chance.uniform(0.0, 1.0))
+            self.processes[number] = self._started(number)
+
+
+@dataclass
+class Client:
+    """An owner who asks whichever server answers, and notes whatever was shown."""
+
+    key: str
+    fronts: Fronts
+    session: aiohttp.ClientSession
+    chance: random.Random
+    shown: set[str] = field(default_factory=set)
+
+    async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any]:
+        """Until a server has an answer."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        while True:
+            url = f"http://127.0.0.1:{self.chance.choice(self.fronts.ports)}{path}"
+            with suppress(aiohttp.ClientError, TimeoutError, json.JSONDecodeError):
+                timeout = aiohttp.ClientTimeout(20)
+                async with self.session.request(method, url, headers=headers, timeout=timeout, **more) as answer:
+                    body = json.loads(await answer.text() or "null")
+                    if answer.status not in (429, 503):
+                        return answer.status, body
+            await asyncio.sleep(0.1)
+
+    async def work(self, job_ids: list[str]) -> None:
+        """Each job sent until a server says that it has it, then all awaited; lists are read in between."""
+        for index, job_id in enumerate(job_ids):
+            steps = ("Steps", {"count": self.chance.randint(1, 20), "seconds": 0.02, "salt": str(index)})
+            graph = stubs.workflow(work=steps, end=("Show", {"value": ["work", 0]})).prompt()
+            status, said = await self.ask("POST", "/prompt", json={"prompt": graph, "prompt_id": job_id})
+            assert status == 200 or "already" in json.dumps(said), said
+            await self.look()
+        while True:
+            await self.look()
+            _, found = await self.ask("GET", "/jobs?limit=100")
+            if sum(job["status"] == "completed" for job in found["jobs"]) == len(job_ids):
+                return
+            assert all(job["status"] in ("pending", "in_progress", "completed") for job in found["jobs"]), found
+            await asyncio.sleep(0.3)
+
+    async def look(self) -> None:
+        """What a client of ComfyUI sees."""
+        _, queue = await self.ask("GET", "/queue")
+        self.shown |= {entry[1] for entries in queue.values() for entry in entries}
+        _, history = await self.ask("GET", "/history")
+        self.shown |= set(history)
+        _, found = await self.ask("GET", "/jobs?limit=100")
+        self.shown |= {job["id"] for job in found["jobs"]}
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_two_servers_of_which_one_is_killed_now_and_then_lose_double_and_show_nothing(
+    shared: StoreSettings, tmp_path: Path
+) -> None:
+    """200 jobs of 20 owners over HTTP, 16 kills: each job ends once, is paid once, and only its owner has seen it."""
+    chance = random.Random(3)
+
+    async def case() -> None:
+        async with server(shared) as first:
+            made = [await first.accounts.create(f"owner{n}", credits=(JOBS + 1) * CREDIT) for n in range(OWNERS)]
+        per_owner = JOBS // OWNERS
+        wanted = {
+            account.id: [str(uuid.UUID(int=chance.getrandbits(128))) for _ in range(per_owner)] for _, account in made
+        }
+        fronts = Fronts(shared.url, tmp_path)
+        async with AsyncExitStack() as stack:
+            stack.callback(fronts.end)
+            fronts.begin()
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            clients = [Client(secret, fronts, session, random.Random(n)) for n, (secret, _) in enumerate(made)]
+            async with asyncio.TaskGroup() as tasks:
+                killer = tasks.create_task(fronts.kill_at_random(chance))
+                sending = [
+                    tasks.create_task(client.work(wanted[account.id]))
+                    for client, (_, account) in zip(clients, made, strict=True)
+                ]
+                await asyncio.gather(*sending)
+                killer.cancel()
+            for client, (_, account), (_, other) in zip(clients, made, [*made[1:], made[0]], strict=True):
+                assert client.shown == set(wanted[account.id])
+                for path in (f"/jobs/{wanted[other.id][0]}", f"/jobs/{wanted[other.id][0]}/events"):
+                    assert (await client.ask("GET", path))[0] == 404
+        print(f"{fronts.kills.total()} kills: {dict(fronts.kills)}")  # noqa: T201  # for who reads the run's log
+        assert min(fronts.kills[0], fronts.kills[1]) >= 2
+        async with server(shared) as last:
+            page = await last.find(JobQuery(limit=1000))
+            assert {job.id: job.owner for job in page.jobs} == {
+                job_id: owner for owner, job_ids in wanted.items() for job_id in job_ids
+            }
+            assert Counter(job.state for job in page.jobs) == {State.SUCCEEDED: JOBS}
+            assert max(job.attempt for job in page.jobs) > 1, "nothing was lost, so nothing was tested"
+            for job in page.jobs:
+                events = await log(last, job)
+                assert [event.number for event in events] == list(range(1, job.events + 1))
+                assert ends(events) == 1
+                assert isinstance(events[-1].body, Ended)
+                starts = [event.body.attempt for event in events if isinstance(event.body, Started)]
+                assert starts == list(range(1, job.attempt + 1))
+            for _, account in made:
+                found = await last.accounts.get(account.id)
+                assert (found.spent, found.held) == (per_owner * CREDIT, 0)
+                entries = await last.accounts.ledger(account.id, limit=1000)
+                assert len({entry.job_id for entry in entries}) == len(entries) == per_owner + 1
+
+    asyncio.run(asyncio.wait_for(case(), 540))
