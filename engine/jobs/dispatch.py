@@ -34,6 +34,7 @@ from sigmagraph.engine.jobs.settings import JobSettings
 from sigmagraph.engine.jobs.store import transitions
 from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.job_store import JobStore
+from sigmagraph.engine.jobs.window import Window, learn_files
 from sigmagraph.engine.jobs.workers.worker import Finished, Fleet, JobAttempt, Picture, Worker
 
 __all__ = ["Dispatcher"]
@@ -41,7 +42,7 @@ __all__ = ["Dispatcher"]
 LOG = logging.getLogger("sigmagraph.jobs")
 STOPPED = "the server was stopped while it ran"
 AGAIN_S = 0.5
-READ_AT_ONCE = 256  # graphs that are in memory together
+AHEAD = 16  # requests of jobs near the front that are in memory, beside two for each worker
 GATHER_S = 0.001  # what is said within it is one commit, and a short run's events are one with its end
 Archive = Callable[[str, Outcome], None]
 """Keeps the files of an owner's run; called on a thread."""
@@ -65,6 +66,7 @@ class Dispatcher:
         self._declare, self._archive = declare, archive
         self._running: dict[str, Running] = {}
         self._placement = JobPlacement(self.queue, workers, self._running, settings.takes_every_slot)
+        self._window = Window(store, self.queue, lambda: AHEAD + 2 * len(workers))
         self._open: set[str] = set()
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._given_up: dict[str, str] = {}
@@ -128,6 +130,7 @@ class Dispatcher:
         """A job waits, or has another place."""
         if request is not None:
             self._placement.add(job.id, request.prompt)
+            self._window.keep(job.id, request)
         self.queue.put(job)
         self._idle.clear()
         self.look()
@@ -135,6 +138,7 @@ class Dispatcher:
     def remove(self, job_id: str) -> None:
         """A job does not wait any more."""
         self.queue.remove(job_id)
+        self._window.forget(job_id)
         self._placement.forget(job_id)
         self.look()
 
@@ -327,22 +331,11 @@ class Dispatcher:
     # -- inside --------------------------------------------------------------------------------------------------
 
     async def _dispatch(self, waiting: Sequence[Job]) -> None:
-        await self._learn_files([job.id for job in waiting])
+        await learn_files(self._store, self.queue, self._placement, [job.id for job in waiting])
         while True:
             await self._wake.wait()
             self._wake.clear()
             self._take_turn()
-
-    async def _learn_files(self, job_ids: Sequence[str]) -> None:
-        """Which weights the jobs of before a restart need; read before any of them begins, as their machine matters."""
-        try:
-            for at in range(0, len(job_ids), READ_AT_ONCE):
-                prompts = await self._store.prompts(job_ids[at : at + READ_AT_ONCE])
-                for job_id, prompt in prompts.items():
-                    if job_id in self.queue:
-                        self._placement.know_files(job_id, prompt)
-        except EngineError as problem:
-            LOG.error("waiting jobs begin on any machine: %s", problem)
 
     def _take_turn(self) -> None:
         """Have begin whatever may begin now."""
@@ -350,16 +343,49 @@ class Dispatcher:
             job, worker = placed
             self._open.add(job.id)
             self._begin(job, worker)
+        if not self.is_paused and not self.is_stopping:
+            self._window.look()
 
     def _begin(self, job: Job, worker: Worker) -> None:
-        """Have it written that a job begins there, or that it is too late; the slot is kept meanwhile."""
-        now = self._store.clock()
+        """Have it written that a job begins there, or that it is too late; the slot is kept meanwhile.
+
+        What is known of what it asks for goes to the worker at once: while the row is written, if nobody but the disk
+        can refuse it. One such job at a time, so that a disk in trouble stops the queue.
+        """
+        now, named, request = self._store.clock(), self._store.named(worker.name), self._window.take(job.id)
         is_late = job.expires_at is not None and job.expires_at <= now
         if is_late:
-            begins: Callable[[Tx], Job] = partial(transitions.end, job_id=job.id, to=State.EXPIRED, at=now)
-        else:
-            begins = partial(transitions.begin, job_id=job.id, worker=self._store.named(worker.name), at=now)
-        self._post(begins, partial(self._has_begun, job, worker), is_sure=is_late)
+            ends = partial(transitions.end, job_id=job.id, to=State.EXPIRED, at=now)
+            self._post(ends, partial(self._has_begun, job, worker))
+            return
+        is_early = request is not None and not self._store.has_peers and not self._has_early(worker)
+        begins = partial(transitions.begin, job_id=job.id, worker=named, at=now, is_known=is_early)
+        if not is_early:
+            self._post(begins, partial(self._has_begun, job, worker), is_sure=False)
+            return
+        self._placement.release(worker)
+        self._broadcast.hold(job.id)
+        begun = replace(transitions.begun(job, named, now), request=request)
+        self._post(begins, partial(self._early_is_written, job, worker))
+        self._hand_over(begun, worker, Early())
+
+    def _has_early(self, worker: Worker) -> bool:
+        """Whether a job that began early there is not written so far."""
+        return any(
+            running.worker is worker and running.early is not None and not running.early.is_written
+            for running in self._running.values()
+        )
+
+    def _early_is_written(self, job: Job, worker: Worker, done: "asyncio.Future[Job]") -> None:
+        """A job that waited and began early: its row says so, or it was cancelled meanwhile, or the store is closed."""
+        problem = asyncio.CancelledError() if done.cancelled() else done.exception()
+        if problem is None:
+            self.written(job.id)
+            return
+        self.refused(job.id)
+        if not isinstance(problem, IllegalMove | UnknownJob):
+            _written(done)
+            asyncio.get_running_loop().call_later(AGAIN_S, self.add, job)
 
     def _has_begun(self, job: Job, worker: Worker, done: "asyncio.Future[Job]") -> None:
         problem = asyncio.CancelledError() if done.cancelled() else done.exception()

@@ -15,7 +15,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice, zip_longest
 from math import inf
 from typing import NamedTuple
 
@@ -134,6 +134,14 @@ class Queue:
         """The job that is next, whether or not it may begin now."""
         places = self._next(None)
         return places[0][0][3] if places else None
+
+    def near(self, count: int) -> list[str]:
+        """About so many jobs whose turns come next, as far as that can be told cheaply: of each owner in turn."""
+        owners = sorted(self._owners.values(), key=lambda owner: (owner.running, owner.served, owner.since))
+        each = -(-2 * count // max(1, len(owners)))
+        rows = [sorted({entry for entry in owner.heap[: 2 * each] if self._is_current(entry)}) for owner in owners]
+        turns = (entry for row in zip_longest(*(row[:count] for row in rows)) for entry in row if entry is not None)
+        return [entry[3] for entry in sorted(islice(turns, 2 * count), key=lambda entry: entry[0])][:count]
 
     def highest_priority(self) -> float:
         """That of the most urgent job; minus infinity where none waits."""

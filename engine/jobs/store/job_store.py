@@ -83,6 +83,11 @@ class JobStore:
                 raise
             return await self.database.write(work)
 
+    @property
+    def has_peers(self) -> bool:
+        """Whether other servers work on this database, too."""
+        return self.database.place is not None
+
     def named(self, worker: str) -> str:
         """A worker of this server as the rows of its jobs name it."""
         return worker if self.database.place is None else f"{self.database.place.number}/{worker}"
@@ -171,9 +176,9 @@ class JobStore:
         """All jobs in one state, in the order they came, without their requests."""
         return await self.database.read(partial(queries.by_state, state=state, owner=owner))
 
-    async def prompts(self, job_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """The graphs of these jobs, by id; one that is gone is left out."""
-        return await self.database.read(partial(queries.prompts, job_ids=job_ids))
+    async def requests(self, job_ids: Sequence[str]) -> Mapping[str, Request]:
+        """What these jobs ask for, by id; one that is gone is left out."""
+        return await self.database.read(partial(queries.requests, job_ids=job_ids))
 
     async def owing(self) -> set[str]:
         """Open jobs whose end is owed to a webhook."""

@@ -1,17 +1,17 @@
 """Reading many jobs: pages, what waits, what is old. Functions of a connection; nothing here changes a row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select
 
 from sigmagraph.engine.errors import BadValue, UnknownJob
-from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, State, is_name
+from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, Request, State, is_name
 from sigmagraph.engine.jobs.store.rows import LIGHT, WHOLE, job_of
 from sigmagraph.engine.jobs.store.searching import length, says, within
 from sigmagraph.engine.jobs.store.tables import jobs
 
-__all__ = ["by_state", "get", "ids", "light", "owing", "page", "prompts"]
+__all__ = ["by_state", "get", "ids", "light", "owing", "page", "requests"]
 
 ORDERS: dict[str, ColumnElement[Any]] = {
     "created_at": jobs.c.created_at,
@@ -77,10 +77,10 @@ def by_state(connection: Connection, state: State, owner: str | None = None) -> 
     return [job_of(row) for row in rows]  # type: ignore[arg-type]
 
 
-def prompts(connection: Connection, job_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """The graphs of these jobs, by id; one that is gone is left out."""
+def requests(connection: Connection, job_ids: Sequence[str]) -> dict[str, Request]:
+    """What these jobs ask for, by id; one that is gone is left out."""
     query = select(jobs.c.id, jobs.c.request).where(jobs.c.id.in_(job_ids))
-    return {row.id: row.request["prompt"] for row in connection.execute(query)}
+    return {row.id: Request(**row.request) for row in connection.execute(query)}
 
 
 def owing(connection: Connection) -> set[str]:

@@ -19,7 +19,18 @@ from sigmagraph.engine.jobs.store.statements import Statement
 from sigmagraph.engine.jobs.store.tables import deliveries, idempotency, jobs
 from sigmagraph.engine.jobs.workers.crash_loop import losses, strikes_after
 
-__all__ = ["begin", "begun_at_once", "create", "end", "find_repeat", "lose", "place", "request_cancel", "the_job"]
+__all__ = [
+    "begin",
+    "begun",
+    "begun_at_once",
+    "create",
+    "end",
+    "find_repeat",
+    "lose",
+    "place",
+    "request_cancel",
+    "the_job",
+]
 
 
 def _held(columns: Sequence[ColumnElement[Any]]) -> Statement:
@@ -80,10 +91,10 @@ def create(tx: Tx, submission: Submission, request: Request, at: float, worker: 
     job = job_of(row | {"request": None})
     said = [JobEvent(job.id, job.owner, job.events, at, Queued(number))]
     if worker is not None:
-        begun = begun_at_once(job, worker)
-        row |= {name: getattr(begun, name) for name in ("attempt", "started_at", "worker", "events")}
-        row["state"] = begun.state.value
-        said.append(JobEvent(job.id, job.owner, begun.events, at, Started(begun.attempt, worker)))
+        early = begun_at_once(job, worker)
+        row |= {name: getattr(early, name) for name in ("attempt", "started_at", "worker", "events")}
+        row["state"] = early.state.value
+        said.append(JobEvent(job.id, job.owner, early.events, at, Started(early.attempt, worker)))
     INSERT_JOB.rows(tx.connection, row)
     if submission.idempotency is not None:
         _remember(tx, submission.owner, submission.idempotency, submission.job_id, at)
@@ -93,17 +104,20 @@ def create(tx: Tx, submission: Submission, request: Request, at: float, worker: 
 
 def begun_at_once(job: Job, worker: str) -> Job:
     """A job just accepted, as the row of one that need not wait says it: its first attempt begins where it was made."""
+    return begun(job, worker, job.created_at)
+
+
+def begin(tx: Tx, job_id: str, worker: str, at: float, *, is_known: bool = False) -> Job:
+    """The next attempt starts; the job with its request, unless that is known."""
+    job = begun(job_of(_row(tx, SELECT_LIGHT if is_known else SELECT_WHOLE, job_id)), worker, at)
+    values = {"state": job.state.value, "attempt": job.attempt, "started_at": at, "worker": worker}
+    return replace(job, events=log.append(tx, job_id, [Started(job.attempt, worker)], at, **values))
+
+
+def begun(job: Job, worker: str, at: float) -> Job:
+    """A waiting job as its row says it once the next attempt has begun."""
     state = move(job.id, job.state, State.RUNNING)
-    return replace(job, state=state, attempt=1, started_at=job.created_at, worker=worker, events=job.events + 1)
-
-
-def begin(tx: Tx, job_id: str, worker: str, at: float) -> Job:
-    """The next attempt starts; the job with its request."""
-    job = job_of(_row(tx, SELECT_WHOLE, job_id))
-    state, attempt = move(job_id, job.state, State.RUNNING), job.attempt + 1
-    values = {"state": state.value, "attempt": attempt, "started_at": at, "worker": worker}
-    last = log.append(tx, job_id, [Started(attempt, worker)], at, **values)
-    return replace(job, state=state, attempt=attempt, started_at=at, worker=worker, events=last)
+    return replace(job, state=state, attempt=job.attempt + 1, started_at=at, worker=worker, events=job.events + 1)
 
 
 def end(
