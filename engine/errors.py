@@ -51,7 +51,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from sigmagraph.engine.redaction import redacted
+from sigmagraph.engine.redaction import redacted, shortened, shown
 
 ALLOCATORS_SAY = (  # each in the words of one allocator: torch's CPU, CUDA's, the libraries' behind it, MPS, mmap
     "can't allocate memory",
@@ -121,12 +121,14 @@ class UnknownName(EngineError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.kind, self.name, self.known = kind, name, tuple(known)
-        self.nearest = nearest(name, self.known)
+        given: object = name  # of callers without a type checker
+        self.nearest = nearest(name, self.known) if isinstance(given, str) else None
         super().__init__(kind, name)
 
     def __str__(self) -> str:
+        hint = suggestion(self.name, self.known) if self.nearest is not None else ""
         listed = f" (known: {', '.join(sorted(self.known))})" if len(self.known) <= 12 else ""
-        return f"{self.name!r} is not a known {self.kind}{suggestion(self.name, self.known) or listed}"
+        return f"{shown(self.name)} is not a known {shortened(self.kind)}{hint or listed}"
 
 
 class DuplicateName(EngineError):
@@ -141,8 +143,8 @@ class BadValue(EngineError, ValueError):
     code = "bad_value"
 
     def __init__(self, place: str, value: object, allowed: str) -> None:
-        self.place, self.value, self.allowed = place, redacted(place, value), allowed
-        super().__init__(f"{place}: {self.value!r} is not allowed; expected {allowed}")
+        self.place, self.value, self.allowed = shortened(place), redacted(place, value), allowed
+        super().__init__(f"{self.place}: {shown(self.value)} is not allowed; expected {allowed}")
 
 
 class FileProblem(EngineError):
@@ -152,7 +154,7 @@ class FileProblem(EngineError):
 
     def __init__(self, path: object, message: str) -> None:
         self.path = str(path)
-        super().__init__(f"{self.path}: {message}")
+        super().__init__(f"{shortened(self.path)}: {message}")
 
 
 class MissingFile(FileProblem):
@@ -289,7 +291,7 @@ class UnknownJob(JobProblem, KeyError):
         super().__init__(job_id)
 
     def __str__(self) -> str:
-        return f"there is no job {self.job_id!r}"
+        return f"there is no job {shown(self.job_id)}"
 
 
 class DuplicateJob(JobProblem):
@@ -299,7 +301,7 @@ class DuplicateJob(JobProblem):
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
-        super().__init__(f"a job {job_id!r} is there already")
+        super().__init__(f"a job {shown(job_id)} is there already")
 
 
 class IllegalMove(JobProblem):
@@ -309,7 +311,7 @@ class IllegalMove(JobProblem):
 
     def __init__(self, job_id: str, state: str, to: str) -> None:
         self.job_id, self.state, self.to = job_id, str(state), str(to)
-        super().__init__(f"job {job_id!r} is {state}; it cannot become {to}")
+        super().__init__(f"job {shown(job_id)} is {state}; it cannot become {to}")
 
 
 class IdempotencyConflict(JobProblem):
@@ -319,7 +321,7 @@ class IdempotencyConflict(JobProblem):
 
     def __init__(self, key: str, job_id: str) -> None:
         self.key, self.job_id = key, job_id
-        super().__init__(f"idempotency key {key!r} belongs to another request (job {job_id!r})")
+        super().__init__(f"idempotency key {shown(key)} belongs to another request (job {job_id!r})")
 
 
 class NotAccepting(JobProblem):

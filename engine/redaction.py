@@ -7,7 +7,7 @@ secrets (`whsec_...`) and passwords in addresses.
 
 import re
 
-__all__ = ["NotShown", "redacted", "without_password"]
+__all__ = ["NotShown", "redacted", "shortened", "shown", "without_password"]
 
 NAMES = r"(?:secret|password|passwd|authorization|cookie|api[-_ ]?key|auth[-_ ]?token)"
 PLACE = re.compile(rf"(?i)(?<![a-z]){NAMES}s?(?![a-z])")
@@ -15,7 +15,7 @@ IN_TEXT = re.compile(rf"(?is)(?<![a-z])({NAMES}[\w ]{{0,20}}[\"']{{0,2}}\s{{0,9}
 SIGNING = re.compile(r"whsec_[\w+/=-]*")
 OPTION = re.compile(r"(?i)([?&;][^=&;?]{0,99}(?:password|passwd|secret|token|key)[^=&;?]{0,99}=)[^&;]*")
 LONGEST = 2048
-"""Characters of a string that an error repeats."""
+"""Characters of a value that an error repeats."""
 
 
 class NotShown:
@@ -39,15 +39,30 @@ def redacted(place: str, value: object) -> object:
     if value is not None and PLACE.search(place):
         return NotShown(value)
     if isinstance(value, str):
-        text = value if len(value) <= LONGEST else value[:LONGEST] + "…"
-        return without_password(IN_TEXT.sub(r"\1***", SIGNING.sub("whsec_***", text)))
+        return without_password(IN_TEXT.sub(r"\1***", SIGNING.sub("whsec_***", shortened(value))))
     if isinstance(value, dict | list | tuple) and _names_secret(value):
         return NotShown(value)
     return value
 
 
+def shortened(text: str) -> str:
+    """The beginning of a long string; others as they are."""
+    return text if len(text) <= LONGEST + 3 else text[:LONGEST] + "…"  # 3: quotes round one that was shortened before
+
+
+def shown(value: object) -> str:
+    """The value's `repr`, shortened; of one that has none, its type."""
+    try:
+        return shortened(repr(value))
+    except Exception:  # noqa: BLE001  # anyone's `__repr__`; Python itself refuses whole numbers of 4,300 digits
+        return f"({type(value).__name__}, too long to show)" if isinstance(value, int) else f"({type(value).__name__})"
+
+
 def _names_secret(value: object) -> bool:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # anyone's `__repr__`, or a number that Python does not write out
+        return False  # `shown` fails in the same way, and shows nothing of it
     return "whsec_" in text or "://" in text or PLACE.search(text) is not None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from sigmagraph.engine.errors import DuplicateName, UnknownName
+from sigmagraph.engine.redaction import shown
 
 T = TypeVar("T")
 
@@ -21,7 +22,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def add(self, name: str, part: T) -> T:
         """Register `part` under `name` and hand it back."""
         if name in self._parts:
-            raise DuplicateName(f"{self.kind} {name!r} is registered already")
+            raise DuplicateName(f"{self.kind} {shown(name)} is registered already")
         self._parts[name] = part
         return part
 

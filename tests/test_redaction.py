@@ -2,13 +2,16 @@
 
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sigmagraph.engine.errors import BadValue
-from sigmagraph.engine.redaction import redacted
+from sigmagraph.engine.errors import BadValue, DuplicateName, EngineError, MissingFile, UnknownName
+from sigmagraph.engine.redaction import LONGEST, redacted
+from sigmagraph.engine.registry import Registry
+from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, find_schedule, find_solver, sdxl
 
 SECRETS = st.text("ABCDEFGHJKabcdefghjk0123456789+/", min_size=8, max_size=60)
 PLACES = ("X-Webhook-Secret", "webhook.secret", "webhook secret", "webhook_secret", "Authorization", "X-API-Key")
@@ -50,3 +53,33 @@ def test_a_long_hostile_value_is_read_in_no_time_and_cut(piece: str) -> None:
     began = time.process_time()
     assert len(str(BadValue("a place", piece * 500_000, "another"))) < 20_000
     assert time.process_time() - began < 0.5
+
+
+LONG = "y" * 1_000_000
+UNKNOWN: dict[str, Callable[[], object]] = {
+    "sampler": lambda: find_solver(LONG),
+    "revision": lambda: find_solver(f"euler@{LONG}"),
+    "schedule": lambda: find_schedule(LONG),
+    "option": lambda: SOLVERS["euler_ancestral"].checked({LONG: 1}),
+    "schedule's option": lambda: SCHEDULES["karras"](sdxl().levels, 4, **{LONG: 1}),
+    "value": lambda: SOLVERS["euler_ancestral"].checked({"eta": LONG}),
+    "list": lambda: SOLVERS["euler_ancestral"].checked({"eta": [1.0] * 1_000_000}),
+    "digits": lambda: SOLVERS["euler_ancestral"].checked({"eta": 10**5000}),
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_a_message_repeats_the_beginning_of_a_long_name_or_value(what: str) -> None:
+    with pytest.raises(EngineError) as refused:
+        UNKNOWN[what]()
+    assert len(str(refused.value)) < 2 * LONGEST + 500  # a place and a value
+
+
+def test_long_names_and_paths_are_shortened_in_every_error_that_has_one() -> None:
+    parts: Registry[int] = Registry("part")
+    parts.add(LONG, 1)
+    with pytest.raises(DuplicateName) as taken:
+        parts.add(LONG, 2)
+    for error in (taken.value, UnknownName("part", LONG, ()), MissingFile(LONG, "not there"), BadValue(LONG, 1, "2")):
+        assert len(str(error)) < 2 * LONGEST + 500, type(error)
+    assert str(UnknownName("part", "y" * 500, ())).count("y") == 500

@@ -80,6 +80,9 @@ Part = TypeVar("Part", bound=Versioned)
 
 def find(registry: Registry[Part], text: str, bare: Revision | None = None) -> Part:
     """The part a text names; a bare name means the revision `bare` (None: the newest)."""
+    given: object = text
+    if not isinstance(given, str):
+        raise BadValue(f"name of a {registry.kind}", given, "a string: NAME or NAME@REVISION")
     name, revision = VersionedName.parse(text)
     return registry[name].at(bare if revision is None else revision)
 
