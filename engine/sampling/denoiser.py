@@ -37,8 +37,8 @@ class PredictRequest:
     conditionings: Sequence[Any]
 
     def answer(self) -> Sequence[Tensor]:
-        """The estimates, predicted alone."""
-        return self.predict(self.x, self.sigma, self.conditionings)
+        """The estimates, predicted alone, of a copy: a model that writes into its input does not change the run."""
+        return self.predict(self.x.clone(), self.sigma, self.conditionings)
 
 
 Requests: TypeAlias = Generator[PredictRequest, Sequence[Tensor], Prediction]
@@ -105,6 +105,7 @@ def requests_of(denoiser: Denoiser, x: Tensor, sigma: float, needs_uncond: bool)
 def called(denoiser: Denoiser, x: Tensor, sigma: float, needs_uncond: bool) -> Prediction:
     """One evaluation by a denoiser that predicts for itself."""
     call: Any = denoiser  # whether it takes `needs_uncond` was looked at before the run
+    x = x.clone()  # one that writes into its input does not change the run
     given = call(x, sigma, needs_uncond=True) if needs_uncond else call(x, sigma)
     if isinstance(given, Prediction):
         return given

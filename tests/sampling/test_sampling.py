@@ -11,10 +11,22 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadPrediction, BadValue
-from sigmagraph.engine.sampling import SOLVERS, Cfg, ComfyNoise, PhiloxNoise, Recording, Sampling, Tick, edm, sd3
+from sigmagraph.engine.sampling import (
+    SOLVERS,
+    Cfg,
+    ComfyNoise,
+    PhiloxNoise,
+    Prediction,
+    Recording,
+    Sampling,
+    Tick,
+    edm,
+    sd3,
+)
 from sigmagraph.engine.sampling.denoiser import PredictRequest
 from sigmagraph.engine.sampling.guidance import Rescale
 from sigmagraph.engine.sampling.mask import DifferentialMask
+from tests.sampling.closed_form import bumps
 from tests.sampling.mixture import predict
 
 SIGMAS = [1.0, 0.8, 0.4, 0.0]
@@ -61,6 +73,28 @@ def test_a_function_of_state_and_level_is_a_denoiser() -> None:
     wrapped = sampling(lambda x, sigma, needs_uncond=False: halved(x, sigma))
     assert torch.equal(sampling(halved).run(), wrapped.run())
     assert torch.equal(sampling(halved, mask=torch.ones(6, 4)).run(), wrapped.run())
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_denoiser_that_writes_into_its_input_changes_no_number(name: str) -> None:
+    def spoiling(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+        made = bumps(x, sigma)
+        x.fill_(1e9)
+        return made
+
+    def spoiling_guided(x: Tensor, sigma: float, sides: Sequence[Any]) -> list[Tensor]:
+        made = predict("flow")(x, sigma, sides)
+        x.fill_(1e9)
+        return list(made)
+
+    def finals(denoiser: Any, **rest: Any) -> Tensor:
+        return sampling(denoiser, name, **rest).run()
+
+    assert torch.equal(finals(spoiling), finals(bumps))
+    mask = torch.ones(6, 4).tril()
+    assert torch.equal(finals(spoiling, mask=mask), finals(bumps, mask=mask))
+    guided = Cfg(predict("flow"), "pos", "neg", 3.0, adjust=[Rescale(0.5)])
+    assert torch.equal(finals(replace(guided, predict=spoiling_guided)), finals(guided))
 
 
 def test_a_sampler_that_needs_both_estimates_says_so_before_it_runs() -> None:
