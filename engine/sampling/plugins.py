@@ -7,12 +7,13 @@ ever comes from where an operator points; a graph or a weight file cannot name o
 import hashlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from sigmagraph.engine.errors import BadValue, MissingFile
+from sigmagraph.engine.errors import BadValue, EngineError, MissingFile
 from sigmagraph.engine.sampling.schedule import SCHEDULES
 from sigmagraph.engine.sampling.solver import SOLVERS
 from sigmagraph.engine.sampling.versioned import VersionedName
@@ -40,11 +41,23 @@ def load_file(path: Path) -> ModuleType:
     except SystemExit as error:
         del sys.modules[name]
         raise BadValue("plugin", str(path), "a file that can be imported: this one ends the program") from error
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
-        raise
+        if isinstance(error, EngineError) or not isinstance(error, Exception):
+            raise
+        problem = f"{_line(path, error)} raised {type(error).__name__}: {error}"
+        raise BadValue("plugin", str(path), f"Python code that loads; {problem}") from error
     _note(before, module)
     return module
+
+
+def _line(path: Path, error: Exception) -> str:
+    """`line 3`: the last of this file that was running, or that could not be read as Python."""
+    file = str(path.resolve())
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return f"line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"line {lines[-1]}" if lines else "it"
 
 
 def load_installed() -> list[str]:

@@ -126,6 +126,28 @@ def test_the_command_writes_its_report_and_ends_with_3_where_a_law_is_broken(
     assert (tmp_path / "conform.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1\nimport nothing_of_that_name\n", "line 2 raised ModuleNotFoundError: No module named 'nothing_of_that"),
+        ("x = 1\n\ndef (\n", "line 3 raised SyntaxError"),
+        ("def fail():\n    raise KeyError('a key')\n\nfail()\n", "line 2 raised KeyError: 'a key'"),
+        ("import json\njson.loads('{')\n", "line 2 raised JSONDecodeError"),  # the last line of the file itself
+    ],
+)
+def test_a_file_whose_import_fails_is_one_message_with_its_line(
+    text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "failing.py").write_text(text)
+    with pytest.raises(SystemExit) as end:
+        main(["conform", str(tmp_path / "failing.py")])
+    said = " ".join(capsys.readouterr().err.split())
+    assert end.value.code == 1
+    assert words in said
+    assert "failing.py" in said
+    assert "Traceback" not in said
+
+
 def test_a_file_without_a_sampler_says_what_one_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "nothing_here.py").write_text("x = 1\n")
     with pytest.raises(SystemExit) as end:
