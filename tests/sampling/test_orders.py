@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from sigmagraph.engine.sampling import SOLVERS, ComfyNoise, Prediction
 from sigmagraph.engine.sampling.solver import Noise
@@ -125,3 +126,31 @@ def test_a_stochastic_solver_reproduces_mean_and_variance(name: str, eta: float)
     spread_error = abs(float(result.var()) / GAUSS_STD**2 - 1)
     assert mean_error < 3 * GAUSS_STD / side + 1 / steps
     assert spread_error < 3 * math.sqrt(2) / side + (6 if solver.order == 1 else 3) / steps
+
+
+COVARIANCE = torch.tensor([[0.50, 0.24], [0.24, 0.30]], dtype=torch.float64)  # a correlation of 0.62
+
+
+def correlated(x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
+    """The posterior mean where the two channels of every position are a correlated Gaussian pair."""
+    a = 1.0 - sigma
+    noised = a**2 * COVARIANCE + sigma**2 * torch.eye(2, dtype=torch.float64)
+    gain = a * COVARIANCE @ noised.inverse()
+    denoised = GAUSS_MEAN + torch.einsum("ij,bjhw->bihw", gain, x - a * GAUSS_MEAN)
+    return Prediction(denoised, denoised)
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_a_stochastic_solver_reproduces_the_covariance_between_elements(name: str) -> None:
+    """As above for every entry of the covariance, in units in which the exact one is the identity."""
+    solver, side = STOCHASTIC[name], 64
+    steps = 48 if solver.noise is Noise.BROWNIAN else 160
+    start = ComfyNoise(5).initial(torch.zeros(1, 2, side, side)).double()
+    sigmas = [1 - i / steps for i in range(steps)] + [0.0]
+    result = solve(solver, start, sigmas, correlated, {}, ComfyNoise(77)).reshape(2, -1)
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(COVARIANCE), result, upper=False)
+    found = torch.cov(whitened)
+    bias = (6 if solver.order == 1 else 3) / steps
+    assert float((found.diagonal() - 1).abs().max()) < 3 * math.sqrt(2) / side + bias
+    assert abs(float(found[0, 1])) < 3 / side + bias
+    assert float((result.mean(1) - GAUSS_MEAN).abs().max()) < 3 * float(COVARIANCE.max()) ** 0.5 / side + 1 / steps
