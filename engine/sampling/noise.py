@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from itertools import count
-from typing import Protocol
+from numbers import Integral
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -56,6 +57,7 @@ class Streams:
     brownian: Callable[[float, float], Tensor]
 
 
+@runtime_checkable
 class NoiseSource(Protocol):
     """Where a run's noise comes from."""
 
@@ -76,8 +78,7 @@ class ComfyNoise:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < SEEDS:
-            raise BadValue("seed", self.seed, "a whole number from 0 to 2^64 - 1")
+        _check_seed(self.seed)
 
     def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
         generator = _generator(self.seed)
@@ -128,8 +129,7 @@ class PhiloxNoise:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < SEEDS:
-            raise BadValue("seed", self.seed, "a whole number from 0 to 2^64 - 1")
+        _check_seed(self.seed)
 
     def initial(self, like: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
         return self._noise("initial", 0, like, batch_index)
@@ -205,6 +205,11 @@ class NoNoise:
 
     def mask_noise(self, like: Tensor) -> Tensor:
         return self.source.mask_noise(like)
+
+
+def _check_seed(seed: object) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < SEEDS:
+        raise BadValue("seed", seed, "a whole number from 0 to 2^64 - 1")
 
 
 def derived(seed: int) -> int:

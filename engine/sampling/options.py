@@ -1,10 +1,11 @@
 """Settings of solvers and schedules, as the signatures of their functions declare them."""
 
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeGuard
 
 from sigmagraph.engine.errors import BadValue
 
@@ -22,6 +23,14 @@ class Choices(NamedTuple):
     values: tuple[str, ...]
 
 
+ANY_NUMBER = Interval(-sys.float_info.max, sys.float_info.max)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is an int or a float: True is not, nor is "3"."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """A setting of a solver or schedule, as its signature declares it."""
@@ -33,20 +42,23 @@ class Option:
 
     def check(self, place: str, value: object) -> object:
         """Return `value` if it is of the right kind and within limits; a whole number as an int where one is due."""
-        numeric = self.kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is None and self.default is None:
             return None
-        whole = self.kind is not int or (isinstance(value, (int, float)) and float(value).is_integer())
-        if isinstance(self.limits, Choices) and value in self.limits.values:
-            return value
-        within = self.limits is None or (
-            isinstance(self.limits, Interval) and numeric and self.limits.low <= float(value) <= self.limits.high  # type: ignore[arg-type]  # numeric says so
-        )
-        if numeric and whole and within:
-            return int(value) if self.kind is int else value  # type: ignore[call-overload]  # numeric says so
-        if self.limits is None and (value is None or isinstance(value, self.kind)):
-            return value
+        if self._is_allowed(value):
+            return int(value) if self.kind is int and isinstance(value, float) else value
         raise BadValue(f"{place}.{self.name}", value, self.allowed)
+
+    def _is_allowed(self, value: object) -> bool:
+        if isinstance(self.limits, Choices):
+            return isinstance(value, str) and value in self.limits.values
+        if self.kind not in (int, float):
+            return isinstance(value, self.kind)
+        low, high = self.limits or ANY_NUMBER
+        if not is_number(value) or not low <= value <= high:
+            return False
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            return False  # within limits that have no end, and still nothing to calculate with
+        return self.kind is float or float(value).is_integer()
 
     @property
     def allowed(self) -> str:

@@ -17,6 +17,7 @@ from sigmagraph.engine.sampling.levels import (
     FluxLevels,
     Levels,
 )
+from sigmagraph.engine.sampling.options import is_number
 from sigmagraph.engine.sampling.process import Process
 from sigmagraph.engine.sampling.targets import TARGETS, TargetName
 
@@ -95,7 +96,7 @@ def lcm(zero_terminal_snr: bool = False) -> Parameterisation:
 
 def edm(lowest: float = 0.002, highest: float = 120.0, sigma_data: float = 1.0) -> Parameterisation:
     """EDM (Karras 2022, arXiv:2206.00364, table 1, last column)."""
-    if not 0 < lowest < highest:
+    if not (is_number(lowest) and is_number(highest) and 0 < lowest < highest):
         raise BadValue("edm(lowest, highest)", (lowest, highest), "two levels above 0, the first below the second")
     return Parameterisation(ContinuousLevels(lowest, highest), "edm", sigma_data)
 

@@ -6,21 +6,24 @@ Sampling.requests()      the same, answered from outside: it also yields each `P
 drive_requests(SolverRun) one solver under way: requests, checks, recording, replay (solver_run.py)
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import pairwise
+from types import NoneType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, Cancelled
 from sigmagraph.engine.sampling.caches.caching import CacheReport, reported, without_caches
-from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, gives_uncond
+from sigmagraph.engine.sampling.denoiser import Beginning, Denoiser, Requesting, gives_uncond
 from sigmagraph.engine.sampling.fingerprint import fingerprint
 from sigmagraph.engine.sampling.mask import Masked, MaskRule, fitted
 from sigmagraph.engine.sampling.noise import NoiseSource, OneImage
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.record import Recording
+from sigmagraph.engine.sampling.schedule import is_level
 from sigmagraph.engine.sampling.solver import SOLVERS, Solver, find_solver
 from sigmagraph.engine.sampling.solver_run import (
     Driven,
@@ -62,16 +65,35 @@ class Sampling:
     on_cached: Callable[[CacheReport], None] | None = None
 
     def __post_init__(self) -> None:
-        places, images = self.batch_index, self.latent.shape[0]
-        if places is not None and (len(places) != images or min(places, default=0) < 0):
-            raise BadValue("batch_index", list(places), f"a place from 0 for each of the latent's {images} images")
+        self._check_kinds()
+        places, images = self.batch_index, self.latent.shape[0] if self.latent.ndim else 0
         if not self.latent.is_floating_point() or images == 0:
             given = f"{self.latent.dtype} {tuple(self.latent.shape)}"
             raise BadValue("latent", given, "one image or more, [B, ...], of floating-point numbers")
+        if places is not None and (len(places) != images or not all(map(_is_place, places))):
+            raise BadValue("batch_index", list(places), f"a place from 0 for each of the latent's {images} images")
         if self.rule.needs_uncond and not gives_uncond(self.denoiser):
             given = getattr(self.denoiser, "__qualname__", type(self.denoiser).__qualname__)
             allowed = f"one that takes `needs_uncond`, such as Cfg: sampler {self.rule.name} needs both estimates"
             raise BadValue("denoiser", given, allowed)
+
+    def _check_kinds(self) -> None:
+        """What each part is, before anything is asked of it: callers without a type checker get it wrong."""
+        kinds: tuple[tuple[str, object, Any, str], ...] = (
+            ("denoiser", self.denoiser, (Callable, Requesting), "a function (x, sigma) -> denoised, such as Cfg"),
+            ("latent", self.latent, Tensor, "a tensor [B, ...]"),
+            ("model", self.model, Parameterisation, "a Parameterisation, such as sd3()"),
+            ("solver", self.solver, (Solver, str), "the name of a sampler, or a Solver"),
+            ("noise", self.noise, NoiseSource, "a source of noise, such as PhiloxNoise(seed)"),
+            ("options", self.options, (Mapping, NoneType), "a mapping from an option's name to its value"),
+            ("mask", self.mask, (Tensor, NoneType), "a tensor, or None"),
+            ("batch_index", self.batch_index, (Sequence, NoneType), "a list of places, or None"),
+        )
+        for place, value, kind, allowed in kinds:
+            if not isinstance(value, kind):
+                raise BadValue(place, value, allowed)
+        if isinstance(self.sigmas, str | bytes) or not isinstance(self.sigmas, Collection):
+            raise BadValue("sigmas", self.sigmas, "a list of numbers, the levels")
 
     @property
     def rule(self) -> Solver:
@@ -82,7 +104,11 @@ class Sampling:
     def about(self) -> str:
         """What a recording of this run belongs to; the digest is over latent, mask, model, prompts and guidance."""
         made_of = fingerprint(self.latent, self.mask, self.mask_rule, self.batch_index, self.model, self.denoiser)
-        return f"{self.rule} {dict(self.options or {})} over {[*self.sigmas]} by {self.noise} of {made_of}"
+        given, declared = dict(self.options or {}), [option.name for option in self.rule.options]
+        options = {
+            name: given.pop(name) for name in declared if name in given
+        } | given  # the order given does not count
+        return f"{self.rule} {options} over {[*self.sigmas]} by {self.noise} of {made_of}"
 
     def run(
         self,
@@ -222,9 +248,10 @@ def checked_sigmas(sigmas: Sequence[float], solver: Solver) -> list[float]:
     A repeated sigma is a step of length zero and is left out. Only the last may be 0.
     """
     kept: list[float] = []
-    for place, sigma in enumerate(map(float, sigmas)):
-        if not 0 <= sigma <= HIGHEST:
-            raise BadValue(f"sigmas[{place}]", sigma, "a finite number, 0 or more, that single precision holds")
+    for place, level in enumerate(sigmas):
+        if not is_level(level) or not 0 <= level <= HIGHEST:
+            raise BadValue(f"sigmas[{place}]", level, "a finite number, 0 or more, that single precision holds")
+        sigma = float(level)
         if kept and sigma > kept[-1]:
             _check_rise(place, sigma, kept, solver)
         if not kept or sigma != kept[-1]:
@@ -233,6 +260,10 @@ def checked_sigmas(sigmas: Sequence[float], solver: Solver) -> list[float]:
         twice = next(sigma for sigma in kept if kept.count(sigma) > 1)
         raise BadValue("sigmas", f"{twice:.6g} on the way up and on the way down", "each level once where levels rise")
     return kept
+
+
+def _is_place(place: object) -> bool:
+    return isinstance(place, int) and not isinstance(place, bool) and place >= 0
 
 
 def _check_rise(place: int, sigma: float, kept: Sequence[float], solver: Solver) -> None:

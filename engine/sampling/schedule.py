@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeGuard
 
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadSchedule, BadValue, UnknownName
 from sigmagraph.engine.registry import Registry
 from sigmagraph.engine.sampling.levels import Levels
-from sigmagraph.engine.sampling.options import Option, options_of, positional_unlike
+from sigmagraph.engine.sampling.options import Option, is_number, options_of, positional_unlike
 from sigmagraph.engine.sampling.versioned import Revision, Versioned, checked_name, find
 
 ScheduleFunction: TypeAlias = Callable[..., list[float]]
@@ -37,8 +37,7 @@ class Schedule(Versioned):
 
     def __call__(self, levels: Levels, steps: int, **options: object) -> list[float]:
         """The sigmas of a run of `steps` steps: steps + 1 values where `exact_length` holds."""
-        if type(steps) is not int or steps < 1:
-            raise BadValue(f"schedule {self.name}.steps", steps, "a whole number, 1 or more")
+        check_steps(f"schedule {self.name}.steps", steps, MOST_STEPS + 1)
         known = {option.name: option for option in self.options}
         for name in options:
             if name not in known:
@@ -70,7 +69,7 @@ class Schedule(Versioned):
             raise BadSchedule(self.name, f"returned {_kind(made)}", LEVELS)
         if not given:
             raise BadSchedule(self.name, "returned an empty list", LEVELS)
-        wrong = [place for place, level in enumerate(given) if not _is_number(level)]
+        wrong = [place for place, level in enumerate(given) if not is_level(level)]
         if wrong:
             words = f"{_kind(given[wrong[0]])} at place {wrong[0]}"
             raise BadSchedule(self.name, f"returned {words if made is given else _kind(made)}", LEVELS)
@@ -90,8 +89,9 @@ def _first_wrong(sigmas: Sequence[float]) -> int | None:
     return None
 
 
-def _is_number(level: object) -> bool:
-    return isinstance(level, Real) or (isinstance(level, Tensor) and level.ndim == 0)
+def is_level(level: object) -> TypeGuard[float]:
+    """Whether it is one number: a Python float or int, numpy's, or a tensor without axes."""
+    return (isinstance(level, Real) and not isinstance(level, bool)) or (isinstance(level, Tensor) and level.ndim == 0)
 
 
 def _kind(value: object) -> str:
@@ -103,6 +103,12 @@ def _kind(value: object) -> str:
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")
 MOST_STEPS = 10_000  # of a whole schedule
+
+
+def check_steps(place: str, steps: int, most: int = MOST_STEPS) -> None:
+    """A number of steps is a whole number within bounds."""
+    if type(steps) is not int or not 1 <= steps <= most:
+        raise BadValue(place, steps, f"a whole number, 1 or more, at most {MOST_STEPS}")
 
 
 def schedule(
@@ -139,10 +145,8 @@ def run_sigmas(
 
     `drops_penultimate`: make the schedule one step longer and leave out its last value above 0.
     """
-    if type(steps) is not int:
-        raise BadValue("steps", steps, "a whole number, 1 or more")
-    given: object = denoise
-    if not isinstance(given, int | float) or not 0.0 <= given <= 1.0:
+    check_steps("steps", steps)
+    if not is_number(denoise) or not 0.0 <= denoise <= 1.0:
         raise BadValue("denoise", denoise, "a number from 0 to 1")
     if denoise == 0:
         return []
@@ -161,8 +165,9 @@ def step_range(sigmas: Sequence[float], start: int = 0, end: int = 10_000, lefto
 
     Empty where `start` lies at or behind the end: nothing to do.
     """
-    if start < 0:
-        raise BadValue("start", start, "a step from 0")
+    for name, step in (("start", start), ("end", end)):
+        if type(step) is not int or step < 0:
+            raise BadValue(name, step, "a step, a whole number from 0")
     kept = list(sigmas)
     if end < len(kept) - 1:
         kept = kept[: end + 1]
@@ -173,6 +178,9 @@ def step_range(sigmas: Sequence[float], start: int = 0, end: int = 10_000, lefto
 
 def parse_sigmas(text: str) -> list[float]:
     """Sigmas written by hand: numbers separated by commas, semicolons or blanks; finite, not negative, never rising."""
+    given: object = text
+    if not isinstance(given, str):
+        raise BadValue("sigmas", given, "a string of numbers, separated by commas, semicolons or blanks")
     try:
         sigmas = [float(word) for word in re.split(r"[,;\s]+", text) if word]
     except ValueError as error:

@@ -38,6 +38,20 @@ def test_a_recording_of_another_run_is_refused() -> None:
         run(recording, seed=5)
 
 
+def test_the_order_in_which_options_are_given_is_no_part_of_a_recording() -> None:
+    def resumed(recording: Recording, **options: object) -> torch.Tensor:
+        return Sampling(
+            bumps, torch.zeros(1, 1, 3, 4), SIGMAS, sd3(), "dpmpp_sde", noise=ComfyNoise(4), options=options
+        ).run(recording)
+
+    whole = Recording()
+    expected = resumed(whole, eta=0.5, s_noise=0.9, r=0.4)
+    assert "{'eta': 0.5, 's_noise': 0.9, 'r': 0.4}" in whole.about  # as declared: what was kept before goes on
+    assert torch.equal(resumed(Recording(whole.predictions[:3], whole.about), r=0.4, s_noise=0.9, eta=0.5), expected)
+    with pytest.raises(BadValue, match="the recording of this run"):
+        resumed(Recording(whole.predictions[:3], whole.about), r=0.4, s_noise=0.9, eta=0.6)
+
+
 def test_a_trajectory_holds_every_level_state_and_estimate(tmp_path: Path) -> None:
     trajectory = Trajectory()
     final = run(on_tick=trajectory.add)
