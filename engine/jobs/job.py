@@ -24,6 +24,7 @@ __all__ = [
     "Idempotency",
     "Job",
     "JobQuery",
+    "MadeFile",
     "Outcome",
     "Page",
     "Request",
@@ -296,3 +297,16 @@ class Page:
 
     jobs: Sequence[Job]
     total: int
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFile:
+    """A file that a node of a job wrote, as the node names it; `seq` counts all files of the store."""
+
+    seq: int
+    job_id: str
+    at: float
+    node_id: str
+    kind: str
+    subfolder: str
+    filename: str

@@ -11,7 +11,7 @@ from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.events import JobEvent, Preview
-from sigmagraph.engine.jobs.job import LOCAL, Accepted, Job, JobQuery, Page, Submission
+from sigmagraph.engine.jobs.job import LOCAL, Accepted, Job, JobQuery, MadeFile, Page, Submission
 from sigmagraph.engine.jobs.webhooks.delivery import Delivery
 
 __all__ = ["Checked", "Counts", "Jobs", "Listener", "WorkerStatus"]
@@ -187,6 +187,9 @@ class Jobs(Protocol):
     @property
     def trouble(self) -> str:
         """What keeps a cluster from giving workers, and what to do; empty where nothing does."""
+
+    async def files_made(self, owner: str, after: int, limit: int) -> Sequence[MadeFile]:
+        """Files of an owner's jobs with numbers above `after`: the newest so many, the newest last."""
 
     async def owner_of_file(self, kind: str, subfolder: str, filename: str) -> str | None:
         """Who made an output (`kind` is output or temp); None where no job did."""

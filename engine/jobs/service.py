@@ -43,6 +43,7 @@ from sigmagraph.engine.jobs.job import (
     Accepted,
     Job,
     JobQuery,
+    MadeFile,
     Outcome,
     Page,
     Request,
@@ -326,6 +327,9 @@ class JobService:
 
     async def owner_of_file(self, kind: str, subfolder: str, filename: str) -> str | None:
         return await self.store.owner_of_file(kind, subfolder, filename)
+
+    async def files_made(self, owner: str, after: int, limit: int) -> Sequence[MadeFile]:
+        return await self.store.files_made(owner, after, limit)
 
     def deliver(self, post: Post, body: Callable[[Job], Mapping[str, Any]]) -> Webhooks:
         """Have webhooks told from now on, by this client and in these words; once, after `start`."""

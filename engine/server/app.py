@@ -26,6 +26,7 @@ from sigmagraph.engine.server.comfy.socket import SOCKETS
 from sigmagraph.engine.server.comfy.streamed_lists import LISTINGS, Listings
 from sigmagraph.engine.server.comfy.system import EXTENSIONS
 from sigmagraph.engine.server.comfy_api.editor_assets import editor_routes
+from sigmagraph.engine.server.comfy_api.outputs import OUTPUTS, Outputs
 from sigmagraph.engine.server.comfy_api.refusals import envelopes
 from sigmagraph.engine.server.comfy_api.routes import api_routes
 from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, OwnerFolders
@@ -102,6 +103,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
     app[LISTINGS], app[WRONG_KEYS] = Listings(), WrongKeys()
+    app[OUTPUTS] = Outputs(parts.jobs, parts.folders)
     app[RATES] = Buckets(time.monotonic, lambda: parts.jobs.servers)
     app[SHOWING], app[SEARCHING] = Shares(2, time.monotonic), Shares(2, time.monotonic)
     app[CONNECTIONS] = parts.connections

@@ -73,7 +73,9 @@ class Settings(BaseModel):
     compress: bool = Field(False, description="gzip JSON and text where the client takes it")
     max_upload_mb: float = Field(100.0, gt=0, description="largest request body")
     max_assets_mb: float = Field(2048.0, gt=0, description="what a key may keep of uploaded assets, by /api/v2/assets")
-    editor_assets: bool = Field(False, description="serve uploads to the editor's asset panels, by /api/assets")
+    editor_assets: bool = Field(
+        False, description="serve uploads and outputs to the editor's asset panels, by /api/assets"
+    )
     max_pixels: int = Field(128 * 1024 * 1024, gt=0, description="largest picture that is decoded")
     decode_mb: float = Field(1024.0, gt=0, description="memory that all pictures being decoded may take together")
     decode_s: float = Field(10.0, gt=0, le=3600, description="computing that decoding one picture may take")

@@ -269,6 +269,8 @@ async def test_an_upload_is_kept_once_by_its_content_and_used_by_reference(servi
             assert (await ended(api, (await submitted(api, graph))["id"]))["status"] == "succeeded"
         assert (await api.client.delete(f"{ASSETS}/{asset['id']}")).status == 204
         assert await code(await api.get(f"{ASSETS}/{asset['id']}")) == "not_found"
+        for output in (api.root / "output").glob("*.png"):  # the same picture, and an asset as well
+            output.unlink()
         assert await code(await api.post(f"{ASSETS}/from-hash", {"hash": digest})) == "blob_not_found"
         assert not list((api.root / "input/assets").iterdir())
 
@@ -331,6 +333,44 @@ async def test_uploads_that_cannot_be_kept_are_refused(serving: Serving) -> None
         assert (large.status, await code(large)) == (413, "payload_too_large")
         assert await code(await api.post(ASSETS, {"file": 1})) == "invalid_request"
         assert not list((api.root / "input").rglob("*.png"))
+
+
+async def test_an_output_is_found_by_its_hash_by_its_owner_alone(serving: Serving) -> None:
+    keys = FixedKeys({name: account(name) for name in ("ann", "bob")})
+    async with serving(keys=keys) as api:
+        ann, bob = ({"Authorization": f"Bearer {name}"} for name in ("ann", "bob"))
+        job = await submitted(api, headers=ann)
+        await api.jobs.wait(job["id"], timeout_s=20)
+        output = (await api.json(f"{JOBS}/{job['id']}", headers=ann))["outputs"][0]
+        data = await (await api.get(f"{ASSETS}/{output['id']}/content", headers=ann)).read()
+        digest = "blake3:" + blake3.blake3(data).hexdigest()
+
+        async def known(who: Any, digest: str) -> int:
+            return (await api.client.head(f"{ASSETS}/by-hash/{digest}", headers=who)).status
+
+        assert [await known(ann, digest), await known(bob, digest), await known(ann, "blake3:" + "0" * 64)] == [
+            200, 404, 404,
+        ]  # fmt: skip
+        found = await (await api.post(f"{ASSETS}/from-hash", {"hash": digest}, headers=ann)).json()
+        wanted = {"id": output["id"], "hash": digest, "size_bytes": len(data), "created_new": False}
+        assert {name: found[name] for name in wanted} == wanted
+        assert await code(await api.post(f"{ASSETS}/from-hash", {"hash": digest}, headers=bob)) == "blob_not_found"
+        reference = {"__type": "core/ASSET", "info": {"hash": digest}}
+        graph = {"1": {"class_type": "LoadImage", "inputs": {"image": reference}}}
+        graph["2"] = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}
+        again = await submitted(api, graph, headers=ann)
+        assert (await api.jobs.wait(again["id"], timeout_s=20)).state == "succeeded"
+        await submitted(api, graph, 422, headers=bob)
+        path = next((api.root / "output").rglob(output["name"]))
+        path.write_bytes(data + b"more")  # what is there now counts
+        changed = blake3.blake3(data + b"more").hexdigest()
+        assert await known(ann, digest) == 200  # the second job's
+        for left in (api.root / "output").rglob("*.png"):
+            left.write_bytes(data + b"more")
+        assert [await known(ann, digest), await known(ann, changed)] == [404, 200]
+        for left in (api.root / "output").rglob("*.png"):
+            left.unlink()
+        assert await known(ann, changed) == 404
 
 
 async def test_a_file_of_the_input_folder_is_registered_where_it_lies(serving: Serving) -> None:

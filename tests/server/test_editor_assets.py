@@ -235,3 +235,33 @@ async def test_the_records_of_one_owner_are_counted(serving: Serving, monkeypatc
         statuses = [(await asked(api, "POST", f"{ASSETS}/from-hash", body))[0] for _ in range(4)]
         assert statuses == [201, 201, 400, 400]
         assert (await api.json(ASSETS))["total"] == 3
+
+
+async def test_outputs_are_listed_with_their_tag_and_belong_to_their_jobs(serving: Serving) -> None:
+    async with serving(editor_assets=True) as api:
+        upload = await made(api, png(5, 5))
+        job = await api.queue(stubs.picture_graph())
+        await api.ended(job)
+        (found,) = (await api.json(f"{ASSETS}?include_tags=output"))["assets"]
+        file = next((api.root / "output").glob("*.png"))
+        data = file.read_bytes()
+        wanted = {"name": file.name, "size": len(data), "mime_type": "image/png", "tags": ["output"]}
+        wanted |= {"hash": "blake3:" + blake3.blake3(data).hexdigest(), "loader_path": f"{file.name} [output]"}
+        assert {name: found[name] for name in wanted} == wanted
+        assert found["is_immutable"] is True
+        for path in (found["preview_url"], f"{ASSETS}/{found['id']}/content"):
+            async with api.client.get(path) as answer:
+                assert await answer.read() == data
+        assert await api.json(f"{ASSETS}/{found['id']}") == found
+        assert {each["id"] for each in (await api.json(ASSETS))["assets"]} == {upload["id"], found["id"]}
+        assert {tag["name"]: tag["count"] for tag in (await api.json("/api/tags"))["tags"]} == {"input": 1, "output": 1}
+        changes = (("DELETE", "", None), ("PUT", "", {"name": "x"}), ("POST", "/tags", {"tags": ["x"]}))
+        for method, rest, body in changes:
+            status, said = await asked(api, method, f"{ASSETS}/{found['id']}{rest}", body)
+            assert (status, said["error"]["code"]) == (409, "ASSET_IMMUTABLE")
+        assert (await api.client.head(f"{ASSETS}/hash/{found['hash']}")).status == 200
+        status, copy = await asked(api, "POST", f"{ASSETS}/from-hash", {"hash": found["hash"], "tags": ["input"]})
+        assert (status, copy["tags"], copy["hash"], copy["is_immutable"]) == (201, ["input"], found["hash"], False)
+        file.unlink()
+        assert (await asked(api, "GET", f"{ASSETS}/{found['id']}"))[0] == 404
+        assert (await asked(api, "GET", f"{ASSETS}/{copy['id']}"))[0] == 200

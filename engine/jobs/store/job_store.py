@@ -16,7 +16,18 @@ from sqlalchemy.exc import IntegrityError
 from sigmagraph.engine.errors import StoreFailed, UnknownJob
 from sigmagraph.engine.jobs.artifacts import Artifact
 from sigmagraph.engine.jobs.events import Body, Cause, JobEvent
-from sigmagraph.engine.jobs.job import Failure, Idempotency, Job, JobQuery, Outcome, Page, Request, State, Submission
+from sigmagraph.engine.jobs.job import (
+    Failure,
+    Idempotency,
+    Job,
+    JobQuery,
+    MadeFile,
+    Outcome,
+    Page,
+    Request,
+    State,
+    Submission,
+)
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store import log, queries, retention, transitions
 from sigmagraph.engine.jobs.store.database import Database, Tx
@@ -191,6 +202,10 @@ class JobStore:
     async def owner_of_file(self, kind: str, subfolder: str, filename: str) -> str | None:
         """Who made a file last."""
         return await self.database.read(partial(log.owner_of_file, kind=kind, subfolder=subfolder, filename=filename))
+
+    async def files_made(self, owner: str, after: int, limit: int) -> Sequence[MadeFile]:
+        """Files of an owner's jobs, stored after that number."""
+        return await self.database.read(partial(log.files_made, owner=owner, after=after, limit=limit))
 
     # -- time ----------------------------------------------------------------------------------------------------
 

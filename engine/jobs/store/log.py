@@ -10,12 +10,12 @@ from sigmagraph.engine.execution.events import NodeFinished
 from sigmagraph.engine.jobs.artifacts import entries
 from sigmagraph.engine.jobs.event_json import decode, encode
 from sigmagraph.engine.jobs.events import Body, JobEvent
-from sigmagraph.engine.jobs.job import LARGEST
+from sigmagraph.engine.jobs.job import LARGEST, MadeFile
 from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.statements import Statement
 from sigmagraph.engine.jobs.store.tables import artifacts, events, jobs
 
-__all__ = ["append", "append_all", "keep", "owner_of_file", "read", "span"]
+__all__ = ["append", "append_all", "files_made", "keep", "owner_of_file", "read", "span"]
 
 INSERT_EVENTS = Statement(insert(events), given=[column.name for column in events.c])
 INSERT_FILES = Statement(insert(artifacts), given=[column.name for column in artifacts.c if column.name != "seq"])
@@ -89,6 +89,16 @@ def owner_of_file(connection: Connection, kind: str, subfolder: str, filename: s
         .limit(1)
     )
     return connection.execute(query).scalar_one_or_none()
+
+
+def files_made(connection: Connection, owner: str, after: int, limit: int) -> list[MadeFile]:
+    """Files of an owner's jobs that were stored after that number: the newest so many, the newest last."""
+    query = select(artifacts).where(artifacts.c.owner == owner, artifacts.c.seq > after)
+    rows = connection.execute(query.order_by(artifacts.c.seq.desc()).limit(limit)).all()
+    return [
+        MadeFile(row.seq, row.job_id, row.at, row.node_id, row.kind, row.subfolder, row.filename)
+        for row in reversed(rows)
+    ]
 
 
 def _row(event: JobEvent) -> dict[str, Any]:

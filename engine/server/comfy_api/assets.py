@@ -13,6 +13,7 @@ from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.model_folders import MODEL_FOLDERS
 from sigmagraph.engine.server.access.auth import require
 from sigmagraph.engine.server.access.origin import own_origin
+from sigmagraph.engine.server.comfy.finding import SEARCHING
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.comfy.view import folder_of
 from sigmagraph.engine.server.comfy_api.job_json import (
@@ -25,17 +26,20 @@ from sigmagraph.engine.server.comfy_api.job_json import (
     shown_by,
     shown_so_far,
 )
+from sigmagraph.engine.server.comfy_api.outputs import OUTPUTS
 from sigmagraph.engine.server.comfy_api.progress import snapshot_of
 from sigmagraph.engine.server.comfy_api.refusals import Declined
-from sigmagraph.engine.server.comfy_api.store import Asset, AssetStore, digest_of
+from sigmagraph.engine.server.comfy_api.store import Asset, AssetStore, digest_of, hex_of
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
 from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.server.static import content_type, send
 from sigmagraph.engine.server.transport.request_bodies import json_body, multipart_body
+from sigmagraph.engine.server.turns import turn_of
 
 __all__ = ["by_hash", "content", "delete", "fetch", "from_hash", "from_path", "named", "store_of", "upload"]
 
 MEBIBYTE = 1024 * 1024
+MOST_WAITING = 16
 NOT_PLACED = "weight files are placed by whoever runs this server, in its models folder"
 DISPOSITION = {"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
 
@@ -60,6 +64,9 @@ def named(request: web.Request) -> Callable[[Mapping[str, Any]], str | None]:
             found = _get(store, asset_id)
         elif isinstance(digest, str):
             found = store.by_hash(digest)
+            if found is None:
+                output = asyncio.run_coroutine_threadsafe(_output_of_hash(request, digest), loop).result()
+                return _annotated(request, output[1]) if output is not None else None
         return found.name if found is not None else None
 
     return find
@@ -119,11 +126,18 @@ def _checked_path(text: str) -> str:
 
 
 async def from_hash(request: web.Request) -> web.StreamResponse:
-    """`POST /assets/from-hash`: the caller's asset of a content that is here already; 404 where it is not theirs."""
-    asset = await asyncio.to_thread(store_of(request).by_hash, await _text(request, "hash"))
-    if asset is None:
+    """`POST /assets/from-hash`: the caller's asset of a content that is here already, uploaded or an output of a job.
+
+    404 where it is not theirs.
+    """
+    digest = await _text(request, "hash")
+    asset = await asyncio.to_thread(store_of(request).by_hash, digest)
+    if asset is not None:
+        return reply(_record(request, asset) | {"created_new": False})
+    output = await _output_of_hash(request, digest)
+    if output is None:
         raise Declined(404, "blob_not_found", "there is no content of that hash that this caller may use")
-    return reply(_record(request, asset) | {"created_new": False})
+    return reply(await _record_of_output(request, *output) | {"created_new": False})
 
 
 async def from_path(request: web.Request) -> web.StreamResponse:
@@ -141,9 +155,10 @@ async def from_path(request: web.Request) -> web.StreamResponse:
 
 
 async def by_hash(request: web.Request) -> web.StreamResponse:
-    """`HEAD /assets/by-hash/{hash}`: whether the caller has that content."""
-    asset = await asyncio.to_thread(store_of(request).by_hash, request.match_info["hash"])
-    return web.Response(status=200 if asset is not None else 404)
+    """`HEAD /assets/by-hash/{hash}`: whether the caller has that content, uploaded or as an output of a job."""
+    digest = request.match_info["hash"]
+    found = await asyncio.to_thread(store_of(request).by_hash, digest) or await _output_of_hash(request, digest)
+    return web.Response(status=200 if found is not None else 404)
 
 
 async def fetch(request: web.Request) -> web.StreamResponse:
@@ -205,6 +220,22 @@ async def _output(request: web.Request, asset_id: str) -> tuple[Job, Shown] | No
     outputs = shown_so_far(job, await snapshot_of(jobs, job) if job.state is State.RUNNING else None)
     every = shown_by(outputs, folders(request))
     return next(((job, each) for each in every if (each.node_id, each.kind, each.index) == place), None)
+
+
+async def _output_of_hash(request: web.Request, digest: str) -> tuple[Job, Shown] | None:
+    """The output of that content, and its job, if a job of the caller's that is kept showed it."""
+    if hex_of(digest.lower()) is None:
+        return None
+    async with turn_of(request.app[SEARCHING], request[OWNER], "searches by hash", MOST_WAITING):
+        found = await request.app[OUTPUTS].by_hash(request[OWNER], digest)
+    if found is None:
+        return None
+    try:
+        job = await request.app[JOBS].get(found.made.job_id, request[OWNER])
+    except UnknownJob:
+        return None
+    every = shown_by(job.outcome.outputs if job.outcome is not None else {}, folders(request))
+    return next(((job, each) for each in every if each.path == found.path), None)
 
 
 async def _record_of_output(request: web.Request, job: Job, shown: Shown) -> dict[str, Any]:

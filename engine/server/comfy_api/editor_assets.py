@@ -1,12 +1,13 @@
 """`/api/assets` and `/api/tags`: the asset panels of the editor over the same store as `/api/v2/assets`.
 
 Told by the flag `assets`, which the setting `editor_assets` turns on. Uploads are there, under names, tags and notes of
-their owner; weight files and outputs of jobs are not.
+their owner, and outputs of jobs as they are; weight files are not.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial, wraps
 from typing import Any
@@ -28,9 +29,10 @@ from sigmagraph.engine.server.comfy_api.editor_fields import (
     query_of,
     read,
 )
+from sigmagraph.engine.server.comfy_api.outputs import OUTPUTS, Output, OutputAsset
 from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.comfy_api.store import Asset, AssetStore
-from sigmagraph.engine.server.context import reply
+from sigmagraph.engine.server.context import OWNER, folders, reply
 from sigmagraph.engine.server.static import content_type, send
 from sigmagraph.engine.server.transport.request_bodies import multipart_body
 
@@ -88,24 +90,24 @@ def _answered(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -
 async def listing(request: web.Request) -> web.StreamResponse:
     """`GET /api/assets`: by tags, name and notes, page by page."""
     asked = query_of(request, Listing)
-    found = await asyncio.to_thread(_matching, store_of(request), asked)
+    found = await _matching(request, asked)
     first = max(asked.offset, asked.after)
     page, rest = found[first : first + asked.limit], len(found) > first + asked.limit
-    records = [_record(asset) for asset in page]
+    records = [_record(asset) for asset in await asyncio.to_thread(_read, page)]
     cursor = {"next_cursor": str(first + asked.limit)} if rest else {}
     return reply({"assets": records, "total": len(found), "has_more": rest, **cursor})
 
 
 async def refine(request: web.Request) -> web.StreamResponse:
     """`GET /api/assets/tags/refine`: which tags the assets have that a list would show, and how many each."""
-    found = await asyncio.to_thread(_matching, store_of(request), query_of(request, Listing))
+    found = await _matching(request, query_of(request, Listing))
     return reply({"tag_counts": dict(Counter(tag for asset in found for tag in asset.tags).most_common())})
 
 
 async def tags(request: web.Request) -> web.StreamResponse:
     """`GET /api/tags`."""
     asked = query_of(request, TagsListing)
-    every = await asyncio.to_thread(lambda: list(store_of(request).all()))
+    every = await _every(request)
     counts = Counter(tag for asset in every for tag in asset.tags if tag.startswith(asked.prefix.lower()))
     is_by_name = asked.order == "name_asc"
     found = sorted(counts.items(), key=lambda pair: (0 if is_by_name else -pair[1], pair[0]))
@@ -114,12 +116,30 @@ async def tags(request: web.Request) -> web.StreamResponse:
     return reply({"tags": shown, "total": len(found), "has_more": len(found) > asked.offset + asked.limit})
 
 
-def _matching(store: AssetStore, asked: Listing) -> list[Asset]:
+async def _every(request: web.Request) -> list[Asset]:
+    """Uploads, and the files that jobs left in the output folder."""
+    outputs, store = await request.app[OUTPUTS].all(request[OWNER]), store_of(request)
+
+    def every() -> list[Asset]:
+        made = (output.asset() for output in outputs if output.made.kind == "output")
+        return [*store.all(), *(asset for asset in made if asset is not None)]
+
+    return await asyncio.to_thread(every)
+
+
+def _read(page: list[Asset]) -> list[Asset]:
+    """With the digests of outputs: of those that are shown."""
+    return [
+        replace(asset, hash=asset.output.read() or "") if isinstance(asset, OutputAsset) else asset for asset in page
+    ]
+
+
+async def _matching(request: web.Request, asked: Listing) -> list[Asset]:
     """In the order asked for; those of one moment by their ids, so that pages fit together."""
     wanted, unwanted, part = set(asked.include_tags), set(asked.exclude_tags), asked.name_contains.lower()
     found = [
         asset
-        for asset in store.all()
+        for asset in await _every(request)
         if wanted <= set(asset.tags)
         and unwanted.isdisjoint(asset.tags)
         and part in asset.file_path.lower()
@@ -151,13 +171,15 @@ async def fetch(request: web.Request) -> web.StreamResponse:
 async def content(request: web.Request) -> web.StreamResponse:
     """`GET /api/assets/{id}/content`: the bytes, with ranges; shown in place of saved with `disposition=inline`."""
     store, asset = store_of(request), await _asset(request)
-    path = store.path(asset)
+    path, root = store.path(asset), store.inputs
+    if isinstance(asset, OutputAsset):
+        path, root = asset.output.path, folders(request).output_dir
     if not path.is_file():
         raise Declined(404, "ASSET_NOT_FOUND", "the record is here, its bytes are not any more", id=asset.id)
-    is_picture = content_type(asset.name).startswith("image/") and "svg" not in asset.name  # an SVG may carry scripts
+    is_picture = content_type(path.name).startswith("image/") and "svg" not in path.name  # an SVG may carry scripts
     shows = is_picture and request.query.get("disposition") == "inline"
     how = f"{'inline' if shows else 'attachment'}; filename*=UTF-8''{quote(asset.file_path)}"
-    return send(store.inputs, path, {"X-Content-Type-Options": "nosniff", "Content-Disposition": how})
+    return send(root, path, {"X-Content-Type-Options": "nosniff", "Content-Disposition": how})
 
 
 async def by_hash(request: web.Request) -> web.StreamResponse:
@@ -165,7 +187,8 @@ async def by_hash(request: web.Request) -> web.StreamResponse:
     digest = request.match_info["hash"]
     if len(digest.rpartition(":")[2]) != 64:
         raise Declined(400, "INVALID_HASH", f"{digest[:80]!r} is not blake3:<64 hexadecimal digits>")
-    found = await asyncio.to_thread(store_of(request).by_hash, digest)
+    uploaded = await asyncio.to_thread(store_of(request).by_hash, digest)
+    found = uploaded or await request.app[OUTPUTS].by_hash(request[OWNER], digest)
     return web.Response(status=200 if found is not None else 404)
 
 
@@ -181,7 +204,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     """`DELETE /api/assets/{id}`: the record, and with the last one of a content the content."""
     async with request.app[LOCK]:
         store = store_of(request)
-        await asyncio.to_thread(store.delete, await _asset(request))
+        await asyncio.to_thread(store.delete, await _own(request))
     return web.Response(status=204)
 
 
@@ -214,13 +237,29 @@ async def remove_tags(request: web.Request) -> web.StreamResponse:
 
 
 async def _asset(request: web.Request) -> Asset:
-    return await asyncio.to_thread(store_of(request).get, request.match_info["id"])
+    """An upload, or an output with its digest."""
+    asset_id = request.match_info["id"]
+    try:
+        return await asyncio.to_thread(store_of(request).get, asset_id)
+    except MissingFile:
+        found = next((asset for asset in await _every(request) if asset.id == asset_id), None)
+        if found is None:
+            raise
+        return (await asyncio.to_thread(_read, [found]))[0]
+
+
+async def _own(request: web.Request) -> Asset:
+    """An upload, which its owner may change."""
+    asset = await _asset(request)
+    if isinstance(asset, OutputAsset):
+        raise Declined(409, "ASSET_IMMUTABLE", "an output belongs to its job, and goes with its file", id=asset.id)
+    return asset
 
 
 async def _changed(request: web.Request, changes: Callable[[Asset], dict[str, Any]]) -> Asset:
     """One change after another: each sees what the one before left."""
     async with request.app[LOCK]:
-        asset = await _asset(request)
+        asset = await _own(request)
         return await asyncio.to_thread(lambda: store_of(request).change(asset, **changes(asset)))
 
 
@@ -267,9 +306,21 @@ async def _referred(request: web.Request, asked: NewRecord) -> dict[str, Any]:
     async with request.app[LOCK]:
         known = await asyncio.to_thread(store.by_hash, asked.hash or "")
         if known is None:
+            output = await request.app[OUTPUTS].by_hash(request[OWNER], asked.hash or "")
+            known = await asyncio.to_thread(_copied, store, output) if output is not None else None
+        if known is None:
             raise Declined(404, "ASSET_NOT_FOUND", NO_CONTENT)
         made = {"file_path": asked.name or known.file_path, "tags": asked.tags, "user_metadata": asked.user_metadata}
         return _record(await asyncio.to_thread(lambda: store.change(store.refer(known), **made)))
+
+
+def _copied(store: AssetStore, output: Output) -> Asset:
+    """An output as an upload, which has a record of its own and stays when the output goes."""
+    try:
+        with output.path.open("rb") as file:
+            return store.add(file, output.path.name, content_type(output.path.name), None)[0]
+    except BadValue as error:
+        raise Declined(413, "PAYLOAD_TOO_LARGE", str(error)) from error
 
 
 async def seed(request: web.Request) -> web.StreamResponse:
@@ -284,9 +335,11 @@ async def seed_status(request: web.Request) -> web.StreamResponse:
 
 def _record(asset: Asset) -> dict[str, Any]:
     """An asset as the editor reads it; `filename` is what loader nodes call it."""
-    folder, _, filename = asset.name.rpartition("/")
+    is_output = isinstance(asset, OutputAsset)
+    kind, name = ("output", asset.name.removesuffix(" [output]")) if is_output else ("input", asset.name)
+    folder, _, filename = name.rpartition("/")
     is_picture = asset.content_type.startswith("image/")
-    preview = f"/api/view?type=input&filename={quote(filename)}&subfolder={quote(folder)}"
+    preview = f"/api/view?type={kind}&filename={quote(filename)}&subfolder={quote(folder)}"
     return {
         "id": asset.id,
         "name": asset.file_path,
@@ -298,7 +351,7 @@ def _record(asset: Asset) -> dict[str, Any]:
         **({"preview_url": preview} if is_picture else {}),
         "loader_path": asset.name,
         "user_metadata": {**asset.user_metadata, "filename": asset.name},
-        "is_immutable": False,
+        "is_immutable": is_output,
         "created_at": _instant(asset.created_at),
         "updated_at": _instant(asset.updated_at or asset.created_at),
         "last_access_time": _instant(asset.created_at),

@@ -19,7 +19,7 @@ from sigmagraph.engine.errors import BadDocument, BadValue, MissingFile
 from sigmagraph.engine.graph.reading.document import parse_json
 from sigmagraph.engine.writing import drafted, make_folder, write_file
 
-__all__ = ["FOLDER", "SCHEME", "Asset", "AssetStore", "digest_of"]
+__all__ = ["FOLDER", "SCHEME", "Asset", "AssetStore", "digest_of", "hex_of"]
 
 FOLDER = "assets"
 """Where contents lie, below the owner's input folder, so that loader nodes take them by name."""
@@ -117,7 +117,7 @@ class AssetStore:
 
     def by_hash(self, digest: str) -> Asset | None:
         """The owner's asset of that content."""
-        named = _hex_of(digest.lower())
+        named = hex_of(digest.lower())
         if named is None:
             return None
         try:
@@ -185,7 +185,7 @@ def _is_sound(record: Mapping[str, Any]) -> bool:
         and isinstance(tags, list)
         and all(isinstance(tag, str) for tag in tags)
         and record["size_bytes"] >= 0
-        and _hex_of(record["hash"]) is not None
+        and hex_of(record["hash"]) is not None
         and _is_below(record["name"])
     )
 
@@ -196,7 +196,7 @@ def _is_below(name: str) -> bool:
     return bool(parts) and ".." not in parts and not name.startswith("/") and "\0" not in name
 
 
-def _hex_of(digest: str) -> str | None:
+def hex_of(digest: str) -> str | None:
     """The 64 digits of a digest, with or without its scheme."""
     named = digest.removeprefix(SCHEME)
     return named if len(named) == 64 and HEX.issuperset(named) else None
