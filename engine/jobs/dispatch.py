@@ -29,12 +29,12 @@ from sigmagraph.engine.jobs.events import Body, Cause, Preview
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
 from sigmagraph.engine.jobs.placement.job_placement import JobPlacement
 from sigmagraph.engine.jobs.queue import Queue
+from sigmagraph.engine.jobs.read_ahead import ReadAhead, learn_files
 from sigmagraph.engine.jobs.runs import Early, End, Running, Said
 from sigmagraph.engine.jobs.settings import JobSettings
 from sigmagraph.engine.jobs.store import transitions
 from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.job_store import JobStore
-from sigmagraph.engine.jobs.window import Window, learn_files
 from sigmagraph.engine.jobs.workers.worker import Finished, Fleet, JobAttempt, Picture, Worker
 
 __all__ = ["Dispatcher"]
@@ -66,7 +66,7 @@ class Dispatcher:
         self._declare, self._archive = declare, archive
         self._running: dict[str, Running] = {}
         self._placement = JobPlacement(self.queue, workers, self._running, settings.takes_every_slot)
-        self._window = Window(store, self.queue, lambda: AHEAD + 2 * len(workers))
+        self._ahead = ReadAhead(store, self.queue, lambda: AHEAD + 2 * len(workers))
         self._open: set[str] = set()
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._given_up: dict[str, str] = {}
@@ -130,7 +130,7 @@ class Dispatcher:
         """A job waits, or has another place."""
         if request is not None:
             self._placement.add(job.id, request.prompt)
-            self._window.keep(job.id, request)
+            self._ahead.keep(job.id, request)
         self.queue.put(job)
         self._idle.clear()
         self.look()
@@ -138,7 +138,7 @@ class Dispatcher:
     def remove(self, job_id: str) -> None:
         """A job does not wait any more."""
         self.queue.remove(job_id)
-        self._window.forget(job_id)
+        self._ahead.forget(job_id)
         self._placement.forget(job_id)
         self.look()
 
@@ -344,7 +344,7 @@ class Dispatcher:
             self._open.add(job.id)
             self._begin(job, worker)
         if not self.is_paused and not self.is_stopping:
-            self._window.look()
+            self._ahead.look()
 
     def _begin(self, job: Job, worker: Worker) -> None:
         """Have it written that a job begins there, or that it is too late; the slot is kept meanwhile.
@@ -352,7 +352,7 @@ class Dispatcher:
         What is known of what it asks for goes to the worker at once: while the row is written, if nobody but the disk
         can refuse it. One such job at a time, so that a disk in trouble stops the queue.
         """
-        now, named, request = self._store.clock(), self._store.named(worker.name), self._window.take(job.id)
+        now, named, request = self._store.clock(), self._store.named(worker.name), self._ahead.take(job.id)
         is_late = job.expires_at is not None and job.expires_at <= now
         if is_late:
             ends = partial(transitions.end, job_id=job.id, to=State.EXPIRED, at=now)

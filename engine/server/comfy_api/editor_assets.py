@@ -29,7 +29,7 @@ from sigmagraph.engine.server.comfy_api.editor_fields import (
     query_of,
     read,
 )
-from sigmagraph.engine.server.comfy_api.outputs import OUTPUTS, Output, OutputAsset
+from sigmagraph.engine.server.comfy_api.outputs import OUTPUTS, OutputAsset, OwnedOutput
 from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.comfy_api.store import Asset, AssetStore
 from sigmagraph.engine.server.context import OWNER, folders, reply
@@ -314,7 +314,7 @@ async def _referred(request: web.Request, asked: NewRecord) -> dict[str, Any]:
         return _record(await asyncio.to_thread(lambda: store.change(store.refer(known), **made)))
 
 
-def _copied(store: AssetStore, output: Output) -> Asset:
+def _copied(store: AssetStore, output: OwnedOutput) -> Asset:
     """An output as an upload, which has a record of its own and stays when the output goes."""
     try:
         with output.path.open("rb") as file:

@@ -21,7 +21,7 @@ from sigmagraph.engine.server.context import OwnerFolders
 from sigmagraph.engine.server.files import Outside, resolve
 from sigmagraph.engine.server.static import content_type
 
-__all__ = ["OUTPUTS", "Output", "OutputAsset", "Outputs"]
+__all__ = ["OUTPUTS", "OutputAsset", "Outputs", "OwnedOutput"]
 
 NAMESPACE = uuid.UUID("5347a55e-7500-4000-8000-000000000000")
 MOST_OWNERS = 200
@@ -35,11 +35,11 @@ READING_S = 2.0
 class OutputAsset(Asset):
     """An output among an owner's assets: nobody keeps a record of it, and it goes with its file."""
 
-    output: "Output"
+    output: "OwnedOutput"
 
 
 @dataclass(slots=True)
-class Output:
+class OwnedOutput:
     """One file that a job made, and its digest once it was read, with the size and time that the file had then."""
 
     made: MadeFile
@@ -77,9 +77,9 @@ class _Known:
     """One owner's files: by the order they were made, and by content as far as they were read."""
 
     last: int = 0
-    files: dict[Path, Output] = field(default_factory=dict)
-    unread: list[Output] = field(default_factory=list)
-    by_digest: dict[str, Output] = field(default_factory=dict)
+    files: dict[Path, OwnedOutput] = field(default_factory=dict)
+    unread: list[OwnedOutput] = field(default_factory=list)
+    by_digest: dict[str, OwnedOutput] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -90,14 +90,14 @@ class Outputs:
         self._jobs, self._folders = jobs, folders
         self._owners: OrderedDict[str, _Known] = OrderedDict()
 
-    async def all(self, owner: str) -> list[Output]:
+    async def all(self, owner: str) -> list[OwnedOutput]:
         """The newest last; a name that was written twice stands where it was last."""
         known = self._known(owner)
         async with known.lock:
             await self._learn(owner, known)
             return list(known.files.values())
 
-    async def by_hash(self, owner: str, digest: str) -> Output | None:
+    async def by_hash(self, owner: str, digest: str) -> OwnedOutput | None:
         """A file of that content, where one was found in the time there is."""
         wanted = SCHEME + digest.lower().removeprefix(SCHEME)
         known = self._known(owner)
@@ -123,13 +123,13 @@ class Outputs:
             except (Outside, KeyError):
                 continue
             known.files.pop(path, None)
-            known.files[path] = output = Output(made, path)
+            known.files[path] = output = OwnedOutput(made, path)
             known.unread.append(output)
         for path in list(known.files)[: -MOST_FILES or None]:
             del known.files[path]
 
 
-def _found(known: _Known, wanted: str) -> Output | None:
+def _found(known: _Known, wanted: str) -> OwnedOutput | None:
     output = known.by_digest.get(wanted)
     if output is not None and known.files.get(output.path) is output:
         now = output.read()

@@ -84,7 +84,7 @@ def test_jobs_further_back_are_read_when_they_come_near(run: Runs, tmp_path: Pat
         async with service(tmp_path) as jobs:
             await jobs.pause()
             made = [await sent(jobs, salt=str(n)) for n in range(60)]
-            window = jobs._dispatcher._window
+            window = jobs._dispatcher._ahead
             assert len(window._kept) == 18  # sixteen, and two for the worker
             misses = 0
             take = window.take

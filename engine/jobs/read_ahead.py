@@ -15,13 +15,13 @@ from sigmagraph.engine.jobs.placement.job_placement import JobPlacement
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.store.job_store import JobStore
 
-__all__ = ["Window", "learn_files"]
+__all__ = ["ReadAhead", "learn_files"]
 
 LOG = logging.getLogger("sigmagraph.jobs")
 READ_AT_ONCE = 256  # graphs that are in memory together
 
 
-class Window:
+class ReadAhead:
     """Requests of the next jobs, about `size()` of them. They never change once a job is accepted."""
 
     def __init__(self, store: JobStore, queue: Queue, size: Callable[[], int]) -> None:
