@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sigmagraph.engine.execution.packs.loader import python_files
+
 __all__ = ["Reach", "reach_of"]
 
 REACHES: Mapping[str, frozenset[str]] = {
@@ -53,10 +55,10 @@ def reach_of(path: Path) -> Reach:
     kinds: dict[str, set[str]] = {}
     imports: set[str] = set()
     unreadable: list[str] = []
-    for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+    for file in python_files(path):
         try:
             tree = ast.parse(file.read_bytes())
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
             unreadable.append(f"{file.relative_to(path.parent)}: {error}")
             continue
         for kind, name in _asks(tree):

@@ -18,6 +18,7 @@ from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.node import MISSING, Choice, Input, Node, Output, Services
 from sigmagraph.engine.graph.pause import no_collection
 from sigmagraph.engine.graph.problems import Place, Problem
+from sigmagraph.engine.graph.renewal import renewed
 from sigmagraph.engine.graph.type_matching import fits, members
 from sigmagraph.engine.graph.workflow import NOTHING, Link, Workflow, WorkflowNode
 
@@ -70,8 +71,7 @@ class Validator:
         for node_id, written in self.workflow.nodes.items():
             name = written.class_type
             if name not in declared and name in self._registry:
-                node = self._registry[name]
-                declared[name] = node.refresh() if node.refresh else node
+                declared[name] = renewed(self._registry[name])
             if name in declared:
                 self.nodes[node_id] = self._laid_out(declared[name], written.inputs)
             else:

@@ -1,5 +1,6 @@
 """Events as plain JSON and back: what the log stores and what travels between processes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from types import UnionType
@@ -57,10 +58,13 @@ def _record(value: Any, longest: int | None) -> Any:
 def plain(value: Any, longest: int | None = None, depth: int = 0) -> Any:
     """The value as JSON can hold it: numbers and texts as they are, anything opaque by the name of its type.
 
+    JSON has neither NaN nor infinity: readers would refuse all of a list of jobs for one of them.
     Texts are cut to `longest`: what a failed node was given may be of any size.
     """
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, str):
         return str(value) if longest is None or len(value) <= longest else f"{value[:longest]}..."
     if depth >= DEEPEST:

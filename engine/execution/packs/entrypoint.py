@@ -6,10 +6,14 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any, TypeVar
 
-__all__ = ["IMPORT_S", "extension_classes", "within"]
+__all__ = ["IMPORT_S", "Ended", "extension_classes", "within"]
 
 IMPORT_S = 60.0  # packs that fetch something when they are imported take long; one that waits for ever must not
 T = TypeVar("T")
+
+
+class Ended(RuntimeError):
+    """Code of a pack raised what ends programs: an exit, an interrupt of its own. The cause says which."""
 
 
 def extension_classes(entry: Callable[[], Any]) -> dict[str, Any]:
@@ -32,7 +36,10 @@ async def _of_extension(entry: Callable[[], Any]) -> list[Any]:
 
 
 def within(seconds: float, work: Callable[[], T], what: str) -> T:
-    """The result of `work`, or a `TimeoutError` when it takes longer; the thread it runs on is then left behind."""
+    """The result of `work`, or a `TimeoutError` when it takes longer; the thread it runs on is then left behind.
+
+    What is no `Exception` comes as `Ended`: an interrupt raised there is the pack's and not the user's.
+    """
     results: list[T] = []
     failures: list[BaseException] = []
 
@@ -50,6 +57,8 @@ def within(seconds: float, work: Callable[[], T], what: str) -> T:
     thread = Thread(target=run, daemon=True, name=what)
     thread.start()
     thread.join(seconds)
+    if failures and not isinstance(failures[0], Exception):
+        raise Ended(f"{what} ended with {type(failures[0]).__name__}") from failures[0]
     if failures:
         raise failures[0]
     if not results:

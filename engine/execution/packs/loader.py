@@ -7,9 +7,10 @@ functions under `@node` (in `NODES`, or in the same mapping), or all of them.
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sigmagraph.engine.execution.packs.entrypoint import IMPORT_S, extension_classes, within
+from sigmagraph.engine.execution.packs.entrypoint import IMPORT_S, Ended, extension_classes, within
 from sigmagraph.engine.execution.packs.node_replacement import registered
 from sigmagraph.engine.execution.packs.shims import install
 from sigmagraph.engine.graph.comfy.comfy_class import Border, from_class
@@ -29,6 +30,7 @@ INSTALLED = "sigmagraph.nodes"  # the entry-point group: a module, or its nodes
 ROOTS = frozenset(
     ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server", "torchvision")
 )
+LONGEST_NAME = 1000  # characters of a class's name
 SKIPPED = frozenset(("__pycache__", "example_node.py.example"))
 
 
@@ -58,7 +60,16 @@ def load_packs(
 ) -> list[Pack]:
     """Every pack in the directories, by name. Code runs here: only directories the operator named may come in."""
     install(shims)
-    return [_load(path, border or Border()) for directory in directories for path in candidates(directory)]
+    paths = [path for directory in directories for path in candidates(directory)]
+    return [_put_back(_load(path, border or Border()), shims) for path in paths]
+
+
+def _put_back(pack: Pack, shims: Mapping[str, ModuleType]) -> Pack:
+    """A pack may write into the modules it is given; others in their place would be the next pack's trouble."""
+    gone = sorted(name for name, module in shims.items() if sys.modules.get(name) is not module)
+    sys.modules.update((name, shims[name]) for name in gone)
+    told = (f"it replaced {', '.join(gone)} for others; put back",) if gone else ()
+    return replace(pack, problems=(*pack.problems, *told))
 
 
 def load_installed(shims: Mapping[str, ModuleType], border: Border | None = None) -> list[Pack]:
@@ -79,30 +90,37 @@ def candidates(directory: Path) -> Iterator[Path]:
 
 
 def _load(path: Path, border: Border) -> Pack:
-    pack = Pack(path.stem, path, code_digest(path))
+    pack = Pack(path.stem, path, "")
     try:
-        with redirect_stdout(sys.stderr):  # what packs print must not get into a command's own output
-            module = within(IMPORT_S, lambda: _import(path, f"custom_nodes.{pack.name}"), f"importing {pack.name}")
-            return _declared(pack, module, border)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # code of others: whatever it raises concerns it alone
+        pack = replace(pack, digest=code_digest(path))
+        return _asked(pack, lambda: _import(path, f"custom_nodes.{pack.name}"), border)
+    except Exception as error:  # noqa: BLE001  # code of others: whatever it raises concerns it alone
         return _broken(pack, error)
+
+
+def _asked(pack: Pack, bring: Callable[[], Any], border: Border) -> Pack:
+    """The pack with its nodes. Importing it has a deadline, and asking its classes for their inputs another."""
+    with redirect_stdout(sys.stderr):  # what packs print must not get into a command's own output
+        brought = within(IMPORT_S, bring, f"importing {pack.name}")
+        return within(IMPORT_S, lambda: _declared(pack, brought, border), f"asking the classes of {pack.name}")
 
 
 def _load_point(point: EntryPoint, border: Border) -> Pack:
     """One entry point: a module with the names of a pack, a node, several, or a mapping of them."""
     pack = Pack(point.name, Path(point.module), "")
     try:
-        brought = point.load()
-        module = importlib.import_module(point.module)
+        brought = within(IMPORT_S, point.load, f"importing {pack.name}")
+        file = Path(importlib.import_module(point.module).__file__ or "")
+        path = file.parent if file.name == "__init__.py" else file
+        return _asked(replace(pack, path=path, digest=code_digest(path)), lambda: brought, border)
     except Exception as error:  # noqa: BLE001  # code of others
         return _broken(pack, error)
-    file = Path(module.__file__ or "")
-    path = file.parent if file.name == "__init__.py" else file
-    return _declared(replace(pack, path=path, digest=code_digest(path)), brought, border)
 
 
 def _broken(pack: Pack, error: BaseException) -> Pack:
     registered()  # what it said before it broke counts for nobody
+    if isinstance(error, Ended) and error.__cause__ is not None:
+        error = error.__cause__
     where = traceback.extract_tb(error.__traceback__)[-1]
     reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
     asked = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
@@ -124,12 +142,14 @@ def _declared(pack: Pack, brought: Any, border: Border) -> Pack:
     found = _listed(brought)
     if found is None:
         return replace(pack, problems=("it has none of NODE_CLASS_MAPPINGS, NODES and comfy_entrypoint",))
-    titles = getattr(brought, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
+    titles = getattr(brought, "NODE_DISPLAY_NAME_MAPPINGS", None)
+    titles = titles if isinstance(titles, Mapping) else {}
     nodes: dict[str, Node] = {}
     problems: list[str] = []
     for name, declared in found.items():
         module, title = f"custom_nodes.{pack.name}", titles.get(name)
         try:
+            _check_name(name)
             if isinstance(declared, Node):
                 nodes[name] = _typed(declared, name, title, module, pack.digest)
             elif is_schema_class(declared):
@@ -138,10 +158,18 @@ def _declared(pack: Pack, brought: Any, border: Border) -> Pack:
                 nodes[name] = from_class(
                     declared, name, display_name=title, module=module, revision=pack.digest, border=border
                 )
-        except Exception as error:  # noqa: BLE001  # it concerns this one alone
-            problems.append(f"{name}: {type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # it concerns this one alone
+            shown = str(name)[:60].encode("utf-8", "backslashreplace").decode()
+            problems.append(f"{shown}: {type(error).__name__}: {error}")
     web = _scripts(pack, getattr(brought, "WEB_DIRECTORY", None))
     return replace(pack, nodes=nodes, problems=tuple(problems), replacements=registered(), web=web)
+
+
+def _check_name(name: Any) -> None:
+    """A class's name stands in files and addresses: a string of characters that can be written."""
+    if not isinstance(name, str) or not name or len(name) > LONGEST_NAME:
+        raise TypeError(f"a node's name is {str(name)[:40]!r}; expected a string of 1 to {LONGEST_NAME} characters")
+    name.encode()
 
 
 def _scripts(pack: Pack, directory: Any) -> Path | None:
@@ -195,8 +223,13 @@ def _import(path: Path, name: str) -> ModuleType:
 
 def code_digest(path: Path) -> str:
     """A digest of every Python file of a pack: part of its nodes' cache keys, and what the operator is shown."""
-    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
     digest = hashlib.blake2b(digest_size=8)
-    for file in files:
+    for file in python_files(path):
         digest.update(file.relative_to(path.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def python_files(path: Path) -> list[Path]:
+    """The Python files of a pack, by name: what can be read, so no folders, pipes or links that lead nowhere."""
+    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    return [file for file in files if file.is_file() and os.access(file, os.R_OK)]

@@ -97,6 +97,8 @@ def _inputs(cls: Any) -> tuple[Input, ...]:
 
 
 def _input(name: str, spec: Any, group: Group) -> Input:
+    if not isinstance(name, str):
+        raise TypeError(f"an input's name is {name!r}; expected a string")
     kind, options = (
         (spec, {}) if isinstance(spec, str) else (spec[0], dict(spec[1]) if len(spec) > 1 and spec[1] else {})
     )

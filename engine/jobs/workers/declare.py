@@ -4,18 +4,22 @@ The front's nodes have names, inputs and outputs but nothing to call. Lists that
 in the worker; lists of files are left to the front, which sees the same folders.
 """
 
+import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sigmagraph.engine.graph.annotations import FileIn, Options, Range
 from sigmagraph.engine.graph.dynamic import Autogrow, Dynamic, DynamicCombo, DynamicSlot, MatchType
 from sigmagraph.engine.graph.node import MISSING, Input, Node, Output, Services
+from sigmagraph.engine.graph.renewal import renewed
 from sigmagraph.engine.graph.replacements import Replacement
 from sigmagraph.engine.jobs.event_json import plain
 
 __all__ = ["declarations", "declared"]
 
+LOG = logging.getLogger(__name__)
 PLAIN = (
     "class_type",
     "category",
@@ -34,8 +38,14 @@ PLAIN = (
 
 
 def declarations(nodes: Iterable[Node], services: Services | None) -> list[dict[str, Any]]:
-    """Every node as JSON values."""
-    return [_node(node.refresh() if node.refresh is not None else node, services, node.replaces) for node in nodes]
+    """Every node as JSON values; one that cannot be told so is left out and logged."""
+    records: list[dict[str, Any]] = []
+    for node in nodes:
+        try:
+            records.append(_node(renewed(node), services, node.replaces))
+        except Exception as error:  # noqa: BLE001  # a list that a pack's function no longer gives, say
+            LOG.warning("node %s is left out: %s: %s", node.class_type, type(error).__name__, error)
+    return records
 
 
 def declared(records: Iterable[Mapping[str, Any]]) -> dict[str, Node]:
@@ -60,7 +70,7 @@ def _input(socket: Input, services: Services | None) -> dict[str, Any]:
         "group": socket.group,
         "options": _values(socket.options),
         "default": {} if socket.default is MISSING else {"value": _values(socket.default)},
-        "choices": None if choices is None else {"choices": choices.list(services), "named": choices.named},
+        "choices": None if choices is None else {"choices": _values(choices.list(services)), "named": choices.named},
         "file": None if socket.file is None else asdict(socket.file),
         "range": None if socket.range is None else asdict(socket.range),
         "match": None if socket.match is None else asdict(socket.match),
@@ -83,16 +93,26 @@ def _dynamic(dynamic: Dynamic, services: Services | None) -> dict[str, Any]:
 
 
 def _output(output: Output) -> dict[str, Any]:
-    return asdict(output) | {"type": str(output.type)}
+    choices = None if output.choices is None else _values(output.choices)
+    return asdict(replace(output, choices=None)) | {"type": str(output.type), "choices": choices}
 
 
 def _values(value: Any) -> Any:
-    """Options are JSON already, but for what a node pack puts there."""
+    """Options are JSON already, but for what a node pack puts there.
+
+    JSON has neither infinity nor NaN: a bound of that kind bounds nothing and is left out, as is such a default.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _values(item) for key, item in value.items()}
+        return {str(key): _values(item) for key, item in value.items() if not _is_beyond_json(item)}
     if isinstance(value, list | tuple):
-        return [_values(item) for item in value]
-    return value if isinstance(value, str) else plain(value)
+        return [None if _is_beyond_json(item) else _values(item) for item in value]
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    return None if _is_beyond_json(value) else plain(value)
+
+
+def _is_beyond_json(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _declared(record: Mapping[str, Any]) -> Node:
