@@ -55,6 +55,22 @@ async def test_a_key_made_beside_a_running_server_counts_without_a_restart(
         assert (await api.get("/queue", headers={"X-API-Key": secret})).status == 200
 
 
+async def test_the_first_key_closes_the_server_before_somebody_can_open_a_page(tmp_path: Path) -> None:
+    """A tenth of a second later the page asks for the key; it was open for two seconds, at some moments."""
+    jobs = JobService(JobSettings(StoreSettings(f"sqlite:///{tmp_path}/jobs.sqlite", survives_power_cut=False)), [])
+    await jobs.start()
+    try:
+        now = 100.0
+        keys = StoredKeys(jobs.accounts, clock=lambda: now)
+        assert not await keys.required()
+        await jobs.accounts.create("ann")
+        assert not await keys.required()  # asked twice in one moment, the store answers once
+        now += 0.1
+        assert await keys.required()
+    finally:
+        await jobs.stop(0.0)
+
+
 async def checked(jobs: JobService, **settings: Any) -> None:
     known = Settings(**settings)
     await check_keys(known, jobs, StoredKeys(jobs.accounts, is_open=known.no_keys))
