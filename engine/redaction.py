@@ -51,7 +51,10 @@ def shortened(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """The value's `repr`, shortened; of one that has none, its type."""
+    """The value's `repr`, shortened; of one that has none, its type; of a tensor or an array, kind and shape."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and shape and dtype is not None:
+        return f"a {type(value).__name__} of shape {tuple(shape)}, {dtype}"
     try:
         return shortened(repr(value))
     except Exception:  # noqa: BLE001  # anyone's `__repr__`; Python itself refuses whole numbers of 4,300 digits

@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.compose.arguments import check_callbacks, named_as_arguments, path_of
 from sigmagraph.engine.compose.choosing import choose, chosen
 from sigmagraph.engine.compose.workspace import Workspace, open_workspace
 from sigmagraph.engine.errors import BadValue, MissingFile
 from sigmagraph.engine.models import Checkpoint, Clip, Model, Vae, load_checkpoint, load_text_encoders, load_vae
+from sigmagraph.engine.models.memory.device import named_device
 from sigmagraph.engine.models.value import StepCache
 from sigmagraph.engine.sampling import Cfg, ComfyNoise, Sampling, Tick, find_schedule, find_solver, run_sigmas
 from sigmagraph.engine.sampling.caches.caching import CacheReport
+from sigmagraph.engine.sampling.caller_values import check_number, whole_number
 from sigmagraph.engine.sampling.guidance import Adjustment, Combination
 from sigmagraph.engine.writing import make_folder, write_file
 from sigmagraph.nodes.support.pictures import png_bytes
@@ -48,9 +51,9 @@ class Generated:
 
     def save(self, path: str | Path) -> list[Path]:
         """Write PNGs that carry `parameters`; of several, the second is `name_1.png`. The paths written."""
-        place = Path(path)
-        if place.suffix.lower() != ".png":
-            raise BadValue("path", str(path), "a name that ends in .png")
+        place = path_of("path", path)
+        if place is None or place.suffix.lower() != ".png":
+            raise BadValue("path", path, "a name that ends in .png")
         make_folder(place.parent)
         names = [place, *(place.with_stem(f"{place.stem}_{i}") for i in range(1, len(self.images)))]
         files = zip(names, self.images, strict=True)
@@ -82,9 +85,26 @@ def load(
     found, `clip` is None. `vae` names one that is not in the file. Nothing is read until it is needed. `precision`,
     `memory` and `compile` are `sigmagraph run`'s options; the last two hold for the whole process from then on.
     """
-    space = open_workspace(Path(home) if home is not None else None)
-    where = torch.device(device) if device is not None else None
-    choose(memory=memory, compile_=compile)
+    if isinstance(text_encoders, str) or not isinstance(text_encoders, Sequence):
+        raise BadValue("text_encoders", text_encoders, "a list of files or names")
+    with named_as_arguments():
+        return _loaded(
+            open_workspace(path_of("home", home)), name, text_encoders, vae, device, precision, memory, compile
+        )
+
+
+def _loaded(
+    space: Workspace,
+    name: str | Path,
+    text_encoders: Sequence[str | Path],
+    vae: str | Path | None,
+    device: str | torch.device | None,
+    precision: str | None,
+    memory: str | None,
+    compile_: str | None,
+) -> Checkpoint:
+    where = device if device is None or isinstance(device, torch.device) else named_device(device)
+    choose(memory=memory, compile_=compile_)
     with chosen(precision):
         found = load_checkpoint(_file(space, "checkpoints", name), where)
         paths = [_file(space, "text_encoders", encoder) for encoder in text_encoders]
@@ -96,9 +116,11 @@ def load(
     return Checkpoint(found.model, clip, autoencoder)
 
 
-def _require_string(name: str, given: object) -> None:
+def _check_string(name: str, given: object) -> None:
     if not isinstance(given, str):
         raise BadValue(name, given, "a string")
+    if any("\ud800" <= letter <= "\udfff" for letter in given):
+        raise BadValue(name, given, "a string without halves of surrogate pairs")
 
 
 def generate(
@@ -126,10 +148,15 @@ def generate(
     out: `FirstBlock(0.1)`. With `measure_drift` a second run without it says how far off the first one is.
     """
     model, clip, vae = _complete(checkpoint)
-    if step_cache is not None:
-        model = model.with_step_cache(step_cache)
-    for name, text in (("prompt", prompt), ("negative", negative)):
-        _require_string(name, text)
+    for name, text in (("prompt", prompt), ("negative", negative), ("solver", solver), ("schedule", schedule)):
+        _check_string(name, text)
+    check_number("guidance_scale", guidance_scale)
+    check_callbacks(on_tick=on_tick)
+    steps = whole_number("steps", steps, "a whole number, 1 or more")
+    seed = whole_number("seed", seed, "a whole number from 0 to 2^64 - 1")
+    if step_cache is not None and not isinstance(step_cache, StepCache):
+        raise BadValue("step_cache", step_cache, "a step cache such as FirstBlock(0.1)")
+    model = model if step_cache is None else model.with_step_cache(step_cache)
     began = time.perf_counter()
     rule, levels = find_solver(solver), model.parameterisation.levels
     sigmas = run_sigmas(find_schedule(schedule), levels, steps, drops_penultimate=rule.drops_penultimate)
@@ -181,9 +208,10 @@ def _blank(model: Model, width: int | None, height: int | None, batch_size: int)
     usual = min(USUAL_SIDE, largest)
     sides = {"height": height if height is not None else usual, "width": width if width is not None else usual}
     for name, side in sides.items():
-        if type(side) is not int or side % step or not step <= side <= largest:
-            raise BadValue(name, side, f"a multiple of {step} from {step} to {largest}")
-    if type(batch_size) is not int or batch_size < 1:
+        allowed = f"a multiple of {step} from {step} to {largest}"
+        if whole_number(name, side, allowed) % step or not step <= side <= largest:
+            raise BadValue(name, side, allowed)
+    if whole_number("batch_size", batch_size, "a whole number, 1 or more") < 1:
         raise BadValue("batch_size", batch_size, "a whole number, 1 or more")
     rows, columns = (side // shape.downscale for side in sides.values())
     return torch.zeros(batch_size, shape.channels, rows, columns, device=model.placement.device)
@@ -192,6 +220,8 @@ def _blank(model: Model, width: int | None, height: int | None, batch_size: int)
 def _guided(denoiser: Cfg, rules: Sequence[Combination | Adjustment]) -> Cfg:
     """The guidance with further rules: one that combines takes the formula's place, the others follow it."""
     listed: Any = [rules] if callable(rules) else rules
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        raise BadValue("guidance", rules, "a list of rules such as Rescale(0.7)")
     for rule in listed:
         is_formula = hasattr(rule, "is_neutral")
         changed: dict[str, Any] = {"combine": rule} if is_formula else {"adjust": (*denoiser.adjust, rule)}
@@ -201,7 +231,9 @@ def _guided(denoiser: Cfg, rules: Sequence[Combination | Adjustment]) -> Cfg:
 
 def _file(space: Workspace, folder: str, name: str | Path) -> Path:
     """A file by its path, else by its name in a model folder."""
-    path = Path(name)
+    path = path_of(f"file in {folder}", name)
+    if path is None:
+        raise BadValue(f"file in {folder}", name, "a path, or a name in that folder")
     if path.is_file():
         return path
     if path.is_absolute():

@@ -10,6 +10,7 @@ import torch
 
 from sigmagraph.engine.compose.pack_keys import keyed_by_choices
 from sigmagraph.engine.compose.shims import added, loading, patching, shim_names, vision
+from sigmagraph.engine.errors import MissingFile
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import (
     INSTALLED,
@@ -40,6 +41,9 @@ def load_custom_nodes(
     """
     if not directories and not entry_points(group=INSTALLED):
         return NODES
+    for directory in directories:
+        if not directory.is_dir():
+            raise MissingFile(directory, "there is no such folder of node packs")
     if any(True for directory in directories for _ in candidates(directory)):
         for folder in (folders.input_dir, folders.output_dir, folders.temp_dir):
             folder.mkdir(parents=True, exist_ok=True)  # packs list them while they are imported

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from sigmagraph.engine.errors import BadPrediction
+from sigmagraph.engine.sampling.caller_values import ask, checked_estimate, checked_estimates
 from sigmagraph.engine.sampling.solver import Prediction
 
 
@@ -38,7 +38,9 @@ class PredictRequest:
 
     def answer(self) -> Sequence[Tensor]:
         """The estimates, predicted alone, of a copy: a model that writes into its input does not change the run."""
-        return self.predict(self.x.clone(), self.sigma, self.conditionings)
+        given = self.x.clone(), self.sigma, self.conditionings
+        estimates = ask("predict", self.predict, given, "a function of (x, sigma, conditionings)")
+        return checked_estimates(estimates, self.sigma, len(self.conditionings))
 
 
 Requests: TypeAlias = Generator[PredictRequest, Sequence[Tensor], Prediction]
@@ -104,16 +106,17 @@ def requests_of(denoiser: Denoiser, x: Tensor, sigma: float, needs_uncond: bool)
 
 def called(denoiser: Denoiser, x: Tensor, sigma: float, needs_uncond: bool) -> Prediction:
     """One evaluation by a denoiser that predicts for itself."""
-    call: Any = denoiser  # whether it takes `needs_uncond` was looked at before the run
-    x = x.clone()  # one that writes into its input does not change the run
-    given = call(x, sigma, needs_uncond=True) if needs_uncond else call(x, sigma)
-    if isinstance(given, Prediction):
-        return given
-    if isinstance(given, Tensor):
-        return Prediction(given)
-    raise BadPrediction(
-        f"sigma {sigma:.6g}: the denoiser returned {type(given).__name__}; expected a tensor like x, or a Prediction"
+    # a copy: one that writes into its input does not change the run
+    named = {"needs_uncond": True} if needs_uncond else {}  # whether it takes that was looked at before the run
+    given = ask(
+        "denoiser", denoiser, (x.clone(), sigma), "a function of (x, sigma) that returns the denoised x", **named
     )
+    if not isinstance(given, Prediction):
+        return Prediction(checked_estimate(given, sigma, "the denoiser"))
+    for estimate in given[:2]:
+        if estimate is not None or given.denoised is None:
+            checked_estimate(estimate, sigma, "the denoiser")
+    return given
 
 
 def gives_uncond(denoiser: Denoiser) -> bool:

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.errors import BadPrediction, BadValue
 from sigmagraph.engine.sampling.denoiser import called
 from sigmagraph.engine.sampling.noise import PhiloxNoise
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
@@ -68,9 +68,25 @@ def _slope(denoiser: Callable[..., object], x: Tensor, u: float, signs: Tensor) 
     """The slope x - D and its divergence per image, by one product with the Jacobian."""
     with torch.inference_mode(False), torch.enable_grad():
         state = x.detach().clone().requires_grad_()
-        away = state - called(denoiser, state, math.exp(u), False).denoised  # type: ignore[arg-type]
+        denoised = called(denoiser, state, math.exp(u), False).denoised  # type: ignore[arg-type]
+        _check(denoiser, denoised, state, math.exp(u))
+        away = state - denoised
         (product,) = torch.autograd.grad((away * signs).sum(), state)
     return away.detach(), (product * signs).flatten(1).sum(1)
+
+
+def _check(denoiser: Callable[..., object], denoised: Tensor, x: Tensor, sigma: float) -> None:
+    """An estimate like the state, and one that hands gradients through where it depends on the state at all."""
+    if denoised.shape != x.shape:
+        given = f"shape {tuple(denoised.shape)} for a state of shape {tuple(x.shape)}"
+        raise BadPrediction(f"sigma {sigma:.6g}: the denoiser returned {given}")
+    if not bool(denoised.isfinite().all()):
+        raise BadPrediction(f"sigma {sigma:.6g}: the denoiser returned NaN or infinity")
+    if not denoised.requires_grad:
+        elsewhere = called(denoiser, (x + 1).requires_grad_(), sigma, False).denoised  # type: ignore[arg-type]
+        if not torch.equal(elsewhere, denoised):
+            allowed = "one that lets gradients through: no detach, no torch.no_grad; of a model, trainable(model).model"
+            raise BadValue("denoiser", "an estimate without a gradient", allowed)
 
 
 def _normal(x: Tensor, std: float) -> Tensor:

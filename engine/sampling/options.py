@@ -72,6 +72,8 @@ class Option:
 
 def positional_unlike(function: Callable[..., object], count: int) -> str | None:
     """None where `function` can be called with `count` values by position and nothing else; else what it takes."""
+    if not callable(function):
+        return type(function).__name__
     signature = inspect.signature(function)
     kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
     places = [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]

@@ -76,11 +76,15 @@ class Parameterisation:
 
 def sd3(shift: float = 3.0) -> Parameterisation:
     """Stable Diffusion 3 and 3.5: rectified flow, timestep 1000 sigma."""
+    if not (is_number(shift) and 0 <= shift < math.inf):
+        raise BadValue("sd3(shift)", shift, "a number, 0 or more")
     return Parameterisation(FlowLevels(shift=shift), "flow")
 
 
 def flux(mu: float = 1.15) -> Parameterisation:
     """Flux: rectified flow with an exponential shift, fed sigma itself."""
+    if not (is_number(mu) and math.isfinite(mu)):
+        raise BadValue("flux(mu)", mu, "a finite number")
     return Parameterisation(FluxLevels(mu), "flow")
 
 

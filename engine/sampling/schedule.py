@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadSchedule, BadValue, UnknownName
 from sigmagraph.engine.registry import Registry
+from sigmagraph.engine.sampling.caller_values import declared_record
 from sigmagraph.engine.sampling.levels import Levels
 from sigmagraph.engine.sampling.options import Option, is_number, options_of, positional_unlike
 from sigmagraph.engine.sampling.versioned import Revision, Versioned, checked_name, find
@@ -123,7 +124,7 @@ def schedule(
     def register(function: ScheduleFunction) -> ScheduleFunction:
         if (taken := positional_unlike(function, 2)) is not None:
             raise BadSchedule(name, f"takes {taken}", "(levels, steps), and options behind a `*`")
-        newest = Schedule(checked_name("schedule", name), function, **declared)
+        newest = declared_record(Schedule, checked_name("schedule", name), function, declared)
         past = [replace(newest, revision=number, **fields) for number, fields in sorted((older or {}).items())[::-1]]
         registry.add(name, replace(newest, older=tuple(past)))
         return function

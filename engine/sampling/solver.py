@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadSampler, UnknownName
 from sigmagraph.engine.registry import Registry
+from sigmagraph.engine.sampling.caller_values import declared_record, whole_number
 from sigmagraph.engine.sampling.levels import Levels
 from sigmagraph.engine.sampling.noise import Seeding
 from sigmagraph.engine.sampling.options import Option, options_of, positional_unlike
@@ -192,7 +193,9 @@ def solver(
     def register(function: SolverFunction) -> SolverFunction:
         if (taken := positional_unlike(function, 3)) is not None:
             raise BadSampler(name, f"takes {taken}", "(x, sigmas, ctx), and options behind a `*`")
-        newest = Solver(checked_name("sampler", name), function, order, **declared)
+        allowed = "a whole number: how fast its error shrinks, or 0 where it converges to no ODE or SDE"
+        declared["order"] = whole_number(f"sampler {name}.order", order, allowed)
+        newest = declared_record(Solver, checked_name("sampler", name), function, declared)
         count = newest.revision if isinstance(newest.revision, int) else 1
         past = [replace(newest, revision=one, **differences.get(one, {})) for one in range(count - 1, 1, -1)]
         if count > 1:

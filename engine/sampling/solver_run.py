@@ -194,11 +194,16 @@ def drive_requests(
 
 
 def _check_shape(estimate: Tensor, request: Evaluate, step: int) -> None:
-    """An estimate is shaped like the state it is of: broadcast, it would be wrong without a word."""
+    """An estimate is shaped like the state it is of, and lies there: broadcast, it would be wrong without a word."""
     if estimate.shape != request.x.shape:
         raise BadPrediction(
             f"step {step}, sigma {request.sigma:.6g}: the model returned shape "
             f"{tuple(estimate.shape)} for a state of shape {tuple(request.x.shape)}"
+        )
+    if estimate.device != request.x.device:
+        raise BadPrediction(
+            f"step {step}, sigma {request.sigma:.6g}: the model returned a tensor on {estimate.device} "
+            f"for a state on {request.x.device}"
         )
 
 

@@ -23,6 +23,8 @@ class VersionedName(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "VersionedName":
         """`name`, `name@2` or `name@comfyui-0.8`."""
+        if not isinstance(text, str):
+            raise BadValue("name", text, "a string: a name, or name@revision")
         name, mark, revision = text.partition("@")
         if not mark:
             return cls(name, None)
@@ -36,11 +38,11 @@ class VersionedName(NamedTuple):
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
 
 
-def checked_name(kind: str, name: str) -> str:
+def checked_name(kind: str, name: object) -> str:
     """A name to register: one that can be asked for."""
-    if not name or "@" in name:
+    if not isinstance(name, str) or not name or "@" in name:
         raise BadValue(
-            f"name of a {kind}", name, "a name of one character or more, without '@': revisions are declared"
+            f"name of a {kind}", name, "a string of one character or more, without '@': revisions are declared"
         )
     return name
 

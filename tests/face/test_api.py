@@ -1,6 +1,7 @@
 """Python's face: its laws, what it says to wrong arguments, and that it makes what graphs make."""
 
 import ast
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import sigmagraph as sg
 from sigmagraph.engine import sampling
-from sigmagraph.engine.errors import BadPrediction, BadSampler, BadSchedule, BadValue, UnknownName
+from sigmagraph.engine.errors import BadPrediction, BadSampler, BadSchedule, BadValue, MissingFile, UnknownName
 from sigmagraph.engine.graph.lock import CHUNK, read_lock
 from sigmagraph.engine.graph.reading.document import read_workflow
 from sigmagraph.engine.graph.reading.image_metadata import carried_texts
@@ -89,6 +90,14 @@ def half_guided(x: Tensor, sigma: float, needs_uncond: bool = False) -> Tensor:
     return gaussian(x, sigma)
 
 
+def one_argument(x: Tensor) -> Tensor:
+    return x
+
+
+def cfg_of(predict: Any, scale: Any = 3.0, **rules: Any) -> sg.Cfg:
+    return sg.Cfg(predict, 1.0, 0.0, scale, **rules)
+
+
 WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: sg.sample(gaussian, START, cast(Any, "karas")), BadValue, r'sigmagraph.sigmas\("karras", 20\)'),
     (lambda: sg.sample(gaussian, START, [None]), BadValue, "a list of numbers"),  # type: ignore[list-item]
@@ -123,6 +132,146 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: sg.run(WORKFLOW, {"KSampler.sed": 1}, home=CHECKOUT), UnknownName, "did you mean 'seed'"),
     (lambda: sg.run("none.json", home=CHECKOUT), sg.EngineError, "none.json: No such file"),
     (lambda: sg.compare(WORKFLOW, "euler", home=CHECKOUT), BadValue, "samplers: 'euler' .* a list"),
+    (lambda: sg.sample(gaussian, torch.tensor(0.0), LEVELS), BadValue, r"x: 'shape \(\), .* floating-point tensor"),
+    (lambda: sg.sample(gaussian, START.to("meta"), LEVELS), BadValue, "x: .* on meta"),
+    (lambda: sg.sample(gaussian, START.to_sparse(), LEVELS), BadValue, "x: .*sparse"),
+    (
+        lambda: sg.sample(gaussian, START.to(torch.float8_e4m3fn), LEVELS),
+        BadValue,
+        "x: torch.float8.* in torch.float32",
+    ),
+    (lambda: sg.sample(gaussian, START * math.nan, LEVELS), BadValue, "x: .*NaN .* finite numbers"),
+    (lambda: sg.sample(gaussian, START, [10**400, 0]), BadValue, "sigmas: .* a list of numbers"),
+    (lambda: sg.sample(gaussian, START, torch.ones(2, device="meta")), BadValue, "sigmas: .* a list of numbers"),
+    (lambda: sg.sample(gaussian, START, cast(Any, b"karras")), BadValue, "sigmas: .* a list of numbers"),
+    (lambda: sg.sample(gaussian, START, LEVELS, seed=10**5000), BadValue, "seed: .*too long to show"),
+    (
+        lambda: sg.sample(gaussian, START, LEVELS, noise=torch.ones(9, 9)),
+        BadValue,
+        r"noise: a Tensor of shape \(9, 9\), t",
+    ),  # type: ignore[arg-type]
+    (lambda: sg.sample(gaussian, START, LEVELS, noise=sg.ComfyNoise), BadValue, "noise: <class .*a seed"),  # type: ignore[arg-type]
+    (lambda: sg.ComfyNoise(cast(Any, "x")), BadValue, "seed: 'x' .* a whole number from 0"),
+    (lambda: sg.PhiloxNoise(cast(Any, 1.5)), BadValue, "seed: 1.5 .* a whole number from 0"),
+    (lambda: sg.sample(gaussian, START, LEVELS, mask=[[1]]), BadValue, r"mask: \[\[1\]\] .* a tensor"),  # type: ignore[arg-type]
+    (lambda: sg.sample(gaussian, START, LEVELS, recording="r"), BadValue, r"recording: 'r' .* a Recording\(\)"),  # type: ignore[arg-type]
+    (lambda: sg.sample(gaussian, START, LEVELS, on_tick=3), BadValue, "on_tick: 3 .* a function"),  # type: ignore[arg-type]
+    (
+        lambda: sg.sample(one_argument, START, LEVELS),
+        BadValue,
+        r"denoiser: 'one_argument.* function of \(x, sigma\)",
+    ),
+    (lambda: sg.sample(torch.nn.Identity(), START, LEVELS), BadValue, r"denoiser: 'Identity\(input"),
+    (lambda: sg.sample(torch.nn.Identity, START, LEVELS), BadValue, "denoiser: <class .* a function of"),
+    (lambda: sg.sample(lambda x, sigma: x.to("meta"), START, LEVELS), BadPrediction, "on meta for a state on cpu"),
+    (
+        lambda: sg.sample(lambda x, sigma: x.long(), START, LEVELS),
+        BadPrediction,
+        "returned torch.int64; .* floating-point",
+    ),
+    (
+        lambda: sg.sample(lambda x, sigma: sg.Prediction(cast(Any, None)), START, LEVELS),
+        BadPrediction,
+        "returned NoneType",
+    ),
+    (lambda: sg.log_likelihood(cast(Any, None), START, LEVELS), BadValue, "denoiser: None .* a function of"),
+    (lambda: sg.log_likelihood(gaussian, START, [math.inf, 1.0]), BadValue, r"sigmas\[0\]: inf .* finite"),
+    (lambda: sg.log_likelihood(gaussian, START, [2.0, 1.0, -1.0]), BadValue, r"sigmas\[2\]: -1.0 .* 0 or more"),
+    (
+        lambda: sg.log_likelihood(lambda x, sigma: x[:1], START, LEVELS),
+        BadPrediction,
+        r"shape \(1, 3, 8, 8\) for a state",
+    ),
+    (
+        lambda: sg.log_likelihood(lambda x, sigma: x.detach(), START, LEVELS),
+        BadValue,
+        "lets gradients through: no detach",
+    ),
+    (
+        lambda: sg.log_likelihood(lambda x, sigma: x * math.nan, START, LEVELS),
+        BadPrediction,
+        "returned NaN or infinity",
+    ),
+    (lambda: sg.sigmas(cast(Any, None), 3), BadValue, "name: None .* a schedule's name"),
+    (lambda: sg.sd3(math.nan), BadValue, r"sd3\(shift\): nan .* a number"),
+    (lambda: sg.sd3(-1.0), BadValue, r"sd3\(shift\): -1.0 .* 0 or more"),
+    (lambda: sg.flux(cast(Any, "a")), BadValue, r"flux\(mu\): 'a' .* number"),
+    (lambda: sg.edm(cast(Any, "a"), 1.0), BadValue, "edm.*'a'.* two levels"),
+    (lambda: sg.solver(cast(Any, 3), order=1), BadValue, "name of a sampler: 3 .* a string"),
+    (lambda: sg.schedule(cast(Any, gaussian)), BadValue, "name of a schedule: <function .* a string"),
+    (
+        lambda: sg.solver("x", order=cast(Any, None))(without_result),
+        BadValue,
+        "sampler x.order: None .* a whole number",
+    ),
+    (lambda: sg.solver("x", order=1, nosie=3)(without_result), UnknownName, "field of Solver x; did you mean 'noise'"),
+    (lambda: sg.schedule("x", exact=3)(with_rho), UnknownName, "field of Schedule x .*exact_length"),
+    (lambda: sg.schedule("x")(cast(Any, None)), BadSchedule, "schedule x takes NoneType"),
+    (
+        lambda: sg.sample(cfg_of(lambda x, sigma, asked: x), START, LEVELS),
+        BadPrediction,
+        "predict returned Tensor; .* a list of 2",
+    ),
+    (
+        lambda: sg.sample(cfg_of(lambda x, sigma, asked: [x]), START, LEVELS),
+        BadPrediction,
+        "predict returned 1 estimates; .* of 2",
+    ),
+    (
+        lambda: sg.sample(cfg_of(lambda x, sigma, asked: ["a", x]), START, LEVELS),
+        BadPrediction,
+        "predict returned str; .* a tensor",
+    ),
+    (
+        lambda: sg.sample(cfg_of(gaussian), START, LEVELS),
+        BadValue,
+        r"predict: 'gaussian\(x: .* \(x, sigma, conditionings\)",
+    ),
+    (
+        lambda: sg.sample(sg.PerpNeg(cast(Any, lambda x, sigma, asked: [x]), 1, 0, 0.5), START, LEVELS),
+        BadPrediction,
+        "of 3",
+    ),
+    (lambda: cfg_of(gaussian, "3"), BadValue, "Cfg.scale: '3' .* a number"),
+    (lambda: cfg_of(gaussian, adjust=sg.Rescale(0.7)), BadValue, r"Cfg.adjust: Rescale.* a list of rules"),
+    (lambda: cfg_of(gaussian, adjust=["x"]), BadValue, r"Cfg.adjust: 'x' .* Rescale\(0.7\)"),
+    (lambda: cfg_of(gaussian, adjust=[sg.Apg()]), BadValue, "Cfg.adjust: Apg.* for `combine`"),
+    (lambda: cfg_of(gaussian, combine=sg.Rescale(0.7)), BadValue, r"Cfg.combine: Rescale.* a formula such as Apg\(\)"),
+    (lambda: sg.Rescale(cast(Any, "a")), BadValue, "Rescale.share: 'a' .* a number"),
+    (lambda: sg.Apg(math.nan), BadValue, "Apg.eta: nan .* a number"),
+    (lambda: sg.FirstBlock(cast(Any, "a")), BadValue, "FirstBlock.threshold: 'a' .* a number"),
+    (lambda: sg.EasyCache(cast(Any, "a")), BadValue, "EasyCache.threshold: 'a' .* a number"),
+    (lambda: sg.Sampling(gaussian, START, LEVELS, sg.sd3(), noise=7), BadValue, r"noise: 7 .* a source of noise"),  # type: ignore[arg-type]
+    (lambda: sg.Sampling(gaussian, START, LEVELS, None, noise=sg.ComfyNoise(7)), BadValue, "model: None"),  # type: ignore[arg-type]
+    (lambda: sg.load(cast(Any, None), home=CHECKOUT), BadValue, "file in checkpoints: None .* a path"),
+    (
+        lambda: sg.load("sigmagraph-demo.safetensors", home=CHECKOUT, device="gpu"),
+        BadValue,
+        "^device: 'gpu' .* one of .*cpu",
+    ),
+    (lambda: sg.load("sigmagraph-demo.safetensors", home=CHECKOUT, precision="fp99"), BadValue, "^precision: 'fp99'"),
+    (
+        lambda: sg.load("sigmagraph-demo.safetensors", home=CHECKOUT, text_encoders="clip_l"),
+        BadValue,
+        "a list of files",
+    ),
+    (lambda: sg.load("sigmagraph-demo.safetensors", home=cast(Any, 3)), BadValue, "home: 3 .* a path"),
+    (lambda: sg.run("a\0b", home=CHECKOUT), MissingFile, "no file can be called that"),
+    (lambda: sg.run(WORKFLOW, {"seed": 7}, home=CHECKOUT), BadValue, "^changes: 'seed' .* NODE.INPUT"),
+    (lambda: sg.run(WORKFLOW, cast(Any, {3: 7}), home=CHECKOUT), BadValue, "changes: {3: 7} .* a mapping"),
+    (
+        lambda: sg.run(WORKFLOW, home=CHECKOUT, custom_nodes="/nope"),
+        BadValue,
+        "custom_nodes: '/nope' .* a list of paths",
+    ),
+    (
+        lambda: sg.run(WORKFLOW, home=CHECKOUT, custom_nodes=["/nope"]),
+        MissingFile,
+        "/nope: there is no such folder of node",
+    ),
+    (lambda: sg.compare(WORKFLOW, ["euler"], steps=cast(Any, 4), home=CHECKOUT), BadValue, "steps: 4 .* a list"),
+    (lambda: sg.compare(WORKFLOW, cast(Any, [3]), home=CHECKOUT), BadValue, "3 .* a string"),
+    (lambda: sg.compare(WORKFLOW, ["euler"], reference=cast(Any, None), home=CHECKOUT), BadValue, "^reference: None"),
     (lambda: sg.Client("localhost"), BadValue, "an address such as http"),
     (lambda: sg.Client("http://127.0.0.1:9").submit({}), sg.EngineError, "cannot be reached: .*sigmagraph serve"),
 ]
@@ -305,6 +454,21 @@ def test_a_batch_is_saved_as_several_files_and_its_images_differ(checkpoint: Any
         made.save(tmp_path / "a.jpg")
 
 
+WRONG_KINDS: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": "\ud800"}, "prompt: .* surrogate pairs"),
+    ({"seed": "x"}, "seed: 'x' .* a whole number"),
+    ({"seed": 1.0}, "seed: 1.0 .* a whole number"),
+    ({"guidance_scale": "4"}, "guidance_scale: '4' .* a number"),
+    ({"solver": None}, "solver: None .* a string"),
+    ({"guidance": "rescale"}, "guidance: 'rescale' .* a list of rules"),
+    ({"guidance": ["rescale"]}, "Cfg.adjust: 'rescale' .* rules such as"),
+    ({"guidance": [sg.Rescale]}, "Cfg.adjust: <class .* rules such as"),
+    ({"step_cache": "first_block"}, r"step_cache: 'first_block' .* FirstBlock\(0.1\)"),
+    ({"step_cache": sg.FirstBlock}, "step_cache: <class .* a step cache such as"),
+    ({"on_tick": 3}, "on_tick: 3 .* a function"),
+]
+
+
 def test_generate_refuses_what_it_cannot_make(checkpoint: Any) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"width": 100}, "a multiple of 16"),
@@ -312,9 +476,11 @@ def test_generate_refuses_what_it_cannot_make(checkpoint: Any) -> None:
         ({"steps": 0}, "1 or more"),
         ({"prompt": 3}, "prompt: 3 .* a string"),
     ]
-    for given, words in wrong:
-        with pytest.raises(BadValue, match=words):
-            sg.generate(checkpoint, **({"prompt": "x"} | given))
+    for given, words in [*wrong, *WRONG_KINDS]:
+        with pytest.raises(sg.EngineError, match=words):
+            sg.generate(checkpoint, **({"prompt": "x", "steps": 1, "width": 32, "height": 32} | given))
+    with pytest.raises(BadValue, match="path: None .* ends in"):
+        sg.generate(checkpoint, "x", steps=1, width=32, height=32).save(cast(Any, None))
     with pytest.raises(BadValue, match="what sigmagraph.load"):
         sg.generate("demo", "x")  # type: ignore[arg-type]
     with pytest.raises(BadValue, match="fetch text-encoders"):

@@ -136,6 +136,8 @@ def can_plot() -> bool:
 
 def read_reference(text: str, most_steps: int) -> Cell:
     """SAMPLER/SCHEDULE[/STEPS] as a cell; without a number it has eight times the most steps asked for."""
+    if not isinstance(text, str):
+        raise BadValue("--reference", text, "SAMPLER/SCHEDULE or SAMPLER/SCHEDULE/STEPS")
     sampler, _, rest = text.partition("/")
     schedule, _, count = rest.partition("/")
     [sampler], [schedule] = _bare([sampler]), _bare([schedule])
@@ -146,5 +148,8 @@ def read_reference(text: str, most_steps: int) -> Cell:
 
 def _bare(names: Sequence[str]) -> list[str]:
     """Each once; `name@1` is the bare name where a graph means that by it."""
+    for name in names:
+        if not isinstance(name, str):
+            raise BadValue("name of a sampler or schedule", name, "a string")
     known = {*sampler_names(), *schedule_names()}
     return list(dict.fromkeys(name if name in known else name.removesuffix("@1") for name in names))

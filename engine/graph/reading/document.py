@@ -42,6 +42,8 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise MissingFile(path, error.strerror or "cannot be read") from error
+    except ValueError as error:  # a zero byte
+        raise MissingFile(repr(str(path)), "no file can be called that") from error
 
 
 def read_workflow(data: bytes | str, declarations: Mapping[str, Any] | None = None, form: Form = "auto") -> Workflow:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling.caches.slot import CacheSlot
+from sigmagraph.engine.sampling.caller_values import check_numbers
 
 __all__ = ["BlockCache", "FirstBlock", "MagCache", "TaylorSeer", "TeaCache"]
 
@@ -47,6 +48,7 @@ class BlockCache:
     measures: ClassVar[bool] = False  # the lengths of residuals are noted
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not 0 <= self.start <= self.end <= 1:
             raise BadValue(
                 f"{self.label}.start, end", (self.start, self.end), "shares of the way, 0 <= start <= end <= 1"

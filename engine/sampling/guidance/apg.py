@@ -12,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.sampling.caller_values import check_numbers
 from sigmagraph.engine.sampling.guidance.cfg import Estimates, Linear, has_uncond, sample_axes
 
 NOTHING = 1e-12  # a norm of an estimate that has no direction: nothing is parallel to it
@@ -29,6 +30,9 @@ class Projection:
     norm_threshold: float = 0.0
     momentum: float = 0.0
     memory: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     @property
     def changes_nothing(self) -> bool:

@@ -15,7 +15,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling.caches.caching import begun
+from sigmagraph.engine.sampling.caller_values import check_numbers
 from sigmagraph.engine.sampling.denoiser import Begins, Predict, PredictRequest, Requests, Stateful, self_answered
 from sigmagraph.engine.sampling.guidance.reuse import Foretold, Reuse
 from sigmagraph.engine.sampling.solver import Prediction
@@ -83,6 +85,22 @@ class ScaleRange:
     scale: float
 
 
+def check_rules(guidance: Any) -> None:
+    """Refuse what is not a rule where one is due: a formula for `combine`, functions for `adjust` and `prepare`."""
+    place, combine = type(guidance).__name__, getattr(guidance, "combine", None)
+    if combine is not None and (isinstance(combine, type) or not hasattr(combine, "is_neutral")):
+        raise BadValue(f"{place}.combine", combine, "a formula such as Apg(); Rescale and SkipLayer are for `adjust`")
+    for name in ("adjust", "prepare"):
+        rules = getattr(guidance, name, ())
+        if not isinstance(rules, Sequence) or isinstance(rules, str):
+            raise BadValue(f"{place}.{name}", rules, "a list of rules")
+        for one in rules:
+            if isinstance(one, type) or not callable(one) or (name == "adjust" and hasattr(one, "is_neutral")):
+                raise BadValue(
+                    f"{place}.{name}", one, "rules such as Rescale(0.7); Apg and CfgZeroStar are for `combine`"
+                )
+
+
 @dataclass(frozen=True)
 class Cfg:
     """Classifier-free guidance as a denoiser: two estimates in one batch, uncond first, combined and adjusted.
@@ -104,6 +122,10 @@ class Cfg:
     interval: tuple[float, float] = (math.inf, 0.0)
     reuse: Reuse | None = None
     reuse_whole: Reuse | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        check_rules(self)
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
         return self_answered(self.requests(x, sigma, needs_uncond))

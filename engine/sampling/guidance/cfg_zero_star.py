@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.caller_values import check_numbers
 from sigmagraph.engine.sampling.guidance.cfg import Estimates, Linear, has_uncond, sample_axes
 
 
@@ -24,6 +25,9 @@ class CfgZeroStar:
     scale: float
     is_fitted: bool = True
     zero_from: float = math.inf
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     @property
     def is_neutral(self) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from sigmagraph.engine.sampling.caches.caching import begun
-from sigmagraph.engine.sampling.denoiser import Predict
-from sigmagraph.engine.sampling.guidance.cfg import Adjustment, Combination, Estimates, Linear
+from sigmagraph.engine.sampling.caller_values import check_numbers
+from sigmagraph.engine.sampling.denoiser import Predict, PredictRequest
+from sigmagraph.engine.sampling.guidance.cfg import Adjustment, Combination, Estimates, Linear, check_rules
 from sigmagraph.engine.sampling.solver import Prediction
 
 
@@ -30,8 +31,13 @@ class DualCfg:
     combine: Combination | None = None
     adjust: Sequence[Adjustment] = field(default=())
 
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        check_rules(self)
+
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
-        negative, second, positive = self.predict(x, sigma, [self.negative, self.second, self.positive])
+        sides = [self.negative, self.second, self.positive]
+        negative, second, positive = PredictRequest(self.predict, x, sigma, sides).answer()
         if self.is_nested:
             inner = self._guided(Estimates(x, sigma, positive, second), self.scale)
             guided = negative + (inner - negative) * self.second_scale

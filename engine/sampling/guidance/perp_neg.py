@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from sigmagraph.engine.sampling.caches.caching import begun
-from sigmagraph.engine.sampling.denoiser import Predict
-from sigmagraph.engine.sampling.guidance.cfg import Adjustment, Estimates, sample_axes
+from sigmagraph.engine.sampling.caller_values import check_numbers
+from sigmagraph.engine.sampling.denoiser import Predict, PredictRequest
+from sigmagraph.engine.sampling.guidance.cfg import Adjustment, Estimates, check_rules, sample_axes
 from sigmagraph.engine.sampling.solver import Prediction
 
 
@@ -37,7 +38,7 @@ class PerpNegCombination:
         return replace(self, predict=begun(self.predict, lambda sigma, sides: [1.0 - self.scale] * sides))
 
     def __call__(self, known: Estimates) -> Tensor:
-        empty = self.predict(known.x, known.sigma, [self.empty])[0]
+        empty = PredictRequest(self.predict, known.x, known.sigma, [self.empty]).answer()[0]
         away = known.uncond - empty
         return empty + _without_parallel(known.cond - empty, away, self.negative_scale) * self.scale
 
@@ -58,6 +59,10 @@ class PerpNeg:
     negative_scale: float = 1.0
     adjust: Sequence[Adjustment] = field(default=())
 
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        check_rules(self)
+
     def begin(self) -> "PerpNeg":
         """The same for one run."""
         away = self.scale * self.negative_scale
@@ -71,10 +76,11 @@ class PerpNeg:
 
     def __call__(self, x: Tensor, sigma: float, needs_uncond: bool = False) -> Prediction:
         if self.negative_scale == 0:
-            empty, positive = self.predict(x, sigma, [self.empty, self.positive])
+            empty, positive = PredictRequest(self.predict, x, sigma, [self.empty, self.positive]).answer()
             towards = positive - empty
         else:
-            negative, positive, empty = self.predict(x, sigma, [self.negative, self.positive, self.empty])
+            sides = [self.negative, self.positive, self.empty]
+            negative, positive, empty = PredictRequest(self.predict, x, sigma, sides).answer()
             towards = _without_parallel(positive - empty, negative - empty, self.negative_scale)
         guided, known = empty + towards * self.scale, Estimates(x, sigma, positive, empty)
         for adjustment in self.adjust:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sigmagraph.engine.sampling.caller_values import check_numbers
 from sigmagraph.engine.sampling.guidance.cfg import Estimates, Linear, sample_axes
 
 
@@ -20,6 +21,9 @@ class Rescale:
     """
 
     share: float = 0.7
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def __call__(self, guided: Tensor, known: Estimates) -> Tensor:
         if self.share == 0 or guided is known.cond:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.sampling.caches.drift import Drift, Observed, Weigh
+from sigmagraph.engine.sampling.caller_values import check_numbers
 from sigmagraph.engine.sampling.denoiser import Predict, PredictRequest
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 
@@ -248,6 +249,9 @@ class ReuseRule:
     per_image: bool = True
 
     label: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def on(self, guided: Guidance, parameterisation: Parameterisation) -> Guidance:
         """A guidance of this model that leaves estimates out."""

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from sigmagraph.engine.sampling.caches.caching import begun
-from sigmagraph.engine.sampling.denoiser import Predict
+from sigmagraph.engine.sampling.caller_values import check_numbers
+from sigmagraph.engine.sampling.denoiser import Predict, PredictRequest
 from sigmagraph.engine.sampling.guidance.cfg import Estimates
 
 
@@ -30,6 +31,9 @@ class SkipLayer:
     end: float = 0.0
     rescale: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
     def begin(self) -> "SkipLayer":
         """The same for one run."""
         return replace(self, predict=begun(self.predict, lambda sigma, sides: [-self.scale] * sides))
@@ -37,7 +41,7 @@ class SkipLayer:
     def __call__(self, guided: Tensor, known: Estimates) -> Tensor:
         if self.scale == 0 or not self.start >= known.sigma >= self.end:
             return guided
-        skipped = self.predict(known.x, known.sigma, [self.positive])[0]
+        skipped = PredictRequest(self.predict, known.x, known.sigma, [self.positive]).answer()[0]
         moved = guided + (known.cond - skipped) * self.scale
         if self.rescale == 0:
             return moved
