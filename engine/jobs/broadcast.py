@@ -44,6 +44,7 @@ class Broadcast:
         self._next = 0
         self._followers: defaultdict[str, set[Follower]] = defaultdict(set)
         self._held: dict[str, list[Preview]] = {}
+        self._delayed: dict[str, list[JobEvent | Preview]] = {}
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have a function called with everything; returns what ends it."""
@@ -53,6 +54,9 @@ class Broadcast:
 
     def publish(self, event: JobEvent) -> None:
         """Tell everyone what was committed."""
+        if (delayed := self._delayed.get(event.job_id)) is not None:
+            delayed.append(event)
+            return
         self._tell(event)
         for follower in self._followers.get(event.job_id, ()):
             follower.recent.append(event)
@@ -65,13 +69,25 @@ class Broadcast:
         """Nobody knows of this job: its pictures wait until its start is published, or `drop` is called."""
         self._held[job_id] = []
 
+    def delay(self, job_id: str) -> None:
+        """Tell nobody of what happens to a job from now on, until `go_on` is called; it is on disk meanwhile."""
+        self._delayed[job_id] = []
+
+    def go_on(self, job_id: str) -> None:
+        """Tell what was kept back, in its order."""
+        for what in self._delayed.pop(job_id, ()):
+            if isinstance(what, JobEvent):
+                self.publish(what)
+            else:
+                self.show(what)
+
     def drop(self, job_id: str) -> None:
         """There is no such job after all."""
         self._held.pop(job_id, None)
 
     def show(self, preview: Preview) -> None:
         """Tell listeners of a picture."""
-        held = self._held.get(preview.job_id)
+        held = self._delayed.get(preview.job_id, self._held.get(preview.job_id))
         if held is None:
             self._tell(preview)
         else:

@@ -67,7 +67,8 @@ __all__ = ["JobService"]
 PAUSED = "paused"
 FREE_S = 30.0
 ANSWER_S = 0.001
-"""So much earlier than a run's end its submission is answered: clients begin to listen once they have the answer."""
+"""So much earlier than anything of its run is told a submission is answered: clients begin to listen once they have
+the answer. What is told then is being written meanwhile."""
 
 
 class JobService:
@@ -363,29 +364,34 @@ class JobService:
     async def _store_and_begin(self, submission: Submission, request: Request) -> tuple[Job, bool]:
         """One transaction: the job waits, or has begun already where nothing waits and a worker is free.
 
-        One that only the disk can refuse begins while it is written. Nobody hears of it before it is, nor of its end
+        One that only the disk can refuse begins while it is written. Nobody hears of it before it is, nor of its run
         before it is answered.
         """
         job_id = submission.job_id
         worker = self._dispatcher.reserve(request, submission.priority)
-        is_new, is_early = False, worker is not None and self._is_surely_accepted(submission)
+        is_new = is_begun = False
+        is_early = worker is not None and self._is_surely_accepted(submission)
         if submission.webhook is not None:
             self._owing.add(job_id)
         try:
+            named = self.store.named(worker.name) if worker is not None else None
+            storing = self.store.submit(submission, request, named)  # the writer is at it while the worker is told
             if is_early and worker is not None:
                 self._begin_early(submission, request, worker)
-            named = self.store.named(worker.name) if worker is not None else None
-            job, is_repeat = await self.store.submit(submission, request, named)
+                is_begun = True
+            job, is_repeat = await storing
             is_new = not is_repeat
         finally:
             if not is_new:
                 self._owing.discard(job_id)
-                if is_early:
+                if is_begun:
                     self._dispatcher.refused(job_id)
                 elif worker is not None:
                     self._dispatcher.release(worker)
         if is_new and is_early:
-            asyncio.get_running_loop().call_later(ANSWER_S, self._dispatcher.written, job_id)
+            self._broadcast.delay(job_id)
+            self._dispatcher.written(job_id)
+            asyncio.get_running_loop().call_later(ANSWER_S, self._broadcast.go_on, job_id)
         elif is_new and worker is not None:
             self._dispatcher.begun(replace(begun_at_once(job, self.store.named(worker.name)), request=request), worker)
         elif is_new:

@@ -196,15 +196,20 @@ def test_a_short_job_is_answered_before_its_end_and_a_long_one_while_it_runs(run
     async def case() -> None:
         async with service(tmp_path) as jobs:
             assert await jobs.ready(5)
-            commits = commits_of(jobs)
+            commits, heard = commits_of(jobs), list[Any]()
+            jobs.listen(heard.append)
             for _ in range(10):
-                asking = asyncio.create_task(sent(jobs, count=1))
-                while not any("Ended" in commit for commit in commits):
+                asking = asyncio.create_task(sent(jobs, count=2, salt="a"))
+                while not any(not isinstance(what, Preview) and what.number > 2 for what in heard):
                     await asyncio.sleep(0)
-                assert asking.done()  # who waits for the answer before listening must not miss the end
-                await jobs.wait((await asking).id)
+                assert asking.done()  # who waits for the answer before listening must not miss what follows
+                job = await jobs.wait((await asking).id)
                 assert not any({"Queued", "Ended"} <= set(commit) for commit in commits)
+                told = [what.number for what in heard if not isinstance(what, Preview)]
+                assert told == list(range(1, job.events + 1))
+                assert [type(what).__name__ for what in heard].count("Preview") == 2
                 commits.clear()
+                heard.clear()
             long = await sent(jobs, count=1000, seconds=0.005)
             assert (await jobs.get(long.id)).state is State.RUNNING
             await jobs.cancel(long.id)

@@ -5,7 +5,7 @@ The row is on disk when a method returns; events are published in the order of c
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -77,8 +77,13 @@ class JobStore:
         """Whether it is sure, without waiting, that no job has this id."""
         return self.database.lacks(BY_ID, job_id)
 
-    async def submit(self, submission: Submission, request: Request, worker: str | None = None) -> tuple[Job, bool]:
-        """Accept a job, as begun where a worker is named; the job, and whether an equal request had made it before."""
+    def submit(
+        self, submission: Submission, request: Request, worker: str | None = None
+    ) -> Coroutine[Any, Any, tuple[Job, bool]]:
+        """Accept a job, as begun where a worker is named; the job, and whether an equal request had made it before.
+
+        It is posted when this returns, and on disk when the coroutine does.
+        """
         at = self.clock()
 
         def work(tx: Tx) -> tuple[Job, bool]:
@@ -87,10 +92,16 @@ class JobStore:
                 (known, True) if known is not None else (transitions.create(tx, submission, request, at, worker), False)
             )
 
+        return self._submitted(work, self.database.post(work, is_sure=False))
+
+    async def _submitted(
+        self, work: Callable[[Tx], tuple[Job, bool]], posted: "asyncio.Future[tuple[Job, bool]]"
+    ) -> tuple[Job, bool]:
+        """Once more where another server's job took the id or the key just now: it is there to be found."""
         try:
-            return await self.database.write(work)
-        except StoreFailed as problem:  # another server's job took the id or the key just now: it is there to be found
-            if self.database.place is None or not isinstance(problem.__cause__, IntegrityError):
+            return await posted
+        except StoreFailed as problem:
+            if not self.has_peers or not isinstance(problem.__cause__, IntegrityError):
                 raise
             return await self.database.write(work)
 

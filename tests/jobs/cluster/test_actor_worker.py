@@ -202,6 +202,23 @@ def test_a_machine_of_another_version_is_named_with_what_to_do(
     run(case())
 
 
+def test_a_machine_with_another_torch_works_and_is_warned_of(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = actor_worker.environment()
+    monkeypatch.setattr(device, "environment", lambda: {**ours, "torch": "2.6.0"})
+
+    async def case() -> None:
+        async with front(tmp_path, [Place("old")]) as jobs:
+            done = await jobs.wait((await submitted(jobs, count=1)).id)
+            assert (done.state, done.worker) == (State.SUCCEEDED, "old")
+
+    run(case())
+    (warned,) = [line for line in caplog.messages if "last bits" in line]
+    assert warned.startswith("old: ")
+    assert f"torch 2.6.0 where the front has {ours['torch']}" in warned
+
+
 def test_a_machine_without_the_model_folder_is_named_with_what_to_do(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
         lacking = Place("bare", models=str(tmp_path / "nowhere"))
