@@ -15,12 +15,12 @@ from sigmagraph.engine.server.access.auth import KEYS, RATES, auth, login_routes
 from sigmagraph.engine.server.access.key_list import KEY_ROWS
 from sigmagraph.engine.server.access.keys import KnownKeys
 from sigmagraph.engine.server.access.origin import options, origins
+from sigmagraph.engine.server.access.owner_locks import LOCKS, OwnerLocks
 from sigmagraph.engine.server.access.rates import Buckets
 from sigmagraph.engine.server.access.wrong_keys import WRONG_KEYS, WrongKeys
 from sigmagraph.engine.server.comfy.finding import SEARCHING
 from sigmagraph.engine.server.comfy.hub import HUB, Hub, run_hub
 from sigmagraph.engine.server.comfy.internal import LINES
-from sigmagraph.engine.server.comfy.preferences import LOCK
 from sigmagraph.engine.server.comfy.routes import comfy_routes, mirrored
 from sigmagraph.engine.server.comfy.socket import SOCKETS
 from sigmagraph.engine.server.comfy.streamed_lists import LISTINGS, Listings
@@ -101,7 +101,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[JOBS], app[FOLDERS], app[KEYS] = parts.jobs, parts.folders, parts.keys
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
-    app[HUB], app[SOCKETS], app[LOCK] = Hub(parts.jobs), set(), asyncio.Lock()
+    app[HUB], app[SOCKETS], app[LOCKS] = Hub(parts.jobs), set(), OwnerLocks()
     app[LISTINGS], app[WRONG_KEYS] = Listings(), WrongKeys()
     app[OUTPUTS] = Outputs(parts.jobs, parts.folders)
     app[RATES] = Buckets(time.monotonic, lambda: parts.jobs.servers)

@@ -17,6 +17,8 @@ __all__ = ["answer_errors", "status_of"]
 
 LOG = logging.getLogger("sigmagraph.http")
 RETRY_S = "5"
+LEFT = 499
+"""As nginx has it: whoever asked has gone."""
 STATUSES: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that fits
     (errors.UnknownName, 404),
     (errors.UnknownJob, 404),
@@ -63,7 +65,12 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except RequestPayloadError as error:  # compressed or cut into chunks, it said, and was not
         message = f"the body cannot be read: {error}"
         return reply({"error": {"type": "bad_body", "message": message}}, 400)
-    except (ConnectionResetError, TimeoutError):
+    except ConnectionResetError:
+        if request.transport is not None and not request.transport.is_closing():
+            raise
+        LOG.info("a client left before its answer", extra={"path": request.path, "method": request.method})
+        return web.Response(status=LEFT, reason="Client Closed Request")  # nobody reads it; the metrics count it
+    except TimeoutError:
         raise
     except Exception:  # the last resort of a server: logged with its traceback, answered without
         LOG.exception("request failed", extra={"path": request.path, "method": request.method})

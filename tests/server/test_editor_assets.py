@@ -1,5 +1,7 @@
 """The editor's `/api/assets` and `/api/tags`: answers as ComfyUI 0.19.3 gave them to the same requests."""
 
+import asyncio
+import threading
 from typing import Any
 from uuid import UUID
 
@@ -265,3 +267,39 @@ async def test_outputs_are_listed_with_their_tag_and_belong_to_their_jobs(servin
         file.unlink()
         assert (await asked(api, "GET", f"{ASSETS}/{found['id']}"))[0] == 404
         assert (await asked(api, "GET", f"{ASSETS}/{copy['id']}"))[0] == 200
+
+
+@pytest.mark.parametrize("path", [ASSETS, "/api/v2/assets"])
+async def test_a_slow_upload_of_one_owner_holds_nobody_elses(
+    serving: Serving, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, goes_on = png(500, 500), threading.Event()
+    real = store.digest_of
+
+    def stalling(file: Any) -> tuple[str, int]:
+        found = real(file)
+        if found[1] == len(slow):
+            assert goes_on.wait(30)
+        return found
+
+    monkeypatch.setattr(store, "digest_of", stalling)
+    keys = FixedKeys({"ann": account("ann"), "bob": account("bob")})
+    async with serving(editor_assets=True, keys=keys) as api:
+
+        async def sent(owner: str, data: bytes) -> int:
+            headers = {"Authorization": f"Bearer {owner}"}
+            async with api.client.post(path, data=form(data), headers=headers) as response:
+                return response.status
+
+        held = [asyncio.create_task(sent("ann", slow)) for _ in range(4)]
+        try:
+            await asyncio.sleep(0.05)
+            assert await asyncio.wait_for(sent("bob", png(1, 1)), 5) == 201
+            bob = {"headers": {"Authorization": "Bearer bob"}}
+            assert (await asked(api, "POST", "/settings/a", 1, **bob))[0] == 200
+        finally:
+            goes_on.set()
+        statuses = await asyncio.gather(*held)
+        assert sorted(statuses) == [200, 200, 200, 201]  # one content, whoever of them came first
+        records = list((api.root / "user/ann/assets").glob("*.json"))
+        assert len(records) == (1 if path == "/api/v2/assets" else 4)

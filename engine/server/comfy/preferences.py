@@ -7,16 +7,16 @@ from typing import Any
 
 from aiohttp import web
 
+from sigmagraph.engine.server.access.owner_locks import own_lock
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import empty, reply
 from sigmagraph.engine.server.transport.request_bodies import json_body
 from sigmagraph.engine.writing import make_folder, write_file
 
-__all__ = ["LOCK", "add_user", "all_settings", "one_setting", "store_all", "store_one", "users"]
+__all__ = ["add_user", "all_settings", "one_setting", "store_all", "store_one", "users"]
 
 MOST_BYTES = 1024 * 1024
 FILE = "comfy.settings.json"
-LOCK: web.AppKey[asyncio.Lock] = web.AppKey("settings_lock", asyncio.Lock)
 
 
 async def users(request: web.Request) -> web.Response:
@@ -57,7 +57,7 @@ async def store_one(request: web.Request) -> web.Response:
 
 async def _merge(request: web.Request, values: dict[str, Any]) -> None:
     root = user_root(request)
-    async with request.app[LOCK]:
+    async with own_lock(request):
         await asyncio.to_thread(_store, root, values)
 
 

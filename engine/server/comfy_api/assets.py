@@ -13,6 +13,7 @@ from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.model_folders import MODEL_FOLDERS
 from sigmagraph.engine.server.access.auth import require
 from sigmagraph.engine.server.access.origin import own_origin
+from sigmagraph.engine.server.access.owner_locks import own_lock
 from sigmagraph.engine.server.comfy.finding import SEARCHING
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.comfy.view import folder_of
@@ -101,9 +102,10 @@ async def upload(request: web.Request) -> web.StreamResponse:
     kind = given if isinstance(given, str) and given else part.content_type or content_type(name)
     expected = form.get("expected_hash")
     try:
-        asset, is_new = await asyncio.to_thread(
-            store_of(request).add, part.file, name, kind[:100], expected if isinstance(expected, str) else None
-        )
+        async with own_lock(request):
+            asset, is_new = await asyncio.to_thread(
+                store_of(request).add, part.file, name, kind[:100], expected if isinstance(expected, str) else None
+            )
     except BadValue as error:
         if isinstance(expected, str) and "expected_hash" in str(error):
             raise Declined(409, "hash_mismatch", str(error)) from error
@@ -150,7 +152,8 @@ async def from_path(request: web.Request) -> web.StreamResponse:
     if not path.is_file():
         raise Declined(404, "blob_not_found", "there is no such file")
     name = path.resolve().relative_to(root).as_posix()
-    asset, is_new = await asyncio.to_thread(store_of(request).register, name, path, name, content_type(name))
+    async with own_lock(request):
+        asset, is_new = await asyncio.to_thread(store_of(request).register, name, path, name, content_type(name))
     return reply(_record(request, asset) | {"created_new": is_new}, 201 if is_new else 200)
 
 
@@ -194,8 +197,8 @@ async def delete(request: web.Request) -> web.StreamResponse:
     if place_of(asset_id) is not None:
         raise Declined(422, "invalid_request", "an output belongs to its job, and goes with it")
     store = store_of(request)
-    asset = await asyncio.to_thread(store.get, asset_id)
-    await asyncio.to_thread(store.delete, asset)
+    async with own_lock(request):
+        await asyncio.to_thread(store.delete, await asyncio.to_thread(store.get, asset_id))
     return web.Response(status=204)
 
 

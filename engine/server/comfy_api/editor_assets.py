@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from sigmagraph.engine.errors import BadValue, MissingFile
-from sigmagraph.engine.server.comfy.preferences import LOCK
+from sigmagraph.engine.server.access.owner_locks import own_lock
 from sigmagraph.engine.server.comfy_api.assets import store_of
 from sigmagraph.engine.server.comfy_api.editor_fields import (
     Change,
@@ -202,7 +202,7 @@ async def change(request: web.Request) -> web.StreamResponse:
 
 async def delete(request: web.Request) -> web.StreamResponse:
     """`DELETE /api/assets/{id}`: the record, and with the last one of a content the content."""
-    async with request.app[LOCK]:
+    async with own_lock(request):
         store = store_of(request)
         await asyncio.to_thread(store.delete, await _own(request))
     return web.Response(status=204)
@@ -258,7 +258,7 @@ async def _own(request: web.Request) -> Asset:
 
 async def _changed(request: web.Request, changes: Callable[[Asset], dict[str, Any]]) -> Asset:
     """One change after another: each sees what the one before left."""
-    async with request.app[LOCK]:
+    async with own_lock(request):
         asset = await _own(request)
         return await asyncio.to_thread(lambda: store_of(request).change(asset, **changes(asset)))
 
@@ -281,7 +281,7 @@ async def upload(request: web.Request) -> web.StreamResponse:
     name = asked.name or part.filename
     kind = asked.mime_type or part.content_type or content_type(name)
     store = store_of(request)
-    async with request.app[LOCK]:
+    async with own_lock(request):
         try:
             known, is_new = await asyncio.to_thread(store.add, part.file, part.filename, kind, asked.hash)
         except BadValue as error:
@@ -303,7 +303,7 @@ async def from_hash(request: web.Request) -> web.StreamResponse:
 
 async def _referred(request: web.Request, asked: NewRecord) -> dict[str, Any]:
     store = store_of(request)
-    async with request.app[LOCK]:
+    async with own_lock(request):
         known = await asyncio.to_thread(store.by_hash, asked.hash or "")
         if known is None:
             output = await request.app[OUTPUTS].by_hash(request[OWNER], asked.hash or "")
