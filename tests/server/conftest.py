@@ -131,6 +131,7 @@ def serving(tmp_path: Path) -> Serving:
         for name in ("models/checkpoints", "models/embeddings", "input", "output", "temp", "user", "workflows"):
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
         places = Folders(tmp_path / "models", tmp_path / "input", tmp_path / "output", tmp_path / "temp")
+        places = replace(places, aliases=settings.pop("aliases", {}))
         folders = folders_of(places)
         store = StoreSettings(f"sqlite:///{tmp_path}/jobs.sqlite", survives_power_cut=False)
         more = settings.pop("jobs", {})

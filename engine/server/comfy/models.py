@@ -102,7 +102,7 @@ def _locate(places: OwnerFolders, folder: str, name: str) -> Path | None:
             path = directory / name if name in places.files(folder) else directory
         if path.is_file():
             return path
-    return None
+    return places.path(folder, name) if name in places.files(folder) else None  # a name given by an alias
 
 
 def _entry(places: OwnerFolders, folder: str, name: str) -> dict[str, Any]:

@@ -131,6 +131,15 @@ async def test_models_are_listed_and_described(serving: Serving) -> None:
         assert (await api.get("/experiment/models/preview/checkpoints/0/plain.safetensors")).status == 404
 
 
+async def test_a_model_that_has_its_name_by_an_alias_is_listed_with_its_size(serving: Serving, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "demo.safetensors"
+    weights(elsewhere, **{"modelspec.title": "Demo"})
+    async with serving(aliases={"loras": {"demo.safetensors": elsewhere}}) as api:
+        (listed,) = await api.json("/experiment/models/loras")
+        assert (listed["name"], listed["size"]) == ("demo.safetensors", elsewhere.stat().st_size)
+        assert await api.json("/view_metadata/loras?filename=demo.safetensors") == {"modelspec.title": "Demo"}
+
+
 async def test_the_console_shows_recent_lines(serving: Serving) -> None:
     async with serving() as api:
         assert isinstance(await api.json("/internal/logs"), str)
