@@ -96,9 +96,10 @@ export function pictures(outputs) {
 
 /** The server's socket for this page: `message` events carry what it says, `preview` events a picture. */
 export class Socket extends EventTarget {
-  constructor() {
+  /** @param {string} [clientId] that of the same tab before it was loaded again: what it missed is told again */
+  constructor(clientId) {
     super();
-    this.clientId = crypto.randomUUID?.() ?? `page-${Math.random().toString(36).slice(2)}`;
+    this.clientId = clientId ?? crypto.randomUUID?.() ?? `page-${Math.random().toString(36).slice(2)}`;
     this.wait = 500;
     /** @type {Promise<void>} */
     this.opened = Promise.resolve();

@@ -6,7 +6,7 @@ import { nameOf } from "./fields.js";
 import { lineage } from "./lineage.js";
 import { promptText } from "./live.js";
 import { duration, moment, told } from "./shell.js";
-import { t } from "./strings.js";
+import { NODES, known, t } from "./strings.js";
 
 /** @typedef {import("./api.js").JobDetail} JobDetail */
 const REPLAY_S = 120;
@@ -143,8 +143,8 @@ function parameters(job) {
     const values = Object.entries(node.inputs ?? {}).filter(([, value]) => !Array.isArray(value) && value !== "");
     if (!values.length) return [];
     const title = node._meta?.title ?? node.class_type;
-    return [h("tr", { class: "head" }, h("th", { colspan: "2", scope: "rowgroup", dir: "auto", text: title })),
-      ...values.map(([name, value]) => h("tr", null, h("th", { scope: "row", text: nameOf(name) }), h("td", { dir: "auto", text: typeof value === "object" ? writeExact(value) : String(value) })))];
+    return [h("tr", { class: "head" }, h("th", { colspan: "2", scope: "rowgroup", dir: "auto", lang: NODES, text: title })),
+      ...values.map(([name, value]) => h("tr", null, h("th", { scope: "row", lang: known(`field.${name}`) ? null : NODES, text: nameOf(name) }), h("td", { dir: "auto", text: typeof value === "object" ? writeExact(value) : String(value) })))];
   });
   return h("table", { class: "values" }, h("caption", { text: t("parameters") }), h("tbody", null, rows));
 }

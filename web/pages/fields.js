@@ -3,7 +3,7 @@ import { viewUrl } from "./api.js";
 import { freshId, h, replace } from "./dom.js";
 import { wholeNumber } from "./exact.js";
 import { told } from "./shell.js";
-import { known, t } from "./strings.js";
+import { NODES, known, t } from "./strings.js";
 
 /**
  * @typedef {object} Declared  one input as `/object_info` describes it
@@ -78,7 +78,7 @@ export function makeField(name, label, declared, value, changed) {
  */
 function row(label, declared, input, around) {
   const id = freshId();
-  const hint = declared.options.tooltip ? h("p", { class: "hint", id: `${id}h`, text: declared.options.tooltip }) : null;
+  const hint = declared.options.tooltip ? h("p", { class: "hint", id: `${id}h`, lang: NODES, text: declared.options.tooltip }) : null;
   const error = h("p", { class: "error", id: `${id}e`, hidden: true });
   const said = h("p", { class: "hint", id: `${id}n`, hidden: true });
   input.id = id;

@@ -2,7 +2,7 @@
 // what it offers in the editor's app mode, that comes first, in its author's order, and all else is the rest.
 import { h } from "./dom.js";
 import { declaredAs, makeField, nameOf } from "./fields.js";
-import { t } from "./strings.js";
+import { NODES, known, t } from "./strings.js";
 
 /** @typedef {import("./api.js").Inspected} Inspected */
 /** @typedef {{ nodeId: string, name: string, first: string, field: import("./fields.js").Field, also: string[][] }} Placed */
@@ -52,6 +52,8 @@ export class Form {
       const offer = this.offered.get(place);
       const label = offer ? nameOf(offer.name) : isPrompt ? title : this.labelOf(nodeId, name);
       const field = makeField(name, label, declared, value, changed);
+      const isOfNode = offer ? !known(`field.${offer.name}`) : isPrompt || !known(`field.${name}`);
+      if (isOfNode) field.element.querySelector("label")?.setAttribute("lang", NODES);
       const also = (offer?.targets.slice(1) ?? []).map((target) => splitPlace(target));
       this.fields.push({ nodeId, name, first: field.text(), field, also });
       const isPicture = declared.kind === "COMBO" && declared.options.image_upload;
@@ -60,7 +62,7 @@ export class Form {
       else (isPrompt || isPicture ? this.prompts : MAIN.includes(name) ? this.main : group).append(field.element);
     }
     if (group.childElementCount) {
-      this.rest.append(h("fieldset", null, h("legend", { dir: "auto", text: title }), group));
+      this.rest.append(h("fieldset", null, h("legend", { dir: "auto", lang: NODES, text: title }), group));
     }
   }
 

@@ -55,7 +55,11 @@ new IntersectionObserver(([seen]) => { if (seen.isIntersecting && !more.hidden) 
 
 const refresh = later(async () => { await showQueue(); await catchUp(); }, 150);
 socket.addEventListener("message", (event) => {
-  if (/** @type {CustomEvent} */ (event).detail.type === "status") refresh();
+  const { type, data } = /** @type {CustomEvent} */ (event).detail;
+  if (type !== "status") return;
+  if (data.deleted === "all") renew();
+  else for (const id of data.deleted ?? []) drop(id);
+  refresh();
 });
 
 /** @param {number} offset @param {number} limit */
@@ -184,10 +188,17 @@ function turn(by) {
   if (place >= 0 && other) open(other.id);
 }
 
-/** @param {string} id */
-function forget(id) {
+/** A job that is gone, here or in another tab. @param {string} id */
+function drop(id) {
   jobs = jobs.filter((job) => job.id !== id);
   tiles.querySelector(`[data-job="${CSS.escape(id)}"]`)?.remove();
+  selection.drop(id);
+  if (details.jobId === id) details.element.close();
+}
+
+/** @param {string} id */
+function forget(id) {
+  drop(id);
   say(t("deleted"));
   refresh();
 }

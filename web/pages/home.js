@@ -2,13 +2,15 @@
 import { ApiError, Socket, call, viewUrl } from "./api.js";
 import { h, later, replace } from "./dom.js";
 import { Form } from "./form.js";
-import { Stage } from "./live.js";
+import { Stage, takeUp } from "./live.js";
 import { start, told } from "./shell.js";
 import { t } from "./strings.js";
 
 const RECENT = 12;
 const main = start("nav.home");
-const stage = new Stage(new Socket());
+const left = takeUp();
+const stage = new Stage(new Socket(left?.clientId));
+if (left) stage.follow(left.jobId);
 const problem = h("div", { class: "notice error", role: "alert", hidden: true });
 const body = h("div");
 const go = h("button", { class: "primary", disabled: true, text: t("make") });

@@ -1,14 +1,15 @@
 // The sampler lab: one workflow under many samplers, schedules, step counts, guidance and seeds, as it happens.
 import { Socket, call, viewUrl } from "./api.js";
 import { h, keepFile, later, replace } from "./dom.js";
-import { unpack } from "./exact.js";
+import { fileDoor, inspectFile } from "./dropped.js";
+import { pack, unpack } from "./exact.js";
 import { Cells, freshRun, isRun } from "./lab-cells.js";
 import { csvOf, latentsOf, pythonOf, rowName, sheetOf } from "./lab-export.js";
 import { namesField, numbersField } from "./lab-fields.js";
 import { Film, cellName, figure } from "./lab-film.js";
 import { Plot } from "./plot.js";
 import { duration, say, start, told } from "./shell.js";
-import { t } from "./strings.js";
+import { NODES, t } from "./strings.js";
 
 /** @typedef {import("./lab-cells.js").Cell} Cell */
 /** @typedef {import("./lab-cells.js").Plan} Plan */
@@ -57,12 +58,13 @@ let asked = 0;
 /** @type {Map<string, HTMLButtonElement>} */
 const buttons = new Map();
 
+const [opener, file] = fileDoor(drop);
 main.classList.add("wide");
 main.append(
   h("section", null, h("h1", { text: t("nav.lab") }), h("p", { class: "muted", text: t("lab.lead") })),
   h("div", { class: "lab" },
     h("form", { class: "panel", novalidate: true, on: { submit } },
-      h("label", { class: "field" }, h("span", { text: t("workflow") }), picker),
+      h("div", { class: "source" }, h("label", { class: "field" }, h("span", { text: t("workflow") }), picker), opener, file),
       Object.values(fields).map(({ element }) => element),
       h("div", { class: "field" }, h("label", { for: "reference", text: t("lab.reference") }), reference,
         h("p", { class: "hint", id: "reference-hint", text: t("lab.referenceHint") })),
@@ -315,6 +317,24 @@ function choose() {
   const [kind, ...rest] = picker.value.split(":");
   if (!rest.length) return;
   source = { kind, value: rest.join(":") };
+  fresh();
+}
+
+/** A picture that carries a workflow, or a workflow's file, in the place of what stands here. @param {File} dropped */
+async function drop(dropped) {
+  try {
+    const { prompt: found } = await inspectFile(dropped);
+    source = { kind: "w", value: await pack(found) };
+    picker.value = "";
+    fresh();
+    say(t("opened", { name: dropped.name }));
+  } catch (error) {
+    complain(error);
+  }
+}
+
+/** Guidance and seeds as another workflow has them. */
+function fresh() {
   changes = [];
   fields.guidance.set([]);
   fields.seeds.set([]);
@@ -324,7 +344,7 @@ function choose() {
 /** The workflows there are. */
 async function list() {
   const [groups, saved] = await Promise.all([call("/templates/index.json").catch(() => []), call("/workflows").catch(() => ({ workflows: [] }))]);
-  const options = (/** @type {any[]} */ rows, /** @type {string} */ kind) => rows.map((each) => h("option", { value: `${kind}:${each.name}`, text: each.title ?? each.name }));
+  const options = (/** @type {any[]} */ rows, /** @type {string} */ kind) => rows.map((each) => h("option", { value: `${kind}:${each.name}`, lang: kind === "template" ? NODES : null, text: each.title ?? each.name }));
   replace(picker, h("option", { value: "", text: t("fromElsewhere"), disabled: true }),
     h("optgroup", { label: t("templates") }, options(groups.flatMap((/** @type {any} */ each) => each.templates), "template")),
     saved.workflows.length > 0 && h("optgroup", { label: t("savedOnes") }, options(saved.workflows, "name")));

@@ -9,6 +9,21 @@ import { t } from "./strings.js";
 
 const ENDS = ["completed", "failed", "cancelled"];
 const LOOK_MS = 3000;
+const LEFT = "sigmagraph.left"; // in the tab's own storage, from the moment it leaves until it is back: a tab made from this one has none
+
+/**
+ * The job that ran here when this tab left the page, once.
+ * @returns {{ jobId: string, clientId: string } | null}
+ */
+export function takeUp() {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(LEFT) ?? "null");
+    sessionStorage.removeItem(LEFT);
+    return typeof kept?.jobId === "string" && typeof kept.clientId === "string" ? kept : null;
+  } catch {
+    return null; // a browser that keeps nothing
+  }
+}
 
 /** The stage on which jobs appear. Sends `ended` with the job's record. */
 export class Stage extends EventTarget {
@@ -33,11 +48,14 @@ export class Stage extends EventTarget {
       h("div", { class: "row spread" }, this.status, this.stop), this.links, this.more);
     /** @type {string | null} */
     this.jobId = null;
+    /** @type {number | null} the step at which this page began to count */
+    this.first = null;
     /** @type {Prompt} */
     this.prompt = {};
     socket.addEventListener("message", (event) => this.heard(/** @type {CustomEvent} */ (event).detail));
     socket.addEventListener("preview", (event) => this.saw(/** @type {CustomEvent} */ (event).detail));
     window.setInterval(() => { if (this.jobId) this.look(); }, LOOK_MS);
+    window.addEventListener("pagehide", () => this.leave());
   }
 
   /**
@@ -51,15 +69,40 @@ export class Stage extends EventTarget {
     const extra_data = { ...(document ? { extra_pnginfo: { workflow: document } } : {}), ...(from ? { made_from: from } : {}) };
     const body = { prompt, extra_data, client_id: this.socket.clientId };
     const answer = await call("/prompt", { body });
-    this.jobId = answer.prompt_id;
+    this.watch(answer.prompt_id, prompt);
+    return answer;
+  }
+
+  /** Go on with a job that was begun before the page was loaded; one that is gone is none. @param {string} jobId */
+  async follow(jobId) {
+    const job = await call(`/jobs/${encodeURIComponent(jobId)}`).catch(() => null);
+    if (!job || this.jobId) return;
+    this.watch(jobId, job.workflow.prompt);
+    if (job.status === "in_progress") this.tell(t("started"));
+    await this.look();
+  }
+
+  /** Keep in the tab what runs, for the page that is loaded next. */
+  leave() {
+    if (!this.jobId) return;
+    try {
+      sessionStorage.setItem(LEFT, JSON.stringify({ jobId: this.jobId, clientId: this.socket.clientId }));
+    } catch {
+      // a browser that keeps nothing
+    }
+  }
+
+  /** @param {string} jobId @param {Prompt} prompt */
+  watch(jobId, prompt) {
+    this.jobId = jobId;
     this.prompt = prompt;
     this.began = performance.now();
+    this.first = null;
     this.tell(t("waiting"));
     replace(this.links);
     this.bar.hidden = this.stop.hidden = false;
     this.bar.removeAttribute("value");
     this.element.setAttribute("aria-busy", "true");
-    return answer;
   }
 
   /** @param {string} text */
@@ -76,9 +119,15 @@ export class Stage extends EventTarget {
     if (type === "progress") {
       this.bar.max = data.max;
       this.bar.value = data.value;
-      const passed = performance.now() - (this.began ?? 0);
-      const left = data.value ? duration((passed / data.value) * (data.max - data.value)) : "";
-      this.tell(t("step", { value: data.value, max: data.max, left }));
+      let first = this.first;
+      if (first === null || data.value < first) {
+        first = data.value > 1 ? Number(data.value) : 0; // of a job that is taken up, what was made before counts for no time
+        if (first) this.began = performance.now();
+      }
+      this.first = first;
+      const made = data.value - first, passed = performance.now() - (this.began ?? 0);
+      const left = made > 0 ? duration((passed / made) * (data.max - data.value)) : "";
+      this.tell(t(left ? "step" : "stepAlone", { value: data.value, max: data.max, left }));
     }
     if (["execution_success", "execution_error", "execution_interrupted"].includes(type)) this.look();
   }

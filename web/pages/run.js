@@ -1,14 +1,15 @@
 // The run page: a workflow as a form, what comes of it beside it, and all of it in the URL's fragment.
 import { ApiError, Socket, call } from "./api.js";
 import { h, later, replace } from "./dom.js";
-import { pack, readExact, unpack } from "./exact.js";
+import { fileDoor, inspectFile } from "./dropped.js";
+import { pack, unpack } from "./exact.js";
 import { Cost } from "./cost.js";
 import { explain } from "./explain.js";
 import { Form } from "./form.js";
-import { Stage } from "./live.js";
+import { Stage, takeUp } from "./live.js";
 import { Presets } from "./presets.js";
 import { say, start, told } from "./shell.js";
-import { t } from "./strings.js";
+import { NODES, t } from "./strings.js";
 
 const DEFAULT = "txt2img";
 const LONGEST_URL = 250_000; // 10,000 characters of any script in two prompts; of nine places each, as a URL writes them
@@ -16,7 +17,8 @@ const SOURCES = ["template", "name", "job", "w"];
 /** @typedef {{ kind: string, value: string }} Source */
 
 const main = start("nav.run");
-const socket = new Socket();
+const left = takeUp(); // the job that ran here when this tab left the page
+const socket = new Socket(left?.clientId);
 const stage = new Stage(socket);
 const place = h("div", { class: "source" });
 const problem = h("div", { class: "notice error", role: "alert", hidden: true });
@@ -28,7 +30,6 @@ const cost = new Cost();
 const form = h("form", { novalidate: true, class: "panel", on: { submit } }, place, presets.element, problem, body,
   h("div", { class: "go" }, cost.element, go, lab));
 const picker = h("select", { "aria-label": t("workflow") });
-const file = h("input", { type: "file", accept: "image/*,.json", class: "unseen", tabindex: "-1", "aria-hidden": "true" });
 /** @type {Form | null} */
 let shown = null;
 /** @type {Source} */
@@ -37,20 +38,13 @@ let written = "";
 
 main.append(h("h1", { class: "unseen", text: t("nav.run") }), h("div", { class: "run" }, form, stage.element));
 main.classList.add("wide");
+const [opener, file] = fileDoor(drop);
 place.append(
   h("label", { class: "field" }, h("span", { text: t("workflow") }), picker),
-  h("button", { type: "button", class: "quiet", text: t("openFile"), title: t("openFileHint"), on: { click: () => file.click() } }),
-  h("button", { type: "button", class: "quiet", text: t("save"), on: { click: save } }), file);
+  opener, h("button", { type: "button", class: "quiet", text: t("save"), on: { click: save } }), file);
 picker.addEventListener("change", () => {
   const [kind, ...rest] = picker.value.split(":");
   if (rest.length) load({ kind, value: rest.join(":") });
-});
-file.addEventListener("change", () => { if (file.files?.[0]) drop(file.files[0]); });
-document.addEventListener("dragover", (event) => event.preventDefault());
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  const dropped = event.dataTransfer?.files[0];
-  if (dropped) drop(dropped);
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
@@ -136,23 +130,12 @@ function complain(lines, isMild = false) {
 /** A picture that carries a workflow, or a workflow's file. @param {File} dropped */
 async function drop(dropped) {
   try {
-    const isJson = dropped.name.endsWith(".json") || dropped.type === "application/json";
-    if (!dropped.size || (!isJson && dropped.type.startsWith("text/"))) throw new Error(t("noWorkflow"));
-    const workflow = isJson ? readExact(await dropped.text()) : null;
-    if (isJson && !isFilled(workflow)) throw new Error(t("noWorkflow"));
-    const inspected = await call("/inspect", { body: isJson ? { workflow } : dropped });
+    const inspected = await inspectFile(dropped);
     show(inspected, { kind: "w", value: await pack(inspected.prompt) });
     say(t("opened", { name: dropped.name }));
   } catch (error) {
-    const reason = error instanceof SyntaxError ? t("noJson") : told(error);
-    complain([t("cannotOpenFile", { name: dropped.name, reason })]);
+    complain([told(error)]);
   }
-  file.value = "";
-}
-
-/** Whether JSON is an object with something in it, as every workflow is. @param {any} read */
-function isFilled(read) {
-  return typeof read === "object" && read !== null && !Array.isArray(read) && Object.keys(read).length > 0;
 }
 
 /** @param {Event} event */
@@ -200,7 +183,7 @@ async function list() {
   ]);
   const templates = groups.flatMap((/** @type {any} */ each) => each.templates);
   const options = (/** @type {any[]} */ rows, /** @type {string} */ kind) => rows.map((each) =>
-    h("option", { value: `${kind}:${each.name}`, text: each.title ?? each.name }));
+    h("option", { value: `${kind}:${each.name}`, lang: kind === "template" ? NODES : null, text: each.title ?? each.name }));
   replace(picker, h("option", { value: "", text: t("fromElsewhere"), disabled: true }),
     h("optgroup", { label: t("templates") }, options(templates, "template")),
     saved.workflows.length ? h("optgroup", { label: t("savedOnes") }, options(saved.workflows, "name")) : null);
@@ -213,4 +196,4 @@ function pick() {
   if (picker.selectedIndex < 0) picker.value = "";
 }
 
-await Promise.all([list(), open()]);
+await Promise.all([list(), open(), left && stage.follow(left.jobId)]);

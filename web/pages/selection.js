@@ -58,6 +58,11 @@ export class Selection {
     element.setAttribute("aria-pressed", "true");
   }
 
+  /** A job that is gone is not chosen any more. @param {string} id */
+  drop(id) {
+    if (this.chosen.delete(id)) this.changed();
+  }
+
   /** @param {Action} action */
   async perform(action) {
     this.tell("");

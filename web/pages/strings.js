@@ -2,6 +2,9 @@
 
 export const languages = { en: "English", de: "Deutsch" };
 
+/** The language of nodes, templates and samplers, which are not translated: what they say is marked with it. */
+export const NODES = "en";
+
 /** @type {Record<string, [string, string]>} */
 const WORDS = {
   "nav": ["Pages", "Seiten"],
@@ -77,6 +80,7 @@ const WORDS = {
   "started": ["Running", "Läuft"],
   "running": ["Running: {node}", "Läuft: {node}"],
   "step": ["Step {value} of {max}, {left} left", "Schritt {value} von {max}, noch {left}"],
+  "stepAlone": ["Step {value} of {max}", "Schritt {value} von {max}"],
   "done": ["Done in {time}", "Fertig nach {time}"],
   "noPicture": ["Done in {time}; no new picture came of it", "Fertig nach {time}; ein neues Bild kam nicht heraus"],
   "cancelled": ["Cancelled", "Abgebrochen"],

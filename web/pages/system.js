@@ -3,7 +3,7 @@ import { call } from "./api.js";
 import { h, replace } from "./dom.js";
 import { flameChart } from "./flame.js";
 import { duration, size, start, told } from "./shell.js";
-import { known, t } from "./strings.js";
+import { NODES, known, t } from "./strings.js";
 
 const EVERY_MS = 4000;
 const main = start("nav.system");
@@ -74,7 +74,7 @@ async function showNeeds() {
   replace(needed, h("h3", { text: t("needs") }), workflows.map((/** @type {any} */ need) => {
     const missing = need.files.filter((/** @type {any} */ file) => !file.is_here);
     return h("details", { class: "need" },
-      h("summary", null, h("span", { class: `dot ${missing.length ? "" : "in_progress"}` }), h("span", { dir: "auto", text: need.title }),
+      h("summary", null, h("span", { class: `dot ${missing.length ? "" : "in_progress"}` }), h("span", { dir: "auto", lang: NODES, text: need.title }),
         h("span", { class: "muted", text: missing.length ? t("needs.missing", { count: missing.length }) : t("needs.whole") })),
       h("ul", { class: "files" }, need.files.map((/** @type {any} */ file) => h("li", null, h("span", { text: file.name }),
         h("span", { class: file.is_here ? "muted" : "error", text: t(file.is_here ? "needs.here" : "needs.gone") })))),
@@ -128,7 +128,7 @@ async function showWork() {
     ended.length > 0 && h("p", { class: "muted", text: ended.join(" · ") }));
   const spent = metric(text, "sigmagraph_node_seconds_total").sort((a, b) => b.value - a.value).slice(0, 8);
   const most = spent[0]?.value ?? 0;
-  replace(times, spent.map(({ labels, value }) => h("div", { class: "barline" }, h("span", { text: labels.class_type }),
+  replace(times, spent.map(({ labels, value }) => h("div", { class: "barline" }, h("span", { lang: NODES, text: labels.class_type }),
     h("meter", { min: 0, max: most || 1, value, "aria-label": labels.class_type }), h("span", { class: "muted", text: duration(value * 1000) }))));
 }
 

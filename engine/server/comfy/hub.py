@@ -6,7 +6,7 @@ An owner's events reach that owner's sockets only. Nothing here waits for a clie
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -150,6 +150,12 @@ class Hub:
     def forget(self, job_id: str) -> None:
         """The job was refused."""
         self._client_ids.pop(job_id, None)
+
+    async def deleted(self, owner: str, job_ids: Sequence[str] | None) -> None:
+        """Every page of an owner hears which jobs are gone; None: all that had ended."""
+        message = socket_messages.deleted((await self.jobs.counts(owner)).remaining, job_ids)
+        for client in self._of(owner):
+            client.send(message)
 
     # -- events --------------------------------------------------------------------------------------------------
 

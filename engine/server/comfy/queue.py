@@ -9,6 +9,7 @@ from aiohttp import web
 from sigmagraph.engine.errors import IllegalMove, UnknownJob
 from sigmagraph.engine.jobs.job import ENDED, JobQuery, State
 from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.job_json import history_entry, queue_item
 from sigmagraph.engine.server.comfy.streamed_lists import failure_of, joined, lines, member, send_json
 from sigmagraph.engine.server.context import JOBS, OWNER, compact, empty, reply
@@ -114,9 +115,14 @@ async def change_history(request: web.Request) -> web.Response:
     body, jobs, owner = await object_body(request), request.app[JOBS], request[OWNER]
     if body.get("clear"):
         await jobs.delete_ended(owner)
+        await request.app[HUB].deleted(owner, None)
+    gone = []
     for job_id in _named(body.get("delete")):
         with contextlib.suppress(UnknownJob, IllegalMove):
             await jobs.delete(job_id, owner)
+            gone.append(job_id)
+    if gone:
+        await request.app[HUB].deleted(owner, gone)
     return empty()
 
 

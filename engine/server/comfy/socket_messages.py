@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, singledispatchmethod
 from typing import Any, Literal
@@ -84,6 +84,12 @@ def status(remaining: int, sid: str | None = None) -> Message:
     """How many jobs wait and run; the first one a client gets also tells it its id."""
     data: dict[str, Any] = {"status": {"exec_info": {"queue_remaining": remaining}}}
     return Message("status", data if sid is None else data | {"sid": sid}, "all")
+
+
+def deleted(remaining: int, job_ids: Sequence[str] | None) -> Message:
+    """A status that names the jobs that were deleted; None: all that had ended."""
+    said = status(remaining)
+    return Message(said.kind, {**said.data, "deleted": "all" if job_ids is None else [*job_ids]}, said.to)
 
 
 def executing(job_id: str, node_id: str | None, display_id: str | None = None) -> Message:

@@ -44,6 +44,18 @@ async def test_the_first_message_greets_with_the_exact_count_and_the_id(serving:
             assert len(data["sid"]) == 32
 
 
+async def test_every_page_of_an_owner_hears_which_jobs_were_deleted(serving: Serving) -> None:
+    async with serving() as api, api.socket("one") as one, api.socket("two") as two:
+        prompt_id = await api.queue(picture_graph(), client_id="one")
+        await one.until(is_end)
+        await api.post("/history", {"delete": [prompt_id, "unknown"]})
+        await api.post("/history", {"clear": True})
+        for socket in (one, two):
+            for gone in ([prompt_id], "all"):
+                data = (await socket.until(lambda message: "deleted" in message["data"]))[-1]["data"]
+                assert data == {"status": {"exec_info": {"queue_remaining": 0}}, "deleted": gone}
+
+
 async def test_the_messages_of_one_prompt_come_in_order_cold_and_cached(serving: Serving) -> None:
     async with serving() as api, api.socket("c") as socket:
         await socket.next()
