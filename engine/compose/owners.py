@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.jobs.job import LOCAL, OWNERS
 
 __all__ = ["folders_of", "output_dirs"]
 
-OWNERS = ".owners"
 PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "LARGEST_COST",
     "LOCAL",
     "LONGEST_NAME",
+    "OWNERS",
     "Accepted",
     "Failure",
     "Idempotency",
@@ -39,6 +40,8 @@ FIELDS = ("sampler", "schedule", "model", "seed")
 """By which inputs of its nodes a job is found."""
 LOCAL = "local"
 """The owner of everything where no keys are in use."""
+OWNERS = ".owners"
+"""The folder, below one that is shared, with a folder for each owner."""
 
 
 class State(StrEnum):

@@ -43,6 +43,7 @@ from sigmagraph.engine.server.monitoring.logs import RecentLines
 from sigmagraph.engine.server.monitoring.metrics import METRICS, Metrics, count_jobs, count_requests, metrics
 from sigmagraph.engine.server.monitoring.traces import trace_jobs
 from sigmagraph.engine.server.monitoring.workers import workers
+from sigmagraph.engine.server.own_files import QUOTA, quota_of
 from sigmagraph.engine.server.packs import from_packs, pack_routes, reach_packs
 from sigmagraph.engine.server.pages import PAGE_ROWS, home, page_routes
 from sigmagraph.engine.server.reordering import PLACE_ROWS
@@ -50,7 +51,7 @@ from sigmagraph.engine.server.replay import REPLAY_ROWS
 from sigmagraph.engine.server.settings import Settings
 from sigmagraph.engine.server.static import frontend_routes, keep_private
 from sigmagraph.engine.server.transport.allocator import give_back_regularly
-from sigmagraph.engine.server.transport.body_budget import BUDGET, BodyBudget
+from sigmagraph.engine.server.transport.body_budget import BUDGET, FORMS, FORMS_AT_ONCE, FORMS_EACH, BodyBudget
 from sigmagraph.engine.server.transport.connections import CONNECTIONS, Connections, watch_connections, watched
 from sigmagraph.engine.server.transport.request_bodies import HANDLER, let_go
 from sigmagraph.engine.server.unpriced import SHOWING
@@ -102,6 +103,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[SETTINGS], app[USER_DIR], app[WORKFLOWS] = parts.settings, parts.user_dir, parts.workflows
     app[EXTENSIONS], app[LINES] = parts.frontend, parts.lines
     app[HUB], app[SOCKETS], app[LOCKS] = Hub(parts.jobs), set(), OwnerLocks()
+    app[QUOTA] = quota_of(parts.user_dir, parts.folders, parts.settings)
     app[LISTINGS], app[WRONG_KEYS] = Listings(), WrongKeys()
     app[OUTPUTS] = Outputs(parts.jobs, parts.folders)
     app[RATES] = Buckets(time.monotonic, lambda: parts.jobs.servers)
@@ -109,6 +111,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[CONNECTIONS] = parts.connections
     largest = parts.settings.max_upload_bytes
     app[BUDGET] = BodyBudget(largest, 2 * largest)
+    app[FORMS] = BodyBudget(FORMS_EACH * largest, FORMS_AT_ONCE * largest, "the disk")
     app[METRICS], app[WARM] = Metrics(), Readiness()
     app[DECODERS] = Decoders(parts.user_dir / DECODED, _limits(parts.settings))
     app.cleanup_ctx.extend((run_decoders, run_hub, count_jobs, trace_jobs, keep_journal, follow_log, watch_connections))

@@ -12,6 +12,7 @@ from sigmagraph.engine.server.access.wrong_keys import TooManyWrongKeys
 from sigmagraph.engine.server.context import reply
 from sigmagraph.engine.server.decoding.pool import Overloaded
 from sigmagraph.engine.server.files import Outside
+from sigmagraph.engine.server.quota import DiskFull, QuotaReached
 
 __all__ = ["answer_errors", "status_of"]
 
@@ -33,6 +34,8 @@ STATUSES: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that
     (errors.JobProblem, 409),
     (errors.MissingFile, 404),
     (errors.WriteFailed, 507),
+    (QuotaReached, 413),
+    (DiskFull, 507),
     (errors.BadValue, 400),
     (errors.FileProblem, 400),
     (errors.WorkflowProblem, 400),
@@ -52,7 +55,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except errors.EngineError as error:
         status = status_of(error)
-        if status >= 500 and not isinstance(error, Overloaded):  # a flood of them must not flood the log
+        if status >= 500 and not isinstance(error, Overloaded | DiskFull):  # a flood of them must not flood the log
             LOG.error("request failed", extra={"path": request.path, "error": str(error), "code": error.code})
         response = reply({"error": {"type": error.code, "message": str(error)}}, status)
         if isinstance(error, errors.NotAccepting | errors.WorkerLost | errors.StoreFailed | Overloaded):

@@ -12,6 +12,7 @@ from typing import Any
 
 from sigmagraph.engine.errors import BadDocument, BadValue, CorruptFile, MissingFile
 from sigmagraph.engine.graph.reading.document import parse_json
+from sigmagraph.engine.server.quota import Room, unbounded
 from sigmagraph.engine.writing import make_folder, write_new
 
 __all__ = ["Library", "Stored"]
@@ -41,6 +42,7 @@ class Library:
     """The stored workflows of one owner."""
 
     root: Path
+    room: Room = unbounded
 
     def names(self) -> list[str]:
         """Every name with a version, sorted; a folder may be empty: its last version was deleted, or never came."""
@@ -60,12 +62,13 @@ class Library:
 
     def save(self, stored: Stored) -> Stored:
         """Keep it as the next version of its name."""
-        folder = make_folder(self._folder(stored.name))
+        folder = self._folder(stored.name)
         last = max(_versions(folder), default=0)
         content = {**asdict(stored), "saved_at": time.time()}
         del content["version"]
         data = json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        path = write_new(folder, (f"{number}.json" for number in count(last + 1)), data)
+        with self.room(folder / "new", len(data)):
+            path = write_new(make_folder(folder), (f"{number}.json" for number in count(last + 1)), data)
         return self.read(stored.name, int(path.stem))
 
     def read(self, name: str, version: int | None = None) -> Stored:

@@ -73,6 +73,13 @@ class Settings(BaseModel):
     compress: bool = Field(False, description="gzip JSON and text where the client takes it")
     max_upload_mb: float = Field(100.0, gt=0, description="largest request body")
     max_assets_mb: float = Field(2048.0, gt=0, description="what a key may keep of uploaded assets, by /api/v2/assets")
+    max_files_mb: float = Field(
+        8192.0, gt=0, description="what a key may keep of uploads, assets, saved files and workflows together"
+    )
+    max_files_in_all_mb: float | None = Field(
+        None, gt=0, description="the same of all keys together; default: what the disk has, but for keep_free_mb"
+    )
+    keep_free_mb: float = Field(512.0, ge=0, description="free space of a disk that uploads and saved files leave")
     editor_assets: bool = Field(
         False, description="serve uploads and outputs to the editor's asset panels, by /api/assets"
     )

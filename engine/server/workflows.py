@@ -19,6 +19,7 @@ from sigmagraph.engine.server.access.auth import require_any_graph, take_turn
 from sigmagraph.engine.server.comfy.userdata import user_root
 from sigmagraph.engine.server.context import JOBS, OWNER, empty, reply
 from sigmagraph.engine.server.library import Library, Stored
+from sigmagraph.engine.server.own_files import room_of
 from sigmagraph.engine.server.request_fields import (
     RequestFields,
     changed,
@@ -36,7 +37,7 @@ LONGEST_NUMBER = 18  # digits
 
 def library(request: web.Request) -> Library:
     """The stored workflows of the request's owner."""
-    return Library(user_root(request) / "stored")
+    return Library(user_root(request) / "stored", room_of(request))
 
 
 async def listing(request: web.Request) -> web.Response:

@@ -12,10 +12,13 @@ from multidict import MultiMapping
 
 from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.graph.reading.document import parse_json
+from sigmagraph.engine.server.access.owner_locks import own_lock
 from sigmagraph.engine.server.comfy.view import folder_of, named
 from sigmagraph.engine.server.context import OwnerFolders, empty, folders, reply
 from sigmagraph.engine.server.decoding.asking import made_of
 from sigmagraph.engine.server.files import Outside, resolve
+from sigmagraph.engine.server.own_files import noted, room_of
+from sigmagraph.engine.server.quota import size_of
 from sigmagraph.engine.server.transport.request_bodies import multipart_body
 from sigmagraph.engine.writing import make_folder, write_file, write_new
 
@@ -30,7 +33,8 @@ async def upload_image(request: web.Request) -> web.Response:
     part = form.get("image")
     if not isinstance(part, FileField) or not PurePosixPath(part.filename).name:
         return empty(400)
-    return await asyncio.to_thread(lambda: _keep(form, folders(request), part.filename, part.file.read()))
+    async with own_lock(request):
+        return await asyncio.to_thread(lambda: _keep(request, form, part.filename, part.file.read()))
 
 
 async def upload_mask(request: web.Request) -> web.Response:
@@ -41,7 +45,8 @@ async def upload_mask(request: web.Request) -> web.Response:
         return empty(400)
     original = _original(form, folders(request))
     with await made_of(request, "with_alpha", (original, await asyncio.to_thread(part.file.read))) as made:
-        return await asyncio.to_thread(lambda: _keep(form, folders(request), part.filename, made.read()))
+        async with own_lock(request):
+            return await asyncio.to_thread(lambda: _keep(request, form, part.filename, made.read()))
 
 
 async def _form(request: web.Request) -> Form:
@@ -50,19 +55,22 @@ async def _form(request: web.Request) -> Form:
     return await multipart_body(request)
 
 
-def _keep(form: Form, places: OwnerFolders, filename: str, data: bytes) -> web.Response:
+def _keep(request: web.Request, form: Form, filename: str, data: bytes) -> web.Response:
     """Write the file under its name, or under a free one where another file has it."""
     kind, subfolder = _text(form, "type") or "input", _text(form, "subfolder")
+    root = folder_of(folders(request), kind)
     try:
-        path = resolve(folder_of(places, kind), subfolder, filename)
-        folder = make_folder(path.parent)
+        path = resolve(root, subfolder, filename)
     except Outside:
         return empty(400)
-    if _text(form, "overwrite") in ("true", "1"):
-        path = write_file(path, data)
-    elif not _is_same(path, data):
-        path = write_new(folder, _names(path), data)
-    return reply({"name": path.name, "subfolder": _relative(folder, folder_of(places, kind)), "type": kind})
+    replaces = _text(form, "overwrite") in ("true", "1")
+    if replaces or not _is_same(path, data):
+        with room_of(request)(path, len(data), size_of(path) if replaces else 0):
+            folder = make_folder(path.parent)
+            path = write_file(path, data) if replaces else write_new(folder, _names(path), data)
+            if kind != "input":
+                noted(request, path)
+    return reply({"name": path.name, "subfolder": _relative(path.parent, root), "type": kind})
 
 
 def _names(path: Path) -> Iterator[str]:

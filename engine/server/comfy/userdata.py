@@ -7,8 +7,11 @@ from typing import Any
 from aiohttp import web
 
 from sigmagraph.engine.jobs.job import LOCAL
+from sigmagraph.engine.server.access.owner_locks import own_lock
 from sigmagraph.engine.server.context import OWNER, USER_DIR, empty, reply
 from sigmagraph.engine.server.files import Outside, below, resolve
+from sigmagraph.engine.server.own_files import gone, room_of
+from sigmagraph.engine.server.quota import Room, size_of
 from sigmagraph.engine.server.static import send
 from sigmagraph.engine.server.transport.request_bodies import read_body
 from sigmagraph.engine.writing import make_folder, write_file
@@ -73,9 +76,15 @@ async def write(request: web.Request) -> web.Response:
     if not _is_true(request.query.get("overwrite", "true")) and path.exists():
         raise web.HTTPConflict(text="File already exists")
     data = await read_body(request)
-    make_folder(path.parent)
-    await asyncio.to_thread(write_file, path, data)
+    async with own_lock(request):
+        await asyncio.to_thread(_kept, room_of(request), path, data)
     return _described(request, path)
+
+
+def _kept(room: Room, path: Path, data: bytes) -> None:
+    with room(path, len(data), size_of(path)):
+        make_folder(path.parent)
+        write_file(path, data)
 
 
 async def move(request: web.Request) -> web.Response:
@@ -88,8 +97,13 @@ async def move(request: web.Request) -> web.Response:
         raise web.HTTPBadRequest
     if target.exists() and not _is_true(request.query.get("overwrite", "true")):
         raise web.HTTPConflict(text="File already exists")
-    make_folder(target.parent)
-    source.replace(target)
+    replaced = size_of(target) if target != source else 0
+    size = size_of(source)
+    with room_of(request)(target, size, size):  # for new folders
+        make_folder(target.parent)
+        source.replace(target)
+    if replaced:
+        gone(request, replaced)
     return _described(request, target)
 
 
@@ -98,7 +112,9 @@ async def delete(request: web.Request) -> web.Response:
     path = _inside(user_root(request), request.match_info["file"])
     if not path.is_file():
         raise web.HTTPNotFound
+    size = size_of(path)
     path.unlink()
+    gone(request, size)
     return empty(204)
 
 

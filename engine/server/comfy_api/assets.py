@@ -33,6 +33,7 @@ from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.comfy_api.store import Asset, AssetStore, digest_of, hex_of
 from sigmagraph.engine.server.context import JOBS, OWNER, SETTINGS, folders, reply
 from sigmagraph.engine.server.files import Outside, resolve
+from sigmagraph.engine.server.own_files import room_of
 from sigmagraph.engine.server.static import content_type, send
 from sigmagraph.engine.server.transport.request_bodies import json_body, multipart_body
 from sigmagraph.engine.server.turns import turn_of
@@ -48,7 +49,7 @@ DISPOSITION = {"X-Content-Type-Options": "nosniff", "Content-Disposition": "atta
 def store_of(request: web.Request) -> AssetStore:
     """The assets of the request's owner."""
     most = request.app[SETTINGS].max_assets_mb * MEBIBYTE
-    return AssetStore(user_root(request) / "assets", folders(request).input_dir, most)
+    return AssetStore(user_root(request) / "assets", folders(request).input_dir, most, room_of(request))
 
 
 def named(request: web.Request) -> Callable[[Mapping[str, Any]], str | None]:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from sigmagraph.engine.errors import BadValue, MissingFile
+from sigmagraph.engine.errors import BadValue, MissingFile, WriteFailed
 from sigmagraph.engine.server.access.owner_locks import own_lock
 from sigmagraph.engine.server.comfy_api.assets import store_of
 from sigmagraph.engine.server.comfy_api.editor_fields import (
@@ -33,6 +33,7 @@ from sigmagraph.engine.server.comfy_api.outputs import OUTPUTS, OutputAsset, Own
 from sigmagraph.engine.server.comfy_api.refusals import Declined
 from sigmagraph.engine.server.comfy_api.store import Asset, AssetStore
 from sigmagraph.engine.server.context import OWNER, folders, reply
+from sigmagraph.engine.server.quota import DiskFull, QuotaReached
 from sigmagraph.engine.server.static import content_type, send
 from sigmagraph.engine.server.transport.request_bodies import multipart_body
 
@@ -76,6 +77,10 @@ def _answered(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -
         except Declined as refused:
             error = {"code": refused.code, "message": str(refused), "details": refused.details}
             return reply({"error": error}, refused.status)
+        except QuotaReached as reached:
+            return reply({"error": {"code": "PAYLOAD_TOO_LARGE", "message": str(reached), "details": {}}}, 413)
+        except (DiskFull, WriteFailed) as full:
+            return reply({"error": {"code": "INSUFFICIENT_STORAGE", "message": str(full), "details": {}}}, 507)
         except MissingFile as missing:
             asset_id = request.match_info.get("id", "")
             error = {"code": "ASSET_NOT_FOUND", "message": str(missing), "details": {"id": asset_id}}

@@ -13,6 +13,7 @@ from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.server.access.auth import RateReached
 from sigmagraph.engine.server.context import reply
 from sigmagraph.engine.server.files import Outside
+from sigmagraph.engine.server.quota import DiskFull, QuotaReached
 
 __all__ = ["Declined", "answered", "envelopes"]
 
@@ -33,6 +34,9 @@ CODES: tuple[tuple[type[errors.EngineError], int, str], ...] = (  # the first th
     (errors.UnknownName, 422, "invalid_workflow"),
     (errors.BadValue, 422, "invalid_request"),
     (Outside, 422, "invalid_request"),
+    (QuotaReached, 413, "payload_too_large"),
+    (DiskFull, 507, "insufficient_storage"),
+    (errors.WriteFailed, 507, "insufficient_storage"),
 )
 BY_STATUS: Mapping[int, str] = {
     400: "invalid_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",

@@ -17,6 +17,7 @@ import blake3
 
 from sigmagraph.engine.errors import BadDocument, BadValue, MissingFile
 from sigmagraph.engine.graph.reading.document import parse_json
+from sigmagraph.engine.server.quota import Room, size_of, unbounded
 from sigmagraph.engine.writing import drafted, make_folder, write_file
 
 __all__ = ["FOLDER", "SCHEME", "Asset", "AssetStore", "digest_of", "hex_of"]
@@ -59,6 +60,7 @@ class AssetStore:
     records: Path
     inputs: Path
     most_bytes: float
+    room: Room = unbounded
 
     def add(self, file: IO[bytes], file_path: str, content_type: str, expected: str | None) -> tuple[Asset, bool]:
         """Keep a content; says whether it is new. Raises `BadValue` where the digest is another, or no room is left."""
@@ -77,7 +79,7 @@ class AssetStore:
         self._refuse_when_full()
         name = found.removeprefix(SCHEME) + (suffix if suffix[1:].isalnum() else "")
         file.seek(0)
-        with drafted(folder, [name], replaces=True) as (draft, _):
+        with self.room(folder / name, size), drafted(folder, [name], replaces=True) as (draft, _):
             while piece := file.read(AT_ONCE):
                 draft.write(piece)
         return self._record(
@@ -101,7 +103,7 @@ class AssetStore:
     def change(self, asset: Asset, **changes: Any) -> Asset:
         """The record with other values, kept; its content stays what it is."""
         changed = replace(asset, updated_at=time.time(), **changes)
-        write_file(self._file(changed.id), json.dumps(asdict(changed)).encode())
+        self._write(changed)
         return changed
 
     def get(self, asset_id: str) -> Asset:
@@ -152,9 +154,14 @@ class AssetStore:
         """The record, then what finds it by its content: a crash between leaves an asset that is merely stored."""
         self._refuse_when_full()
         make_folder(self.records / "by-hash")
-        write_file(self._file(asset.id), json.dumps(asdict(asset)).encode())
+        self._write(asset)
         write_file(self.records / "by-hash" / asset.hash.removeprefix(SCHEME), asset.id.encode())
         return asset
+
+    def _write(self, asset: Asset) -> None:
+        file, data = self._file(asset.id), json.dumps(asdict(asset)).encode()
+        with self.room(file, len(data), size_of(file)):
+            write_file(file, data)
 
     def _refuse_when_full(self) -> None:
         if self.records.is_dir() and sum(1 for _ in os.scandir(self.records)) > MOST_RECORDS:

@@ -16,9 +16,9 @@ from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestPayloadError
 from multidict import MultiDictProxy
 
-from sigmagraph.engine.errors import BadDocument
+from sigmagraph.engine.errors import BadDocument, WriteFailed
 from sigmagraph.engine.graph.reading.document import parse_json
-from sigmagraph.engine.server.transport.body_budget import give_all, hold
+from sigmagraph.engine.server.transport.body_budget import give_all, hold, hold_form
 
 __all__ = [
     "CALL",
@@ -105,8 +105,13 @@ async def multipart_body(request: web.Request) -> "MultiDictProxy[str | bytearra
     """The parts of a form with files, which wait on disk; 400 for anything else."""
     if _packing(request) is not None:
         raise web.HTTPUnsupportedMediaType(text="a multipart form is taken as it is, without Content-Encoding")
+    hold_form(request)
     try:
         return await request.post()
+    except ConnectionError:
+        raise
+    except OSError as error:
+        raise WriteFailed("the files of the form", f"cannot be written: {error.strerror or error}") from error
     except NO_FORM as error:
         raise web.HTTPBadRequest(text=f"the body is not a form: {error}") from error
 
