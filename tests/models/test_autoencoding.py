@@ -94,9 +94,10 @@ def full_size() -> Autoencoder:
 
 
 def test_2048_decodes_in_strips_within_a_gigabyte(full_size: Autoencoder) -> None:
-    """0.98 GB in a process of its own; one strip more (0.067 GB) once something was compiled in it."""
+    """0.93 GB, and the same in a process that compiled something."""
     latent = torch.empty(1, 16, 256, 256, dtype=torch.bfloat16, device="meta")
-    assert peak_gb(lambda: strips.decoded(full_size, latent, Keeping.LEVELS)) <= 1.05
+    torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1))
+    assert peak_gb(lambda: strips.decoded(full_size, latent, Keeping.LEVELS)) <= 0.95
 
 
 @pytest.mark.parametrize("way", [strips.decoded, strips.encoded])

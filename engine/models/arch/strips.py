@@ -138,19 +138,27 @@ def _stretched(stretch: Stretch, source: Tensor, is_ours: bool) -> Tensor:
         for strip in _strips(stretch, source):
             cut = strip.cut(source, over)
             layer, reached = _advanced(stretch, cut, known)
-            core = strip.core(reached)
             if layer is not None:
-                tally.add(core, layer)
-                continue
-            if result is None:
-                rows = source.shape[-2] * core.shape[-2] // strip.rows
-                fits = core.shape[1] == source.shape[1] and rows == source.shape[-2] and core.dtype == source.dtype
-                result = source if is_ours and fits else _blank(core, rows)
-            over = strip.last(cut) if result is source else None
-            result[..., strip.place(core), :] = core
+                tally.add(strip.core(reached), layer)
+            else:
+                core = strip.core(reached)
+                result = _kept(strip, core, source, result, is_ours)
+                over = strip.last(cut) if result is source else None
+                result[..., strip.place(core), :] = core
+                del core
+            del cut, reached  # before the next strip is made
         if result is not None:
             return result
         known.append(tally.statistics())
+
+
+def _kept(strip: "_Strip", core: Tensor, source: Tensor, result: Tensor | None, is_ours: bool) -> Tensor:
+    """Where the strips' results go: a map that is there already, else `source` where it is ours and as large."""
+    if result is not None:
+        return result
+    rows = source.shape[-2] * core.shape[-2] // strip.rows
+    fits = core.shape[1] == source.shape[1] and rows == source.shape[-2] and core.dtype == source.dtype
+    return source if is_ours and fits else _blank(core, rows)
 
 
 def _blank(like: Tensor, rows: int) -> Tensor:
@@ -167,7 +175,10 @@ def _advanced(stretch: Stretch, x: Tensor, known: Sequence[Statistics]) -> tuple
         try:
             layer, x = next(walk)
             while (found := next(answers, None)) is not None:
-                layer, x = walk.send(_normalised(layer, x, found))
+                normed = _normalised(layer, x, found)
+                del x  # a strip's map less while the walk goes on, and below while the next is normalised
+                layer, x = walk.send(normed)
+                del normed
         except StopIteration as end:
             x = end.value
         else:
