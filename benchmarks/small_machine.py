@@ -39,7 +39,12 @@ KEEPS: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "open": lambda found: found["seconds"] <= 1 and found["anonymous_share"] <= 0.05,
     "peer": lambda found: found["seconds"] > 1 and found["peak_anonymous_gb"] > 0.25,
     "refused": lambda found: "the plan: " in found.get("said", "") and found["read_gb"] <= 0.1,
-    "ulimit": lambda found: "memory" in found["open"] and found["decode"] == "done",
+    "ulimit": lambda found: (
+        "memory" in found["open"]
+        and found["decode"] == "done"
+        and "nothing was tried" in found["larger"]
+        and found["larger_s"] <= 5
+    ),
     "decode": lambda found: found["peak_anonymous_gb"] < 2.1,
     "picture": lambda found: found["peak_anonymous_gb"] < 8.5,
 }
@@ -231,7 +236,7 @@ def refused(folder: Path, precision: str) -> dict[str, Any]:
 
 
 def under_ulimit(folder: Path, precision: str) -> dict[str, Any]:
-    """With 0.5 GB of address space left: what opening 4.9 GB says, and what decoding 512 x 512 does."""
+    """With 0.5 GB of address space left: what opening 4.9 GB says, and what decoding 512 and 1024 does."""
     import torch
 
     from sigmagraph.engine.errors import OutOfMemory
@@ -240,17 +245,20 @@ def under_ulimit(folder: Path, precision: str) -> dict[str, Any]:
     vae = load_vae(folder / f"vae.{precision}.safetensors")
     with vae.recipe.use():
         resource.setrlimit(resource.RLIMIT_AS, (int(_status("VmSize") * 1e9) + 5 * 10**8, resource.RLIM_INFINITY))
-    said = []
+    said, took = [], []
     for attempt in (
         lambda: load_diffusion_model(folder / f"medium.{precision}.safetensors"),
         lambda: vae.decode(torch.zeros(1, 16, 64, 64)),
+        lambda: vae.decode(torch.zeros(1, 16, 128, 128)),
     ):
+        began = time.perf_counter()
         try:
             attempt()
             said.append("done")
         except OutOfMemory as error:
             said.append(str(error))
-    return {"open": said[0], "decode": said[1]}
+        took.append(time.perf_counter() - began)
+    return {"open": said[0], "decode": said[1], "larger": said[2], "larger_s": round(took[2], 2)}
 
 
 def decoded(folder: Path, precision: str) -> dict[str, Any]:

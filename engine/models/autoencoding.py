@@ -31,6 +31,10 @@ NEEDS: dict[Way, dict[Keeping, tuple[float, float]]] = {
     strips.decoded: {Keeping.WHOLE: (705, 0), Keeping.BLOCKS: (194, 7e7), Keeping.LEVELS: (101, 7e7)},
     strips.encoded: {Keeping.WHOLE: (515, 0), Keeping.BLOCKS: (165, 6e7), Keeping.LEVELS: (58, 7e7)},
 }
+# The same of the most frugal way, without which no picture was ever made: elements per pixel, in strips per pixel, and
+# in strips at most. Maps that have to be there at once, and less than strips take.
+LEAST: dict[Way, tuple[float, float, float]] = {strips.decoded: (96, 45, 4e7), strips.encoded: (64, 15, 2e7)}
+UNSURE_BYTES = 64 * 1024 * 1024  # more than what is free may be had: of the allocator's own, which nobody counts
 PUBLISHED_WIDTH = 256  # of the widest map at full resolution
 LARGEST_STRIP = 131  # elements per pixel: a picture has eight strips or more
 # What convolutions take beside maps, as a factor, measured: on CPUs, and with cuDNN on an H200.
@@ -71,6 +75,13 @@ def needed_bytes(
     return int(elements * dtype.itemsize * (CUDA_WORKSPACE if device == "cuda" else WORKSPACE))
 
 
+def least_bytes(way: Way, shape: VaeShape, pixels: int, dtype: torch.dtype) -> int:
+    """Below this no picture of so many pixels can be made, in whichever way."""
+    per_pixel, strip, most = LEAST[way]
+    width = max(shape.channels[:2]) / PUBLISHED_WIDTH
+    return int((per_pixel * pixels + min(strip * pixels, most)) * width * dtype.itemsize)
+
+
 def _finite(way: Way, network: Autoencoder, x: Tensor, pixels: int) -> Tensor:
     """The result; where 16 bits overflowed on the way, that of float32."""
     result = _fitting(way, network, x, pixels)
@@ -83,6 +94,12 @@ def _finite(way: Way, network: Autoencoder, x: Tensor, pixels: int) -> Tensor:
 def _fitting(way: Way, network: Autoencoder, x: Tensor, pixels: int) -> Tensor:
     """The first way that fits into what is free; where an allocator still says no, the next."""
     x = x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+    least = least_bytes(way, network.shape, pixels, x.dtype)
+    if least > available_bytes(x.device) + UNSURE_BYTES:
+        gc.collect()
+        give_back(x.device.type)
+        if least > available_bytes(x.device) + UNSURE_BYTES:
+            raise _too_large(way, network.shape, x, pixels, "nothing was tried")
     ways = _promising(way, network.shape, x, pixels)
     for keeping in ways:
         if keeping is not Keeping.WHOLE:
@@ -95,10 +112,25 @@ def _fitting(way: Way, network: Autoencoder, x: Tensor, pixels: int) -> Tensor:
             said = str(error).splitlines()[0]
         gc.collect()  # outside the handler: the traceback held every map
         give_back(x.device.type)
-    needed, room = needed_bytes(way, network.shape, pixels, x.dtype, ways[-1], x.device.type), available_bytes(x.device)
-    raise OutOfMemory(
-        f"a picture of {pixels / 1e6:.1f} megapixels takes {bytes_in_words(needed)} in strips on {x.device}, "
-        f"which has {bytes_in_words(room)} left ({said})"
+    raise _too_large(way, network.shape, x, pixels, said)
+
+
+def _too_large(way: Way, shape: VaeShape, x: Tensor, pixels: int, said: str) -> OutOfMemory:
+    """What it takes, what there is, and what would work."""
+    room = available_bytes(x.device)
+
+    def needed(count: int, dtype: torch.dtype) -> int:
+        return needed_bytes(way, shape, count, dtype, Keeping.LEVELS, x.device.type)
+
+    takes, halved = needed(pixels, x.dtype), needed(pixels, torch.bfloat16)
+    smaller = (pixels * share // 64 for share in range(63, 0, -1))
+    fitting = next((count for count in smaller if needed(count, x.dtype) <= room), 0)
+    advice = f"one of {fitting / 1e6:.2f} megapixels fits" if fitting >= 10_000 else "free some memory"
+    if x.dtype == torch.float32 and halved <= room:
+        advice += f", with --precision vae=bf16 this one does, in {bytes_in_words(halved)}"
+    return OutOfMemory(
+        f"a picture of {pixels / 1e6:.1f} megapixels takes {bytes_in_words(takes)} in strips on {x.device}, "
+        f"which has {bytes_in_words(room)} left ({said}); {advice}"
     )
 
 

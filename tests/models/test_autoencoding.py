@@ -97,7 +97,8 @@ def test_2048_decodes_in_strips_within_a_gigabyte(full_size: Autoencoder) -> Non
     """0.93 GB, and the same in a process that compiled something."""
     latent = torch.empty(1, 16, 256, 256, dtype=torch.bfloat16, device="meta")
     torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1))
-    assert peak_gb(lambda: strips.decoded(full_size, latent, Keeping.LEVELS)) <= 0.95
+    taken = peak_gb(lambda: strips.decoded(full_size, latent, Keeping.LEVELS))
+    assert autoencoding.least_bytes(strips.decoded, full_size.shape, 2048**2, torch.bfloat16) / 1e9 <= taken <= 0.95
 
 
 @pytest.mark.parametrize("way", [strips.decoded, strips.encoded])
@@ -108,6 +109,36 @@ def test_estimates_are_what_is_needed_and_not_much_more(full_size: Autoencoder, 
         found = peak_gb(lambda keeping=keeping: way(full_size, x, keeping))  # type: ignore[misc]
         needed = autoencoding.needed_bytes(way, full_size.shape, 768**2, torch.bfloat16, keeping) / 1e9
         assert found <= needed <= 2.5 * found
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(32, 32), (128, 128)])
+def test_no_picture_takes_less_than_what_is_refused_at_once(full_size: Autoencoder, rows: int, columns: int) -> None:
+    """So a picture that could be made is never refused."""
+    pixels = 64 * rows * columns
+    for way, size in ((strips.decoded, (1, 16, rows, columns)), (strips.encoded, (1, 3, 8 * rows, 8 * columns))):
+        x = torch.empty(size, dtype=torch.bfloat16, device="meta")
+        taken = peak_gb(lambda way=way, x=x: way(full_size, x, Keeping.LEVELS))  # type: ignore[misc]
+        assert 0.5 * taken <= autoencoding.least_bytes(way, full_size.shape, pixels, torch.bfloat16) / 1e9 <= taken
+
+
+@pytest.mark.parametrize(("room", "halved"), [(400, False), (480, True)])
+def test_what_cannot_fit_is_refused_before_anything_is_tried(
+    full_size: Autoencoder, monkeypatch: pytest.MonkeyPatch, room: int, halved: bool
+) -> None:
+    monkeypatch.setattr(autoencoding, "available_bytes", lambda device: room * 10**6)
+    with pytest.raises(
+        OutOfMemory, match=r"takes 0\.91 GB in strips on meta, .* left \(nothing was tried\)"
+    ) as refused:
+        autoencoding.decoded(full_size, torch.empty(1, 16, 128, 128, device="meta"))
+    said = re.search(r"one of (\d\.\d\d) megapixels fits", str(refused.value))
+    assert said is not None
+    shape, fitting = full_size.shape, float(said[1]) * 1e6
+    needed = [
+        autoencoding.needed_bytes(strips.decoded, shape, int(count), torch.float32, Keeping.LEVELS)
+        for count in (fitting - 5_000, fitting + 25_000)
+    ]
+    assert needed[0] <= room * 10**6 < needed[1], "what is said to fit fits, and not much more would"
+    assert ("--precision vae=bf16 this one does, in 0.46 GB" in str(refused.value)) == halved
 
 
 def test_where_a_whole_picture_does_not_fit_it_is_made_in_strips(
@@ -138,6 +169,7 @@ def test_an_allocator_that_refuses_leads_to_strips_and_then_to_a_clear_error(
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setitem(autoencoding.NEEDS, refusing, autoencoding.NEEDS[strips.decoded])
+    monkeypatch.setitem(autoencoding.LEAST, refusing, autoencoding.LEAST[strips.decoded])
     monkeypatch.setattr(strips, "decoded", refusing)
     with pytest.raises(OutOfMemory, match=r"0\.0 megapixels takes .* MB in strips on cpu, which has .* GB left"):
         autoencoding.decoded(network, torch.zeros(1, 16, 8, 8))
