@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sigmagraph.engine.errors import TensorMismatch
-from sigmagraph.engine.models.files.fp8 import is_rounded, packed_bytes
+from sigmagraph.engine.models.files.fp8 import is_rounded, is_small, packed_bytes
 from sigmagraph.engine.models.files.lora import Patch, patched
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_quantised, is_view
 from sigmagraph.engine.models.memory.device import Placement, tabulates
@@ -210,6 +210,10 @@ class Recipe(Generic[M]):
         views = [weight for weight in weights if is_view(weight)]
         stays = {weight for name, weight in named.items() if is_view(weight) and _is_looked_up(name)}
         stays_small = {weight: lies(weight, self.placement.device) for weight in weights}
+        small = {  # what is not small in its file grows at once, to what is computed in
+            weight: min(size, packed_bytes(weight)) if stays_small[weight] and is_small(weight) else size
+            for weight, size in dense.items()
+        }
         ahead, blocks = self.computed_ahead, dict[str, int]()
         for name, weight in named.items():
             if self.blocks and name.startswith(self.blocks) and name not in ahead:
@@ -227,12 +231,10 @@ class Recipe(Generic[M]):
             kept_bytes=sum(size for size in dense.values() if size < STREAMED_FROM_BYTES),
             block_bytes=max(blocks.values(), default=0),
             outside_bytes=sum(dense.values()) - inside,
-            packed_bytes=sum(
-                min(size, packed_bytes(weight)) if stays_small[weight] else size for weight, size in dense.items()
-            ),
+            packed_bytes=sum(small.values()),
             is_rounded=any(is_rounded(weight) and stays_small[weight] for weight in weights),
             is_quantised=any(is_quantised(weight) for weight in weights),
-            ahead_bytes=(sum(dense[named[name]] for name in ahead), sum(packed_bytes(named[name]) for name in ahead)),
+            ahead_bytes=(sum(dense[named[name]] for name in ahead), sum(small[named[name]] for name in ahead)),
             has_products=self.has_products,
         )
 
