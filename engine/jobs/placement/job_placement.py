@@ -46,7 +46,10 @@ class JobPlacement:
 
     def take(self) -> tuple[Job, Worker] | None:
         """The next job and its worker, in a slot that is reserved from now on; None where nothing may begin."""
-        worker = self._free(self._affinity.wanted(self._queue.next_id())) or self._free(frozenset())
+        roomy = self._roomy() if len(self._queue) else []
+        if not roomy:
+            return None
+        worker = self._free(self._affinity.wanted(self._queue.next_id()), roomy) or self._free(frozenset(), roomy)
         job = self._next_on(worker) if worker is not None else None
         if worker is None or job is None:
             return None
@@ -55,7 +58,7 @@ class JobPlacement:
 
     def reserve(self, prompt: Mapping[str, Any], priority: int) -> Worker | None:
         """A worker's slot for a job that never waited."""
-        worker = self._free(model_files(prompt))
+        worker = self._free(model_files(prompt), self._roomy())
         beside = self._jobs_on(worker) if worker is not None else None
         if worker is None or beside is None:
             return None
@@ -73,20 +76,22 @@ class JobPlacement:
         """Whether a job is on its way to a worker."""
         return self._reserved.total() > 0
 
-    def _free(self, files: frozenset[str]) -> Worker | None:
-        """The worker that should have a job with these model files.
+    def _roomy(self) -> list[Worker]:
+        """The workers with a free slot.
 
         While a job is about under which a worker died, each runs one job.
         So a job that takes its worker down is soon known, and does not take the same others down with it every time.
         """
-        roomy = [
-            worker for worker in self._workers if self._room(worker) > 0 and has_files(worker, files, self._workers)
-        ]
+        return [worker for worker in self._workers if self._room(worker) > 0]
+
+    def _free(self, files: frozenset[str], roomy: Sequence[Worker]) -> Worker | None:
+        """The one of these that should have a job with these model files."""
+        fit = [worker for worker in roomy if has_files(worker, files, self._workers)]
 
         def fitness(worker: Worker) -> tuple[bool, int, int]:
             return not self._is_busy(worker), self._affinity.shared(worker.name, files), self._room(worker)
 
-        return max(roomy, key=fitness) if len(roomy) > 1 else next(iter(roomy), None)
+        return max(fit, key=fitness) if len(fit) > 1 else next(iter(fit), None)
 
     def _is_busy(self, worker: Worker) -> bool:
         return bool(worker.status().jobs or self._reserved[worker])
