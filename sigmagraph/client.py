@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from sigmagraph.client_calls import (
     LOCAL,
@@ -21,8 +20,10 @@ from sigmagraph.client_calls import (
     Image,
     Result,
     Workflow,
+    checked_timeout,
     checked_url,
     event_call,
+    job_path,
     key_headers,
     parsed,
     read_events,
@@ -33,14 +34,14 @@ from sigmagraph.client_calls import (
     upload_call,
     view_call,
 )
-from sigmagraph.engine.errors import ServerUnreachable
+from sigmagraph.engine.errors import BadValue, ServerRefused, ServerUnreachable
 
 if TYPE_CHECKING:
     import aiohttp
 
 __all__ = ["AsyncClient", "Client", "Event", "Image", "Result"]
 
-RETRIES, PAUSE_S = 8, 0.5  # of a stream that broke off without a word, one after the other
+RETRIES, PAUSE_S, LONGEST_PAUSE_S = 10, 0.5, 5.0  # of a stream that broke off without a word, one after the other
 SILENCE_S = 60.0  # the server says something every 15 s
 
 
@@ -48,11 +49,11 @@ class Client:
     """The server at `url`; `key` where it asks for one. One thread at a time."""
 
     def __init__(self, url: str = LOCAL, key: str | None = None, *, timeout_s: float = 600.0) -> None:
-        self._url, self._headers, self._timeout_s = checked_url(url), key_headers(key), timeout_s
+        self._url, self._headers, self._timeout_s = checked_url(url), key_headers(key), checked_timeout(timeout_s)
 
     def submit(self, workflow: Workflow, changes: Mapping[str, Any] | None = None) -> str:
         """Accept a workflow (a file, a document, or a stored name); the job's id. Changes by "NODE.INPUT"."""
-        answer = self._json(submission(workflow, changes or {}))
+        answer = self._json(submission(workflow, {} if changes is None else changes))
         return str(answer["prompt_id"])
 
     def events(self, job: str, after: int = 0) -> Iterator[Event]:
@@ -69,14 +70,16 @@ class Client:
                             return
             except (ServerUnreachable, OSError, http.client.HTTPException) as error:
                 reason = str(getattr(error, "reason", error))
-            time.sleep(PAUSE_S)
+            except ServerRefused as error:
+                reason = _of_a_restart(error)
+            time.sleep(_pause(failures))
         raise ServerUnreachable(self._url, reason)
 
     def result(self, job: str) -> Result:
         """Wait for the job's end, and say what came of it."""
         for _ in self.events(job):
             pass
-        return read_result(self._json(Call("GET", f"/jobs/{quote(job)}")))
+        return read_result(self._json(Call("GET", job_path(job))))
 
     def run(self, workflow: Workflow, changes: Mapping[str, Any] | None = None) -> Result:
         """Submit and wait; raises `ServerRefused` where it did not go well."""
@@ -84,22 +87,21 @@ class Client:
 
     def cancel(self, job: str) -> None:
         """Stop the job, if it is not over: at its next step."""
-        self._json(Call("POST", f"/jobs/{quote(job)}/cancel"))
+        self._json(Call("POST", job_path(job, "/cancel")))
 
     def upload(self, file: str | Path) -> str:
         """Put a picture into the server's input folder; the name that a LoadImage node takes."""
-        answer = self._json(upload_call(Path(file)))
+        answer = self._json(upload_call(file))
         return "/".join(part for part in (answer["subfolder"], answer["name"]) if part)
 
     def download(self, image: Image) -> bytes:
         """The bytes of a picture."""
         with self._open(view_call(image), self._timeout_s) as response:
-            data: bytes = response.read()
-            return data
+            return self._read(response)
 
     def replay(self, picture: str | Path, *, dry_run: bool = False) -> dict[str, Any]:
         """Make a picture again: `verdict` is identical, within tolerance or different, and `differences` say why."""
-        found: dict[str, Any] = self._json(replay_call(Path(picture), dry_run))
+        found: dict[str, Any] = self._json(replay_call(picture, dry_run))
         while found.get("status"):  # it takes longer than one answer may
             time.sleep(PAUSE_S)
             found = self._json(Call("GET", found["status"]))
@@ -112,7 +114,14 @@ class Client:
 
     def _json(self, call: Call) -> Any:
         with self._open(call, self._timeout_s) as response:
-            return parsed(response.read())
+            return parsed(call, self._read(response))
+
+    def _read(self, response: Any) -> bytes:
+        try:
+            data: bytes = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerUnreachable(self._url, f"the answer broke off: {error}") from error
+        return data
 
     def _open(self, call: Call, timeout_s: float) -> Any:
         headers = {**self._headers, **call.headers}
@@ -122,7 +131,7 @@ class Client:
         except urllib.error.HTTPError as error:
             with error:
                 raise refusal(call, error.code, error.read()) from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ServerUnreachable(self._url, str(getattr(error, "reason", error))) from error
 
 
@@ -130,7 +139,7 @@ class AsyncClient:
     """The same for asyncio; `async with AsyncClient(url) as client`, so that its connections are closed."""
 
     def __init__(self, url: str = LOCAL, key: str | None = None, *, timeout_s: float = 600.0) -> None:
-        self._url, self._headers, self._timeout_s = checked_url(url), key_headers(key), timeout_s
+        self._url, self._headers, self._timeout_s = checked_url(url), key_headers(key), checked_timeout(timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "AsyncClient":
@@ -145,7 +154,7 @@ class AsyncClient:
 
     async def submit(self, workflow: Workflow, changes: Mapping[str, Any] | None = None) -> str:
         """As `Client.submit`."""
-        answer = await self._json(submission(workflow, changes or {}))
+        answer = await self._json(submission(workflow, {} if changes is None else changes))
         return str(answer["prompt_id"])
 
     async def events(self, job: str, after: int = 0) -> AsyncIterator[Event]:
@@ -168,14 +177,16 @@ class AsyncClient:
                         lines.clear()
             except _broken() as error:
                 reason = str(getattr(error, "reason", error))
-            await asyncio.sleep(PAUSE_S)
+            except ServerRefused as error:
+                reason = _of_a_restart(error)
+            await asyncio.sleep(_pause(failures))
         raise ServerUnreachable(self._url, reason)
 
     async def result(self, job: str) -> Result:
         """As `Client.result`."""
         async for _ in self.events(job):
             pass
-        return read_result(await self._json(Call("GET", f"/jobs/{quote(job)}")))
+        return read_result(await self._json(Call("GET", job_path(job))))
 
     async def run(self, workflow: Workflow, changes: Mapping[str, Any] | None = None) -> Result:
         """As `Client.run`."""
@@ -183,21 +194,21 @@ class AsyncClient:
 
     async def cancel(self, job: str) -> None:
         """As `Client.cancel`."""
-        await self._json(Call("POST", f"/jobs/{quote(job)}/cancel"))
+        await self._json(Call("POST", job_path(job, "/cancel")))
 
     async def upload(self, file: str | Path) -> str:
         """As `Client.upload`."""
-        answer = await self._json(upload_call(Path(file)))
+        answer = await self._json(upload_call(file))
         return "/".join(part for part in (answer["subfolder"], answer["name"]) if part)
 
     async def download(self, image: Image) -> bytes:
         """As `Client.download`."""
         async with await self._open(view_call(image), self._timeout_s) as response:
-            return await response.read()
+            return await self._read(response)
 
     async def replay(self, picture: str | Path, *, dry_run: bool = False) -> dict[str, Any]:
         """As `Client.replay`."""
-        found: dict[str, Any] = await self._json(replay_call(Path(picture), dry_run))
+        found: dict[str, Any] = await self._json(replay_call(picture, dry_run))
         while found.get("status"):
             await asyncio.sleep(PAUSE_S)
             found = await self._json(Call("GET", found["status"]))
@@ -210,13 +221,21 @@ class AsyncClient:
 
     async def _json(self, call: Call) -> Any:
         async with await self._open(call, self._timeout_s) as response:
-            return parsed(await response.read())
+            return parsed(call, await self._read(response))
+
+    async def _read(self, response: "aiohttp.ClientResponse") -> bytes:
+        import aiohttp
+
+        try:
+            return await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise ServerUnreachable(self._url, f"the answer broke off: {error}") from error
 
     async def _open(self, call: Call, timeout_s: float) -> "aiohttp.ClientResponse":
         import aiohttp
 
         if self._session is None:
-            raise RuntimeError("use it as `async with AsyncClient(url) as client`")
+            raise BadValue("AsyncClient", "one that is not open", "`async with AsyncClient(url) as client`")
         limits = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
         try:
             response = await self._session.request(
@@ -228,6 +247,18 @@ class AsyncClient:
             async with response:
                 raise refusal(call, response.status, await response.read())
         return response
+
+
+def _pause(failures: int) -> float:
+    """Seconds before the next try, longer after each: in all half a minute, in which a server starts again."""
+    return min(PAUSE_S * 2.0 ** max(failures - 1, 0), LONGEST_PAUSE_S)
+
+
+def _of_a_restart(error: ServerRefused) -> str:
+    """The reason of a refusal that passes, while a server stops or a proxy waits for one; any other is raised."""
+    if error.status not in (502, 503, 504):
+        raise error
+    return str(error)
 
 
 def _broken() -> tuple[type[Exception], ...]:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from sigmagraph.engine.errors import BadValue, MissingFile, ServerRefused, UnknownName
 
 LOCAL = "http://127.0.0.1:8188"
+
+MOST_SECONDS = 1_000_000  # what sockets take
 
 Workflow = str | Path | Mapping[str, Any]
 
@@ -59,22 +61,51 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def checked_url(url: str) -> str:
+def checked_url(given: object) -> str:
     """The address without its last slash."""
-    if not url.startswith(("http://", "https://")):
-        raise BadValue("url", url, f"an address such as {LOCAL}")
+    url = given if isinstance(given, str) else ""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or any(letter.isspace() or not letter.isprintable() for letter in url):
+        raise BadValue("url", given, f"an address such as {LOCAL}")
     return url.rstrip("/")
 
 
-def key_headers(key: str | None) -> dict[str, str]:
+def checked_timeout(seconds: object) -> float:
+    """How long an answer is waited for."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MOST_SECONDS:
+        raise BadValue("timeout_s", seconds, f"a number of seconds above 0, at most {MOST_SECONDS}")
+    return float(seconds)
+
+
+def job_path(job: object, rest: str = "") -> str:
+    """Where a job is, by the id that `submit` gave."""
+    if not isinstance(job, str) or not job:
+        raise BadValue("job", job, "the id of a job, as `submit` returns it")
+    return f"/jobs/{quote(job, safe='')}{rest}"
+
+
+def key_headers(key: object) -> dict[str, str]:
     """What a key is sent as."""
-    return {"Authorization": f"Bearer {key}"} if key is not None else {}
+    if key is None:
+        return {}
+    if not isinstance(key, str) or not key.isascii() or not key.isprintable():
+        raise BadValue("key", f"(a {type(key).__name__}, not shown)", "a key as the server wrote it: one line of ASCII")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def submission(workflow: Workflow, changes: Mapping[str, Any]) -> Call:
     """A file is read here; its name, where there is no such file, is taken for that of a workflow the server stores."""
     key = {"Idempotency-Key": uuid.uuid4().hex, "Content-Type": "application/json"}
     document: Any = workflow
+    if not isinstance(workflow, str | Path | Mapping):
+        raise BadValue("workflow", workflow, "a file, a document, or the name of a stored workflow")
+    given: object = changes
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise BadValue("changes", given, 'a mapping from "NODE.INPUT" to values: {"KSampler.seed": 7}')
     if isinstance(workflow, str | Path) and Path(workflow).is_file():
         data = Path(workflow).read_bytes()
         try:
@@ -86,7 +117,10 @@ def submission(workflow: Workflow, changes: Mapping[str, Any]) -> Call:
     elif isinstance(workflow, Path):
         raise MissingFile(workflow, "there is no such workflow file")
     body = {"prompt": _changed(document, changes) if changes else document}
-    return Call("POST", "/prompt", json.dumps(body).encode(), key)
+    try:
+        return Call("POST", "/prompt", json.dumps(body, allow_nan=False).encode(), key)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadValue("workflow", str(error), "values that JSON has: numbers, strings, lists, objects") from error
 
 
 def _changed(document: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,6 +132,8 @@ def _changed(document: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     nodes = {node_id: {**node, "inputs": dict(node.get("inputs", {}))} for node_id, node in document.items()}
     for target, value in changes.items():
         name, _, input_name = target.rpartition(".")
+        if not name or not input_name:
+            raise BadValue("changes", target, "NODE.INPUT, NODE being an id, a title or a class that occurs once")
         titled = [i for i, node in nodes.items() if node.get("_meta", {}).get("title") == name]
         found = [name] if name in nodes else titled or [i for i, n in nodes.items() if n["class_type"] == name]
         if len(found) != 1:
@@ -109,7 +145,7 @@ def _changed(document: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def event_call(job: str, after: int) -> Call:
     """A job's log as a stream, behind entry `after`."""
-    return Call("GET", f"/jobs/{quote(job)}/events", None, {"Last-Event-ID": str(after)})
+    return Call("GET", job_path(job, "/events"), None, {"Last-Event-ID": str(after)})
 
 
 def read_events(lines: Iterable[bytes]) -> Iterator[Event]:
@@ -119,7 +155,7 @@ def read_events(lines: Iterable[bytes]) -> Iterator[Event]:
         name, _, value = line.decode().rstrip("\r\n").partition(": ")
         if name:
             fields[name] = value
-        elif "data" in fields:
+        elif {"id", "event", "data"} <= fields.keys():
             yield Event(int(fields["id"]), fields["event"], json.loads(fields["data"]))
             fields = {}
 
@@ -133,22 +169,25 @@ def read_result(job: Mapping[str, Any]) -> Result:
     return Result(job["id"], job["status"], images, outputs, str(failure.get("exception_message", "")).strip())
 
 
-def upload_call(path: Path) -> Call:
+def upload_call(path: str | Path) -> Call:
     """A picture for the input folder."""
     return _form("/upload/image", "image", path, {})
 
 
-def replay_call(path: Path, dry_run: bool) -> Call:
+def replay_call(path: str | Path, dry_run: bool) -> Call:
     """A recorded picture, to be made again."""
     return _form("/replay", "file", path, {"dry_run": "true"} if dry_run else {})
 
 
-def _form(where: str, part: str, path: Path, fields: Mapping[str, str]) -> Call:
+def _form(where: str, part: str, file: str | Path, fields: Mapping[str, str]) -> Call:
     """A multipart form with one file and plain fields."""
+    if not isinstance(file, str | Path):
+        raise BadValue("file", type(file).__name__, "a path: a string or a pathlib.Path")
+    path = Path(file)
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise MissingFile(path, error.strerror or "cannot be read") from error
+    except (OSError, ValueError) as error:
+        raise MissingFile(path, getattr(error, "strerror", None) or "cannot be read") from error
     boundary = uuid.uuid4().hex
     name = path.name.replace('"', "%22")
     parts = [f'form-data; name="{key}"\r\n\r\n{value}'.encode() for key, value in fields.items()]
@@ -160,12 +199,22 @@ def _form(where: str, part: str, path: Path, fields: Mapping[str, str]) -> Call:
 
 def view_call(image: Image) -> Call:
     """A picture to be fetched."""
+    if not isinstance(image, Image):
+        raise BadValue("image", image, "one of a result's images")
     return Call("GET", "/view?" + urlencode(image._asdict()))
 
 
-def parsed(data: bytes) -> Any:
-    """The JSON of an answer; an empty one is an empty object."""
-    return json.loads(data) if data.strip() else {}
+def parsed(call: Call, data: bytes) -> dict[str, Any]:
+    """The object in an answer; an empty one is an empty object."""
+    try:
+        found = json.loads(data) if data.strip() else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or (call.path == "/prompt" and "prompt_id" not in found):
+        raise ServerRefused(
+            f"{call.method} {call.path}", 200, "", "not an answer of sigmagraph: is it at this address?"
+        )
+    return found
 
 
 def refusal(call: Call, status: int, data: bytes) -> ServerRefused:

@@ -2,21 +2,23 @@
 
 import asyncio
 import json
+import math
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
 
 import sigmagraph as sg
 from sigmagraph import client as module
-from sigmagraph.client_calls import Event
+from sigmagraph.client_calls import Event, Image
 from sigmagraph.engine.cli.app import app
-from sigmagraph.engine.errors import MissingFile, ServerRefused, ServerUnreachable, UnknownName
+from sigmagraph.engine.errors import BadValue, MissingFile, ServerRefused, ServerUnreachable, UnknownName
 from tests.serving import CHECKOUT, Server
 
 WORKFLOW = CHECKOUT / "workflows/txt2img.json"
@@ -106,6 +108,39 @@ def test_what_the_server_refuses_is_told_in_its_words(server: Server) -> None:
         list(client.events("none"))
 
 
+WRONG: list[tuple[Callable[[sg.Client], object], str]] = [
+    (lambda _: sg.Client(cast(Any, 3)), "url: 3 .* an address such as"),
+    (lambda _: sg.Client("http://a b"), "url: 'http://a b' .* an address"),
+    (lambda _: sg.Client("http://127.0.0.1:x"), "url: .* an address"),
+    (lambda _: sg.Client("http://"), "url: .* an address"),
+    (lambda _: sg.Client(key="a\nb"), "key: .*not shown.* one line of ASCII"),
+    (lambda _: sg.Client(key="a\u2192"), "key: .*not shown.* one line of ASCII"),
+    (lambda _: sg.Client(timeout_s=-1), "timeout_s: -1 .* above 0"),
+    (lambda _: sg.Client(timeout_s=cast(Any, "x")), "timeout_s: 'x' .* a number of seconds"),
+    (lambda client: client.submit(cast(Any, None)), "workflow: None .* a file, a document"),
+    (lambda client: client.submit(cast(Any, {"1": {1}})), "workflow: .*not JSON serializable.* values that JSON has"),
+    (lambda client: client.submit({"1": math.nan}), "workflow: .* values that JSON has"),
+    (lambda client: client.submit(WORKFLOW, cast(Any, ["x"])), "changes: .* a mapping"),
+    (lambda client: client.submit(WORKFLOW, cast(Any, {3: 1})), "changes: .* a mapping"),
+    (lambda client: client.submit(WORKFLOW, {"seed": 1}), "changes: 'seed' .* NODE.INPUT"),
+    (lambda client: list(client.events(cast(Any, None))), "job: None .* as `submit` returns it"),
+    (lambda client: client.cancel(""), "job: '' .* as `submit` returns it"),
+    (lambda client: client.upload(cast(Any, b"x")), "file: 'bytes' .* a path"),
+    (lambda client: client.download(cast(Any, "x.png")), "image: 'x.png' .* a result's images"),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_a_wrong_argument_is_told_before_anything_is_sent(call: Callable[[sg.Client], object], words: str) -> None:
+    with pytest.raises(BadValue, match=words):
+        call(sg.Client("http://127.0.0.1:9"))
+
+
+def test_a_client_that_is_not_open_says_how_it_is_opened() -> None:
+    with pytest.raises(BadValue, match="async with AsyncClient"):
+        asyncio.run(sg.AsyncClient("http://127.0.0.1:9").workers())
+
+
 class Breaking(BaseHTTPRequestHandler):
     """A log of five entries, two to a connection; the sixth call and later find nobody."""
 
@@ -133,6 +168,84 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+class Another(BaseHTTPRequestHandler):
+    """Some other server: a page for everything, or half of one, or no HTTP at all."""
+
+    def do_GET(self) -> None:
+        if self.path == "/workers":
+            self.wfile.write(b"220 mail\r\n")
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "99" if self.path.startswith("/view") else "6")
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Restarting(Breaking):
+    """Is away for two calls, as a proxy tells it, between the second entry and the third."""
+
+    def do_GET(self) -> None:
+        if self.headers["Last-Event-ID"] == "2" and self.asked.count("2") < 2:
+            self.asked.append("2")
+            self.send_error(503)
+            return
+        super().do_GET()
+
+
+@contextmanager
+def answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_what_another_server_answers_is_told_as_that() -> None:
+    image = Image("a.png", "", "output")
+
+    async def asked(url: str) -> None:
+        async with sg.AsyncClient(url) as client:
+            with pytest.raises(ServerRefused, match="not an answer of sigmagraph"):
+                await client.submit({})
+            with pytest.raises(ServerUnreachable, match="cannot be reached: .*broke off"):
+                await client.download(image)
+            with pytest.raises(ServerUnreachable):
+                await client.workers()
+
+    with answering(Another) as url:
+        client = sg.Client(url)
+        with pytest.raises(ServerRefused, match="not an answer of sigmagraph"):
+            client.submit({})
+        with pytest.raises(ServerUnreachable, match="cannot be reached: .*broke off"):
+            client.download(image)
+        with pytest.raises(ServerUnreachable, match="220 mail"):
+            client.workers()
+        asyncio.run(asked(url))
+
+
+def test_a_server_that_starts_again_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def followed(url: str) -> list[Event]:
+        async with sg.AsyncClient(url) as client:
+            return [event async for event in client.events("job")]
+
+    monkeypatch.setattr(module, "PAUSE_S", 0.0)
+    with answering(Restarting) as url:
+        for take in (lambda: list(sg.Client(url).events("job")), lambda: asyncio.run(followed(url))):
+            Breaking.asked = Restarting.asked = []
+            assert take() == WHOLE
+    monkeypatch.setattr(module, "PAUSE_S", 0.5)
+    assert sum(vars(module)["_pause"](failures) for failures in range(1, module.RETRIES + 1)) > 30
 
 
 WHOLE = [Event(number, "Ended" if number == 5 else "Progress", {}) for number in range(1, 6)]
