@@ -10,9 +10,8 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, Range, Tooltip, node
 from sigmagraph.engine.sampling.resize import resized
 from sigmagraph.nodes.images.batches import opaque
-from sigmagraph.nodes.images.masks import batched
 from sigmagraph.nodes.images.sizes import scaled
-from sigmagraph.nodes.latents.composite import cycled, laid
+from sigmagraph.nodes.latents.composite import cycled, laid, weights_of
 from sigmagraph.nodes.support.types import Image, Mask
 
 __all__ = ["NODES"]
@@ -92,8 +91,7 @@ def image_composite_masked(
         above = resized(above, width, height, "bilinear")
     weights = torch.ones(above.shape[-2:])
     if mask is not None:
-        drawn = F.interpolate(batched(mask)[:, None], size=above.shape[-2:], mode="bilinear")
-        weights = cycled(drawn, len(below))
+        weights = weights_of(mask, above, len(below))
     return laid(below.movedim(-1, 1), cycled(above, len(below)), min(y, height), min(x, width), weights).movedim(1, -1)
 
 

@@ -59,8 +59,7 @@ def latent_composite_masked(
     above = _over(above, below, "source")
     weights = torch.ones(above.shape[-2:])
     if mask is not None:
-        drawn = F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]), size=above.shape[-2:], mode="bilinear")
-        weights = cycled(drawn, len(below))
+        weights = weights_of(mask, above, len(below))
     return destination.with_samples(laid(below, above, y // PIXELS, x // PIXELS, weights))
 
 
@@ -91,6 +90,12 @@ def _over(above: Tensor, below: Tensor, name: str) -> Tensor:
     if above.shape[1] != below.shape[1]:
         raise BadValue(name, f"{above.shape[1]} channels", f"{below.shape[1]} channels, as the latent below has")
     return cycled(above, len(below))
+
+
+def weights_of(mask: Tensor, above: Tensor, count: int) -> Tensor:
+    """A mask of any rank, [..., H, W], as weights [count, 1, h, w] of what is laid over `count` images."""
+    drawn = F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]), size=above.shape[-2:], mode="bilinear")
+    return cycled(drawn, count)
 
 
 def laid(below: Tensor, above: Tensor, top: int, left: int, weights: Tensor) -> Tensor:

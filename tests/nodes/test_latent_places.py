@@ -38,6 +38,19 @@ def test_edges_that_lie_inside_fade_and_the_others_do_not() -> None:
     assert torch.equal(over(samples_from=filled(1.0), feather=16), torch.ones(2, 16, 4, 6))
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (1, 2, 3), (1, 1, 2, 3), (2, 2, 3), (2, 1, 2, 3)])
+def test_a_mask_of_any_rank_weighs_pictures_and_latents_alike(shape: tuple[int, ...]) -> None:
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    latent = masked(x=8, y=16, mask=mask)
+    picture = NODES["ImageCompositeMasked"](
+        destination=torch.zeros(2, 4, 6, 3), source=torch.ones(1, 2, 3, 3), x=1, y=2, mask=mask, resize_source=False
+    )
+    expected = torch.zeros(2, 4, 6)
+    expected[:, 2:, 1:4] = mask.reshape(-1, 2, 3)
+    assert torch.allclose(latent, expected[:, None].expand_as(latent))
+    assert torch.allclose(picture, expected[..., None].expand_as(picture))
+
+
 def masked(**inputs: object) -> torch.Tensor:
     settings = {"destination": filled(0.0, 2), "source": filled(1.0, 1, 2, 3)} | inputs
     samples: torch.Tensor = NODES["LatentCompositeMasked"](**settings).samples
