@@ -20,6 +20,7 @@ from sigmagraph.engine.cli.options import (
 )
 from sigmagraph.engine.compose.workspace import Workspace
 from sigmagraph.engine.errors import InvalidWorkflow
+from sigmagraph.engine.units import counted
 
 __all__ = ["check"]
 
@@ -74,8 +75,7 @@ def check(
     if as_json:
         write_json(found | {"outputs": list(graph.roots), "warnings": list(changed.warnings)})
         return
-    outputs = "1 output" if len(graph.roots) == 1 else f"{len(graph.roots)} outputs"
-    remark(f"{len(graph.nodes)} nodes, {outputs}: nothing wrong")
+    remark(f"{counted(len(graph.nodes), 'node')}, {counted(len(graph.roots), 'output')}: nothing wrong")
 
 
 def _survey(space: Workspace, folder: Path, *, as_json: bool) -> None:

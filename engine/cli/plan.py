@@ -19,6 +19,7 @@ from sigmagraph.engine.cli.options import (
     Settings,
     workspace,
 )
+from sigmagraph.engine.units import counted
 
 if TYPE_CHECKING:  # imported when the command runs: `--help` must stay quick
     from rich.table import Table
@@ -60,7 +61,7 @@ def plan(
         return
     out().print(_table(lines))
     runs = sum(line.fate == "runs" and line.same_as is None for line in lines)
-    remark(f"{runs} of {len(lines)} nodes would run")
+    remark(f"{runs} of {counted(len(lines), 'node')} would run")
     caching = {class_type for class_type, _ in CACHES.values()}
     if found := [line.node_id for line in lines if line.class_type in caching and line.fate != "unneeded"]:
         remark(f"step cache in node {', '.join(found)}: how many evaluations it leaves out is known after the run")

@@ -90,7 +90,8 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> "Settings":
     home = (settings.home or Path.cwd()).resolve()
     for name in ("home", "workflows", "endpoints"):
         folder = getattr(settings, name)
-        if folder is not None and not folder.is_dir():
+        is_made = name == "home" and settings.demo
+        if folder is not None and not folder.is_dir() and not is_made:
             raise MissingFile(folder, f"there is no such folder; the setting {name!r} names it")
     return settings.model_copy(
         update={

@@ -94,6 +94,8 @@ def compose(
     home, output = settings.home, settings.output
     assert home is not None
     assert output is not None
+    if settings.demo:
+        make_folder(home / "models")
     if not (home / "models").is_dir():
         raise MissingFile(home / "models", "there is no such folder; --home names the one that holds models/")
     for plugin in settings.plugins:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.compose.serving import compose
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.server.settings import Settings
@@ -22,6 +24,18 @@ def test_the_demo_has_its_checkpoint_wherever_the_home_is(tmp_path: Path) -> Non
     _, folders = compose(settings(tmp_path, demo=True))
     assert folders("local").path("checkpoints", DEMO) == SHIPPED / "models/checkpoints" / DEMO
     assert folders("local").files("checkpoints") == [DEMO]
+
+
+def test_the_demo_makes_a_home_that_is_not_there(tmp_path: Path) -> None:
+    home = tmp_path / "new"
+    given = ["serve", "--demo", "--home", str(home), "--print-config"]
+    assert CliRunner().invoke(app, given).exit_code == 0
+    assert not home.exists()
+    _, folders = compose(
+        Settings.model_validate({"home": home, "output": home / "o", "database": "sqlite://", "demo": True})
+    )
+    assert folders("local").files("checkpoints") == [DEMO]
+    assert (home / "models").is_dir()
 
 
 def test_without_the_demo_a_home_elsewhere_has_nothing_of_the_checkout(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_the_guides_node_and_one_of_an_installed_package_run_together(place: Pat
     assert listed.returncode == 0, listed.stderr
     assert "Makes a picture redder." in listed.stdout
     assert ran.returncode == 0, ran.stderr
-    assert re.search(r"nodes: colour \[[0-9a-f]{16}\]: 1 nodes", ran.stderr)
+    assert re.search(r"nodes: colour \[[0-9a-f]{16}\]: 1 node\b", ran.stderr)
     picture = Path(ran.stdout.strip())
     with Image.open(picture) as image:
         assert image.getpixel((0, 0)) == (0, 255 - 0x40, 255 - 0x20)

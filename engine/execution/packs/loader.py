@@ -25,6 +25,7 @@ from sigmagraph.engine.graph.comfy.comfy_class import Border, from_class
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.replacements import Replacement
 from sigmagraph.engine.graph.schema.node import from_schema, is_schema_class
+from sigmagraph.engine.units import counted
 
 INSTALLED = "sigmagraph.nodes"  # the entry-point group: a module, or its nodes
 ROOTS = frozenset(
@@ -51,7 +52,7 @@ class Pack:
     web: Path | None = None
 
     def __str__(self) -> str:
-        state = f"{len(self.nodes)} nodes" if self.nodes or not self.problems else "not loaded"
+        state = counted(len(self.nodes), "node") if self.nodes or not self.problems else "not loaded"
         return "; ".join((f"{self.name} [{self.digest}]: {state}", *self.problems))
 
 
