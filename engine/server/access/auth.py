@@ -109,9 +109,9 @@ def take_turn(request: web.Request) -> None:
 
 async def _identified(request: web.Request, key: str) -> Account | None:
     """The account of a key; raises `TooManyWrongKeys` where too many wrong ones came from there."""
-    tell = may_try_key(request, key)
-    account = await request.app[KEYS].identify(key)
-    tell(account is not None)
+    with may_try_key(request, key) as tell:
+        account = await request.app[KEYS].identify(key)
+        tell(account is not None)
     return account
 
 

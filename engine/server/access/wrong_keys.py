@@ -3,8 +3,9 @@
 import hashlib
 import math
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 
 from aiohttp import web
@@ -16,6 +17,8 @@ __all__ = ["WRONG_KEYS", "TooManyWrongKeys", "WrongKeys", "may_try_key"]
 
 PER_MINUTE = 60.0
 MOST_KNOWN = 10_000
+LOOKED_UP_S = 1.0
+"""Within which the keys that are looked up now are known to be right or wrong."""
 
 
 class TooManyWrongKeys(EngineError):
@@ -34,13 +37,38 @@ class WrongKeys:
     def __init__(self, per_minute: float = PER_MINUTE, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute, self._wrong = per_minute, Buckets(clock)
         self._worked: OrderedDict[bytes, None] = OrderedDict()
+        self._tried: dict[str, Counter[bytes]] = {}
 
     def check(self, address: str | None, key: str) -> None:
         """Raises `TooManyWrongKeys` for an unknown key from an address that showed too many."""
         if _digest(key) not in self._worked:
-            state = self._wrong.look(place_of(address), self._per_minute)
-            if not state.is_allowed:
-                raise TooManyWrongKeys(state.wait_s)
+            place = place_of(address)
+            state = self._wrong.look(place, self._per_minute)
+            others = len(self._tried[place].keys() - {_digest(key)}) if place in self._tried else 0
+            if not state.is_allowed or state.remaining <= others:
+                raise TooManyWrongKeys(max(state.wait_s, LOOKED_UP_S))
+
+    @contextmanager
+    def trying(self, address: str | None, key: str) -> Iterator[None]:
+        """While the key is looked up it counts as a wrong one for others of its address, unless it worked before.
+
+        Raises `TooManyWrongKeys`.
+        """
+        self.check(address, key)
+        place, digest = place_of(address), _digest(key)
+        if digest in self._worked:
+            yield
+            return
+        tried = self._tried.setdefault(place, Counter())
+        tried[digest] += 1
+        try:
+            yield
+        finally:
+            tried[digest] -= 1
+            if not tried[digest]:
+                del tried[digest]
+            if not tried:
+                self._tried.pop(place, None)
 
     def tell(self, address: str | None, key: str, *, is_right: bool) -> None:
         """What became of a key."""
@@ -58,11 +86,12 @@ class WrongKeys:
 WRONG_KEYS: web.AppKey[WrongKeys] = web.AppKey("wrong keys", WrongKeys)
 
 
-def may_try_key(request: web.Request, key: str) -> Callable[[bool], None]:
-    """Whether the key may be looked up; returns what wants to know whether it was right."""
+@contextmanager
+def may_try_key(request: web.Request, key: str) -> Iterator[Callable[[bool], None]]:
+    """While the key is looked up, if it may be; yields what wants to know whether it was right."""
     wrong_keys, address = request.app[WRONG_KEYS], request.remote
-    wrong_keys.check(address, key)
-    return lambda is_right: wrong_keys.tell(address, key, is_right=is_right)
+    with wrong_keys.trying(address, key):
+        yield lambda is_right: wrong_keys.tell(address, key, is_right=is_right)
 
 
 def place_of(address: str | None) -> str:

@@ -96,13 +96,13 @@ async def _caller(request: web.Request, scope: str | None) -> Caller:
 async def identified(request: web.Request, key: str) -> Account | None:
     """The account of a key; 429 where too many wrong ones came from there."""
     try:
-        tell = may_try_key(request, key)
+        with may_try_key(request, key) as tell:
+            standing = await request.app[PUBLISHED].keys.identify(key)
+            tell(standing is not None)
+            return standing
     except TooManyWrongKeys as error:
         headers = {"Retry-After": str(error.wait_s)}
         raise Refused(429, error.code, str(error), headers=headers, retry_after=error.wait_s) from error
-    standing = await request.app[PUBLISHED].keys.identify(key)
-    tell(standing is not None)
-    return standing
 
 
 def _require_scope(caller: Caller, scope: str | None) -> None:
