@@ -46,7 +46,6 @@ class CacheStats:
     """Counters since the start."""
 
     hits: int = 0
-    misses: int = 0
     evictions: int = 0
 
 
@@ -81,7 +80,6 @@ class MemoryCache:
         with self._lock:
             held = self._held.get(key)
             if held is None:
-                self.stats.misses += 1
                 return None
             self.stats.hits += 1
             held.rank = self._clock + held.worth
