@@ -27,6 +27,13 @@ def _power(base: Number, exponent: Number) -> Any:
     return base**exponent
 
 
+def _rounded(number: Number, digits: int | None = None) -> Any:
+    """Python's own, but beyond a number's digits nothing is computed: of a whole one it would be 10 to that power."""
+    if digits is None or not isinstance(number, int):
+        return round(number, digits)
+    return 0 if digits < -MAX_BITS else round(number, digits)
+
+
 BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -54,7 +61,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
     "abs": abs,
-    "round": round,
+    "round": _rounded,
     "pow": _power,
     "sqrt": math.sqrt,
     "ceil": math.ceil,
@@ -77,11 +84,12 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Number:
     try:
         tree = ast.parse(expression.strip(), mode="eval")
         found = _Evaluation(names).value(tree.body)
+        is_usable = isinstance(found, int | float) and math.isfinite(found)
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise BadValue("expression", expression, "a formula such as 'a + b'") from error
     except (ArithmeticError, ValueError, TypeError) as error:
         raise BadValue("expression", expression, f"a formula with a value for these inputs ({error})") from error
-    if not isinstance(found, int | float) or not math.isfinite(found):
+    if not is_usable:
         raise BadValue("expression", expression, f"a formula whose value is a finite number, not {found!r}")
     return found
 

@@ -4,10 +4,12 @@ import json
 import logging
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from sigmagraph.engine.errors import InvalidWorkflow
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import Pack, load_packs, loader, shim_modules
 from sigmagraph.engine.execution.packs.loader import code_digest
@@ -130,3 +132,34 @@ def test_what_a_declaration_holds_goes_over_the_wire_and_is_json_for_a_page(fold
 
 def test_what_a_node_shows_is_json_for_a_page() -> None:
     assert plain({"value": [float("nan"), float("inf"), 1.5], "n": 1}) == {"value": [None, None, 1.5], "n": 1}
+
+
+HOOKS = """
+    @classmethod
+    def VALIDATE_INPUTS(cls, a):
+        import sys
+        if a == 1: sys.exit(3)
+        if a == 2: raise KeyboardInterrupt
+        return True
+    @classmethod
+    def IS_CHANGED(cls, a):
+        import sys
+        if a == 3: sys.exit(3)
+        if a == 4: raise KeyboardInterrupt
+        return a
+NODE_CLASS_MAPPINGS = {"Works": Works}
+"""
+
+
+@pytest.mark.parametrize("value", [1, 2, 3, 4])
+def test_a_hook_that_exits_is_an_answer_and_not_the_end_of_its_thread(folders: Folders, value: int) -> None:
+    """Of a thread that ends so nobody hears: the job would run for ever, and all behind it wait."""
+    stage = Stage(with_nodes(*loaded(folders, p=WORKS + HOOKS)["p"].nodes.values()))
+    document = prompt(a=("Works", {"a": value}), s=("Show", {"value": ["a", 0]}))
+    with ThreadPoolExecutor(1) as pool:
+        if value > 2:
+            assert pool.submit(stage.shown, document).result(10) == [value]
+            return
+        kind = ("SystemExit", "KeyboardInterrupt")[value - 1]
+        with pytest.raises(InvalidWorkflow, match=f"validation raised RuntimeError: it ended with {kind}"):
+            pool.submit(stage.shown, document).result(10)

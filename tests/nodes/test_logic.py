@@ -172,3 +172,15 @@ def test_colours_and_resolutions() -> None:
     assert (width % 32, height % 32) == (0, 0)
     assert abs(width / height - 16 / 9) < 0.1
     assert abs(width * height / (0.4 * 1024 * 1024) - 1) < 0.05
+
+
+def test_rounding_a_whole_number_far_beyond_its_digits_ends_at_once() -> None:
+    """Python's `round` computes ten to that power first: it holds every thread of the process, and no cancel ends it."""
+    assert NODES["ComfyMathExpression"](expression="round(a, -10**9)", values={"a": 3}) == (0.0, 0, False)
+    assert NODES["ComfyMathExpression"](expression="round(a, -1)", values={"a": 1234}) == (1230.0, 1230, True)
+    assert NODES["ComfyMathExpression"](expression="round(a, 1)", values={"a": 1.26})[0] == 1.3
+
+
+def test_a_whole_number_beyond_all_floats_is_refused_by_name() -> None:
+    with pytest.raises(BadValue, match="too large"):
+        NODES["ComfyMathExpression"](expression="10**400", values={"a": 1})

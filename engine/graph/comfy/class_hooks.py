@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from threading import current_thread, main_thread
 from typing import Any
 
 from sigmagraph.engine.graph.node import Node
@@ -16,10 +17,10 @@ def run_validator(
 ) -> list[Problem]:
     """Ask the class; linked inputs arrive as None. Anything but True is one problem that names the arguments."""
     assert node.validator is not None
-    arguments = hook_arguments(node.validator, node, node_id, given)
-    if "input_types" in inspect.signature(node.validator).parameters:
-        arguments["input_types"] = dict(received_types)
     try:
+        arguments = hook_arguments(node.validator, node, node_id, given)
+        if "input_types" in inspect.signature(node.validator).parameters:
+            arguments["input_types"] = dict(received_types)
         answer = call_now(node.validator, arguments)
     except Exception as error:  # noqa: BLE001  # whatever a pack raises is its answer, and the worker lives on
         kind = type(error).__qualname__
@@ -60,7 +61,23 @@ def hidden_before_running(tag: str, node_id: str) -> Any:
 
 
 def call_now(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Call a function that may be async, and wait; a loop that is already running here is left alone."""
+    """Call a function that may be async, and wait; a loop that is already running here is left alone.
+
+    What is no `Exception` becomes one: an exit would end the thread, and nobody would hear how the job ended.
+    """
+    try:
+        return _answered(function, arguments)
+    except KeyboardInterrupt as error:  # a user's, where the check is made on the main thread
+        if current_thread() is main_thread():
+            raise
+        raise RuntimeError(f"it ended with KeyboardInterrupt: {error}") from error
+    except BaseException as error:
+        if isinstance(error, Exception):
+            raise
+        raise RuntimeError(f"it ended with {type(error).__name__}: {error}") from error
+
+
+def _answered(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     answer = function(**arguments)
     if not inspect.isawaitable(answer):
         return answer

@@ -94,7 +94,7 @@ class Child:
 
         try:
             finished = self._runner.run(task, tell)
-        except Exception as error:  # noqa: BLE001  # a fault of ours fails this job, not the worker
+        except BaseException as error:  # noqa: BLE001  # a fault of ours, or an exit, fails this job, not the worker
             traceback.print_exc()
             kind = type(error).__name__
             finished = Finished(State.FAILED, Failure("internal_error", f"{kind}: {error}", exception_type=kind))
@@ -113,7 +113,7 @@ class Child:
         answer: dict[str, Any] = {"say": "answer", "id": message["id"]}
         try:
             answer["value"] = self._runner.answer(message["question"], message["values"])
-        except Exception as error:  # noqa: BLE001  # node code may raise anything; the front says which question
+        except BaseException as error:  # noqa: BLE001  # node code may raise anything; the front says which question
             answer["error"] = f"{type(error).__name__}: {error}"
         self._channel.send(answer)
 
