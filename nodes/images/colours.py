@@ -88,7 +88,11 @@ def image_rgb_to_yuv(*, image: Image) -> tuple[Image, Image, Image]:
 @node("ImageYUVToRGB", category="image/batch")
 def image_yuv_to_rgb(*, Y: Image, U: Image, V: Image) -> Image:
     """A picture from its brightness and two colour differences."""
-    luma, blue, red = (plane.mean(dim=-1) for plane in (Y, U, V))
+    try:
+        luma, blue, red = torch.broadcast_tensors(*(plane.mean(dim=-1) for plane in (Y, U, V)))
+    except RuntimeError as error:
+        sizes = [list(plane.shape[:3]) for plane in (Y, U, V)]
+        raise BadValue("Y, U, V", sizes, "three pictures of one size and number") from error
     red, blue = luma + (red - MIDDLE) / RED, luma + (blue - MIDDLE) / BLUE
     green = (luma - LUMA[0] * red - LUMA[2] * blue) / LUMA[1]
     return torch.stack([red, green, blue], dim=-1).clamp(0.0, 1.0)

@@ -10,6 +10,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Options, node
 from sigmagraph.engine.sampling.resize import resized
+from sigmagraph.nodes.images.masks import batched
 from sigmagraph.nodes.support.types import Image, Mask
 
 __all__ = ["NODES"]
@@ -80,6 +81,7 @@ def porter_duff(
     """Two pictures with transparency as one; in the masks 1 is transparent. All take the destination's size."""
     if source.shape[-1] != destination.shape[-1]:
         raise BadValue("source", f"{source.shape[-1]} channels", f"{destination.shape[-1]}, as the destination has")
+    source_alpha, destination_alpha = batched(source_alpha), batched(destination_alpha)
     count = min(map(len, (source, source_alpha, destination, destination_alpha)))
     height, width = destination.shape[1:3]
     below, above = destination[:count], _fitted(source[:count].movedim(-1, 1), width, height).movedim(1, -1)

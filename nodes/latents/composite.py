@@ -146,6 +146,8 @@ def _dealt(latent: LatentValue, size: int) -> list[LatentValue]:
 
 def cycled(rows: Tensor, count: int) -> Tensor:
     """The rows in turn, until there are `count`."""
+    if not len(rows):
+        raise BadValue("batch", "nothing", "a batch of at least one")
     return rows[torch.arange(count) % len(rows)]
 
 

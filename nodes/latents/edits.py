@@ -111,6 +111,7 @@ def repeat_latent_batch(*, samples: Latent, amount: Annotated[int, Range(1, 64)]
 def latent_batch(*, samples1: Latent, samples2: Latent) -> Latent:
     """Two batches as one; the second takes the first one's size."""
     first, second = samples1.samples, samples2.samples
+    _check_channels(first, second)
     if first.shape[1:] != second.shape[1:]:
         second = resized(second, first.shape[-1], first.shape[-2], "bilinear", crop=True)
     ranges = tuple(latent.batch_index or tuple(range(len(latent.samples))) for latent in (samples1, samples2))
@@ -215,6 +216,9 @@ def latent_interpolate(*, samples1: Latent, samples2: Latent, ratio: Share = 1.0
 def latent_blend(*, samples1: Latent, samples2: Latent, blend_factor: Share = 0.5) -> Latent:
     """A weighted mean; 1 is the first."""
     first, second = samples1.samples, samples2.samples
+    _check_channels(first, second)
+    if len(first) != len(second) and 1 not in (len(first), len(second)):
+        raise BadValue("samples2", f"{len(second)} latents", f"one latent, or {len(first)} as samples1 has")
     if first.shape != second.shape:
         second = resized(second, first.shape[-1], first.shape[-2], "bicubic", crop=True)
     return samples1.with_samples(first * blend_factor + second * (1 - blend_factor))
@@ -223,11 +227,18 @@ def latent_blend(*, samples1: Latent, samples2: Latent, blend_factor: Share = 0.
 def _alike(first: LatentValue, second: LatentValue) -> Tensor:
     """The second's samples with the first one's size and count."""
     samples, shape = second.samples, first.samples.shape
-    if samples.shape[1] != shape[1]:
-        raise BadValue("samples2", f"{samples.shape[1]} channels", f"{shape[1]} channels, as samples1 has")
+    _check_channels(first.samples, samples)
     if samples.shape[1:] != shape[1:]:
         samples = resized(samples, shape[-1], shape[-2], "bilinear", crop=True)
     return cycled(samples, shape[0])
+
+
+def _check_channels(first: Tensor, second: Tensor) -> None:
+    """Latents of one family have the same channels, and time or none."""
+    if first.ndim != second.ndim:
+        raise BadValue("samples2", list(second.shape), f"{first.ndim} axes, as samples1 {list(first.shape)} has")
+    if second.shape[1] != first.shape[1]:
+        raise BadValue("samples2", f"{second.shape[1]} channels", f"{first.shape[1]} channels, as samples1 has")
 
 
 NODES = (

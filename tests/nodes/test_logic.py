@@ -175,7 +175,7 @@ def test_colours_and_resolutions() -> None:
 
 
 def test_rounding_a_whole_number_far_beyond_its_digits_ends_at_once() -> None:
-    """Python's `round` computes ten to that power first: it holds every thread of the process, and no cancel ends it."""
+    """Python's `round` computes ten to that power first: it holds every thread, and no cancel ends it."""
     assert NODES["ComfyMathExpression"](expression="round(a, -10**9)", values={"a": 3}) == (0.0, 0, False)
     assert NODES["ComfyMathExpression"](expression="round(a, -1)", values={"a": 1234}) == (1230.0, 1230, True)
     assert NODES["ComfyMathExpression"](expression="round(a, 1)", values={"a": 1.26})[0] == 1.3
