@@ -84,14 +84,13 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Number:
     try:
         tree = ast.parse(expression.strip(), mode="eval")
         found = _Evaluation(names).value(tree.body)
-        is_usable = isinstance(found, int | float) and math.isfinite(found)
+        if isinstance(found, int | float) and math.isfinite(found):
+            return found
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise BadValue("expression", expression, "a formula such as 'a + b'") from error
     except (ArithmeticError, ValueError, TypeError) as error:
         raise BadValue("expression", expression, f"a formula with a value for these inputs ({error})") from error
-    if not is_usable:
-        raise BadValue("expression", expression, f"a formula whose value is a finite number, not {found!r}")
-    return found
+    raise BadValue("expression", expression, f"a formula whose value is a finite number, not {found!r}")
 
 
 @dataclass
