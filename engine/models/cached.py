@@ -97,6 +97,7 @@ def slotted(
                 one.alike,
                 one.model.skip_layers,
                 one.model.attention,
+                one.model.inside,
                 one.window,
                 *map(id, held),
                 len(one.fed),

@@ -6,6 +6,7 @@ host's telling takes about half of a forward's time.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def velocities(forward: Forward, groups: Sequence[Rows]) -> dict[int, Tensor]:
     """Every pass's velocity by its id, on the device that made it; a group is what one forward can make."""
     here, there = _shared_out(groups)
     moved = [[_on_second(one) for one in rows] for rows in there]
-    answered = _SECOND.submit(_in_turn, forward, moved) if moved else None
+    answered = _SECOND.submit(copy_context().run, _in_turn, forward, moved) if moved else None
     try:
         found = _in_turn(forward, here)
     finally:

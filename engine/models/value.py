@@ -1,10 +1,10 @@
 """The values on graph edges: `Model` and `Vae` (`Clip` is in text/). Immutable: a change makes a new one."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -44,9 +44,9 @@ class Model:
 
     Adapters are patches of the recipe: they are merged tensor by tensor when the network is made.
     `parameterisation` starts as the spec's; `skip_layers` are blocks left out (skip-layer guidance); `attention` takes
-    the place of attention in some blocks; `guidance` changes how `guided` combines its predictions, `mask_change` how
-    the mask of inpainting depends on the noise level. `step_cache` lets runs leave evaluations out; with
-    `measures_drift` they also run without it, and say how far off they were.
+    the place of attention in some blocks; `inside` changes what the network computes, `guidance` how `guided` combines
+    its predictions, `mask_change` how the mask of inpainting depends on the noise level. `step_cache` lets runs leave
+    evaluations out; with `measures_drift` they also run without it, and say how far off they were.
     """
 
     recipe: Recipe[MMDiT]
@@ -56,6 +56,7 @@ class Model:
     attention: AttentionChange | None = None
     guidance: tuple["GuidanceChange", ...] = ()
     mask_change: "MaskChange | None" = None
+    inside: "InsideChange | None" = None
     step_cache: "StepCache | None" = None
     measures_drift: bool = False
 
@@ -133,7 +134,9 @@ class Model:
         """What a recorded run must have been made with: the network's recipe and what of it runs."""
         patches = [str(patch.identity) for patch in self.recipe.patches]
         changed = "".join(
-            f" {part}" for part in (self.attention, self.step_cache, self.placement.dtype) if part is not None
+            f" {part}"
+            for part in (self.attention, self.step_cache, self.placement.dtype, self.inside)
+            if part is not None
         )
         return f"{self.recipe.what} {patches} {sorted(self.skip_layers)} {self.parameterisation}{changed}"
 
@@ -167,7 +170,7 @@ class Model:
 
     def joins(self, x: Tensor) -> Hashable:
         """What predictions that one forward can make have in common: the network, what of it runs, the state's size."""
-        return self.recipe.key, self.skip_layers, self.attention, tuple(x.shape[1:]), x.dtype
+        return self.recipe.key, self.skip_layers, self.attention, self.inside, tuple(x.shape[1:]), x.dtype
 
     def passes(self, x: Tensor, sigma: float, conditionings: Sequence[Conditioning]) -> list[list["Pass"]]:
         """What the network is asked per conditioning: one pass for each of its entries that acts at this level."""
@@ -205,6 +208,15 @@ StepCache = BlockCache | ReuseRule
 MaskChange = Callable[[Model, Sequence[float]], MaskRule]
 """A model and the run's noise levels to how the mask of inpainting changes with them."""
 Question = tuple[Model, Tensor, float, Sequence[Conditioning]]
+
+
+class InsideChange(Protocol):
+    """What surrounds a network's forwards, and takes the place of blocks. Two are one only if they are the same."""
+
+    def velocity(
+        self, network: Callable[..., Tensor], rows: Sequence["Pass"], asked: Asked, more: Mapping[str, Any]
+    ) -> Tensor:
+        """What the network says about these passes, where it would be asked `network(*asked, **more)`."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -317,7 +329,8 @@ def _forward(rows: Sequence[Pass], beside: Sequence[Pass]) -> tuple[Tensor, ...]
         controls = rows[0].entry.controls
         asked = _asked(rows, [one.entry for one in rows])
         more: dict[str, Any] = {}
-        if (tables := getattr(network, "tables", None)) is not None:
+        inside = model.inside  # it is shown the condition itself, so no table is made
+        if inside is None and (tables := getattr(network, "tables", None)) is not None:
             more["beforehand"] = tables.told(network, [one.told_of for one in rows], [one.told_of for one in beside])
         if controls:
             read = _asked(rows, [one.read or one.entry for one in rows])
@@ -328,10 +341,10 @@ def _forward(rows: Sequence[Pass], beside: Sequence[Pass]) -> tuple[Tensor, ...]
             more["attention"] = model.attention
         if (cached := cached_forward(rows, network)) is not None:
             more["cached"] = cached
-        is_fixed = model.attention is None and cached is None  # a graph decides nothing
+        is_fixed = model.attention is None and cached is None and inside is None  # a graph decides nothing
         captured = getattr(network, "captured", None) if is_fixed else None
         call = network if captured is None else partial(captured, network, model.spec.shape.patch)
-        velocity: Tensor = call(*asked, **more)
+        velocity: Tensor = call(*asked, **more) if inside is None else inside.velocity(network, rows, asked, more)
     parts: tuple[Tensor, ...] = velocity.float().split([len(one.fed) for one in rows])
     return parts
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,7 +24,17 @@ from sigmagraph.nodes.support.kept_predictions import resumed
 from sigmagraph.nodes.support.latent_preview import LatentPreview
 from sigmagraph.nodes.support.types import LatentValue
 
-__all__ = ["LatentSteps", "Pair", "Sampled", "Way", "denoised_latent", "in_model_space", "in_vae_units"]
+__all__ = [
+    "LatentSteps",
+    "Outcome",
+    "Pair",
+    "Run",
+    "Sampled",
+    "Way",
+    "denoised_latent",
+    "in_model_space",
+    "in_vae_units",
+]
 
 Value = TypeVar("Value")
 Said = Progress | Joinable
@@ -64,20 +75,64 @@ def denoised_latent(
     cache whose drift is to be measured, a second run without it follows. `watch` hears of every evaluation of the
     first, in model space.
     """
+    run = Run(model, denoiser, latent, sigmas, solver, noise, options or {}, kept, watch)
+    return (yield from run.outcome())
+
+
+@runtime_checkable
+class Surrounds(Protocol):
+    """A change of guidance that also surrounds whole runs, where `surrounds` says so."""
+
+    @property
+    def surrounds(self) -> bool:
+        """Whether it does."""
+
+    def surround(self, run: "Run") -> Outcome:
+        """The run, by way of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run, as `denoised_latent` is told it, within so many of what surrounds the model's runs."""
+
+    model: Model
+    denoiser: Denoiser
+    latent: LatentValue
+    sigmas: Sequence[float]
+    solver: Solver
+    noise: NoiseSource
+    options: Mapping[str, object]
+    kept: Kept | None
+    watch: Callable[[Tick], None]
+    within: int = 0
+
+    def outcome(self) -> Outcome:
+        """What comes of it, by way of all that surrounds it."""
+        changes: Sequence[object] = self.model.guidance
+        around = [one for one in changes if isinstance(one, Surrounds) and one.surrounds]
+        if self.within < len(around):
+            return (yield from around[self.within].surround(replace(self, within=self.within + 1)))
+        return (yield from _sampled(self))
+
+
+def _sampled(run: Run) -> Outcome:
+    """The run itself."""
+    model, latent, sigmas, solver, watch = run.model, run.latent, run.sigmas, run.solver, run.watch
+    options = run.options
     if len(sigmas) < 2:
         return Sampled(latent, latent)
     start = in_model_space(model, latent.samples)
-    recording = resumed(kept, start.device)
+    recording = resumed(run.kept, start.device)
     if tabulates(model.placement.device):
         model.expect(rehearsed(solver, sigmas, model.parameterisation, options))
     reports: list[CacheReport] = []
     sampling = Sampling(
-        denoiser,
+        run.denoiser,
         start,
         sigmas,
         model.parameterisation,
         solver,
-        noise=noise,
+        noise=run.noise,
         options=options,
         mask=latent.noise_mask,
         mask_rule=model.mask_change(model, sigmas) if model.mask_change is not None else None,

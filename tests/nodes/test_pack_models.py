@@ -235,12 +235,10 @@ def test_what_has_no_place_here_is_refused_by_name(model: Model) -> None:
         patcher.add_object_patch("diffusion_model", object())
     with pytest.raises(AttributeError, match="a network's double_blocks is not here"):
         _ = patcher.get_model_object("diffusion_model").double_blocks
-    with pytest.raises(BadValue, match="set_model_patch: 'dit'"):
-        patcher.set_model_patch_replace(lambda *_: None, "dit", "double_block", 0)
-    with pytest.raises(BadValue, match="add_wrapper_with_key"):
-        patcher.add_wrapper_with_key("apply_model", "mine", lambda *_: None)
-    patcher.model_options["transformer_options"]["patches_replace"] = {"attn2": {}, "dit": {}}
-    with pytest.raises(BadValue, match="transformer_options: 'patches_replace'"):
+    with pytest.raises(BadValue, match="set_model_patch: 'single'"):
+        patcher.set_model_patch_replace(lambda *_: None, "single", "block", 0)
+    patcher.model_options["transformer_options"]["patches_replace"] = {"attn2": {}, "flux": {("block", 1): print}}
+    with pytest.raises(BadValue, match="transformer_options patches_replace: 'flux'"):
         model_of(patcher)
     wrong = ModelPatcher(model)
     wrong.set_model_sampler_post_cfg_function(lambda args: None)

@@ -12,13 +12,19 @@ from sigmagraph.engine.execution.packs.progress import ProgressBar
 from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise, NoNoise
 from sigmagraph.engine.sampling.schedule import run_sigmas, step_range
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
+from sigmagraph.nodes.support.packs import wrappers
 from sigmagraph.nodes.support.packs.base_model import SD3, BaseModel, ModelSampling, ModelType
 from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
 from sigmagraph.nodes.support.packs.guidance import calc_cond_batch
-from sigmagraph.nodes.support.packs.guiders import CFGGuider, Ears, sampling_function
+from sigmagraph.nodes.support.packs.guiders import CFGGuider, sampling_function
 from sigmagraph.nodes.support.packs.model_sampling import CLASSES, time_snr_shift
-from sigmagraph.nodes.support.packs.models import ModelPatcher
+from sigmagraph.nodes.support.packs.models import (
+    ModelPatcher,
+    set_model_options_patch_replace,
+    set_model_options_post_cfg_function,
+)
 from sigmagraph.nodes.support.packs.noise import PackNoise
+from sigmagraph.nodes.support.packs.runs import Ears
 from sigmagraph.nodes.support.packs.samplers import KSAMPLER, KSamplerX0Inpaint, Sampler, sampler_out
 from sigmagraph.nodes.support.types import SamplerValue
 
@@ -254,7 +260,7 @@ def helpers() -> dict[str, Any]:
     }
 
 
-def report(step: int, steps: int, estimate: Tensor) -> None:
+def report(step: float, steps: float, estimate: Any) -> None:
     """A step of a run inside a pack's node is progress of that node; a cancel is heard here."""
     ProgressBar(steps).update_absolute(step, preview=estimate)
 
@@ -267,7 +273,20 @@ def names() -> dict[str, dict[str, Any]]:
         "comfy.model_sampling": {"time_snr_shift": time_snr_shift, **{cls.__name__: cls for cls in CLASSES}},
         "comfy.supported_models": {"SD3": SD3},
         "comfy_api.torch_helpers": {"set_torch_compile_wrapper": compile_wrapper},
-        "comfy.model_patcher": {"ModelPatcher": ModelPatcher},
+        "comfy.model_patcher": {
+            "ModelPatcher": ModelPatcher,
+            "create_model_options_clone": wrappers.copied,
+            "set_model_options_patch_replace": set_model_options_patch_replace,
+            "set_model_options_post_cfg_function": set_model_options_post_cfg_function,
+        },
+        "comfy.patcher_extension": {
+            "CallbacksMP": wrappers.CallbacksMP,
+            "WrapperExecutor": wrappers.WrapperExecutor,
+            "WrappersMP": wrappers.WrappersMP,
+            "add_wrapper_with_key": wrappers.add_wrapper_with_key,
+            "get_all_wrappers": wrappers.all_wrappers,
+            "get_wrappers_with_key": wrappers.get_wrappers_with_key,
+        },
         "comfy.sample": {"prepare_mask": prepare_mask, "sample": sample_by_name, "sample_custom": sample_custom},
         "comfy.sampler_helpers": helpers(),
         "comfy_extras.nodes_custom_sampler": {

@@ -386,6 +386,7 @@ class AnswersForBlocks(Protocol):
 
 
 BlockCall = Callable[..., tuple[Tensor, Tensor]]
+BlockChange = Callable[[BlockCall], BlockCall]  # what is called in its place, and may call it
 
 
 def call_block(
@@ -426,11 +427,15 @@ class MMDiT(JointStem):
         cut: tuple[Tensor, ...] = table.split([*sizes, parts[-1]])
         return cut
 
-    def _call_of(self, block: int, attention: AttentionChange | None, grid: tuple[int, int]) -> BlockCall:
-        """How a block is called: with changed attention as it is, since that is no part of a compiled one."""
-        if attention is None or block not in attention.blocks:
-            return self.call_block
-        return partial(call_block, mix=partial(attention.mix, grid=grid))
+    def _calls(
+        self, attention: AttentionChange | None, changed: Mapping[int, BlockChange] | None, grid: tuple[int, int]
+    ) -> list[BlockCall]:
+        """How blocks are called: with changed attention as they are, since that is no part of a compiled one."""
+        calls = [self.call_block] * self.shape.depth
+        if attention is not None:
+            for i in attention.blocks:
+                calls[i] = partial(call_block, mix=partial(attention.mix, grid=grid))
+        return [changed[i](call) if changed and i in changed else call for i, call in enumerate(calls)]
 
     def forward(
         self,
@@ -443,13 +448,15 @@ class MMDiT(JointStem):
         control: Sequence[Sequence[Tensor]] = (),
         beforehand: Beforehand | None = None,
         attention: AttentionChange | None = None,
+        blocks: Mapping[int, BlockChange] | None = None,
         cached: AnswersForBlocks | None = None,
     ) -> Tensor:
         """The velocity, [B, 16, H, W]. With `beforehand`, timestep, pooled and context are not looked at.
 
-        `skip_layers`: blocks replaced by the identity. `attention` is changed in its blocks. `control`: for each block,
-        from the first on, the residuals [B, N, D] that are added to the image tokens after it. `cached` decides which
-        rows' blocks run at all. Odd sides are padded circularly and cropped again.
+        `skip_layers`: blocks replaced by the identity. `attention` is changed in its blocks, and `blocks` are
+        called in other ways. `control`: for each block, from the first on, the residuals [B, N, D] that are added to
+        the image tokens after it. `cached` decides which rows' blocks run at all. Odd sides are padded circularly and
+        cropped again.
         """
         height, width = x.shape[-2:]
         patch = self.shape.patch
@@ -462,14 +469,13 @@ class MMDiT(JointStem):
             context = self.context_embedder(context.to(self.dtype))
         else:
             conditions, context = self._cut(beforehand.table), beforehand.tokens
+        calls = self._calls(attention, blocks, (rows, columns))
         if cached is not None:
-            calls = [self._call_of(i, attention, (rows, columns)) for i in range(self.shape.depth)]
             stack = BlockStack(self, (image, context), conditions, skip_layers, control, (rows, columns), calls)
             return cached.output(stack)[..., :height, :width]
         for i, block in enumerate(self.joint_blocks):
             if i not in skip_layers:
-                call = self._call_of(i, attention, (rows, columns))
-                image, context = call(block, image, context, conditions[i])
+                image, context = calls[i](block, image, context, conditions[i])
             for residual in control[i] if i < len(control) else ():
                 image = image + residual.to(image.dtype)
         return self.leave(image, conditions[-1], (rows, columns))[..., :height, :width]

@@ -149,6 +149,9 @@ class BaseModel:
         self.model_type = ModelType.FLOW if value.parameterisation.target == "flow" else ModelType.EPS
         self.device = value.placement.device
         self.model_config = SD3(value)
+        self.memory_usage_factor = 1.0  # the engine counts memory itself
+        self.manual_cast_dtype = None
+        self.concat_keys: tuple[str, ...] = ()
 
     @property
     def diffusion_model(self) -> Part:
@@ -161,6 +164,10 @@ class BaseModel:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"a model's {name} is not here for node packs; docs/packs.md lists what they can use")
+
+    def scale_latent_inpaint(self, sigma: Any, noise: Tensor, latent_image: Tensor, **_: Any) -> Tensor:
+        """What is kept, at the level of what is made."""
+        return self.model_sampling.noise_scaling(sigma, noise, latent_image)
 
     def process_latent_in(self, latent: Tensor) -> Tensor:
         """From the autoencoder's units to the model's."""

@@ -19,25 +19,18 @@ from sigmagraph.engine.sampling.guidance import Cfg
 from sigmagraph.nodes.support.denoising import denoised_latent
 from sigmagraph.nodes.support.packs.base_model import BaseModel, number
 from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
-from sigmagraph.nodes.support.packs.guidance import PackGuidance, known_options
+from sigmagraph.nodes.support.packs.guidance import PackGuidance, known_options, with_inside
+from sigmagraph.nodes.support.packs.inside import RUN
 from sigmagraph.nodes.support.packs.models import ModelPatcher, bare_model_of, model_of
 from sigmagraph.nodes.support.packs.noise import GivenNoise
+from sigmagraph.nodes.support.packs.runs import Ears
 from sigmagraph.nodes.support.packs.samplers import sampler_of
+from sigmagraph.nodes.support.packs.wrappers import WrappersMP, surrounded
 from sigmagraph.nodes.support.types import GuiderValue, LatentValue, SamplerValue
 
 __all__ = ["CFGGuider", "Ears", "guider_of", "guider_out", "sampling_function"]
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
-Hearing = Callable[[int, int, Tensor], None]
-
-
-class Ears:
-    """Who hears of each step of a run inside a pack's node, and may end it by raising.
-
-    Nodes know no execution: whoever puts the engine together says who that is.
-    """
-
-    hears: Hearing = staticmethod(lambda step, steps, estimate: None)
 
 
 class CFGGuider:
@@ -139,8 +132,7 @@ def guider_of(guider: Any) -> Any:
         model = model_of(patcher)
         sides = (conditioning_of(guider.original_conds[name]) for name in ("positive", "negative"))
         return GuiderValue(model, model.guided(*sides, guider.cfg))
-    model = bare_model_of(patcher)
-    return GuiderValue(model, PackDenoiser(guider, model))
+    return GuiderValue(model_of(patcher), PackDenoiser(guider, bare_model_of(patcher)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +146,11 @@ class PackDenoiser:
         guider = self.guider
         guider.inner_model = BaseModel(self.model)
         guider.conds = {name: GuiderEntries(conditioning_of(side)) for name, side in guider.original_conds.items()}
-        made: Any = guider.predict_noise(x, x.new_full((len(x),), sigma), guider.model_options, 0)
+        run = RUN.get()
+        own = guider.model_options if run is None else run.options.get(id(guider.model_options), guider.model_options)
+        network = own.get("transformer_options", {})
+        executor = surrounded(WrappersMP.PREDICT_NOISE, network, guider.predict_noise, guider)
+        made: Any = executor(x, x.new_full((len(x),), sigma), guider.model_options, 0)
         if not isinstance(made, Tensor) or made.shape != x.shape:
             found = list(made.shape) if isinstance(made, Tensor) else type(made).__qualname__
             raise BadValue(f"the estimate of {type(guider).__qualname__}", found, f"a tensor {list(x.shape)}")
@@ -175,10 +171,11 @@ def sampling_function(
     """The guided estimate of a state, by a model's own changes and then by the functions in `model_options`."""
     positive = conditioning_of(cond)
     negative = positive if uncond is None else conditioning_of(uncond)
-    value: Model = model.value
+    options = known_options(model_options or {})
+    value: Model = with_inside(model.value, options)
     guided: Cfg = value.guided(positive, negative, 1.0 if uncond is None else cond_scale)
-    change = PackGuidance(known_options(model_options or {}))
-    guided = change(value, guided) if change.changes else guided
+    change = PackGuidance(options)
+    guided = change.estimating(value, guided) if change.changes else guided
     return guided(x, number(timestep)).denoised
 
 

@@ -20,9 +20,25 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling.mask import MaskRule
 from sigmagraph.nodes.support.packs.base_model import BaseModel, Part
-from sigmagraph.nodes.support.packs.guidance import OF_UNETS, Function, Options, PackGuidance, known_options
+from sigmagraph.nodes.support.packs.guidance import (
+    OF_UNETS,
+    Function,
+    Options,
+    PackGuidance,
+    known_options,
+    with_inside,
+)
+from sigmagraph.nodes.support.packs.inside import patched_blocks
 from sigmagraph.nodes.support.packs.model_sampling import parameterisation_of
 from sigmagraph.nodes.support.packs.weights import PREFIX, OtherWeight, WeightChange, weight_change
+from sigmagraph.nodes.support.packs.wrappers import (
+    CallbacksMP,
+    Kept,
+    add_callback,
+    add_wrapper,
+    all_wrappers,
+    copied,
+)
 
 __all__ = ["ModelPatcher", "bare_model_of", "model_of"]
 
@@ -37,20 +53,27 @@ class ModelPatcher:
     def __init__(self, model: Model, *_: Any, **__: Any) -> None:
         if not isinstance(model, Model):
             raise BadValue("ModelPatcher", type(model).__qualname__, "a model that a loader of this engine gave")
-        self.value = model
-        self.model = BaseModel(model)
+        last = model.guidance[-1] if model.guidance else None
+        known = last if isinstance(last, PackGuidance) else None  # what packs set before is seen, and set again
+        self.came = model, known
+        self.value = model if known is None else replace(model, guidance=model.guidance[:-1], inside=None)
+        self.model = BaseModel(self.value)
         self.changes: tuple[WeightChange, ...] = ()
         self.compiles = False
-        self.model_options: Options = {"transformer_options": {}}
+        self.model_options: Options = {"transformer_options": {}, **(copied(known.options) if known else {})}
+        self.callbacks: dict[Any, Kept] = copied(known.callbacks) if known else {}
         self.object_patches: dict[str, Any] = {}
         self.load_device, self.offload_device = model.placement.device, torch.device("cpu")
 
     def clone(self, *_: Any, **__: Any) -> "ModelPatcher":
         """Another patcher of the same model, with what is set so far."""
         made = type(self)(self.value)
-        made.model_options = _copied(self.model_options)
+        made.came, made.callbacks = self.came, copied(self.callbacks)
+        made.model_options = copied(self.model_options)
         made.object_patches = dict(self.object_patches)
         made.changes, made.compiles = self.changes, self.compiles
+        for callback in self._heard(CallbacksMP.ON_CLONE):
+            callback(self, made)
         return made
 
     def is_clone(self, other: Any) -> bool:
@@ -145,7 +168,7 @@ class ModelPatcher:
     def __getattr__(self, name: str) -> Any:
         if name in UNET_METHODS:
             return partial(self._leave, name)
-        if not name.startswith(("set_model_", "add_")):
+        if not name.startswith(("set_model_", "add_", "set_injections")):
             raise AttributeError(f"a model's {name} is not here for node packs; docs/packs.md lists what they can use")
 
         def refuse(*_: Any, **__: Any) -> NoReturn:
@@ -159,9 +182,64 @@ class ModelPatcher:
             raise BadValue("set_model_patch", name, f"{', '.join(sorted(OF_UNETS))}, which change nothing")
         self._leave(name)
 
-    def set_model_patch_replace(self, patch: Any, name: str, *_: Any, **__: Any) -> None:
-        """The same for what takes a part's place."""
-        self.set_model_patch(patch, name)
+    def set_model_patch_replace(
+        self, patch: Any, name: str, block_name: str = "", number: int = 0, transformer_index: int | None = None
+    ) -> None:
+        """A function in the place of a joint block (`dit`, `double_block`, number). Raises `BadValue` elsewhere."""
+        if name != "dit":
+            self.set_model_patch(patch, name)
+            return
+        made = set_model_options_patch_replace(self.model_options, patch, name, block_name, number, transformer_index)
+        patched_blocks(made["transformer_options"], self.value.spec.shape.depth)  # refuses what is not there
+        self.model_options = made
+
+    @property
+    def wrappers(self) -> dict[Any, Kept]:
+        """What surrounds the model's runs and answers: by place and key."""
+        found: dict[Any, Kept] = self.model_options.get("transformer_options", {}).get("wrappers", {})
+        return found
+
+    def add_wrapper(self, wrapper_type: Any, wrapper: Callable[..., Any]) -> None:
+        """Surround a place. Raises `BadValue` for one that is not here."""
+        self.add_wrapper_with_key(wrapper_type, None, wrapper)
+
+    def add_wrapper_with_key(self, wrapper_type: Any, key: Any, wrapper: Callable[..., Any]) -> None:
+        """The same under a key, by which it can be found and removed."""
+        add_wrapper(self.model_options.setdefault("transformer_options", {}), wrapper_type, key, wrapper)
+
+    def get_wrappers(self, wrapper_type: Any, key: Any) -> list[Any]:
+        """What surrounds a place under a key."""
+        return list(self.wrappers.get(wrapper_type, {}).get(key, ()))
+
+    def get_all_wrappers(self, wrapper_type: Any) -> list[Any]:
+        """Everything that surrounds a place."""
+        return all_wrappers(wrapper_type, self.model_options, is_model_options=True)
+
+    def remove_wrappers_with_key(self, wrapper_type: Any, key: Any) -> None:
+        """Take away what surrounds a place under a key, if anything does."""
+        self.wrappers.get(wrapper_type, {}).pop(key, None)
+
+    def add_callback(self, call_type: Any, callback: Callable[..., Any]) -> None:
+        """Have a function hear of clones, or of runs as they begin and end. Raises `BadValue` for other moments."""
+        self.add_callback_with_key(call_type, None, callback)
+
+    def add_callback_with_key(self, call_type: Any, key: Any, callback: Callable[..., Any]) -> None:
+        """The same under a key, by which it can be removed."""
+        add_callback(self.callbacks, call_type, key, callback)
+
+    def remove_callbacks_with_key(self, call_type: Any, key: Any) -> None:
+        """Take away what hears of a moment under a key, if anything does."""
+        self.callbacks.get(call_type, {}).pop(key, None)
+
+    def get_all_callbacks(self, call_type: Any) -> list[Any]:
+        """Everything that hears of a moment."""
+        return self._heard(call_type)
+
+    def get_attachment(self, key: str) -> None:
+        """What a pack attached: nothing stays attached to a model here."""
+
+    def _heard(self, moment: Any) -> list[Any]:
+        return [callback for told in self.callbacks.get(moment, {}).values() for callback in told]
 
     def _leave(self, name: str, *_: Any, **__: Any) -> None:
         """A transformer of this family has no such place, in ComfyUI either: the picture stays as it is."""
@@ -189,12 +267,56 @@ def model_of(patcher: Any) -> Any:
     """The model value that a patcher means; what is no patcher is handed back. Raises `BadValue` for other hooks."""
     if not isinstance(patcher, ModelPatcher):
         return patcher
-    options = known_options(_copied(patcher.model_options))
+    came, known = patcher.came
     model = bare_model_of(patcher)
+    is_same = known is not None and model is patcher.value and _same(patcher.callbacks, known.callbacks)
+    if known is not None and is_same and _same(patcher.model_options, known.options):
+        return came
+    options = known_options(copied(patcher.model_options))
+    network = options.setdefault("transformer_options", {})
+    network["wrappers"] = {place: keys for place, keys in network.get("wrappers", {}).items() if any(keys.values())}
+    if not network["wrappers"]:
+        del network["wrappers"]
     if (rule := options.pop("denoise_mask_function", None)) is not None:
         model = replace(model, mask_change=PackMask(rule))
-    change = PackGuidance(options)
-    return model.with_guidance(change) if change.changes else model
+    change = PackGuidance(options, {moment: told for moment, told in copied(patcher.callbacks).items() if told})
+    return with_inside(model, options).with_guidance(change) if change.changes else model
+
+
+def _same(some: Any, other: Any) -> bool:
+    """Whether options hold the same objects at the same places."""
+    if isinstance(some, dict) and isinstance(other, dict):
+        return some.keys() == other.keys() and all(_same(some[name], other[name]) for name in some)
+    if isinstance(some, list) and isinstance(other, list):
+        return len(some) == len(other) and all(map(_same, some, other))
+    return some is other
+
+
+def set_model_options_patch_replace(
+    model_options: Options,
+    patch: Any,
+    name: str,
+    block_name: str,
+    number: int,
+    transformer_index: int | None = None,
+) -> Options:
+    """Options with a function in the place of a part of the network; those given are left as they are."""
+    made = copied(model_options)
+    place = (block_name, number) if transformer_index is None else (block_name, number, transformer_index)
+    network = made.setdefault("transformer_options", {})
+    network.setdefault("patches_replace", {}).setdefault(name, {})[place] = patch
+    return dict(made)
+
+
+def set_model_options_post_cfg_function(
+    model_options: Options, post_cfg_function: Function, disable_cfg1_optimization: bool = False
+) -> Options:
+    """Options with one more function after guidance; they are changed in place too, as packs expect."""
+    place = "sampler_post_cfg_function"
+    model_options[place] = [*model_options.get(place, ()), post_cfg_function]
+    if disable_cfg1_optimization:
+        model_options["disable_cfg1_optimization"] = True
+    return model_options
 
 
 @dataclass(frozen=True)
@@ -210,10 +332,3 @@ class PackMask:
             return self.function(mask.new_full((1,), sigma), mask, extra_options=about)
 
         return rule
-
-
-def _copied(options: Any) -> Any:
-    """Dicts and lists anew, what is in them as it is."""
-    if isinstance(options, dict):
-        return {name: _copied(part) for name, part in options.items()}
-    return list(options) if isinstance(options, list) else options
