@@ -3,7 +3,7 @@
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from threading import RLock
 from typing import Any
@@ -41,14 +41,6 @@ class _Held:
     rank: float = 0.0
 
 
-@dataclass(slots=True)
-class CacheStats:
-    """Counters since the start."""
-
-    hits: int = 0
-    evictions: int = 0
-
-
 @dataclass
 class MemoryCache:
     """Greedy-dual-size: an entry's rank is clock plus cost per byte; the lowest leaves and sets the clock.
@@ -59,7 +51,6 @@ class MemoryCache:
 
     budget_bytes: int | None = None
     used_bytes: int = 0
-    stats: CacheStats = field(default_factory=CacheStats)
 
     def __post_init__(self) -> None:
         self._lock = RLock()
@@ -81,7 +72,6 @@ class MemoryCache:
             held = self._held.get(key)
             if held is None:
                 return None
-            self.stats.hits += 1
             held.rank = self._clock + held.worth
             return held.entry
 
@@ -141,5 +131,4 @@ class MemoryCache:
                 self._push(key, held)
                 continue
             self._clock = max(self._clock, rank)
-            self.stats.evictions += 1
             self.drop(key)
