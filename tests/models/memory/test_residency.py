@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sigmagraph.engine.errors import OutOfMemory, StaleFile
+from sigmagraph.engine.errors import CorruptFile, OutOfMemory, StaleFile
 from sigmagraph.engine.execution.cache.footprint import footprint
 from sigmagraph.engine.models import Adapter, Conditioning, Model, load_checkpoint, load_diffusion_model
 from sigmagraph.engine.models.arch import MMDiTShape
@@ -226,6 +226,22 @@ def test_a_file_written_over_under_a_mapped_network_is_named(tmp_path: Path, mon
     os.utime(path, ns=(1, 1))
     with pytest.raises(StaleFile, match="changed on disk since it was opened"):
         predicted(model)
+
+
+def test_a_file_cut_short_under_a_mapped_network_is_named_before_its_pages_are_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page beyond the end would end the process (SIGBUS)."""
+    monkeypatch.setattr(plan, "SMALL_BYTES", 0)
+    RESIDENCY.choices = MemoryChoices(model="fp32")
+    path = written(tmp_path / "a.safetensors", dtype=torch.float32)
+    model = load_diffusion_model(path)
+    predicted(model)
+    os.truncate(path, 4096)
+    with pytest.raises(StaleFile, match="changed on disk since it was opened"):
+        predicted(model)
+    with pytest.raises(CorruptFile, match="a.safetensors"):
+        load_diffusion_model(path)
 
 
 def test_a_mapped_network_predicts_what_a_copied_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
