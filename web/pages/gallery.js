@@ -120,7 +120,9 @@ async function catchUp() {
 /** @param {{ total: number }} pagination */
 function tellCount({ total }) {
   const isFiltered = search.value.trim() !== "" || state.value !== "all";
-  count.textContent = total ? t(total === 1 ? "count.one" : "count", { total }) : t(isFiltered ? "nothingFound" : "nothingYet");
+  const isEmpty = total === 0 && !isFiltered;
+  const told = total ? t(total === 1 ? "count.one" : "count", { total }) : t(isEmpty ? "nothingYet" : "nothingFound");
+  replace(count, told, isEmpty && " ", isEmpty && h("a", { href: "/run", text: t("makeFirst") }));
   more.hidden = jobs.length >= total;
 }
 

@@ -177,6 +177,7 @@ const WORDS = {
   "count.one": ["1 job", "1 Auftrag"],
   "count": ["{total} jobs", "{total} Aufträge"],
   "nothingFound": ["Nothing like this was made.", "Dergleichen ist nicht entstanden."],
+  "makeFirst": ["Make a picture", "Ein Bild erzeugen"],
   "nothingYet": ["Nothing was made yet.", "Noch ist nichts entstanden."],
   "showMore": ["Show more", "Mehr zeigen"],
   "details": ["Details", "Einzelheiten"],

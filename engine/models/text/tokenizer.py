@@ -82,7 +82,7 @@ class Tokenizer:
         groups = [group for segment in segments(prompt) for group in self._groups(segment)]
         tokens = sum(map(len, groups))
         if tokens > MOST_TOKENS:
-            raise BadValue("text", f"{tokens:,} tokens", f"at most {MOST_TOKENS:,} tokens")
+            raise BadValue("text", f"a prompt of {tokens:,} tokens", f"at most {MOST_TOKENS:,} tokens")
         return self.rule.chunks(groups)
 
     def _groups(self, segment: Segment) -> Iterator[list[Token]]:
