@@ -12,6 +12,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.load import Checkpoint, load_checkpoint
 from sigmagraph.engine.models.merge import MergeShares, merged_models, towards
 from sigmagraph.nodes.support.borders import border
+from sigmagraph.nodes.support.packs.clips import PackClip
 from sigmagraph.nodes.support.packs.models import ModelPatcher, model_of
 from sigmagraph.nodes.support.packs.weights import adapter_of
 from tests.serving import CHECKOUT
@@ -154,3 +155,25 @@ def test_files_load_as_values_of_ours(tmp_path: Path) -> None:
     assert isinstance(model, ModelPatcher)
     assert isinstance(vae, loading.PackVae)
     assert isinstance(clip, loading.PackClip)
+
+
+def test_weights_are_read_by_name_and_scaled_by_it(tiny_checkpoint: Path) -> None:
+    """As packs weaken attention: nothing is added, and so much of the weight is left."""
+    parts = load_checkpoint(tiny_checkpoint)
+    patcher = ModelPatcher(parts.model).clone()
+    name = "diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"
+    before = patcher.model_state_dict()[name]
+    assert patcher.add_patches({name: (None,)}, 0.0, 0.5) == [name]
+    some = patcher.model_state_dict("diffusion_model.joint_blocks.0")
+    whole = patcher.state_dict_for_saving({"vae.x": before})
+    assert {"vae.x", f"model.{name}"} <= whole.keys()
+    for found in (some[name], whole[f"model.{name}"]):
+        torch.testing.assert_close(found.float(), before.float() / 2)
+    assert parts.clip is not None
+    clip = PackClip(parts.clip).clone()
+    keys = [key for key in clip.patcher.model_state_dict() if "self_attn" in key and "q_proj.weight" in key]
+    assert {key.split(".")[0] for key in keys} == {"clip_l", "clip_g"}
+    first = clip.patcher.model_state_dict()[keys[0]].float()
+    assert clip.add_patches({keys[0]: (None,)}, 0.0, 2.0) == [keys[0]]
+    torch.testing.assert_close(clip.patcher.model_state_dict()[keys[0]].float(), first * 2)
+    assert not torch.equal(clip.encode("a boat"), PackClip(parts.clip).encode("a boat"))

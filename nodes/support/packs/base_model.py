@@ -158,6 +158,11 @@ class BaseModel:
         """What stands for the network."""
         return Part(self.value.spec.shape.depth)
 
+    def state_dict_for_saving(self, *others: Any) -> dict[str, Tensor]:
+        """The weights as a file has them, and those of other parts that are given."""
+        own = {f"model.diffusion_model.{name}": stored.read() for name, stored in self.value.recipe.weights.items()}
+        return {name: part for one in (own, *others) if one is not None for name, part in one.items()}
+
     def get_dtype(self) -> torch.dtype:
         """The precision the network computes in."""
         return self.value.placement.dtype

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
@@ -10,7 +11,7 @@ from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.engine.models.text.encode import CLIP_G, CLIP_L, T5, Chunks
 from sigmagraph.nodes.support.packs.conditioning import conditioning_out
-from sigmagraph.nodes.support.packs.weights import changed_clip
+from sigmagraph.nodes.support.packs.weights import changed_clip, clip_weights
 
 __all__ = ["PackClip", "clip_of"]
 
@@ -27,7 +28,7 @@ class PackClip:
         if not isinstance(clip, Clip):
             raise BadValue("CLIP", type(clip).__qualname__, "text encoders that a loader of this engine gave")
         self.value = clip
-        self.patcher = Inner("the encoders' patcher")
+        self.patcher = Patcher("the encoders' patcher", self)
         self.cond_stage_model = Inner("the encoders' network", clip)
         self.tokenizer = Inner("the encoders' tokenizer")
 
@@ -105,6 +106,10 @@ class PackClip:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"text encoders' {name} is not here for node packs; docs/packs.md lists what they can use")
 
+    def get_sd(self) -> Mapping[str, Tensor]:
+        """The weights by name, each read when it is asked for."""
+        return clip_weights(self.value)
+
 
 class Inner:
     """A part that packs name and this engine does not show."""
@@ -115,6 +120,23 @@ class Inner:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{self._what}: {name} is not here for node packs; docs/packs.md lists what they can use")
+
+
+class Patcher(Inner):
+    """What packs find for the patcher of text encoders: their weights by name."""
+
+    def __init__(self, what: str, clip: PackClip) -> None:
+        super().__init__(what)
+        self._clip = clip
+        first: Any = next(iter(clip.value.encoders.values()))
+        self.load_device, self.offload_device = first.recipe.placement.device, torch.device("cpu")
+
+    def model_state_dict(self, filter_prefix: str | None = None) -> Mapping[str, Tensor]:
+        """The weights whose names begin so; the names are those that `add_patches` of the encoders takes."""
+        found = self._clip.get_sd()
+        return (
+            found if filter_prefix is None else {name: found[name] for name in found if name.startswith(filter_prefix)}
+        )
 
 
 def clip_of(clip: Any) -> Any:

@@ -30,7 +30,7 @@ from sigmagraph.nodes.support.packs.guidance import (
 )
 from sigmagraph.nodes.support.packs.inside import patched_blocks
 from sigmagraph.nodes.support.packs.model_sampling import parameterisation_of
-from sigmagraph.nodes.support.packs.weights import PREFIX, OtherWeight, WeightChange, weight_change
+from sigmagraph.nodes.support.packs.weights import PREFIX, OtherWeight, WeightChange, model_weights, weight_change
 from sigmagraph.nodes.support.packs.wrappers import (
     CallbacksMP,
     Kept,
@@ -104,6 +104,22 @@ class ModelPatcher:
         model = bare_model_of(self)
         names = [PREFIX + name for name in model.recipe.weights]
         return {name: [OtherWeight(model, name)] for name in names if name.startswith(filter_prefix or "")}
+
+    def model_state_dict(self, filter_prefix: str | None = None) -> Mapping[str, Tensor]:
+        """The weights with every patch by name, each read when it is asked for."""
+        found = model_weights(bare_model_of(self))
+        return (
+            found if filter_prefix is None else {name: found[name] for name in found if name.startswith(filter_prefix)}
+        )
+
+    def state_dict_for_saving(self, *others: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """The weights as a file has them, and those of other parts that are given."""
+        own = dict(model_weights(bare_model_of(self), f"model.{PREFIX}"))
+        return {name: part for one in (own, *others) if one is not None for name, part in one.items()}
+
+    def memory_required(self, input_shape: Any) -> int:
+        """Nothing a pack has to see to: the engine counts memory itself."""
+        return 0
 
     def model_dtype(self) -> torch.dtype:
         """The precision the network computes in."""

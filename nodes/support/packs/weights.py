@@ -5,7 +5,7 @@ A name of a weight is ours with `diffusion_model.` before it; a place among its 
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +15,11 @@ from torch import Tensor
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.files.adapter_keys import encoder_keys, mmdit_keys
 from sigmagraph.engine.models.files.lora import Adapter, Parts, Patch, grouped
+from sigmagraph.engine.models.files.read import StoredTensor
 from sigmagraph.engine.models.files.rename import ParameterSlot
 from sigmagraph.engine.models.merge import Blend, MergeShares, merged_models
 from sigmagraph.engine.models.text.clip import Clip
+from sigmagraph.engine.models.text.encode import T5
 from sigmagraph.engine.models.value import Model
 
 __all__ = [
@@ -25,8 +27,10 @@ __all__ = [
     "OtherWeight",
     "WeightChange",
     "adapter_of",
+    "clip_weights",
     "load_lora",
     "lora_names",
+    "model_weights",
     "weight_change",
     "with_lora",
 ]
@@ -132,6 +136,38 @@ def load_lora(lora: Mapping[str, Tensor], to_load: Mapping[str, Any], log_missin
     return {to_load[base]: parts for base, parts in groups.items() if base in to_load}
 
 
+class StoredWeights(Mapping[str, Tensor]):
+    """Weights by name, each read when it is asked for."""
+
+    def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
+        self._stored = stored
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._stored[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def model_weights(model: Model, prefix: str = PREFIX) -> StoredWeights:
+    """A model's weights with every patch, by the names packs change them by."""
+    return StoredWeights({prefix + name: stored for name, stored in model.recipe.weights.items()})
+
+
+def clip_weights(clip: Clip) -> StoredWeights:
+    """The weights of text encoders with every patch; the names remember whose they are."""
+    found: dict[str, StoredTensor] = {}
+    encoders: Mapping[str, Any] = clip.patched
+    for encoder, value in encoders.items():
+        within = "transformer." if encoder == T5 else "transformer.text_model."
+        for name, stored in value.recipe.weights.items():
+            found[SlotName.of(f"{encoder}.{within}{name}", ParameterSlot(name), encoder)] = stored
+    return StoredWeights(found)
+
+
 def adapter_of(lora: Mapping[str, Tensor]) -> Adapter:
     """Tensors of an adapter's file that a pack read itself."""
     groups, unknown = grouped(lora)
@@ -194,6 +230,8 @@ def _parts(key: Any, value: Any) -> Parts:
     """A patch as an adapter's parts: ours, or one of ComfyUI's tuples."""
     if isinstance(value, Mapping):
         return value
+    if isinstance(value, Sequence) and len(value) == 1 and value[0] is None:
+        return {"alpha": _tensor(1.0)}  # nothing is added; so much of the weight is left as is asked for
     if isinstance(value, Sequence) and len(value) == 1 and isinstance(value[0], Tensor):
         return {"diff": value[0].float()}
     is_pair = isinstance(value, Sequence) and len(value) == 2
