@@ -55,7 +55,7 @@ def tell(line: str) -> None:
     width = console.width if console.is_terminal else len(line) + 1
     folded = textwrap.wrap(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     for part in folded or [""]:
-        console.print(part, markup=False, soft_wrap=True)
+        console.print(_writable(part), markup=False, soft_wrap=True)
 
 
 def say() -> Console:
@@ -80,4 +80,9 @@ def complain(error: Exception) -> None:
 
 def write_json(value: Any) -> None:
     """One JSON document on stdout, never wrapped; what JSON has no form for (a path, say) as a string."""
-    out().print(json.dumps(value, indent=2, ensure_ascii=False, default=str), markup=False, soft_wrap=True)
+    out().print(_writable(json.dumps(value, indent=2, ensure_ascii=False, default=str)), markup=False, soft_wrap=True)
+
+
+def _writable(text: str) -> str:
+    r"""Half a character, as in a file's odd name, has no bytes: it is written as JSON writes it, `\ud800`."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -92,3 +92,15 @@ def test_a_picture_whose_drawing_cannot_be_read_is_that_pictures_trouble(tmp_pat
     (row,) = json.loads(done.stdout)["files"]
     assert (row["state"], row["agrees"]) == ("valid", False)
     assert "drawing cannot be read" in row["warnings"][0]
+
+
+def test_half_a_character_in_a_file_or_its_name_stops_no_list_of_files(tmp_path: Path) -> None:
+    root, home = tmp_path / "files", tmp_path / "home"
+    root.mkdir()
+    (home / "models").mkdir(parents=True)
+    (root / "odd\udcff.json").write_text('{"1": {"class_type": "\\ud800", "inputs": {}}}', encoding="utf-8")
+    told = CliRunner().invoke(app, ["check", str(root), "--json", "--home", str(home)])
+    assert told.exit_code == 0, told.output
+    (record,) = json.loads(told.stdout)["files"]
+    assert (record["file"], record["missing"]) == ("odd\udcff.json", ["\ud800"])
+    assert CliRunner().invoke(app, ["check", str(root), "--home", str(home)]).exit_code == 0
