@@ -33,16 +33,25 @@ def _fifth_bits(codes: Tensor) -> Tensor:
     return bits.sum(dim=2).to(torch.uint8)
 
 
+def _furthest(values: Tensor) -> Tensor:
+    """The number furthest from 0 of each row; of two as far, the first. Extremes take a sixth of an argmax's time."""
+    least, greatest = values.amin(dim=1, keepdim=True), values.amax(dim=1, keepdim=True)
+    furthest = torch.where(-least > greatest, least, greatest)
+    tied = (-least == greatest).flatten().nonzero().flatten()
+    among = values[tied]
+    furthest[tied] = among.gather(1, among.abs().argmax(dim=1, keepdim=True))
+    return furthest
+
+
 def _symmetric(values: Tensor, half: int) -> tuple[Tensor, Tensor]:
     """The scale that puts the number furthest from 0 at the lowest code, and the codes 0 to 2 `half` - 1."""
-    furthest = values.gather(1, values.abs().argmax(dim=1, keepdim=True))
-    scale = furthest / -half
+    scale = _furthest(values) / -half
     return scale, (values * _inverse(scale) + (half + 0.5)).trunc().clamp(0, 2 * half - 1).to(torch.uint8)
 
 
 def _between(values: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """Scale, least value, and codes 0 to `most` between the least and the greatest."""
-    least, greatest = values.aminmax(dim=1, keepdim=True)
+    least, greatest = values.amin(dim=1, keepdim=True), values.amax(dim=1, keepdim=True)  # aminmax takes thrice as long
     scale = (greatest - least) / most
     return scale, least, ((values - least) * _inverse(scale) + 0.5).trunc().clamp(0, most).to(torch.uint8)
 
@@ -68,8 +77,7 @@ def _q5_1(values: Tensor) -> Tensor:
 
 
 def _q8_0(values: Tensor) -> Tensor:
-    least, greatest = values.aminmax(dim=1, keepdim=True)
-    scale = torch.maximum(-least, greatest) / 127
+    scale = values.abs().amax(dim=1, keepdim=True) / 127
     codes = values * _inverse(scale)
     # halves away from zero, as C rounds; torch rounds them to even
     codes = torch.copysign((codes.abs() + 0.5).floor_(), codes)
