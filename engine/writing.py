@@ -1,14 +1,18 @@
 """Files appear whole or not at all: everything is written beside its place and then renamed. Standard library only."""
 
 import secrets
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from threading import Condition, Thread
+from typing import BinaryIO, Self
 
 from sigmagraph.engine.errors import WriteFailed
 
-__all__ = ["drafted", "make_folder", "write_file", "write_new"]
+__all__ = ["WriteBehind", "drafted", "make_folder", "write_file", "write_new"]
+
+MOST_WAITING = 16 << 20  # bytes that may wait to be written
 
 
 def make_folder(folder: Path) -> Path:
@@ -65,6 +69,65 @@ def drafted(folder: Path, names: Iterable[str], *, replaces: bool = False) -> It
     finally:
         draft.unlink(missing_ok=True)
     raise WriteFailed(folder, "every name for the new file is taken")
+
+
+class WriteBehind:
+    """Writes in a thread of its own, in order, while its caller makes what comes next.
+
+    Used in a `with` block, which ends when everything is written. At most 16 MiB wait, or one piece that is larger.
+    What was handed over must stay as it is. An error in writing is raised at the next call or at the end of the block.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._waiting, self._bytes = file, deque[memoryview](), 0
+        self._changed, self._is_ended, self._error = Condition(), False, list[Exception]()
+        self._thread = Thread(target=self._write_all, name="write-behind", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._changed:
+            self._is_ended = True
+            if kind is not None:
+                self._waiting.clear()
+            self._changed.notify_all()
+        self._thread.join()
+        if kind is None:
+            self._raise_error()
+
+    def __call__(self, data: memoryview) -> None:
+        """Hand over the next bytes; waits where too many are waiting."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._error or not self._bytes or self._bytes + data.nbytes <= MOST_WAITING)
+            self._raise_error()
+            self._waiting.append(data)
+            self._bytes += data.nbytes
+            self._changed.notify_all()
+
+    def _raise_error(self) -> None:
+        if self._error:
+            raise self._error[0]
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._is_ended)
+                if not self._waiting:
+                    return
+                data = self._waiting.popleft()
+            try:
+                self._file.write(data)
+            except Exception as error:  # noqa: BLE001  # raised where the caller is
+                with self._changed:
+                    self._error.append(error)
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._bytes -= data.nbytes
+                del data
+                self._changed.notify_all()
 
 
 def _claim(draft: Path, path: Path) -> Path:

@@ -1,10 +1,12 @@
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sigmagraph.engine.errors import WriteFailed
-from sigmagraph.engine.writing import make_folder, write_file, write_new
+from sigmagraph.engine.writing import MOST_WAITING, WriteBehind, drafted, make_folder, write_file, write_new
 
 
 def numbered() -> list[str]:
@@ -71,3 +73,77 @@ def test_a_folder_where_a_file_is_cannot_be_made(tmp_path: Path, folder: str) ->
 def test_a_missing_folder_is_an_error_that_names_the_place(tmp_path: Path) -> None:
     with pytest.raises(WriteFailed, match="nowhere.*No such file"):
         write_new(tmp_path / "nowhere", numbered(), b"")
+
+
+class Slow:
+    """A file that waits for leave before each write, and is full after so many bytes."""
+
+    def __init__(self, room: int = 10**9) -> None:
+        self.written, self.room, self.leave = list[bytes](), room, threading.Semaphore(0)
+
+    def write(self, data: memoryview) -> None:
+        self.leave.acquire()
+        if sum(map(len, self.written)) + data.nbytes > self.room:
+            raise OSError(28, "No space left on device")
+        self.written.append(bytes(data))
+
+
+def test_what_is_written_behind_comes_in_order_and_at_most_so_much_waits() -> None:
+    file, handed = Slow(), list[int]()
+    piece = bytes(MOST_WAITING // 4)
+
+    def hand_over() -> None:
+        with WriteBehind(file) as write:  # type: ignore[arg-type]
+            for number in range(12):
+                write(memoryview(bytes([number]) + piece[1:]))
+                handed.append(number)
+
+    caller = threading.Thread(target=hand_over)
+    caller.start()
+    for allowed in range(12):
+        reached = min(allowed + 4, 12)  # the one that is being written counts among those that wait
+        deadline = time.monotonic() + 10
+        while len(handed) < reached and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert len(handed) == reached
+        file.leave.release()
+    caller.join(10)
+    assert [data[0] for data in file.written] == list(range(12))
+    assert all(data[1:] == piece[1:] for data in file.written)
+
+
+def behind(file: Slow, pieces: int, size: int, then: Callable[[], object] = lambda: None) -> None:
+    """So many pieces handed over, then what the maker does next."""
+    with WriteBehind(file) as write:  # type: ignore[arg-type]
+        for _ in range(pieces):
+            write(memoryview(bytes(size)))
+        then()
+
+
+def test_an_error_in_writing_behind_is_the_maker_s_and_leaves_no_thread(tmp_path: Path) -> None:
+    def into_a_draft() -> None:
+        with drafted(tmp_path, ["a"]):
+            behind(file, 1, 20)  # found when the block ends
+
+    before, file = threading.active_count(), Slow(room=10)
+    file.leave.release(100)
+    with pytest.raises(OSError, match="No space left"):
+        behind(file, 1000, 4)
+    with pytest.raises(WriteFailed, match="No space left"):
+        into_a_draft()
+    assert threading.active_count() == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_waits_is_dropped_where_its_maker_fails() -> None:
+    def fail() -> None:
+        late.start()
+        raise KeyError("x")
+
+    before, file = threading.active_count(), Slow()
+    late = threading.Timer(0.5, file.leave.release, [100])  # the first is being written until then
+    with pytest.raises(KeyError):
+        behind(file, 3, 4, fail)
+    late.join()
+    assert len(file.written) <= 1
+    assert threading.active_count() == before

@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from sigmagraph.engine.models.files.ggml import DENSE, FORMATS, Format
 from sigmagraph.engine.models.files.header import DTYPES
-from sigmagraph.engine.writing import drafted, make_folder
+from sigmagraph.engine.writing import WriteBehind, drafted, make_folder
 
 Tell = Callable[[int], None]
-"""Bytes written since it was called last."""
+"""Bytes made since it was called last; they are written a little later."""
 ALIGNMENT = 32  # of GGUF's tensors, the format's default
 SAFETENSORS_ALIGNMENT = 8
 NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
@@ -68,8 +67,9 @@ def write_safetensors(
     text += b" " * (-len(text) % SAFETENSORS_ALIGNMENT)
     with drafted(make_folder(folder), names, replaces=replaces) as (file, where):
         file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in ordered:
-            _pour(file, tensor, tell)
+        with WriteBehind(file) as write:
+            for tensor in ordered:
+                _pour(write, tensor, tell)
     return where[0]
 
 
@@ -93,17 +93,18 @@ def write_gguf(
         at += _padded(tensor.size_bytes)
     with drafted(make_folder(folder), names, replaces=replaces) as (file, where):
         file.write(header.ljust(_padded(len(header)), b"\0"))
-        for tensor in tensors:
-            _pour(file, tensor, tell)
-            file.write(bytes(_padded(tensor.size_bytes) - tensor.size_bytes))
+        with WriteBehind(file) as write:
+            for tensor in tensors:
+                _pour(write, tensor, tell)
+                write(memoryview(bytes(_padded(tensor.size_bytes) - tensor.size_bytes)))
     return where[0]
 
 
-def _pour(file: BinaryIO, tensor: Outgoing, tell: Tell) -> None:
+def _pour(write: WriteBehind, tensor: Outgoing, tell: Tell) -> None:
     written = 0
     for piece in tensor.pieces():
         raw = piece.contiguous().reshape(-1).view(torch.uint8).numpy()
-        file.write(raw.data)
+        write(raw.data)
         written += raw.nbytes
         tell(raw.nbytes)
     assert written == tensor.size_bytes, f"{tensor.name}: {written} bytes of {tensor.size_bytes}"
