@@ -5,30 +5,39 @@
 `encode`: T5-XXL's widths, three of its 24 layers, random weights, 77 tokens, streamed from the file as on machines too
 small for it. Times alternate between the forms, in seconds of processor time; the ratio is to the bfloat16 file.
 
-`convert`: a transformer of Medium's width from bfloat16, on one thread. `arithmetic` is that alone, on numbers in
-memory; `disk` is as many bytes from memory until they are on the disk, as the command's are. `share` is the larger of
-two: arithmetic over the command in seconds of processor time, disk over the command by the clock. Exit code 1 where a
-ratio is above 2.5 or a share below 0.8.
+`convert`: a transformer of Medium's width from bfloat16, with a VAE for --split and --join; arithmetic on one thread.
+`command` runs until it returns; `copy` reads as many bytes as it reads and writes as many as it writes, a MiB at a
+time, and like it syncs nothing; `core` is its arithmetic in a bare loop over the same tensors in memory. They take
+turns, and the least of the rounds counts. The bound is the slower of copy and core for dense precisions, --split and
+--join, and core for what is quantised. The share is the bound over the command, by the clock; and in seconds of
+processor time, which a busy machine does not stretch, of the busier of the command's two threads. The larger is judged.
+`memory` is the most it allocated beyond what there was.
+Exit code 1 where a ratio is above 2.5 or a share below 0.8.
 """
 
 import argparse
+import ctypes
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
-from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
+from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
 from sigmagraph.engine.models.files.convert import FP8, PIECE, WRITTEN
 from sigmagraph.engine.models.files.ggml import FORMATS, Format
 from sigmagraph.engine.models.files.gguf import ARCHITECTURE, llama_name
 from sigmagraph.engine.models.files.quantise import SHRINK
+from sigmagraph.engine.models.files.read import open_weights
 from sigmagraph.engine.models.files.write import Outgoing, in_pieces, write_gguf, write_safetensors
 from sigmagraph.engine.models.load import load_text_encoders
 from sigmagraph.engine.models.memory.choices import MemoryChoices
@@ -46,7 +55,7 @@ SCALES: Mapping[str, tuple[int, ...]] = {
 """Where a block has its float16 scales; at 0 otherwise."""
 MOST_RATIO, LEAST_SHARE = 2.5, 0.8
 DENSE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-TARGETS = ("fp16", "fp32", "fp8_scaled", *WRITTEN)
+TARGETS = (*DENSE, "fp8_scaled", *WRITTEN)
 
 
 def main() -> None:
@@ -83,23 +92,119 @@ def encode(folder: Path, rounds: int) -> bool:
 
 
 def convert(folder: Path, rounds: int) -> bool:
-    """Every target in turn; the three kinds of time alternate."""
+    """Every target in turn, then both layouts; the kinds of time alternate."""
     source = _transformer(folder)
-    shares = []
-    for target in TARGETS:
-        runs, size = list[tuple[float, float, float, float]](), 0
-        for _ in range(rounds):
-            wall, processor, size = _converted(source, folder, target)
-            runs.append((wall, processor, _core(source, target), _disk(folder, size)))
-        wall, processor, core, disk = (min(times) for times in zip(*runs, strict=True))
-        shares.append(max(core / processor, disk / wall))
-        print(
-            f"convert to {target:10} {size / 1e9:5.2f} GB {wall:6.2f} s, {processor:5.2f} of processor; "
-            f"arithmetic {core:5.2f} of processor, disk {disk:5.2f} s: share {shares[-1]:.2f}",
-            flush=True,
-        )
-    source.unlink()
+    vae, whole = _vae(folder), folder / "whole.safetensors"
+    shares = [_share(folder, rounds, Conversion(target, [source], ["--to", target])) for target in TARGETS]
+    shares.append(_share(folder, rounds, Conversion("--join", [source, vae], ["--join"], "joined.safetensors")))
+    _command(Conversion("--join", [source, vae], ["--join"], whole.name), folder)
+    shares.append(_share(folder, rounds, Conversion("--split", [whole], ["--split"], "models")))
+    for path in (source, vae, whole):
+        path.unlink()
     return min(shares) >= LEAST_SHARE
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What the command is asked for. `out` is what it writes, within the benchmark's folder; None: by the target."""
+
+    name: str
+    sources: Sequence[Path]
+    options: Sequence[str]
+    out: str | None = None
+
+    @property
+    def written(self) -> str:
+        """The file or folder that it makes."""
+        return self.out or ("converted" + (".gguf" if self.name.startswith("gguf") else ".safetensors"))
+
+
+def _share(folder: Path, rounds: int, asked: Conversion) -> float:
+    """Print one row; the bound's time over the command's."""
+    commands, copies, cores = list[Taken](), list[Taken](), list[Taken]()
+    held, read, size = 0, sum(path.stat().st_size for path in asked.sources), 0
+    for _ in range(rounds):
+        os.sync()  # or the second writer waits for the first one's bytes
+        with Allocated() as allocated:
+            commands.append(_taken(lambda: _command(asked, folder)))
+        held = max(held, allocated.most)
+        size = _cleared(folder / asked.written)
+        os.sync()
+        copies.append(_taken(partial(_copy, asked.sources, size, folder / "copy")))
+        (folder / "copy").unlink()
+        cores.append(_taken(partial(_core, _in_memory(asked.sources), asked.name)))
+    command, copy, core = map(_least, (commands, copies, cores))
+    is_quantised = asked.name.startswith(("fp8", "gguf"))
+    bound = core if is_quantised else Taken(*map(max, copy, core))
+    shares = bound.clock / command.clock, bound.busiest / command.busiest
+    print(
+        f"convert {asked.name:10} {read / 1e9:5.2f} -> {size / 1e9:5.2f} GB; command, copy, core: "
+        f"{command.clock:5.2f} {copy.clock:5.2f} {core.clock:5.2f} s, share {shares[0]:.2f}; "
+        f"of processor {command.busiest:5.2f} {copy.busiest:5.2f} {core.busiest:5.2f} s, share {shares[1]:.2f}; "
+        f"memory {held / 2**20:.0f} MiB",
+        flush=True,
+    )
+    return max(shares)
+
+
+class Taken(NamedTuple):
+    """Seconds by the clock, and of processor time of the busier one: this thread, or all others together."""
+
+    clock: float
+    busiest: float
+
+
+def _taken(work: Callable[[], object]) -> Taken:
+    clock, here, everywhere = time.perf_counter(), time.thread_time(), time.process_time()
+    work()
+    here, everywhere = time.thread_time() - here, time.process_time() - everywhere
+    return Taken(time.perf_counter() - clock, max(here, everywhere - here))
+
+
+def _least(rounds: Sequence[Taken]) -> Taken:
+    return Taken(min(one.clock for one in rounds), min(one.busiest for one in rounds))
+
+
+def _command(asked: Conversion, folder: Path) -> None:
+    out = folder / asked.written
+    arguments = ["convert", *map(str, asked.sources), *asked.options, "--out", str(out), "--force"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+
+
+def _cleared(path: Path) -> int:
+    """The bytes of a file, or of a folder's files, which are removed."""
+    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+    size = sum(one.stat().st_size for one in files)
+    for one in files:
+        one.unlink()
+    return size
+
+
+class Allocated:
+    """The most anonymous memory the process had within a block, beyond what it had before; looked at every 5 ms."""
+
+    most = 0
+
+    def __enter__(self) -> "Allocated":
+        ctypes.CDLL(None).malloc_trim(0)  # or what earlier rounds freed is used again, unseen
+        self._before, self._is_over = _anonymous(), Event()
+        self._thread = Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(0.005):
+            self.most = max(self.most, _anonymous() - self._before)
+
+
+def _anonymous() -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
 
 
 def _named(form: str) -> Format:
@@ -160,29 +265,27 @@ def _transformer(folder: Path) -> Path:
     return write_safetensors(folder, ["transformer.safetensors"], tensors, {}, replaces=True)
 
 
-def _converted(source: Path, folder: Path, target: str) -> tuple[float, float, int]:
-    """Seconds until the command's file is on the disk, those of the processor, and the bytes it wrote."""
-    out = folder / ("converted" + (".gguf" if target.startswith("gguf") else ".safetensors"))
-    began, worked = time.perf_counter(), time.process_time()
-    done = CliRunner().invoke(app, ["convert", str(source), "--to", target, "--out", str(out)])
-    processor = time.process_time() - worked
-    assert done.exit_code == 0, done.output
-    with out.open("rb") as written:
-        os.fsync(written.fileno())
-    wall, size = time.perf_counter() - began, out.stat().st_size
-    out.unlink()
-    return wall, processor, size
+def _vae(folder: Path) -> Path:
+    with torch.device("meta"):
+        shapes = {name: tuple(tensor.shape) for name, tensor in Autoencoder(VaeShape()).state_dict().items()}
+    tensors = [
+        Outgoing(name, shape, torch.bfloat16, partial(_drawn, shape, torch.bfloat16)) for name, shape in shapes.items()
+    ]
+    return write_safetensors(folder, ["vae.safetensors"], tensors, {}, replaces=True)
 
 
-def _core(source: Path, target: str) -> float:
-    """The arithmetic alone, for as many numbers as the file has, on some that lie in memory."""
-    elements = source.stat().st_size // 2
-    values = (torch.randn(128 * PIECE) * 0.02).bfloat16()
+def _in_memory(sources: Sequence[Path]) -> list[Tensor]:
+    return [stored.read().clone() for path in sources for stored in open_weights(path).weights.values()]
+
+
+def _core(weights: Sequence[Tensor], target: str) -> None:
+    """The arithmetic alone, in pieces as the command has them."""
+    if target not in TARGETS:
+        return
     work = _arithmetic(target)
-    began = time.process_time()
-    for piece in in_pieces(values, PIECE):
-        work(piece)
-    return (time.process_time() - began) * elements / values.numel()
+    for values in weights:
+        for piece in in_pieces(values, PIECE):
+            work(piece)
 
 
 def _arithmetic(target: str) -> Callable[[Tensor], object]:
@@ -194,17 +297,17 @@ def _arithmetic(target: str) -> Callable[[Tensor], object]:
     return lambda piece: piece.to(DENSE[target])
 
 
-def _disk(folder: Path, size: int) -> float:
-    """So many bytes from memory until they are on the disk."""
-    piece = bytes(torch.randint(0, 256, (16 * PIECE,), dtype=torch.uint8).numpy())
-    began = time.perf_counter()
-    with (folder / "bytes").open("wb", buffering=0) as written:
-        for start in range(0, size, len(piece)):
-            written.write(memoryview(piece)[: size - start])
-        os.fsync(written.fileno())
-    seconds = time.perf_counter() - began
-    (folder / "bytes").unlink()
-    return seconds
+def _copy(sources: Sequence[Path], size: int, to: Path) -> None:
+    """The sources' bytes read, and `size` bytes written to another file, a piece at a time."""
+    buffer = memoryview(bytearray(1 << 20))
+    read, done, left = sum(path.stat().st_size for path in sources), 0, size
+    with to.open("wb", buffering=0) as written:
+        for path in sources:
+            with path.open("rb", buffering=0) as source:
+                while count := source.readinto(buffer):
+                    done += count
+                    while left and size - left < size * done // read:
+                        left -= written.write(buffer[:left])
 
 
 PARTS = {"encode": encode, "convert": convert}
