@@ -41,12 +41,9 @@ class WrongKeys:
 
     def check(self, address: str | None, key: str) -> None:
         """Raises `TooManyWrongKeys` for an unknown key from an address that showed too many."""
-        if _digest(key) not in self._worked:
-            place = place_of(address)
-            state = self._wrong.look(place, self._per_minute)
-            others = len(self._tried[place].keys() - {_digest(key)}) if place in self._tried else 0
-            if not state.is_allowed or state.remaining <= others:
-                raise TooManyWrongKeys(max(state.wait_s, LOOKED_UP_S))
+        digest = _digest(key)
+        if digest not in self._worked:
+            self._refuse_too_many(place_of(address), digest)
 
     @contextmanager
     def trying(self, address: str | None, key: str) -> Iterator[None]:
@@ -54,11 +51,12 @@ class WrongKeys:
 
         Raises `TooManyWrongKeys`.
         """
-        self.check(address, key)
-        place, digest = place_of(address), _digest(key)
+        digest = _digest(key)
         if digest in self._worked:
             yield
             return
+        place = place_of(address)
+        self._refuse_too_many(place, digest)
         tried = self._tried.setdefault(place, Counter())
         tried[digest] += 1
         try:
@@ -69,6 +67,12 @@ class WrongKeys:
                 del tried[digest]
             if not tried:
                 self._tried.pop(place, None)
+
+    def _refuse_too_many(self, place: str, digest: bytes) -> None:
+        state = self._wrong.look(place, self._per_minute)
+        others = len(self._tried[place].keys() - {digest}) if place in self._tried else 0
+        if not state.is_allowed or state.remaining <= others:
+            raise TooManyWrongKeys(max(state.wait_s, LOOKED_UP_S))
 
     def tell(self, address: str | None, key: str, *, is_right: bool) -> None:
         """What became of a key."""
