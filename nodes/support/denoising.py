@@ -25,10 +25,10 @@ from sigmagraph.nodes.support.latent_preview import LatentPreview
 from sigmagraph.nodes.support.types import LatentValue
 
 __all__ = [
+    "LatentRun",
     "LatentSteps",
     "Outcome",
     "Pair",
-    "Run",
     "Sampled",
     "Way",
     "denoised_latent",
@@ -75,7 +75,7 @@ def denoised_latent(
     cache whose drift is to be measured, a second run without it follows. `watch` hears of every evaluation of the
     first, in model space.
     """
-    run = Run(model, denoiser, latent, sigmas, solver, noise, options or {}, kept, watch)
+    run = LatentRun(model, denoiser, latent, sigmas, solver, noise, options or {}, kept, watch)
     return (yield from run.outcome())
 
 
@@ -87,12 +87,12 @@ class Surrounds(Protocol):
     def surrounds(self) -> bool:
         """Whether it does."""
 
-    def surround(self, run: "Run") -> Outcome:
+    def surround(self, run: "LatentRun") -> Outcome:
         """The run, by way of it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class LatentRun:
     """One run, as `denoised_latent` is told it, within so many of what surrounds the model's runs."""
 
     model: Model
@@ -115,7 +115,7 @@ class Run:
         return (yield from _sampled(self))
 
 
-def _sampled(run: Run) -> Outcome:
+def _sampled(run: LatentRun) -> Outcome:
     """The run itself."""
     model, latent, sigmas, solver, watch = run.model, run.latent, run.sigmas, run.solver, run.watch
     options = run.options

@@ -1,5 +1,7 @@
 """Functions of packs round a run and within the network: told what they expect, and nothing else changes."""
 
+from functools import partialmethod
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +10,11 @@ from torch import Tensor
 
 from sigmagraph.engine.compose.shims import patching
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.execution.cache.checkpoint import Checkpoints
 from sigmagraph.engine.models import Conditioning, Model
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.borders import border
+from sigmagraph.nodes.support.kept_predictions import KeptPredictions
 from sigmagraph.nodes.support.packs.guidance import calc_cond_batch
 from sigmagraph.nodes.support.packs.models import ModelPatcher, model_of
 from sigmagraph.nodes.support.types import LatentValue
@@ -257,3 +261,34 @@ def test_a_guider_in_a_packs_hands_is_surrounded_too(model: Model) -> None:
         made = guider.sample(X, X * 0, sampling["sampler_object"]("euler"), sigmas, seed=3)
         assert made.shape == X.shape
     assert len(seen) == 2
+
+
+def test_a_killed_run_with_functions_of_packs_resumes_to_the_same_bits(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def surrounded_by(dies_at: int) -> Model:
+        def wrapper(executor: Any, *given: Any, **named: Any) -> Tensor:
+            calls.append(1)
+            if len(calls) == dies_at:
+                raise KeyboardInterrupt
+            made: Tensor = executor(*given, **named)
+            return made * 0.9
+
+        patcher = ModelPatcher(model)
+        patcher.add_wrapper_with_key(PLACE.DIFFUSION_MODEL, "mine", wrapper)
+        patcher.add_wrapper_with_key(PLACE.OUTER_SAMPLE, "mine", through("", []))
+        made: Model = model_of(patcher)
+        return made
+
+    monkeypatch.setattr(KeptPredictions, "__init__", partialmethod(KeptPredictions.__init__, budget=float("inf")))
+    kept = Checkpoints(tmp_path)
+    whole = run(surrounded_by(0))
+    total = len(calls)
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(surrounded_by(total), unfinished=kept.of("key"))
+    calls.clear()
+    assert torch.equal(run(surrounded_by(0), unfinished=kept.of("key")), whole)
+    assert len(calls) < total

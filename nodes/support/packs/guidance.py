@@ -15,7 +15,7 @@ from sigmagraph.engine.sampling.denoiser import Predict, Requests, self_answered
 from sigmagraph.engine.sampling.guidance import Cfg
 from sigmagraph.engine.sampling.guidance.cfg import Estimates, Linear, has_uncond
 from sigmagraph.engine.sampling.solver import Prediction
-from sigmagraph.nodes.support.denoising import Outcome, Run
+from sigmagraph.nodes.support.denoising import LatentRun, Outcome
 from sigmagraph.nodes.support.packs.base_model import BaseModel, number
 from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
 from sigmagraph.nodes.support.packs.inside import RUN, PackInside, asks_inside, network_options
@@ -80,7 +80,7 @@ class PackGuidance:
         asks = own.get("wrappers") or own.get("patches_replace", {}).get("dit")
         return bool(self.callbacks or asks or "model_function_wrapper" in self.options)
 
-    def surround(self, run: Run) -> Outcome:
+    def surround(self, run: LatentRun) -> Outcome:
         """The run by way of the functions."""
         return surround(self.options, self.callbacks, run)
 

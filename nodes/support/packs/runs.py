@@ -15,7 +15,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.results import Progress
 from sigmagraph.engine.sampling.guidance import Cfg
 from sigmagraph.engine.sampling.solver_run import Tick
-from sigmagraph.nodes.support.denoising import Outcome, Run, Sampled, in_model_space
+from sigmagraph.nodes.support.denoising import LatentRun, Outcome, Sampled, in_model_space
 from sigmagraph.nodes.support.packs.conditioning import GuiderEntries
 from sigmagraph.nodes.support.packs.inside import RUN, RunNow
 from sigmagraph.nodes.support.packs.noise import GivenNoise, PackNoise
@@ -39,7 +39,7 @@ class Ears:
     hears: Hearing = staticmethod(lambda step, steps, estimate: None)
 
 
-def surround(options: dict[str, Any], callbacks: Callbacks, run: Run) -> Outcome:
+def surround(options: dict[str, Any], callbacks: Callbacks, run: LatentRun) -> Outcome:
     """The run with its levels known to what surrounds the network, and by way of what surrounds it all."""
     if len(run.sigmas) < 2:
         return (yield from run.outcome())
@@ -65,7 +65,7 @@ def _tell(callbacks: Callbacks, moment: str, patcher: Any) -> None:
             callback(patcher)
 
 
-def _guider(run: Run, options: dict[str, Any]) -> Any:
+def _guider(run: LatentRun, options: dict[str, Any]) -> Any:
     """What a pack's function finds for the guider of a run: its own, or one with the sides and scale of ours."""
     from sigmagraph.nodes.support.packs.guiders import CFGGuider, PackDenoiser  # which ask for runs themselves
     from sigmagraph.nodes.support.packs.models import ModelPatcher
@@ -116,7 +116,7 @@ def _to_its_end(steps: Steps, now: RunNow) -> Sampled:
         RUN.reset(token)
 
 
-def _at_once(run: Run, now: RunNow, network: dict[str, Any]) -> Sampled:
+def _at_once(run: LatentRun, now: RunNow, network: dict[str, Any]) -> Sampled:
     """The run by way of functions round it. What they hand on as it came is not made anew: the numbers are the same."""
     start = in_model_space(run.model, run.latent.samples)
     noise = run.noise.initial(start, run.latent.batch_index)
@@ -178,7 +178,7 @@ def _told_too(watch: Callable[[Tick], None], callback: Callable[[int, Tensor, Te
     return told
 
 
-def _changed(run: Run, came: tuple[Any, ...], given: tuple[Any, ...], seed: int) -> Run:
+def _changed(run: LatentRun, came: tuple[Any, ...], given: tuple[Any, ...], seed: int) -> LatentRun:
     """The run with what a function handed on in another form."""
     noise, samples, sampler, sigmas, mask = (None if a is b else b for a, b in zip(came, given, strict=True))
     is_same = all(one is None for one in (noise, samples, sampler, sigmas, mask)) and given[4] is came[4]
