@@ -30,7 +30,7 @@ from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
 from sigmagraph.engine.jobs.placement.job_placement import JobPlacement
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.read_ahead import ReadAhead, learn_files
-from sigmagraph.engine.jobs.runs import Early, End, Running, Said
+from sigmagraph.engine.jobs.runs import Early, End, Running, Said, lost, packs_of
 from sigmagraph.engine.jobs.settings import JobSettings
 from sigmagraph.engine.jobs.store import transitions
 from sigmagraph.engine.jobs.store.database import Tx
@@ -70,6 +70,7 @@ class Dispatcher:
         self._open: set[str] = set()
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._given_up: dict[str, str] = {}
+        self._packs: dict[str, str] = {}
         self._hopeless = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._keeping: set[asyncio.Task[None]] = set()
@@ -243,6 +244,7 @@ class Dispatcher:
 
     def is_ready(self, worker: Worker, nodes: Sequence[Mapping[str, Any]]) -> None:
         self._given_up.pop(worker.name, None)
+        self._packs |= packs_of(nodes)
         self._declare(nodes)
         self._placement.declare(nodes)
         self._ready.set()
@@ -253,7 +255,7 @@ class Dispatcher:
         if running is None:
             return
         running.heard_at = self._now()
-        running.said.append((self._store.clock(), body))
+        running.hear(self._store.clock(), body)
         self._placement.hear(job_id, body, running.heard_at)
         if len(self.queue) and worker.free_slots > 0:
             self._wake.set()  # what is known now may let another begin
@@ -419,12 +421,9 @@ class Dispatcher:
             return
         if running.early is not None and running.early.holds(partial(self._lose, job_id, reason, cause)):
             return
-        at, deaths, attempt = self._store.clock(), self._settings.max_deaths, running.job.attempt
         self._write(running)  # before it is lost
         self._gone(job_id, is_back=True)
-        lose = partial(
-            transitions.lose, job_id=job_id, reason=reason, at=at, cause=cause, max_deaths=deaths, attempt=attempt
-        )
+        lose = lost(running, reason, cause, self._store.clock(), self._settings.max_deaths, self._packs)
         self._post(lose, partial(self._came_back, job_id))
 
     def _came_back(self, job_id: str, done: "asyncio.Future[Job]") -> None:

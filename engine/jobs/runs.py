@@ -1,18 +1,19 @@
 """Running jobs as the dispatcher holds them, and how what they say is written: the loop appends, the writer takes."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from sigmagraph.engine.jobs.events import Body
+from sigmagraph.engine.execution.events import NodeExpanded, NodeFinished, NodeStarted
+from sigmagraph.engine.jobs.events import Body, Cause
 from sigmagraph.engine.jobs.job import Failure, Job, State
 from sigmagraph.engine.jobs.store import log, transitions
 from sigmagraph.engine.jobs.store.database import Tx
-from sigmagraph.engine.jobs.workers.worker import Finished, Worker
+from sigmagraph.engine.jobs.workers.worker import PACKS, Finished, Worker
 
-__all__ = ["Early", "End", "Running", "Said"]
+__all__ = ["Early", "End", "Running", "Said", "lost", "packs_of"]
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class Early:
 class Running:
     """One task on a worker. `said` is what it said and the writer has not taken yet; `shows` is its `Request`'s.
 
-    One that began before its job was written has an `early`.
+    One that began before its job was written has an `early`. `at` are the nodes under way, the latest last.
     """
 
     job: Job
@@ -51,6 +52,18 @@ class Running:
     said: deque[tuple[float, Body]] = field(default_factory=deque)
     is_posted: bool = False
     early: Early | None = None
+    at: dict[str, NodeStarted] = field(default_factory=dict)
+
+    def hear(self, at: float, body: Body) -> None:
+        """Something happened in the run."""
+        self.said.append((at, body))
+        match body:
+            case NodeStarted():
+                self.at[body.node_id] = body
+            case NodeFinished() | NodeExpanded():
+                self.at.pop(body.node_id, None)
+            case _:
+                pass
 
     def take(self) -> list[tuple[float, Body]]:
         """What it said since, once."""
@@ -80,6 +93,38 @@ def _is_file(entry: Any) -> bool:
     if not isinstance(entry, Mapping) or entry.get("type") not in ("output", "temp"):
         return False
     return all(isinstance(entry.get(name), str) for name in ("subfolder", "filename"))
+
+
+def packs_of(declared: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Class -> the pack it is from, of declared nodes."""
+    modules = ((str(record["class_type"]), str(record["module"])) for record in declared)
+    return {name: module.removeprefix(PACKS) for name, module in modules if module.startswith(PACKS)}
+
+
+def lost(
+    running: Running, reason: str, cause: Cause, at: float, max_deaths: int, packs: Mapping[str, str]
+) -> Callable[[Tx], Job]:
+    """What writes that the attempt is lost; a job that ends with it names the nodes that ran."""
+    failure, job = Failure("worker_lost", reason), running.job
+    if cause is Cause.JOB and running.at:
+        *_, last = running.at.values()
+        message = f"{reason} while {', '.join(_in_words(each, packs) for each in running.at.values())} ran"
+        failure = Failure("worker_lost", message, last.display_id, last.class_type)
+    return partial(
+        transitions.lose,
+        job_id=job.id,
+        reason=reason,
+        at=at,
+        cause=cause,
+        max_deaths=max_deaths,
+        attempt=job.attempt,
+        failure=failure,
+    )
+
+
+def _in_words(node: NodeStarted, packs: Mapping[str, str]) -> str:
+    pack = f" of the pack {packs[node.class_type]}" if node.class_type in packs else ""
+    return f"node {node.display_id} ({node.class_type}{pack})"
 
 
 class Said:

@@ -126,9 +126,32 @@ def encode(*, seconds: Seconds = 0.0, progress: Annotated[Callable[[float, float
     return "encoded"
 
 
+class Ends:
+    """A class of a pack that takes its process with it."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "go", ("STRING",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802  # the convention's name
+        return {"required": {"how": ("STRING", {"default": "exit"})}}
+
+    def go(self, how: str) -> tuple[str]:
+        if how == "closes":
+            os.closerange(0, 1 << 16)
+            time.sleep(1000)
+        if how == "closes and goes on":
+            os.closerange(0, 1 << 16)
+            return ("done",)
+        if how == "forks" and os.fork() == 0:
+            time.sleep(6)
+            os._exit(0)
+        os._exit(7)
+
+
 KINDS = (show, steps, note, fail, die, hang, babble, wrote, turns, encode)
 NODES: dict[str, Node] = {made.class_type: made for made in KINDS}
 NODES["Picky"] = from_class(Picky, "Picky")
+NODES["Ends"] = from_class(Ends, "Ends", module="custom_nodes.rude")
 
 
 PICTURES: list[Any] = []  # what this process drew

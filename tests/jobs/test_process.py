@@ -140,9 +140,36 @@ def test_a_job_that_kills_every_worker_fails_and_the_next_one_runs(run: Runs, tm
             ended = await jobs.wait(bad.id)
             assert ended.failure is not None
             assert (ended.failure.code, ended.attempt) == ("worker_lost", 2)
-            assert ended.failure.message == "gave up after 2 attempts: worker exited with status 139"
+            assert ended.failure.message.startswith("gave up after 2 attempts: worker exited with status 139")
             assert (await jobs.wait(good.id)).state is State.SUCCEEDED
             assert ends(await log(jobs, bad)) == 1
+
+    run(case())
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("exits", "exited with status 7"),
+        ("closes", "exited with status 4: something in it closed the socket to the server"),
+        ("closes and goes on", "exited with status 4: something in it closed the socket to the server"),
+        ("forks", "exited with status 7"),
+    ],
+)
+def test_a_node_that_ends_its_process_is_named_with_its_pack_and_soon(
+    run: Runs, tmp_path: Path, how: str, reason: str
+) -> None:
+    """Also one that closes every descriptor, so that no end is to be read, or leaves a process that holds them."""
+
+    async def case() -> None:
+        async with service(tmp_path, [child()], max_deaths=1) as jobs:
+            assert await jobs.ready(20)
+            async with asyncio.timeout(4):
+                ended = await jobs.wait((await sent(jobs, "Ends", how=how)).id)
+        assert ended.failure is not None
+        assert (ended.failure.node_id, ended.failure.class_type) == ("work", "Ends")
+        blamed = "while node work (Ends of the pack rude) ran"
+        assert ended.failure.message == f"gave up after 1 attempts: worker {reason} {blamed}"
 
     run(case())
 

@@ -151,10 +151,20 @@ def end(
     return ended
 
 
-def lose(tx: Tx, job_id: str, reason: str, at: float, cause: Cause, max_deaths: int, attempt: int | None = None) -> Job:
+def lose(
+    tx: Tx,
+    job_id: str,
+    reason: str,
+    at: float,
+    cause: Cause,
+    max_deaths: int,
+    attempt: int | None = None,
+    failure: Failure | None = None,
+) -> Job:
     """The attempt is lost: the job waits for the next one, unless it was to stop or has cost too many workers in vain.
 
-    Which of the deaths that may be the job's doing count: see crash_loop.py. A server's own never count.
+    `failure` is what it then fails with, and where. Which of the deaths that may be the job's doing count: see
+    crash_loop.py. A server's own never count.
     """
     row = _row(tx, SELECT_DEBTS, job_id)
     job = _held_by(attempt, job_of(row))
@@ -162,8 +172,9 @@ def lose(tx: Tx, job_id: str, reason: str, at: float, cause: Cause, max_deaths: 
         return end(tx, job_id, State.CANCELLED, at)
     deaths = strikes_after(tx, job_id, row["deaths"], at) if cause is Cause.JOB else row["deaths"]
     if cause is not Cause.SERVER and (deaths >= max_deaths or losses(tx, job_id) + 1 >= MOST_LOSSES):
-        message = f"gave up after {job.attempt} attempts: {reason}"
-        return end(tx, job_id, State.FAILED, at, failure=Failure("worker_lost", message))
+        why = failure or Failure("worker_lost", reason)
+        why = replace(why, message=f"gave up after {job.attempt} attempts: {why.message}")
+        return end(tx, job_id, State.FAILED, at, failure=why)
     state = move(job_id, job.state, State.QUEUED)
     values = {"state": state.value, "worker": "", "deaths": deaths}
     last = log.append(tx, job_id, [Requeued(job.attempt, reason, cause)], at, **values)

@@ -1,6 +1,7 @@
 """How two processes speak: frames of a JSON header and raw bytes, each with its length in front. No pickle."""
 
 import json
+import os
 import socket
 import struct
 from asyncio import IncompleteReadError, StreamReader
@@ -10,10 +11,12 @@ from typing import Any
 
 from sigmagraph.engine.errors import WorkerLost
 
-__all__ = ["Channel", "pack", "receive", "unpacked"]
+__all__ = ["CUT_OFF", "Channel", "pack", "receive", "unpacked"]
 
 LENGTHS = struct.Struct(">II")
 LARGEST = 1 << 30
+CUT_OFF = 4
+"""The exit status of a process whose socket was closed from within, by a node say: it can tell nobody any more."""
 
 
 def pack(header: dict[str, Any], data: bytes = b"") -> bytes:
@@ -50,6 +53,14 @@ class Channel:
         self._socket, self._lock = end, Lock()
         self._file = end.makefile("rb")
         self._held: list[bytes] = []
+        self._identity = _identity(end)
+
+    def is_cut_off(self) -> bool:
+        """Whether the socket's descriptor was closed from within, or is another file's by now.
+
+        The other side sees no end: a read that is under way keeps the socket open.
+        """
+        return _identity(self._socket) != self._identity
 
     def hold(self, header: dict[str, Any], data: bytes = b"") -> None:
         """Send a frame with the next one, or at the next `flush`."""
@@ -63,10 +74,10 @@ class Channel:
         self.flush()
 
     def flush(self) -> None:
-        """Send what is held, as one write."""
+        """Send what is held, as one write; never into a file that has the descriptor now."""
         with self._lock, suppress(OSError):
             frames, self._held = self._held, []
-            if frames:
+            if frames and not self.is_cut_off():
                 self._socket.sendall(b"".join(frames))
 
     def receive(self) -> tuple[dict[str, Any], bytes] | None:
@@ -80,3 +91,12 @@ class Channel:
         except OSError:
             return None
         return (json.loads(header), data) if len(header) == sizes[0] and len(data) == sizes[1] else None
+
+
+def _identity(end: socket.socket) -> tuple[int, int] | None:
+    """Which socket it is; None where the descriptor is closed."""
+    try:
+        found = os.fstat(end.fileno())
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -11,7 +11,7 @@ from typing import Any
 from sigmagraph.engine.jobs.protocol import WorkerStatus
 from sigmagraph.engine.jobs.settings import ProcessSettings
 from sigmagraph.engine.jobs.workers.conversation import Conversation
-from sigmagraph.engine.jobs.workers.ipc import pack, receive
+from sigmagraph.engine.jobs.workers.ipc import CUT_OFF, pack, receive
 from sigmagraph.engine.jobs.workers.spawn import spawn
 from sigmagraph.engine.jobs.workers.worker import Listener
 
@@ -24,6 +24,8 @@ STEADY_S = 60.0
 """A process that lived so long starts again at once; one that dies sooner waits longer each time."""
 TRIES = 3
 """So many starts in a row that came to nothing are no accident: whoever runs the server has to know."""
+DRAIN_S = 0.5
+"""What a process said before its end is read within it, whoever else holds its socket."""
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -100,6 +102,7 @@ class ProcessWorker(Conversation):
         how = self.settings
         hello = {"factory": how.factory, "options": dict(how.options), "slots": how.slots, "beat_s": how.beat_s}
         self._send({"do": "hello", **hello})
+        watch = asyncio.create_task(self._hang_up(self._process, self._writer))
         try:
             async with asyncio.timeout(self.settings.start_deadline_s) as deadline:
                 while (frame := await receive(reader)) is not None:
@@ -109,6 +112,7 @@ class ProcessWorker(Conversation):
         except TimeoutError:
             self.kill(f"was not ready within {self.settings.start_deadline_s:g} s")
         finally:
+            watch.cancel()
             self._is_ready = False
             self._writer.close()
             if not self._is_stopping:  # its end of the socket is closed: it is dead, or no use any more
@@ -117,6 +121,13 @@ class ProcessWorker(Conversation):
             is_spared = short_of_memory is not None and short_of_memory == kernel_kills()
             self._is_from_outside = is_spared and not self._reason and -status in OUTSIDE
             self._reason = self._reason or _how_it_ended(status)
+
+    @staticmethod
+    async def _hang_up(process: asyncio.subprocess.Process, writer: asyncio.StreamWriter) -> None:
+        """Nobody is there once the process is gone, though one that it forked may hold its end of the socket."""
+        await process.wait()
+        await asyncio.sleep(DRAIN_S)
+        writer.transport.abort()
 
     def _reap(self) -> None:
         """Make sure that it is gone; an exit status it has already is kept."""
@@ -161,6 +172,8 @@ def kernel_kills(counters: Path = Path("/proc/vmstat")) -> int | None:
 
 
 def _how_it_ended(status: int) -> str:
+    if status == CUT_OFF:
+        return f"exited with status {status}: something in it closed the socket to the server"
     if status >= 0:
         return f"exited with status {status}"
     name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)

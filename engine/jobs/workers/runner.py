@@ -22,7 +22,7 @@ from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.workers.checked_graphs import CheckedGraphs
 from sigmagraph.engine.jobs.workers.declare import declarations
-from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Picture, Setup
+from sigmagraph.engine.jobs.workers.worker import PACKS, Finished, JobAttempt, Picture, Setup
 
 __all__ = ["Runner"]
 
@@ -32,6 +32,7 @@ MOST_JOBS = 256
 GATHER_S = 0.001
 """What a run says within it goes out together: a thread that wakes for each word keeps the others from working."""
 Tell = Callable[[Body, Picture | None], None]
+Say = Callable[[Callable[[], None]], None]
 
 
 class Runner:
@@ -64,7 +65,7 @@ class Runner:
 
     def run(self, task: JobAttempt, tell: Tell) -> Finished:
         """Run a task to its end; `tell` hears, later, of all but the last event, which is part of the result."""
-        run = _Run(self.setup, tell, self._later)
+        run = _Run(self.setup, tell, self._later, self.say)
         try:
             result = self._execute(task, run)
         except EngineError as error:  # not a node's failure: the workflow no longer fits the nodes, say
@@ -194,8 +195,8 @@ class Runner:
 class _Run:
     """What one run said so far."""
 
-    def __init__(self, setup: Setup, tell: Tell, later: Callable[[Callable[[], None]], None]) -> None:
-        self._setup, self._tell, self._later = setup, tell, later
+    def __init__(self, setup: Setup, tell: Tell, later: Say, now: Say) -> None:
+        self._setup, self._tell, self._later, self._now = setup, tell, later, now
         self._tail: list[Body] = []
         self._shown: dict[str, str] = {}
         self._parents: dict[str, str] = {}
@@ -212,7 +213,13 @@ class _Run:
                 self._parents.update(dict.fromkeys(event.new_ids, event.node_id))
             case _:
                 pass
-        self._later(lambda: self._tell(event, self._picture(event)))
+        say = self._now if self._may_end_the_process(event) else self._later
+        say(lambda: self._tell(event, self._picture(event)))
+
+    def _may_end_the_process(self, event: run_events.Event) -> bool:
+        """A node of others begins: should the process not outlive it, the front has to know which it was."""
+        node = self._setup.nodes.get(event.class_type) if isinstance(event, run_events.NodeStarted) else None
+        return node is not None and node.module.startswith(PACKS)
 
     def ended(self, result: RunResult) -> Finished:
         """The end as the run gave it."""

@@ -17,7 +17,10 @@ from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
 
-__all__ = ["Finished", "Fleet", "Hall", "JobAttempt", "Listener", "Picture", "Setup", "Worker", "load_factory"]
+__all__ = ["PACKS", "Finished", "Fleet", "Hall", "JobAttempt", "Listener", "Picture", "Setup", "Worker", "load_factory"]
+
+PACKS = "custom_nodes."
+"""How the modules of packs in folders begin."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,20 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
+from contextlib import suppress
 from threading import Thread
 
 from sigmagraph.engine.jobs.workers.child import Child, opened
-from sigmagraph.engine.jobs.workers.ipc import Channel
+from sigmagraph.engine.jobs.workers.ipc import CUT_OFF, Channel
 from sigmagraph.engine.jobs.workers.worker import load_factory
 
 __all__ = ["main"]
 
 QUIET_END = 0
 BAD_START = 3
+LOOK_S = 0.25
 
 
 def main(descriptor: int) -> int:
@@ -39,11 +42,20 @@ def main(descriptor: int) -> int:
     child = Child(channel, runner, hello["slots"])
     reader = Thread(target=child.serve, name="front", daemon=True)
     reader.start()
+    Thread(target=_end_when_cut_off, args=(channel,), name="socket", daemon=True).start()
     Thread(target=child.beat, args=(hello["beat_s"],), name="beat", daemon=True).start()
     reader.join()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(QUIET_END)  # a node that hangs must not keep the process alive
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a node may have closed them
+            stream.flush()
+    os._exit(CUT_OFF if channel.is_cut_off() else QUIET_END)  # a node that hangs must not keep the process alive
+
+
+def _end_when_cut_off(channel: Channel) -> None:
+    """A node may close every descriptor there is: without its socket the process serves nobody, and nobody sees it."""
+    while not channel.is_cut_off():
+        time.sleep(LOOK_S)
+    os._exit(CUT_OFF)
 
 
 def _leave_it_to_the_front(number: int, frame: object) -> None:
