@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from sigmagraph.engine.models.files.lora import Adapter
+from sigmagraph.engine.models.files.lora import Adapting
 from sigmagraph.engine.sampling.precision import float32
 
 __all__ = ["Hook", "Keyframe", "sorted_keyframes"]
@@ -23,9 +23,9 @@ class Keyframe:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Hook:
-    """An adapter with strengths for the diffusion model and for text encoders."""
+    """An adapter, or another checkpoint's difference, with strengths for the diffusion model and for text encoders."""
 
-    adapter: Adapter
+    adapter: Adapting
     strength_model: float
     strength_clip: float
     keyframes: tuple[Keyframe, ...] = ()

@@ -20,7 +20,7 @@ from sigmagraph.engine.models.cached import Cached, CachedPredict, cached_forwar
 from sigmagraph.engine.models.conditioning import Conditioning, with_windows_answered
 from sigmagraph.engine.models.controlnet import Asked, Control, in_turn, residuals_of
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
-from sigmagraph.engine.models.files.lora import Adapter, Patch
+from sigmagraph.engine.models.files.lora import Adapter, Adapting
 from sigmagraph.engine.models.files.read import files_of
 from sigmagraph.engine.models.files.rename import ParameterSlot
 from sigmagraph.engine.models.halves import velocities
@@ -118,12 +118,12 @@ class Model:
         """The same model, its blocks run through torch.compile wherever they stay on the device."""
         return replace(self, recipe=replace(self.recipe, compiles=True))
 
-    def with_adapter(self, adapter: Adapter, strength: float) -> "Model":
+    def with_adapter(self, adapter: Adapting, strength: float) -> "Model":
         """The same model with an adapter at this strength (negative allowed), after those it has already."""
-        slots = self.fitting(adapter)
-        if not slots or not strength:
+        patch = adapter.of_model(self.recipe.base, self.spec.shape.depth, strength)
+        if patch is None:
             return self
-        return replace(self, recipe=self.recipe.with_patches([*self.recipe.patches, Patch(adapter, slots, strength)]))
+        return replace(self, recipe=self.recipe.with_patches([*self.recipe.patches, patch]))
 
     def fitting(self, adapter: Adapter) -> dict[str, ParameterSlot]:
         """The adapter's base keys that have a place in this model."""

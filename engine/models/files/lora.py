@@ -4,14 +4,17 @@ Merging is float32 throughout. The factor alpha / rank comes from the file's ten
 used, as in ComfyUI. What the keys mean in a network is in adapter_keys.py.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import TensorMismatch, UnknownModel, is_out_of_memory
+from sigmagraph.engine.models.files.adapter_keys import encoder_keys, mmdit_keys
 from sigmagraph.engine.models.files.read import FileState, StoredTensor, Weights, open_weights
 from sigmagraph.engine.models.files.rename import ParameterSlot
 
@@ -55,6 +58,18 @@ class Adapter:
     def fitting(self, keys: Mapping[str, ParameterSlot]) -> dict[str, ParameterSlot]:
         """The base keys that mean something in a network with these `keys`."""
         return {base: keys[base] for base in self.groups if base in keys}
+
+    def of_model(self, parameters: Collection[str], depth: int, strength: float) -> "Patch | None":
+        """The patch of a transformer with these weights and so many blocks, if it changes any."""
+        return self._patch(mmdit_keys(parameters, depth), strength) if strength else None
+
+    def of_encoder(self, encoder: str, parameters: Collection[str], strength: float) -> "Patch | None":
+        """The patch of a text encoder with these weights, if it changes any."""
+        return self._patch(encoder_keys(encoder, parameters), strength) if strength else None
+
+    def _patch(self, keys: Mapping[str, ParameterSlot], strength: float) -> "Patch | None":
+        slots = self.fitting(keys)
+        return Patch(self, slots, strength) if slots else None
 
     def unused(self, *fitted: Collection[str]) -> list[str]:
         """What no network had a place for: base keys in none of `fitted`, and keys of no known role."""
@@ -184,6 +199,39 @@ def _halves_swapped(rows: Tensor) -> Tensor:
     return torch.cat([second, first])
 
 
+@dataclass(frozen=True, slots=True)
+class TensorChange:
+    """What one patch does to one tensor: `apply` is given it as changed so far, in float32, and what was read.
+
+    That is the tensor as it is stored, then the `sources`.
+    """
+
+    origin: str
+    apply: Callable[[Tensor, Sequence[Tensor]], Tensor]
+    sources: tuple[StoredTensor, ...] = ()
+
+
+class WeightPatch(Protocol):
+    """A change of a network's weights, made where they are read."""
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for patches that change a network equally."""
+
+    def changes(self, weights: Weights) -> Iterable[tuple[str, TensorChange]]:
+        """The names among these weights that it changes, each with how."""
+
+
+class Adapting(Protocol):
+    """What changes a model and its text encoders: an adapter, or what another checkpoint has different."""
+
+    def of_model(self, parameters: Collection[str], depth: int, strength: float) -> WeightPatch | None:
+        """The patch of a transformer with these weights and so many blocks, if it changes any."""
+
+    def of_encoder(self, encoder: str, parameters: Collection[str], strength: float) -> WeightPatch | None:
+        """The patch of the text encoder `clip_l`, `clip_g` or `t5xxl` with these weights, if it changes any."""
+
+
 @dataclass(frozen=True, eq=False)
 class Patch:
     """One adapter at one strength, reduced to the slots it fits; so much of a weight itself is left as `keeps` says."""
@@ -199,41 +247,59 @@ class Patch:
         whole = self.adapter.identity, self.strength
         return whole if self.keeps == 1.0 else (*whole, self.keeps)
 
+    def changes(self, weights: Weights) -> Iterator[tuple[str, TensorChange]]:
+        """The weights and biases that the adapter's parts change."""
+        for base, slot in self.slots.items():
+            for name, change in _changes(weights, slot, self.adapter.groups[base], self):
+                yield name, TensorChange(f"{self.adapter.path}: {base}", _in(slot, change))
+
+
+def _in(slot: ParameterSlot, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Sequence[Tensor]], Tensor]:
+    return lambda current, _: in_slot(current, slot, change)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Merge:
     """The arithmetic of every patch on one tensor, in order, in float32: what a stored tensor is combined by."""
 
     name: str
-    changes: tuple[tuple[str, ParameterSlot, Callable[[Tensor], Tensor]], ...]
+    changes: tuple[TensorChange, ...]
 
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
-        current = parts[0].float()
-        for origin, slot, change in self.changes:
+        own, rest = parts[0], iter(parts[1:])
+        current = own.float()
+        for change in self.changes:
+            read = [own, *islice(rest, len(change.sources))]
             try:
-                current = in_slot(current, slot, change)
+                current = change.apply(current, read)
             except (RuntimeError, ValueError, IndexError) as error:
                 if is_out_of_memory(error):
                     raise
-                raise TensorMismatch(f"{origin} does not fit {self.name} ({error})") from None
+                raise TensorMismatch(f"{change.origin} does not fit {self.name} ({error})") from None
         return current
 
 
-def patched(weights: Weights, patches: Sequence[Patch]) -> Weights:
-    """The weights, every patch merged in when they are read; tensors that no patch changes stay the same objects."""
-    changes: dict[str, list[tuple[str, ParameterSlot, Callable[[Tensor], Tensor]]]] = {}
+def patched(weights: Weights, patches: Sequence[WeightPatch]) -> Weights:
+    """The weights, every patch merged in when they are read; tensors that no patch changes stay the same objects.
+
+    One tensor under two names that is changed alike under both stays one.
+    """
+    changes: dict[str, list[TensorChange]] = {}
     for patch in patches:
-        for base, slot in patch.slots.items():
-            for name, change in _changes(weights, slot, patch.adapter.groups[base], patch):
-                changes.setdefault(name, []).append((f"{patch.adapter.path}: {base}", slot, change))
-    return {**weights, **{name: _merged(name, weights[name], made) for name, made in changes.items()}}
+        for name, change in patch.changes(weights):
+            changes.setdefault(name, []).append(change)
+    made: dict[tuple[StoredTensor, tuple[TensorChange, ...]], StoredTensor] = {}
+    for name, own in changes.items():
+        made.setdefault((weights[name], tuple(own)), _merged(name, weights[name], own))
+    return {**weights, **{name: made[weights[name], tuple(own)] for name, own in changes.items()}}
 
 
-def _merged(
-    name: str, stored: StoredTensor, changes: Sequence[tuple[str, ParameterSlot, Callable[[Tensor], Tensor]]]
-) -> StoredTensor:
+def _merged(name: str, stored: StoredTensor, changes: Sequence[TensorChange]) -> StoredTensor:
     combine = Merge(name, tuple(changes))
-    return StoredTensor(stored.shape, stored.dtype, lambda: combine([stored.read()]), (stored,), combine)
+    sources = (stored, *(source for change in changes for source in change.sources))
+    return StoredTensor(
+        stored.shape, stored.dtype, lambda: combine([source.read() for source in sources]), sources, combine
+    )
 
 
 def _changes(

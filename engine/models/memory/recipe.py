@@ -16,7 +16,7 @@ from torch import nn
 
 from sigmagraph.engine.errors import TensorMismatch
 from sigmagraph.engine.models.files.fp8 import is_rounded, is_small, packed_bytes
-from sigmagraph.engine.models.files.lora import Patch, patched
+from sigmagraph.engine.models.files.lora import WeightPatch, patched
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_quantised, is_view
 from sigmagraph.engine.models.memory.device import Placement, tabulates
 from sigmagraph.engine.models.memory.float8 import multiplies_float8
@@ -92,7 +92,7 @@ class Recipe(Generic[M]):
     owner: Owner
     blocks: str = ""
     ahead: str = ""
-    patches: tuple[Patch, ...] = ()
+    patches: tuple[WeightPatch, ...] = ()
     ready: M | None = None
     multiplies: bool = True
     second: torch.device | None = None
@@ -176,7 +176,7 @@ class Recipe(Generic[M]):
             return frozenset()
         return frozenset(name for name in self.base if self.ahead in name)
 
-    def with_patches(self, patches: Sequence[Patch]) -> "Recipe[M]":
+    def with_patches(self, patches: Sequence[WeightPatch]) -> "Recipe[M]":
         """The same network with these patches in place of those it has."""
         return replace(self, patches=tuple(patches)) if tuple(patches) != self.patches else self
 

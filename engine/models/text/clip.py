@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.files.adapter_keys import encoder_keys
-from sigmagraph.engine.models.files.lora import Adapter, Patch
+from sigmagraph.engine.models.files.lora import Adapter, Adapting, WeightPatch
 from sigmagraph.engine.models.files.rename import ParameterSlot
 from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.text.embeddings import Embeddings
@@ -53,7 +53,7 @@ class Clip:
     vocabularies: VocabularySource
     widths: TextWidths = field(default_factory=TextWidths)
     layer: int | None = None
-    patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
+    patches: Mapping[str, tuple[WeightPatch, ...]] = field(default_factory=dict)
     embeddings: Embeddings = field(default_factory=Embeddings)
     t5_padding: tuple[int, int] | None = None
     attached: tuple[Hook, ...] = ()
@@ -66,12 +66,12 @@ class Clip:
             vocabularies = vocabularies.looking_in(tokenizers)
         return replace(self, vocabularies=vocabularies, embeddings=self.embeddings.looking_in(embeddings))
 
-    def with_adapter(self, adapter: Adapter, strength: float) -> "Clip":
+    def with_adapter(self, adapter: Adapting, strength: float) -> "Clip":
         """The same encoders with an adapter at this strength (negative allowed), after those they have already."""
         patches = dict(self.patches)
-        for name, slots in self.fitting(adapter).items():
-            if slots and strength:
-                patches[name] = (*patches.get(name, ()), Patch(adapter, slots, strength))
+        for name, encoder in self.encoders.items():
+            if (patch := adapter.of_encoder(name, encoder.parameters(), strength)) is not None:
+                patches[name] = (*patches.get(name, ()), patch)
         return self if patches == self.patches else replace(self, patches=patches)
 
     def fitting(self, adapter: Adapter) -> dict[str, dict[str, ParameterSlot]]:

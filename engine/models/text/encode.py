@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import TensorMismatch
 from sigmagraph.engine.models.conditioning import Conditioning
-from sigmagraph.engine.models.files.lora import Patch
+from sigmagraph.engine.models.files.lora import WeightPatch
 from sigmagraph.engine.models.text.tokenizer import Chunk, ChunkRule
 
 CLIP_L, CLIP_G, T5 = "clip_l", "clip_g", "t5xxl"
@@ -58,7 +58,7 @@ class TextEncoder(Protocol):
     def parameters(self) -> Collection[str]:
         """The names of its weights."""
 
-    def patched(self, patches: Sequence[Patch]) -> "TextEncoder":
+    def patched(self, patches: Sequence[WeightPatch]) -> "TextEncoder":
         """The same encoder with these adapters merged in; what they leave alone is shared."""
 
 

@@ -17,7 +17,7 @@ from transformers.models.t5.configuration_t5 import T5Config
 from transformers.models.t5.modeling_t5 import T5EncoderModel
 
 from sigmagraph.engine.errors import TensorMismatch
-from sigmagraph.engine.models.files.lora import Patch
+from sigmagraph.engine.models.files.lora import WeightPatch, patched
 from sigmagraph.engine.models.files.read import StoredTensor, Weights
 from sigmagraph.engine.models.memory.device import Placement
 from sigmagraph.engine.models.memory.recipe import Recipe
@@ -69,9 +69,10 @@ class ClipEncoder:
         """The names of the tower's weights; the projection is not among them."""
         return self.recipe.base.keys()
 
-    def patched(self, patches: Sequence[Patch]) -> "ClipEncoder":
+    def patched(self, patches: Sequence[WeightPatch]) -> "ClipEncoder":
         """The same encoder with these adapters merged in; what they leave alone is shared."""
-        return self.with_weights(self.recipe.with_patches(patches), self.projection)
+        outer = {} if self.projection is None else {PROJECTION: self.projection}
+        return self.with_weights(self.recipe.with_patches(patches), patched(outer, patches).get(PROJECTION))
 
     def with_weights(self, recipe: Recipe[CLIPTextModel], projection: StoredTensor | None) -> "ClipEncoder":
         """An encoder of the same sizes with other weights."""
@@ -108,7 +109,7 @@ class T5Encoder:
         """The names of the encoder's weights."""
         return self.recipe.base.keys()
 
-    def patched(self, patches: Sequence[Patch]) -> "T5Encoder":
+    def patched(self, patches: Sequence[WeightPatch]) -> "T5Encoder":
         """The same encoder with these adapters merged in; what they leave alone is shared."""
         return self.with_weights(self.recipe.with_patches(patches))
 

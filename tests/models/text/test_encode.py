@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, TensorMismatch
 from sigmagraph.engine.models import Clip, Conditioning
-from sigmagraph.engine.models.files.lora import Patch
+from sigmagraph.engine.models.files.lora import WeightPatch
 from sigmagraph.engine.models.text.encode import (
     CLIP_G,
     CLIP_L,
@@ -67,7 +67,7 @@ class Formula:
     def parameters(self) -> Collection[str]:
         return ()
 
-    def patched(self, patches: Sequence[Patch]) -> "Formula":
+    def patched(self, patches: Sequence[WeightPatch]) -> "Formula":
         return self
 
 
