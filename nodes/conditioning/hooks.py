@@ -10,6 +10,7 @@ import torch
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import Extra, FileIn, Options, Output, Range, Socket, Tooltip, node
 from sigmagraph.engine.models import load_adapter
+from sigmagraph.engine.models.difference import load_difference
 from sigmagraph.engine.models.hooks import Hook, Keyframe, sorted_keyframes
 from sigmagraph.nodes.conditioning.conditioning import NO_CLIP
 from sigmagraph.nodes.support.types import Clip, Engine, Hooks, Keyframes, present
@@ -18,6 +19,7 @@ __all__ = ["NODES"]
 
 logger = logging.getLogger(__name__)
 
+CheckpointName = Annotated[str, FileIn("checkpoints"), Tooltip("A file in models/checkpoints.")]
 LoraName = Annotated[str, FileIn("loras"), Tooltip("A file in models/loras.")]
 Strength = Annotated[float, Range(-20.0, 20.0, step=0.01)]
 Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
@@ -55,6 +57,44 @@ def create_hook_lora_model_only(
     """An adapter for the diffusion model alone."""
     made: Any = create_hook_lora(
         lora_name=lora_name,
+        strength_model=strength_model,
+        strength_clip=0.0,
+        prev_hooks=prev_hooks,
+        services=services,
+    )
+    return made  # type: ignore[no-any-return]  # a node called as a function
+
+
+@node("CreateHookModelAsLora", category=MAKING, display_name="Create Hook Model as LoRA", experimental=True)
+def create_hook_model_as_lora(
+    *,
+    ckpt_name: CheckpointName,
+    strength_model: Strength = 1.0,
+    strength_clip: Strength = 1.0,
+    prev_hooks: Hooks | None = None,
+    services: Engine,
+) -> Hooks:
+    """What another checkpoint has different, as if it were an adapter, after those before it.
+
+    At strength 1 its weights take the place of the model's own; text encoders that it lacks stay.
+    """
+    if not strength_model and not strength_clip:
+        return prev_hooks or ()
+    other = load_difference(services.path("checkpoints", ckpt_name))
+    if strength_clip and not other.encoders:
+        logger.warning("%s holds no text encoder: strength_clip changes nothing", ckpt_name)
+    return (*(prev_hooks or ()), Hook(other, strength_model, strength_clip))
+
+
+@node(
+    "CreateHookModelAsLoraModelOnly", category=MAKING, display_name="Create Hook Model as LoRA (MO)", experimental=True
+)
+def create_hook_model_as_lora_model_only(
+    *, ckpt_name: CheckpointName, strength_model: Strength = 1.0, prev_hooks: Hooks | None = None, services: Engine
+) -> Hooks:
+    """What the diffusion model of another checkpoint has different, as if it were an adapter."""
+    made: Any = create_hook_model_as_lora(
+        ckpt_name=ckpt_name,
         strength_model=strength_model,
         strength_clip=0.0,
         prev_hooks=prev_hooks,
@@ -196,6 +236,8 @@ def _spread(
 NODES = (
     create_hook_lora,
     create_hook_lora_model_only,
+    create_hook_model_as_lora,
+    create_hook_model_as_lora_model_only,
     create_hook_keyframe,
     create_hook_keyframes_interpolated,
     create_hook_keyframes_from_floats,

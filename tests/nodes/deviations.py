@@ -134,7 +134,6 @@ NEWER: Mapping[str, str] = {
 MISSING: Mapping[str, str] = {
     "BlockSparseAttention": "its selection of blocks is described in words alone; below 12,288 tokens, a picture of "
     "1770 x 1770, it does nothing",
-    "CreateHookModelAsLora": "a second model's weights for one conditioning: not built; ModelMergeSimple is for all",
     "ImageCompositor": "what its editor stores is not documented",
     "LatentUpscaleModelLoader": "models of video",
     "LoadBackgroundRemovalModel": "background models are left out",

@@ -246,9 +246,9 @@ class Residency:
 
     def _made(self, recipe: Recipe[Any]) -> _Held:
         began = time.perf_counter()
-        for file in (files := files_of(recipe.base)):
-            file.require_unchanged()
         where, weights = recipe.placement, recipe.weights
+        for file in (files := files_of(weights)):  # a patch may bring further ones
+            file.require_unchanged()
         shared = {
             stored: kept for stored in weights.values() if (kept := self._shared.get((stored, where))) is not None
         }

@@ -116,7 +116,9 @@ def _hooks_back(hooks: Any) -> tuple[Hook, ...]:
     if hooks is None:
         return ()
     if not isinstance(hooks, tuple) or not all(isinstance(hook, Hook) for hook in hooks):
-        raise ValueError("a conditioning with hooks of a pack; expected those that CreateHookLora makes")
+        raise ValueError(
+            "a conditioning with hooks of a pack; expected those that CreateHookLora or CreateHookModelAsLora makes"
+        )
     return hooks
 
 
