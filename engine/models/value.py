@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +36,8 @@ from sigmagraph.engine.sampling.guidance import Cfg, Predict, ReuseRule
 from sigmagraph.engine.sampling.mask import MaskRule
 from sigmagraph.engine.sampling.parameterisation import Parameterisation
 from sigmagraph.engine.sampling.solver_run import tracking
+
+KEPT_HOOKED = 2  # a positive's and a negative's
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,10 +190,22 @@ class Model:
 
     def hooked(self, hooks: Sequence[Hook], sigma: float) -> "Model":
         """The model with the adapters of an entry's hooks, as strong as they are at this level."""
-        model, level = self, self.parameterisation.levels.percent_to_sigma
-        for hook in hooks:
-            model = model.with_adapter(hook.adapter, hook.strength_model * hook.factor(sigma, level))
+        level = self.parameterisation.levels.percent_to_sigma
+        asked = tuple((hook.adapter, hook.strength_model * hook.factor(sigma, level)) for hook in hooks)
+        if not asked:
+            return self
+        model = self._hooked.pop(asked, None)
+        if model is None:
+            model = reduce(lambda model, one: model.with_adapter(*one), asked, self)
+        self._hooked[asked] = model
+        for oldest in list(self._hooked)[:-KEPT_HOOKED]:
+            self._hooked.pop(oldest, None)
         return model
+
+    @cached_property
+    def _hooked(self) -> dict[tuple[tuple[Adapting, float], ...], "Model"]:
+        """The last few models under hooks: the steps to come ask for them again, so their networks are to stay."""
+        return {}
 
     def _check(self, entries: Sequence[Conditioning]) -> None:
         expected = self.spec.shape.context_width, self.spec.shape.pooled_width

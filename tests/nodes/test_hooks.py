@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.models import Checkpoint, Conditioning, load_checkpoint
 from sigmagraph.engine.models.hooks import Hook
+from sigmagraph.engine.models.memory.residency import RESIDENCY
 from sigmagraph.nodes import NODES
 
 KEYS = {
@@ -63,6 +64,20 @@ def test_an_entry_with_a_hook_is_asked_of_the_model_with_its_adapter(tiny: Check
     assert torch.equal(negative, plain.predict(X, 0.6, [text(1)])[0])
     torch.testing.assert_close(positive, changed.predict(X, 0.6, [text(2)])[0])
     assert not torch.allclose(positive, plain.predict(X, 0.6, [text(2)])[0], atol=1e-3)
+
+
+def test_the_network_under_a_hook_is_made_once_for_all_steps(tiny_checkpoint: Path, services: Folders) -> None:
+    model, given = load_checkpoint(tiny_checkpoint).model, hooks(services, model=0.3125)
+    before = RESIDENCY.load_count
+    for sigma in (0.9, 0.6, 0.3):
+        model.predict(X, sigma, [hooked(text(2), given)])
+    assert RESIDENCY.load_count == before + 1
+    first = model.hooked(given, 0.1)
+    frames = NODES["CreateHookKeyframesFromFloats"](floats_strength=[3.0, 2.0], start_percent=0.0, end_percent=0.5)
+    timed = NODES["SetHookKeyframes"](hooks=given, hook_kf=frames)
+    assert model.hooked(given, 0.1) is first
+    assert model.hooked(timed, 0.9) is not model.hooked(timed, 0.1)
+    assert model.hooked(given, 0.1) is not first  # of a schedule that asks for ever new ones the last two are kept
 
 
 def test_hooked_and_plain_entries_of_one_conditioning_are_averaged(tiny: Checkpoint, services: Folders) -> None:
