@@ -60,7 +60,7 @@ class Folders:
         return [path for name in (folder, *TWINS.get(folder, ())) for path in self._listed(name)]
 
     def _listed(self, name: str) -> list[Path]:
-        own, more = self.models / name, self.extra.get(name, [])
+        own, more = inside(self.models, name), self.extra.get(name, [])
         return list(more) if own in more else [own, *more]
 
     def files(self, folder: str) -> list[str]:

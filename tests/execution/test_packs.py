@@ -96,6 +96,21 @@ def test_paths_outside_are_refused_in_the_names_packs_use(tmp_path: Path) -> Non
     assert module.get_save_image_path("sub/pic_64", str(tmp_path))[2] == 8
 
 
+@pytest.mark.parametrize("folder", ["..", "../", "", ".", "checkpoints/..", "/"])
+def test_a_model_folder_that_a_pack_names_lies_below_the_models(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "secret.safetensors").write_bytes(b"a")
+    (tmp_path / "models/checkpoints").mkdir(parents=True)
+    (tmp_path / "models/secret.safetensors").write_bytes(b"a")
+    folders = Folders(tmp_path / "models", tmp_path / "input", tmp_path / "output", tmp_path / "temp")
+    module: Any = shim_modules(folders)["folder_paths"]
+    assert module.get_full_path(folder, "secret.safetensors") is None
+    for ask in (module.get_filename_list, module.get_folder_paths):
+        with pytest.raises(ValueError, match="a name inside the folder"):
+            ask(folder)
+    with pytest.raises(ValueError, match="a name inside the folder"):
+        module.add_model_folder_path(folder, str(tmp_path))
+
+
 def test_the_wildcard_type_fits_everything_and_unions_fit_by_their_members() -> None:
     differs = [AnyType("*") != "IMAGE", AnyType("INT,FLOAT") != "INT", AnyType("INT,FLOAT") != "STRING"]
     assert differs == [False, False, True]

@@ -76,7 +76,7 @@ def _unchangeable(which: str) -> Callable[[str], None]:
 def _adder(services: Folders) -> Callable[..., None]:
     def add_model_folder_path(folder_name: str, full_folder_path: str, is_default: bool = False) -> None:
         """Let a model folder have one more directory."""
-        fresh, own = Path(full_folder_path), services.models / folder_name
+        fresh, own = Path(full_folder_path), inside(services.models, folder_name)
         known = list(services.extra.get(folder_name, ()))
         ours = [] if own in known else [own]
         known = [fresh, *ours, *known] if is_default else [*known, fresh]
