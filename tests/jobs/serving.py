@@ -1,6 +1,7 @@
 """A service on a temporary database, with whatever worker a test wants."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ async def service(
 async def sent(jobs: JobService, kind: str = "Steps", *, asked: dict[str, Any] | None = None, **inputs: Any) -> Job:
     """Submit one node whose result is shown."""
     return (await jobs.submit(Submission(stubs.shown(kind, **inputs), **(asked or {})))).job
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Go on as soon as that is so; ten seconds are enough for it."""
+    async with asyncio.timeout(10):
+        while not is_so():
+            await asyncio.sleep(0.005)
 
 
 async def log(jobs: JobService, job: Job) -> list[JobEvent]:

@@ -13,7 +13,7 @@ from sigmagraph.engine.jobs.protocol import WorkerStatus
 from sigmagraph.engine.jobs.workers.declare import declarations
 from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Listener
 from tests.jobs import stubs
-from tests.jobs.serving import ends, log, sent, service
+from tests.jobs.serving import ends, log, sent, service, until
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -49,11 +49,6 @@ class Puppet:
 
     def status(self) -> WorkerStatus:
         return WorkerStatus(self.name, self.is_here, 1, tuple(task.job_id for task in self.tasks), None, {})
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    while not is_so():
-        await asyncio.sleep(0.005)
 
 
 def success(text: str) -> Finished:

@@ -10,17 +10,11 @@ from typing import Any
 from sigmagraph.engine.jobs.events import Ended, Preview, Started
 from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.queue import Queue
-from tests.jobs.serving import ends, here, log, sent, service
+from tests.jobs.serving import ends, here, log, sent, service, until
 from tests.jobs.test_beginning import commits_of
 from tests.jobs.test_queue import job as queued
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.005)
 
 
 def test_the_next_job_runs_while_the_disk_is_busy_and_nobody_hears_of_it_before(run: Runs, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from sigmagraph.engine.errors import UnknownJob
 from sigmagraph.engine.jobs.job import Job, Outcome, State
 from sigmagraph.engine.jobs.store.recent import LARGEST, RecentJobs
+from tests.jobs.serving import until
 from tests.jobs.test_service import Runs, sent, service
 
 JOB = Job("1", "ann", State.RUNNING, 1.0, 0, 1, 0.0)
@@ -108,6 +109,7 @@ def test_a_look_is_the_row_after_everything_that_changes_one(
             await jobs.wait(first)
             await same(first)
             third = (await sent(jobs, "Fail", message="x")).id
+            await until(lambda: third in jobs.store._recent._kept)  # its end is written
             monkeypatch.setattr(jobs.store._recent, "_read", unread)
             assert (await jobs.wait(third)).failure is not None
             await same(third)

@@ -15,7 +15,7 @@ from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.jobs.store.job_store import JobStore
-from tests.jobs.serving import ends, here, log, sent, service, started
+from tests.jobs.serving import ends, here, log, sent, service, started, until
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -142,6 +142,7 @@ def test_a_listener_that_raises_keeps_nobody_else_waiting(run: Runs, tmp_path: P
             job = await asyncio.wait_for(sent(jobs), 10)
             done = await jobs.wait(job.id, timeout_s=10)
             assert done.state is State.SUCCEEDED
+            await until(lambda: len(heard) >= done.events)  # told a millisecond after it was written
             assert [event.number for event in heard if isinstance(event, JobEvent)] == list(range(1, done.events + 1))
 
     run(case())

@@ -29,7 +29,7 @@ from sigmagraph.engine.server.access.rates import Buckets
 from sigmagraph.engine.units import CREDIT
 from tests.jobs import stubs
 from tests.jobs.conftest import POSTGRES, sqlite
-from tests.jobs.serving import ends, here, log, sent, started
+from tests.jobs.serving import ends, here, log, sent, started, until
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 OWNERS, JOBS, KILLS = 20, 200, 16
@@ -58,12 +58,6 @@ async def server(store: StoreSettings, **settings: Any) -> AsyncIterator[JobServ
         yield jobs
     finally:
         await jobs.stop(0.5)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 def test_sqlite_is_not_shared(tmp_path: Path, run: Runs) -> None:
