@@ -279,7 +279,8 @@ class Dispatcher:
 
     def has_finished(self, worker: Worker, job_id: str, finished: Finished) -> None:
         running = self._of(worker, job_id)
-        if running is None:
+        if running is None:  # refused, or taken from it: its slot is free now
+            self.look()
             return
         if running.early is not None and running.early.holds(partial(self.has_finished, worker, job_id, finished)):
             return

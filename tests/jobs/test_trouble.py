@@ -211,6 +211,21 @@ def test_a_database_that_is_deleted_is_noticed_and_may_come_back(run: Runs, tmp_
     run(case())
 
 
+def test_a_job_that_waits_for_a_refused_one_to_stop_begins_then(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            await jobs.wait((await sent(jobs)).id)
+            database(tmp_path).rename(tmp_path / "elsewhere")
+            with pytest.raises(StoreFailed):
+                await sent(jobs, count=2, seconds=0.2)  # runs already while it is refused
+            (tmp_path / "elsewhere").rename(database(tmp_path))
+            waiting = await sent(jobs)
+            assert waiting.state is State.QUEUED
+            assert (await jobs.wait(waiting.id, timeout_s=10)).state is State.SUCCEEDED
+
+    run(case())
+
+
 def test_a_database_is_its_owners_alone(run: Runs, tmp_path: Path) -> None:
     def rights() -> dict[str, int]:
         return {
