@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,19 +97,34 @@ async def test_events_tell_the_course_and_go_on_where_a_reader_stopped(serving: 
         assert whole[-1][1:] == ("status", {"status": "succeeded", "queue_position": None})
         [output] = [data for _, name, data in whole if name == "output"]
         assert output == (await ended(api, job["id"]))["outputs"][0]
-        numbers = [int(number) for number, *_ in whole]
+        numbers = [int(number.partition(".")[0]) for number, *_ in whole]
         assert numbers == sorted(numbers)
         last = [data["value"] for _, name, data in whole if name == "progress"][-1]
         assert last == 1.0
         middle = numbers[len(numbers) // 2]
         rest = await api.get(f"{JOBS}/{job['id']}/events", headers={"Last-Event-ID": str(middle)})
         told = frames(await rest.text())
-        assert min(int(number) for number, *_ in told) > middle
-        firm = [
-            event for event in whole if int(event[0]) > middle and event[1] != "progress"
-        ]  # progress is thinned by time
+        assert min(int(number.partition(".")[0]) for number, *_ in told) > middle
+        later = [event for event, number in zip(whole, numbers, strict=True) if number > middle]
+        firm = [event for event in later if event[1] != "progress"]  # progress is thinned by time
         assert [event for event in told if event[1] != "progress"] == firm
-        assert await code(await api.get(f"{JOBS}/{job['id']}/events?after=x")) == "invalid_request"
+        for wrong in ("x", "1.", ".1", "1.x", "1.2.3", "-1"):
+            assert await code(await api.get(f"{JOBS}/{job['id']}/events?after={wrong}")) == "invalid_request"
+
+
+async def test_a_cut_between_what_one_event_made_loses_and_repeats_nothing(serving: Serving) -> None:
+    """The saving node's end is a progress and an output; a reader is cut off after each event."""
+    async with serving() as api:
+        job = await submitted(api)
+        await ended(api, job["id"])
+        whole = frames(await (await api.get(f"{JOBS}/{job['id']}/events")).text())
+        ids = [event_id for event_id, *_ in whole]
+        assert len(set(ids)) == len(ids)
+        assert ids[-3:-1] == [f"{ids[-2]}.0", ids[-2]]
+        for place, event_id in enumerate(ids):
+            rest = await api.get(f"{JOBS}/{job['id']}/events", headers={"Last-Event-ID": event_id})
+            told = [event for event in frames(await rest.text()) if event[1] != "progress"]
+            assert told == [event for event in whole[place + 1 :] if event[1] != "progress"], event_id
 
 
 async def test_a_running_job_says_how_far_it_is_shows_previews_and_is_cancelled(serving: Serving) -> None:
@@ -311,6 +328,21 @@ async def test_room_for_assets_is_counted_on_the_disk(serving: Serving) -> None:
         assert (await api.client.delete(f"/userdata/assets%2F{made['id']}.json")).status == 204
         more = await api.post(ASSETS, data=upload(b"y" * 700))
         assert (more.status, await code(more)) == (413, "payload_too_large")
+
+
+async def test_drafts_of_a_killed_server_take_no_room_for_ever(serving: Serving) -> None:
+    async with serving(max_assets_mb=0.001) as api:
+        folder = api.root / "input/assets"
+        folder.mkdir()
+        left, fresh = folder / ".draft-left", folder / ".draft-fresh"
+        for draft in (left, fresh):
+            draft.write_bytes(b"x" * 700)
+        os.utime(left, (0, time.time() - 7200))
+        refused = await api.post(ASSETS, data=upload(b"y" * 700))
+        assert (refused.status, left.exists(), fresh.exists()) == (413, False, True)
+        os.utime(fresh, (0, time.time() - 7200))
+        assert (await api.post(ASSETS, data=upload(b"y" * 700))).status == 201
+        assert not fresh.exists()
 
 
 async def test_an_output_is_an_input_of_the_next_job(serving: Serving) -> None:

@@ -1,11 +1,13 @@
 """`GET /api/v2/jobs/{id}/events`: status, progress, preview and output, as server-sent events.
 
-Each carries the number of the stored event behind it, so a reader that names the last one it saw goes on there.
+Each carries the number of the stored event behind it, so a reader that names the last one it saw goes on there. Of
+several made by one stored event the last has its number, those before it NUMBER.PLACE: a cut between them loses none.
 """
 
 import asyncio
 import base64
 import contextlib
+import math
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -27,6 +29,8 @@ KEEP_ALIVE_S = 15.0
 BETWEEN_S = 0.2  # pieces of progress that come faster are told as one
 MOST_WAITING = 256
 LONGEST_NUMBER = 18  # digits
+Mark = tuple[int, float]
+"""A stored event's number and the place among what it made; the last one's place is infinite."""
 HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -34,18 +38,25 @@ async def events(request: web.Request) -> web.StreamResponse:
     """The events after `Last-Event-ID` (or `?after=`), to the last."""
     jobs, owner = request.app[JOBS], request[OWNER]
     job = await jobs.get(request.match_info["id"], owner)
-    after = request.headers.get("Last-Event-ID") or request.query.get("after", "0")
-    if not after.isdecimal() or len(after) > LONGEST_NUMBER:
-        raise Declined(400, "invalid_request", f"Last-Event-ID {after[:40]!r} is not an event number")
+    after = _mark(request.headers.get("Last-Event-ID") or request.query.get("after", "0"))
     response = web.StreamResponse(headers=HEADERS)
     await response.prepare(request)
-    telling = _Telling(job, own_origin(request), folders(request), int(after))
+    telling = _Telling(job, own_origin(request), folders(request), after)
     with contextlib.suppress(ConnectionError):
         async for happened in _merged(jobs, job):
             for frame in telling.told(happened) if happened is not None else (b": keep-alive\n\n",):
                 await response.write(frame)
         await response.write_eof()
     return response
+
+
+def _mark(text: str) -> Mark:
+    """What an event's id names: NUMBER with all that it made, or NUMBER.PLACE."""
+    number, dot, place = text.partition(".")
+    for part in (number, place) if dot else (number,):
+        if not part.isdecimal() or len(part) > LONGEST_NUMBER:
+            raise Declined(400, "invalid_request", f"Last-Event-ID {text[:40]!r} is not an event's id")
+    return int(number), int(place) if dot else math.inf
 
 
 async def _merged(jobs: Jobs, job: Job) -> AsyncIterator[JobEvent | Preview | None]:
@@ -86,7 +97,7 @@ async def _merged(jobs: Jobs, job: Job) -> AsyncIterator[JobEvent | Preview | No
 class _Telling:
     """What one reader has been told."""
 
-    def __init__(self, job: Job, base: str, places: OwnerFolders, after: int) -> None:
+    def __init__(self, job: Job, base: str, places: OwnerFolders, after: Mark) -> None:
         self._job, self._base, self._places, self._after = job, base, places, after
         self._snapshot, self._told_at = Snapshot.of(job), 0.0
 
@@ -98,9 +109,14 @@ class _Telling:
             yield _frame("preview", {"node_id": node_id, "content_type": kind, "data_base64": picture})
             return
         self._snapshot.take(happened)
-        if happened.number > self._after:
-            for name, data in self._facts(happened):
-                yield _frame(name, data, happened.number)
+        number = happened.number
+        if (number, math.inf) <= self._after:
+            return
+        facts = list(self._facts(happened))
+        for place, (name, data) in enumerate(facts):
+            is_last = place == len(facts) - 1
+            if (number, math.inf if is_last else place) > self._after:
+                yield _frame(name, data, f"{number}" if is_last else f"{number}.{place}")
 
     def _facts(self, event: JobEvent) -> Iterator[tuple[str, dict[str, Any]]]:
         match event.body:
@@ -125,7 +141,7 @@ class _Telling:
         return True
 
 
-def _frame(name: str, data: dict[str, Any], number: int | None = None) -> bytes:
-    """One event: previews are not stored and have no number."""
-    head = f"id: {number}\n" if number is not None else ""
+def _frame(name: str, data: dict[str, Any], event_id: str = "") -> bytes:
+    """One event: previews are not stored and have no id."""
+    head = f"id: {event_id}\n" if event_id else ""
     return f"{head}event: {name}\ndata: {compact(data)}\n\n".encode()

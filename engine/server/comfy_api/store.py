@@ -27,6 +27,8 @@ FOLDER = "assets"
 SCHEME = "blake3:"
 AT_ONCE = 1024 * 1024
 HEX = frozenset("0123456789abcdef")
+ABANDONED_S = 3600.0
+"""Nobody writes to a draft any more that was not written to for so long."""
 MOST_RECORDS = 10_000
 """Records of one owner: lists read them all."""
 LAST_MOMENT = 2.0**37
@@ -210,12 +212,16 @@ def hex_of(digest: str) -> str | None:
 
 
 def _bytes_in(folder: Path) -> int:
-    """Bytes of its files, drafts of uploads under way included."""
-    used = 0
+    """Bytes of its files, drafts of uploads under way included; drafts that a killed server left are removed."""
+    used, since = 0, time.time() - ABANDONED_S
     with os.scandir(folder) as entries:
         for entry in entries:
             with suppress(FileNotFoundError):
-                used += entry.stat(follow_symlinks=False).st_size
+                found = entry.stat(follow_symlinks=False)
+                if entry.name.startswith(".draft-") and found.st_mtime < since:
+                    Path(entry.path).unlink()
+                else:
+                    used += found.st_size
     return used
 
 
