@@ -1,7 +1,9 @@
 """`sigmagraph serve` as processes that disasters happen to, and a receiver of its webhooks."""
 
+import http.client
 import json
 import os
+import random
 import resource
 import signal
 import sqlite3
@@ -29,7 +31,7 @@ ENVIRONMENT = {
 }
 SMALL_DISK = os.environ.get("SIGMAGRAPH_SMALL_DISK")
 """A folder on a file system of some 60 MB that may be filled; without it, processes are limited instead."""
-UNREACHABLE = (urllib.error.URLError, ConnectionError, TimeoutError)
+UNREACHABLE = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException)
 
 
 def wait_for(is_so: Callable[[], bool], timeout_s: float) -> None:
@@ -189,6 +191,20 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def lost_attempts(server: Server) -> int:
+    """How often a running job was queued again."""
+    return int(server.rows("select count(*) from events where type = 'requeued'")[0][0])
+
+
+def disturb(server: Server, times: int, disturbances: list[Callable[[], Any]], longest: float) -> None:
+    """Disturbances in turn, at random moments; `longest` between two is counted in starts of the server."""
+    chance = random.Random(times)
+    longest_s = longest * server.start_s
+    for turn in range(times):
+        time.sleep(chance.uniform(0.2, longest_s))
+        disturbances[turn % len(disturbances)]()
 
 
 class Receiver:

@@ -4,22 +4,19 @@ Run with `pytest -m slow tests/e2e/disasters`; SIGMAGRAPH_JOBS and SIGMAGRAPH_KI
 """
 
 import os
-import random
 import signal
-import tempfile
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.disasters.mixed import make_home, mixed, undisturbed
-from tests.e2e.disasters.processes import SMALL_DISK, Receiver, Server, wait_for
+from tests.e2e.disasters.mixed import mixed, undisturbed
+from tests.e2e.disasters.processes import Receiver, Server, disturb, lost_attempts, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -59,29 +56,6 @@ class Customer:
         self.accepted[answer["job_id"]] = at
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    home = Path(tempfile.mkdtemp(dir=SMALL_DISK)) if SMALL_DISK else tmp_path
-    make_home(home)
-    server = Server(home)
-    graph = mixed(0)
-    graph["7"]["inputs"]["filename_prefix"] = "first"
-    server.measure(graph)
-    yield server
-    server.end(signal.SIGKILL)
-
-
-@pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
-
-
-@pytest.fixture
-def webhook(receiver: Receiver) -> Iterator[str]:
-    with receiver.listening() as url:
-        yield url
-
-
 def settle(server: Server, receiver: Receiver, accepted: dict[str, int], timeout_s: float) -> None:
     """Until all have ended and are told of."""
     ended = "select count(*) from jobs where state in ('queued', 'running')"
@@ -112,19 +86,6 @@ def check(server: Server, receiver: Receiver, accepted: dict[str, int], may_fail
         assert {path.read_bytes() for path in made} == set(calm), at  # nothing half-written, nothing else
     assert not list((server.home / "temp").rglob("*.part"))
     return Counter(states.values())
-
-
-def lost_attempts(server: Server) -> int:
-    return int(server.rows("select count(*) from events where type = 'requeued'")[0][0])
-
-
-def disturb(server: Server, times: int, disturbances: list[Callable[[], Any]], longest: float) -> None:
-    """Disturbances in turn, at random moments; `longest` between two is counted in starts of the server."""
-    chance = random.Random(times)
-    longest_s = longest * server.start_s
-    for turn in range(times):
-        time.sleep(chance.uniform(0.2, longest_s))
-        disturbances[turn % len(disturbances)]()
 
 
 def test_forty_jobs_outlive_thirty_kills(server: Server, receiver: Receiver, webhook: str) -> None:
