@@ -13,7 +13,7 @@ from sigmagraph.engine.graph import literals
 from sigmagraph.engine.graph.annotations import INTERNAL
 from sigmagraph.engine.graph.comfy.class_hooks import run_validator
 from sigmagraph.engine.graph.cycles import find_cycles
-from sigmagraph.engine.graph.dynamic import resolved
+from sigmagraph.engine.graph.dynamic import Autogrow, resolved
 from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.node import MISSING, Choice, Input, Node, Output, Services
 from sigmagraph.engine.graph.pause import no_collection
@@ -21,6 +21,7 @@ from sigmagraph.engine.graph.problems import Place, Problem
 from sigmagraph.engine.graph.renewal import renewed
 from sigmagraph.engine.graph.type_matching import fits, members
 from sigmagraph.engine.graph.workflow import NOTHING, Link, Workflow, WorkflowNode
+from sigmagraph.engine.units import counted
 
 
 def validate(
@@ -141,6 +142,9 @@ class Validator:
         self, node_id: str, name: str, link: Link, declared: Input | None, received_types: dict[str, Any]
     ) -> Link:
         node = self.nodes[node_id]
+        if declared is None and (problem := self._beyond_list(node_id, name, link)) is not None:
+            self.problems.append(problem)
+            return link
         source = self.nodes.get(link.source)
         if source is None:
             if link.source not in self.workflow.nodes:
@@ -155,6 +159,18 @@ class Validator:
         if declared is not None and not fits(output, declared) and not takes_types(node):
             self.problems.append(mismatch(self._place(node_id, name), link, source, str(output.type)))
         return link if slot == link.slot else Link(link.source, slot)
+
+    def _beyond_list(self, node_id: str, name: str, link: Link) -> Problem | None:
+        """A link to a place that a growing list does not have: nothing says what it takes, and it would get through."""
+        own = self._registry[self.nodes[node_id].class_type].declared.get(name.partition(".")[0])
+        if own is None or not isinstance(own.dynamic, Autogrow) or "." not in name:
+            return None
+        names = own.dynamic.names
+        message = f"the list has {counted(len(names), 'place')}, {names[0]} to {names[-1]}, and not this one"
+        close = nearest(name, [f"{own.name}.{each}" for each in names])
+        return self._place(node_id, name).problem(
+            "bad_linked_input", message, received=list(link), allowed=list(names), nearest=close
+        )
 
     def _place(self, node_id: str, name: str) -> Place:
         node = self.nodes[node_id]

@@ -146,6 +146,19 @@ def test_a_list_grows_with_its_links_may_have_gaps_and_needs_its_first_ones() ->
     assert problems(few) == ["required_input_missing numbers.n1"]
 
 
+@pytest.mark.parametrize("name", ["numbers.n99", "numbers.bogus", "numbers.n00"])
+def test_a_list_refuses_links_to_places_it_does_not_have(name: str) -> None:
+    """Nothing would check their types, and more than the most would arrive."""
+    links = {"numbers.n0": ["1", 0], "numbers.n1": ["1", 0], name: ["4", 0]}
+    prompt = {
+        "1": one("Number", value=5),
+        "4": one("Word", value="five"),
+        "2": {"class_type": "Total", "inputs": links},
+        "3": one("Show", number=["2", 0]),
+    }
+    assert problems(prompt) == [f"bad_linked_input {name}"]
+
+
 def test_a_slot_brings_inputs_once_it_is_linked() -> None:
     assert run({"1": one("Gated")}) == [{}]
     linked = {"1": one("Number", value=4), "2": one("Gated", gate=["1", 0], gate__strength=0.25)}
