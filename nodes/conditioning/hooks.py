@@ -13,6 +13,7 @@ from sigmagraph.engine.models import load_adapter
 from sigmagraph.engine.models.difference import load_difference
 from sigmagraph.engine.models.hooks import Hook, Keyframe, sorted_keyframes
 from sigmagraph.nodes.conditioning.conditioning import NO_CLIP
+from sigmagraph.nodes.models.loaders import computing
 from sigmagraph.nodes.support.types import Clip, Engine, Hooks, Keyframes, present
 
 __all__ = ["NODES"]
@@ -65,7 +66,13 @@ def create_hook_lora_model_only(
     return made  # type: ignore[no-any-return]  # a node called as a function
 
 
-@node("CreateHookModelAsLora", category=MAKING, display_name="Create Hook Model as LoRA", experimental=True)
+@node(
+    "CreateHookModelAsLora",
+    category=MAKING,
+    display_name="Create Hook Model as LoRA",
+    experimental=True,
+    fingerprint=computing,
+)
 def create_hook_model_as_lora(
     *,
     ckpt_name: CheckpointName,
@@ -87,7 +94,11 @@ def create_hook_model_as_lora(
 
 
 @node(
-    "CreateHookModelAsLoraModelOnly", category=MAKING, display_name="Create Hook Model as LoRA (MO)", experimental=True
+    "CreateHookModelAsLoraModelOnly",
+    category=MAKING,
+    display_name="Create Hook Model as LoRA (MO)",
+    experimental=True,
+    fingerprint=computing,
 )
 def create_hook_model_as_lora_model_only(
     *, ckpt_name: CheckpointName, strength_model: Strength = 1.0, prev_hooks: Hooks | None = None, services: Engine
