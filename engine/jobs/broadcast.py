@@ -45,6 +45,8 @@ class Broadcast:
         self._followers: defaultdict[str, set[Follower]] = defaultdict(set)
         self._held: dict[str, list[Preview]] = {}
         self._delayed: dict[str, list[JobEvent | Preview]] = {}
+        self.carry: Callable[[Preview], None] = lambda preview: None
+        """Called with every picture of a job that runs here: other servers show it too."""
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have a function called with everything; returns what ends it."""
@@ -79,14 +81,19 @@ class Broadcast:
             if isinstance(what, JobEvent):
                 self.publish(what)
             else:
-                self.show(what)
+                self.bring(what)
 
     def drop(self, job_id: str) -> None:
         """There is no such job after all."""
         self._held.pop(job_id, None)
 
     def show(self, preview: Preview) -> None:
-        """Tell listeners of a picture."""
+        """Tell listeners here and elsewhere of a picture of a job that runs here."""
+        self.carry(preview)
+        self.bring(preview)
+
+    def bring(self, preview: Preview) -> None:
+        """Tell listeners of a picture, wherever its job runs."""
         held = self._delayed.get(preview.job_id, self._held.get(preview.job_id))
         if held is None:
             self._tell(preview)

@@ -7,20 +7,22 @@ server accepts, begins or ends, the others read from the store and publish as th
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from sigmagraph.engine.errors import EngineError, UnknownJob
+from sigmagraph.engine.jobs.broadcast import Broadcast
 from sigmagraph.engine.jobs.dispatch import Dispatcher
-from sigmagraph.engine.jobs.events import JobEvent, Queued, Requeued, Started, is_last
+from sigmagraph.engine.jobs.events import JobEvent, Preview, Queued, Requeued, Started, is_last
 from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.recover import give_up
 from sigmagraph.engine.jobs.store import log
 from sigmagraph.engine.jobs.store.fronts import ServerPlace
 from sigmagraph.engine.jobs.store.job_store import JobStore
+from sigmagraph.engine.jobs.store.pictures import PicturesHeard
 
 __all__ = ["Peers"]
 
@@ -34,9 +36,16 @@ class Peers:
     """The other servers of this one's database, on the event loop. `learnt` is called when a kept fact is another."""
 
     def __init__(
-        self, store: JobStore, place: ServerPlace, dispatcher: Dispatcher, learnt: Callable[[str], None]
+        self,
+        store: JobStore,
+        place: ServerPlace,
+        dispatcher: Dispatcher,
+        broadcast: Broadcast,
+        learnt: Callable[[str], None],
     ) -> None:
         self._store, self._place, self._dispatcher, self._learnt = store, place, dispatcher, learnt
+        self._broadcast, self._pictures = broadcast, PicturesHeard()
+        broadcast.carry = self._carry
         self._heard: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         self._living = {place.number}
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,10 +91,12 @@ class Peers:
                 self._heard.put_nowait({"missed": True})
 
     async def _act(self, said: Mapping[str, Any]) -> None:
+        if "picture" in said:
+            self._pictures.hear(said)
         for job_id, owner, first, last in said.get("events", ()):
             read = partial(log.span, job_id=job_id, owner=owner, first=first, last=last)
             events = await self._store.database.read(read)
-            self._store.hear(events)
+            self._tell(events, self._pictures.take(job_id))
             for event in events:
                 await self._follow(event)
         for kind, name in said.get("news", ()):
@@ -97,6 +108,24 @@ class Peers:
                 self._learnt(name)
         if said.get("missed"):
             await self._read_all()
+
+    def _carry(self, preview: Preview) -> None:
+        """A picture of a job that runs here goes to the others, where there are any."""
+        if self.count > 1:
+            self._place.pictures.put(preview)
+
+    def _tell(self, events: Sequence[JobEvent], pictures: Sequence[Preview]) -> None:
+        """Events of a job with the pictures of before them: after its start, before its end, else after its events."""
+        is_start = any(isinstance(event.body, Started) for event in events)
+        is_end = any(is_last(event) for event in events)
+        if pictures and is_start:
+            self._broadcast.hold(events[0].job_id)  # until the start is told
+        come_first = is_start or is_end
+        for preview in pictures if come_first else ():
+            self._broadcast.bring(preview)
+        self._store.hear(events)
+        for preview in () if come_first else pictures:
+            self._broadcast.bring(preview)
 
     async def _follow(self, event: JobEvent) -> None:
         """What another server did to a job."""

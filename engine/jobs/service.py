@@ -105,7 +105,9 @@ class JobService:
         self._sweeper: asyncio.Task[None] | None = None
         self._learning: asyncio.Task[None] | None = None
         place = self.store.database.place
-        self._peers = Peers(self.store, place, self._dispatcher, self._learnt) if place is not None else None
+        self._peers = None
+        if place is not None:
+            self._peers = Peers(self.store, place, self._dispatcher, self._broadcast, self._learnt)
 
     @property
     def is_paused(self) -> bool:

@@ -21,10 +21,13 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from sigmagraph.engine.errors import IdempotencyConflict, InsufficientCredits, StoreFailed, StoreInUse
-from sigmagraph.engine.jobs.events import Ended, Started
+from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Started
 from sigmagraph.engine.jobs.job import Idempotency, JobQuery, State, Submission
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
+from sigmagraph.engine.jobs.store.pictures import PicturesHeard, PicturesToTell, notes
+from sigmagraph.engine.jobs.workers.inprocess import InProcessWorker
+from sigmagraph.engine.jobs.workers.worker import Picture, Worker
 from sigmagraph.engine.server.access.rates import Buckets
 from sigmagraph.engine.units import CREDIT
 from tests.jobs import stubs
@@ -50,9 +53,9 @@ def shared() -> Iterator[StoreSettings]:
 
 
 @asynccontextmanager
-async def server(store: StoreSettings, **settings: Any) -> AsyncIterator[JobService]:
+async def server(store: StoreSettings, worker: Worker | None = None, **settings: Any) -> AsyncIterator[JobService]:
     """One of them, with a worker of its own."""
-    jobs = JobService(JobSettings(store, **settings), [here()])
+    jobs = JobService(JobSettings(store, **settings), [worker or here()])
     await jobs.start()
     try:
         yield jobs
@@ -107,6 +110,73 @@ def test_a_job_of_one_server_is_seen_followed_and_cancelled_by_another(shared: S
             assert await log(one, job) == await log(other, job)
 
     run(case())
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("is_result", "seconds"), [(False, 0.25), (True, 0.0)])
+def test_pictures_of_a_job_are_seen_at_every_server(
+    shared: StoreSettings, run: Runs, is_result: bool, seconds: float
+) -> None:
+    """Progress as it goes on; every result, also of a job that is over at once, between its start and its end."""
+
+    def drawn(value: Any) -> Picture:
+        return Picture("image/png", str(value).encode() * 40_000, {"is_result": is_result})
+
+    async def case() -> None:
+        drawing = InProcessWorker(replace(stubs.build({}), encode_preview=drawn))
+        async with server(shared, drawing) as one, server(shared) as other:
+            await until(lambda: one.servers == 2)
+            await other.drain()
+            heard: dict[JobService, list[JobEvent | Preview]] = {one: [], other: []}
+            for front, seen in heard.items():
+                front.listen(seen.append)
+            await one.submit(Submission(stubs.shown("Steps", count=6, seconds=seconds, salt="step"), "ann"))
+            await until(lambda: all(ended(seen) for seen in heard.values()))
+        (shown, told) = ([what for what in seen if isinstance(what, Preview)] for seen in heard.values())
+        assert len(shown) == 6
+        assert told == (shown if is_result else [picture for picture in shown if picture in told])
+        assert len(told) >= 3
+        events = [what.body for what in heard[other] if isinstance(what, JobEvent)]
+        places = [heard[other].index(picture) for picture in told]
+        begun = next(at for at, what in enumerate(heard[other]) if isinstance(getattr(what, "body", None), Started))
+        assert begun < places[0]
+        assert places[-1] < len(heard[other]) - 1
+        assert isinstance(events[-1], Ended)
+
+    def ended(seen: list[JobEvent | Preview]) -> bool:
+        return bool(seen) and isinstance(getattr(seen[-1], "body", None), Ended)
+
+    run(case())
+
+
+def test_of_progress_a_few_pictures_a_second_go_to_other_servers_and_every_result() -> None:
+    now = 0.0
+    waiting = PicturesToTell(lambda: now)
+    for at in range(20):
+        now = at / 20
+        for job, meta in (("a", {}), ("b", {}), ("c", {"is_result": True})):
+            waiting.put(Preview(job, "ann", "1", "image/png", bytes([at]), meta))
+    sent = Counter(preview.job_id for preview in waiting.waiting())
+    assert sent == {"a": 5, "b": 5, "c": 20}
+    waiting.told(29)
+    assert [preview.data for preview in waiting.waiting()] == [bytes([19])]
+    waiting.put(Preview("d", "ann", "1", "image/png", bytes(17 << 20), {"is_result": True}))
+    assert len(waiting.waiting()) == 1
+
+
+def test_a_picture_in_pieces_is_whole_again_whatever_comes_between() -> None:
+    chance = random.Random(5)
+    pictures = [Preview(f"job{n}", "ann", "7", "image/png", chance.randbytes(9000 * n), {"at": n}) for n in range(4)]
+    heard = PicturesHeard()
+    whole = [list(notes(server, picture)) for server, picture in enumerate(pictures)]
+    assert max(len(note.encode()) for pieces in whole for note in pieces) < 8000
+    heard.hear(json.loads(whole[3][0]))  # its server died; the number is another's now
+    for at in range(max(map(len, whole))):
+        for pieces in whole:
+            for note in pieces[at : at + 1]:
+                heard.hear(json.loads(note))
+    assert [heard.take(picture.job_id) for picture in pictures] == [[picture] for picture in pictures]
+    assert heard.take("job3") == []
 
 
 @pytest.mark.postgres

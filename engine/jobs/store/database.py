@@ -268,7 +268,8 @@ class Database:
                 tx = Tx(connection)
                 for work in batch:
                     work.run_bare(tx)
-                self._share(tx)
+                pictures = self._share(tx)
+            self._have_shared(pictures)
             self._tell(tx, batch)
         except _Refused:
             self._tell(self._commit_others(engine, batch), batch)
@@ -281,13 +282,22 @@ class Database:
             tx = Tx(connection)
             for work in batch:
                 work.run(tx)
-            self._share(tx)
+            pictures = self._share(tx)
+        self._have_shared(pictures)
         return tx
 
-    def _share(self, tx: Tx) -> None:
-        """Other servers hear of it with the commit."""
-        if self.place is not None and (tx.events or tx.news):
-            told(tx.connection, self.place.number, tx.events, tx.news)
+    def _share(self, tx: Tx) -> int:
+        """Other servers hear of it with the commit; how many pictures go along."""
+        if self.place is None or not (tx.events or tx.news):
+            return 0
+        pictures = self.place.pictures.waiting()
+        told(tx.connection, self.place.number, tx.events, tx.news, pictures)
+        return len(pictures)
+
+    def _have_shared(self, pictures: int) -> None:
+        """That commit is made."""
+        if self.place is not None:
+            self.place.pictures.told(pictures)
 
     def _see_that_it_is_there(self) -> None:
         """SQLite writes on into a file that was deleted, and a second server would not find the lock."""

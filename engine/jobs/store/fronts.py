@@ -8,6 +8,7 @@ once it is committed, in the order of commits.
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from threading import Event, Thread
 from typing import Any
 
@@ -15,7 +16,8 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, te
 from sqlalchemy.exc import SQLAlchemyError
 
 from sigmagraph.engine.errors import StoreFailed, StoreInUse
-from sigmagraph.engine.jobs.events import JobEvent
+from sigmagraph.engine.jobs.events import JobEvent, Preview
+from sigmagraph.engine.jobs.store.pictures import PicturesToTell, notes
 
 __all__ = ["ALONE", "News", "ServerPlace", "front_of", "told"]
 
@@ -33,7 +35,8 @@ TRY_AGAIN_S = 1.0
 News = tuple[str, str]
 """What is no event: `job` and its id, `gone` and nothing (ended jobs were deleted), `fact` and its name."""
 Heard = Callable[[dict[str, Any]], None]
-"""Gets `{"events": [[job, owner, first, last], ...], "news": [[kind, name], ...]}`, or `{"missed": true}`."""
+"""Gets `{"events": [[job, owner, first, last], ...], "news": [[kind, name], ...]}`, a piece of a picture, or
+`{"missed": true}`."""
 
 
 def front_of(worker: str) -> int:
@@ -42,14 +45,21 @@ def front_of(worker: str) -> int:
     return int(number) if is_shared and number.isdecimal() else 0
 
 
-def told(connection: Connection, number: int, events: Sequence[JobEvent], news: Sequence[News]) -> None:
-    """Have the others know what this transaction did, if it is committed."""
+def told(
+    connection: Connection,
+    number: int,
+    events: Sequence[JobEvent],
+    news: Sequence[News],
+    pictures: Sequence[Preview] = (),
+) -> None:
+    """Have the others know what this transaction did, if it is committed; pictures come before their events."""
     spans: dict[str, list[Any]] = {}
     for event in events:
         span = spans.setdefault(event.job_id, [event.job_id, event.owner, event.number, event.number])
         span[3] = event.number
     parts = [{"events": [span]} for span in spans.values()] + [{"news": [entry]} for entry in dict.fromkeys(news)]
-    for payload in _packed(number, parts):
+    pieces = (note for picture in pictures for note in notes(number, picture))
+    for payload in chain(pieces, _packed(number, parts)):
         connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})
 
 
@@ -72,6 +82,7 @@ class ServerPlace:
 
     def __init__(self, url: str) -> None:
         self.number = 0
+        self.pictures = PicturesToTell()
         self._url = make_url(url)
         self._engine: Engine | None = None
         self._session: Connection | None = None
