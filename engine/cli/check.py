@@ -19,7 +19,7 @@ from sigmagraph.engine.cli.options import (
     workspace,
 )
 from sigmagraph.engine.compose.workspace import Workspace
-from sigmagraph.engine.errors import InvalidWorkflow
+from sigmagraph.engine.errors import InvalidWorkflow, MissingFile
 from sigmagraph.engine.units import counted
 
 __all__ = ["check"]
@@ -46,7 +46,7 @@ def check(
     home: Home = None,
     plugins: Plugins = None,
 ) -> None:
-    """Validate a workflow without running it. Exit code 1 where something is wrong."""
+    """Validate a workflow without running it. Exit code 1 where something is wrong, and for a folder without any."""
     from sigmagraph.engine.cli.console import remark, tell, write_json
     from sigmagraph.engine.compose.choosing import choose, memory_plan
     from sigmagraph.engine.graph.overrides import override
@@ -87,6 +87,8 @@ def _survey(space: Workspace, folder: Path, *, as_json: bool) -> None:
 
     files = track(files_in(folder), "looking at files", console=say(), transient=True)
     records = list(survey(files, folder, space.nodes, space.declarations, space.folders))
+    if not records:
+        raise MissingFile(folder, "there is no workflow in it, nor a picture that carries one")
     counted = totals(records)
     if as_json:
         write_json({"totals": counted, "files": [asdict(record) for record in records]})

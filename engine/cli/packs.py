@@ -32,8 +32,11 @@ def packs(
 
     if not folder.is_dir():
         raise MissingFile(folder, "there is no such folder of node packs")
+    paths = list(candidates(folder))
+    if not paths:
+        raise MissingFile(folder, "there are no node packs in it: files NAME.py, or folders with an __init__.py")
     loaded = _loaded(folder, home) if load else {}
-    found = {path: (reach_of(path), loaded.get(path)) for path in candidates(folder)}
+    found = {path: (reach_of(path), loaded.get(path)) for path in paths}
     if as_json:
         write_json([_record(path, reach, pack) for path, (reach, pack) in found.items()])
         return

@@ -6,6 +6,7 @@ from typing import Any
 
 import PIL.Image
 import PIL.PngImagePlugin
+import pytest
 from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
@@ -104,3 +105,13 @@ def test_half_a_character_in_a_file_or_its_name_stops_no_list_of_files(tmp_path:
     (record,) = json.loads(told.stdout)["files"]
     assert (record["file"], record["missing"]) == ("odd\udcff.json", ["\ud800"])
     assert CliRunner().invoke(app, ["check", str(root), "--home", str(home)]).exit_code == 0
+
+
+@pytest.mark.parametrize(("command", "said"), [("check", "no workflow in it"), ("packs", "no node packs in it")])
+def test_a_folder_with_nothing_to_look_at_is_an_error(tmp_path: Path, command: str, said: str) -> None:
+    """A script that names the wrong folder must not hear that all is well."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/notes.txt").write_text("nothing here")
+    done = CliRunner().invoke(app, [command, str(tmp_path / "files"), "--home", str(tmp_path)])
+    assert done.exit_code == 1
+    assert said in done.stderr
