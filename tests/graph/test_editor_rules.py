@@ -261,6 +261,60 @@ def test_proxy_widgets_say_whose_each_value_is(proxies: list[Any], values: list[
     assert [prompt[f"7:{at}"]["scale_by"] for at in (1, 2)] == expected
 
 
+def one_picture(name: str, width: int) -> dict[str, Any]:
+    """A subgraph that gives a picture of that width."""
+    inner = item(12, "EmptyImage", values=[width, 64, 1, 0], outputs=[("IMAGE", "IMAGE", [23])])
+    link = {"id": 23, "origin_id": 12, "origin_slot": 0, "target_id": -20, "target_slot": 0}
+    side = {"name": "out", "type": "IMAGE", "linkIds": [23]}
+    return {"id": "same", "name": name, "nodes": [inner], "links": [link], "inputs": [], "outputs": [side]}
+
+
+def holder(inside: dict[str, Any]) -> dict[str, Any]:
+    """A subgraph that holds an instance of `same`, and a definition of it."""
+    return {"id": "holder", "name": "Holder", "nodes": [item(30, "same")], "definitions": {"subgraphs": [inside]}}
+
+
+AT = "workflow.definitions.subgraphs"
+
+
+@pytest.mark.parametrize(
+    ("definitions", "width", "told"),
+    [
+        (
+            [one_picture("A", 64), one_picture("B", 128), one_picture("C", 8)],
+            64,
+            [("B", "[1]", "[0]"), ("C", "[2]", "[0]")],
+        ),
+        ([one_picture("A", 64), one_picture("A", 64)], 64, []),
+        ([one_picture("A", 64), holder(one_picture("B", 128))], 64, [("B", "[1].definitions.subgraphs[0]", "[0]")]),
+        ([holder(one_picture("B", 128)), one_picture("A", 64)], 128, [("A", "[1]", "[0].definitions.subgraphs[0]")]),
+    ],
+)
+def test_of_two_subgraphs_of_one_id_the_first_counts_and_the_other_is_told(
+    definitions: list[dict[str, Any]], width: int, told: list[tuple[str, str, str]]
+) -> None:
+    """As editor 1.58.1 was seen to do, which keeps one list for definitions at any depth. 1.27.10 takes the last."""
+    known = {definition["id"] for definition in definitions}
+    nodes = [item(at, kind) for at, kind in ((4, "same"), (5, "holder")) if kind in known]
+    prompt, warnings = convert({"nodes": nodes, "links": [], "definitions": {"subgraphs": definitions}}, MORE)
+    assert {node["inputs"]["width"] for node in prompt.values()} == {width}
+    first = "B" if width == 128 else "A"
+    assert warnings == [
+        f"{AT}{where}: the subgraph {name!r} has the id of {first!r} at {AT}{before}, same, and is another; the first "
+        "counts, as in the editor"
+        for name, where, before in told
+    ]
+
+
+def test_ids_that_python_wrote_as_floats_are_the_same_ids() -> None:
+    """`json.dumps` of a number that went through a table is 2.0; a page knows one kind of number."""
+    links = [[7.0, 1.0, 0.0, 2, 0, "IMAGE"]]
+    prompt = made([picture(links=[7]), preview(2, 7), preview(3, None)], links)
+    assert prompt["2"] == {"images": ["1", 0]}
+    named = [item(1.0, "EmptyImage", values=[1, 1, 1, 0]), preview(2, 7.0)]  # type: ignore[arg-type]
+    assert made(named, [[7, 1, 0, 2, 0, "IMAGE"]])["2"] == {"images": ["1", 0]}
+
+
 def test_definitions_may_be_nested_inside_a_definition() -> None:
     outer = {**THROUGH, "id": "outer", "nodes": [item(3, "two", values=[5])], "links": [], "inputs": [], "outputs": []}
     prompt = made(

@@ -11,7 +11,7 @@ from typing import Any
 
 from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.graph.editor.groups import with_groups
-from sigmagraph.engine.graph.editor.records import INPUT_SIDE, EditorNode, read_drawing
+from sigmagraph.engine.graph.editor.records import INPUT_SIDE, EditorNode
 from sigmagraph.engine.graph.editor.scope import Scope, every_scope, input_name, unfold
 from sigmagraph.engine.graph.editor.widgets import Declaration
 
@@ -46,7 +46,7 @@ def app_mode(
     if document is None or not isinstance(said, Mapping):
         return None
     try:
-        root = unfold(read_drawing(with_groups(document, declarations), "workflow"), declarations, [])
+        root = unfold(with_groups(document, declarations), declarations, [])
     except BadDocument:  # who converts it is told why
         return None
     found: list[tuple[str, EditorNode, list[str]]] = []

@@ -12,7 +12,7 @@ from sigmagraph.engine.graph.editor.groups import with_groups
 from sigmagraph.engine.graph.editor.links import Known, Value, resolve, setter_of
 from sigmagraph.engine.graph.editor.page_nodes import GETTERS, PAGE_ONLY, name_of
 from sigmagraph.engine.graph.editor.primitives import primitive_values
-from sigmagraph.engine.graph.editor.records import EditorNode, read_drawing
+from sigmagraph.engine.graph.editor.records import EditorNode
 from sigmagraph.engine.graph.editor.scope import Scope, every_scope, unfold
 from sigmagraph.engine.graph.editor.texts import SAVERS, Choose, dynamic_prompt, file_prefix
 from sigmagraph.engine.graph.editor.widgets import (
@@ -47,9 +47,8 @@ def convert(
 
     `declarations` are node classes in `/object_info` form. `choose` resolves `{a|b}` in prompts.
     """
-    drawing = read_drawing(with_groups(document, declarations), "workflow")
     warnings: list[str] = []
-    root = unfold(drawing, declarations, warnings)
+    root = unfold(with_groups(document, declarations), declarations, warnings)
     conversion = Conversion(root, declarations, choose, now or datetime.now().astimezone(), warnings)
     return conversion.prompt(), conversion.warnings
 

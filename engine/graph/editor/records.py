@@ -101,8 +101,8 @@ class Drawing:
         return self.wires.get(named if named is not None else self.arrivals.get((node.id, slot), ""))
 
 
-def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, Any] | None = None) -> Drawing:
-    """Read a canvas; `outer` are the definitions visible from further out."""
+def read_drawing(document: Mapping[str, Any], place: str, definitions: Mapping[str, Any]) -> Drawing:
+    """Read a canvas; `definitions` are all of the file's."""
     nodes = [read_node(written, f"{place}.nodes[{at}]") for at, written in enumerate(list_at(document, "nodes", place))]
     wires = [
         wire for at, row in enumerate(list_at(document, "links", place)) if (wire := _wire(row, f"{place}.links[{at}]"))
@@ -111,9 +111,6 @@ def read_drawing(document: Mapping[str, Any], place: str, outer: Mapping[str, An
     leaving: dict[tuple[str, int], list[Wire]] = {}
     for wire in {wire.id: wire for wire in wires}.values():
         leaving.setdefault((wire.origin, wire.origin_slot), []).append(wire)
-    definitions = dict(outer or {})
-    for at, definition in enumerate(list_at(document.get("definitions") or {}, "subgraphs", place)):
-        definitions[str(object_at(definition, f"{place}.definitions.subgraphs[{at}]").get("id"))] = definition
     return Drawing(
         {node.id: node for node in nodes},
         {wire.id: wire for wire in wires},
@@ -133,7 +130,7 @@ def read_node(written: Any, place: str) -> EditorNode:
         raise BadDocument(f"{place}: a node needs an id and a type")
     properties, named = node.get("properties"), node.get("widgets_values_named")
     return EditorNode(
-        id=str(node["id"]),
+        id=_id(node["id"]),
         type=node["type"],
         mode=_integer(node.get("mode") or 0, f"{place}.mode"),
         title=node["title"] if isinstance(node.get("title"), str) else None,
@@ -153,8 +150,13 @@ def _slot(written: Any, place: str) -> Slot:
     link, name, localized = slot.get("link"), str(slot.get("name", "")), slot.get("localized_name")
     label = str(slot.get("label") or localized or name)
     return Slot(
-        name, _type(slot.get("type")), None if link is None else str(link), converted, label, localized is not None
+        name, _type(slot.get("type")), None if link is None else _id(link), converted, label, localized is not None
     )
+
+
+def _id(written: Any) -> str:
+    """Ids as strings; Python writes whole numbers as 3.0 where a page writes 3."""
+    return str(int(written)) if isinstance(written, float) and written.is_integer() else str(written)
 
 
 def _type(written: Any) -> str:
@@ -176,13 +178,13 @@ def _wire(written: Any, place: str) -> Wire | None:
     if None in parts:
         return None  # an end was deleted; the editor drops such a link too
     slots = _integer(origin_slot, place), _integer(target_slot, place)
-    return Wire(str(wire), str(origin), slots[0], str(target), slots[1]) if min(slots) >= 0 else None
+    return Wire(_id(wire), _id(origin), slots[0], _id(target), slots[1]) if min(slots) >= 0 else None
 
 
 def _side(written: Any) -> SubgraphSlot:
     side = written if isinstance(written, dict) else {}
     links = side.get("linkIds")
-    ids = tuple(str(link) for link in links) if isinstance(links, list) else ()
+    ids = tuple(_id(link) for link in links) if isinstance(links, list) else ()
     return SubgraphSlot(str(side.get("name", "")), _type(side.get("type")), ids)
 
 

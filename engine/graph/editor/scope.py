@@ -9,6 +9,7 @@ from typing import Any
 
 from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.graph.editor.broadcasts import with_broadcasts
+from sigmagraph.engine.graph.editor.definitions import definitions_of
 from sigmagraph.engine.graph.editor.page_nodes import setters
 from sigmagraph.engine.graph.editor.records import INPUT_SIDE, Drawing, EditorNode, read_drawing
 from sigmagraph.engine.graph.editor.widgets import Declaration, is_widget
@@ -42,8 +43,9 @@ class Scope:
         return self.path + node.id
 
 
-def unfold(drawing: Drawing, declarations: Mapping[str, Declaration], warnings: list[str]) -> Scope:
+def unfold(document: Mapping[str, Any], declarations: Mapping[str, Declaration], warnings: list[str]) -> Scope:
     """The root scope with every instance opened below it. `warnings` gets what could not be carried over."""
+    drawing = read_drawing(document, "workflow", definitions_of(document, "workflow", warnings))
     root = Scope(with_broadcasts(drawing, declarations, warnings))
     waiting = [(root, 0)]
     opened = copied = 0
