@@ -20,6 +20,7 @@ from sigmagraph.engine.models.cached import Cached, CachedPredict, cached_forwar
 from sigmagraph.engine.models.conditioning import Conditioning, with_windows_answered
 from sigmagraph.engine.models.controlnet import Asked, Control, in_turn, residuals_of
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
+from sigmagraph.engine.models.files.fp8 import roundings
 from sigmagraph.engine.models.files.lora import Adapter, Adapting
 from sigmagraph.engine.models.files.read import files_of
 from sigmagraph.engine.models.files.rename import ParameterSlot
@@ -140,6 +141,7 @@ class Model:
             for part in (self.attention, self.step_cache, self.placement.dtype, self.inside)
             if part is not None
         )
+        changed += "".join(f" {rounded}" for rounded in sorted(map(str, roundings(self.recipe.base))))
         return f"{self.recipe.what} {patches} {sorted(self.skip_layers)} {self.parameterisation}{changed}"
 
     @property

@@ -144,6 +144,16 @@ def is_rounded(stored: StoredTensor) -> bool:
     return isinstance(stored.combine, Rounded) or any(map(is_rounded, stored.sources))
 
 
+def roundings(weights: Weights) -> frozenset[Rounded]:
+    """How tensors of a table are rounded when they are read: each way once."""
+    found, waiting = set[Rounded](), list(weights.values())
+    while waiting:
+        stored = waiting.pop()
+        found |= {stored.combine} if isinstance(stored.combine, Rounded) else set()
+        waiting += stored.sources
+    return frozenset(found)
+
+
 def is_small(stored: StoredTensor) -> bool:
     """Whether a tensor is kept in 8 bits or less an element, or made of such."""
     return packed_bytes(stored) < 2 * prod(stored.shape)

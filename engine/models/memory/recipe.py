@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from sigmagraph.engine.errors import TensorMismatch
-from sigmagraph.engine.models.files.fp8 import is_rounded, is_small, packed_bytes
+from sigmagraph.engine.models.files.fp8 import is_rounded, is_small, packed_bytes, roundings
 from sigmagraph.engine.models.files.lora import WeightPatch, patched
-from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_quantised, is_view
+from sigmagraph.engine.models.files.read import StoredTensor, Weights, files_of, is_quantised, is_view
 from sigmagraph.engine.models.memory.device import Placement, tabulates
 from sigmagraph.engine.models.memory.float8 import multiplies_float8
 from sigmagraph.engine.models.memory.plan import Part
@@ -47,6 +47,13 @@ class Table(Mapping[str, StoredTensor]):
     def __init__(self, tensors: Weights) -> None:
         self._tensors = dict(tensors)
         self.nbytes = ENTRY_BYTES * len(tensors)
+
+    @cached_property
+    def identity(self) -> Hashable:
+        """Equal for tables of the same tensors: from the same files as they are now, rounded alike."""
+        first = next(iter(self._tensors.values())).pieces()
+        files = frozenset(file.state for file in files_of(self._tensors))
+        return next(first).read, len(self._tensors), files, roundings(self._tensors)
 
     def __getitem__(self, name: str) -> StoredTensor:
         return self._tensors[name]
@@ -158,8 +165,8 @@ class Recipe(Generic[M]):
     @property
     def family(self) -> tuple[Hashable, ...]:
         """What recipes that differ in their patches alone have in common."""
-        read = next(iter(self.base.values())).pieces()
-        made = self.kind, self.what, next(read).read, len(self.base), self.placement, self.multiplies, self.parents
+        assert isinstance(self.base, Table)
+        made = self.kind, self.what, self.base.identity, self.placement, self.multiplies, self.parents
         return (*made, "compiled") if self.compiles else made
 
     @cached_property

@@ -1,6 +1,7 @@
 """One owner of networks: loaded once, shared, least recently used first, back to where it was; each load accounted."""
 
 import gc
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -303,3 +304,34 @@ def test_encoders_and_model_of_a_checkpoint_are_separate_loads(tiny_checkpoint: 
     assert parts.vae is not None
     parts.vae.decode(torch.zeros(1, 16, 2, 2))
     assert RESIDENCY.load_count == loads + 4
+
+
+def test_one_file_kept_in_two_precisions_makes_two_networks(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.safetensors")
+    kept = (None, torch.float8_e4m3fn, torch.float8_e5m2)
+    models = [load_diffusion_model(path, kept_as=dtype) for dtype in kept]
+    first, second, third = (predicted(model) for model in models)  # all three are there at once
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+    assert len({model.fingerprint for model in models}) == 3
+    weight = models[0].network.joint_blocks[0].x_block.attn.qkv.weight
+    rounded = models[1].network.joint_blocks[0].x_block.attn.qkv.weight
+    assert torch.equal(rounded, weight.to(torch.float8_e4m3fn).to(rounded.dtype))
+
+
+def test_a_shard_that_is_not_the_first_and_changes_makes_another_network(tmp_path: Path) -> None:
+    tensors, index = drawn_weights(SHAPE), tmp_path / "m.safetensors.index.json"
+    halves = [list(tensors)[::2], list(tensors)[1::2]]
+    shards = [f"m-0000{at}-of-00002.safetensors" for at in (1, 2)]
+    index.write_text(json.dumps({"weight_map": {n: shards[at] for at, half in enumerate(halves) for n in half}}))
+    for shard, half in zip(shards, halves, strict=True):
+        save_file({name: tensors[name] for name in half}, tmp_path / shard)
+    before = load_diffusion_model(index)
+    first = predicted(before)
+    changed = {name: tensors[name] + 0.01 for name in halves[1]}
+    save_file(changed, tmp_path / "new")
+    (tmp_path / "new").replace(tmp_path / shards[1])
+    after = load_diffusion_model(index)
+    assert not torch.equal(predicted(after), first)
+    assert torch.equal(after.network.state_dict()[halves[1][0]].float(), changed[halves[1][0]])
+    assert torch.equal(predicted(before), first)
