@@ -9,7 +9,7 @@ from math import prod
 
 import torch
 
-from sigmagraph.engine.errors import UnknownModel
+from sigmagraph.engine.errors import TensorMismatch, UnknownModel
 from sigmagraph.engine.models.files.fp8 import multiplied_out
 from sigmagraph.engine.models.files.gguf import ARCHITECTURE
 from sigmagraph.engine.models.files.quantisation import readable
@@ -97,10 +97,13 @@ class Parts:
 def find_parts(file: WeightFile) -> Parts:
     """Everything of the SD3 family in `file`. Raises `UnknownModel`, saying what it is instead, if there is nothing.
 
-    So it does for matrices in a form that is not read.
+    So it does for matrices in a form that is not read; `TensorMismatch` where tensors that belong together do not fit.
     """
     weights = readable(file).weights
-    parts = Parts(_mmdit(weights), _vae(weights), _encoders(weights), _control(weights), tiny_vae_from_any(weights))
+    try:
+        parts = Parts(_mmdit(weights), _vae(weights), _encoders(weights), _control(weights), tiny_vae_from_any(weights))
+    except TensorMismatch as error:
+        raise TensorMismatch(f"{file.path}: {error}") from None
     if not parts:
         raise unexpected(file, parts, "a model of the SD3 family")
     return parts
@@ -150,7 +153,8 @@ def _control(weights: Weights) -> Weights | None:
 def control_type(weights: Weights) -> int | None:
     """The number that SD3.5's ControlNets carry: which kind of hint they take."""
     stored = next((t for name, t in weights.items() if name.rpartition(".")[2] == "control_type"), None)
-    return int(stored.read().flatten()[0]) if stored is not None and prod(stored.shape) == 1 else None
+    is_number = stored is not None and prod(stored.shape) == 1 and not stored.dtype.is_floating_point
+    return int(stored.read().flatten()[0]) if stored is not None and is_number else None
 
 
 def _vae(weights: Weights) -> Weights | None:

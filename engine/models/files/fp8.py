@@ -7,6 +7,7 @@ of the loader sees ordinary tensors. Biases keep their stored precision (ComfyUI
 made from such files differ slightly for that).
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -15,16 +16,19 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import TensorMismatch
+from sigmagraph.engine.models.files.ggml import Dequantise
 from sigmagraph.engine.models.files.microscaled import Microscaled, Rotate, hadamard
 from sigmagraph.engine.models.files.quantisation import QUANTISED_AS, rotated_in
 from sigmagraph.engine.models.files.read import Combine, StoredTensor, Weights
 from sigmagraph.engine.models.files.rename import derived
 
+log = logging.getLogger(__name__)
 MARKER = "scaled_fp8"
 SCALE = ".scale_weight"
 SCALES = (SCALE, ".weight_scale")
 SCALE_OF_ALL = ".weight_scale_2"  # of nvfp4, beside the scales of its blocks
 NOT_WEIGHTS = (*SCALES, SCALE_OF_ALL, ".scale_input", ".input_scale", QUANTISED_AS, MARKER)
+NOT_LAYERS = ("relative_attention_bias.weight", "shared.weight", "embed_tokens.weight", "embedding.weight")  # tables
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -35,7 +39,29 @@ def multiplied_out(weights: Weights) -> dict[str, StoredTensor]:
         name = scale_name.rpartition(".")[0] + ".weight"
         if name in plain:
             plain[name] = _grown(name, weights, weights[scale_name])
+    bare = [name for name, tensor in plain.items() if _lacks_scale(name, tensor)]
+    if bare and any(scaled_parts(tensor) is not None for tensor in plain.values()):
+        log.warning(
+            "%d float8 matrices have no scale, %s first; others do: they are taken as they are", len(bare), bare[0]
+        )
+    for note in (name for name in weights if name.endswith(QUANTISED_AS)):
+        layer = note.removesuffix(QUANTISED_AS)
+        if layer + ".weight" in plain and not any(layer + scale in weights for scale in SCALES):
+            raise TensorMismatch(f"{layer} is quantised, as its comfy_quant says, and its weight_scale is missing")
     return plain
+
+
+def _lacks_scale(name: str, stored: StoredTensor) -> bool:
+    is_matrix = name.endswith(".weight") and len(stored.shape) == 2 and stored.combine is None
+    return is_matrix and stored.dtype in FLOAT8 and not name.endswith(NOT_LAYERS)
+
+
+def are_numbers(stored: StoredTensor) -> bool:
+    """Whether it reads as numbers that mean something: integers do only by a scale or in GGUF's blocks."""
+    if stored.combine is None:
+        return stored.dtype.is_floating_point
+    makes_numbers = stored.combine is _product or isinstance(stored.combine, (Microscaled, Dequantise))
+    return makes_numbers or all(map(are_numbers, stored.sources))
 
 
 def _grown(name: str, weights: Weights, scale: StoredTensor) -> StoredTensor:

@@ -45,7 +45,7 @@ def readable(file: WeightFile) -> WeightFile:
     notes: dict[str, StoredTensor] = {}
     for layer, said in _layers(file):
         form = said.get("format")
-        if form not in READ:
+        if not isinstance(form, str) or form not in READ:
             raise _refused(file, f"{layer} is stored as {form!r}")
         if layer + ".weight" not in file.weights:
             raise UnknownModel(f"{file.path}: {layer} is said to be stored as {form!r}, and has no weight here")

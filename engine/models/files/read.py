@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.errors import CorruptFile, MissingFile, OutOfMemory, StaleFile, is_out_of_memory
+from sigmagraph.engine.errors import CorruptFile, MissingFile, OutOfMemory, RefusedFile, StaleFile, is_out_of_memory
 from sigmagraph.engine.models.files.ggml import Dequantise
 from sigmagraph.engine.models.files.gguf import Quantised, is_gguf, read_gguf
 from sigmagraph.engine.models.files.header import TensorEntry, read_header
@@ -168,6 +168,8 @@ def _single_model(folder: Path, variant: str | None = None) -> Path:
 
 
 def _open_file(path: Path) -> WeightFile:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise RefusedFile(path, "is a pipe, a socket or a device; weights are read from files")
     header = read_gguf(path) if is_gguf(path) else read_header(path)
     file = MappedFile(path)
     weights = {

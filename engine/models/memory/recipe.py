@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sigmagraph.engine.errors import TensorMismatch
-from sigmagraph.engine.models.files.fp8 import is_rounded, is_small, packed_bytes, roundings
+from sigmagraph.engine.models.files.fp8 import are_numbers, is_rounded, is_small, packed_bytes, roundings
 from sigmagraph.engine.models.files.lora import WeightPatch, patched
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, files_of, is_quantised, is_view
 from sigmagraph.engine.models.memory.device import Placement, tabulates
@@ -139,6 +139,9 @@ class Recipe(Generic[M]):
             raise TensorMismatch(f"{what}: tensors of these sizes form no such network ({error})") from error
         check_tensors(what, shapes, weights)
         known = {name: tensor for name, tensor in weights.items() if name in shapes}
+        bare = [f"{name} {tensor.dtype}" for name, tensor in known.items() if not are_numbers(tensor)]
+        if bare:
+            raise TensorMismatch(f"{what}: {listing('stored as integers, without a scale', bare)}")
         return cls(what, kind, build, known, placement, owner, blocks, ahead, multiplies=multiplies, second=second)
 
     @classmethod

@@ -290,3 +290,43 @@ def test_a_scale_that_does_not_divide_its_weight_is_an_error(
     )
     with pytest.raises(TensorMismatch, match="do not combine"):
         load_diffusion_model(path)
+
+
+@pytest.mark.parametrize("case", ["float8", "int8", "mxfp8", "nvfp4"])
+def test_a_scale_that_is_missing_is_an_error(tmp_path: Path, dense: dict[str, Tensor], case: str) -> None:
+    path = written(tmp_path / "x.safetensors", dense, said_of(case), FORMS[case][1])
+    layer = "joint_blocks.0.x_block.mlp.fc1"
+    save_file({name: tensor for name, tensor in load_file(path).items() if name != f"{layer}.weight_scale"}, path)
+    with pytest.raises(TensorMismatch, match=rf"x.safetensors: {layer} is quantised.*weight_scale is missing"):
+        load_diffusion_model(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.int64])
+def test_integers_that_nothing_scales_are_an_error(
+    tmp_path: Path, dense: dict[str, Tensor], dtype: torch.dtype
+) -> None:
+    name = "joint_blocks.0.x_block.mlp.fc1.weight"
+    save_file(dense | {name: torch.ones(dense[name].shape, dtype=dtype)}, tmp_path / "x.safetensors")
+    with pytest.raises(TensorMismatch, match=f"1 stored as integers, without a scale: {name}"):
+        load_diffusion_model(tmp_path / "x.safetensors")
+
+
+def test_a_format_that_is_not_a_name_is_an_error(tmp_path: Path, dense: dict[str, Tensor]) -> None:
+    for said in ({"format": ["int8_tensorwise"]}, {"format": {}}):
+        path = written(tmp_path / "x.safetensors", dense, said, in_int8)
+        with pytest.raises(UnknownModel, match="is stored as"):
+            load_diffusion_model(path)
+
+
+def test_a_float8_matrix_without_a_scale_among_scaled_ones_is_told(
+    tmp_path: Path, dense: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (f"joint_blocks.{block}.x_block.mlp.fc1" for block in (0, 1))
+    small, scale = by_tensor(torch.float8_e4m3fn)(dense[f"{first}.weight"])
+    scaled = {f"{first}.weight": small, f"{first}.scale_weight": scale}
+    save_file(dense | scaled, tmp_path / "x.safetensors")
+    load_diffusion_model(tmp_path / "x.safetensors")
+    assert not caplog.records
+    save_file(dense | scaled | {f"{second}.weight": small.clone()}, tmp_path / "x.safetensors")
+    load_diffusion_model(tmp_path / "x.safetensors")
+    assert f"1 float8 matrices have no scale, {second}.weight first" in caplog.text
