@@ -60,8 +60,13 @@ def convert(
     if len(files) > 1 and not join:
         raise BadValue("convert", f"{len(files)} files", "one file, or several with --join")
     opened = [readable(open_weights(path)) for path in files]
-    works = _split(opened[0], to, out or workspace(home).home / "models") if split else [_one(opened, to, join, out)]
+    if out is None or (out.is_dir() and not split):
+        out = workspace(home).home / "models" if split else _beside(files[0], to, out)
+    works = _split(opened[0], to, out) if split else [_one(opened, to, join, out)]
+    read = {state.path.resolve() for file in opened for state in file.states}
     for work in works:
+        if work.path.resolve() in read:
+            raise WriteFailed(work.path, "is read here, and what is read stays as it is; name another file by --out")
         if work.path.exists() and not force:
             raise WriteFailed(work.path, "is there already; --force replaces it")
     written = []
@@ -96,7 +101,17 @@ def _split(file: "WeightFile", to: str | None, models: Path) -> list[Work]:
     return works
 
 
-def _one(files: "list[WeightFile]", to: str | None, joins: bool, out: Path | None) -> Work:
+def _beside(given: Path, to: str | None, folder: Path | None) -> Path:
+    """A name for what is made of a file, an index or a folder: beside it, or in `folder`."""
+    from sigmagraph.engine.models.files.read import FILE_NAME, INDEX_NAME, SHARD_NAME
+
+    given = given.resolve() if given.is_dir() else given
+    found = INDEX_NAME.fullmatch(given.name) or SHARD_NAME.fullmatch(given.name) or FILE_NAME.fullmatch(given.name)
+    stem = given.name if given.is_dir() else found[1] if found is not None else given.stem
+    return (folder or given.parent) / f"{stem}-{(to or 'joined').removeprefix('gguf:')}"
+
+
+def _one(files: "list[WeightFile]", to: str | None, joins: bool, out: Path) -> Work:
     from sigmagraph.engine.models.files import pack
     from sigmagraph.engine.models.files.convert import ConvertTarget
     from sigmagraph.engine.models.files.read import WeightFile
@@ -105,9 +120,7 @@ def _one(files: "list[WeightFile]", to: str | None, joins: bool, out: Path | Non
     if joins:
         weights, metadata = pack.join(files)
         file = WeightFile(file.path, weights, metadata, ())
-    ending = (to or "joined").removeprefix("gguf:")
-    path = out or file.path.with_name(f"{file.path.name.partition('.')[0]}-{ending}")
-    return _work(path, file, target)
+    return _work(out, file, target)
 
 
 def _work(path: Path, file: "WeightFile", target: "ConvertTarget") -> Work:

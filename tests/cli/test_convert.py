@@ -214,3 +214,35 @@ def test_a_draft_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyError), drafted(tmp_path, ["a"]):
         raise KeyError("x")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_file_is_named_after_the_whole_name_of_what_was_read(apart: list[Path], tmp_path: Path) -> None:
+    tensors = load_file(apart[0])
+    for name in ("sd3.5_large", "sd3.5_medium.fp16", "m-00001-of-00001", "pipe/transformer/diffusion_pytorch_model"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    (tmp_path / "m.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict.fromkeys(tensors, "m-00001-of-00001.safetensors")})
+    )
+    (tmp_path / "there").mkdir()
+    for given, options, made in (
+        ("sd3.5_large.safetensors", (), "sd3.5_large-bf16.safetensors"),
+        ("sd3.5_medium.fp16.safetensors", (), "sd3.5_medium-bf16.safetensors"),
+        ("m.safetensors.index.json", (), "m-bf16.safetensors"),
+        ("pipe/transformer", (), "pipe/transformer-bf16.safetensors"),  # in the folder it would be a second model
+        ("sd3.5_large.safetensors", ("--out", tmp_path / "there"), "there/sd3.5_large-bf16.safetensors"),
+    ):
+        convert(tmp_path / given, "--to", "bf16", *options)
+        assert load_file(tmp_path / made).keys() == tensors.keys(), made
+    convert(tmp_path / "m-00001-of-00001.safetensors", "--to", "fp16")
+    assert (tmp_path / "m-fp16.safetensors").is_file()
+
+
+def test_what_is_read_is_never_written_over(apart: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(apart[0].read_bytes())
+    (tmp_path / "link.safetensors").symlink_to(path)
+    for out in (path, tmp_path / "link.safetensors"):
+        convert(path, "--to", "bf16", "--out", out, "--force", fails="what is read stays as it is")
+    assert path.read_bytes() == apart[0].read_bytes()
+    assert (tmp_path / "link.safetensors").is_symlink()
