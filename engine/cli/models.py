@@ -1,6 +1,7 @@
 """`sigmagraph models`: the weight files in the model folders, what each is by its header, and what it completes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,12 @@ from sigmagraph.engine.units import bytes_in_words
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from sigmagraph.engine.execution.folders import Folders
+
 __all__ = ["models"]
 
 FOLDERS = ("checkpoints", "diffusion_models", "text_encoders", "vae", "vae_approx", "loras", "controlnet")
+NOTHING = {"size_bytes": 0, "holds": "a link to nothing, or not a file", "family": "", "precision": ""}
 WEIGHT_SUFFIXES = (".safetensors", ".sft", ".gguf")
 
 
@@ -24,20 +28,20 @@ def models(as_json: AsJson = False, custom_nodes: CustomNodes = None, home: Home
 
     space = workspace(home, None, custom_nodes)
     load_packs(space)
-    places = [
-        (folder, name, space.folders.path(folder, name)) for folder in FOLDERS for name in space.folders.files(folder)
+    listed = [
+        (folder, name, _path(space.folders, folder, name)) for folder in FOLDERS for name in space.folders.files(folder)
     ]
-    complete = completed({name for _, name, _ in places}, (SHIPPED / "workflows", space.home / "workflows"))
+    present = {name for _, name, path in listed if path is not None}
+    complete = completed(present, (SHIPPED / "workflows", space.home / "workflows"))
     found: list[dict[str, Any]] = [
         {
             "folder": folder,
             "file": name,
-            "size_bytes": path.stat().st_size,
-            **_content(path, folder),
-            "digest": space.folders.known_hash(path),
+            **(NOTHING if path is None else {"size_bytes": path.stat().st_size, **_content(path, folder)}),
+            "digest": space.folders.known_hash(path) if path is not None else None,
             "completes": complete.get(name, []),
         }
-        for folder, name, path in places
+        for folder, name, path in listed
     ]
     found += list(_pipelines(space.folders.directories("diffusers")))
     if as_json:
@@ -46,6 +50,14 @@ def models(as_json: AsJson = False, custom_nodes: CustomNodes = None, home: Home
         out().print(_table(found))
     else:
         remark(f"no weight files below {space.folders.models}; `sigmagraph fetch` lists what can be brought")
+
+
+def _path(folders: "Folders", folder: str, name: str) -> Path | None:
+    """The file of a listed name; None where the name leads to no file."""
+    with suppress(EngineError):
+        path = folders.path(folder, name)
+        return path if path.is_file() else None
+    return None
 
 
 def _table(found: Sequence[Mapping[str, Any]]) -> "Table":
@@ -84,7 +96,7 @@ def _pipelines(directories: list[Path]) -> Iterator[dict[str, Any]]:
     """The folders that DiffusersLoader lists."""
     for directory in directories:
         for index in sorted(directory.glob("*/model_index.json")):
-            size = sum(path.stat().st_size for path in index.parent.rglob("*.safetensors"))
+            size = sum(path.stat().st_size for path in index.parent.rglob("*.safetensors") if path.is_file())
             transformer = index.parent / "transformer"
             content = (
                 _content(transformer, "") if transformer.is_dir() else {"holds": "", "family": "", "precision": ""}

@@ -2,13 +2,14 @@
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
@@ -103,3 +104,25 @@ def test_a_hundred_files_of_full_size_are_listed_in_two_seconds(home: Path) -> N
     assert time.process_time() - began < 2
     assert len(rows) == 101
     assert rows["0.safetensors"]["family"] == "SD3.5 Large or Large Turbo"
+
+
+def test_what_is_not_a_file_is_said_and_hides_nothing(home: Path) -> None:
+    folder = home / "models/diffusion_models"
+    (folder / "gone.safetensors").symlink_to(home / "nowhere")
+    (folder / "folder.safetensors").mkdir()
+    os.mkfifo(folder / "pipe.safetensors")
+    (folder / "empty.safetensors").touch()
+    transformer(folder / "real.safetensors", torch.float16)
+    net = load_file(folder / "real.safetensors") | {"x.comfy_quant": torch.tensor(list(b'{"format": []}')).byte()}
+    save_file(net, folder / "odd.safetensors")
+    (home / "models/diffusers/pipe").mkdir(parents=True)
+    (home / "models/diffusers/pipe/model_index.json").touch()
+    (home / "models/diffusers/pipe/gone.safetensors").symlink_to(home / "nowhere")
+    rows = listed(home)
+    assert rows["gone.safetensors"]["holds"] == rows["pipe.safetensors"]["holds"] == "a link to nothing, or not a file"
+    assert "not a safetensors file" in rows["empty.safetensors"]["holds"]
+    assert "is stored as []" in rows["odd.safetensors"]["holds"]
+    assert rows["real.safetensors"]["holds"] == "a diffusion model"
+    assert "folder.safetensors" not in rows
+    done = CliRunner().invoke(app, ["convert", str(folder / "pipe.safetensors"), "--to", "bf16"])
+    assert "is a pipe, a socket or a device" in done.stderr
