@@ -203,6 +203,11 @@ class Node:
         return any(declared.dynamic is not None for declared in self.inputs)
 
     @cached_property
+    def has_matched(self) -> bool:
+        """Whether types of its inputs have to match each other."""
+        return any(declared.match is not None for declared in self.inputs)
+
+    @cached_property
     def names_itself(self) -> bool:
         """Whether the node's id is part of what it computes, so that equal nodes do not share a result."""
         return not self.shares_results or any(wanted.type == "UNIQUE_ID" for wanted in self.hidden)

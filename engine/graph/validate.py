@@ -15,7 +15,8 @@ from sigmagraph.engine.graph.comfy.class_hooks import run_validator
 from sigmagraph.engine.graph.cycles import find_cycles
 from sigmagraph.engine.graph.dynamic import Autogrow, resolved
 from sigmagraph.engine.graph.graph import Graph, GraphNode
-from sigmagraph.engine.graph.node import MISSING, Choice, Input, Node, Output, Services
+from sigmagraph.engine.graph.matched_types import Matched
+from sigmagraph.engine.graph.node import MISSING, Choice, Input, Node, Services
 from sigmagraph.engine.graph.pause import no_collection
 from sigmagraph.engine.graph.problems import Place, Problem
 from sigmagraph.engine.graph.renewal import renewed
@@ -48,6 +49,7 @@ class Validator:
         self._registry = nodes
         self._lists: dict[int, list[Choice] | None] = {}
         self._layouts: dict[Hashable, Node] = {}
+        self._matched = Matched(workflow.nodes, self.nodes)
 
     def graph(self, targets: Collection[str] | None) -> Graph:
         """Run every check, then keep what the valid roots need."""
@@ -124,6 +126,7 @@ class Validator:
             elif declared.type not in TAGS:
                 given[name] = literals.unwrap(value)
         self._fill_in(node_id, node, given)
+        self.problems += self._matched.problems(node_id) if node.has_matched and not takes_types(node) else ()
         if node.validator is not None and len(self.problems) == before:
             self.problems += run_validator(node_id, node, given, received_types)
         return GraphNode(node_id, node, given, ignored or NOTHING, written.meta)
@@ -154,7 +157,7 @@ class Validator:
         if not 0 <= slot < len(source.outputs):
             self.problems.append(missing_slot(self._place(node_id, name), link, source))
             return link
-        output = self._origin(link.source, slot)
+        output = self._matched.output(Link(link.source, slot))
         received_types[name] = output.type if output.choices is None else list(output.choices)
         if declared is not None and not fits(output, declared) and not takes_types(node):
             self.problems.append(mismatch(self._place(node_id, name), link, source, str(output.type)))
@@ -175,29 +178,6 @@ class Validator:
     def _place(self, node_id: str, name: str) -> Place:
         node = self.nodes[node_id]
         return Place(node_id, node.class_type, node.declared.get(name) or Input(name, "*"))
-
-    def _origin(self, node_id: str, slot: int) -> Output:
-        """The output a link comes from; through outputs that repeat the type of an input, the one behind that input."""
-        seen: set[str] = set()
-        while True:
-            node, written = self.nodes[node_id], self.workflow.nodes[node_id]
-            output = node.outputs[slot]
-            if output.match is None or node_id in seen:
-                return output
-            seen.add(node_id)
-            same = [
-                declared.name
-                for declared in node.inputs
-                if declared.match and declared.match.template == output.match.template
-            ]
-            links = [link for name in same if type(link := written.inputs.get(name)) is Link]
-            behind = next((link for link in links if self._has(link)), None)
-            if behind is None:
-                return output
-            node_id, slot = behind.source, behind.slot
-
-    def _has(self, link: Link) -> bool:
-        return link.source in self.nodes and 0 <= link.slot < len(self.nodes[link.source].outputs)
 
     def _check_literal(self, place: Place, value: Any) -> Any:
         if type(value) is list:

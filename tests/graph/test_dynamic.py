@@ -79,13 +79,25 @@ def word(*, value: str = "") -> str:
     return value
 
 
+@node("Whatever", category="t")
+def whatever(*, value: int = 4) -> Annotated[Any, Socket("*")]:
+    """A number that is not declared as one."""
+    return value
+
+
+@node("Wide", category="t")
+def wide() -> Annotated[Any, Socket("FLOAT,INT")]:
+    """One of two types."""
+    return 3
+
+
 @node("Show", category="t", output_node=True)
 def show(*, number: Annotated[int, Socket("INT")]) -> UiResult:
     """Shows it."""
     return UiResult(None, {"got": [number]})
 
 
-NODES = {made.class_type: made for made in (size, total, gated, either, number, word, show)}
+NODES = {made.class_type: made for made in (size, total, gated, either, number, word, whatever, wide, show)}
 
 
 def run(prompt: dict[str, Any], nodes: dict[str, Node] = NODES) -> Any:
@@ -175,6 +187,60 @@ def test_an_output_that_repeats_a_type_is_checked_as_what_is_linked_behind_it() 
 
     assert run(through("Number")) == [0]
     assert problems(through("Word")) == ["return_type_mismatch number"]
+
+
+SOURCES: dict[str, dict[str, Any]] = {
+    "Number": {"value": 0},
+    "Word": {"value": "x"},
+    "Whatever": {"value": 4},
+    "Wide": {},
+}
+
+
+def both(one_source: str, other_source: str) -> dict[str, Any]:
+    """Either of two sources, read by a node that wants a number; the second comes by way of another Either."""
+    return {
+        "1": one(one_source, **SOURCES[one_source]),
+        "2": one(other_source, **SOURCES[other_source]),
+        "3": one("Either", which=True, one=["2", 0]),
+        "4": one("Either", which=True, one=["1", 0], other=["3", 0]),
+        "5": one("Show", number=["4", 0]),
+    }
+
+
+def test_links_of_different_types_at_inputs_of_one_type_are_refused_with_both() -> None:
+    with pytest.raises(InvalidWorkflow) as caught:
+        validate(parse_workflow(both("Number", "Word")), NODES)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "node 4 (Either).other: takes what one takes, which is INT from node 1; output 0 of node 3 is STRING"
+    ]
+    assert caught.value.problems[0].code == "return_type_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("one_source", "other_source", "shown"),
+    [
+        ("Number", "Number", 0),
+        ("Number", "Whatever", 0),
+        ("Whatever", "Number", 4),
+        ("Number", "Wide", 0),
+        ("Wide", "Number", 3),
+    ],
+)
+def test_unions_and_any_type_match_whatever_they_may_be(one_source: str, other_source: str, shown: int) -> None:
+    assert run(both(one_source, other_source)) == [shown]
+
+
+@pytest.mark.parametrize("pair", [("Whatever", "Word"), ("Word", "Whatever")])
+def test_a_repeated_type_is_the_definite_one_whichever_input_it_comes_to(pair: tuple[str, str]) -> None:
+    assert problems(both(*pair)) == ["return_type_mismatch number"]
+
+
+def test_a_long_chain_of_matched_types_is_followed_once() -> None:
+    chain = {str(at): one("Either", which=True, one=[str(at - 1), 0], other=[str(at - 1), 0]) for at in range(2, 5000)}
+    assert problems({"1": one("Word", value="x"), **chain, "s": one("Show", number=["4999", 0])}) == [
+        "return_type_mismatch number"
+    ]
 
 
 def test_the_wire_form_is_the_one_the_editor_reads_and_a_front_gets_the_same() -> None:
