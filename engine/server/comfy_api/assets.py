@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,24 +52,18 @@ def store_of(request: web.Request) -> AssetStore:
     return AssetStore(user_root(request) / "assets", folders(request).input_dir, most, room_of(request))
 
 
-def named(request: web.Request) -> Callable[[Mapping[str, Any]], str | None]:
+def named(request: web.Request) -> Callable[[str | None, str | None], Awaitable[str | None]]:
     """What finds the loader's name for a `core/ASSET` reference: by id, else by hash."""
-    store, loop = store_of(request), asyncio.get_running_loop()
+    store = store_of(request)
 
-    def find(info: Mapping[str, Any]) -> str | None:
-        asset_id, digest = info.get("id"), info.get("hash")
-        if isinstance(asset_id, str) and place_of(asset_id) is not None:
-            output = asyncio.run_coroutine_threadsafe(_output(request, asset_id), loop).result()
-            return _annotated(request, output[1]) if output is not None else None
-        found = None
-        if isinstance(asset_id, str):
-            found = _get(store, asset_id)
-        elif isinstance(digest, str):
-            found = store.by_hash(digest)
-            if found is None:
-                output = asyncio.run_coroutine_threadsafe(_output_of_hash(request, digest), loop).result()
-                return _annotated(request, output[1]) if output is not None else None
-        return found.name if found is not None else None
+    async def find(asset_id: str | None, digest: str | None) -> str | None:
+        if asset_id is not None and place_of(asset_id) is not None:
+            return _annotated(request, await _output(request, asset_id))
+        if asset_id is not None:
+            found = await asyncio.to_thread(_get, store, asset_id)
+            return found.name if found is not None else None
+        found = await asyncio.to_thread(store.by_hash, digest or "")
+        return found.name if found is not None else _annotated(request, await _output_of_hash(request, digest or ""))
 
     return find
 
@@ -81,11 +75,12 @@ def _get(store: AssetStore, asset_id: str) -> Asset | None:
         return None
 
 
-def _annotated(request: web.Request, shown: Shown) -> str | None:
+def _annotated(request: web.Request, output: tuple[Job, Shown] | None) -> str | None:
     """`picture.png [output]`, as loader nodes name files of other folders; words have no such name."""
-    if shown.path is None:
+    if output is None or output[1].path is None:
         return None
-    return f"{shown.path.relative_to(folder_of(folders(request), shown.place)).as_posix()} [{shown.place}]"
+    shown, path = output[1], output[1].path
+    return f"{path.relative_to(folder_of(folders(request), shown.place)).as_posix()} [{shown.place}]"
 
 
 async def upload(request: web.Request) -> web.StreamResponse:

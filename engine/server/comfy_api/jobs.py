@@ -75,7 +75,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
 async def _parsed(request: web.Request, document: Mapping[str, Any], inputs: Mapping[str, Any]) -> Workflow:
     """The graph of either form, with its assets and inputs in place."""
     known, nodes = await declarations(request), await request.app[JOBS].nodes()
-    plain = await asyncio.to_thread(resolved, document, named(request))
+    plain = await resolved(document, named(request))
     parsed = await asyncio.to_thread(parse_workflow, plain, known)
     most = request.app[SETTINGS].max_nodes
     if len(parsed.nodes) > most:
