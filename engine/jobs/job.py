@@ -265,7 +265,8 @@ class JobQuery:
     `with_withdrawn` False leaves out what was cancelled before it ever began. `text` stands somewhere in the request's
     JSON, in any case of ASCII letters. `fields` say what an input of some node is (a model: what its name holds).
     Created from `since` on and before `until`, seconds since 1970. `longest_request` leaves out larger ones, by the
-    characters of their JSON.
+    characters of their JSON. `older_than` is the `created_at` and the id of a job: a page from there on is the same
+    whatever came, or went, since that job was read.
     """
 
     owner: str | None = None
@@ -282,6 +283,7 @@ class JobQuery:
     since: float | None = None
     until: float | None = None
     longest_request: int | None = None
+    older_than: tuple[float, str] | None = None
 
     def __post_init__(self) -> None:
         _within("limit", self.limit, 0, LARGEST)

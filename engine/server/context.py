@@ -1,6 +1,5 @@
 """What handlers may reach: typed keys into the application and the request, filled in by `app.make_app`."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +8,7 @@ from aiohttp import web
 
 from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.jobs.protocol import Jobs
+from sigmagraph.engine.json_text import compact
 from sigmagraph.engine.server.settings import Settings
 
 __all__ = [
@@ -40,7 +40,6 @@ class OwnerFolders(Services, Protocol):
 JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 FOLDERS: web.AppKey[Callable[[str], OwnerFolders]] = web.AppKey("folders")
-ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str)
 USER_DIR: web.AppKey[Path] = web.AppKey("user_dir", Path)
 WORKFLOWS: web.AppKey[Path] = web.AppKey("workflows", Path)
 OWNER: web.RequestKey[str] = web.RequestKey("owner", str)
@@ -53,13 +52,7 @@ def folders(request: web.Request) -> OwnerFolders:
 
 def reply(value: Any, status: int = 200) -> web.Response:
     """A JSON answer in compact form."""
-    data = compact(value).encode("utf-8", "backslashreplace")  # half a character, from a file say: as JSON escapes it
-    return web.Response(body=data, status=status, content_type="application/json", charset="utf-8")
-
-
-def compact(value: Any) -> str:
-    """JSON without blanks; what JSON cannot hold becomes its text."""
-    return ENCODER.encode(value)
+    return web.Response(body=compact(value).encode(), status=status, content_type="application/json", charset="utf-8")
 
 
 def empty(status: int = 200) -> web.Response:

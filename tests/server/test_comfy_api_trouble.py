@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from tests.server.conftest import Serving
-from tests.server.stubs import picture_graph
-from tests.server.test_comfy_api import JOBS
+from tests.server.stubs import picture_graph, slow_graph
+from tests.server.test_comfy_api import JOBS, code, submitted
 
 
 async def test_many_references_at_once_leave_threads_for_looking(serving: Serving) -> None:
@@ -18,3 +18,30 @@ async def test_many_references_at_once_leave_threads_for_looking(serving: Servin
             many = await asyncio.gather(*(api.post(JOBS, {"workflow": graph}) for _ in range(60)))
         assert {response.status for response in many} <= {422, 503}
         assert await api.json(JOBS) == {"jobs": [], "truncated": False}
+
+
+async def test_pages_fit_together_while_jobs_come_and_go(serving: Serving) -> None:
+    async with serving() as api:
+        await api.jobs.pause()
+        ids = [(await submitted(api, picture_graph(number)))["id"] for number in range(6)]
+        first = await api.json(f"{JOBS}?limit=2&status=queued")
+        await submitted(api, picture_graph(6))
+        for gone in ids[4:]:
+            await api.post(f"{JOBS}/{gone}/cancel")
+        await api.jobs.delete(ids[4])  # the very one that the page ended with
+        seen, page = [job["id"] for job in first["jobs"]], first
+        while page["truncated"]:
+            page = await api.json(f"{JOBS}?limit=1&status=queued&cursor={page['next_cursor']}")
+            seen += [job["id"] for job in page["jobs"]]
+        assert seen == ids[::-1]
+        for wrong in ("-1", "7", "e30", "WzEsMl0", "W05hTiwiYSJd", "x" * 5000, "é"):
+            assert await code(await api.get(f"{JOBS}?cursor={wrong}")) == "invalid_request"
+
+
+async def test_a_list_by_state_holds_jobs_of_that_state_alone(serving: Serving) -> None:
+    """One that was told to stop is `canceling`, and no longer `running`."""
+    async with serving(slots=2) as api:
+        going = (await submitted(api, slow_graph()))["id"]
+        await api.running(going)
+        assert (await api.json(f"{JOBS}?status=canceling"))["jobs"] == []
+        assert [job["id"] for job in (await api.json(f"{JOBS}?status=running"))["jobs"]] == [going]

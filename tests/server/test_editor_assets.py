@@ -174,6 +174,7 @@ async def test_names_notes_and_tags_change(serving: Serving) -> None:
         ("POST", f"{ASSETS}/{NOBODY}/tags", {"tags": ["x"]}, 404, "ASSET_NOT_FOUND"),
         ("POST", f"{ASSETS}/from-hash", {"hash": "blake3:" + "0" * 64, "tags": ["input"]}, 404, "ASSET_NOT_FOUND"),
         ("POST", f"{ASSETS}/from-hash", {"tags": ["input"]}, 400, "INVALID_BODY"),
+        ("POST", f"{ASSETS}/from-hash", {"hash": "\ud800"}, 400, "INVALID_BODY"),
         ("POST", ASSETS, {}, 415, "UNSUPPORTED_MEDIA_TYPE"),
     ],
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, or_, select
 
 from sigmagraph.engine.errors import BadValue, UnknownJob
 from sigmagraph.engine.jobs.job import ENDED, Job, JobQuery, Page, Request, State, is_name
@@ -106,7 +106,15 @@ def _conditions(query: JobQuery) -> list[ColumnElement[bool]]:
         conditions.append(jobs.c.created_at < query.until)
     if query.longest_request is not None:
         conditions.append(length() <= query.longest_request)
+    if query.older_than is not None:
+        conditions.append(_is_older(*query.older_than))
     conditions += says(query.text, query.fields)
     if query.by == "ended_at":
         conditions.append(jobs.c.state.in_([state.value for state in ENDED]))
     return conditions
+
+
+def _is_older(at: float, job_id: str) -> ColumnElement[bool]:
+    """Whether a job comes after that one where the newest are first; of one moment those count that it can tell."""
+    place = select(jobs.c.seq).where(jobs.c.id == job_id).scalar_subquery()
+    return or_(jobs.c.created_at < at, and_(jobs.c.created_at == at, jobs.c.seq < place))

@@ -4,12 +4,12 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.json_text import compact
 
 __all__ = ["SECRET_FORM", "payload", "signature", "signing_key"]
 
@@ -40,4 +40,4 @@ def payload(delivery_id: str, state: str, ended_at: float, told: Mapping[str, An
     """The body of every try: what happened and when it did, and the job in its protocol's own words."""
     moment = datetime.fromtimestamp(ended_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     body = {"id": delivery_id, "type": f"job.{state}", "timestamp": moment, "data": told}
-    return json.dumps(body, separators=(",", ":")).encode()
+    return compact(body).encode()

@@ -123,7 +123,7 @@ def read(kind: type[T], values: Mapping[str, Any], code: str = "INVALID_BODY") -
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        errors = json.loads(error.json(include_url=False, include_context=False))
+        errors = error.errors(include_url=False, include_context=False)
         raise Declined(400, code, "Validation failed.", errors=errors) from None
 
 

@@ -1,9 +1,12 @@
 """`/api/v2/jobs`: submit, list, look, cancel."""
 
 import asyncio
+import base64
 import json
+import math
 import uuid
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from aiohttp import web
@@ -17,7 +20,7 @@ from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.access.auth import SCOPES, require_any_graph
 from sigmagraph.engine.server.access.origin import own_origin
 from sigmagraph.engine.server.comfy_api.assets import named
-from sigmagraph.engine.server.comfy_api.job_json import STATUSES, instant, job_record
+from sigmagraph.engine.server.comfy_api.job_json import STATUSES, instant, job_record, status_of
 from sigmagraph.engine.server.comfy_api.progress import snapshot_of
 from sigmagraph.engine.server.comfy_api.references import resolved
 from sigmagraph.engine.server.comfy_api.refusals import Declined
@@ -34,6 +37,8 @@ LONGEST_KEY = 255
 MOST_METADATA = 4096  # bytes
 MOST_PRIORITY = 1000
 MOST, USUAL = 200, 50
+ALSO: Mapping[State, tuple[str, ...]] = {State.RUNNING: ("canceling",)}
+"""Further words that a job of a state may be told by."""
 AT_ONCE = 1000
 
 
@@ -145,22 +150,40 @@ def _key(request: web.Request) -> Idempotency | None:
 
 async def listing(request: web.Request) -> web.StreamResponse:
     """`GET /jobs?status=&metadata[name]=&limit=&cursor=`: newest first, a page at a time."""
-    limit, begin = _number(request, "limit", USUAL, 1, MOST), _number(request, "cursor", 0, 0, 10**9)
-    states, wanted = _states(request), _labels(request)
-    offset, found, rest = begin, list[Job](), dict[str, Any](truncated=False)
-    while not rest["truncated"]:
-        page = await request.app[JOBS].find(JobQuery(request[OWNER], states, limit=MOST, offset=offset))
-        for job in page.jobs:
-            if len(found) == limit:
-                rest = {"truncated": True, "next_cursor": str(offset)}
-                break
-            offset += 1
-            if _has(job, wanted):
-                found.append(job)
-        if not page.jobs or offset >= page.total:
-            break
+    limit, after = _number(request, "limit", USUAL, 1, MOST), _cursor(request.query.get("cursor"))
+    words, wanted = _words(request), _labels(request)
+    states = frozenset(state for state in State if words & {STATUSES[state], *ALSO.get(state, ())}) if words else None
+    found, is_more = list[Job](), True
+    while is_more and len(found) <= limit:
+        query = JobQuery(request[OWNER], states, limit=MOST if wanted else limit + 1, older_than=after)
+        page = (await request.app[JOBS].find(query)).jobs
+        found += (job for job in page if _has(job, wanted) and (not words or status_of(job) in words))
+        is_more = len(page) == query.limit
+        after = (page[-1].created_at, page[-1].id) if page else after
+    rest = (
+        {"truncated": True, "next_cursor": _written(found[limit - 1])} if len(found) > limit else {"truncated": False}
+    )
     base, places = own_origin(request), folders(request)
-    return reply({"jobs": await asyncio.to_thread(lambda: [_line(job, base, places) for job in found]), **rest})
+    lines = await asyncio.to_thread(lambda: [_line(job, base, places) for job in found[:limit]])
+    return reply({"jobs": lines, **rest})
+
+
+def _cursor(text: str | None) -> tuple[float, str] | None:
+    """The last job of the page before, as `_written` writes it: jobs that came or went since move no page."""
+    if text is None or text in ("", "0"):  # a first page
+        return None
+    try:
+        at, job_id = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
+    except (ValueError, TypeError, RecursionError):  # no base64, no JSON, no pair
+        at = job_id = None
+    if not isinstance(at, float) or not math.isfinite(at) or not isinstance(job_id, str):
+        raise Declined(400, "invalid_request", f"cursor {text[:40]!r} is not the next_cursor of a list")
+    return at, job_id
+
+
+def _written(job: Job) -> str:
+    place = json.dumps([float(job.created_at), job.id]).encode()
+    return base64.urlsafe_b64encode(place).decode().rstrip("=")
 
 
 def _has(job: Job, wanted: Mapping[str, str]) -> bool:
@@ -221,18 +244,15 @@ def _number(request: web.Request, name: str, usual: int, low: int, high: int) ->
     return int(text)
 
 
-def _states(request: web.Request) -> frozenset[State] | None:
+def _words(request: web.Request) -> frozenset[str]:
+    """The states that are asked for; none for all of them."""
     text = request.query.get("status", "")
-    if not text:
-        return None
-    wanted = {part.strip() for part in text.split(",")}
-    known = {*STATUSES.values(), "canceling"}
-    if wanted - known:
-        raise Declined(
-            400, "invalid_request", f"status {sorted(wanted - known)[0][:40]!r}: not one of {', '.join(sorted(known))}"
-        )
-    wanted |= {"running"} if "canceling" in wanted else set()
-    return frozenset(state for state, word in STATUSES.items() if word in wanted)
+    wanted = frozenset(part.strip() for part in text.split(",")) if text else frozenset[str]()
+    known = {*STATUSES.values(), *chain.from_iterable(ALSO.values())}
+    if not wanted <= known:
+        unknown, listed = sorted(wanted - known)[0][:40], ", ".join(sorted(known))
+        raise Declined(400, "invalid_request", f"status {unknown!r}: not one of {listed}")
+    return wanted
 
 
 def _labels(request: web.Request) -> dict[str, str]:

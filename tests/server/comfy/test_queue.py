@@ -1,5 +1,6 @@
 """Queue, history, stopping, and the newer jobs endpoint."""
 
+import json
 from typing import Any
 
 import pytest
@@ -184,3 +185,21 @@ async def test_jobs_are_cancelled_by_id_whatever_their_state(serving: Serving) -
         statuses = {job["id"]: job["status"] for job in (await api.json("/jobs"))["jobs"]}
         assert statuses == dict.fromkeys([running, second, third], "cancelled")
         assert (await api.post("/jobs/cancel", {})).status == 400
+
+
+@pytest.mark.parametrize("length", [10, 300_000])  # one reply, and one in pieces
+async def test_odd_values_of_one_job_spoil_no_list(serving: Serving, length: int) -> None:
+    """Half a character and a number without end, which JSON has no form for."""
+    odd = {"half": "\ud800", "endless": float("inf"), "none": float("nan"), "long": "x" * length}
+    async with serving() as api:
+        done = await api.queue(picture_graph(), extra_data=odd)
+        await api.ended(done)
+        await api.jobs.pause()
+        await api.queue(picture_graph(1), extra_data=odd)
+        for path in ("/queue", "/history", f"/history/{done}", "/jobs", f"/api/jobs/{done}", f"/jobs/{done}/events"):
+            text = (await (await api.get(path)).read()).decode()
+            assert "NaN" not in text
+            assert "Infinity" not in text
+        queue = json.loads(await (await api.get("/queue")).read())
+        kept = queue["queue_pending"][0][3]
+        assert (kept["half"], kept["endless"], kept["none"]) == ("\ud800", None, None)
