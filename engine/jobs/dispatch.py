@@ -220,10 +220,6 @@ class Dispatcher:
         """The model files that a worker used, the latest first."""
         return self._placement.used_by(name)
 
-    def open_jobs(self) -> int:
-        """How many jobs wait or run."""
-        return len(self.queue) + len(self._running)
-
     async def stop(self, deadline_s: float, fleet: Fleet | None = None) -> None:
         """Begin nothing more, wait, then stop the workers and put back what they had."""
         self.is_stopping = True

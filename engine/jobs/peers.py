@@ -7,7 +7,7 @@ server accepts, begins or ends, the others read from the store and publish as th
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,12 +24,28 @@ from sigmagraph.engine.jobs.store.fronts import ServerPlace
 from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.pictures import PicturesHeard
 
-__all__ = ["Peers"]
+__all__ = ["Alone", "Peers"]
 
 LOG = logging.getLogger("sigmagraph.jobs")
 LOOK_S = 1.0
 ALL_EVERY = 30
 """Looks; the whole queue is read again so often, whatever was told."""
+
+
+class Alone:
+    """A server that shares with nobody: everything is its own."""
+
+    count, is_first = 1, True
+
+    def __init__(self, open_jobs: Callable[[], int]) -> None:
+        self.open_jobs = open_jobs
+
+    async def take(self, names: Sequence[str], most: int) -> Set[str]:
+        """All of them."""
+        return set(names[:most])
+
+    async def give_back(self, name: str) -> None:
+        """Nobody else would have it."""
 
 
 class Peers:
@@ -42,18 +58,23 @@ class Peers:
         dispatcher: Dispatcher,
         broadcast: Broadcast,
         learnt: Callable[[str], None],
+        open_jobs: Callable[[], int],
     ) -> None:
+        self.open_jobs = open_jobs
         self._store, self._place, self._dispatcher, self._learnt = store, place, dispatcher, learnt
         self._broadcast, self._pictures = broadcast, PicturesHeard()
         broadcast.carry = self._carry
         self._heard: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
-        self._living = {place.number}
+        self._living, self._count = {place.number}, 1
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def count(self) -> int:
-        """How many servers there are, this one included."""
-        return max(1, len(self._living))
+        """How many servers there are, this one included; as it was last seen."""
+        return self._count
+
+    def _saw(self, living: set[int]) -> None:
+        self._living, self._count = living, max(1, len(living))
 
     @property
     def is_first(self) -> bool:
@@ -69,6 +90,15 @@ class Peers:
                 loop.call_soon_threadsafe(self._heard.put_nowait, said)
 
         await asyncio.to_thread(self._place.listen, heard)
+        self._saw(await asyncio.to_thread(self._place.living))
+
+    async def take(self, names: Sequence[str], most: int) -> Set[str]:
+        """Those of these things that are this server's, see `ServerPlace.claim`."""
+        return await asyncio.to_thread(self._place.claim, names, most)
+
+    async def give_back(self, name: str) -> None:
+        """Another server may have this."""
+        await asyncio.to_thread(self._place.unclaim, name)
 
     def start(self) -> None:
         """Act upon what is heard, and look who lives."""
@@ -170,7 +200,7 @@ class Peers:
         looks = 0
         while True:
             try:
-                self._living = await asyncio.to_thread(self._place.living)
+                self._saw(await asyncio.to_thread(self._place.living))
                 for job in await give_up(self._store, self._living, self._dispatcher.running()):
                     await self._look_at(job.id)
                 if looks % ALL_EVERY == ALL_EVERY - 1:

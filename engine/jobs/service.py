@@ -50,7 +50,7 @@ from sigmagraph.engine.jobs.job import (
     State,
     Submission,
 )
-from sigmagraph.engine.jobs.peers import Peers
+from sigmagraph.engine.jobs.peers import Alone, Peers
 from sigmagraph.engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
 from sigmagraph.engine.jobs.recover import recover
 from sigmagraph.engine.jobs.runs import Early
@@ -107,7 +107,8 @@ class JobService:
         place = self.store.database.place
         self._peers = None
         if place is not None:
-            self._peers = Peers(self.store, place, self._dispatcher, self._broadcast, self._learnt)
+            parts = self._dispatcher, self._broadcast, self._learnt, self._open_jobs
+            self._peers = Peers(self.store, place, *parts)
 
     @property
     def is_paused(self) -> bool:
@@ -129,7 +130,7 @@ class JobService:
         self._dispatcher.is_paused = bool(await self.store.fact(PAUSED))
         self._dispatcher.start(waiting)
         if self._fleet is not None:
-            await self._fleet.start(self._dispatcher)
+            await self._fleet.start(self._dispatcher, self._peers or Alone(self._open_jobs))
         if self._peers is not None:
             self._peers.start()
         self._sweeper = asyncio.create_task(self._sweep())
@@ -353,6 +354,10 @@ class JobService:
             self._owing -= ended
             if self._webhooks is not None:
                 self._webhooks.look()
+
+    def _open_jobs(self) -> int:
+        """How many jobs wait or run, here and elsewhere."""
+        return self._counts.counts(None).remaining
 
     def _learnt(self, name: str) -> None:
         """Another server keeps another fact."""

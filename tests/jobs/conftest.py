@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +21,24 @@ def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[S
     if request.param == "sqlite":
         yield sqlite(tmp_path)
         return
+    with _emptied() as url:
+        yield StoreSettings(url, lock_wait_s=2)
+
+
+@pytest.fixture
+def shared() -> Iterator[StoreSettings]:
+    """An empty database that servers share."""
+    with _emptied() as url:
+        yield StoreSettings(url, lock_wait_s=2, has_peers=True)
+
+
+@contextmanager
+def _emptied() -> Iterator[str]:
+    """The URL of a PostgreSQL that is empty afterwards."""
     url = os.environ.get(POSTGRES)
     if not url:
         pytest.fail(f"{POSTGRES} names no database; run tests/jobs/postgres.sh")
-    yield StoreSettings(url, lock_wait_s=2)
+    yield url
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))

@@ -2,25 +2,20 @@
 
 import asyncio
 import json
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from sqlalchemy import create_engine, text
 
 from sigmagraph.engine.errors import IdempotencyConflict, InsufficientCredits, StoreFailed, StoreInUse
+from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Started
 from sigmagraph.engine.jobs.job import Idempotency, JobQuery, State, Submission
 from sigmagraph.engine.jobs.service import JobService
@@ -31,25 +26,12 @@ from sigmagraph.engine.jobs.workers.worker import Picture, Worker
 from sigmagraph.engine.server.access.rates import Buckets
 from sigmagraph.engine.units import CREDIT
 from tests.jobs import stubs
-from tests.jobs.conftest import POSTGRES, sqlite
+from tests.jobs.conftest import sqlite
+from tests.jobs.fronts import Client, Fronts
 from tests.jobs.serving import ends, here, log, sent, started, until
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 OWNERS, JOBS, KILLS = 20, 200, 16
-
-
-@pytest.fixture
-def shared() -> Iterator[StoreSettings]:
-    """An empty database that servers share."""
-    url = os.environ.get(POSTGRES)
-    if not url:
-        pytest.fail(f"{POSTGRES} names no database; run tests/jobs/postgres.sh")
-    yield StoreSettings(url, lock_wait_s=2, has_peers=True)
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    engine.dispose()
 
 
 @asynccontextmanager
@@ -236,92 +218,10 @@ def test_credit_and_idempotency_hold_across_servers(shared: StoreSettings, run: 
     run(case())
 
 
-@dataclass
-class Fronts:
-    """Two servers, of which one is killed and started again, over and over."""
-
-    url: str
-    home: Path
-    ports: list[int] = field(default_factory=list)
-    processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
-    kills: Counter[int] = field(default_factory=Counter)
-
-    def begin(self) -> None:
-        for number in range(2):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.ports.append(free.getsockname()[1])
-            self.processes.append(self._started(number))
-
-    def end(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-    def _started(self, number: int) -> "subprocess.Popen[bytes]":
-        words = [sys.executable, "-m", "tests.jobs.shared_front", self.url, str(self.home), str(self.ports[number])]
-        with (self.home / f"front{number}.log").open("ab") as lines:
-            return subprocess.Popen(words, stdout=lines, stderr=lines)
-
-    async def kill_at_random(self, chance: random.Random) -> None:
-        """While clients call; now and then both are down."""
-        while self.kills.total() < KILLS:
-            await asyncio.sleep(chance.uniform(1.0, 3.0))
-            number = chance.randrange(2)
-            self.processes[number].send_signal(signal.SIGKILL)
-            await asyncio.to_thread(self.processes[number].wait)
-            self.kills[number] += 1
-            await asyncio.sleep(chance.uniform(0.0, 1.0))
-            self.processes[number] = self._started(number)
-
-
-@dataclass
-class Client:
-    """An owner who asks whichever server answers, and notes whatever was shown."""
-
-    key: str
-    fronts: Fronts
-    session: aiohttp.ClientSession
-    chance: random.Random
-    shown: set[str] = field(default_factory=set)
-
-    async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any]:
-        """Until a server has an answer."""
-        headers = {"Authorization": f"Bearer {self.key}"}
-        while True:
-            url = f"http://127.0.0.1:{self.chance.choice(self.fronts.ports)}{path}"
-            with suppress(aiohttp.ClientError, TimeoutError, json.JSONDecodeError):
-                timeout = aiohttp.ClientTimeout(20)
-                async with self.session.request(method, url, headers=headers, timeout=timeout, **more) as answer:
-                    body = json.loads(await answer.text() or "null")
-                    if answer.status not in (429, 503):
-                        return answer.status, body
-            await asyncio.sleep(0.1)
-
-    async def work(self, job_ids: list[str]) -> None:
-        """Each job sent until a server says that it has it, then all awaited; lists are read in between."""
-        for index, job_id in enumerate(job_ids):
-            steps = ("Steps", {"count": self.chance.randint(1, 20), "seconds": 0.02, "salt": str(index)})
-            graph = stubs.workflow(work=steps, end=("Show", {"value": ["work", 0]})).prompt()
-            status, said = await self.ask("POST", "/prompt", json={"prompt": graph, "prompt_id": job_id})
-            assert status == 200 or "already" in json.dumps(said), said
-            await self.look()
-        while True:
-            await self.look()
-            _, found = await self.ask("GET", "/jobs?limit=100")
-            if sum(job["status"] == "completed" for job in found["jobs"]) == len(job_ids):
-                return
-            assert all(job["status"] in ("pending", "in_progress", "completed") for job in found["jobs"]), found
-            await asyncio.sleep(0.3)
-
-    async def look(self) -> None:
-        """What a client of ComfyUI sees."""
-        _, queue = await self.ask("GET", "/queue")
-        self.shown |= {entry[1] for entries in queue.values() for entry in entries}
-        _, history = await self.ask("GET", "/history")
-        self.shown |= set(history)
-        _, found = await self.ask("GET", "/jobs?limit=100")
-        self.shown |= {job["id"] for job in found["jobs"]}
+def steps(chance: random.Random) -> Workflow:
+    """Some work, no two alike."""
+    inputs = {"count": chance.randint(1, 20), "seconds": 0.02, "salt": str(chance.random())}
+    return stubs.workflow(work=("Steps", inputs), end=("Show", {"value": ["work", 0]}))
 
 
 @pytest.mark.slow
@@ -346,9 +246,9 @@ def test_two_servers_of_which_one_is_killed_now_and_then_lose_double_and_show_no
             session = await stack.enter_async_context(aiohttp.ClientSession())
             clients = [Client(secret, fronts, session, random.Random(n)) for n, (secret, _) in enumerate(made)]
             async with asyncio.TaskGroup() as tasks:
-                killer = tasks.create_task(fronts.kill_at_random(chance))
+                killer = tasks.create_task(fronts.kill_at_random(chance, KILLS))
                 sending = [
-                    tasks.create_task(client.work(wanted[account.id]))
+                    tasks.create_task(client.work({job_id: steps(client.chance) for job_id in wanted[account.id]}))
                     for client, (_, account) in zip(clients, made, strict=True)
                 ]
                 await asyncio.gather(*sending)

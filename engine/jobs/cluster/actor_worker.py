@@ -51,6 +51,12 @@ class ActorWorker(Conversation):
         self._pid: int | None = None
         self._starts = self._failed_starts = 0
         self._last_error = ""
+        self.takes_no_more = False
+        """Set by who is about to let it go: what it has goes on, nothing new begins."""
+
+    @property
+    def free_slots(self) -> int:
+        return 0 if self.takes_no_more else super().free_slots
 
     @property
     def model_files(self) -> frozenset[str] | None:

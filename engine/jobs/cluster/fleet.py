@@ -2,25 +2,29 @@
 
 A machine that joins gets workers, one that goes takes its own with it. Where the cluster can grow (Ray's autoscaler),
 it is told how many devices the queue has work for; workers that had none for long give their machines back.
+
+Servers of one queue share the machines: each device is one server's while that lives, and each has its part of them.
 """
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from sigmagraph.engine.errors import ClusterUnusable
+from sigmagraph.engine.errors import ClusterUnusable, StoreFailed
 from sigmagraph.engine.jobs.cluster.actor_worker import ActorWorker
 from sigmagraph.engine.jobs.cluster.depot import Depot
 from sigmagraph.engine.jobs.cluster.link import ActorLink, LinkLost
 from sigmagraph.engine.jobs.cluster.ray_cluster import Machine, RayCluster
 from sigmagraph.engine.jobs.cluster.settings import ActorSettings, FleetSettings
-from sigmagraph.engine.jobs.workers.worker import Hall
+from sigmagraph.engine.jobs.workers.worker import Hall, Sharing
 
 __all__ = ["RayFleet", "devices"]
 
 LOG = logging.getLogger("sigmagraph.jobs")
+SPLIT = "or let workers share a GPU (gpus_per_worker)"
 Device = tuple[str, int]
 """A machine's id, and which of its devices."""
 
@@ -34,6 +38,7 @@ class RayFleet:
         self._workers: dict[Device, ActorWorker] = {}
         self._busy_at: dict[Device, float] = {}
         self._resting: set[Device] = set()
+        self._leaving: dict[Device, float] = {}
         self._asked = 0
         self._watching: asyncio.Task[None] | None = None
         self.trouble = ""
@@ -41,9 +46,10 @@ class RayFleet:
     async def connect(self) -> None:
         await asyncio.to_thread(self._cluster.join)
 
-    async def start(self, hall: Hall) -> None:
+    async def start(self, hall: Hall, sharing: Sharing) -> None:
+        self._sharing = sharing
         await asyncio.to_thread(self._depot.sweep)
-        await self._look(hall)
+        self._note(await self._look(hall))
         self._watching = asyncio.create_task(self._watch(hall))
 
     async def stop(self) -> None:
@@ -58,25 +64,69 @@ class RayFleet:
         while True:
             await asyncio.sleep(self.settings.look_every_s)
             try:
-                await self._look(hall)
-                self._note("")
+                self._note(await self._look(hall))
             except LinkLost as lost:
                 await self._begin_anew(hall, lost.reason)
             except Exception:  # whatever Ray says: the next look may go better
                 LOG.exception("the cluster's machines could not be listed")
 
-    async def _look(self, hall: Hall) -> None:
-        """Compare the machines with the workers."""
-        wanted = devices(await self._machines(), self.settings)
-        gone = [device for device in self._workers if device not in wanted]
+    async def _look(self, hall: Hall) -> str:
+        """Compare the machines with the workers; what is wrong, if anything is."""
+        there = devices(await self._machines(), self.settings)
+        gone = [device for device in self._workers if device not in there]
         await self._let_go(hall, {device: f"{device[0][:8]}: its machine left the cluster" for device in gone})
-        self._resting &= set(wanted)
+        self._resting &= set(there)
+        try:
+            ours = await self._part(hall, there)
+        except StoreFailed:  # nothing begins without the store either; what is ours is told by it once it is back
+            return ""
         await self._scale(hall)
-        for device, machine in wanted.items():
+        for device in ours:
             if device not in self._workers and device not in self._resting:
                 self._busy_at[device] = asyncio.get_running_loop().time()
-                worker = self._workers[device] = self._worker(machine)
+                worker = self._workers[device] = self._worker(there[device])
                 hall.join(worker)
+        servers = self._sharing.count
+        if ours or len(there) >= servers or not there:
+            return ""
+        return (
+            f"{servers} servers share {len(there)} workers, none is left for this one: start another machine, {SPLIT}"
+        )
+
+    async def _part(self, hall: Hall, there: Mapping[Device, Machine]) -> set[Device]:
+        """The devices that are this server's. Those above its share finish what they have, for a lease at most."""
+        names = {f"{machine}/{place}": (machine, place) for machine, place in there}
+        share = -(-len(names) // self._sharing.count)
+        ours = {names[name] for name in await self._sharing.take(list(names), share)}
+        lost = [device for device in self._workers if device not in ours]
+        spare = [*(device for device in ours if device not in self._workers), *self._idlest(hall)]
+        too_many = [*lost, *spare[: max(0, len(ours) - share)]]
+        now = asyncio.get_running_loop().time()
+        self._leaving = {device: self._leaving.get(device, now) for device in dict.fromkeys(too_many)}
+        for device, worker in self._workers.items():
+            worker.takes_no_more = device in self._leaving
+        late = now - self._actor.lease_s
+        over = [device for device, since in self._leaving.items() if since < late or not self._jobs_of(device)]
+        self._resting.difference_update(over)
+        await self._let_go(hall, {device: "is another server's now" for device in over if device in self._workers})
+        for device in over:
+            await self._sharing.give_back("/".join(map(str, device)))
+        return ours.difference(over)
+
+    def _jobs_of(self, device: Device) -> int:
+        worker = self._workers.get(device)
+        return len(worker.status().jobs) if worker is not None else 0
+
+    def _idlest(self, hall: Hall) -> list[Device]:
+        """Our devices, those first that can best be spared: whose weights another has too, then idle for longest."""
+        latest = {device: tuple(hall.used_by(worker.name)[:1]) for device, worker in self._workers.items()}
+        having = Counter(latest.values())
+
+        def value(device: Device) -> tuple[bool, bool, float]:
+            is_alone = bool(latest[device]) and having[latest[device]] == 1
+            return bool(self._jobs_of(device)), is_alone, self._busy_at.get(device, 0.0)
+
+        return sorted(self._workers, key=value)
 
     async def _machines(self) -> list[Machine]:
         """Those that are up. A head that says nothing for as long as a lease is as good as none."""
@@ -120,20 +170,20 @@ class RayFleet:
         """Ask for as many devices as there is work for; let those rest that had none for long."""
         if not self.settings.most:
             return
-        now, jobs = asyncio.get_running_loop().time(), hall.open_jobs()
+        now, jobs = asyncio.get_running_loop().time(), self._sharing.open_jobs()
         for device, worker in self._workers.items():
             if worker.status().jobs:
                 self._busy_at[device] = now
         wanted = min(self.settings.most, max(1, jobs))
-        if wanted > len(self._workers):
+        wanted_here = -(-wanted // self._sharing.count)
+        if wanted_here > len(self._workers):
             self._resting.clear()
-        idle = sorted(self._workers, key=lambda device: self._busy_at.get(device, now))
-        for device in idle[: max(0, len(self._workers) - wanted)]:
-            if now - self._busy_at.get(device, now) > self.settings.idle_s and not self._workers[device].status().jobs:
+        for device in self._idlest(hall)[: max(0, len(self._workers) - wanted_here)]:
+            if now - self._busy_at.get(device, now) > self.settings.idle_s and not self._jobs_of(device):
                 self._resting.add(device)
                 await self._let_go(hall, {device: "had nothing to do"})
         asked = max(wanted, len(self._workers) - len(self._resting))
-        if asked != self._asked:
+        if asked != self._asked and self._sharing.is_first:
             bundle = {"GPU": self.settings.gpus} if self.settings.gpus else {"CPU": 1.0}
             try:
                 await asyncio.to_thread(self._cluster.request, [bundle] * asked)

@@ -5,11 +5,13 @@ number before the worker's: `3/worker`. What a transaction did is told to the ot
 once it is committed, in the order of commits.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, text
@@ -25,6 +27,7 @@ LOG = logging.getLogger("sigmagraph.jobs")
 ALONE = 0x5347_4A4F_4253  # "SGJOBS"
 """Held by one server that works alone, or shared by those that do not."""
 NUMBERS = 0x5347_4652  # "SGFR"
+CLAIMS = 0x5347_434C  # "SGCL"
 CHANNEL = "sigmagraph_jobs"
 MOST = 1000
 LARGEST_NOTE = 7000
@@ -86,6 +89,8 @@ class ServerPlace:
         self._url = make_url(url)
         self._engine: Engine | None = None
         self._session: Connection | None = None
+        self._claims: set[str] = set()
+        self._one_at_a_time = Lock()
         self._over = Event()
         self._thread: Thread | None = None
 
@@ -114,17 +119,57 @@ class ServerPlace:
             "WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid = :key "
             "AND datname = current_database()"
         )
-        try:
+        with self._one_at_a_time:
+            try:
+                if self._session is None:
+                    self.take()
+                assert self._session is not None
+                return {int(number) for number in self._session.execute(query, {"key": NUMBERS}).scalars()}
+            except SQLAlchemyError as error:
+                self._lose()
+                raise self._failed(error) from error
+
+    def claim(self, names: Sequence[str], most: int) -> set[str]:
+        """Those of all these names that are this server's while it lives: what it had, and free ones up to `most`.
+
+        What is not among them is let go. Raises `StoreFailed` where the session is gone, and all claims with it.
+        """
+        with self._one_at_a_time:
             if self._session is None:
-                self.take()
-            assert self._session is not None
-            return {int(number) for number in self._session.execute(query, {"key": NUMBERS}).scalars()}
-        except SQLAlchemyError as error:
-            session, self._session = self._session, None
-            if session is not None:
-                session.invalidate()
-                session.close()
-            raise self._failed(error) from error
+                raise StoreFailed(f"job store {self._shown}: not connected")
+            try:
+                for name in self._claims.difference(names):
+                    self._unclaim(self._session, name)
+                for name in names:
+                    if (
+                        len(self._claims) < most
+                        and name not in self._claims
+                        and _lock(self._session, _key(name), CLAIMS)
+                    ):
+                        self._claims.add(name)
+                return set(self._claims)
+            except SQLAlchemyError as error:
+                self._lose()
+                raise self._failed(error) from error
+
+    def unclaim(self, name: str) -> None:
+        """Another may have this now. Where the session is gone, so is the claim."""
+        with self._one_at_a_time:
+            if self._session is not None and name in self._claims:
+                with suppress(SQLAlchemyError):
+                    self._unclaim(self._session, name)
+
+    def _unclaim(self, session: Connection, name: str) -> None:
+        session.execute(text("SELECT pg_advisory_unlock(:kind, :number)"), {"kind": CLAIMS, "number": _key(name)})
+        self._claims.discard(name)
+
+    def _lose(self) -> None:
+        """The session is gone, and what was locked in it."""
+        session, self._session = self._session, None
+        self._claims.clear()
+        if session is not None:
+            session.invalidate()
+            session.close()
 
     def listen(self, heard: Heard) -> None:
         """Have `heard` called with what others say, on a thread, from when this returns until `release`."""
@@ -175,6 +220,10 @@ class ServerPlace:
         return StoreFailed(f"job store {self._shown}: {str(getattr(error, 'orig', None) or error).strip()}")
 
 
-def _lock(session: Connection, number: int) -> bool:
-    query = text("SELECT pg_try_advisory_lock(:key, :number)")
-    return bool(session.execute(query, {"key": NUMBERS, "number": number}).scalar())
+def _lock(session: Connection, number: int, kind: int = NUMBERS) -> bool:
+    query = text("SELECT pg_try_advisory_lock(:kind, :number)")
+    return bool(session.execute(query, {"kind": kind, "number": number}).scalar())
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), signed=True)

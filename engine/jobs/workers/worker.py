@@ -3,7 +3,7 @@
 A composition (`Setup`) says which nodes there are and what they may use; this layer knows neither nodes nor torch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -17,7 +17,19 @@ from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
 
-__all__ = ["PACKS", "Finished", "Fleet", "Hall", "JobAttempt", "Listener", "Picture", "Setup", "Worker", "load_factory"]
+__all__ = [
+    "PACKS",
+    "Finished",
+    "Fleet",
+    "Hall",
+    "JobAttempt",
+    "Listener",
+    "Picture",
+    "Setup",
+    "Sharing",
+    "Worker",
+    "load_factory",
+]
 
 PACKS = "custom_nodes."
 """How the modules of packs in folders begin."""
@@ -157,8 +169,29 @@ class Hall(Protocol):
     async def leave(self, worker: Worker, reason: str) -> None:
         """One less; what it had waits again."""
 
+    def used_by(self, name: str) -> Sequence[str]:
+        """The model files that a worker used, the latest first."""
+
+
+class Sharing(Protocol):
+    """What a fleet has to know of its queue: how much there is to do, and which servers share its machines."""
+
+    @property
+    def count(self) -> int:
+        """How many servers there are, this one included."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether what one server is enough for is this one's to do."""
+
     def open_jobs(self) -> int:
-        """How many jobs wait or run."""
+        """How many jobs wait or run, wherever."""
+
+    async def take(self, names: Sequence[str], most: int) -> Set[str]:
+        """Those of all these things that are this server's: what it has, and free ones until it has `most`."""
+
+    async def give_back(self, name: str) -> None:
+        """Another server may have this."""
 
 
 class Fleet(Protocol):
@@ -169,7 +202,7 @@ class Fleet(Protocol):
     async def connect(self) -> None:
         """See that there can be any; raises `ClusterUnusable`."""
 
-    async def start(self, hall: Hall) -> None:
+    async def start(self, hall: Hall, sharing: Sharing) -> None:
         """Bring the first; others follow."""
 
     async def stop(self) -> None:

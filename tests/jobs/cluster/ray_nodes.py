@@ -100,10 +100,10 @@ def kill(cluster: Any, node: Any) -> None:
     cluster.remove_node(node, allow_graceful=False)
 
 
-def fleet(home: Path, address: str, *, lease_s: float = 20.0, **settings: Any) -> RayFleet:
-    actor = ActorSettings(
-        "tests.jobs.cluster.nodes:build", {"models": str(home / "models")}, front=str(home), beat_s=0.5, lease_s=lease_s
-    )
+def fleet(home: Path, address: str, *, lease_s: float = 20.0, front: str = "", **settings: Any) -> RayFleet:
+    options = {"models": str(home / "models")}
+    name = front or str(home)
+    actor = ActorSettings("tests.jobs.cluster.nodes:build", options, front=name, beat_s=0.5, lease_s=lease_s)
     how = {"gpus": 0.0, "look_every_s": 0.5, **settings}
     return RayFleet(FleetSettings(address, **how), actor, Depot(folders(home), home / "carried"))
 

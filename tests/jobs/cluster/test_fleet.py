@@ -17,7 +17,7 @@ from sigmagraph.engine.jobs.cluster.ray_cluster import Machine
 from sigmagraph.engine.jobs.cluster.settings import ActorSettings, FleetSettings
 from sigmagraph.engine.jobs.job import Job, State, Submission
 from sigmagraph.engine.jobs.service import JobService
-from sigmagraph.engine.jobs.settings import JobSettings
+from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from tests.jobs.cluster.links import Place, until
 from tests.jobs.cluster.nodes import expected, folders, saved
 from tests.jobs.conftest import sqlite
@@ -67,7 +67,9 @@ class Machines:
 
 
 @asynccontextmanager
-async def front(home: Path, machines: Machines, *, lease_s: float = 20.0, **settings: Any) -> AsyncIterator[JobService]:
+async def front(
+    home: Path, machines: Machines, *, lease_s: float = 20.0, store: StoreSettings | None = None, **settings: Any
+) -> AsyncIterator[JobService]:
     for name in ("models", "input", "output", "temp"):
         (home / name).mkdir(exist_ok=True)
     how = {"beat_s": 0.05, "lease_s": lease_s, "max_restart_wait_s": 0.2, "front": str(home)}
@@ -76,7 +78,7 @@ async def front(home: Path, machines: Machines, *, lease_s: float = 20.0, **sett
         FleetSettings("ray://head", 0.0, look_every_s=0.05, **settings), actor, Depot(folders(home), home / "carried")
     )
     fleet._cluster = machines  # type: ignore[assignment]
-    jobs = JobService(JobSettings(sqlite(home)), [], folders(home), fleet=fleet)
+    jobs = JobService(JobSettings(store or sqlite(home)), [], folders(home), fleet=fleet)
     await jobs.start()
     try:
         yield jobs
@@ -167,6 +169,105 @@ def test_a_queue_asks_for_machines_and_gives_idle_ones_back(run: Runs, tmp_path:
             await until(lambda: len(jobs.workers()) == 1)
             assert machines.asked[-1] == 1
             assert max(machines.asked) == 3, "no more than it may have"
+
+    run(case())
+
+
+def test_a_machine_whose_weights_no_other_has_is_given_back_last(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        (tmp_path / "models" / "checkpoints").mkdir(parents=True)
+        for name in ("rare", "usual"):
+            (tmp_path / "models" / "checkpoints" / f"{name}.safetensors").touch()
+        machines = Machines(tmp_path / "models")
+        machines.add("a")
+        async with front(tmp_path, machines, most=3, idle_s=0.5) as jobs:
+            await until(lambda: ready(jobs) == {"a:0"})
+            sent = [await submitted(jobs, seed=0, count=10, seconds=0.02, model="rare.safetensors")]
+            await started(jobs, sent[0])
+            sent += [
+                await submitted(jobs, seed=n, count=30, seconds=0.02, model="usual.safetensors") for n in range(1, 3)
+            ]
+            machines.add("b")
+            machines.add("c")
+            done = [await jobs.wait(job.id) for job in sent]
+            assert done[0].worker == "a:0"
+            assert {job.worker for job in done[1:]} == {"b:0", "c:0"}
+            await until(lambda: len(jobs.workers()) == 1)
+            assert [status.models for status in jobs.workers()] == [("rare.safetensors",)], (
+                "idle for longest, but alone"
+            )
+
+    run(case())
+
+
+@pytest.mark.postgres
+def test_servers_of_one_queue_share_the_machines_and_take_over_those_of_one_that_is_gone(
+    run: Runs, tmp_path: Path, shared: StoreSettings
+) -> None:
+    """A server that joins gets its part without a job being begun again."""
+
+    async def case() -> None:
+        machines = Machines(tmp_path / "models")
+        for name in "abcd":
+            machines.add(name)
+        async with front(tmp_path, machines, store=shared) as one:
+            await until(lambda: ready(one) == {"a:0", "b:0", "c:0", "d:0"})
+            sent = [await submitted(one, seed=seed, count=30, seconds=0.02) for seed in range(4)]
+            async with front(tmp_path, machines, store=shared) as other:
+                await until(lambda: len(ready(one)) == len(ready(other)) == 2)
+                assert not ready(one) & ready(other)
+                done = [await one.wait(job.id) for job in sent]
+                more = [await submitted(other, seed=seed, count=10, seconds=0.02) for seed in range(4, 12)]
+                late = [await other.wait(job.id) for job in more]
+                assert {job.worker.partition("/")[0] for job in late} == {"1", "2"}
+                assert one.trouble == other.trouble == ""
+            assert {job.attempt for job in (*done, *late)} == {1}
+            assert {ends(await log(one, job)) for job in (*done, *late)} == {1}
+            await until(lambda: ready(one) == {"a:0", "b:0", "c:0", "d:0"})
+            machines.lose("b")
+            await until(lambda: ready(one) == {"a:0", "c:0", "d:0"})
+
+    run(case())
+
+
+@pytest.mark.postgres
+def test_a_server_for_which_no_machine_is_left_says_what_to_do(
+    run: Runs, tmp_path: Path, shared: StoreSettings
+) -> None:
+    async def case() -> None:
+        machines = Machines(tmp_path / "models")
+        machines.add("a")
+        async with front(tmp_path, machines, store=shared) as one, front(tmp_path, machines, store=shared) as other:
+            await until(lambda: ready(one) == {"a:0"} and bool(other.trouble))
+            assert other.trouble == (
+                "2 servers share 1 workers, none is left for this one: start another machine, "
+                "or let workers share a GPU (gpus_per_worker)"
+            )
+            assert one.trouble == ""
+            machines.add("b")
+            await until(lambda: len(ready(one)) == len(ready(other)) == 1 and not other.trouble)
+            assert ready(one) | ready(other) == {"a:0", "b:0"}
+
+    run(case())
+
+
+@pytest.mark.postgres
+def test_one_of_the_servers_asks_for_what_all_have_to_do(run: Runs, tmp_path: Path, shared: StoreSettings) -> None:
+    """The cluster's autoscaler knows one request: two servers must not take turns to overwrite it."""
+
+    async def case() -> None:
+        asked = [Machines(tmp_path / "models"), Machines(tmp_path / "models")]
+        for machines in asked:
+            machines.add("a")
+            machines.add("b")
+        fronts = [front(tmp_path, machines, store=shared, most=8) for machines in asked]
+        async with fronts[0] as one, fronts[1] as other:
+            await until(lambda: len(ready(one)) == len(ready(other)) == 1)
+            sent = [await submitted(other, seed=seed, count=20, seconds=0.02) for seed in range(6)]
+            await until(lambda: asked[0].asked[-1] == 6)
+            for job in sent:
+                await one.wait(job.id)
+            assert asked[1].asked == []
 
     run(case())
 
