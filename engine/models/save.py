@@ -3,6 +3,7 @@
 Float8 weights with a scale are written as such, everything else made from stored tensors in 16 bits or more.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from sigmagraph.engine.models.files.convert import PIECE, kept
 from sigmagraph.engine.models.files.fp8 import MARKER, SCALE, Rounded, scaled_parts
-from sigmagraph.engine.models.files.pack import PREFIXES, TRANSFORMER, in_files
+from sigmagraph.engine.models.files.pack import PREFIXES, T5, TEXT_METADATA, TRANSFORMER, in_files
 from sigmagraph.engine.models.files.read import StoredTensor, Weights
 from sigmagraph.engine.models.files.write import Outgoing, in_pieces
 from sigmagraph.engine.models.text.clip import Clip
+from sigmagraph.engine.models.text.vocabulary import METADATA_PREFIX, Vocabularies
 from sigmagraph.engine.models.value import Model, Vae
 
 FULL, LOW_RANK = "full_diff", "standard"
@@ -33,6 +35,13 @@ def vae_tensors(vae: Vae, prefix: str = "") -> list[Outgoing]:
 def clip_tensors(clip: Clip) -> dict[str, list[Outgoing]]:
     """Each encoder with its adapters, by its name, as a file of it alone holds it."""
     return {name: tensors(encoder_weights(name, encoder)) for name, encoder in clip.patched.items()}
+
+
+def text_metadata(clip: Clip, encoders: Collection[str]) -> dict[str, str]:
+    """What a file of these encoders has to say: the tokenizers that came with them, and the length of T5's prompts."""
+    told = clip.vocabularies.metadata if isinstance(clip.vocabularies, Vocabularies) else {}
+    wanted = {METADATA_PREFIX + name for name in encoders} | ({TEXT_METADATA} if T5 in encoders else set())
+    return {name: told[name] for name in sorted(wanted & told.keys())}
 
 
 def encoder_weights(name: str, encoder: Any) -> Weights:

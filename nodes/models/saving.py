@@ -40,7 +40,8 @@ def save_checkpoint(
     for name, encoder in encoders.items():
         tensors += save.tensors(save.encoder_weights(name, encoder), PREFIXES[name])
     tensors += save.vae_tensors(present(vae, "vae", NO_VAE), PREFIXES[VAE])
-    return _written(services, filename_prefix, tensors, _carried(prompt, extra_pnginfo), going, has_model=True)
+    carried = save.text_metadata(clip, encoders) | _carried(prompt, extra_pnginfo)
+    return _written(services, filename_prefix, tensors, carried, going, has_model=True)
 
 
 @node("ModelSave", category=CATEGORY, output_node=True, lane="device")
@@ -71,7 +72,7 @@ def save_clip(
     """Write each text encoder as a file of its own, its name behind the prefix."""
     carried = _carried(prompt, extra_pnginfo)
     for name, tensors in save.clip_tensors(present(clip, "clip", NO_CLIP)).items():
-        _written(services, f"{filename_prefix}_{name}", tensors, carried, going)
+        _written(services, f"{filename_prefix}_{name}", tensors, save.text_metadata(clip, [name]) | carried, going)
     return UiResult(ui={})
 
 

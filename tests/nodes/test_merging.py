@@ -13,7 +13,15 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, TensorMismatch
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.models import Checkpoint, Clip, Model, load_adapter, load_checkpoint, load_diffusion_model
+from sigmagraph.engine.models import (
+    Checkpoint,
+    Clip,
+    Model,
+    load_adapter,
+    load_checkpoint,
+    load_diffusion_model,
+    load_text_encoders,
+)
 from sigmagraph.engine.models.save import best_factors
 from sigmagraph.nodes import NODES
 from tests.tiny import write_checkpoint
@@ -156,8 +164,21 @@ def test_a_saved_checkpoint_is_the_loaded_one_to_the_bit_and_carries_the_workflo
     assert metadata["modelspec.architecture"] == "stable-diffusion-v3-medium"
     assert said[-1][0] == said[-1][1] == sum(tensor.nbytes for tensor in before.values())
     assert not [file for file in path.parent.iterdir() if file.name.startswith(".")]
-    loaded = load_checkpoint(path)
-    assert torch.equal(predicted(loaded.model, clip), predicted(model, clip))
+    loaded = load_checkpoint(path)  # its text encoders need the tokenizers and the length of prompts that came along
+    assert torch.equal(predicted(loaded.model, loaded.clip), predicted(model, clip))
+
+
+def test_saved_encoders_bring_their_tokenizers(pair: list[Checkpoint], folders: Folders) -> None:
+    clip = pair[0].clip
+    assert clip is not None
+    NODES["CLIPSave"](clip=clip, filename_prefix="deep/er/x", services=folders)
+    paths = [folders.output_dir / f"deep/er/x_{name}_00001_.safetensors" for name in ("t5xxl", "clip_g", "clip_l")]
+    loaded = load_text_encoders(paths)
+    before, after = clip.encode("a (red:1.2) circle"), loaded.encode("a (red:1.2) circle")
+    assert torch.equal(before.context, after.context)
+    assert before.pooled is not None
+    assert after.pooled is not None
+    assert torch.equal(before.pooled, after.pooled)
 
 
 def test_models_and_autoencoders_are_saved_alone(files: list[Path], pair: list[Checkpoint], folders: Folders) -> None:
