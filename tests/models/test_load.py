@@ -20,6 +20,7 @@ from sigmagraph.engine.errors import (
     UnknownModel,
 )
 from sigmagraph.engine.models import Checkpoint, load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
+from sigmagraph.engine.models.files.read import open_weights
 from tests.models.conftest import DATA, Unpack
 
 CHECKPOINT = "checkpoint_all_in_one.safetensors"
@@ -331,3 +332,26 @@ def test_a_damaged_tokenizer_is_corrupt(tmp_path: Path, tensors: dict[str, Tenso
     path = saved(tmp_path / "l.safetensors", part(tensors, ENCODER.format("clip_l")), {"tokenizer.clip_l": text})
     with pytest.raises(CorruptFile, match=r"metadata tokenizer\.clip_l: is not a tokenizer"):
         load_text_encoders([path]).encode("a cat")
+
+
+def test_thirds_of_a_layer_that_are_stored_differently_are_fused(tmp_path: Path, diffusers_shards: Path) -> None:
+    whole = {name: stored.read() for name, stored in open_weights(diffusers_shards).weights.items()}
+    name = "transformer_blocks.0.attn.to_q.weight"
+    whole[name] = whole[name].to(torch.float8_e4m3fn)
+    save_file(whole, tmp_path / "x.safetensors")
+    fused = load_diffusion_model(tmp_path / "x.safetensors").recipe.base["joint_blocks.0.x_block.attn.qkv.weight"]
+    thirds = [whole[name.replace("to_q", f"to_{letter}")].float() for letter in "qkv"]
+    assert torch.equal(fused.read().float(), torch.cat(thirds))
+    assert fused.dtype.itemsize > 1  # what is saved of it keeps the wider parts
+
+
+@pytest.mark.parametrize("buckets", [1, 3, 512])
+def test_t5_with_buckets_that_measure_no_distance_is_refused(
+    tmp_path: Path, tensors: dict[str, Tensor], buckets: int
+) -> None:
+    prefix = "text_encoders.t5xxl.transformer."
+    alone = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    save_file({**alone, bias: torch.ones(buckets, alone[bias].shape[1])}, tmp_path / "t5.safetensors")
+    with pytest.raises(TensorMismatch, match=f"{buckets} buckets of distances"):
+        load_text_encoders([tmp_path / "t5.safetensors"])

@@ -136,8 +136,9 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def stack_rows(parts: Sequence[Tensor]) -> Tensor:
-    """Fuse along dim 0."""
-    return torch.cat(list(parts))
+    """Fuse along dim 0; parts that are stored differently grow first, float8 does not by itself."""
+    is_mixed = len({part.dtype for part in parts}) > 1
+    return torch.cat([part.float() for part in parts] if is_mixed else list(parts))
 
 
 def swap_halves(parts: Sequence[Tensor]) -> Tensor:
@@ -154,7 +155,9 @@ def derived(name: str, sources: Sequence[StoredTensor], combine: Combine) -> Sto
         shapes = ", ".join(str(list(source.shape)) for source in sources)
         raise TensorMismatch(f"{name}: tensors of shapes {shapes} do not combine ({error})") from None
     kept = tuple(sources)
-    return StoredTensor(shape, sources[0].dtype, lambda: combine([source.read() for source in kept]), kept, combine)
+    parts = sources if combine is stack_rows else sources[:1]
+    dtype = max((part.dtype for part in parts), key=lambda dtype: dtype.itemsize)
+    return StoredTensor(shape, dtype, lambda: combine([source.read() for source in kept]), kept, combine)
 
 
 VAE_RULES: tuple[tuple[str, str], ...] = (

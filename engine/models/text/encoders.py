@@ -26,6 +26,7 @@ from sigmagraph.engine.models.text.encode import Encoded, Going, TextEncoder, no
 from sigmagraph.engine.models.text.tokenizer import ChunkRule, clip_rule, t5_rule
 
 HEAD_WIDTH = 64
+T5_FURTHEST = 128  # distances from there on share T5's last bucket
 PROJECTION = "text_projection.weight"
 PENULTIMATE = -2
 
@@ -246,6 +247,8 @@ def t5_encoder(weights: Weights, placement: Placement, min_length: int, place: s
         raise TensorMismatch(f"t5xxl: not a T5 v1.1 encoder, {error} is missing or misshapen") from None
     if heads < 1 or inner % heads:
         raise TensorMismatch(f"t5xxl: {heads} heads do not divide an attention width of {inner}")
+    if not 4 <= buckets < 4 * T5_FURTHEST:  # a quarter of them are for exact distances
+        raise TensorMismatch(f"t5xxl: {buckets} buckets of distances; from 4 to {4 * T5_FURTHEST - 1} can be used")
     layers = _count(weights, "encoder.block.")
     build = partial(_t5_network, vocabulary, width, inner // heads, feed_forward, layers, heads, buckets)
     what = f"{place}: t5xxl" if place else "t5xxl"
