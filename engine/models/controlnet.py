@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.arch import ControlShape, JointControlNet, MMDiT, StreamControlNet
-from sigmagraph.engine.models.arch.mmdit import padded, stretched_positions
+from sigmagraph.engine.models.arch.mmdit import MMDiTShape, padded, stretched_positions
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.spec import LatentFormat
 from sigmagraph.engine.sampling.fingerprint import fingerprint
@@ -157,6 +157,8 @@ class Control:
     def _encoded(self, rows: int, columns: int) -> Tensor:
         if self.vae is None:
             raise BadValue("vae", None, NEEDS_VAE)
+        if self.hint.ndim != 4 or not len(self.hint) or self.hint.shape[-1] < 3:
+            raise BadValue("image", list(self.hint.shape), "one picture or more, [B, H, W, 3]")
         step = self.net.latent_format.downscale
         planes = resized(self.hint[..., :3].movedim(-1, 1), columns * step, rows * step, "nearest-exact", crop=True)
         latent = self.net.in_model_space(self.vae.encode(self.net.prepared(planes).movedim(1, -1)).float())
@@ -200,6 +202,24 @@ class Control:
         return made
 
 
+def _require_fit(net: ControlNet, model: MMDiTShape, asked: Asked) -> None:
+    """Raise `BadValue` where a net and a model, a text or a picture do not fit together, before torch finds out."""
+    mine = net.shape.of_blocks
+    sizes = {"width": (mine.width, model.width), "patch": (mine.patch, model.patch)}
+    sizes["pooled width"] = mine.pooled_width, asked.pooled.shape[-1]
+    if net.shape.is_joint:
+        sizes["context width"] = mine.context_width, asked.context.shape[-1]
+    for what, (found, expected) in sizes.items():
+        if found != expected:
+            told = f"{net.recipe.what}, of {what} {found}"
+            raise BadValue("control_net", told, f"one of {what} {expected}, as this model has")
+    tokens = max(-(-side // mine.patch) for side in asked.fed.shape[-2:])
+    if net.shape.is_joint and tokens > mine.table_side:
+        most, step = mine.table_side, mine.patch * net.latent_format.downscale
+        told = f"a picture of {tokens * step} pixels a side"
+        raise BadValue("control_net", told, f"at most {most * step}, where the positions of {net.recipe.what} end")
+
+
 NEEDS_VAE = "an autoencoder: this ControlNet takes latents; use Apply ControlNet with its vae connected"
 NEEDS_MASK = "a picture with a mask: ControlNetInpaintingAliMamaApply gives it both"
 
@@ -217,10 +237,7 @@ def summed(nets: Sequence[Sequence[Tensor]]) -> Residuals:
 
 
 def residuals_of(network: MMDiT, controls: Sequence[Control], asked: Asked, hints: Sequence[Tensor]) -> Residuals:
-    """What to add behind each block of `network`. Raises `BadValue` for a net of another width."""
+    """What to add behind each block of `network`. Raises `BadValue` for a net that is for another model."""
     for control in controls:
-        width, expected = control.net.shape.of_blocks.width, network.shape.width
-        if width != expected:
-            found = f"{control.net.recipe.what}, of width {width}"
-            raise BadValue("control_net", found, f"one of width {expected}, as this model has")
+        _require_fit(control.net, network.shape, asked)
     return summed([control.residuals(network, asked, hint) for control, hint in zip(controls, hints, strict=True)])

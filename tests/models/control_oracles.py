@@ -32,14 +32,14 @@ def transformer(depth: int = 4, seed: int = 0, **more: Any) -> Any:
 
 
 def joint(layers: int, seed: int = 1, **more: Any) -> Any:
-    return randomised(SD3ControlNetModel(num_layers=layers, joint_attention_dim=CONTEXT, **(SIZES | more)), seed)
+    sizes = {"joint_attention_dim": CONTEXT} | SIZES | more
+    return randomised(SD3ControlNetModel(num_layers=layers, **sizes), seed)
 
 
-def stream(layers: int, seed: int = 2) -> Any:
+def stream(layers: int, seed: int = 2, **more: Any) -> Any:
     """SD3.5 Large's kind."""
-    return randomised(
-        SD3ControlNetModel(num_layers=layers, joint_attention_dim=None, use_pos_embed=False, **SIZES), seed
-    )
+    sizes = {"joint_attention_dim": None, "use_pos_embed": False} | SIZES | more
+    return randomised(SD3ControlNetModel(num_layers=layers, **sizes), seed)
 
 
 def saved(module: Any, folder: Path) -> Path:

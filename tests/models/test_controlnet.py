@@ -385,6 +385,34 @@ def test_a_net_for_a_model_of_another_width_is_refused(
         main[1].predict(STATE, 0.5, [text(1).with_control(acting)])
 
 
+@pytest.mark.parametrize(
+    ("kind", "changed", "words"),
+    [
+        ("joint", {"joint_attention_dim": 64}, "of context width 64.* expected one of context width"),
+        ("joint", {"pooled_projection_dim": 16}, "of pooled width 16.* expected one of pooled width"),
+        ("joint", {"patch_size": 4}, "of patch 4.* expected one of patch 2"),
+        ("joint", {"pos_embed_max_size": 4}, "a picture of 96 pixels a side.* expected at most 64"),
+        ("stream", {"pooled_projection_dim": 16}, "of pooled width 16.* expected one of pooled width"),
+    ],
+)
+def test_a_net_that_takes_another_text_or_picture_is_refused_by_name(
+    tmp_path: Path, main: tuple[Any, Model], kind: str, changed: dict[str, Any], words: str
+) -> None:
+    made = oracle.joint(1, **changed) if kind == "joint" else oracle.stream(1, **changed)
+    acting = control(load_controlnet(oracle.saved(made, tmp_path)))
+    with pytest.raises(BadValue, match=words):
+        main[1].predict(STATE, 0.5, [text(1).with_control(acting)])
+
+
+@pytest.mark.parametrize("hint", [HINT[:0], HINT[..., :1], HINT[0]])
+def test_a_hint_that_is_no_picture_is_refused_by_name(
+    main: tuple[Any, Model], nets: dict[str, tuple[Any, ControlNet]], hint: Tensor
+) -> None:
+    acting = replace(control(nets["plain"][1]), hint=hint)
+    with pytest.raises(BadValue, match=r"image: \[.* expected one picture or more, \[B, H, W, 3\]"):
+        main[1].predict(STATE, 0.5, [text(1).with_control(acting)])
+
+
 def test_files_of_other_kinds_are_named_and_a_controlnet_elsewhere_is_too(
     tmp_path: Path, main: tuple[Any, Model], nets: dict[str, tuple[Any, ControlNet]]
 ) -> None:

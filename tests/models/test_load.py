@@ -355,3 +355,10 @@ def test_t5_with_buckets_that_measure_no_distance_is_refused(
     save_file({**alone, bias: torch.ones(buckets, alone[bias].shape[1])}, tmp_path / "t5.safetensors")
     with pytest.raises(TensorMismatch, match=f"{buckets} buckets of distances"):
         load_text_encoders([tmp_path / "t5.safetensors"])
+
+
+def test_an_embedding_table_that_is_one_number_is_an_engine_error(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    alone = part(tensors, "text_encoders.clip_l.transformer.")
+    alone["text_model.embeddings.token_embedding.weight"] = torch.ones(())
+    with pytest.raises(EngineError):
+        load_text_encoders([saved(tmp_path / "clip.safetensors", alone)])

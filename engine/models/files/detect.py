@@ -191,7 +191,7 @@ def _is_clip(weights: Weights) -> bool:
 
 def _clip_width(weights: Weights) -> int:
     mark = next(mark for mark in CLIP_MARKS if mark in weights)
-    return weights[mark].shape[-1]
+    return weights[mark].shape[-1] if weights[mark].shape else 0
 
 
 def clip_name(weights: Weights) -> str:
