@@ -1,9 +1,10 @@
-"""Feed each node of each pack with its defaults and with values of the demo checkpoint, and count what runs.
+"""Feed each node of each pack as the editor would, with values of the demo checkpoint, and count what runs.
 
     python benchmarks/node_packs/try_nodes.py FOLDER [--json FILE] [NAME ...]
 
 Each pack has a process, a home and a deadline of its own. Packs' code runs: nothing here protects from it. A value of a
 type that only a pack has comes from another node of it that ran before; where none does, a node counts as not fed.
+Widgets have their defaults, optional ones too: a page sends every widget of a node. Optional sockets stay unlinked.
 """
 
 import argparse
@@ -23,6 +24,8 @@ PACK_S, NODE_S = 240.0, 10.0
 ROUNDS = 3
 HIDDEN: Mapping[str, Any] = {"UNIQUE_ID": "1", "PROMPT": {}, "EXTRA_PNGINFO": {}}
 WIDGETS = {"INT": 1, "FLOAT": 1.0, "STRING": "a", "BOOLEAN": True, "COMBO": None}
+UNSET = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
+"""What a page's widget holds where the class gives no default."""
 HOST = ("NotHere", "not here for node packs", "is not part of this engine", "EngineError", "BadValue")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PIP_NO_INDEX": "1", "OMP_NUM_THREADS": "1"}
 DEMO = "sigmagraph-demo.safetensors"
@@ -101,8 +104,10 @@ def tried(pack: Path) -> dict[str, Any]:
 def _outcome(node: Any, values: dict[str, Any], folders: Any) -> str:
     """What came of one node; its outputs are values for others."""
     from sigmagraph.engine.execution.packs.entrypoint import within
+    from sigmagraph.engine.graph.dynamic import resolved
 
     try:
+        node = resolved(node, {})
         inputs = dict(_inputs(node, values, folders))
     except LookupError as error:
         return f"not fed: {error.args[0]}"
@@ -133,25 +138,45 @@ async def _awaited(value: Any) -> Any:
 def _inputs(node: Any, values: Mapping[str, Any], folders: Any) -> Iterator[tuple[str, Any]]:
     """Defaults, first choices, and values by type. Raises `LookupError` with the type that nothing here has."""
     for declared in node.inputs:
-        if declared.group == "optional":
-            continue
         if declared.group == "hidden":
             if str(declared.type) in HIDDEN:
                 yield declared.name, HIDDEN[str(declared.type)]
             continue
-        kind, choices = str(declared.type), declared.allowed(folders)
-        default = declared.options.get("default", WIDGETS.get(kind))
-        if choices is not None:
-            if not choices:
-                raise LookupError(f"a file for {declared.name}")
-            value = default if default in choices else choices[0]
-        elif default is not None:
-            value = default
-        elif kind in values or kind == "*":
-            value = values.get(kind, "a")
-        else:
-            raise LookupError(kind)
+        try:
+            value = _widget(declared, folders) if declared.group == "optional" else _required(declared, values, folders)
+        except LookupError:
+            if declared.group == "optional":
+                continue
+            raise
         yield declared.name, [value] if node.input_is_list else value
+
+
+def _widget(declared: Any, folders: Any) -> Any:
+    """What a page sends for an optional input nothing is linked to. Raises `LookupError` where it sends nothing."""
+    kind, choices = str(declared.type), declared.allowed(folders)
+    if declared.options.get("forceInput") or (choices is None and kind not in UNSET):
+        raise LookupError(kind)
+    default = declared.options.get("default")
+    if choices is not None:
+        return default if default in choices else choices[0]
+    if default is not None:
+        return default
+    return max(UNSET[kind], declared.options.get("min", UNSET[kind])) if kind in ("INT", "FLOAT") else UNSET[kind]
+
+
+def _required(declared: Any, values: Mapping[str, Any], folders: Any) -> Any:
+    """A default, a first choice, or a value of the type."""
+    kind, choices = str(declared.type), declared.allowed(folders)
+    default = declared.options.get("default", WIDGETS.get(kind))
+    if choices is not None:
+        if not choices:
+            raise LookupError(f"a file for {declared.name}")
+        return default if default in choices else choices[0]
+    if default is not None:
+        return default
+    if kind in values or kind == "*":
+        return values.get(kind, "a")
+    raise LookupError(kind)
 
 
 def _values() -> dict[str, Any]:
