@@ -1,6 +1,6 @@
 """Run-time growth: the nodes a node puts in its place become vertices of the run. Nothing is validated on the way."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from sigmagraph.engine.errors import BadValue, DuplicateName, UnknownName
@@ -10,7 +10,7 @@ from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.keys import Keys
 from sigmagraph.engine.graph.literals import unwrap
 from sigmagraph.engine.graph.node import Node
-from sigmagraph.engine.graph.plan import depth_first
+from sigmagraph.engine.graph.plan import depth_first, repeated
 from sigmagraph.engine.graph.results import Expansion
 from sigmagraph.engine.graph.workflow import Link, as_link
 
@@ -36,6 +36,23 @@ def grow(
         rank = (*parent.rank, turn, at)
         fresh[node_id] = Vertex(node, keys.add(node), rank, shown, parent.id if is_made else None)
     return fresh
+
+
+def outputs_among(
+    expansion: Expansion, fresh: Mapping[str, Vertex], get_node: Callable[[str], Mapping[str, Any]]
+) -> list[str]:
+    """The new output nodes; in the place of those that another new node runs copies of, that node."""
+    repeating: dict[str, str] = {}
+    for node_id in expansion.graph:
+        repeating |= dict.fromkeys(repeated(fresh[node_id].node, node_id, get_node), node_id)
+    found: dict[str, None] = {}
+    for root in (i for i in expansion.graph if fresh[i].node.output_node):
+        for _ in fresh:  # a cycle, which is told later, would be followed for ever
+            if root not in repeating:
+                break
+            root = repeating[root]
+        found[root] = None
+    return list(found)
 
 
 def result_links(expansion: Expansion) -> list[Link]:

@@ -64,7 +64,7 @@ from sigmagraph.engine.execution.cache.result_store import Found, ResultStore
 from sigmagraph.engine.execution.calling.calls import merge_ui
 from sigmagraph.engine.execution.calling.hidden import HiddenValues
 from sigmagraph.engine.execution.events import Source
-from sigmagraph.engine.execution.expand import grow, result_links
+from sigmagraph.engine.execution.expand import grow, outputs_among, result_links
 from sigmagraph.engine.execution.ready import ReadyNodes
 from sigmagraph.engine.execution.report import Emit, RunReport
 from sigmagraph.engine.execution.result import RunResult
@@ -302,7 +302,7 @@ class Run:
             fresh = grow(vertex, expansion, self.plan.graph, self.keys, self.vertices, next(self._expansions))
             self.vertices.update(fresh)
             self.report.expanded(vertex, list(fresh))
-            roots += [i for i in expansion.graph if fresh[i].node.output_node]
+            roots += outputs_among(expansion, fresh, self.hidden.get_node)
             sources |= dict.fromkeys(link.source for link in result_links(expansion))
         self.values.hold(vertex, sources)
         self._open.update(roots)

@@ -6,7 +6,7 @@ its `Node` objects in a registry of its own.
 
 import hashlib
 import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import NoneType, UnionType
@@ -64,6 +64,7 @@ __all__ = [
 
 Lane = Literal["device", "host"]
 Group = Literal["required", "optional", "hidden"]
+Repeats = Callable[[str, Callable[[str], Mapping[str, Any]]], Collection[str]]
 WIDGET_TYPES: dict[type, str] = {bool: "BOOLEAN", int: "INT", float: "FLOAT", str: "STRING"}
 MISSING = inspect.Parameter.empty
 
@@ -133,7 +134,8 @@ class Node:
     The fields from `input_is_list` on are what node classes of ComfyUI's convention add: `instance` makes the object
     to call on (`function` and `lazy_status` then take it and give the method), `reads` reads what one call returned.
     `refresh` asks the class for its declaration again. `replaces` names classes of old files that this one stands in
-    for.
+    for. `repeats` gives the ids of nodes that this one runs copies of, from its own id and a function that gives any
+    node: they do not run for themselves.
     """
 
     class_type: str
@@ -159,6 +161,7 @@ class Node:
     refresh: Callable[[], "Node"] | None = None
     reads: Callable[[Any], Row] | None = None
     replaces: tuple[Replacement, ...] = ()
+    repeats: Repeats | None = None
 
     def __repr__(self) -> str:
         return f"<node {self.class_type}>"

@@ -1,11 +1,13 @@
 """`Graph` + targets -> ordered nodes with content keys. Linear, without recursion; runs nothing but fingerprints."""
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.keys import Keys
-from sigmagraph.engine.graph.node import Services
+from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.pause import no_collection
 
 
@@ -30,13 +32,40 @@ class Plan:
 
 def plan(graph: Graph, services: Services | None = None, targets: Collection[str] | None = None) -> Plan:
     """Order and key what the roots need; `targets` keeps only those roots."""
-    roots = [root for root in graph.roots if targets is None or root in targets]
+    roots = _alone(graph, [root for root in graph.roots if targets is None or root in targets])
     with no_collection():
         order = depth_first(graph.nodes, roots)
         keys = Keys(services)
         for node_id in order:
             keys.add(graph.nodes[node_id])
     return Plan(graph, roots, order, keys)
+
+
+def _alone(graph: Graph, roots: list[str]) -> list[str]:
+    """The roots without those that another node of the plan runs copies of: turns of a loop have their own results."""
+
+    def written(node_id: str) -> Mapping[str, Any]:
+        found = graph.workflow.nodes[node_id]
+        return {"class_type": found.class_type, "inputs": found.inputs}
+
+    for node_id, vertex in graph.nodes.items():
+        body = repeated(vertex.node, node_id, written)
+        if not body:
+            continue
+        others = [root for root in roots if root not in body]
+        if len(others) < len(roots) and node_id in depth_first(graph.nodes, others):
+            roots = others
+    return roots
+
+
+def repeated(node: Node, node_id: str, get_node: Callable[[str], Mapping[str, Any]]) -> Collection[str]:
+    """The nodes this one runs copies of; none where it cannot tell, which is told when it runs."""
+    if node.repeats is None:
+        return ()
+    try:
+        return node.repeats(node_id, get_node)
+    except EngineError:
+        return ()
 
 
 def depth_first(nodes: Mapping[str, GraphNode], roots: Sequence[str], known: Container[str] = ()) -> list[str]:

@@ -202,12 +202,25 @@ class Failure:
     exception_type: str = ""
 
 
+def _counted(node_id: str) -> list[tuple[int, str]]:
+    """Orders ids that count something: `a.2.b` before `a.10.b`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in node_id.split(".")]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What an attempt left: what nodes show (`ui` by node id), and per node class, outcome and milliseconds."""
 
     outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def shown_by(self, node_id: str) -> Mapping[str, Any]:
+        """What a node of the prompt shows; of one in a loop, what its turns show, one behind the other."""
+        if node_id in self.outputs:
+            return self.outputs[node_id]
+        found = [i for i in self.outputs if self.nodes.get(i, {}).get("display_id") == node_id]
+        turns = [self.outputs[i] for i in sorted(found, key=_counted)]
+        return {name: [entry for shown in turns for entry in shown.get(name, ())] for name in (turns or [{}])[0]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Running:
         """The end as it counts: a success without the pictures that were to be shown is a failure."""
         if self.shows is None or finished.state is not State.SUCCEEDED:
             return finished
-        shown = finished.outcome.outputs.get(self.shows) if finished.outcome is not None else None
+        shown = finished.outcome.shown_by(self.shows) if finished.outcome is not None else None
         if _has_pictures(shown):
             return finished
         failure = Failure("no_output", "The workflow ended without a picture", self.shows)

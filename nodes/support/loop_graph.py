@@ -9,7 +9,7 @@ from typing import Any
 
 from sigmagraph.engine.errors import BadValue
 
-__all__ = ["END", "START", "Loop", "find_loop", "is_link"]
+__all__ = ["END", "START", "GetNode", "Loop", "find_loop", "is_link"]
 
 START, END = "StartLoop", "EndLoop"
 GetNode = Callable[[str], Mapping[str, Any]]

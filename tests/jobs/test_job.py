@@ -17,7 +17,7 @@ from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.graph.workflow import Workflow
 from sigmagraph.engine.jobs.event_json import TYPES, decode, encode, plain
 from sigmagraph.engine.jobs.events import Ended, Queued, Requeued, Started
-from sigmagraph.engine.jobs.job import ENDED, Failure, Idempotency, JobQuery, State, Submission, move
+from sigmagraph.engine.jobs.job import ENDED, Failure, Idempotency, JobQuery, Outcome, State, Submission, move
 from sigmagraph.engine.jobs.workers.declare import declarations, declared
 from sigmagraph.engine.jobs.workers.worker import load_factory
 from tests.graph.small import NODES, chain
@@ -186,3 +186,13 @@ def test_the_front_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert loaded.isdisjoint({"torch", "numpy", "PIL", "transformers", "nodes", "aiohttp", "alembic"})
+
+
+def test_what_a_node_in_a_loop_shows_is_what_its_turns_show() -> None:
+    """In the order of the turns, whichever came first."""
+    files = [{"filename": f"{turn}.png"} for turn in range(11)]
+    nodes = {f"end.run.{turn}.body.save": {"display_id": "save"} for turn in range(11)}
+    shown = {name: {"images": [files[turn]]} for turn, name in reversed(list(enumerate(nodes)))}
+    assert Outcome(shown, nodes).shown_by("save") == {"images": files}
+    assert Outcome({**shown, "save": {"images": files[:1]}}, nodes).shown_by("save") == {"images": files[:1]}
+    assert Outcome(shown, nodes).shown_by("other") == {}

@@ -1,12 +1,17 @@
 """Loops against what the same chain of nodes gives when it is written out by hand."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import pytest
 
 from sigmagraph.engine.errors import NodeFailed
+from sigmagraph.engine.execution.inline import execute
+from sigmagraph.engine.graph.node import Output, Socket, UiResult, node
+from sigmagraph.engine.graph.plan import plan
 from sigmagraph.nodes import NODES
 from tests.execution.running import Stage
+from tests.graph.small import checked
 
 MOST = "at most"
 
@@ -111,6 +116,77 @@ def test_what_must_run_in_every_turn_runs_and_is_not_given_back(stage: Stage) ->
     ran = [i for i, record in result.nodes.items() if i.endswith(".also") and record.outcome == "executed"]
     assert len(ran) == 3
     assert list(result.ui["shown"]["text"]) == ["8"]
+
+
+@node("Shows", category="t", output_node=True, outputs=[Output("*", "value")])
+def shows(*, source: Annotated[Any, Socket("*")], after: Annotated[Any, Socket("*")] = None) -> UiResult:
+    """Shows a value and hands it on, as nodes that save do."""
+    return UiResult(source, {"text": (str(source),)})
+
+
+def seen(body: dict[str, Any], turns: int, targets: Any = None, **ends: Any) -> Mapping[str, Mapping[str, Any]]:
+    """What nodes of a loop's body show, by node."""
+    document = graph({"mode": "simple", "mode.num_iterations": turns}, body, **ends)
+    stage = Stage({**NODES, "Shows": shows})
+    made = plan(checked(document, stage.nodes), targets=targets)
+    result = execute(made, None, stage.cache, stage.log.append).or_raise()
+    return {name: shown["text"] for name, shown in result.ui.items() if name != "shown"}
+
+
+def test_an_output_node_in_a_body_has_a_result_for_each_turn_and_none_besides() -> None:
+    """It ran once more than there are turns, with the first turn's value, under its own id."""
+    body = {
+        "first": {"class_type": "Shows", "inputs": {"source": ["start", 0]}},
+        "then": {"class_type": "Shows", "inputs": {"source": ["first", 0]}},
+    }
+    ends = {"output_value": ["first", 0], "terminations.termination0": ["then", 0]}
+    turns = {f"end.run.{turn}.body.{name}": (str(turn),) for turn in range(3) for name in ("first", "then")}
+    assert seen(body, 3, **ends) == turns
+    assert seen(body, 0, **ends) == {}
+    assert seen(body, 3, {"first"}, **ends) == {"first": ("0",)}, "asked for alone it sees the first turn"
+
+
+def test_an_output_node_outside_of_every_turn_runs_once() -> None:
+    """Before the loop, behind its start alone, or in the body of a loop that nothing asks for."""
+    body = {
+        "before": {"class_type": "Shows", "inputs": {"source": ["one", 0]}},
+        "beside": {"class_type": "Shows", "inputs": {"source": ["start", 0]}},
+        "turned": {"class_type": "Shows", "inputs": {"source": ["start", 0], "after": ["before", 0]}},
+    }
+    shown = seen(body, 2, output_value=["turned", 0])
+    assert shown == {
+        "before": ("1",),
+        "beside": ("0",),
+        "end.run.0.body.turned": ("0",),
+        "end.run.1.body.turned": ("1",),
+    }
+    lost = {**body, "shown": {"class_type": "PreviewAny", "inputs": {"source": ["one", 0]}}}
+    document = graph({"mode": "simple", "mode.num_iterations": 2}, body, output_value=["turned", 0]) | lost
+    result = Stage({**NODES, "Shows": shows}).run(document).or_raise()
+    assert result.ui["turned"]["text"] == ("0",)
+
+
+def test_output_nodes_of_an_inner_loop_are_found_by_both_turns() -> None:
+    inner = {
+        "inner": {
+            "class_type": "StartLoop",
+            "inputs": {
+                "mode": "simple",
+                "mode.num_iterations": 2,
+                "cache_iterations": False,
+                "parent_iteration": ["start", 0],
+            },
+        },
+        "told": formula("a * 10 + b", a=["start", 0], b=["inner", 0]),
+        "each": {"class_type": "Shows", "inputs": {"source": ["told", 1]}},
+        "ended": {"class_type": "EndLoop", "inputs": {"accumulate": False, "output_value": ["each", 0]}},
+    }
+    ended = {
+        f"end.run.{outer}.body.ended.run.{turn}.body.end.run.{outer}.body.each": (str(10 * outer + turn),)
+        for outer in range(2)
+        for turn in range(2)
+    }
+    assert seen(inner, 2, output_value=["ended", 0]) == ended, "also in the first turn, whose result nobody reads"
 
 
 @pytest.mark.parametrize(("is_kept", "expected"), [(True, 2), (False, 6)])

@@ -85,6 +85,10 @@ class HiddenValues:
             self._prompt = self._graph.prompt()
         return self._prompt
 
+    def get_node(self, node_id: str) -> dict[str, Any]:
+        """A node in API form, also one made at run time."""
+        return self._dynamic.get_node(node_id)
+
     def of(self, vertex: Vertex, context: CallContext) -> dict[str, Any]:
         """The hidden arguments of one node, which is called in this context."""
         return {

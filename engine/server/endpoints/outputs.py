@@ -33,7 +33,7 @@ def files_of(job: Job, places: OwnerFolders) -> list[Path]:
     """The files of the reply node, in batch order, whether they are still there or not."""
     if job.outcome is None:
         return []
-    shown = job.outcome.outputs.get(str(job.meta.get("reply_node")), {}).get("images", [])
+    shown = job.outcome.shown_by(str(job.meta.get("reply_node"))).get("images", [])
     roots = {"output": places.output_dir, "temp": places.temp_dir}
     return [resolve(roots[str(file["type"])], str(file["subfolder"]), str(file["filename"])) for file in shown]
 
