@@ -279,7 +279,7 @@ class JobQuery:
     JSON, in any case of ASCII letters. `fields` say what an input of some node is (a model: what its name holds).
     Created from `since` on and before `until`, seconds since 1970. `longest_request` leaves out larger ones, by the
     characters of their JSON. `older_than` is the `created_at` and the id of a job: a page from there on is the same
-    whatever came, or went, since that job was read.
+    whatever came, or went, since that job was read. `sooner_than` is a priority and a number: what goes before those.
     """
 
     owner: str | None = None
@@ -297,6 +297,7 @@ class JobQuery:
     until: float | None = None
     longest_request: int | None = None
     older_than: tuple[float, str] | None = None
+    sooner_than: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
         _within("limit", self.limit, 0, LARGEST)

@@ -3,15 +3,17 @@
 Every address is checked where its socket is made, however the URL wrote it and whenever its name was looked up.
 """
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import AddrInfoType, ClientSession, ClientTimeout, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.jobs.job import Job
@@ -19,6 +21,8 @@ from sigmagraph.engine.jobs.webhooks.webhooks import Post, is_public
 
 __all__ = ["poster", "webhook_body"]
 
+LOOKED_UP_AT_ONCE = 8
+AS_NUMBERS = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 TIMEOUT = ClientTimeout(total=15.0, connect=5.0)
 ALLOWED = "an address of the open internet; private ones are for the operator to allow (private_webhooks)"
 
@@ -26,9 +30,12 @@ ALLOWED = "an address of the open internet; private ones are for the operator to
 @asynccontextmanager
 async def poster(*, allows_private: bool = False) -> AsyncIterator[Post]:
     """A function that posts, for as long as the context lasts."""
-    resolver = ThreadedResolver() if allows_private else PublicResolver()
+    names = NamesOnThreads()
+    resolver = names if allows_private else PublicResolver(names)
     connector = TCPConnector(resolver=resolver, limit=32, socket_factory=None if allows_private else public_socket)
-    async with ClientSession(connector=connector, timeout=TIMEOUT) as session:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(names.close)
+        session = await stack.enter_async_context(ClientSession(connector=connector, timeout=TIMEOUT))
 
         async def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
             if not allows_private:
@@ -55,11 +62,35 @@ def refuse_private(url: str) -> None:
         raise BadValue("webhook", host, ALLOWED)
 
 
+class NamesOnThreads(AbstractResolver):
+    """Looks names up on a few threads of its own: a name whose server never answers holds a thread for half a minute,
+    and the common pool has few, which everything else that may block needs.
+    """
+
+    def __init__(self, most: int = LOOKED_UP_AT_ONCE) -> None:
+        self._threads = ThreadPoolExecutor(most, "webhook names")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [
+            ResolveResult(
+                hostname=host, host=str(place[0]), port=int(place[1]), family=kind, proto=protocol, flags=AS_NUMBERS
+            )
+            for kind, _, protocol, _, place in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
 class PublicResolver(AbstractResolver):
     """Looks names up and keeps the public addresses only."""
 
     def __init__(self, inner: AbstractResolver | None = None) -> None:
-        self._inner = inner or ThreadedResolver()
+        self._inner = inner or NamesOnThreads()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

@@ -469,7 +469,19 @@ def test_lists_page_and_sort(run: Runs, store_settings: StoreSettings) -> None:
             assert await listed(by="number", newest_first=False) == "bdca"
             assert await listed(states=frozenset({State.QUEUED}), by="number", newest_first=False) == "bc"
             assert await listed(states=ENDED, by="ended_at") == "ad"
-            assert (await store.find(JobQuery(limit=1))).total == 4
+            assert await listed(sooner_than=(0, 2.0)) == "db"
+            assert await listed(sooner_than=(-1, 0.0)) == "dcba"
+            assert await listed(sooner_than=(1, 9.0)) == ""
+            assert (await store.find(JobQuery(sooner_than=(0, 3.0), limit=0))).total == 3
+            created = {job.id: job.created_at for job in (await store.find(JobQuery())).jobs}
+            assert await listed(older_than=(created["c"], "c"), limit=1) == "b"
+            assert await listed(older_than=(created["c"], "gone")) == "ba"
+            clock.now = created["a"]  # a clock that was set back: one moment twice
+            await store.submit(submission(job_id="e"), WORK)
+            assert await listed() == "dcbea"
+            assert await listed(older_than=(created["a"], "e")) == "a"
+            assert await listed(older_than=(created["a"], "a")) == ""
+            assert (await store.find(JobQuery(limit=1))).total == 5
             assert (await store.find(JobQuery())).jobs[0].request is None
             assert (await store.find(JobQuery(with_request=True))).jobs[0].request == WORK
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sigmagraph.engine.jobs.job import Job, State, Webhook
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.webhooks.standard import signature
-from sigmagraph.engine.jobs.webhooks.webhooks import Webhooks, is_public
+from sigmagraph.engine.jobs.webhooks.webhooks import ADDRESSES_SHARE, OWNERS_SHARE, Webhooks, is_public
 from tests.jobs.test_store import WORK, Time, opened, submission
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(200, 232))).decode()
@@ -239,5 +240,40 @@ def test_the_documented_check_accepts_what_was_sent_and_nothing_else(run: Runs, 
         assert not is_genuine("whsec_" + "A" * 32, headers, body)
         assert not is_genuine(SECRET, headers, body + b" ")
         assert not is_genuine(SECRET, {**headers, "Webhook-Timestamp": "1"}, body)
+
+    run(case())
+
+
+def test_a_receiver_that_never_answers_keeps_nobody_else_waiting(run: Runs, store_settings: StoreSettings) -> None:
+    """Of 20 to one address, and 20 to an address each, only so many are under way; others' are told meanwhile."""
+    flying: Counter[str] = Counter()
+    seen: list[str] = []
+
+    async def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        owner = url.split("/")[3]
+        if owner == "well":
+            seen.append(json.loads(body)["data"]["job_id"])
+            return 200
+        flying[owner] += 1
+        assert flying[owner] <= {"one": ADDRESSES_SHARE, "many": OWNERS_SHARE}[owner]
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            names = [(owner, f"{owner}{at}") for owner in ("one", "many", "well") for at in range(20)]
+            for owner, name in names:
+                url = f"https://a.example/{owner}/{name if owner == 'many' else ''}"
+                await store.submit(submission(job_id=name, owner=owner, webhook=Webhook(url, SECRET)), WORK)
+                await store.begin(name, "w")
+                await store.end(name, State.SUCCEEDED)
+            webhooks = Webhooks(store, post, told, (1.0,))
+            webhooks.start()
+            async with asyncio.timeout(10):
+                while len(seen) < 20:
+                    await asyncio.sleep(0.01)
+            await webhooks.stop()
+        assert sorted(seen) == sorted(name for owner, name in names if owner == "well")
+        assert flying == {"one": ADDRESSES_SHARE, "many": OWNERS_SHARE}
 
     run(case())

@@ -1,6 +1,8 @@
 """Where webhooks may go."""
 
+import asyncio
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -88,3 +90,20 @@ async def test_a_server_on_this_machine_is_not_reached_unless_allowed(host: str)
         with pytest.raises((BadValue, ClientError, OSError)):
             await post(f"http://{host}:{server.port}/hook", b"{}", {})
     assert seen == []
+
+
+async def test_names_that_nobody_answers_for_leave_the_common_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+
+    def silent(*_: Any, **__: Any) -> Any:
+        answers.wait(20)
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    async with poster() as post:
+        asked = [asyncio.create_task(post(f"https://{at}.example/", b"", {})) for at in range(40)]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(int) == 0
+        answers.set()
+        assert all(isinstance(found, ClientError) for found in await asyncio.gather(*asked, return_exceptions=True))

@@ -108,6 +108,10 @@ def _conditions(query: JobQuery) -> list[ColumnElement[bool]]:
         conditions.append(length() <= query.longest_request)
     if query.older_than is not None:
         conditions.append(_is_older(*query.older_than))
+    if query.sooner_than is not None:
+        priority, number = query.sooner_than
+        is_sooner = and_(jobs.c.priority == priority, jobs.c.number < number)
+        conditions.append(or_(jobs.c.priority > priority, is_sooner))
     conditions += says(query.text, query.fields)
     if query.by == "ended_at":
         conditions.append(jobs.c.state.in_([state.value for state in ENDED]))

@@ -5,18 +5,19 @@ handed in (`Post`): this layer has no client, and where a request may go is deci
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 
 from sigmagraph.engine.errors import StoreFailed, UnknownJob
 from sigmagraph.engine.jobs.job import Job
 from sigmagraph.engine.jobs.store.database import Tx
 from sigmagraph.engine.jobs.store.job_store import JobStore
-from sigmagraph.engine.jobs.store.tables import deliveries
+from sigmagraph.engine.jobs.store.tables import deliveries, jobs
 from sigmagraph.engine.jobs.webhooks.delivery import Attempt, Delivery
 from sigmagraph.engine.jobs.webhooks.standard import payload, signature
 from sigmagraph.engine.redaction import redacted
@@ -28,7 +29,10 @@ Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[int]]
 Body = Callable[[Job], Mapping[str, Any]]
 
 WAITS_S = (1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0)
-AT_ONCE = 16
+AT_ONCE = 32
+OWNERS_SHARE, ADDRESSES_SHARE = 8, 4
+"""Of these, what one owner may have under way, and what may be on its way to one address: one that never answers keeps
+nobody else's waiting."""
 GONE = 410  # the receiver wants no more of it, by the standard
 LONGEST_SLEEP_S = 30.0
 OTHERS_S = 2.0
@@ -38,6 +42,8 @@ TRANSLATED = tuple(map(IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")
 
 class Webhooks:
     """Delivers what is owed. `body` says what is told about a job; each protocol may have its own words.
+
+    `_flying` are the deliveries under way, each with its owner and address.
 
     Of several servers on one database one delivers: `is_ours` says whether it is this one.
     """
@@ -52,6 +58,7 @@ class Webhooks:
     ) -> None:
         self._store, self._post, self._body, self._waits_s, self._is_ours = store, post, body, waits_s, is_ours
         self._task: asyncio.Task[None] | None = None
+        self._flying: dict[str, tuple[asyncio.Task[None], str, str]] = {}
         self._wake = asyncio.Event()
 
     def start(self) -> None:
@@ -60,9 +67,10 @@ class Webhooks:
 
     async def stop(self) -> None:
         """Stop; what is owed stays owed."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task, _, _ in self._flying.values()] + ([self._task] if self._task is not None else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def look(self) -> None:
         """Something may be owed."""
@@ -75,25 +83,63 @@ class Webhooks:
     async def _deliver_all(self) -> None:
         while True:
             sleep_s = LONGEST_SLEEP_S if self._is_ours() else OTHERS_S
-            with suppress(StoreFailed):  # the next look finds it
-                due = await self._due() if self._is_ours() else ()
-                await asyncio.gather(*(self._deliver(*delivery) for delivery in due))
-                if self._is_ours():
-                    sleep_s = 0.0 if due else min(LONGEST_SLEEP_S, await self._next_in_s())
+            if self._is_ours():
+                with suppress(StoreFailed):  # the next look finds it
+                    await self._begin_due()
+                    sleep_s = min(LONGEST_SLEEP_S, await self._next_in_s())
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(sleep_s, 0.01))
             self._wake.clear()
 
-    async def _due(self) -> Sequence[tuple[str, str, str, str]]:
-        columns = deliveries.c.id, deliveries.c.job_id, deliveries.c.url, deliveries.c.secret
-        now = self._store.clock()
-        query = select(*columns).where(deliveries.c.next_at <= now).order_by(deliveries.c.next_at).limit(AT_ONCE)
-        return await self._store.database.read(
-            lambda connection: [(row.id, row.job_id, row.url, row.secret) for row in connection.execute(query)]
+    async def _begin_due(self) -> None:
+        """Send what is due, as far as there is room; one that comes back makes room, and wakes."""
+        while len(self._flying) < AT_ONCE and (due := await self._due()):
+            for delivery in due:
+                if len(self._flying) < AT_ONCE and self._has_room(delivery.owner, delivery.url):
+                    self._begin(delivery)
+
+    def _begin(self, due: "_Due") -> None:
+        def landed(task: asyncio.Task[None]) -> None:
+            del self._flying[due.id]
+            if not task.cancelled() and task.exception() is None:  # or the store fails, and is left alone for a while
+                self.look()
+
+        task = asyncio.create_task(self._deliver(due.id, due.job_id, due.url, due.secret))
+        self._flying[due.id] = task, due.owner, due.url
+        task.add_done_callback(landed)
+
+    def _has_room(self, owner: str, url: str) -> bool:
+        owners, urls = self._shares()
+        return owners[owner] < OWNERS_SHARE and urls[url] < ADDRESSES_SHARE
+
+    def _shares(self) -> tuple[Counter[str], Counter[str]]:
+        """How many are under way, by owner and by address."""
+        return (
+            Counter(owner for _, owner, _ in self._flying.values()),
+            Counter(url for *_, url in self._flying.values()),
         )
 
+    def _may_begin(self) -> ColumnElement[bool]:
+        """What is not under way, and whose share is not used up."""
+        owners, urls = self._shares()
+        return and_(
+            deliveries.c.id.not_in(list(self._flying)),
+            jobs.c.owner.not_in([owner for owner, count in owners.items() if count >= OWNERS_SHARE]),
+            deliveries.c.url.not_in([url for url, count in urls.items() if count >= ADDRESSES_SHARE]),
+        )
+
+    async def _due(self) -> Sequence["_Due"]:
+        columns = deliveries.c.id, deliveries.c.job_id, deliveries.c.url, deliveries.c.secret, jobs.c.owner
+        of_jobs = select(*columns).join(jobs, jobs.c.id == deliveries.c.job_id)
+        due = of_jobs.where(deliveries.c.next_at <= self._store.clock(), self._may_begin())
+        query = due.order_by(deliveries.c.next_at).limit(AT_ONCE)
+        return await self._store.database.read(lambda connection: [_Due(*row) for row in connection.execute(query)])
+
     async def _next_in_s(self) -> float:
-        query = select(func.min(deliveries.c.next_at))
+        if len(self._flying) >= AT_ONCE:
+            return LONGEST_SLEEP_S
+        next_at = select(func.min(deliveries.c.next_at)).join(jobs, jobs.c.id == deliveries.c.job_id)
+        query = next_at.where(self._may_begin())
         earliest = await self._store.database.read(lambda connection: connection.execute(query).scalar_one())
         return LONGEST_SLEEP_S if earliest is None else max(0.0, earliest - self._store.clock())
 
@@ -129,6 +175,16 @@ class Webhooks:
             "log": [*row.log, [attempt.at, attempt.status, attempt.problem]],
         }
         tx.connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(values))
+
+
+class _Due(NamedTuple):
+    """A delivery whose time has come."""
+
+    id: str
+    job_id: str
+    url: str
+    secret: str
+    owner: str
 
 
 async def deliveries_of(store: JobStore, job_id: str) -> Sequence[Delivery]:

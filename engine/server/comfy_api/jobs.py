@@ -39,7 +39,6 @@ MOST_PRIORITY = 1000
 MOST, USUAL = 200, 50
 ALSO: Mapping[State, tuple[str, ...]] = {State.RUNNING: ("canceling",)}
 """Further words that a job of a state may be told by."""
-AT_ONCE = 1000
 
 
 async def submit(request: web.Request) -> web.StreamResponse:
@@ -233,8 +232,8 @@ async def _record(request: web.Request, job: Job) -> dict[str, Any]:
 
 async def _position(jobs: Jobs, job: Job) -> int:
     """Its place among the owner's waiting jobs, from 1."""
-    waiting = await jobs.find(JobQuery(job.owner, frozenset({State.QUEUED}), limit=AT_ONCE))
-    return 1 + sum((-other.priority, other.number) < (-job.priority, job.number) for other in waiting.jobs)
+    sooner = JobQuery(job.owner, frozenset({State.QUEUED}), limit=0, sooner_than=(job.priority, job.number))
+    return 1 + (await jobs.find(sooner)).total
 
 
 def _number(request: web.Request, name: str, usual: int, low: int, high: int) -> int:
