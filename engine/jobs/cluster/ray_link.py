@@ -20,6 +20,10 @@ __all__ = ["RayDevice", "RayLink", "first_line", "ray"]
 
 INSTALL = "pip install 'sigmagraph[cluster]'"
 END_S = 5.0
+FULL = (
+    "Ray's object store is full, values go in pieces, which is slower: start Ray here with a larger "
+    "--object-store-memory, or make room on the disk that it moves values to"
+)
 
 
 def ray() -> Any:
@@ -44,7 +48,7 @@ def _put(data: bytes) -> Any:
     try:
         return ray().put(data)
     except (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError) as error:
-        logging.getLogger("sigmagraph.jobs").warning("Ray's object store is full, values go in pieces: %s", error)
+        logging.getLogger("sigmagraph.jobs").warning("%s (%s)", FULL, first_line(error))
         return None
 
 
