@@ -131,8 +131,9 @@ class Output:
 class Node:
     """A node class: what it takes, what it gives, and the function that does it. Calling it calls the function.
 
-    The fields from `input_is_list` on are what node classes of ComfyUI's convention add: `instance` makes the object
-    to call on (`function` and `lazy_status` then take it and give the method), `reads` reads what one call returned.
+    `source` says where a pack's class is written. The fields from `input_is_list` on are what node classes of ComfyUI's
+    convention add: `instance` makes the object to call on (`function` and `lazy_status` then take it and give the
+    method), `reads` reads what one call returned.
     `refresh` asks the class for its declaration again. `replaces` names classes of old files that this one stands in
     for. `repeats` gives the ids of nodes that this one runs copies of, from its own id and a function that gives any
     node: they do not run for themselves.
@@ -149,6 +150,7 @@ class Node:
     display_name: str | None = None
     description: str = ""
     module: str = "nodes"
+    source: str = ""
     deprecated: bool = False
     experimental: bool = False
     input_is_list: bool = False

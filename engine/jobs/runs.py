@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 from sigmagraph.engine.execution.events import NodeExpanded, NodeFinished, NodeStarted
+from sigmagraph.engine.graph.source import PACKS
 from sigmagraph.engine.jobs.events import Body, Cause
 from sigmagraph.engine.jobs.job import Failure, Job, State
 from sigmagraph.engine.jobs.store import log, transitions
 from sigmagraph.engine.jobs.store.database import Tx
-from sigmagraph.engine.jobs.workers.worker import PACKS, Finished, Worker
+from sigmagraph.engine.jobs.workers.worker import Finished, Worker
 
 __all__ = ["Early", "End", "Running", "Said", "lost", "packs_of"]
 
@@ -96,9 +97,12 @@ def _is_file(entry: Any) -> bool:
 
 
 def packs_of(declared: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Class -> the pack it is from, of declared nodes."""
-    modules = ((str(record["class_type"]), str(record["module"])) for record in declared)
-    return {name: module.removeprefix(PACKS) for name, module in modules if module.startswith(PACKS)}
+    """Class -> the pack it is from, of declared nodes, and where in it the class is written."""
+    return {
+        str(record["class_type"]): f"{str(record['module']).removeprefix(PACKS)}, {record['source']}".removesuffix(", ")
+        for record in declared
+        if str(record["module"]).startswith(PACKS)
+    }
 
 
 def lost(

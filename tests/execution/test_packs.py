@@ -36,6 +36,11 @@ def test_the_digest_follows_the_code(tmp_path: Path) -> None:
     assert code_digest(tmp_path / "p") != before
 
 
+def test_a_node_knows_where_its_pack_has_it_written(packs: dict[str, Pack]) -> None:
+    assert packs["rules"].nodes["P.Concat"].source == "basics.py, class Concat"
+    assert {node.source for node in NODES.values()} == {""}
+
+
 def test_a_class_that_cannot_describe_itself_is_left_out_and_named(packs: dict[str, Pack], tmp_path: Path) -> None:
     code = (
         "class A:\n    FUNCTION = 'go'\n    def INPUT_TYPES():\n        return 1/0\n    def go(self):\n        pass\n"

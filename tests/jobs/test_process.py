@@ -168,7 +168,7 @@ def test_a_node_that_ends_its_process_is_named_with_its_pack_and_soon(
                 ended = await jobs.wait((await sent(jobs, "Ends", how=how)).id)
         assert ended.failure is not None
         assert (ended.failure.node_id, ended.failure.class_type) == ("work", "Ends")
-        blamed = "while node work (Ends of the pack rude) ran"
+        blamed = "while node work (Ends of the pack rude, stubs.py, class Ends) ran"
         assert ended.failure.message == f"gave up after 1 attempts: worker {reason} {blamed}"
 
     run(case())

@@ -25,6 +25,7 @@ from sigmagraph.engine.graph.comfy.comfy_class import Border, from_class
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.graph.replacements import Replacement
 from sigmagraph.engine.graph.schema.node import from_schema, is_schema_class
+from sigmagraph.engine.graph.source import PACKS, source_of
 from sigmagraph.engine.units import counted
 
 INSTALLED = "sigmagraph.nodes"  # the entry-point group: a module, or its nodes
@@ -94,7 +95,7 @@ def _load(path: Path, border: Border) -> Pack:
     pack = Pack(path.stem, path, "")
     try:
         pack = replace(pack, digest=code_digest(path))
-        return _asked(pack, lambda: _import(path, f"custom_nodes.{pack.name}"), border)
+        return _asked(pack, lambda: _import(path, PACKS + pack.name), border)
     except Exception as error:  # noqa: BLE001  # code of others: whatever it raises concerns it alone
         return _broken(pack, error)
 
@@ -148,7 +149,7 @@ def _declared(pack: Pack, brought: Any, border: Border) -> Pack:
     nodes: dict[str, Node] = {}
     problems: list[str] = []
     for name, declared in found.items():
-        module, title = f"custom_nodes.{pack.name}", titles.get(name)
+        module, title = PACKS + pack.name, titles.get(name)
         try:
             _check_name(name)
             if isinstance(declared, Node):
@@ -202,8 +203,9 @@ def _listed(brought: Any) -> dict[str, Any] | None:
 
 def _typed(node: Node, name: str, title: str | None, module: str, digest: str) -> Node:
     """A typed node as part of a pack: its code counts in the keys of its results, like a class's."""
-    shown = title or node.display_name
-    return replace(node, class_type=name, display_name=shown, module=module, revision=f"{node.revision} {digest}")
+    shown, source = title or node.display_name, source_of(node.function, module)
+    revision = f"{node.revision} {digest}"
+    return replace(node, class_type=name, display_name=shown, module=module, source=source, revision=revision)
 
 
 def _import(path: Path, name: str) -> ModuleType:

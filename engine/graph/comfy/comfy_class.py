@@ -13,6 +13,7 @@ from typing import Any
 from sigmagraph.engine.graph.comfy.defensive_copy import copied, difference
 from sigmagraph.engine.graph.node import Group, Input, Node, Options, Output
 from sigmagraph.engine.graph.results import Blocker, Expansion, Row
+from sigmagraph.engine.graph.source import source_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def from_class(
         display_name=display_name,
         description=str(getattr(cls, "DESCRIPTION", "")),
         module=module,
+        source=source_of(cls, module),
         deprecated=bool(getattr(cls, "DEPRECATED", False)),
         experimental=bool(getattr(cls, "EXPERIMENTAL", False)),
         input_is_list=is_list,

@@ -7,6 +7,7 @@ from sigmagraph.engine.graph.comfy.comfy_class import Border, handing_out, read_
 from sigmagraph.engine.graph.node import Input, Node, Output
 from sigmagraph.engine.graph.results import Blocker, Row
 from sigmagraph.engine.graph.schema.io import ComfyNode, Hidden, HiddenHolder, NodeOutput, Schema
+from sigmagraph.engine.graph.source import source_of
 
 __all__ = ["from_schema", "is_schema_class"]
 
@@ -49,6 +50,7 @@ def from_schema(
         display_name=schema.display_name,
         description=schema.description,
         module=module,
+        source=source_of(cls, module),
         deprecated=schema.is_deprecated,
         experimental=schema.is_experimental,
         input_is_list=schema.is_input_list,

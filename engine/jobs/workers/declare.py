@@ -29,6 +29,7 @@ PLAIN = (
     "display_name",
     "description",
     "module",
+    "source",
     "deprecated",
     "experimental",
     "input_is_list",

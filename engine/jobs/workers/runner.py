@@ -16,13 +16,14 @@ from sigmagraph.engine.graph.node import Services
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.reading.document import parse_workflow
+from sigmagraph.engine.graph.source import PACKS
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.engine.jobs.event_json import plain
 from sigmagraph.engine.jobs.events import Body
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.workers.checked_graphs import CheckedGraphs
 from sigmagraph.engine.jobs.workers.declare import declarations
-from sigmagraph.engine.jobs.workers.worker import PACKS, Finished, JobAttempt, Picture, Setup
+from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Picture, Setup
 
 __all__ = ["Runner"]
 

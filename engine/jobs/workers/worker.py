@@ -18,7 +18,6 @@ from sigmagraph.engine.jobs.job import Failure, Job, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
 
 __all__ = [
-    "PACKS",
     "Finished",
     "Fleet",
     "Hall",
@@ -30,9 +29,6 @@ __all__ = [
     "Worker",
     "load_factory",
 ]
-
-PACKS = "custom_nodes."
-"""How the modules of packs in folders begin."""
 
 
 @dataclass(frozen=True, slots=True)
