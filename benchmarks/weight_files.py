@@ -38,7 +38,7 @@ from sigmagraph.engine.models.files.ggml import FORMATS, Format
 from sigmagraph.engine.models.files.gguf import ARCHITECTURE, llama_name
 from sigmagraph.engine.models.files.quantise import SHRINK
 from sigmagraph.engine.models.files.read import open_weights
-from sigmagraph.engine.models.files.write import Outgoing, in_pieces, write_gguf, write_safetensors
+from sigmagraph.engine.models.files.write import Outgoing, Room, in_pieces, write_gguf, write_safetensors
 from sigmagraph.engine.models.load import load_text_encoders
 from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
@@ -242,7 +242,7 @@ def _t5_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{block}1.DenseReluDense.wo.weight", (WIDTH, FEED_FORWARD)
 
 
-def _blocks(form: Format, shape: tuple[int, ...]) -> list[Tensor]:
+def _blocks(form: Format, shape: tuple[int, ...], _: Room) -> list[Tensor]:
     """Random blocks whose scales are ordinary numbers."""
     count = torch.Size(shape).numel() // form.size
     made = torch.randint(0, 256, (count, form.bytes_), dtype=torch.uint8)
@@ -251,7 +251,7 @@ def _blocks(form: Format, shape: tuple[int, ...]) -> list[Tensor]:
     return [made]
 
 
-def _drawn(shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+def _drawn(shape: tuple[int, ...], dtype: torch.dtype, _: Room) -> list[Tensor]:
     return [(torch.randn(shape) * 0.02).to(dtype)]
 
 

@@ -13,6 +13,7 @@ from sigmagraph.engine.errors import WriteFailed
 __all__ = ["WriteBehind", "drafted", "make_folder", "write_file", "write_new"]
 
 MOST_WAITING = 16 << 20  # bytes that may wait to be written
+PLACE = 4 << 20  # bytes of a place that is lent
 
 
 def make_folder(folder: Path) -> Path:
@@ -76,10 +77,15 @@ class WriteBehind:
 
     Used in a `with` block, which ends when everything is written. At most 16 MiB wait, or one piece that is larger.
     What was handed over must stay as it is. An error in writing is raised at the next call or at the end of the block.
+
+    `place` lends memory that is used again and again: memory that comes and goes with every piece is mapped, cleared
+    and given back by the kernel each time, which can take longer than the work.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._waiting, self._bytes = file, deque[memoryview](), 0
+        self._file, self._waiting, self._bytes = file, deque[tuple[memoryview, bytearray | None]](), 0
+        self._free, self._made = list[bytearray](), 0
+        self._lent: bytearray | None = None
         self._changed, self._is_ended, self._error = Condition(), False, list[Exception]()
         self._thread = Thread(target=self._write_all, name="write-behind", daemon=True)
 
@@ -102,9 +108,23 @@ class WriteBehind:
         with self._changed:
             self._changed.wait_for(lambda: self._error or not self._bytes or self._bytes + data.nbytes <= MOST_WAITING)
             self._raise_error()
-            self._waiting.append(data)
+            self._waiting.append((data, self._lent))
+            self._lent = None
             self._bytes += data.nbytes
             self._changed.notify_all()
+
+    def place(self, size_bytes: int) -> memoryview:
+        """Memory to make the next bytes in, which must be what is handed over next. Waits until it is free."""
+        if size_bytes > PLACE:
+            return memoryview(bytearray(size_bytes))
+        with self._changed:
+            if self._lent is None and not self._free and self._made < MOST_WAITING // PLACE:
+                self._free.append(bytearray(PLACE))
+                self._made += 1
+            self._changed.wait_for(lambda: self._error or self._lent is not None or self._free)
+            self._raise_error()
+            self._lent = self._lent if self._lent is not None else self._free.pop()
+            return memoryview(self._lent)[:size_bytes]
 
     def _raise_error(self) -> None:
         if self._error:
@@ -116,7 +136,7 @@ class WriteBehind:
                 self._changed.wait_for(lambda: self._waiting or self._is_ended)
                 if not self._waiting:
                     return
-                data = self._waiting.popleft()
+                data, lent = self._waiting.popleft()
             try:
                 self._file.write(data)
             except Exception as error:  # noqa: BLE001  # raised where the caller is
@@ -126,6 +146,8 @@ class WriteBehind:
                 return
             with self._changed:
                 self._bytes -= data.nbytes
+                if lent is not None:
+                    self._free.append(lent)
                 del data
                 self._changed.notify_all()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sigmagraph.engine.errors import WriteFailed
-from sigmagraph.engine.writing import MOST_WAITING, WriteBehind, drafted, make_folder, write_file, write_new
+from sigmagraph.engine.writing import MOST_WAITING, PLACE, WriteBehind, drafted, make_folder, write_file, write_new
 
 
 def numbered() -> list[str]:
@@ -110,6 +110,37 @@ def test_what_is_written_behind_comes_in_order_and_at_most_so_much_waits() -> No
     caller.join(10)
     assert [data[0] for data in file.written] == list(range(12))
     assert all(data[1:] == piece[1:] for data in file.written)
+
+
+def test_a_place_is_lent_again_only_when_it_has_been_written() -> None:
+    file, places = Slow(), set[int]()
+
+    def make() -> None:
+        with WriteBehind(file) as write:  # type: ignore[arg-type]
+            for number in range(12):
+                place = write.place(PLACE // 2)
+                places.add(id(place.obj))
+                place[:] = bytes([number]) * (PLACE // 2)
+                write(place)
+
+    maker = threading.Thread(target=make)
+    maker.start()
+    for _ in range(12):
+        time.sleep(0.005)  # the maker gets as far as it can
+        file.leave.release()
+    maker.join(10)
+    assert [(data[0], len(set(data))) for data in file.written] == [(number, 1) for number in range(12)]
+    assert len(places) == MOST_WAITING // PLACE
+
+
+def test_a_place_larger_than_those_kept_is_made_for_it() -> None:
+    file = Slow()
+    file.leave.release()
+    with WriteBehind(file) as write:  # type: ignore[arg-type]
+        place = write.place(PLACE + 1)
+        place[:] = b"x" * (PLACE + 1)
+        write(place)
+    assert file.written == [b"x" * (PLACE + 1)]
 
 
 def behind(file: Slow, pieces: int, size: int, then: Callable[[], object] = lambda: None) -> None:

@@ -13,7 +13,7 @@ from sigmagraph.engine.models.files.convert import PIECE, kept
 from sigmagraph.engine.models.files.fp8 import MARKER, SCALE, Rounded, scaled_parts
 from sigmagraph.engine.models.files.pack import PREFIXES, T5, TEXT_METADATA, TRANSFORMER, in_files
 from sigmagraph.engine.models.files.read import StoredTensor, Weights
-from sigmagraph.engine.models.files.write import Outgoing, in_pieces
+from sigmagraph.engine.models.files.write import Outgoing, Room, in_pieces
 from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.engine.models.text.vocabulary import METADATA_PREFIX, Vocabularies
 from sigmagraph.engine.models.value import Model, Vae
@@ -62,7 +62,7 @@ def tensors(weights: Weights, prefix: str = "") -> list[Outgoing]:
         is_scaled, scale = True, prefix + name.removesuffix(".weight") + SCALE
         made += [kept(prefix + name, pair[0]), kept(scale, pair[1])]
     if is_scaled:
-        made.append(Outgoing(prefix + MARKER, (0,), torch.float8_e4m3fn, lambda: ()))
+        made.append(Outgoing(prefix + MARKER, (0,), torch.float8_e4m3fn, lambda _: ()))
     return made
 
 
@@ -72,8 +72,8 @@ def _dense(name: str, stored: StoredTensor) -> Outgoing:
     if is_as_stored:
         return kept(name, stored)
 
-    def pieces() -> Any:
-        return (piece.half() for piece in in_pieces(stored.read(), PIECE))
+    def pieces(room: Room) -> Any:
+        return (room(piece.numel(), torch.float16).copy_(piece) for piece in in_pieces(stored.read(), PIECE))
 
     return Outgoing(name, stored.shape, torch.float16, pieces)
 
@@ -116,7 +116,7 @@ def adapter_tensors(base: str, stored: StoredTensor, rank: int, kind: str) -> li
 
 
 def _half_of(name: str, shape: tuple[int, ...], values: Any) -> Outgoing:
-    return Outgoing(name, shape, torch.float16, lambda: [values().half()])
+    return Outgoing(name, shape, torch.float16, lambda _: [values().half()])
 
 
 class _Factors:

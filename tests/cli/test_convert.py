@@ -1,6 +1,7 @@
 """`sigmagraph convert`: what is written is what was read, or within the error that is told."""
 
 import json
+import os
 from pathlib import Path
 
 import gguf
@@ -13,11 +14,12 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
-from sigmagraph.engine.errors import WriteFailed
+from sigmagraph.engine.errors import StaleFile, WriteFailed
 from sigmagraph.engine.models import load_checkpoint, load_diffusion_model, load_text_encoders, load_vae
 from sigmagraph.engine.models.files.convert import PIECE, TARGETS, WRITTEN, ConvertTarget, is_block_matrix
 from sigmagraph.engine.models.files.quantise import SHRINK
 from sigmagraph.engine.models.files.read import is_quantised, open_weights
+from sigmagraph.engine.models.files.write import write_safetensors
 from sigmagraph.engine.writing import drafted
 from tests.tiny import write_checkpoint
 
@@ -204,8 +206,27 @@ def test_a_part_that_comes_twice_is_named(apart: list[Path]) -> None:
 @pytest.mark.parametrize("name", [None, *TARGETS])
 def test_no_piece_in_work_is_larger_than_its_bound(apart: list[Path], name: str | None, tmp_path: Path) -> None:
     save_file({"joint_blocks.0.x.weight": torch.ones(PIECE // 512 + 3, 1024)}, tmp_path / "x.safetensors")
+
+    def room(elements: int, dtype: torch.dtype) -> Tensor:
+        return torch.empty(elements, dtype=dtype)
+
     for tensor in ConvertTarget(name).tensors(open_weights(tmp_path / "x.safetensors").weights):
-        assert all(piece.nbytes <= 4 * PIECE for piece in tensor.pieces())
+        assert all(piece.nbytes <= 4 * PIECE for piece in tensor.pieces(room))
+
+
+def test_a_source_that_is_cut_short_meanwhile_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "x.safetensors"
+    save_file({name: torch.ones(1 << 20) for name in ("a.weight", "b.weight")}, source)
+    tensors, told = ConvertTarget(None).tensors(open_weights(source).weights), list[int]()
+
+    def cut(written: int) -> None:
+        told.append(written)
+        os.truncate(source, 5 << 20)  # within the second tensor
+
+    with pytest.raises(StaleFile, match="ends at byte 5242880: it was cut short since it was opened"):
+        write_safetensors(tmp_path, ["y.safetensors"], tensors, {}, cut)
+    assert 4 << 20 <= sum(told) < 5 << 20
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_a_draft_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ quantised; norms, biases, tables, embedders, CLIPs and the VAE keep 16 bits or w
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -17,11 +17,13 @@ from sigmagraph.engine.errors import BadValue, TensorMismatch
 from sigmagraph.engine.models.files.fp8 import MARKER, SCALE, multiplied_out
 from sigmagraph.engine.models.files.ggml import FORMATS, Format
 from sigmagraph.engine.models.files.quantise import SHRINK
-from sigmagraph.engine.models.files.read import StoredTensor, Weights, is_quantised
-from sigmagraph.engine.models.files.write import Outgoing, in_pieces
+from sigmagraph.engine.models.files.read import FileSlice, StoredTensor, Weights, is_quantised
+from sigmagraph.engine.models.files.write import Outgoing, Room, in_pieces
 
-PIECE = 1 << 18  # elements in work at once: bounds memory, fits caches
-PAGE = 4096  # bytes: one of each is touched
+PIECE = 1 << 20  # elements in work at once: bounds memory
+SHRUNK = 1 << 18  # those that blocks are made of: several passes over them find them in a cache
+COPIED = 1 << 20  # bytes read at once of what stays as it is
+SAMPLE = 1 << 16  # elements of a tensor whose error is looked at
 SMALL = 1024  # elements: below, GGUF files hold float32
 DENSE: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FP8 = torch.float8_e4m3fn
@@ -34,7 +36,7 @@ NOT_A_MATRIX = ("relative_attention_bias.weight",)
 
 @dataclass(slots=True)
 class Loss:
-    """How far rounding took what was written from what was read, over the first piece of every rounded tensor."""
+    """How far rounding took what was written from what was read, over the first elements of every rounded tensor."""
 
     squares: float = 0.0
     differences: float = 0.0
@@ -42,9 +44,10 @@ class Loss:
     where: str = ""
 
     def note(self, name: str, before: Tensor, after: Tensor) -> None:
-        """Both of one shape, any precision."""
-        exact = before.float()
-        square, difference = float(exact.square().sum()), float((after.float() - exact).square().sum())
+        """Both as many elements in one order, any precision."""
+        exact = before.reshape(-1)[:SAMPLE].float()
+        after = after.reshape(-1)[:SAMPLE].float()
+        square, difference = float(exact.square().sum()), float((after - exact).square().sum())
         if math.isfinite(difference) and square:
             self.squares, self.differences = self.squares + square, self.differences + difference
             if (share := math.sqrt(difference / square)) > self.worst:
@@ -88,9 +91,13 @@ class ConvertTarget:
         if not is_number or stored.dtype == torch.float64 or (stored.combine is None and stored.dtype == dtype):
             return kept(name, stored)
 
-        def pieces() -> Iterator[Tensor]:
-            for at, piece in enumerate(in_pieces(stored.read(), PIECE)):
-                cast = piece.to(dtype)
+        def pieces(room: Room) -> Iterator[Tensor]:
+            values = stored.read()
+            wide = _scratch(values)
+            for at, piece in enumerate(in_pieces(values, PIECE)):
+                # by way of float32, which is exact, torch takes half the time from one narrow precision to another
+                exact = wide[: piece.numel()].copy_(piece) if piece.dtype.itemsize <= 2 else piece
+                cast = room(piece.numel(), dtype).copy_(exact)
                 if dtype == torch.float16 and piece.dtype not in (dtype, FP8) and _has_overflow(cast):
                     raise TensorMismatch(f"{name}: numbers beyond float16's 65504; bf16 holds them")
                 if at == 0 and piece.dtype != dtype:
@@ -108,9 +115,9 @@ class ConvertTarget:
             markers.add(_root(name) + MARKER)
             rounding = _Rounding(name, stored, self.loss)
             yield Outgoing(name, stored.shape, FP8, rounding.pieces)
-            yield Outgoing(name.removesuffix(".weight") + SCALE, (), torch.float32, lambda made=rounding: [made.scale])  # type: ignore[misc]
+            yield Outgoing(name.removesuffix(".weight") + SCALE, (), torch.float32, rounding.scales)
         for marker in sorted(markers):
-            yield Outgoing(marker, (0,), FP8, lambda: ())
+            yield Outgoing(marker, (0,), FP8, lambda _: ())
 
     def _in_gguf(self, name: str, stored: StoredTensor, form: Format) -> Outgoing:
         is_table = name.endswith("shared.weight")
@@ -120,8 +127,8 @@ class ConvertTarget:
             narrow = stored.dtype if stored.dtype in (torch.bfloat16, torch.float32) else torch.float16
             return self._cast(name, stored, torch.float32 if is_small else narrow)
 
-        def pieces() -> Iterator[Tensor]:
-            for at, piece in enumerate(in_pieces(stored.read(), PIECE)):
+        def pieces(_: Room) -> Iterator[Tensor]:
+            for at, piece in enumerate(in_pieces(stored.read(), SHRUNK)):
                 values = piece.float().view(-1, form.size)
                 blocks = SHRINK[form.name](values)
                 if at == 0:
@@ -135,17 +142,22 @@ class ConvertTarget:
 
 def kept(name: str, stored: StoredTensor) -> Outgoing:
     """The tensor in the precision it is stored in; what is in blocks, in float16."""
-    dtype = torch.float16 if is_quantised(stored) else stored.dtype
-    elements = 4 * PIECE // dtype.itemsize if dtype == stored.dtype else PIECE  # as many bytes as float32's
+    slice_, dtype = stored.read, torch.float16 if is_quantised(stored) else stored.dtype
 
-    def pieces() -> Iterator[Tensor]:
-        for piece in in_pieces(stored.read(), elements):
-            given = piece.to(dtype)
-            if given is piece and piece.numel():
-                piece.view(torch.uint8)[::PAGE].sum()  # read from the file here, while what is before it is written
-            yield given
+    def copied(room: Room) -> Iterator[Tensor]:
+        """Read, not mapped: half the time, and a file that is cut short meanwhile is an error instead of a crash."""
+        assert isinstance(slice_, FileSlice)
+        for at in range(0, stored.stored_bytes, COPIED):
+            piece = room(min(COPIED, stored.stored_bytes - at), torch.uint8)
+            slice_.read_into(at, piece.numpy().data)
+            yield piece
 
-    return Outgoing(name, stored.shape, dtype, pieces)
+    def made(room: Room) -> Iterator[Tensor]:
+        for piece in in_pieces(stored.read(), PIECE):
+            yield room(piece.numel(), dtype).copy_(piece)
+
+    is_in_file = stored.combine is None and isinstance(slice_, FileSlice)
+    return Outgoing(name, stored.shape, dtype, copied if is_in_file else made)
 
 
 def is_block_matrix(name: str, stored: StoredTensor) -> bool:
@@ -167,6 +179,11 @@ def _has_overflow(cast: Tensor) -> bool:
     return bool(magnitudes.amax() >= 0x7C00) and bool(cast.isinf().any())
 
 
+def _scratch(values: Tensor) -> Tensor:
+    """float32 numbers for a piece of a tensor: made once, not with every piece."""
+    return torch.empty(min(PIECE, values.numel()))
+
+
 def _root(name: str) -> str:
     """What stands before the network's own names: where its marker belongs."""
     found = re.match(r"(.*?)(?:joint_blocks|transformer_blocks|encoder\.block)\.", name)
@@ -183,16 +200,22 @@ class _Rounding:
         self._name, self._stored, self._loss = name, stored, loss
         self.scale = torch.ones(())
 
-    def pieces(self) -> Iterator[Tensor]:
+    def pieces(self, room: Room) -> Iterator[Tensor]:
         """The rounded elements. The scale is known as soon as the first is asked for."""
         values = self._stored.read()
         largest = max((_largest(piece) for piece in in_pieces(values, PIECE)), default=0.0)
         self.scale = torch.tensor(largest / torch.finfo(FP8).max or 1.0)
+        quotients = _scratch(values)
         for at, piece in enumerate(in_pieces(values, PIECE)):
-            rounded = (piece.float() / self.scale).to(FP8)
+            quotient = quotients[: piece.numel()].copy_(piece).div_(self.scale)
+            rounded = room(piece.numel(), FP8).copy_(quotient)
             if at == 0:
-                self._loss.note(self._name, piece, rounded.float() * self.scale)
+                self._loss.note(self._name, piece, rounded[:SAMPLE].float() * self.scale)
             yield rounded
+
+    def scales(self, _: Room) -> Sequence[Tensor]:
+        """The scale, in the one piece that it is."""
+        return (self.scale,)
 
 
 def sizes(tensors: Iterable[Outgoing]) -> int:

@@ -110,6 +110,16 @@ class MappedFile:
                 raise OutOfMemory(f"{path}: no address space to map the file into: {error}") from error
             raise CorruptFile(path, f"cannot be mapped into memory ({error})") from error
 
+    def read_into(self, start: int, place: memoryview) -> None:
+        """Fill `place` with the bytes from `start`. Raises `StaleFile` where the file ends; a map would crash."""
+        try:
+            while place and (count := os.preadv(self._handle, [place], start)):
+                start, place = start + count, place[count:]
+        except OSError as error:
+            raise CorruptFile(self.state.path, f"cannot be read ({error.strerror})") from error
+        if place:
+            raise StaleFile(self.state.path, f"ends at byte {start}: it was cut short since it was opened")
+
     def require_unchanged(self) -> None:
         """Raise `StaleFile` if the file was written to since: what is mapped would show the new bytes."""
         facts = os.fstat(self._handle)
@@ -211,6 +221,10 @@ class FileSlice:
         if not self.is_aligned:
             raw = raw.clone()  # a view must start on a multiple of the item size
         return raw.view(self.entry.dtype).reshape(self.entry.shape)
+
+    def read_into(self, at: int, place: memoryview) -> None:
+        """Fill `place` with the tensor's bytes from `at` on, without mapping them."""
+        self.file.read_into(self.entry.start + at, place)
 
     @property
     def is_aligned(self) -> bool:

@@ -19,6 +19,8 @@ from sigmagraph.engine.writing import WriteBehind, drafted, make_folder
 
 Tell = Callable[[int], None]
 """Bytes made since it was called last; they are written a little later."""
+Room = Callable[[int, torch.dtype], Tensor]
+"""So many elements of a precision to make the next piece in: [elements], filled with anything."""
 ALIGNMENT = 32  # of GGUF's tensors, the format's default
 SAFETENSORS_ALIGNMENT = 8
 NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
@@ -28,12 +30,15 @@ FORMAT_NUMBERS: Mapping[str, int] = {form.name: number for number, form in FORMA
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A tensor that will be written: `pieces` gives its values in order, in `dtype`; or blocks of `form`, as bytes."""
+    """A tensor that will be written: `pieces` gives its values in order, in `dtype`; or blocks of `form`, as bytes.
+
+    A piece may be made in what `Room` lends, which is used again once the next one is asked for.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    pieces: Callable[[], Iterable[Tensor]]
+    pieces: Callable[[Room], Iterable[Tensor]]
     form: Format | None = None
 
     @property
@@ -101,8 +106,13 @@ def write_gguf(
 
 
 def _pour(write: WriteBehind, tensor: Outgoing, tell: Tell) -> None:
+    def room(elements: int, dtype: torch.dtype) -> Tensor:
+        if not elements:
+            return torch.empty(0, dtype=dtype)
+        return torch.frombuffer(write.place(elements * dtype.itemsize), dtype=dtype)
+
     written = 0
-    for piece in tensor.pieces():
+    for piece in tensor.pieces(room):
         raw = piece.contiguous().reshape(-1).view(torch.uint8).numpy()
         write(raw.data)
         written += raw.nbytes
