@@ -7,11 +7,14 @@ small for it. Times alternate between the forms, in seconds of processor time; t
 
 `convert`: a transformer of Medium's width from bfloat16, with a VAE for --split and --join; arithmetic on one thread.
 `command` runs until it returns; `copy` reads as many bytes as it reads and writes as many as it writes, a MiB at a
-time, and like it syncs nothing; `core` is its arithmetic in a bare loop over the same tensors in memory. They take
-turns, and the least of the rounds counts. The bound is the slower of copy and core for dense precisions, --split and
---join, and core for what is quantised. The share is the bound over the command, by the clock; and in seconds of
-processor time, which a busy machine does not stretch, of the busier of the command's two threads. The larger is judged.
-`memory` is the most it allocated beyond what there was.
+time, and like it syncs nothing; `core` is its arithmetic in a bare loop over the same tensors in memory, in as many
+passes (float8: the largest of a matrix, then its numbers). They take turns, each first in every other round, and the
+least of the rounds counts. What is read lies in the page cache. Before `command` and `copy` a file as large as what
+they write is written and removed, and the disk is idle: on a virtual machine pages that were free for some seconds are
+the host's, and writing to them takes up to ten times as long. The bound is the slower of copy and core for dense
+precisions, --split and --join, and core for what is quantised. The share is the bound over the command, by the clock;
+and in seconds of processor time, which a busy machine does not stretch, of the busier of the command's two threads. The
+larger is judged. `memory` is the most it allocated beyond what there was.
 Exit code 1 where a ratio is above 2.5 or a share below 0.8.
 """
 
@@ -33,7 +36,7 @@ from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
-from sigmagraph.engine.models.files.convert import FP8, PIECE, WRITTEN
+from sigmagraph.engine.models.files.convert import FP8, PIECE, SHRUNK, WRITTEN
 from sigmagraph.engine.models.files.ggml import FORMATS, Format
 from sigmagraph.engine.models.files.gguf import ARCHITECTURE, llama_name
 from sigmagraph.engine.models.files.quantise import SHRINK
@@ -122,25 +125,35 @@ class Conversion:
 def _share(folder: Path, rounds: int, asked: Conversion) -> float:
     """Print one row; the bound's time over the command's."""
     commands, copies, cores = list[Taken](), list[Taken](), list[Taken]()
-    held, read, size = 0, sum(path.stat().st_size for path in asked.sources), 0
-    for _ in range(rounds):
-        os.sync()  # or the second writer waits for the first one's bytes
+    held, read = 0, sum(path.stat().st_size for path in asked.sources)
+    _command(asked, folder)
+    size = _cleared(folder / asked.written)
+
+    def command() -> None:
+        nonlocal held
+        _ready(folder, size)
         with Allocated() as allocated:
             commands.append(_taken(lambda: _command(asked, folder)))
         held = max(held, allocated.most)
-        size = _cleared(folder / asked.written)
-        os.sync()
+        _cleared(folder / asked.written)
+
+    def copy() -> None:
+        _ready(folder, size)
         copies.append(_taken(partial(_copy, asked.sources, size, folder / "copy")))
-        (folder / "copy").unlink()
+        _cleared(folder / "copy")
+
+    for number in range(rounds):
+        for work in (command, copy) if number % 2 else (copy, command):
+            work()
         cores.append(_taken(partial(_core, _in_memory(asked.sources), asked.name)))
-    command, copy, core = map(_least, (commands, copies, cores))
+    whole, copied, core = map(_least, (commands, copies, cores))
     is_quantised = asked.name.startswith(("fp8", "gguf"))
-    bound = core if is_quantised else Taken(*map(max, copy, core))
-    shares = bound.clock / command.clock, bound.busiest / command.busiest
+    bound = core if is_quantised else Taken(*map(max, copied, core))
+    shares = bound.clock / whole.clock, bound.busiest / whole.busiest
     print(
         f"convert {asked.name:10} {read / 1e9:5.2f} -> {size / 1e9:5.2f} GB; command, copy, core: "
-        f"{command.clock:5.2f} {copy.clock:5.2f} {core.clock:5.2f} s, share {shares[0]:.2f}; "
-        f"of processor {command.busiest:5.2f} {copy.busiest:5.2f} {core.busiest:5.2f} s, share {shares[1]:.2f}; "
+        f"{whole.clock:5.2f} {copied.clock:5.2f} {core.clock:5.2f} s, share {shares[0]:.2f}; "
+        f"of processor {whole.busiest:5.2f} {copied.busiest:5.2f} {core.busiest:5.2f} s, share {shares[1]:.2f}; "
         f"memory {held / 2**20:.0f} MiB",
         flush=True,
     )
@@ -163,6 +176,16 @@ def _taken(work: Callable[[], object]) -> Taken:
 
 def _least(rounds: Sequence[Taken]) -> Taken:
     return Taken(min(one.clock for one in rounds), min(one.busiest for one in rounds))
+
+
+def _ready(folder: Path, size: int) -> None:
+    """Free pages for `size` bytes that the host has given, and nothing that waits for the disk."""
+    os.sync()
+    path = folder / "touched"
+    with path.open("wb", buffering=0) as file:
+        for left in range(size, 0, -(1 << 20)):
+            file.write(bytes(min(1 << 20, left)))
+    path.unlink()
 
 
 def _command(asked: Conversion, folder: Path) -> None:
@@ -282,9 +305,12 @@ def _core(weights: Sequence[Tensor], target: str) -> None:
     """The arithmetic alone, in pieces as the command has them."""
     if target not in TARGETS:
         return
-    work = _arithmetic(target)
+    work, elements = _arithmetic(target), SHRUNK if target in WRITTEN else PIECE
     for values in weights:
-        for piece in in_pieces(values, PIECE):
+        if target == "fp8_scaled":
+            for piece in in_pieces(values, elements):
+                piece.aminmax()
+        for piece in in_pieces(values, elements):
             work(piece)
 
 
@@ -292,9 +318,14 @@ def _arithmetic(target: str) -> Callable[[Tensor], object]:
     if target in WRITTEN:
         shrink = SHRINK[WRITTEN[target].name]
         return lambda piece: shrink(piece.float().view(-1, 32))
-    if target == "fp8_scaled":
-        return lambda piece: (piece.aminmax(), (piece.float() / torch.tensor(0.01)).to(FP8))
-    return lambda piece: piece.to(DENSE[target])
+    wide, scale, dtype = torch.empty(PIECE), torch.tensor(0.01), DENSE.get(target, FP8)
+    made = torch.empty(PIECE, dtype=dtype)
+
+    def into_one_place(piece: Tensor) -> None:
+        exact = wide[: piece.numel()].copy_(piece)
+        made[: piece.numel()].copy_(exact.div_(scale) if dtype == FP8 else exact)
+
+    return into_one_place
 
 
 def _copy(sources: Sequence[Path], size: int, to: Path) -> None:
