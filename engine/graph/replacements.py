@@ -12,7 +12,13 @@ from sigmagraph.engine.graph.workflow import Link, Workflow, WorkflowNode
 if TYPE_CHECKING:
     from sigmagraph.engine.graph.node import Node
 
-__all__ = ["Replacement", "replaced", "replacements_of"]
+__all__ = ["RENAMED", "Replacement", "replaced", "replacements_of"]
+
+RENAMED = {  # as the editor itself renames what old drawings hold
+    "T2IAdapterLoader": "ControlNetLoader",
+    "ConditioningAverage ": "ConditioningAverage",
+    "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,3 +99,20 @@ def test_the_form_can_be_forced_and_what_is_missing_is_an_error() -> None:
         read_workflow(png(prompt=PROMPT), NODES, form="drawing")
     with pytest.raises(BadDocument, match="carries no prompt"):
         read_workflow(png(workflow=DRAWING), NODES, form="prompt")
+
+
+SENDER = {"class_type": "Anything Everywhere", "inputs": {"anything": ["1", 0]}}
+
+
+def test_what_the_page_left_in_a_prompt_changes_nothing_unless_something_reads_it() -> None:
+    left = {"9": SENDER, "8": {"class_type": "Note", "inputs": {}}, **PROMPT}
+    value, warnings = prefix(png(prompt=left, workflow=DRAWING))
+    assert value == "from the prompt"
+    assert [warning.partition(":")[0] for warning in warnings] == ["node 9 (Anything Everywhere)", "node 8 (Note)"]
+    read = {**PROMPT, "9": SENDER, "2": {**PROMPT["2"], "inputs": {**PROMPT["2"]["inputs"], "images": ["9", 0]}}}
+    assert "9" in read_workflow(json.dumps(read)).nodes
+
+
+def test_a_class_that_the_editor_renames_is_the_same_in_the_prompt_beside_it() -> None:
+    old = {"1": {"class_type": "ConditioningAverage ", "inputs": {}}}
+    assert read_workflow(json.dumps(old)).nodes["1"].class_type == "ConditioningAverage"

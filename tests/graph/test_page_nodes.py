@@ -189,6 +189,8 @@ def test_of_two_values_of_one_type_labels_say_which_goes_where(
 def test_prompts_everywhere_sends_by_the_name_of_the_input() -> None:
     prompt, _ = sent(two_sources("Prompts Everywhere", ("positive", "negative")), ENCODED)
     assert (prompt["5"]["positive"], prompt["5"]["negative"]) == (["2", 0], ["3", 0])
+    prompt, _ = sent(two_sources("Prompts Everywhere", ("CONDITIONING", "CONDITIONING")), ENCODED)
+    assert (prompt["5"]["positive"], prompt["5"]["negative"]) == (["2", 0], ["3", 0]), "files of 2023"
     prompt, _ = sent(two_sources("Prompts Everywhere", ("positive", "negative")), ENCODED[1:])
     assert "positive" not in prompt["5"], "the negative goes to no other input"
 

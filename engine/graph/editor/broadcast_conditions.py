@@ -12,11 +12,12 @@ from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.graph.editor.group_members import groups_of, in_group_of
 from sigmagraph.engine.graph.editor.records import Drawing, EditorNode
 
-__all__ = ["Test", "by_label", "by_pattern", "default_priority", "number", "restricted", "settings_of"]
+__all__ = ["Test", "by_label", "by_pattern", "default_priority", "number", "restricted", "settings_of", "side_of"]
 
 LIMIT_S = 0.5  # of one search; a pattern that takes longer refuses the file
 MAX_PATTERN = 1_000  # characters
 POSITIVE, NEGATIVE = r"(_|\b)pos(itive|_|\b)", r"(_|\b)neg(ative|_|\b)"
+SIDES = {"positive": POSITIVE, "+ve": POSITIVE, "negative": NEGATIVE, "-ve": NEGATIVE}
 SAME, OTHER = 1, 2  # restrictions by frame and by colour
 EXACT, START, END, TITLE, PATTERN = range(5)  # how names are compared where two values of one type are sent
 
@@ -74,10 +75,17 @@ def _pattern(node: EditorNode, written: str) -> Callable[[str], bool] | None:
     return found
 
 
+def side_of(node: EditorNode, at: int, label: str) -> str:
+    """The label of an input. Old files name both of Prompts Everywhere by their type; the second is the negative."""
+    if node.type != "Prompts Everywhere" or label in SIDES:
+        return label
+    return "negative" if at == 1 else "positive"
+
+
 def by_label(node: EditorNode, set_up: Mapping[str, Any], label: str, *, is_repeated: bool) -> Iterator[Test]:
     """Where two values of one type are sent, the label of the sending slot says which input each goes to."""
     if node.type == "Prompts Everywhere":
-        side = _pattern(node, NEGATIVE if label in ("negative", "-ve") else POSITIVE)
+        side = _pattern(node, SIDES[label])
         if side is not None:
             yield lambda name, _: side(name)
     elif is_repeated or set_up.get("apply_to_unrepeated"):

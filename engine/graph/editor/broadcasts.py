@@ -20,6 +20,7 @@ from sigmagraph.engine.graph.editor.broadcast_conditions import (
     number,
     restricted,
     settings_of,
+    side_of,
 )
 from sigmagraph.engine.graph.editor.page_nodes import BROADCASTERS
 from sigmagraph.engine.graph.editor.records import (
@@ -151,7 +152,7 @@ def _arrivals(drawing: Drawing, node: EditorNode) -> Iterator[tuple[str, int, st
         kind = _kind(drawing, wire, slot) if wire is not None else ""
         wire = _live(drawing, wire, kind)
         if wire is not None:
-            yield wire.origin, wire.origin_slot, kind, slot.label
+            yield wire.origin, wire.origin_slot, kind, side_of(node, at, slot.label)
 
 
 def _kind(drawing: Drawing, wire: Wire, slot: Slot) -> str:

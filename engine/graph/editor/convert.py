@@ -25,13 +25,9 @@ from sigmagraph.engine.graph.editor.widgets import (
     stored_values,
 )
 from sigmagraph.engine.graph.literals import wrap
+from sigmagraph.engine.graph.replacements import RENAMED
 from sigmagraph.engine.graph.workflow import Link
 
-RENAMED = {
-    "T2IAdapterLoader": "ControlNetLoader",
-    "ConditioningAverage ": "ConditioningAverage",
-    "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
-}
 # English names the editor has of its own, for classes that declare none
 TITLES = {"ImageScaleToTotalPixels": "Scale Image to Total Pixels", "ImageBlur": "Image Blur"}
 

@@ -13,12 +13,12 @@ from sigmagraph.engine.graph.declarations import known_replacements
 from sigmagraph.engine.graph.editor import convert
 from sigmagraph.engine.graph.reading.carried import Form, chosen
 from sigmagraph.engine.graph.reading.image_metadata import carried_texts, is_carrier
+from sigmagraph.engine.graph.reading.prompt import kind_of_value, nodes_of, without_page_nodes
 from sigmagraph.engine.graph.replacements import replaced
-from sigmagraph.engine.graph.workflow import NOTHING, Workflow, WorkflowNode, as_link
+from sigmagraph.engine.graph.workflow import Workflow
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_VALUES = 1_000_000  # of one JSON text: a workflow of 20,000 nodes has half as many, and twice as many take a second
-KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
 
 
 def load_workflow(path: Path, declarations: Mapping[str, Any] | None = None, form: Form = "auto") -> Workflow:
@@ -65,15 +65,17 @@ def parse_workflow(document: Any, declarations: Mapping[str, Any] | None = None)
 
 def _parsed(document: Any, declarations: Mapping[str, Any] | None) -> Workflow:
     if not isinstance(document, dict):
-        raise BadDocument(f"the document is {_kind(document)}; expected an object")
+        raise BadDocument(f"the document is {kind_of_value(document)}; expected an object")
     if isinstance(document.get("nodes"), list):
         prompt, warnings = convert(document, declarations or {})
-        return Workflow(_nodes(prompt), document, tuple(warnings))
+        return Workflow(nodes_of(prompt), document, tuple(warnings))
     if "prompt" in document and "class_type" not in _mapping(document["prompt"]):
         picture = _mapping(_mapping(document.get("extra_data")).get("extra_pnginfo"))
         editor = picture.get("workflow")
-        return Workflow(_nodes(document["prompt"]), editor if isinstance(editor, dict) else None)
-    return Workflow(_nodes(document))
+        nodes, left_out = without_page_nodes(nodes_of(document["prompt"]))
+        return Workflow(nodes, editor if isinstance(editor, dict) else None, left_out)
+    nodes, left_out = without_page_nodes(nodes_of(document))
+    return Workflow(nodes, warnings=left_out)
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -124,33 +126,5 @@ def read_texts(
         return Workflow(prompt.nodes, editor, (*prompt.warnings, f"the picture's drawing cannot be read: {problem}"))
 
 
-def _nodes(prompt: Any) -> dict[str, WorkflowNode]:
-    """Read an API prompt; a node without class stays, validation names it beside all other problems.
-
-    Entries such as `_comment`, which people write into files by hand, are no nodes.
-    """
-    if not isinstance(prompt, dict):
-        raise BadDocument(f"the prompt is {_kind(prompt)}; expected an object of nodes")
-    remarks = [key for key, value in prompt.items() if key.startswith("_") and not isinstance(value, dict)]
-    return {node_id: _node(node_id, node) for node_id, node in prompt.items() if node_id not in remarks}
-
-
-def _node(node_id: str, node: Any) -> WorkflowNode:
-    if not isinstance(node, dict):
-        raise BadDocument(f"node {node_id}: is {_kind(node)}; expected an object with class_type and inputs")
-    class_type, inputs = node.get("class_type", ""), node.get("inputs", {})
-    if not isinstance(class_type, str):
-        raise BadDocument(f"node {node_id}: class_type is {_kind(class_type)}; expected a string")
-    if not isinstance(inputs, dict):
-        raise BadDocument(f"node {node_id} ({class_type}): inputs is {_kind(inputs)}; expected an object")
-    read = {name: as_link(value) or value if type(value) is list else value for name, value in inputs.items()}
-    meta = node.get("_meta")
-    return WorkflowNode(class_type, read, meta if isinstance(meta, dict) else NOTHING)
-
-
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _kind(value: Any) -> str:
-    return KINDS.get(type(value), "null" if value is None else type(value).__name__)
