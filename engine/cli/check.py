@@ -80,11 +80,14 @@ def check(
 
 def _survey(space: Workspace, folder: Path, *, as_json: bool) -> None:
     """Every workflow file below a folder: totals, and the classes that are missing most."""
+    import gc
+
     from rich.progress import track
 
     from sigmagraph.engine.cli.console import say, tell, write_json
     from sigmagraph.engine.compose.survey import files_in, survey, totals
 
+    gc.freeze()  # what is loaded stays: else each full collection walks all of it, between any two files
     files = track(files_in(folder), "looking at files", console=say(), transient=True)
     records = list(survey(files, folder, space.nodes, space.declarations, space.folders))
     if not records:

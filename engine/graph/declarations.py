@@ -25,6 +25,8 @@ class Declarations(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._made:
+            if name not in self.nodes:
+                raise KeyError(name)  # no search for the nearest name: drawings ask for thousands of unknown classes
             self._made[name] = self.nodes[name].object_info(self._services)
         return self._made[name]
 

@@ -9,6 +9,7 @@ import PIL.PngImagePlugin
 import pytest
 from typer.testing import CliRunner
 
+from sigmagraph.engine import errors
 from sigmagraph.engine.cli.app import app
 
 SIZES = {"width": 8, "height": 8, "batch_size": 1, "color": 0}
@@ -115,3 +116,34 @@ def test_a_folder_with_nothing_to_look_at_is_an_error(tmp_path: Path, command: s
     done = CliRunner().invoke(app, [command, str(tmp_path / "files"), "--home", str(tmp_path)])
     assert done.exit_code == 1
     assert said in done.stderr
+
+
+def test_what_shows_no_trace_of_a_workflow_is_passed_over_and_what_does_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "files"
+    root.mkdir()
+    (root / "icon.svg").write_text('<!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg"/>')
+    (root / "elsewhere.png").write_text("version https://git-lfs.github.com/spec/v1")
+    texts = PIL.PngImagePlugin.PngInfo()
+    texts.add_text("workflow", json.dumps(DRAWING))
+    PIL.Image.new("RGB", (1, 1)).save(root / "cut.png", pnginfo=texts)
+    (root / "cut.png").write_bytes((root / "cut.png").read_bytes()[:120])
+    (root / "cut.json").write_text('{"nodes": [')
+    done = CliRunner().invoke(app, ["check", str(root), "--json", "--home", str(tmp_path)])
+    assert {row["file"]: row["state"] for row in json.loads(done.stdout)["files"]} == {
+        "cut.json": "refused",
+        "cut.png": "refused",
+    }
+
+
+def test_unknown_classes_of_a_drawing_are_compared_with_no_known_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most drawings name classes of packs that are not here; a search for the nearest of 500 names takes 5 ms each."""
+    compared: list[str] = []
+    monkeypatch.setattr(errors, "nearest", lambda name, known: compared.append(name))
+    (tmp_path / "files").mkdir()
+    nodes = [{"id": at, "type": f"Unheard {at}"} for at in range(20)]
+    (tmp_path / "files" / "strange.json").write_text(json.dumps({"nodes": nodes, "links": []}))
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "files"), "--json", "--home", str(tmp_path)])
+    (row,) = json.loads(done.stdout)["files"]
+    assert (row["state"], len(row["missing"]), compared) == ("converted", 20, [])
