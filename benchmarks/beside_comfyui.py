@@ -1,4 +1,4 @@
-"""A trivial prompt, the same prompt again, and start to first picture, beside ComfyUI by turns.
+"""A trivial prompt, the same prompt again, chains of nodes, and start to first picture, beside ComfyUI by turns.
 
     python -m benchmarks.beside_comfyui FOLDER PYTHON [--old CHECKOUT] [--rounds 6] [--starts 3]
 
@@ -32,8 +32,9 @@ from tests.serving import free_port
 HERE = Path(__file__).resolve().parents[1]
 PACK = HERE / "benchmarks/packs/trivial.py"
 BLOCK = 20
+LONG, LONG_BLOCK = 100, 2
+"""A chain of so many nodes or more is asked for less often: ComfyUI takes seconds for one."""
 PATIENCE_S = 120.0
-Graph = dict[str, Any]
 
 
 class Peer:
@@ -115,26 +116,31 @@ async def connected(peer: Peer) -> AsyncIterator[Client]:
         yield Client(session, ws, peer.url)
 
 
+async def block(peer: Peer, length: int, tag: Callable[[], int], count: int) -> list[float]:
+    """Milliseconds of some prompts, one after another. The socket is new: nobody reads it while others have a turn."""
+    async with connected(peer) as client:
+        return [await client.round_trip(chain(length, tag())) for _ in range(count)]
+
+
 async def prompts(found: list[Peer], rounds: int) -> None:
     """Blocks of prompts by turns, each in the order that the round before did not have."""
     numbers = itertools.count()
-    kinds: dict[str, Callable[[], Graph]] = {
-        "a trivial prompt": lambda: chain(2, next(numbers)),
-        "the same prompt again": lambda: chain(2, -1),
-        "12 nodes": lambda: chain(12, next(numbers)),
-        "the same 12 nodes again": lambda: chain(12, -1),
+    kinds: dict[str, tuple[int, Callable[[], int]]] = {
+        "a trivial prompt": (2, lambda: next(numbers)),
+        "the same prompt again": (2, lambda: -1),
+        "12 nodes": (12, lambda: next(numbers)),
+        "the same 12 nodes again": (12, lambda: -1),
+        "a chain of 100": (100, lambda: next(numbers)),
+        "a chain of 900": (900, lambda: next(numbers)),
     }
-    async with contextlib.AsyncExitStack() as stack:
-        clients = [(peer.name, await stack.enter_async_context(connected(peer))) for peer in found]
-        for what, graph in kinds.items():
-            times: dict[str, list[float]] = {name: [] for name, _ in clients}
-            for _, client in clients:
-                for _ in range(BLOCK):
-                    await client.round_trip(graph())
-            for turn in range(rounds):
-                for name, client in clients if turn % 2 else reversed(clients):
-                    times[name] += [await client.round_trip(graph()) for _ in range(BLOCK)]
-            report(what, times, "ms")
+    for what, (length, tag) in kinds.items():
+        count = BLOCK if length < LONG else LONG_BLOCK
+        times: dict[str, list[float]] = {peer.name: [] for peer in found}
+        for turn in range(rounds + 1):  # the first does not count
+            for peer in found if turn % 2 else reversed(found):
+                taken = await block(peer, length, tag, count)
+                times[peer.name] += taken if turn else []
+        report(what, times, "ms")
 
 
 def first_picture(peer: Peer) -> float:

@@ -44,6 +44,7 @@ class Broadcast:
         self._next = 0
         self._followers: defaultdict[str, set[Follower]] = defaultdict(set)
         self._held: dict[str, list[Preview]] = {}
+        self._asked: set[str] = set()
         self._delayed: dict[str, list[JobEvent | Preview]] = {}
         self.carry: Callable[[Preview], None] = lambda preview: None
         """Called with every picture of a job that runs here: other servers show it too."""
@@ -64,16 +65,30 @@ class Broadcast:
             follower.recent.append(event)
             follower.news.set()
         if self._held and isinstance(event.body, Started):
-            for preview in self._held.pop(event.job_id, ()):
-                self._tell(preview)
+            self._has_begun(event.job_id)
 
-    def hold(self, job_id: str) -> None:
-        """Nobody knows of this job: its pictures wait until its start is published, or `drop` is called."""
+    def _has_begun(self, job_id: str) -> None:
+        """Its pictures may follow, or wait on with all that happens to it."""
+        pictures = self._held.pop(job_id, [])
+        if job_id in self._asked:
+            self._asked.discard(job_id)
+            self._delayed[job_id] = [*pictures]
+        for picture in pictures if job_id not in self._delayed else ():
+            self._tell(picture)
+
+    def hold(self, job_id: str, *, is_asked: bool = False) -> None:
+        """Nobody knows of this job: its pictures wait until its start is published, or `drop` is called.
+
+        Somebody who `is_asked` has no answer then: what happens to the job after its start waits for `go_on`, while it
+        is written.
+        """
         self._held[job_id] = []
+        if is_asked:
+            self._asked.add(job_id)
 
-    def delay(self, job_id: str) -> None:
-        """Tell nobody of what happens to a job from now on, until `go_on` is called; it is on disk meanwhile."""
-        self._delayed[job_id] = []
+    def is_delayed(self, job_id: str) -> bool:
+        """Whether what happens to a job is kept back until `go_on` is called."""
+        return job_id in self._delayed
 
     def go_on(self, job_id: str) -> None:
         """Tell what was kept back, in its order."""
@@ -86,6 +101,8 @@ class Broadcast:
     def drop(self, job_id: str) -> None:
         """There is no such job after all."""
         self._held.pop(job_id, None)
+        self._asked.discard(job_id)
+        self._delayed.pop(job_id, None)
 
     def show(self, preview: Preview) -> None:
         """Tell listeners here and elsewhere of a picture of a job that runs here."""

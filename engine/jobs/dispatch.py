@@ -6,7 +6,8 @@ A job on its way, and what knows of it then:
 
     accepted     `queue` (it waits), or a slot is reserved for it while its row is written, never both
     taken        `_open`; the slot is reserved until the store says that it runs
-    early        `_open` and `_running`, while its row is written: what is said of it waits (`Running.early`)
+    early        `_open` and `_running`, while its row is written: what is said of it waits (`Running.early`); where it
+                 is over sooner, its end is written right after its row
     running      `_running` too: its worker, when it was last heard of, what it said that is not written yet
     over, lost   not `_running` any more; `_open` until the store says so, then gone, or in the `queue` again
 
@@ -16,7 +17,6 @@ cannot start, and why.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -30,16 +30,15 @@ from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
 from sigmagraph.engine.jobs.placement.job_placement import JobPlacement
 from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.read_ahead import ReadAhead, learn_files
-from sigmagraph.engine.jobs.runs import Early, End, Running, Said, lost, packs_of
+from sigmagraph.engine.jobs.runs import Early, End, Running, Said, lost, note_unwritten, packs_of
 from sigmagraph.engine.jobs.settings import JobSettings
 from sigmagraph.engine.jobs.store import transitions
-from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.database import Posted, Tx
 from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.workers.worker import Finished, Fleet, JobAttempt, Picture, Worker
 
 __all__ = ["Dispatcher"]
 
-LOG = logging.getLogger("sigmagraph.jobs")
 STOPPED = "the server was stopped while it ran"
 AGAIN_S = 0.5
 AHEAD = 16  # requests of jobs near the front that are in memory, beside two for each worker
@@ -68,6 +67,7 @@ class Dispatcher:
         self._placement = JobPlacement(self.queue, workers, self._running, settings.takes_every_slot)
         self._ahead = ReadAhead(store, self.queue, lambda: AHEAD + 2 * len(workers))
         self._open: set[str] = set()
+        self._unwritten: dict[str, Worker] = {}  # of early jobs, which may be over
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._given_up: dict[str, str] = {}
         self._packs: dict[str, str] = {}
@@ -108,20 +108,22 @@ class Dispatcher:
         self._open.add(job.id)
         self._idle.clear()
         if early is not None:
-            self._broadcast.hold(job.id)
+            self._broadcast.hold(job.id, is_asked=True)
         self._hand_over(job, worker, early)
         self.look()
 
     def written(self, job_id: str) -> None:
         """A job that began early is on disk: what was said of it may follow."""
-        running = self._running[job_id]
-        if running.early is not None:
+        self._unwritten.pop(job_id, None)
+        running = self._running.get(job_id)  # None where it is over, and its end is being written
+        if running is not None and running.early is not None:
             running.early.written()
-        self._write(running)
+            self._write(running)
 
     def refused(self, job_id: str) -> None:
         """A job that began early could not be written, so there is none."""
         self._broadcast.drop(job_id)
+        self._unwritten.pop(job_id, None)
         running = self._running.get(job_id)
         if running is not None:
             running.worker.stop_job(job_id)
@@ -278,17 +280,20 @@ class Dispatcher:
         if running is None:  # refused, or taken from it: its slot is free now
             self.look()
             return
-        if running.early is not None and running.early.holds(partial(self.has_finished, worker, job_id, finished)):
-            return
         finished = running.judged(finished)
         if finished.state is State.CANCELLED and running.told_to_stop_at is None and self.is_stopping:
             self._lose(job_id, STOPPED, Cause.SERVER)
             return
         if self._archive is not None and finished.outcome is not None and finished.state is State.SUCCEEDED:
-            self._keeping.add(task := asyncio.create_task(self._keep_and_end(running.job, finished, self._archive)))
-            task.add_done_callback(self._keeping.discard)
+            if running.early is None or not running.early.holds(partial(self._keep, running.job, finished)):
+                self._keep(running.job, finished)
         else:
             self._end(job_id, finished)
+
+    def _keep(self, job: Job, finished: Finished) -> None:
+        assert self._archive is not None
+        self._keeping.add(task := asyncio.create_task(self._keep_and_end(job, finished, self._archive)))
+        task.add_done_callback(self._keeping.discard)
 
     async def _keep_and_end(self, job: Job, finished: Finished, archive: Archive) -> None:
         """The job has succeeded once its files are where they are kept."""
@@ -304,7 +309,8 @@ class Dispatcher:
         if running is None:
             return
         self._gone(job_id, is_back=False)
-        self._post(End(running, finished, self._store.clock()), partial(self._settled, job_id))
+        row = running.early.row if running.early is not None else None
+        self._post(End(running, finished, self._store.clock()), partial(self._settled, job_id, row=row), after=row)
         self._take_turn()  # now: who comes next begins with the same commit
 
     def has_given_up(self, worker: Worker, reason: str) -> None:
@@ -357,7 +363,7 @@ class Dispatcher:
             ends = partial(transitions.end, job_id=job.id, to=State.EXPIRED, at=now)
             self._post(ends, partial(self._has_begun, job, worker))
             return
-        is_early = request is not None and not self._store.has_peers and not self._has_early(worker)
+        is_early = request is not None and not self._store.has_peers and worker not in self._unwritten.values()
         begins = partial(transitions.begin, job_id=job.id, worker=named, at=now, is_known=is_early)
         if not is_early:
             self._post(begins, partial(self._has_begun, job, worker), is_sure=False)
@@ -365,15 +371,8 @@ class Dispatcher:
         self._placement.release(worker)
         self._broadcast.hold(job.id)
         begun = replace(transitions.begun(job, named, now), request=request)
-        self._post(begins, partial(self._early_is_written, job, worker))
-        self._hand_over(begun, worker, Early())
-
-    def _has_early(self, worker: Worker) -> bool:
-        """Whether a job that began early there is not written so far."""
-        return any(
-            running.worker is worker and running.early is not None and not running.early.is_written
-            for running in self._running.values()
-        )
+        row = self._post(begins, partial(self._early_is_written, job, worker))
+        self._hand_over(begun, worker, Early(row))
 
     def _early_is_written(self, job: Job, worker: Worker, done: "asyncio.Future[Job]") -> None:
         """A job that waited and began early: its row says so, or it was cancelled meanwhile, or the store is closed."""
@@ -383,7 +382,7 @@ class Dispatcher:
             return
         self.refused(job.id)
         if not isinstance(problem, IllegalMove | UnknownJob):
-            _written(done)
+            note_unwritten(done)
             asyncio.get_running_loop().call_later(AGAIN_S, self.add, job)
 
     def _has_begun(self, job: Job, worker: Worker, done: "asyncio.Future[Job]") -> None:
@@ -395,7 +394,7 @@ class Dispatcher:
             self._placement.release(worker)
             self._let_go(job.id)
         else:  # locked or full: it keeps its place, and time may help
-            _written(done)
+            note_unwritten(done)
             self._gone(job.id, is_back=True)
             self.queue.put(job)
             self._open.discard(job.id)
@@ -405,6 +404,8 @@ class Dispatcher:
         assert job.request is not None
         light = replace(job, request=None)
         self._running[job.id] = Running(light, worker, self._now(), job.request.shows, early=early)
+        if early is not None:
+            self._unwritten[job.id] = worker
         self._placement.begun(job.id, job.request.prompt, worker)
         if worker.free_slots <= 0:  # it died while the row was written
             self._lose(job.id, f"{worker.name} was gone before it began", Cause.SERVER)
@@ -430,9 +431,12 @@ class Dispatcher:
             self._placement.forget(job_id)
         self._settled(job_id, done)
 
-    def _settled(self, job_id: str, done: "asyncio.Future[Job]") -> None:
-        """What became of the job is in the store."""
-        _written(done)
+    def _settled(self, job_id: str, done: "asyncio.Future[Job]", row: Posted[Any] | None = None) -> None:
+        """What became of the job is in the store; nothing is of one whose `row` was refused."""
+        if row is not None and row.problem is not None:
+            done.exception()  # whoever asked for the row is told
+        else:
+            note_unwritten(done)
         self._open.discard(job_id)
         self.look()
 
@@ -464,11 +468,15 @@ class Dispatcher:
         then: "Callable[[asyncio.Future[Any]], None] | None" = None,
         *,
         is_sure: bool = True,
-    ) -> None:
+        after: Posted[Any] | None = None,
+    ) -> Posted[Any] | None:
         """Have it written, however long that takes; a closed store means that the process ends, and recovery is due."""
-        with suppress(StoreFailed):
-            future = self._store.database.post(work, is_sure=is_sure)
-            future.add_done_callback(then or _written)
+        try:
+            posted = self._store.database.post(work, is_sure=is_sure, after=after)
+        except StoreFailed:
+            return None
+        posted.future.add_done_callback(then or note_unwritten)
+        return posted
 
     async def _watch(self) -> None:
         """Kill workers that say nothing for too long, or do not stop when told to."""
@@ -485,10 +493,3 @@ class Dispatcher:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _written(done: "asyncio.Future[Any]") -> None:
-    """What a run said is written, or was given up because the store closes: recovery runs the job again then."""
-    problem = None if done.cancelled() else done.exception()
-    if problem is not None:
-        LOG.error("not written: %s", problem, exc_info=None if isinstance(problem, EngineError) else problem)

@@ -1,31 +1,37 @@
 """Running jobs as the dispatcher holds them, and how what they say is written: the loop appends, the writer takes."""
 
+import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.execution.events import NodeExpanded, NodeFinished, NodeStarted
 from sigmagraph.engine.graph.source import PACKS
 from sigmagraph.engine.jobs.events import Body, Cause
 from sigmagraph.engine.jobs.job import Failure, Job, State
 from sigmagraph.engine.jobs.store import log, transitions
-from sigmagraph.engine.jobs.store.database import Tx
+from sigmagraph.engine.jobs.store.database import Posted, Tx
 from sigmagraph.engine.jobs.workers.worker import Finished, Worker
 
-__all__ = ["Early", "End", "Running", "Said", "lost", "packs_of"]
+__all__ = ["Early", "End", "Running", "Said", "lost", "note_unwritten", "packs_of"]
+
+LOG = logging.getLogger("sigmagraph.jobs")
 
 
 @dataclass(slots=True)
 class Early:
-    """A run that began before its job is written: what becomes of it is `held` until the job is."""
+    """A run that began before its job is written. Its end is written after that `row`; a loss is `held` until then."""
 
+    row: Posted[Any] | None
     is_written: bool = False
     held: list[Callable[[], None]] = field(default_factory=list)
 
     def holds(self, call: Callable[[], None]) -> bool:
-        """Whether it is too early for the end of the run, whatever end: then it is called later."""
+        """Whether it is too early for that: then it is called later."""
         if self.is_written:
             return False
         self.held.append(call)
@@ -33,7 +39,7 @@ class Early:
 
     def written(self) -> None:
         """The job is on disk."""
-        self.is_written = True
+        self.row, self.is_written = None, True
         for call in self.held:
             call()
 
@@ -129,6 +135,13 @@ def lost(
 def _in_words(node: NodeStarted, packs: Mapping[str, str]) -> str:
     pack = f" of the pack {packs[node.class_type]}" if node.class_type in packs else ""
     return f"node {node.display_id} ({node.class_type}{pack})"
+
+
+def note_unwritten(done: "asyncio.Future[Any]") -> None:
+    """What a run said is written, or was given up because the store closes: recovery runs the job again then."""
+    problem = None if done.cancelled() else done.exception()
+    if problem is not None:
+        LOG.error("not written: %s", problem, exc_info=None if isinstance(problem, EngineError) else problem)
 
 
 class Said:

@@ -55,6 +55,7 @@ from sigmagraph.engine.jobs.protocol import Checked, Counts, Listener, WorkerSta
 from sigmagraph.engine.jobs.recover import recover
 from sigmagraph.engine.jobs.runs import Early
 from sigmagraph.engine.jobs.settings import JobSettings
+from sigmagraph.engine.jobs.store.database import Posted
 from sigmagraph.engine.jobs.store.job_store import Clock, JobStore
 from sigmagraph.engine.jobs.store.rows import inserted, job_of
 from sigmagraph.engine.jobs.store.transitions import begun_at_once
@@ -66,7 +67,9 @@ __all__ = ["JobService"]
 
 PAUSED = "paused"
 FREE_S = 30.0
-ANSWER_S = 0.001
+GONE_S = 0.05
+"""So long after its row is written, what happens to a job is told though nobody was there to be answered."""
+ANSWER_S = 0.0004
 """So much earlier than anything of its run is told a submission is answered: clients begin to listen once they have
 the answer. What is told then is being written meanwhile."""
 
@@ -183,6 +186,8 @@ class JobService:
         self._storing.add(storing := asyncio.create_task(self._store_and_begin(submission, request)))
         storing.add_done_callback(self._storing.discard)
         job, is_repeat = await asyncio.shield(storing)
+        if self._broadcast.is_delayed(job.id):
+            asyncio.get_running_loop().call_later(ANSWER_S, self._broadcast.go_on, job.id)
         return Accepted(job, checked.problems, is_repeat)
 
     async def get(self, job_id: str, owner: str | None = None) -> Job:
@@ -382,11 +387,11 @@ class JobService:
             self._owing.add(job_id)
         try:
             named = self.store.named(worker.name) if worker is not None else None
-            storing = self.store.submit(submission, request, named)  # the writer is at it while the worker is told
+            row = self.store.post(submission, request, named)  # the writer is at it while the worker is told
             if is_early and worker is not None:
-                self._begin_early(submission, request, worker)
+                self._begin_early(submission, request, worker, row)
                 is_begun = True
-            job, is_repeat = await storing
+            job, is_repeat = await self.store.stored(row)
             is_new = not is_repeat
         finally:
             if not is_new:
@@ -396,9 +401,8 @@ class JobService:
                 elif worker is not None:
                     self._dispatcher.release(worker)
         if is_new and is_early:
-            self._broadcast.delay(job_id)
             self._dispatcher.written(job_id)
-            asyncio.get_running_loop().call_later(ANSWER_S, self._broadcast.go_on, job_id)
+            asyncio.get_running_loop().call_later(GONE_S, self._broadcast.go_on, job_id)
         elif is_new and worker is not None:
             self._dispatcher.begun(replace(begun_at_once(job, self.store.named(worker.name)), request=request), worker)
         elif is_new:
@@ -412,10 +416,12 @@ class JobService:
             return False
         return self.store.is_new(job_id)
 
-    def _begin_early(self, submission: Submission, request: Request, worker: Worker) -> None:
+    def _begin_early(
+        self, submission: Submission, request: Request, worker: Worker, posted: Posted[tuple[Job, bool]]
+    ) -> None:
         """Hand the job to a worker."""
         row = inserted(submission, request, 0.0, self.store.clock())
-        self._dispatcher.begun(begun_at_once(job_of(row), worker.name), worker, Early())
+        self._dispatcher.begun(begun_at_once(job_of(row), worker.name), worker, Early(posted))
 
     async def _in(self, state: State, owner: str | None) -> Sequence[Job]:
         return await self.store.by_state(state, owner)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Coroutine
 from contextlib import closing
 from itertools import count, pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from sigmagraph.engine.errors import DuplicateJob, StoreFailed, UnknownJob, UnknownKey
 from sigmagraph.engine.jobs.events import Preview, Queued, Started
@@ -17,7 +19,7 @@ from sigmagraph.engine.jobs.protocol import Counts
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings
 from tests.jobs.conftest import sqlite
-from tests.jobs.serving import ends, here, log, sent, service, started
+from tests.jobs.serving import ends, here, log, sent, service, started, until
 from tests.jobs.stubs import shown
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -196,7 +198,7 @@ def test_a_short_job_is_answered_before_its_end_and_a_long_one_while_it_runs(run
     async def case() -> None:
         async with service(tmp_path) as jobs:
             assert await jobs.ready(5)
-            commits, heard = commits_of(jobs), list[Any]()
+            heard = list[Any]()
             jobs.listen(heard.append)
             for _ in range(10):
                 asking = asyncio.create_task(sent(jobs, count=2, salt="a"))
@@ -204,11 +206,9 @@ def test_a_short_job_is_answered_before_its_end_and_a_long_one_while_it_runs(run
                     await asyncio.sleep(0)
                 assert asking.done()  # who waits for the answer before listening must not miss what follows
                 job = await jobs.wait((await asking).id)
-                assert not any({"Queued", "Ended"} <= set(commit) for commit in commits)
                 told = [what.number for what in heard if not isinstance(what, Preview)]
                 assert told == list(range(1, job.events + 1))
                 assert [type(what).__name__ for what in heard].count("Preview") == 2
-                commits.clear()
                 heard.clear()
             long = await sent(jobs, count=1000, seconds=0.005)
             assert (await jobs.get(long.id)).state is State.RUNNING
@@ -218,8 +218,30 @@ def test_a_short_job_is_answered_before_its_end_and_a_long_one_while_it_runs(run
     run(case())
 
 
-def test_what_the_disk_refuses_is_stopped_where_it_runs_already(
-    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_end_of_a_run_that_is_over_before_its_row_is_written_waits_for_nobody_but_the_disk(
+    run: Runs, tmp_path: Path
+) -> None:
+    async def case() -> None:
+        worker = here()
+        async with service(tmp_path, [worker]) as jobs:
+            assert await jobs.ready(5)
+            commits = commits_of(jobs)
+            with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                asking = asyncio.create_task(sent(jobs))
+                await until(lambda: len(jobs.store.database._waiting) > 0)  # beside the row, which the writer has
+                assert (asking.done(), commits, worker.status().jobs) == (False, [], ())
+                other.execute("ROLLBACK")
+            await jobs.wait((await asking).id)
+            assert [commit[0] for commit in commits] == ["Queued", "RunStarted"]
+            assert commits[1][-1] == "Ended"
+
+    run(case())
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_what_the_disk_refuses_is_stopped_where_it_runs_already_and_has_no_end(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_over: bool
 ) -> None:
     async def case() -> None:
         worker = here()
@@ -228,17 +250,30 @@ def test_what_the_disk_refuses_is_stopped_where_it_runs_already(
             heard: list[Any] = []
             jobs.listen(heard.append)
 
-            async def full(*given: Any) -> Any:
-                raise StoreFailed("the disk is full")
+            database, is_free = jobs.store.database, Event()
+            commit = database._commit
+
+            def full(engine: Any, batch: Any) -> None:
+                is_free.wait(5)
+                if any(not work.is_sure for work in batch):
+                    raise OperationalError("", None, OSError("the disk is full"))
+                commit(engine, batch)
 
             with monkeypatch.context() as trouble:
-                trouble.setattr(jobs.store, "submit", full)
+                trouble.setattr(database, "_commit", full)
+                asking = asyncio.create_task(sent(jobs, count=1 if is_over else 1000, seconds=0.005))
+                if is_over:
+                    await run_to_its_end(worker)
+                is_free.set()
                 with pytest.raises(StoreFailed, match="full"):
-                    await sent(jobs, count=1000, seconds=0.005)
+                    await asking
             async with asyncio.timeout(2):
                 while worker.status().jobs:
                     await asyncio.sleep(0.001)
-            assert (heard, await ended(jobs)) == ([], [])
+            await asyncio.sleep(0.05)
+            assert (heard, await ended(jobs), caplog.messages) == ([], [], [])
+            assert await jobs.drain(2)  # nothing of it is left
+            await jobs.resume()
             assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
 
     run(case())

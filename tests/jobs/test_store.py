@@ -694,3 +694,22 @@ def test_a_search_leaves_out_what_is_very_large_and_ends_in_time(run: Runs, stor
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
     for reached in (writer, reader):
         reached.dispose()
+
+
+def test_what_comes_after_a_refused_row_is_refused_though_another_job_has_its_id(
+    run: Runs, store_settings: StoreSettings
+) -> None:
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            mine = submission(job_id="mine")
+            await store.submit(mine, WORK, "worker")
+            row = store.post(mine, WORK, "worker")
+            end = partial(transitions.end, job_id="mine", to=State.SUCCEEDED, at=store.clock(), attempt=1)
+            after = store.database.post(end, after=row)
+            for posted in (row, after):
+                with pytest.raises(DuplicateJob):
+                    await posted.future
+            assert (await store.get("mine")).state is State.RUNNING
+            assert (await store.database.post(end).future).state is State.SUCCEEDED
+
+    run(case())

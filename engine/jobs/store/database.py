@@ -36,7 +36,7 @@ from sigmagraph.engine.jobs.store.engines import DatabaseLock, database_file, en
 from sigmagraph.engine.jobs.store.fronts import News, ServerPlace, told
 from sigmagraph.engine.jobs.store.single_rows import RowQuery, RowReader
 
-__all__ = ["Database", "Tx"]
+__all__ = ["Database", "Posted", "Tx"]
 
 T = TypeVar("T")
 LOG = logging.getLogger("sigmagraph.jobs")
@@ -66,19 +66,23 @@ class _Refused(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class _Work(Generic[T]):
-    """One function to run; `is_sure` work is tried again until it succeeds or the database is closed."""
+class Posted(Generic[T]):
+    """One function to run; `is_sure` work is tried again until it succeeds or the database is closed.
+
+    What comes `after` another is refused where that was: its turn comes once it is known what became of the other.
+    """
 
     function: Callable[[Tx], T]
     is_sure: bool
     future: "asyncio.Future[T]"
+    after: "Posted[Any] | None" = None
     result: T | None = None
     problem: Exception | None = None
 
     def run_bare(self, tx: Tx) -> None:
         """Run without a savepoint: a refusal takes back the whole transaction."""
         try:
-            self.result, self.problem = self.function(tx), None
+            self._run(tx)
         except SQLAlchemyError:
             raise
         except Exception as refusal:  # as below
@@ -89,7 +93,7 @@ class _Work(Generic[T]):
         """Run inside a savepoint: a refusal takes back this work alone."""
         before, savepoint = (len(tx.events), len(tx.ended), len(tx.news)), tx.connection.begin_nested()
         try:
-            self.result, self.problem = self.function(tx), None
+            self._run(tx)
         except SQLAlchemyError:  # the connection's trouble, not this work's; a full disk leaves no savepoint either
             raise
         except Exception as refusal:  # noqa: BLE001  # whatever it is, it is the caller's to see; the writer lives on
@@ -98,6 +102,11 @@ class _Work(Generic[T]):
             self.problem = refusal
         else:
             savepoint.commit()
+
+    def _run(self, tx: Tx) -> None:
+        if self.after is not None and self.after.problem is not None:
+            raise self.after.problem
+        self.result, self.problem = self.function(tx), None
 
     def answer(self) -> None:
         """Tell who waits, on the event loop."""
@@ -114,7 +123,7 @@ class Database:
 
     def __init__(self, settings: StoreSettings, publish: Publish) -> None:
         self.settings, self._publish = settings, publish
-        self._waiting: deque[_Work[Any]] = deque()
+        self._waiting: deque[Posted[Any]] = deque()
         self._changed = Condition()
         self._is_open = False
         self._give_up_at: float | None = None
@@ -176,19 +185,19 @@ class Database:
         if self.place is not None:
             self.place.release()
 
-    def post(self, function: Callable[[Tx], T], *, is_sure: bool = True) -> "asyncio.Future[T]":
+    def post(self, function: Callable[[Tx], T], *, is_sure: bool = True, after: Posted[Any] | None = None) -> Posted[T]:
         """Have a function run in a transaction; what is posted first is committed first. Call it on the event loop."""
         if not self._is_open or self._loop is None:
             raise StoreFailed("the job store is closed")
-        work = _Work(function, is_sure, self._loop.create_future())
+        work = Posted(function, is_sure, self._loop.create_future(), after)
         with self._changed:
             self._waiting.append(work)
             self._changed.notify()
-        return work.future
+        return work
 
     async def write(self, function: Callable[[Tx], T], *, is_sure: bool = False) -> T:
         """Run a function in a transaction and commit; raises what it raised, or `StoreFailed`."""
-        return await self.post(function, is_sure=is_sure)
+        return await self.post(function, is_sure=is_sure).future
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run a function on a reading connection."""
@@ -240,7 +249,7 @@ class Database:
             time.sleep(wait_s)
             wait_s = min(LONGEST_RETRY_S, wait_s * 2)
 
-    def _try(self, batch: Sequence[_Work[Any]]) -> Sequence[_Work[Any]]:
+    def _try(self, batch: Sequence[Posted[Any]]) -> Sequence[Posted[Any]]:
         """Commit all, or else each by itself; what is left has to be tried again."""
         try:
             self._commit(self._writer, batch)
@@ -249,19 +258,19 @@ class Database:
                 return self._sort_out(batch, error)
         else:
             return []
-        again: list[_Work[Any]] = []
+        again: list[Posted[Any]] = []
         for work in batch:  # sure work keeps its order: what one job said comes before its end
             again += [work] if work.is_sure and again else self._try([work])
         return again
 
-    def _take(self) -> list[_Work[Any]]:
+    def _take(self) -> list[Posted[Any]]:
         """What is waiting, at most a batch; nothing once the database is closed and all is written."""
         with self._changed:
             while not self._waiting and self._is_open:
                 self._changed.wait()
             return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
 
-    def _commit(self, engine: Engine, batch: Sequence[_Work[Any]]) -> None:
+    def _commit(self, engine: Engine, batch: Sequence[Posted[Any]]) -> None:
         self._see_that_it_is_there()
         try:
             with engine.begin() as connection:
@@ -274,7 +283,7 @@ class Database:
         except _Refused:
             self._tell(self._commit_others(engine, batch), batch)
 
-    def _commit_others(self, engine: Engine, batch: Sequence[_Work[Any]]) -> Tx | None:
+    def _commit_others(self, engine: Engine, batch: Sequence[Posted[Any]]) -> Tx | None:
         """Once more, as one has refused, which is rare: each in its savepoint; nothing where it was alone."""
         if len(batch) == 1:
             return None
@@ -306,20 +315,20 @@ class Database:
                 problem = OSError(f"{path.name} was deleted or replaced while the server works on it; put it back")
                 raise OperationalError("", None, problem)
 
-    def _tell(self, tx: Tx | None, batch: Sequence[_Work[Any]]) -> None:
+    def _tell(self, tx: Tx | None, batch: Sequence[Posted[Any]]) -> None:
         """Have the loop know, in one go."""
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._deliver, tx, batch)
 
-    def _deliver(self, tx: Tx | None, batch: Sequence[_Work[Any]]) -> None:
+    def _deliver(self, tx: Tx | None, batch: Sequence[Posted[Any]]) -> None:
         """Publish first, answer second: who gets the answer may rely on the event having been seen."""
         if tx is not None and tx.events:
             self._publish(tx.events, tx.ended)
         for work in batch:
             work.answer()
 
-    def _sort_out(self, batch: Sequence[_Work[Any]], error: SQLAlchemyError) -> Sequence[_Work[Any]]:
+    def _sort_out(self, batch: Sequence[Posted[Any]], error: SQLAlchemyError) -> Sequence[Posted[Any]]:
         """Nothing of the batch happened. Sure work waits for another try, the rest is refused."""
         is_over = _is_final(error) or (self._give_up_at is not None and time.monotonic() > self._give_up_at)
         problem = _failed(self.settings.url, error)

@@ -5,7 +5,7 @@ The row is on disk when a method returns; events are published in the order of c
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from sigmagraph.engine.jobs.job import (
 )
 from sigmagraph.engine.jobs.settings import StoreSettings
 from sigmagraph.engine.jobs.store import log, queries, retention, transitions
-from sigmagraph.engine.jobs.store.database import Database, Tx
+from sigmagraph.engine.jobs.store.database import Database, Posted, Tx
 from sigmagraph.engine.jobs.store.recent import RecentJobs
 from sigmagraph.engine.jobs.store.single_rows import RowQuery
 from sigmagraph.engine.jobs.store.tables import facts, jobs
@@ -77,13 +77,12 @@ class JobStore:
         """Whether it is sure, without waiting, that no job has this id."""
         return self.database.lacks(BY_ID, job_id)
 
-    def submit(
-        self, submission: Submission, request: Request, worker: str | None = None
-    ) -> Coroutine[Any, Any, tuple[Job, bool]]:
-        """Accept a job, as begun where a worker is named; the job, and whether an equal request had made it before.
+    async def submit(self, submission: Submission, request: Request, worker: str | None = None) -> tuple[Job, bool]:
+        """Accept a job, as begun where a worker is named; the job, and whether an equal request had made it before."""
+        return await self.stored(self.post(submission, request, worker))
 
-        It is posted when this returns, and on disk when the coroutine does.
-        """
+    def post(self, submission: Submission, request: Request, worker: str | None = None) -> Posted[tuple[Job, bool]]:
+        """Have a job accepted; it is on disk when `stored` returns."""
         at = self.clock()
 
         def work(tx: Tx) -> tuple[Job, bool]:
@@ -92,18 +91,16 @@ class JobStore:
                 (known, True) if known is not None else (transitions.create(tx, submission, request, at, worker), False)
             )
 
-        return self._submitted(work, self.database.post(work, is_sure=False))
+        return self.database.post(work, is_sure=False)
 
-    async def _submitted(
-        self, work: Callable[[Tx], tuple[Job, bool]], posted: "asyncio.Future[tuple[Job, bool]]"
-    ) -> tuple[Job, bool]:
+    async def stored(self, posted: Posted[tuple[Job, bool]]) -> tuple[Job, bool]:
         """Once more where another server's job took the id or the key just now: it is there to be found."""
         try:
-            return await posted
+            return await posted.future
         except StoreFailed as problem:
             if not self.has_peers or not isinstance(problem.__cause__, IntegrityError):
                 raise
-            return await self.database.write(work)
+            return await self.database.write(posted.function)
 
     @property
     def has_peers(self) -> bool:
