@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, CorruptFile, MissingFile, TensorMismatch, UnknownModel
 from sigmagraph.engine.models.arch import (
@@ -133,7 +134,21 @@ def load_diffusion_model(path: Path, device: torch.device | None = None, kept_as
 
 def load_vae(path: Path, device: torch.device | None = None) -> Vae:
     """The autoencoder of a file, alone or inside a checkpoint, LDM or diffusers layout."""
-    file = open_weights(path)
+    return _vae_in(open_weights(path), device)
+
+
+def vae_of_tensors(tensors: Mapping[str, Tensor], device: torch.device | None = None) -> Vae:
+    """The autoencoder of tensors by name, in the layouts of files. A tensor `pixel_space_vae` asks for none."""
+    if "pixel_space_vae" in tensors:
+        return pixel_space()
+    stored = {
+        name: StoredTensor(tuple(tensor.shape), tensor.dtype, lambda kept=tensor: kept)  # type: ignore[misc]
+        for name, tensor in tensors.items()
+    }
+    return _vae_in(WeightFile(Path("the tensors given"), stored), device)
+
+
+def _vae_in(file: WeightFile, device: torch.device | None) -> Vae:
     parts = find_parts(file)
     if parts.vae is None and parts.tiny_vae is not None:
         return _tiny_vae(str(file.path), parts.tiny_vae, device)

@@ -13,6 +13,7 @@ from sigmagraph.engine.models.conditioning import Conditioning
 from sigmagraph.engine.models.spec import LatentFormat
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import Parameterisation
+from sigmagraph.nodes.support.packs.weights import checkpoint_tensors
 
 __all__ = ["SD3", "BaseModel", "ModelSampling", "ModelType", "Part", "number"]
 
@@ -158,10 +159,11 @@ class BaseModel:
         """What stands for the network."""
         return Part(self.value.spec.shape.depth)
 
-    def state_dict_for_saving(self, *others: Any) -> dict[str, Tensor]:
-        """The weights as a file has them, and those of other parts that are given."""
-        own = {f"model.diffusion_model.{name}": stored.read() for name, stored in self.value.recipe.weights.items()}
-        return {name: part for one in (own, *others) if one is not None for name, part in one.items()}
+    def state_dict_for_saving(
+        self, clip_state_dict: Any = None, vae_state_dict: Any = None, clip_vision_state_dict: Any = None
+    ) -> dict[str, Tensor]:
+        """The weights as a checkpoint has them, and those of other parts that are given, under their prefixes there."""
+        return checkpoint_tensors(self.value, clip_state_dict, vae_state_dict, clip_vision_state_dict)
 
     def get_dtype(self) -> torch.dtype:
         """The precision the network computes in."""

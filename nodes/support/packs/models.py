@@ -30,7 +30,14 @@ from sigmagraph.nodes.support.packs.guidance import (
 )
 from sigmagraph.nodes.support.packs.inside import patched_blocks
 from sigmagraph.nodes.support.packs.model_sampling import parameterisation_of
-from sigmagraph.nodes.support.packs.weights import PREFIX, OtherWeight, WeightChange, model_weights, weight_change
+from sigmagraph.nodes.support.packs.weights import (
+    PREFIX,
+    OtherWeight,
+    WeightChange,
+    checkpoint_tensors,
+    model_weights,
+    weight_change,
+)
 from sigmagraph.nodes.support.packs.wrappers import (
     CallbacksMP,
     Kept,
@@ -112,10 +119,14 @@ class ModelPatcher:
             found if filter_prefix is None else {name: found[name] for name in found if name.startswith(filter_prefix)}
         )
 
-    def state_dict_for_saving(self, *others: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """The weights as a file has them, and those of other parts that are given."""
-        own = dict(model_weights(bare_model_of(self), f"model.{PREFIX}"))
-        return {name: part for one in (own, *others) if one is not None for name, part in one.items()}
+    def state_dict_for_saving(
+        self,
+        clip_state_dict: Mapping[str, Tensor] | None = None,
+        vae_state_dict: Mapping[str, Tensor] | None = None,
+        clip_vision_state_dict: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The weights as a checkpoint has them, and those of other parts that are given, under their prefixes there."""
+        return checkpoint_tensors(bare_model_of(self), clip_state_dict, vae_state_dict, clip_vision_state_dict)
 
     def memory_required(self, input_shape: Any) -> int:
         """Nothing a pack has to see to: the engine counts memory itself."""

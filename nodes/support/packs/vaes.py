@@ -1,5 +1,6 @@
 """Autoencoders as node packs handle them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,7 +8,11 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.arch.tiles import Tiling
+from sigmagraph.engine.models.arch.vae import Autoencoder
+from sigmagraph.engine.models.load import vae_of_tensors
 from sigmagraph.engine.models.value import Vae
+from sigmagraph.nodes.support.packs.vae_networks import FirstStage, with_network
+from sigmagraph.nodes.support.packs.weights import StoredWeights
 
 __all__ = ["PackVae", "vae_of"]
 
@@ -21,14 +26,41 @@ class PackVae:
     latent_dim = 2
     disable_offload = False
 
-    def __init__(self, vae: Any = None, *_: Any, **__: Any) -> None:
-        if not isinstance(vae, Vae):
-            raise BadValue("VAE", type(vae).__qualname__, "an autoencoder that a loader of this engine gave")
-        self.value = vae
-        self.latent_channels = vae.shape.latent_channels
-        self.downscale_ratio = self.upscale_ratio = vae.shape.downscale
-        self.device, self.output_device = vae.placement.device, torch.device("cpu")
-        self.vae_dtype = vae.placement.dtype
+    def __init__(self, vae: Any = None, device: torch.device | None = None, *_: Any, sd: Any = None, **__: Any) -> None:
+        """Of a value of ours, or of tensors by name (`sd`, also in the first place). Other things are refused."""
+        given: Any = vae if sd is None else sd
+        if isinstance(given, Mapping) and given:
+            given = vae_of_tensors(given, device)
+        if not isinstance(given, Vae):
+            allowed = "an autoencoder that a loader of this engine gave, or the tensors of one by name"
+            raise BadValue("VAE", type(given).__qualname__, allowed)
+        self.came = given
+        self._network: FirstStage | None = None
+        self.latent_channels = given.shape.latent_channels
+        self.downscale_ratio = self.upscale_ratio = given.shape.downscale
+        self.device, self.output_device = given.placement.device, torch.device("cpu")
+        self.vae_dtype = given.placement.dtype
+
+    @property
+    def value(self) -> Vae:
+        """The value of ours; it computes with the network a pack has had in hand, where one has."""
+        return self.came if self._network is None else with_network(self.came, self._network)
+
+    @property
+    def first_stage_model(self) -> FirstStage:
+        """The network, copied for this pack when it first asks. What becomes of the copy acts here and further on."""
+        if self._network is None:
+            with self.came.recipe.use() as network:
+                if not isinstance(network, Autoencoder):
+                    raise AttributeError(f"first_stage_model of {self.came.recipe.what} is not here for node packs")
+                self._network = FirstStage(network)
+        return self._network
+
+    def get_sd(self) -> Mapping[str, Tensor]:
+        """The weights by the names of weight files, without prefix; each is read when it is asked for."""
+        if self._network is not None:
+            return self._network.state_dict()
+        return StoredWeights(dict(self.came.recipe.weights))
 
     def encode(self, pixel_samples: Tensor) -> Tensor:
         """The latent of pictures."""

@@ -25,8 +25,10 @@ from sigmagraph.engine.models.value import Model
 __all__ = [
     "PREFIX",
     "OtherWeight",
+    "StoredWeights",
     "WeightChange",
     "adapter_of",
+    "checkpoint_tensors",
     "clip_weights",
     "load_lora",
     "lora_names",
@@ -155,6 +157,18 @@ class StoredWeights(Mapping[str, Tensor]):
 def model_weights(model: Model, prefix: str = PREFIX) -> StoredWeights:
     """A model's weights with every patch, by the names packs change them by."""
     return StoredWeights({prefix + name: stored for name, stored in model.recipe.weights.items()})
+
+
+def checkpoint_tensors(
+    model: Model,
+    clip: Mapping[str, Tensor] | None = None,
+    vae: Mapping[str, Tensor] | None = None,
+    vision: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's file: a model's, and those of other parts under the prefixes they have there."""
+    given = {"text_encoders.": clip, "first_stage_model.": vae, "": vision}
+    others = {prefix + name: part for prefix, one in given.items() for name, part in (one or {}).items()}
+    return {**model_weights(model, f"model.{PREFIX}"), **others}
 
 
 def clip_weights(clip: Clip) -> StoredWeights:
