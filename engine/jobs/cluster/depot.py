@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -83,7 +84,7 @@ class Depot:
         folder = services.output_dir if file["kind"] == "output" else services.temp_dir
         first = inside(folder, str(Path(file["subfolder"]) / file["filename"]))
         make_folder(first.parent)
-        draft = first.parent / f".draft-{os.getpid()}-{file['digest'][:16]}"
+        draft = first.parent / f".draft-{uuid.uuid4().hex}"
         try:
             draft.write_bytes(data)
             path = next(path for path in _names(first) if _took(draft, path))
