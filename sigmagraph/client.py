@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from sigmagraph.client_calls import (
     LOCAL,
@@ -43,6 +44,21 @@ __all__ = ["AsyncClient", "Client", "Event", "Image", "Result"]
 
 RETRIES, PAUSE_S, LONGEST_PAUSE_S = 10, 0.5, 5.0  # of a stream that broke off without a word, one after the other
 SILENCE_S = 60.0  # the server says something every 15 s
+
+
+class KeyStays(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect to another host, or from https to http, without the key."""
+
+    def redirect_request(self, *told: Any) -> urllib.request.Request | None:
+        request, further = told[0], super().redirect_request(*told)
+        if further is not None:
+            before, after = urlsplit(request.full_url), urlsplit(further.full_url)
+            if before.netloc != after.netloc or (before.scheme, after.scheme) == ("https", "http"):
+                further.remove_header("Authorization")
+        return further
+
+
+OPENER = urllib.request.build_opener(KeyStays)
 
 
 class Client:
@@ -127,7 +143,7 @@ class Client:
         headers = {**self._headers, **call.headers}
         request = urllib.request.Request(self._url + call.path, call.body, headers, method=call.method)
         try:
-            return urllib.request.urlopen(request, timeout=timeout_s)
+            return OPENER.open(request, timeout=timeout_s)
         except urllib.error.HTTPError as error:
             with error:
                 raise refusal(call, error.code, error.read()) from None

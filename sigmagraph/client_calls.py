@@ -208,7 +208,7 @@ def parsed(call: Call, data: bytes) -> dict[str, Any]:
     """The object in an answer; an empty one is an empty object."""
     try:
         found = json.loads(data) if data.strip() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or (call.path == "/prompt" and "prompt_id" not in found):
         raise ServerRefused(
@@ -221,15 +221,20 @@ def refusal(call: Call, status: int, data: bytes) -> ServerRefused:
     """What the server said, in its own words; every wrong input of a workflow on a line of its own."""
     try:
         body = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = {}
-    error = body.get("error", {}) if isinstance(body, dict) else {}
-    if isinstance(error, str):
-        error = {"message": error}
+    error = _object(body, "error")
+    if isinstance(body, dict) and isinstance(body.get("error"), str):
+        error = {"message": body["error"]}
     lines = [str(error.get("message") or data.decode("utf-8", "replace")[:200] or f"status {status}")]
-    nodes = body.get("node_errors", {}) if isinstance(body, dict) else {}
-    for node_id, node in nodes.items():
+    for node_id, node in _object(body, "node_errors").items():
         place = f"node {node_id} ({node['class_type']})"
         lines += [f"{place}: {fault['message']}: {fault['details']}" for fault in node["errors"]]
     place = f"{call.method} {call.path.partition('?')[0]}"
     return ServerRefused(place, status, error.get("type", ""), "\n".join(lines))
+
+
+def _object(body: Any, name: str) -> dict[str, Any]:
+    """A field that is an object; an empty one for anything else: other servers have other bodies."""
+    found = body.get(name) if isinstance(body, dict) else None
+    return found if isinstance(found, dict) else {}

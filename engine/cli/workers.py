@@ -7,6 +7,7 @@ import typer
 
 from sigmagraph.client_calls import LOCAL
 from sigmagraph.engine.cli.options import AsJson
+from sigmagraph.engine.errors import ServerRefused
 from sigmagraph.engine.units import bytes_in_words
 
 __all__ = ["workers"]
@@ -28,24 +29,38 @@ def workers(
         write_json(answer)
         return
     table = columns("worker", "machine", "device", "free", "state", "runs", "resident", right=("free",))
-    for worker in answer["workers"]:
+    for worker in _listed(answer, "workers"):
         device, free = _device(worker)
-        runs, resident = ", ".join(worker["jobs"]), ", ".join(worker["models"])
-        table.add_row(worker["name"], worker["machine"] or "here", device, free, _state(worker), runs, resident)
+        names = (str(worker.get("name") or ""), str(worker.get("machine") or "here"), device, free, _state(worker))
+        table.add_row(*names, *(", ".join(map(str, _listed(worker, name, str))) for name in ("jobs", "models")))
     out().print(table)
-    if answer["trouble"]:
-        remark(answer["trouble"])
-    remark(f"{answer['running']} jobs run, {answer['queued']} wait")
+    if answer.get("trouble"):
+        remark(str(answer["trouble"]))
+    if "running" in answer:
+        remark(f"{answer['running']} jobs run, {answer.get('queued')} wait")
+
+
+def _listed(record: Mapping[str, Any], name: str, kind: type = dict) -> list[Any]:
+    """A list of the answer; an older server may lack it, and what is no server of ours has something else there."""
+    found = record.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(entry, kind) for entry in found):
+        raise ServerRefused(
+            "GET /workers", 200, "", f"`{name}` is not a list as sigmagraph tells it: is it at this address?"
+        )
+    return found
 
 
 def _device(worker: Mapping[str, Any]) -> tuple[str, str]:
-    devices = worker.get("devices") or []
+    devices = _listed(worker, "devices")
     if not devices:
         return "", ""
-    return ", ".join(device["name"] for device in devices), bytes_in_words(devices[0]["vram_free"])
+    free = devices[0].get("vram_free")
+    names = ", ".join(str(device.get("name")) for device in devices)
+    return names, bytes_in_words(free) if isinstance(free, int | float) else ""
 
 
 def _state(worker: Mapping[str, Any]) -> str:
-    if worker["is_ready"]:
-        return "ready" if worker["starts"] == 1 else f"ready, started {worker['starts']} times"
-    return worker["last_error"] or "starting"
+    if worker.get("is_ready"):
+        starts = worker.get("starts", 1)
+        return "ready" if starts == 1 else f"ready, started {starts} times"
+    return str(worker.get("last_error") or "starting")

@@ -17,6 +17,7 @@ async def test_many_references_at_once_leave_threads_for_looking(serving: Servin
         async with asyncio.timeout(20):
             many = await asyncio.gather(*(api.post(JOBS, {"workflow": graph}) for _ in range(60)))
         assert {response.status for response in many} <= {422, 503}
+        assert {await code(response) for response in many} <= {"missing_asset", "not_accepting"}
         assert await api.json(JOBS) == {"jobs": [], "truncated": False}
 
 

@@ -40,7 +40,7 @@ CODES: tuple[tuple[type[errors.EngineError], int, str], ...] = (  # the first th
 )
 BY_STATUS: Mapping[int, str] = {
     400: "invalid_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
-    413: "payload_too_large", 415: "invalid_request", 429: "rate_limited",
+    413: "payload_too_large", 415: "invalid_request", 429: "rate_limited", 503: "not_accepting",
 }  # fmt: skip
 
 
