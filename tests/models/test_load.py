@@ -357,8 +357,19 @@ def test_t5_with_buckets_that_measure_no_distance_is_refused(
         load_text_encoders([tmp_path / "t5.safetensors"])
 
 
-def test_an_embedding_table_that_is_one_number_is_an_engine_error(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
-    alone = part(tensors, "text_encoders.clip_l.transformer.")
-    alone["text_model.embeddings.token_embedding.weight"] = torch.ones(())
+@pytest.mark.parametrize(
+    ("prefix", "name", "load"),
+    [
+        (
+            "text_encoders.clip_l.transformer.",
+            "text_model.embeddings.token_embedding.weight",
+            lambda path: load_text_encoders([path]),
+        ),
+        ("first_stage_model.", "decoder.conv_in.weight", load_vae),
+    ],
+)
+def test_a_deciding_tensor_that_is_one_number_is_an_engine_error(
+    tmp_path: Path, tensors: dict[str, Tensor], prefix: str, name: str, load: Callable[[Path], object]
+) -> None:
     with pytest.raises(EngineError):
-        load_text_encoders([saved(tmp_path / "clip.safetensors", alone)])
+        load(saved(tmp_path / "x.safetensors", part(tensors, prefix) | {name: torch.ones(())}))

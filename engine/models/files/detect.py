@@ -162,7 +162,7 @@ def _vae(weights: Weights) -> Weights | None:
     if prefix is None:
         return None
     found = {name: t for name, t in under(weights, prefix).items() if name.startswith(("encoder.", "decoder."))}
-    if weights[prefix + VAE_MARK].shape[1] != LATENT_CHANNELS or prefix + "post_quant_conv.weight" in weights:
+    if weights[prefix + VAE_MARK].shape[1:2] != (LATENT_CHANNELS,) or prefix + "post_quant_conv.weight" in weights:
         return None
     return vae_from_diffusers(found) if VAE_DIFFUSERS_MARK in found else found
 
