@@ -1,6 +1,9 @@
 """Files appear whole or not at all: everything is written beside its place and then renamed. Standard library only."""
 
+import os
 import secrets
+import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,10 +13,15 @@ from typing import BinaryIO, Self
 
 from sigmagraph.engine.errors import WriteFailed
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["WriteBehind", "drafted", "make_folder", "write_file", "write_new"]
 
 MOST_WAITING = 16 << 20  # bytes that may wait to be written
 PLACE = 4 << 20  # bytes of a place that is lent
+DRAFT = ".draft-"
+STALE_S = 3600.0  # a draft that nobody has written to, or locks, for so long is of a process that was killed
 
 
 def make_folder(folder: Path) -> Path:
@@ -57,9 +65,11 @@ def drafted(folder: Path, names: Iterable[str], *, replaces: bool = False) -> It
 
     The list holds its path then. Nothing is left behind if the block fails.
     """
-    draft, where = folder / f".draft-{secrets.token_hex(8)}", list[Path]()
+    _sweep(folder)
+    draft, where = folder / f"{DRAFT}{secrets.token_hex(8)}", list[Path]()
     try:
         with draft.open("xb") as file:
+            _locks(file)
             yield file, where
         for name in names:
             with suppress(FileExistsError):
@@ -152,6 +162,24 @@ class WriteBehind:
                 self._changed.notify_all()
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what writers left in a folder that were killed: old drafts that no process holds locked."""
+    for draft in folder.glob(f"{DRAFT}*"):
+        with suppress(OSError), draft.open("rb") as file:
+            if time.time() - os.fstat(file.fileno()).st_mtime > STALE_S and _locks(file):
+                draft.unlink()
+
+
+def _locks(file: BinaryIO) -> bool:
+    """Whether the file is this process's own now, until it is closed; no where another holds it, or none can."""
+    if sys.platform == "win32":
+        return False
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
 def _claim(draft: Path, path: Path) -> Path:
     """Give the draft its name unless it is taken; a hard link is the one rename that refuses to overwrite."""
     try:
@@ -167,7 +195,7 @@ def _claim(draft: Path, path: Path) -> Path:
 
 def _draft(path: Path, data: bytes) -> Path:
     """`data` in a new hidden file of the same folder; nothing stays behind if it does not fit."""
-    draft = path.parent / f".draft-{secrets.token_hex(8)}"
+    draft = path.parent / f"{DRAFT}{secrets.token_hex(8)}"
     try:
         with draft.open("xb") as file:
             file.write(data)

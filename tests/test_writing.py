@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -178,3 +179,19 @@ def test_what_waits_is_dropped_where_its_maker_fails() -> None:
     late.join()
     assert len(file.written) <= 1
     assert threading.active_count() == before
+
+
+def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    (tmp_path / ".draft-dead").write_bytes(b"half")
+    (tmp_path / ".draft-young").write_bytes(b"half")
+    with drafted(tmp_path, ["slow"]) as (file, _):
+        file.write(b"first")
+        file.flush()
+        [writing] = set(tmp_path.iterdir()) - {tmp_path / ".draft-dead", tmp_path / ".draft-young"}
+        for path in (writing, tmp_path / ".draft-dead"):
+            os.utime(path, (0, 0))  # nothing came for a long time
+        with drafted(tmp_path, ["quick"]):
+            pass
+        assert {path.name for path in tmp_path.iterdir()} == {".draft-young", writing.name, "quick"}
+        file.write(b", second")
+    assert (tmp_path / "slow").read_bytes() == b"first, second"

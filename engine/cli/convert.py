@@ -1,5 +1,6 @@
 """`sigmagraph convert`: weight files in another precision, taken apart, or put together."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -72,7 +73,8 @@ def convert(
     written = []
     for work in works:
         began = time.perf_counter()
-        size = _write(work)
+        with _ended_as_by_ctrl_c():
+            size = _write(work, force)
         seconds = time.perf_counter() - began
         remark(f"{bytes_in_words(size)} in {seconds:.1f} s, {bytes_in_words(size / seconds)}/s{_error(work.target)}")
         written.append({"file": str(work.path), "bytes": size, "seconds": seconds, "error": _loss(work.target)})
@@ -80,6 +82,22 @@ def convert(
             answers().print(str(work.path), markup=False, soft_wrap=True)
     if as_json:
         write_json(written)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> "Iterator[None]":
+    """Asked to end, or its terminal closed: what is half written goes first."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _split(file: "WeightFile", to: str | None, models: Path) -> list[Work]:
@@ -136,17 +154,17 @@ def _work(path: Path, file: "WeightFile", target: "ConvertTarget") -> Work:
     return Work(path, target.tensors(file.weights), file.metadata, target)
 
 
-def _write(work: Work) -> int:
+def _write(work: Work, replaces: bool) -> int:
     from sigmagraph.engine.models.files.convert import sizes
     from sigmagraph.engine.models.files.write import write_gguf, write_safetensors
 
     total, place = sizes(work.tensors), (work.path.parent, [work.path.name])
     with _progress(work.path.name, total) as tell:
         if work.target.form is not None:
-            write_gguf(*place, work.tensors, work.metadata, tell, replaces=True)
+            write_gguf(*place, work.tensors, work.metadata, tell, replaces=replaces)
         else:
             texts = {name: str(value) for name, value in work.metadata.items()}
-            write_safetensors(*place, work.tensors, texts, tell, replaces=True)
+            write_safetensors(*place, work.tensors, texts, tell, replaces=replaces)
     return total
 
 

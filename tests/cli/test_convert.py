@@ -2,7 +2,11 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -267,3 +271,36 @@ def test_what_is_read_is_never_written_over(apart: list[Path], tmp_path: Path) -
         convert(path, "--to", "bf16", "--out", out, "--force", fails="what is read stays as it is")
     assert path.read_bytes() == apart[0].read_bytes()
     assert (tmp_path / "link.safetensors").is_symlink()
+
+
+def test_a_conversion_that_is_ended_leaves_nothing(apart: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    slow = (
+        "import os, signal\n"
+        "from sigmagraph.engine.models.files import write\n"
+        "pour = write._pour\n"
+        "def poured(*tensor):\n"
+        "    pour(*tensor)\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "write._pour = poured\n"
+        "from sigmagraph.engine.cli.app import main\n"
+        f"main(['convert', {str(apart[0])!r}, '--to', 'bf16', '--out', {str(out)!r}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", slow], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGHUP, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_conversions_to_one_name_do_not_replace_each_other(
+    apart: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "x.safetensors"
+    before = write_safetensors
+
+    def meanwhile(*arguments: Any, **more: Any) -> Path:
+        out.write_bytes(b"the other's")
+        return before(*arguments, **more)
+
+    monkeypatch.setattr("sigmagraph.engine.models.files.write.write_safetensors", meanwhile)
+    convert(apart[0], "--to", "bf16", "--out", out, fails="every name for the new file is taken")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the other's"]
