@@ -16,7 +16,7 @@ from sigmagraph.engine.errors import WriteFailed
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["WriteBehind", "drafted", "make_folder", "write_file", "write_new"]
+__all__ = ["WriteBehind", "drafted", "locks", "make_folder", "write_file", "write_new"]
 
 MOST_WAITING = 16 << 20  # bytes that may wait to be written
 PLACE = 4 << 20  # bytes of a place that is lent
@@ -69,7 +69,7 @@ def drafted(folder: Path, names: Iterable[str], *, replaces: bool = False) -> It
     draft, where = folder / f"{DRAFT}{secrets.token_hex(8)}", list[Path]()
     try:
         with draft.open("xb") as file:
-            _locks(file)
+            locks(file)
             yield file, where
         for name in names:
             with suppress(FileExistsError):
@@ -166,11 +166,11 @@ def _sweep(folder: Path) -> None:
     """Remove what writers left in a folder that were killed: old drafts that no process holds locked."""
     for draft in folder.glob(f"{DRAFT}*"):
         with suppress(OSError), draft.open("rb") as file:
-            if time.time() - os.fstat(file.fileno()).st_mtime > STALE_S and _locks(file):
+            if time.time() - os.fstat(file.fileno()).st_mtime > STALE_S and locks(file):
                 draft.unlink()
 
 
-def _locks(file: BinaryIO) -> bool:
+def locks(file: BinaryIO) -> bool:
     """Whether the file is this process's own now, until it is closed; no where another holds it, or none can."""
     if sys.platform == "win32":
         return False

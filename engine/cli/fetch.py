@@ -1,15 +1,23 @@
 """`sigmagraph fetch`: official weights and tokenizers from the model hub into the model folders."""
 
+import glob
 import hashlib
 import re
+import shutil
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
 from sigmagraph.engine.cli.options import AsJson, Home, workspace
 from sigmagraph.engine.errors import EngineError, FetchFailed, InvalidWorkflow, UnknownName
 from sigmagraph.engine.model_hub import HUB, SETS, Source
+from sigmagraph.engine.units import bytes_in_words
+from sigmagraph.engine.writing import locks, make_folder
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
 
 __all__ = ["SETS", "fetch"]
 
@@ -74,29 +82,72 @@ def advice(error: EngineError) -> list[str]:
 
 
 def bring(source: Source, target: Path, mirror: str | None = None) -> None:
-    """Download one file to `target`; it appears there only when it is whole. `mirror`: a server to ask instead."""
+    """Download one file to `target`; it appears there only when it is whole. `mirror`: a server to ask instead.
+
+    What has arrived stays beside it, below `.fetch`, and is gone on from, also in another process.
+    """
     import logging
 
     from huggingface_hub import errors as hub
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-
-    from sigmagraph.engine.writing import make_folder
+    from huggingface_hub import hf_hub_url
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; our message says it once
     page = f"{(mirror or HUB).rstrip('/')}/{source.repository}"
-    drafts = make_folder(target.parent / ".fetch")
+    url = hf_hub_url(source.repository, source.file, endpoint=mirror)
     try:
-        draft = Path(hf_hub_download(source.repository, source.file, local_dir=drafts, endpoint=mirror))
-        told = get_hf_file_metadata(hf_hub_url(source.repository, source.file, endpoint=mirror), endpoint=mirror)
-        _require_sum(draft, told.etag, page, source.file)
-        draft.replace(target)
+        told = _told(url, mirror, page, source.file, target)
+        named = hashlib.sha256(f"{source.repository}/{source.file}@{told.etag}".encode()).hexdigest()[:16]
+        part = make_folder(target.parent / ".fetch") / f"{target.name}.{named}.part"
+        with part.open("ab") as file:
+            _take(file, target, page)
+            if not target.exists():
+                _download(url, file, told.size, page, source.file)
+                _require_sum(part, told.etag, page, source.file)
+        if not target.exists():
+            part.replace(target)
+        for old in part.parent.glob(f"{glob.escape(target.name)}.*.part"):  # this one, and what the hub had before
+            old.unlink(missing_ok=True)
+    except (hub.HTTPError, OSError, ValueError) as error:  # type: ignore[attr-defined]  # the hub's name for its HTTP library's errors
+        raise FetchFailed(page, f"{source.file} could not be fetched: {str(error).splitlines()[0]}") from error
+
+
+def _told(url: str, mirror: str | None, page: str, file: str, target: Path) -> "HfFileMetadata":
+    """Size and tag of a file. Raises `FetchFailed` where there is no such file, or no answer."""
+    from huggingface_hub import errors as hub
+    from huggingface_hub import get_hf_file_metadata
+
+    try:
+        told = get_hf_file_metadata(url, endpoint=mirror)
     except (hub.GatedRepoError, hub.RepositoryNotFoundError) as error:
         raise FetchFailed(page, "is gated: accept its licence there, then `hf auth login` or set HF_TOKEN") from error
-    except hub.LocalEntryNotFoundError as error:
-        reason = f"cannot be reached; a {source.file} fetched elsewhere belongs at {target}"
-        raise FetchFailed(page, reason) from error
-    except (hub.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # the hub's name for its HTTP library's errors
-        raise FetchFailed(page, f"{source.file} could not be fetched: {str(error).splitlines()[0]}") from error
+    except hub.HfHubHTTPError:
+        raise
+    except (hub.HTTPError, hub.OfflineModeIsEnabled) as error:  # type: ignore[attr-defined]  # as above
+        raise FetchFailed(page, f"cannot be reached; a {file} fetched elsewhere belongs at {target}") from error
+    if told.etag is None:
+        raise FetchFailed(page, f"{file} has no tag there: this server does not answer as the hub does")
+    return told
+
+
+def _take(file: BinaryIO, target: Path, page: str) -> None:
+    """Raise `FetchFailed` where another process writes this file."""
+    if sys.platform != "win32" and not locks(file):
+        raise FetchFailed(page, f"{target.name} is being fetched by another process already")
+
+
+def _download(url: str, file: BinaryIO, size: int | None, page: str, name: str) -> None:
+    """The rest of a file, behind what is there of it."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented there
+
+    if (there := file.tell()) > (size if size is not None else there):
+        there = file.truncate(0)
+    free = shutil.disk_usage(Path(file.name).parent).free
+    if size is not None and size - there > free:
+        needed, left = bytes_in_words(size - there), bytes_in_words(free)
+        raise FetchFailed(page, f"{name} takes {needed} more, and {left} are free at {Path(file.name).parent}")
+    http_get(url, file, resume_size=there, headers=build_hf_headers(), expected_size=size)
+    file.flush()
 
 
 def _require_sum(draft: Path, etag: str | None, page: str, file: str) -> None:

@@ -1,9 +1,11 @@
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+from huggingface_hub import file_download
+from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
@@ -15,31 +17,26 @@ def gated() -> GatedRepoError:
 
 
 class Hub:
-    """Stands in for the one call that needs a network."""
+    """Stands in for the two calls that need a network: what a file is, and its bytes."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         self.error = error
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[str] = []
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", self.told)
+        monkeypatch.setattr(file_download, "http_get", self.get)
 
-    def __call__(self, repository: str, file: str, local_dir: Path, endpoint: str | None = None) -> str:
-        self.asked.append((repository, file))
+    def told(self, url: str, endpoint: str | None = None) -> SimpleNamespace:
         if self.error is not None:
             raise self.error
-        path = local_dir / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{repository}/{file}")
-        return str(path)
+        return SimpleNamespace(etag="a" * 40, size=len(url))  # of small files: not a SHA-256
 
-
-@pytest.fixture(autouse=True)
-def no_tags(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small files: their tag is not a SHA-256."""
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: SimpleNamespace(etag="a" * 40))
+    def get(self, url: str, file: BinaryIO, **_: object) -> None:
+        self.asked.append(url)
+        file.write(url.encode())
 
 
 def test_files_land_where_the_loaders_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = Hub()
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
+    Hub(monkeypatch)
     done = CliRunner().invoke(app, ["fetch", "sd3.5-large", "text-encoders", "--home", str(tmp_path)])
     assert done.exit_code == 0, done.output
     for place in ("checkpoints/sd3.5_large", "text_encoders/clip_g", "text_encoders/t5xxl_fp16"):
@@ -48,10 +45,9 @@ def test_files_land_where_the_loaders_look(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_is_there_already_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", Hub())
+    Hub(monkeypatch)
     CliRunner().invoke(app, ["fetch", "tokenizers", "--home", str(tmp_path)])
-    again = Hub()
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", again)
+    again = Hub(monkeypatch)
     done = CliRunner().invoke(app, ["fetch", "tokenizers", "--home", str(tmp_path)])
     assert again.asked == []
     assert done.stderr.count("is there already") == len(SETS["tokenizers"].sources)
@@ -61,14 +57,14 @@ def test_what_is_there_already_is_not_fetched_again(tmp_path: Path, monkeypatch:
     ("error", "words"),
     [
         (gated(), "accept its licence there"),
-        (LocalEntryNotFoundError("offline"), "cannot be reached; a tokenizer.json fetched elsewhere belongs at"),
+        (OfflineModeIsEnabled("offline"), "cannot be reached; a tokenizer.json fetched elsewhere belongs at"),
         (OSError("broken pipe"), "could not be fetched: broken pipe"),
     ],
 )
 def test_a_failure_is_one_message_that_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", Hub(error))
+    Hub(monkeypatch, error)
     done = CliRunner().invoke(app, ["fetch", "tokenizers", "--home", str(tmp_path)])
     assert done.exit_code == 1
     assert words in done.stderr

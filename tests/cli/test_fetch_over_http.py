@@ -5,10 +5,12 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import pytest
 from aiohttp import web
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
@@ -24,14 +26,16 @@ class HubServer:
     def __init__(self) -> None:
         self.told = hashlib.sha256(BODY).hexdigest()
         self.breaks_after: int | None = None
+        self.status = 200
         self.ranges: list[str | None] = []
         self.paths: list[str] = []
         self.url = ""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        headers = {
-            "ETag": f'"{self.told}"',
-            "X-Linked-Etag": f'"{self.told}"',
+        if self.status != 200:
+            return web.Response(status=self.status)
+        tag = {"ETag": f'"{self.told}"', "X-Linked-Etag": f'"{self.told}"'} if self.told else {}
+        headers = tag | {
             "X-Linked-Size": str(len(BODY)),
             "X-Repo-Commit": "c" * 40,
             "Accept-Ranges": "bytes",
@@ -91,16 +95,84 @@ def test_a_download_that_breaks_goes_on_where_it_stopped(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)  # what breaks off is written
     hub.breaks_after = 300_000
     code, output, target = fetched(hub, tmp_path)
-    if code:  # the hub's client gave up: asking again goes on
-        code, output, target = fetched(hub, tmp_path)
     assert code == 0, output
     assert target.read_bytes() == BODY
     first, second = hub.ranges
-    assert first is None or first == "bytes=0-"
+    assert first is None
     assert second is not None
     assert 0 < int(second.removeprefix("bytes=").partition("-")[0]) <= 300_000
     [source] = SETS["sd3.5-large-canny"].sources
     assert set(hub.paths) == {f"/{source.repository}/resolve/main/{source.file}"}
+
+
+def test_what_a_fetch_that_was_ended_has_brought_is_kept_for_the_next(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = file_download.http_get
+
+    def interrupted(url: str, file: BinaryIO, **_: object) -> None:
+        file.write(BODY[:400_000])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(file_download, "http_get", interrupted)
+    assert fetched(hub, tmp_path)[0] == 130
+    monkeypatch.setattr(file_download, "http_get", whole)
+    code, output, target = fetched(hub, tmp_path)
+    assert code == 0, output
+    assert hub.ranges == ["bytes=400000-"]
+    assert target.read_bytes() == BODY
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path != target]
+
+
+def test_what_the_hub_has_replaced_is_not_gone_on_from(hub: HubServer, tmp_path: Path) -> None:
+    old = tmp_path / f"models/controlnet/.fetch/{NAME}.0123456789abcdef.part"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"half of what was there before")
+    code, output, target = fetched(hub, tmp_path)
+    assert code == 0, output
+    assert (target.read_bytes(), hub.ranges) == (BODY, [None])
+    assert not list(old.parent.iterdir())
+
+
+def test_one_process_at_a_time_brings_a_file(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, second = file_download.http_get, list[tuple[int, str]]()
+
+    def meanwhile(*arguments: Any, **more: Any) -> None:
+        monkeypatch.setattr(file_download, "http_get", whole)
+        second.append(fetched(hub, tmp_path)[:2])
+        whole(*arguments, **more)
+
+    monkeypatch.setattr(file_download, "http_get", meanwhile)
+    code, output, target = fetched(hub, tmp_path)
+    assert code == 0, output
+    assert target.read_bytes() == BODY
+    [(refused, words)] = second
+    assert refused == 1
+    assert "is being fetched by another process already" in words
+
+
+def test_what_does_not_fit_on_the_disk_is_refused_before_it_is_fetched(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    code, output, _ = fetched(hub, tmp_path)
+    assert code == 1
+    assert "takes 1.0 MB more, and 1.0 MB are free" in output
+    assert hub.ranges == []
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(404, "could not be fetched: Client error '404"), (500, "could not be fetched: Server error '500")],
+)
+def test_an_answer_that_is_an_error_is_told(hub: HubServer, tmp_path: Path, status: int, words: str) -> None:
+    hub.status = status
+    code, output, _ = fetched(hub, tmp_path)
+    assert code == 1
+    assert words in output
+    assert "Traceback" not in output
+    hub.status, hub.told = 200, ""
+    assert "has no tag there: this server does not answer as the hub does" in fetched(hub, tmp_path)[1]
 
 
 def test_what_arrives_damaged_is_refused_and_not_kept(hub: HubServer, tmp_path: Path) -> None:
