@@ -233,6 +233,18 @@ def test_a_source_that_is_cut_short_meanwhile_is_an_error_and_leaves_nothing(tmp
     assert list(tmp_path.iterdir()) == [source]
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_mapped_source_that_is_cut_short_meanwhile_is_an_error_too(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "x.safetensors"
+    numbers = torch.linspace(-1, 1, 3 * PIECE, dtype=torch.float16).reshape(-1, 1024)
+    stored = numbers.float() if name == "fp16" else numbers
+    save_file({f"joint_blocks.0.{letter}.weight": stored.clone() for letter in "ab"}, source)
+    tensors = ConvertTarget(name).tensors(open_weights(source).weights)
+    with pytest.raises(StaleFile, match="changed on disk since it was opened"):
+        write_safetensors(tmp_path, ["y"], tensors, {}, lambda _: os.truncate(source, 4096))
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_a_draft_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(WriteFailed, match="No space left"), drafted(tmp_path, ["a"]):
         raise OSError(28, "No space left on device")

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 
 import torch
@@ -17,7 +18,7 @@ from sigmagraph.engine.errors import BadValue, TensorMismatch
 from sigmagraph.engine.models.files.fp8 import MARKER, SCALE, multiplied_out
 from sigmagraph.engine.models.files.ggml import FORMATS, Format
 from sigmagraph.engine.models.files.quantise import SHRINK
-from sigmagraph.engine.models.files.read import FileSlice, StoredTensor, Weights, is_quantised
+from sigmagraph.engine.models.files.read import FileSlice, StoredTensor, Weights, bring, files_of, is_quantised
 from sigmagraph.engine.models.files.write import Outgoing, Room, in_pieces
 
 PIECE = 1 << 20  # elements in work at once: bounds memory
@@ -94,7 +95,7 @@ class ConvertTarget:
         def pieces(room: Room) -> Iterator[Tensor]:
             values = stored.read()
             wide = _scratch(values)
-            for at, piece in enumerate(in_pieces(values, PIECE)):
+            for at, piece in enumerate(_pieces(stored, values)):
                 # by way of float32, which is exact, torch takes half the time from one narrow precision to another
                 exact = wide[: piece.numel()].copy_(piece) if piece.dtype.itemsize <= 2 else piece
                 cast = room(piece.numel(), dtype).copy_(exact)
@@ -104,7 +105,7 @@ class ConvertTarget:
                     self.loss.note(name, piece, cast)
                 yield cast
 
-        return Outgoing(name, stored.shape, dtype, pieces)
+        return Outgoing(name, stored.shape, dtype, pieces, ahead=partial(bring, stored))
 
     def _scaled(self, weights: Weights) -> Iterator[Outgoing]:
         markers: set[str] = set()
@@ -114,7 +115,7 @@ class ConvertTarget:
                 continue
             markers.add(_root(name) + MARKER)
             rounding = _Rounding(name, stored, self.loss)
-            yield Outgoing(name, stored.shape, FP8, rounding.pieces)
+            yield Outgoing(name, stored.shape, FP8, rounding.pieces, ahead=partial(bring, stored))
             yield Outgoing(name.removesuffix(".weight") + SCALE, (), torch.float32, rounding.scales)
         for marker in sorted(markers):
             yield Outgoing(marker, (0,), FP8, lambda _: ())
@@ -128,7 +129,7 @@ class ConvertTarget:
             return self._cast(name, stored, torch.float32 if is_small else narrow)
 
         def pieces(_: Room) -> Iterator[Tensor]:
-            for at, piece in enumerate(in_pieces(stored.read(), SHRUNK)):
+            for at, piece in enumerate(_pieces(stored, stored.read(), SHRUNK)):
                 values = piece.float().view(-1, form.size)
                 blocks = SHRINK[form.name](values)
                 if at == 0:
@@ -137,7 +138,7 @@ class ConvertTarget:
                     self.loss.note(name, values, grew)
                 yield blocks
 
-        return Outgoing(name, stored.shape, torch.uint8, pieces, form)
+        return Outgoing(name, stored.shape, torch.uint8, pieces, form, partial(bring, stored))
 
 
 def kept(name: str, stored: StoredTensor) -> Outgoing:
@@ -153,7 +154,7 @@ def kept(name: str, stored: StoredTensor) -> Outgoing:
             yield piece
 
     def made(room: Room) -> Iterator[Tensor]:
-        for piece in in_pieces(stored.read(), PIECE):
+        for piece in _pieces(stored, stored.read()):
             yield room(piece.numel(), dtype).copy_(piece)
 
     is_in_file = stored.combine is None and isinstance(slice_, FileSlice)
@@ -177,6 +178,15 @@ def _has_overflow(cast: Tensor) -> bool:
         return False
     magnitudes = cast.view(torch.int16) & 0x7FFF
     return bool(magnitudes.amax() >= 0x7C00) and bool(cast.isinf().any())
+
+
+def _pieces(stored: StoredTensor, values: Tensor, elements: int = PIECE) -> Iterator[Tensor]:
+    """The elements in order. Raises `StaleFile` where a file they are mapped from changed: a shorter one is a crash."""
+    files = files_of({"": stored})
+    for piece in in_pieces(values, elements):
+        for file in files:
+            file.require_unchanged()
+        yield piece
 
 
 def _scratch(values: Tensor) -> Tensor:
@@ -203,10 +213,10 @@ class _Rounding:
     def pieces(self, room: Room) -> Iterator[Tensor]:
         """The rounded elements. The scale is known as soon as the first is asked for."""
         values = self._stored.read()
-        largest = max((_largest(piece) for piece in in_pieces(values, PIECE)), default=0.0)
+        largest = max((_largest(piece) for piece in _pieces(self._stored, values)), default=0.0)
         self.scale = torch.tensor(largest / torch.finfo(FP8).max or 1.0)
         quotients = _scratch(values)
-        for at, piece in enumerate(in_pieces(values, PIECE)):
+        for at, piece in enumerate(_pieces(self._stored, values)):
             quotient = quotients[: piece.numel()].copy_(piece).div_(self.scale)
             rounded = room(piece.numel(), FP8).copy_(quotient)
             if at == 0:

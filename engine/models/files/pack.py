@@ -125,7 +125,7 @@ def gguf_of(file: WeightFile, target: ConvertTarget) -> tuple[list[Outgoing], di
     if _only(parts) == T5:
         weights = in_files(T5, parts.encoders[T5])
         named = [
-            Outgoing(llama_name(made.name), made.shape, made.dtype, made.pieces, made.form)
+            Outgoing(llama_name(made.name), made.shape, made.dtype, made.pieces, made.form, made.ahead)
             for made in target.tensors(weights)
         ]
         return named, {ARCHITECTURE: "t5encoder", **_t5_sizes(weights), **kinds}

@@ -4,10 +4,12 @@ A stored tensor is a view into the memory-mapped file until somebody copies it, 
 cheap. Knows nothing of models; renaming and detection work on the same tables.
 """
 
+import ctypes
 import json
 import logging
 import os
 import re
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +26,8 @@ from sigmagraph.engine.models.files.gguf import Quantised, is_gguf, read_gguf
 from sigmagraph.engine.models.files.header import TensorEntry, read_header
 
 log = logging.getLogger(__name__)
+PAGE, MADV_POPULATE_READ = os.sysconf("SC_PAGE_SIZE"), 22  # of linux/mman.h, since 5.14
+_ADVISE = ctypes.CDLL(None).madvise if sys.platform == "linux" else None
 LARGEST_INDEX_BYTES = 32 * 1024 * 1024
 INDEX_SUFFIX = ".safetensors.index.json"
 PRECISION = "fp16|bf16|fp32|fp8|non_ema"  # as diffusers' file names have it before the ending, or behind it
@@ -235,6 +239,15 @@ class FileSlice:
 def is_view(tensor: StoredTensor) -> bool:
     """Whether reading it takes no memory: it is a view into a mapped file."""
     return tensor.combine is None and isinstance(tensor.read, FileSlice) and tensor.read.is_aligned
+
+
+def bring(tensor: StoredTensor) -> None:
+    """Read and map the pages that a tensor lies in, so that using it does not wait for each. On Linux only."""
+    for piece in tensor.pieces():
+        if is_view(piece) and _ADVISE is not None:
+            view = piece.read()
+            start = view.data_ptr() // PAGE * PAGE
+            _ADVISE(ctypes.c_void_p(start), ctypes.c_size_t(view.data_ptr() + view.nbytes - start), MADV_POPULATE_READ)
 
 
 def files_of(weights: Weights) -> tuple[MappedFile, ...]:

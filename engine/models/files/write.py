@@ -6,6 +6,7 @@ Safetensors and GGUF. What a tensor becomes is decided by who makes the `Outgoin
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -32,7 +33,8 @@ FORMAT_NUMBERS: Mapping[str, int] = {form.name: number for number, form in FORMA
 class Outgoing:
     """A tensor that will be written: `pieces` gives its values in order, in `dtype`; or blocks of `form`, as bytes.
 
-    A piece may be made in what `Room` lends, which is used again once the next one is asked for.
+    A piece may be made in what `Room` lends, which is used again once the next one is asked for. `ahead` brings what it
+    is made from; another thread calls it while the tensor before is in work.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Outgoing:
     dtype: torch.dtype
     pieces: Callable[[Room], Iterable[Tensor]]
     form: Format | None = None
+    ahead: Callable[[], None] | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -73,7 +76,7 @@ def write_safetensors(
     with drafted(make_folder(folder), names, replaces=replaces) as (file, where):
         file.write(len(text).to_bytes(8, "little") + text)
         with WriteBehind(file) as write:
-            for tensor in ordered:
+            for tensor in _read_ahead(ordered):
                 _pour(write, tensor, tell)
     return where[0]
 
@@ -99,10 +102,19 @@ def write_gguf(
     with drafted(make_folder(folder), names, replaces=replaces) as (file, where):
         file.write(header.ljust(_padded(len(header)), b"\0"))
         with WriteBehind(file) as write:
-            for tensor in tensors:
+            for tensor in _read_ahead(tensors):
                 _pour(write, tensor, tell)
                 write(memoryview(bytes(_padded(tensor.size_bytes) - tensor.size_bytes)))
     return where[0]
+
+
+def _read_ahead(tensors: Sequence[Outgoing]) -> Iterator[Outgoing]:
+    """The tensors in order. While one is in work, what the next is made from is brought."""
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        for tensor, following in zip(tensors, [*tensors[1:], None], strict=True):
+            if following is not None and following.ahead is not None:
+                reader.submit(following.ahead)
+            yield tensor
 
 
 def _pour(write: WriteBehind, tensor: Outgoing, tell: Tell) -> None:
