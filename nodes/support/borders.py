@@ -10,6 +10,7 @@ from sigmagraph.nodes.support.packs.clips import PackClip, clip_of
 from sigmagraph.nodes.support.packs.conditioning import conditioning_back, conditioning_out
 from sigmagraph.nodes.support.packs.controls import PackControlNet, net_of
 from sigmagraph.nodes.support.packs.guiders import guider_of, guider_out
+from sigmagraph.nodes.support.packs.hooks import HookGroup, KeyframeGroup, hooks_of, keyframes_of
 from sigmagraph.nodes.support.packs.models import ModelPatcher, model_of
 from sigmagraph.nodes.support.packs.noise import noise_of, noise_out
 from sigmagraph.nodes.support.packs.samplers import sampler_of, sampler_out
@@ -58,4 +59,6 @@ TRANSLATIONS = {
     "SAMPLER": Translation(sampler_out, sampler_of),
     "GUIDER": Translation(guider_out, guider_of),
     "NOISE": Translation(noise_out, noise_of),
+    "HOOKS": Translation(HookGroup.of, hooks_of),
+    "HOOK_KEYFRAMES": Translation(KeyframeGroup.of, keyframes_of),
 }

@@ -22,6 +22,7 @@ from sigmagraph.engine.compose.shims import (
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.comfy.comfy_class import Border
 from sigmagraph.engine.graph.node import Node
+from sigmagraph.nodes.support.packs import hooks
 
 __all__ = ["shim_names"]
 
@@ -36,6 +37,7 @@ def shim_names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> N
         helpers.names(),
         arithmetic.names(),
         controls.names(),
+        hooks.names(),
         devices.names(),
         sampling.names(),
         patching.names(),

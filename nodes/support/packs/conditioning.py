@@ -7,15 +7,16 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.conditioning import Conditioning
-from sigmagraph.engine.models.hooks import Hook
 from sigmagraph.engine.models.regions import Area, Region
 from sigmagraph.nodes.support.packs.controls import chain_of, controls_of
+from sigmagraph.nodes.support.packs.hooks import HookGroup, parted
 
 __all__ = ["GuiderEntries", "conditioning_back", "conditioning_of", "conditioning_out"]
 
 CONTEXT = "cross_attn"
 FOREIGN = {"gligen"}  # parts of an entry that change the picture and are not ours
 REGIONS = {"area", "mask", "strength", "mask_strength", "set_area_to_bounds", "default"}
+IDLE = "hooks of packs"  # that change nothing on this family, and that a pack looks for
 CONTROL = {"control", "control_apply_to_uncond"}
 KNOWN = REGIONS | CONTROL | {"hooks", "pooled_output", "start_percent", "end_percent"}
 
@@ -29,11 +30,13 @@ def _entry_out(entry: Conditioning) -> dict[str, Any]:
     parts: dict[str, Any] = {} if entry.pooled is None else {"pooled_output": entry.pooled}
     if (entry.start, entry.end) != (0.0, 1.0):
         parts |= {"start_percent": entry.start, "end_percent": entry.end}
-    if entry.hooks:
-        parts["hooks"] = entry.hooks
+    extra = dict(entry.extra)
+    idle = extra.pop(IDLE, ())
+    if entry.hooks or idle:
+        parts["hooks"] = HookGroup.of(entry.hooks, idle)
     if entry.controls:
         parts |= {"control": chain_of(entry.controls), "control_apply_to_uncond": entry.shares_controls}
-    return parts | _region_out(entry.region) | dict(entry.extra)
+    return parts | _region_out(entry.region) | extra
 
 
 def _region_out(region: Region | None) -> dict[str, Any]:
@@ -98,28 +101,19 @@ def _entry_back(context: Tensor, extra: dict[str, Any]) -> Conditioning:
     beyond = sorted(FOREIGN & {name for name, value in extra.items() if value is not None})
     if beyond:
         raise ValueError(f"a conditioning with {', '.join(beyond)}; expected one that differs in text, time and place")
+    hooks, idle = parted(extra.get("hooks"))
+    more = {name: value for name, value in extra.items() if name not in KNOWN}
     return Conditioning(
         context,
         extra.get("pooled_output"),
         extra.get("start_percent", 0.0),
         extra.get("end_percent", 1.0),
         region=_region_back(extra),
-        extra={name: value for name, value in extra.items() if name not in KNOWN},
-        hooks=_hooks_back(extra.get("hooks")),
+        extra=more | ({IDLE: idle} if idle else {}),
+        hooks=hooks,
         controls=controls_of(extra.get("control")),
         shares_controls=bool(extra.get("control_apply_to_uncond", False)),
     )
-
-
-def _hooks_back(hooks: Any) -> tuple[Hook, ...]:
-    """Hooks of ours travel through packs as they are; a pack's own cannot act here."""
-    if hooks is None:
-        return ()
-    if not isinstance(hooks, tuple) or not all(isinstance(hook, Hook) for hook in hooks):
-        raise ValueError(
-            "a conditioning with hooks of a pack; expected those that CreateHookLora or CreateHookModelAsLora makes"
-        )
-    return hooks
 
 
 def _region_back(extra: dict[str, Any]) -> Region | None:

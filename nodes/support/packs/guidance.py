@@ -18,6 +18,7 @@ from sigmagraph.engine.sampling.solver import Prediction
 from sigmagraph.nodes.support.denoising import LatentRun, Outcome
 from sigmagraph.nodes.support.packs.base_model import BaseModel, number
 from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
+from sigmagraph.nodes.support.packs.hooks import OF_UNETS
 from sigmagraph.nodes.support.packs.inside import RUN, PackInside, asks_inside, network_options
 from sigmagraph.nodes.support.packs.runs import surround
 from sigmagraph.nodes.support.packs.wrappers import PLACES, WrappersMP, all_wrappers, surrounded
@@ -27,13 +28,6 @@ __all__ = ["OF_UNETS", "Function", "Options", "PackGuidance", "calc_cond_batch",
 Options = dict[str, Any]
 Function = Callable[[dict[str, Any]], Any]
 HOOKS = ("patches", "patches_replace", "callbacks")
-OF_UNETS = frozenset(
-    (
-        *(f"attn{side}{what}" for side in (1, 2) for what in ("", "_patch", "_output_patch")),
-        *("input_block_patch", "input_block_patch_after_skip", "middle_block_patch", "output_block_patch"),
-    )
-)
-"""Places in the attention and blocks of U-Nets: SD3's transformer has none, so they change nothing, here or there."""
 HEARD = frozenset(
     (
         *("transformer_options", "sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function"),

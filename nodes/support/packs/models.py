@@ -21,13 +21,13 @@ from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling.mask import MaskRule
 from sigmagraph.nodes.support.packs.base_model import BaseModel, Part
 from sigmagraph.nodes.support.packs.guidance import (
-    OF_UNETS,
     Function,
     Options,
     PackGuidance,
     known_options,
     with_inside,
 )
+from sigmagraph.nodes.support.packs.hooks import OF_UNETS
 from sigmagraph.nodes.support.packs.inside import patched_blocks
 from sigmagraph.nodes.support.packs.model_sampling import parameterisation_of
 from sigmagraph.nodes.support.packs.weights import (
