@@ -65,6 +65,8 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> Checkpoin
     widths = TextWidths(shape.context_width, shape.pooled_width)
     clip = _clip([file], parts.encoders, widths, device) if parts.encoders else None
     vae = _vae(file, parts, device) if parts.vae is not None else None
+    if vae is None and parts.tiny_vae is not None:
+        vae = _tiny_vae(str(file.path), parts.tiny_vae, device)
     RESIDENCY.admit([*recipes_of(clip), model.recipe, *([vae.recipe] if vae is not None else [])])
     return Checkpoint(model, clip, vae)
 

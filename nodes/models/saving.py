@@ -138,6 +138,8 @@ def _written(
     *,
     has_model: bool = False,
 ) -> UiResult:
+    if not tensors:
+        raise BadValue("what is saved", "without a weight", "a model, text encoders or an autoencoder that has weights")
     files = series(services.output_dir, prefix, 0, 0, datetime.now().astimezone())
     name = next(files.names(0, SUFFIX))
     title = name.removesuffix(f"_{SUFFIX}").rpartition("_")

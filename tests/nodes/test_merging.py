@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -238,3 +239,24 @@ def test_the_factors_are_the_nearest_of_their_rank() -> None:
 def test_no_difference_is_no_adapter(folders: Folders) -> None:
     with pytest.raises(BadValue, match="a difference of models"):
         NODES["LoraSave"](lora_type="standard", services=folders)
+
+
+def test_a_checkpoint_saved_with_taesd3_has_it_again(pair: list[Checkpoint], folders: Folders) -> None:
+    torch.manual_seed(2)
+    path = folders.models / "vae/tiny.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file(AutoencoderTiny(latent_channels=16).state_dict(), path)
+    tiny = NODES["VAELoader"](vae_name=path.name, services=folders)
+    inputs = {"model": pair[0].model, "clip": pair[0].clip, "vae": tiny, "filename_prefix": "x", "services": folders}
+    NODES["CheckpointSave"](**inputs)
+    again = load_checkpoint(folders.output_dir / "x_00001_.safetensors").vae
+    assert again is not None
+    latent = torch.randn(1, 16, 4, 4)
+    assert torch.equal(again.decode(latent), tiny.decode(latent))
+
+
+def test_an_autoencoder_without_weights_is_not_saved(folders: Folders) -> None:
+    nothing = NODES["VAELoader"](vae_name="pixel_space", services=folders)
+    with pytest.raises(BadValue, match="without a weight"):
+        NODES["VAESave"](vae=nothing, filename_prefix="x", services=folders)
+    assert not list(folders.output_dir.rglob("*.safetensors"))

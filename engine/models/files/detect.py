@@ -36,6 +36,7 @@ CLIP_MARKS = (
     "transformer.resblocks.0.ln_1.weight",
 )
 CHECKPOINT_ENCODERS = {name: f"text_encoders.{name}.transformer." for name in ("clip_l", "clip_g", "t5xxl")}
+CHECKPOINT_VAE = "first_stage_model."
 CLIP_H_WIDTH, CLIP_G_WIDTH, CLIP_L_WIDTH = 1024, 1280, 768
 LATENT_CHANNELS = 16
 
@@ -101,7 +102,7 @@ def find_parts(file: WeightFile) -> Parts:
     """
     weights = readable(file).weights
     try:
-        parts = Parts(_mmdit(weights), _vae(weights), _encoders(weights), _control(weights), tiny_vae_from_any(weights))
+        parts = Parts(_mmdit(weights), _vae(weights), _encoders(weights), _control(weights), _tiny_vae(weights))
     except TensorMismatch as error:
         raise TensorMismatch(f"{file.path}: {error}") from None
     if not parts:
@@ -165,6 +166,11 @@ def _vae(weights: Weights) -> Weights | None:
     if weights[prefix + VAE_MARK].shape[1:2] != (LATENT_CHANNELS,) or prefix + "post_quant_conv.weight" in weights:
         return None
     return vae_from_diffusers(found) if VAE_DIFFUSERS_MARK in found else found
+
+
+def _tiny_vae(weights: Weights) -> Weights | None:
+    """TAESD3 alone, or in a checkpoint that was saved with it."""
+    return tiny_vae_from_any(weights) or tiny_vae_from_any(under(weights, CHECKPOINT_VAE))
 
 
 def _encoders(weights: Weights) -> dict[str, Weights]:
