@@ -38,6 +38,7 @@ SCALARS: Mapping[int, str] = {
 }
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 ALIGNMENT, ARCHITECTURE = "general.alignment", "general.architecture"
+SPLIT_COUNT = "split.count"  # of a file that was cut in parts
 T5_ARCHITECTURES = ("t5", "t5encoder")
 
 
@@ -93,6 +94,9 @@ class _Header:
             )
         tensors, pairs = self._count("Q", 24), self._count("Q", 13)
         values = self._metadata(pairs)
+        if type(parts := values.get(SPLIT_COUNT)) is int and parts > 1:
+            way_out = "join them with llama.cpp's `llama-gguf-split --merge`"
+            raise RefusedFile(self._path, f"is one of {parts} parts of a GGUF file; {way_out}")
         listed = [self._tensor() for _ in range(tensors)]
         alignment = values.get(ALIGNMENT, 32)
         if type(alignment) is not int or not 1 <= alignment <= 2**20:

@@ -35,7 +35,7 @@ INDEX_NAME = re.compile(
     rf"(?P<stem>.+?)(?:\.(?P<precision>{PRECISION}))?\.safetensors\.index(?:\.(?P<last>{PRECISION}))?\.json"
 )
 FILE_NAME = re.compile(rf"(?P<stem>.+?)(?:\.(?P<precision>{PRECISION}))?\.safetensors")
-SHARD_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
+SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<at>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
 
 Combine = Callable[[Sequence[Tensor]], Tensor]
@@ -153,8 +153,25 @@ def open_weights(path: Path, variant: str | None = None) -> WeightFile:
     if INDEX_NAME.fullmatch(path.name):
         return _open_index(path, path)
     shard = SHARD_NAME.fullmatch(path.name)
-    index = path.with_name(f"{shard[1]}{INDEX_SUFFIX}") if shard else None
-    return _open_index(path, index) if index is not None and index.is_file() else _open_file(path)
+    if shard is None:
+        return _open_file(path)
+    index = next((index for index in _indexes(path, shard["stem"]) if index.is_file()), None)
+    return _open_index(path, index) if index is not None else _open_siblings(path, shard)
+
+
+def _indexes(shard: Path, stem: str) -> Iterator[Path]:
+    """What the index of a shard may be called; a precision stands behind the shard's name, and at the index's end."""
+    yield shard.with_name(f"{stem}{INDEX_SUFFIX}")
+    plain, _, precision = stem.rpartition(".")
+    if re.fullmatch(PRECISION, precision):
+        yield shard.with_name(f"{plain}.safetensors.index.{precision}.json")
+
+
+def _open_siblings(shard: Path, found: re.Match[str]) -> WeightFile:
+    """A shard and the others, where there is no index. Raises `MissingFile`, naming the first that is not there."""
+    count = int(found["count"])
+    others = [f"{found['stem']}-{at:05}-of-{found['count']}.safetensors" for at in range(1, count + 1)]
+    return _together(shard, [shard.with_name(name) for name in others] if int(found["at"]) <= count else [shard])
 
 
 def under(weights: Weights, prefix: str) -> dict[str, StoredTensor]:
@@ -169,6 +186,9 @@ def _single_model(folder: Path, variant: str | None = None) -> Path:
         names = [(path, found) for path, found in matched if found is not None]
         if not names:
             continue
+        shards = [shard for path, _ in names if (shard := SHARD_NAME.fullmatch(path.name)) is not None]
+        if len(shards) == len(names) and len({shard["stem"] for shard in shards}) == 1:
+            return names[0][0]  # of one model that came without its index
         if len({found["stem"] for _, found in names}) > 1:
             listed = ", ".join(path.name for path, _ in names[:6])
             raise MissingFile(folder, f"holds several models ({listed}); name one of them")
@@ -257,18 +277,23 @@ def files_of(weights: Weights) -> tuple[MappedFile, ...]:
 
 
 def _open_index(asked: Path, index: Path) -> WeightFile:
+    places = _weight_map(index)
+    whole = _together(asked, [index.with_name(shard) for shard in sorted(set(places.values()))])
+    missing = sorted(set(places) - set(whole.weights))
+    if missing:
+        raise CorruptFile(index, f"lists {len(missing)} tensors that no shard holds, {missing[0]!r} first")
+    return whole
+
+
+def _together(asked: Path, shards: Sequence[Path]) -> WeightFile:
     weights: dict[str, StoredTensor] = {}
     metadata: dict[str, str] = {}
     states: list[FileState] = []
-    places = _weight_map(index)
-    for shard_name in sorted(set(places.values())):
-        shard = _open_file(index.with_name(shard_name))
+    for path in shards:
+        shard = _open_file(path)
         metadata |= shard.metadata
         weights |= shard.weights
         states += shard.states
-    missing = sorted(set(places) - set(weights))
-    if missing:
-        raise CorruptFile(index, f"lists {len(missing)} tensors that no shard holds, {missing[0]!r} first")
     return WeightFile(asked, weights, metadata, tuple(states))
 
 

@@ -191,6 +191,16 @@ def test_an_unread_format_and_another_architecture_are_named(tmp_path: Path) -> 
         find_parts(open_weights(path))
 
 
+def test_a_part_of_a_split_file_is_named(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "sd3", split_max_tensors=1)
+    for name in ("a", "b"):
+        writer.add_tensor(name, np.ones((2, 2), dtype=np.float32))
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    with pytest.raises(RefusedFile, match=r"is one of 2 parts of a GGUF file; join them"):
+        open_weights(tmp_path / "x-00001-of-00002.gguf")
+
+
 def sound(folder: Path) -> bytes:
     tensors = {"a": torch.ones(4, 64), "b.weight": torch.ones(3), "c": torch.ones(2, 256)}
     return written(folder / "sound.gguf", tensors, Kind.Q8_0)[0].read_bytes()

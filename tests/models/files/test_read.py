@@ -80,6 +80,35 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         open_weights(index)
 
 
+@pytest.mark.parametrize("asked", ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "."])
+def test_shards_without_their_index_are_opened_together(tmp_path: Path, asked: str) -> None:
+    sharded(tmp_path, BOTH).unlink()
+    assert {name: tensor.read().item() for name, tensor in open_weights(tmp_path / asked).weights.items()} == {
+        "a": 0.0,
+        "b": 1.0,
+    }
+    (tmp_path / "model-00002-of-00002.safetensors").rename(tmp_path / "elsewhere")
+    with pytest.raises(MissingFile, match="model-00002-of-00002"):
+        open_weights(tmp_path / asked)
+
+
+def test_the_index_of_shards_in_another_precision_is_found(tmp_path: Path) -> None:
+    places = {"a": "model.fp16-00001-of-00002.safetensors", "b": "model.fp16-00002-of-00002.safetensors"}
+    for at, (name, place) in enumerate(places.items()):
+        save_file({name: torch.full((1,), float(at))}, tmp_path / place)
+    (tmp_path / "model.safetensors.index.fp16.json").write_text(json.dumps({"weight_map": places}))
+    blobs = tmp_path / "blobs"  # as the hub's cache keeps what it has: links
+    blobs.mkdir()
+    for path in [*tmp_path.glob("model*")]:
+        path.rename(blobs / path.name[::-1])
+        path.symlink_to(blobs / path.name[::-1])
+    for place in places.values():
+        assert open_weights(tmp_path / place).weights.keys() == {"a", "b"}
+    (tmp_path / "model.safetensors.index.fp16.json").write_text(json.dumps({"weight_map": {**places, "c": "x"}}))
+    with pytest.raises(CorruptFile):  # it was asked
+        open_weights(tmp_path / places["a"])
+
+
 def test_an_index_that_lists_what_no_shard_holds_is_corrupt(tmp_path: Path) -> None:
     with pytest.raises(CorruptFile, match="no shard holds, 'c' first"):
         open_weights(sharded(tmp_path, {**BOTH, "c": "model-00001-of-00002.safetensors"}))
