@@ -1,9 +1,9 @@
-"""Two values into one, tensor by tensor: a merge is a recipe of stored tensors, so neither network is ever whole.
+"""Two values into one, tensor by tensor, or parts of one multiplied: a recipe of stored tensors, no network is whole.
 
 Sums are float32. What the first value has and the second cannot change (skipped layers, guidance, hooks) stays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -97,10 +97,50 @@ def _tensor(name: str, left: StoredTensor, right: StoredTensor, shares: MergeSha
     if (blend.first, blend.second) == (0.0, 1.0):
         return right
     dtype = max((left.dtype, right.dtype), key=lambda dtype: dtype.itemsize)
-    return StoredTensor(
-        left.shape,
-        dtype if dtype.itemsize > 1 else torch.float16,
-        lambda: blend([left.read(), right.read()]),
-        (left, right),
-        blend,
-    )
+    return _combined(left, dtype, [left, right], blend)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """So many times the tensor, in float32."""
+
+    factor: float
+
+    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0].float() * self.factor
+
+
+def multiplied_clip(clip: Clip, factors: Mapping[str, float]) -> Clip:
+    """The encoders with each tensor whose name ends in one of the endings so many times itself."""
+    made: dict[str, Any] = {name: _multiplied_encoder(encoder, factors) for name, encoder in clip.patched.items()}
+    return replace(clip, encoders=made, patches={})
+
+
+def _multiplied_encoder(encoder: Any, factors: Mapping[str, float]) -> Any:
+    return encoder.with_weights(_multiplied(encoder.recipe, factors), encoder.projection)
+
+
+def _multiplied(one: Recipe[M], factors: Mapping[str, float]) -> Recipe[M]:
+    if one.ready is not None:
+        raise TensorMismatch(f"{one.what}: a network that is no file's is not changed")
+    rules = {
+        name: Times(factor)
+        for name in one.weights
+        for ending, factor in factors.items()
+        if factor != 1.0 and name.endswith(ending)
+    }
+    if not rules:
+        return one
+    tensors = {
+        name: _combined(stored, stored.dtype, [stored], rules[name]) if name in rules else stored
+        for name, stored in one.weights.items()
+    }
+    said = ", ".join(f"{ending} times {factor:g}" for ending, factor in factors.items() if factor != 1.0)
+    return replace(one, what=f"{_named(one)}, {said}", base=tensors, patches=(), parents=(one.key, said))
+
+
+def _combined(
+    like: StoredTensor, dtype: torch.dtype, parts: Sequence[StoredTensor], rule: Blend | Times
+) -> StoredTensor:
+    kept = dtype if dtype.itemsize > 1 else torch.float16
+    return StoredTensor(like.shape, kept, lambda: rule([part.read() for part in parts]), tuple(parts), rule)

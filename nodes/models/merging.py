@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from sigmagraph.engine.graph.node import Node, Range, input_of, node
-from sigmagraph.engine.models.merge import Blend, MergeShares, merged_clips, merged_models, towards
+from sigmagraph.engine.models.merge import Blend, MergeShares, merged_clips, merged_models, multiplied_clip, towards
 from sigmagraph.nodes.conditioning.conditioning import NO_CLIP
 from sigmagraph.nodes.support.types import Clip, Model, present
 
@@ -13,6 +13,7 @@ __all__ = ["NODES"]
 CATEGORY = "advanced/model_merging"
 SPECIFIC = "advanced/model_merging/model_specific"
 Share = Annotated[float, Range(0.0, 1.0, step=0.01)]
+Factor = Annotated[float, Range(0.0, 10.0, step=0.01)]
 Multiplier = Annotated[float, Range(-10.0, 10.0, step=0.01)]
 EMBEDDERS = ("pos_embed.", "x_embedder.", "context_embedder.", "y_embedder.", "t_embedder.")
 
@@ -79,6 +80,16 @@ def clip_merge_add(*, clip1: Clip, clip2: Clip) -> Clip:
     return _clips(clip1, clip2, Blend(1.0, 1.0))
 
 
+@node("CLIPAttentionMultiply", category="_for_testing/attention_experiments", experimental=True)
+def clip_attention_multiply(
+    *, clip: Clip, q: Factor = 1.0, k: Factor = 1.0, v: Factor = 1.0, out: Factor = 1.0
+) -> Clip:
+    """The CLIP encoders with so many times their queries, keys, values and outputs of attention; T5 stays."""
+    factors = {"q_proj": q, "k_proj": k, "v_proj": v, "out_proj": out}
+    endings = {f"self_attn.{name}.{kind}": factor for name, factor in factors.items() for kind in ("weight", "bias")}
+    return multiplied_clip(present(clip, "clip", NO_CLIP), endings)
+
+
 def _clips(one: Clip, other: Clip, blend: Blend) -> Clip:
     return merged_clips(present(one, "clip1", NO_CLIP), present(other, "clip2", NO_CLIP), MergeShares(blend))
 
@@ -93,4 +104,5 @@ NODES = (
     clip_merge_simple,
     clip_merge_subtract,
     clip_merge_add,
+    clip_attention_multiply,
 )

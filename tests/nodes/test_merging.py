@@ -143,6 +143,32 @@ def test_merged_encoders_have_the_sums_of_the_weights(
             assert torch.equal(tensor, expected.half())
 
 
+@pytest.mark.parametrize("factors", [{"q": 0.5, "k": 2.0, "v": 0.0, "out": 1.5}, {"q": 1.3, "k": 0.7, "v": 10.0}])
+def test_the_attention_of_clip_encoders_is_multiplied_and_nothing_else(
+    files: list[Path], pair: list[Checkpoint], folders: Folders, factors: dict[str, float]
+) -> None:
+    """As ComfyUI's recorded weights: q, k, v and out, weights and biases, in float32 and rounded once."""
+    NODES["CLIPSave"](
+        clip=NODES["CLIPAttentionMultiply"](clip=pair[0].clip, **factors), filename_prefix="x", services=folders
+    )
+    before = load_file(files[0])
+    for encoder in ("clip_l", "clip_g", "t5xxl"):
+        saved = load_file(folders.output_dir / f"x_{encoder}_00001_.safetensors")
+        for key, tensor in saved.items():
+            stored = before[f"text_encoders.{encoder}.transformer.{key}"]
+            part = key.partition("self_attn.")[2].partition("_proj")[0]
+            assert torch.equal(tensor, (stored.float() * factors.get(part, 1.0)).to(stored.dtype)), key
+
+
+def test_factors_of_one_leave_the_encoders_as_they_are(pair: list[Checkpoint]) -> None:
+    clips = [NODES["CLIPAttentionMultiply"](clip=pair[0].clip, q=q) for q in (1.0, 2.0, 3.0)]
+    same, two, three = ([encoder.recipe.key for encoder in clip.patched.values()] for clip in clips)
+    assert pair[0].clip is not None
+    assert same == [encoder.recipe.key for encoder in pair[0].clip.patched.values()]
+    assert two[2] == three[2] == same[2], "T5"
+    assert len({*same, *two, *three}) == 7
+
+
 def test_a_saved_checkpoint_is_the_loaded_one_to_the_bit_and_carries_the_workflow(
     files: list[Path], pair: list[Checkpoint], folders: Folders
 ) -> None:
