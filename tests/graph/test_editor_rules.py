@@ -404,6 +404,31 @@ def test_inner_nodes_that_list_a_slot_for_every_widget_do_not_shift_the_values()
     assert prompt["4:1"] == {"seed": 77, "steps": 30, "name": "heun"}
 
 
+def widget_slots(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "type": "INT", "widget": {"name": name}} for name in names]
+
+
+def test_inner_nodes_older_than_todays_widgets_or_of_unknown_classes_keep_the_values_in_their_places() -> None:
+    old = {"type": "EmptyImage", "widgets_values": [1, 1], "inputs": widget_slots("width", "height"), "outputs": []}
+    strange = {"type": "Unheard", "widgets_values": [3, "fixed", 4], "inputs": widget_slots("seed", "more")}
+    sample = {"type": "Sample", "widgets_values": [1, "fixed", 2, "euler"], "inputs": widget_slots("seed", "steps")}
+    group = {"nodes": [old, {**strange, "outputs": []}, {**sample, "outputs": []}], "links": [], "external": []}
+    instance = item(4, "workflow>Made", values=[5, 6, 70, "randomize", 9, 77, "fixed", 30, "heun"], inputs=[])
+    prompt = made([instance], [], extra={"groupNodes": {"Made": group}})
+    assert (prompt["4:0"]["width"], prompt["4:0"]["height"]) == (5, 6)
+    assert prompt["4:2"] == {"seed": 77, "steps": 30, "name": "heun"}
+
+
+def test_a_widget_that_a_packs_script_makes_has_its_place_and_its_value() -> None:
+    declared = {
+        "input": {"required": {"colour": ["COLOR", {"widgetType": "MY_COLOUR", "default": "#000"}], "n": ["INT", {}]}},
+        "output": [],
+    }
+    nodes = [item(1, "Coloured", values=["#fff", 3])]
+    prompt, warnings = convert({"nodes": nodes, "links": []}, {**NODES, "Coloured": declared})
+    assert (prompt["1"]["inputs"], warnings) == ({"colour": "#fff", "n": 3}, [])
+
+
 def test_an_external_entry_that_holds_a_node_is_skipped() -> None:
     group = {**GROUP, "external": [[{"type": "EmptyImage", "index": 0}, 0, "IMAGE"]]}
     instance = item(4, "workflow>Made", values=[8, 2, 0, "area", 3, 77, "fixed", 30, "heun"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sigmagraph.engine.graph.editor.records import INPUT_SIDE, OUTPUT_SIDE, list_at, object_at
-from sigmagraph.engine.graph.editor.widgets import Declaration, widgets_of
+from sigmagraph.engine.graph.editor.widgets import SEEDS, Declaration, Widget, widgets_of
 
 PREFIXES = ("workflow>", "workflow/")
 Written = dict[str, Any]
@@ -156,20 +156,24 @@ def _instance(node: Written, definition: Written, group: Written, declarations: 
     """The instance with one `proxyWidgets` entry for each place in its `widgets_values`.
 
     Older inner nodes list a slot for a converted widget only, newer ones for every widget; then the slot means a
-    conversion only where another inner node is linked to it. The number of values says which of the two a file is.
+    conversion only where another inner node is linked to it. Inner nodes may be older than today's widgets: then they
+    have as many as they hold values. The number of values says which of these a file is, or comes nearest to.
     """
     inside = {(x["target_id"], x["target_slot"]) for x in definition["links"] if str(x["origin_id"]) != INPUT_SIDE}
     readings = [
         [
             [str(at), name]
             for at, inner in enumerate(definition["nodes"])
-            for name in _widget_names(inner, declarations.get(str(inner.get("type"))), _converted(at, inner, among))
+            for name in _widget_names(
+                inner, declarations.get(str(inner.get("type"))), _converted(at, inner, among), is_cut=is_cut
+            )
         ]
+        for is_cut in (False, True)
         for among in (None, inside)
     ]
     values = node.get("widgets_values")
     stored = len(values) if isinstance(values, list) else 0
-    proxies = next((reading for reading in readings if len(reading) == stored), readings[0])
+    proxies = min(readings, key=lambda reading: abs(len(reading) - stored))
     kept = node.get("properties")
     properties = {**(kept if isinstance(kept, dict) else {}), "proxyWidgets": proxies}
     return {**node, "type": definition["id"], "properties": properties}
@@ -184,17 +188,32 @@ def _converted(at: int, inner: Written, among: set[tuple[Any, Any]] | None) -> s
     }
 
 
-def _widget_names(inner: Written, declaration: Declaration | None, converted: set[str]) -> Iterator[str]:
+def _widget_names(
+    inner: Written, declaration: Declaration | None, converted: set[str], *, is_cut: bool
+) -> Iterator[str]:
     """The inner node's widgets that were not converted; controls are skipped when values are read."""
+    stored = inner.get("widgets_values")
+    values = stored if isinstance(stored, list) else []
     if inner.get("type") == "PrimitiveNode":
-        values = inner.get("widgets_values")
-        yield from ("value", *("$$control" for _ in (values[1:] if isinstance(values, list) else ())))
+        yield from ("value", *("$$control" for _ in values[1:]))
         return
+    widgets = widgets_of(declaration) if declaration is not None else _listed(inner, len(values))
     is_dropped = False
-    for widget in widgets_of(declaration) if declaration is not None else ():
+    for widget in widgets[: len(values)] if is_cut else widgets:
         if widget.is_control:
             yield from () if is_dropped else ("$$control",)
             continue
         is_dropped = widget.name in converted
         if not is_dropped:
             yield widget.name if widget.in_prompt else "$$button"
+
+
+def _listed(inner: Written, count: int) -> list[Widget]:
+    """The widgets of a class that nobody declares, by its slots; a value too many is a seed's control."""
+    slots = [slot["widget"].get("name") for slot in inner["inputs"] if isinstance(slot.get("widget"), dict)]
+    widgets: list[Widget] = []
+    for name in map(str, slots):
+        widgets.append(Widget(name, "*"))
+        if name in SEEDS and count == len(slots) + 1:
+            widgets.append(Widget("control_after_generate", "COMBO", in_prompt=False, is_control=True))
+    return widgets

@@ -16,6 +16,7 @@ MEDIA_TYPES = frozenset(("FILEUPLOAD", "IMAGEUPLOAD", "IMAGECOMPARE", "GALLERIA"
 WIDGET_TYPES = PLAIN_TYPES | RARE_TYPES | MEDIA_TYPES
 CONTROLS = frozenset(("fixed", "increment", "decrement", "randomize", "increment-wrap"))
 EMPTY: Mapping[str, Any] = {"INT": 0, "FLOAT": 0, "BOOLEAN": False, "STRING": ""}
+SEEDS = ("seed", "noise_seed")
 UPLOADS = {"image_upload": "image", "video_upload": "image", "animated_image_upload": "image", "audio_upload": ""}
 
 
@@ -48,7 +49,9 @@ def widget_type(kind: Any, options: Mapping[str, Any]) -> str | None:
     """The type of the widget an input makes, or None for a socket."""
     if options.get("forceInput"):
         return None
-    shown = options.get("widgetType") or ("COMBO" if isinstance(kind, list) else kind)
+    if asked := options.get("widgetType"):
+        return str(asked)  # a widget of the page's, or one that the pack's own script makes
+    shown = "COMBO" if isinstance(kind, list) else kind
     return str(shown) if shown in WIDGET_TYPES else None
 
 
@@ -79,7 +82,7 @@ def widgets_of(declaration: Declaration) -> list[Widget]:
 def _companions(name: str, shown: str, options: Mapping[str, Any]) -> Iterator[Widget]:
     """The widgets the editor puts behind a widget."""
     control = options.get("control_after_generate")
-    if shown == "INT" and (control or (control is None and name in ("seed", "noise_seed"))):
+    if shown == "INT" and (control or (control is None and name in SEEDS)):
         label = control if isinstance(control, str) else "control_after_generate"
         yield Widget(label, "COMBO", "randomize", in_prompt=False, is_control=True)
     if shown == "COMBO" and control:
@@ -112,7 +115,7 @@ def places_of(declaration: Declaration) -> Places:
     for name, kind, options, _ in declared_inputs(declaration):
         if widget_type(kind, {**options, "forceInput": False}) is None:
             continue
-        has_control = options.get("control_after_generate") or name in ("seed", "noise_seed")
+        has_control = options.get("control_after_generate") or name in SEEDS
         is_forced += [bool(options.get("forceInput"))] * (2 if has_control else 1)
     return Places(widgets_of(declaration), is_forced)
 
