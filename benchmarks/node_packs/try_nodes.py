@@ -22,7 +22,7 @@ from typing import Any
 
 PACK_S, NODE_S = 240.0, 10.0
 ROUNDS = 3
-HIDDEN: Mapping[str, Any] = {"UNIQUE_ID": "1", "PROMPT": {}, "EXTRA_PNGINFO": {}}
+HIDDEN: Mapping[str, Any] = {"UNIQUE_ID": "1", "PROMPT": {}, "EXTRA_PNGINFO": {"workflow": {"nodes": [], "links": []}}}
 WIDGETS = {"INT": 1, "FLOAT": 1.0, "STRING": "a", "BOOLEAN": True, "COMBO": None}
 UNSET = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
 """What a page's widget holds where the class gives no default."""

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sigmagraph.engine.compose.packs import load_custom_nodes
 from sigmagraph.engine.compose.shims import absent, arithmetic, devices, extras, helpers, sampling, serving
+from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.execution.packs import Pack, shim_modules
 from sigmagraph.engine.execution.packs.shims import install
@@ -268,3 +270,19 @@ def test_devices_are_ours_and_packs_move_no_folder(tmp_path: Path) -> None:
         offered["set_output_directory"]("/")
     assert offered["annotated_filepath"]("a.png [temp]") == ("a.png", "temp")
     assert json.dumps(offered["supported_pt_extensions"], default=sorted) == '[".safetensors"]'
+
+
+def test_packs_save_checkpoints_that_load_again(tmp_path: Path) -> None:
+    parts, crossing = load_checkpoint(CHECKOUT / "models/checkpoints/sigmagraph-demo.safetensors"), border()
+    folders = Folders(tmp_path / "models", tmp_path / "in", tmp_path / "out", tmp_path / "temp")
+    save = extras.names(folders, NODES, crossing)["comfy_extras.nodes_model_merging"]["save_checkpoint"]
+    held = {name: crossing.translations[name.upper()].out(getattr(parts, name)) for name in ("model", "clip", "vae")}
+    save(held["model"], filename_prefix="alone", output_dir=str(tmp_path / "out"))
+    (written,) = (tmp_path / "out").glob("alone_*.safetensors")
+    names = load_file(written).keys()
+    assert names
+    assert all(name.startswith("model.diffusion_model.") for name in names)
+    with pytest.raises(BadValue, match="save_checkpoint's parts: 'vae'"):
+        save(held["model"], vae=held["vae"], filename_prefix="half")
+    with pytest.raises(BadValue, match="output_dir"):
+        save(held["model"], filename_prefix="away", output_dir=str(tmp_path))

@@ -216,3 +216,13 @@ def test_a_picture_is_turned_shifted_scaled_and_sheared_as_a_whole() -> None:
     torch.testing.assert_close(sheared[0, 4, :-1], ramp(8, 8)[0, 4].unfold(0, 2, 1).mean(1), atol=1e-4, rtol=0)
     image = affine(Image.fromarray(BYTES[0].permute(1, 2, 0).numpy()), 0, (2, -1), 1.0, 0)
     assert np.array_equal(np.asarray(image).transpose(2, 0, 1), shifted[0].numpy())
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "NEAREST"), (2, "BILINEAR"), (3, "BICUBIC")])
+def test_pillows_numbers_name_the_same_ways_between_pixels(number: int, name: str) -> None:
+    picture = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(4))
+    mode = vision.InterpolationMode[name]
+    assert Image.Resampling(number).name == name
+    assert torch.equal(vision.resize(picture, [9, 4], number), vision.resize(picture, [9, 4], mode))
+    with pytest.raises(ValueError, match="9 is not a valid"):
+        vision.InterpolationMode(9)

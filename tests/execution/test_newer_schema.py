@@ -15,6 +15,7 @@ from sigmagraph.engine.execution.packs import Pack, load_packs, loader, shim_mod
 from sigmagraph.engine.graph.declarations import Declarations
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.replacements import Replacement, replacements_of
+from sigmagraph.engine.graph.schema import io
 from sigmagraph.engine.graph.workflow import Link
 from sigmagraph.engine.jobs.workers.declare import declarations, declared
 from tests.execution.running import Stage
@@ -162,3 +163,9 @@ def test_a_worker_tells_its_replacements_and_a_typed_node_declares_some(renewed:
         "output_mapping": None,
     }
     assert found["N.Echoes"].wire()["output_mapping"] == [{"new_idx": 1, "old_idx": 0}, {"new_idx": 0, "old_idx": 1}]
+
+
+def test_what_a_class_returned_is_read_by_place() -> None:
+    """Classes of packs call each other's `execute` and take a value out."""
+    given = io.NodeOutput("a", 2)
+    assert (given[0], given[1], given[:]) == ("a", 2, ("a", 2))

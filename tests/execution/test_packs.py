@@ -99,6 +99,8 @@ def test_paths_outside_are_refused_in_the_names_packs_use(tmp_path: Path) -> Non
     assert (folder, name, counter, subfolder, prefix) == (str(tmp_path / "sub"), "pic_64", 1, "sub", "sub/pic_64")
     (tmp_path / "sub/pic_64_00007_.png").write_bytes(b"")
     assert module.get_save_image_path("sub/pic_64", str(tmp_path))[2] == 8
+    (tmp_path / "_00003_.png").touch()
+    assert module.get_save_image_path("", str(tmp_path)) == (str(tmp_path), "", 4, "", "")
 
 
 @pytest.mark.parametrize("folder", ["..", "../", "", ".", "checkpoints/..", "/"])

@@ -14,7 +14,7 @@ from sigmagraph.engine.graph.results import Progress
 from sigmagraph.engine.models import Model
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.borders import border
-from sigmagraph.nodes.support.packs.guiders import CFGGuider, sampling_function
+from sigmagraph.nodes.support.packs.guiders import CFGGuider, PerpNegGuider, sampling_function
 from sigmagraph.nodes.support.packs.models import ModelPatcher
 from sigmagraph.nodes.support.packs.samplers import KSAMPLER
 from sigmagraph.nodes.support.types import LatentValue
@@ -238,3 +238,58 @@ def test_a_run_inside_a_packs_node_is_its_progress_and_hears_a_cancel(model: Mod
     finally:
         CURRENT.reset(token)
     assert [(one.value, one.maximum) for one in told] == [(1, 6), (2, 6)]
+
+
+def test_the_class_of_perpendicular_negatives_estimates_as_our_node(model: Model) -> None:
+    """Packs derive from it and change its scale from step to step."""
+
+    class Rising(PerpNegGuider):
+        def predict_noise(self, x: Tensor, timestep: Tensor, *more: Any) -> Tensor:
+            self.cfg = 3.0 if float(timestep[0]) > 0.5 else 5.0
+            return super().predict_noise(x, timestep, *more)
+
+    sides = {"positive": POSITIVE, "negative": NEGATIVE, "empty_conditioning": conditioning("pos2")}
+    for kind, scales in ((PerpNegGuider, (4.0, 4.0)), (Rising, (3.0, 5.0))):
+        guider = kind(ModelPatcher(model))
+        guider.set_conds(SIDES["pos"], SIDES["neg"], SIDES["pos2"])
+        guider.set_cfg(4.0, 0.75)
+        made = CROSS["GUIDER"].back(guider)
+        for level, scale in zip((0.8, 0.3), scales, strict=True):
+            rule = NODES["PerpNegGuider"](model=model, cfg=scale, neg_scale=0.75, **sides).denoiser
+            torch.testing.assert_close(made.denoiser(LATENT, level), rule(LATENT, level).denoised)
+
+
+def test_the_linear_part_of_a_schedule_is_as_long_and_deep_as_asked(
+    model: Model, names: dict[str, dict[str, Any]]
+) -> None:
+    schedule, levels = names["comfy.samplers"]["linear_quadratic_schedule"], ModelPatcher(model).model.model_sampling
+    top = float(levels.sigma_max)
+    made = schedule(levels, 10, threshold_noise=0.1, linear_steps=4)
+    even = torch.tensor([1 - 0.025 * step for step in range(5)]) * top
+    torch.testing.assert_close(made[:5], even)
+    falls = made.diff()
+    assert (falls[4:].diff() < 0).all(), "then ever faster"
+    assert torch.equal(schedule(levels, 10), schedule(levels, 10, 0.025, 5))
+    torch.testing.assert_close(schedule(levels, 10), patching.by_schedule("linear_quadratic", levels, 10))
+    with pytest.raises(BadValue, match="linear_steps: 10"):
+        schedule(levels, 10, linear_steps=10)
+
+
+def test_conditionings_in_a_list_go_from_node_to_node_of_a_pack_as_they_are() -> None:
+    """Some packs hand several on under this type, for a node of theirs that takes them apart."""
+    several = [SIDES["pos"], SIDES["neg"]]
+    assert CROSS["CONDITIONING"].back(several) is several
+    assert CROSS["CONDITIONING"].out(several) is several
+
+
+def test_packs_read_the_configuration_of_the_network(model: Model) -> None:
+    known = ModelPatcher(model).model.model_config.unet_config
+    shape = model.spec.shape
+    assert known == {
+        "in_channels": 16,
+        "out_channels": 16,
+        "patch_size": 2,
+        "depth": shape.depth,
+        "adm_in_channels": shape.pooled_width,
+    }
+    assert known.get("stable_cascade_stage") is None

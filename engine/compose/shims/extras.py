@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from sigmagraph.engine.compose.shims.absent import absent_node
+from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.comfy.comfy_class import Border
 from sigmagraph.engine.graph.comfy.comfy_facade import as_class
 from sigmagraph.engine.graph.node import Node
+from sigmagraph.nodes.support.packs.guiders import PerpNegGuider
 
 __all__ = ["names"]
 
@@ -29,6 +31,8 @@ def names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> dict[s
     }
     for short, name in POST.items():
         extras["comfy_extras.nodes_post_processing"][short] = classes[name]
+    extras["comfy_extras.nodes_perpneg"]["Guider_PerpNeg"] = PerpNegGuider
+    extras["comfy_extras.nodes_model_merging"]["save_checkpoint"] = _saver(classes, folders)
     given = {"NODE_CLASS_MAPPINGS": classes, "NODE_DISPLAY_NAME_MAPPINGS": _titles(nodes), "MAX_RESOLUTION": 16384}
     return {
         **{module: {**found, "NODE_CLASS_MAPPINGS": found} for module, found in extras.items()},
@@ -44,6 +48,35 @@ def names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> dict[s
 
 def _titles(nodes: Mapping[str, Node]) -> dict[str, str]:
     return {name: node.display_name or name for name, node in nodes.items()}
+
+
+def _saver(classes: Mapping[str, type], folders: Folders) -> Any:
+    """`nodes_model_merging.save_checkpoint`, by the nodes that save whole checkpoints and models."""
+
+    def save_checkpoint(
+        model: Any,
+        clip: Any = None,
+        vae: Any = None,
+        clip_vision: Any = None,
+        filename_prefix: str = "",
+        output_dir: str | None = None,
+        prompt: Any = None,
+        extra_pnginfo: Any = None,
+    ) -> None:
+        """Writes a checkpoint, or a model alone where neither encoders nor an autoencoder are given."""
+        if output_dir is not None and Path(output_dir) != folders.output_dir:
+            raise BadValue("save_checkpoint's output_dir", output_dir, f"the output folder, {folders.output_dir}")
+        parts = {"clip": clip, "vae": vae, "clip_vision": clip_vision}
+        given = [name for name, part in parts.items() if part is not None]
+        if given not in ([], ["clip", "vae"]):
+            raise BadValue("save_checkpoint's parts", ", ".join(given), "clip and vae, or neither")
+        carried = {"filename_prefix": filename_prefix, "prompt": prompt, "extra_pnginfo": extra_pnginfo}
+        if given:
+            classes["CheckpointSave"]().run(model=model, clip=clip, vae=vae, **carried)
+        else:
+            classes["ModelSave"]().run(model=model, **carried)
+
+    return save_checkpoint
 
 
 def _sampler(classes: Mapping[str, type]) -> Any:

@@ -11,6 +11,7 @@ from sigmagraph.engine.compose.shims.arithmetic import reshape_mask
 from sigmagraph.engine.execution.packs.progress import ProgressBar
 from sigmagraph.engine.sampling import SCHEDULES, SOLVERS, ComfyNoise, NoNoise
 from sigmagraph.engine.sampling.schedule import run_sigmas, step_range
+from sigmagraph.engine.sampling.schedules.formulas import linear_then_quadratic
 from sigmagraph.nodes.support.graph_names import schedule_in_graph, solver_in_graph
 from sigmagraph.nodes.support.packs import wrappers
 from sigmagraph.nodes.support.packs.base_model import SD3, BaseModel, ModelSampling, ModelType
@@ -48,7 +49,6 @@ FUNCTIONS = {
     "beta_scheduler": "beta",
     "ddim_scheduler": "ddim_uniform",
     "kl_optimal_scheduler": "kl_optimal",
-    "linear_quadratic_schedule": "linear_quadratic",
     "normal_scheduler": "normal",
     "simple_scheduler": "simple",
 }
@@ -57,6 +57,15 @@ FUNCTIONS = {
 def by_schedule(name: str, model_sampling: ModelSampling, steps: int, **options: Any) -> Tensor:
     """The levels of one of our schedules, with its settings."""
     return torch.tensor(SCHEDULES[name](model_sampling.parameterisation.levels, steps, **options), dtype=torch.float32)
+
+
+def linear_quadratic_schedule(
+    model_sampling: ModelSampling, steps: int, threshold_noise: float = 0.025, linear_steps: int | None = None
+) -> Tensor:
+    """Levels that fall evenly through the first `threshold_noise` of the way, half the steps if none are given."""
+    levels = model_sampling.parameterisation.levels
+    linear = steps // 2 if linear_steps is None else linear_steps
+    return torch.tensor(linear_then_quadratic(levels, steps, linear, threshold_noise), dtype=torch.float32)
 
 
 def handled(own: SchedulerHandler, model_sampling: ModelSampling, steps: int) -> Tensor:
@@ -296,6 +305,7 @@ def names() -> dict[str, dict[str, Any]]:
         },
         "comfy.samplers": {
             **{function: partial(by_schedule, name) for function, name in FUNCTIONS.items()},
+            "linear_quadratic_schedule": linear_quadratic_schedule,
             "CFGGuider": CFGGuider,
             "KSAMPLER": KSAMPLER,
             "KSampler": KSampler,

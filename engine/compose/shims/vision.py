@@ -41,7 +41,13 @@ class InterpolationMode(Enum):
     HAMMING = "hamming"
     LANCZOS = "lanczos"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "InterpolationMode | None":
+        """Pillow's numbers mean the same."""
+        return PILLOWS.get(value) if isinstance(value, int) else None
 
+
+PILLOWS = {int(Image.Resampling[mode.name]): mode for mode in InterpolationMode if mode.name != "NEAREST_EXACT"}
 PILLOW = {mode: Image.Resampling[mode.name.removesuffix("_EXACT")] for mode in InterpolationMode}
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 

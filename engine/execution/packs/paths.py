@@ -1,6 +1,7 @@
 """Offered as `folder_paths`: the functions node packs ask for files, answered by the services of this engine."""
 
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -164,11 +165,14 @@ def _saving(services: Folders) -> dict[str, Any]:
     ) -> tuple[str, str, int, str, str]:
         """Folder, file name, next counter, subfolder and prefix for saving pictures `name_00001_`."""
         prefix = filename_prefix.replace("%width%", str(image_width)).replace("%height%", str(image_height))
-        place = inside(Path(output_dir), prefix)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        numbers = (path.name[len(place.name) + 1 :].split("_")[0] for path in place.parent.glob(f"{place.name}_*"))
+        folder, name = Path(output_dir), ""
+        if prefix:  # without any, files are named by their counters alone
+            place = inside(folder, prefix)
+            folder, name = place.parent, place.name
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = (path.name[len(name) + 1 :].split("_")[0] for path in folder.glob(f"{escape(name)}_*"))
         counter = max((int(number) for number in numbers if number.isdigit()), default=0) + 1
-        subfolder = place.parent.relative_to(output_dir).as_posix()
-        return str(place.parent), place.name, counter, "" if subfolder == "." else subfolder, prefix
+        subfolder = folder.relative_to(output_dir).as_posix()
+        return str(folder), name, counter, "" if subfolder == "." else subfolder, prefix
 
     return {"get_save_image_path": get_save_image_path}

@@ -272,6 +272,10 @@ class NodeOutput:
         """The values, or None where there are none."""
         return self.args or None
 
+    def __getitem__(self, at: Any) -> Any:
+        """A value by its place, for classes that call each other."""
+        return self.args[at]
+
 
 @dataclass(frozen=True)
 class NodeReplace:

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 import torch
 
+from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.sampling.levels import Levels
 from sigmagraph.engine.sampling.options import Interval
 from sigmagraph.engine.sampling.schedule import schedule, with_zero
@@ -35,10 +36,16 @@ def exponential(levels: Levels, steps: int) -> list[float]:
 @schedule("linear_quadratic", source="Movie Gen, arXiv:2410.13720, section 3.4.2; Genmo Mochi")
 def linear_quadratic(levels: Levels, steps: int) -> list[float]:
     """Half the steps linear through the first 2.5 % of the way, the rest quadratic."""
+    return linear_then_quadratic(levels, steps, steps // 2, 0.025)
+
+
+def linear_then_quadratic(levels: Levels, steps: int, linear: int, threshold: float) -> list[float]:
+    """So many steps linear through the first `threshold` of the way, the rest quadratic; both meet with one slope."""
     if steps == 1:
         return [levels.sigma_max, 0.0]
-    linear = steps // 2
-    quadratic, threshold = steps - linear, 0.025
+    if not 1 <= linear < steps:
+        raise BadValue("linear_steps", linear, f"1 to {steps - 1} of {steps} steps")
+    quadratic = steps - linear
     rest = linear - threshold * steps
     curve = rest / (linear * quadratic**2)
     tilt = threshold / linear - 2 * rest / quadratic**2

@@ -110,6 +110,14 @@ class SD3:
         shift, scale = getattr(levels, "shift", 1.0), getattr(levels, "timestep_scale", 1000.0)
         self.sampling_settings = {"shift": shift, "multiplier": scale}
         self.latent_format = PackFormat(value.spec.latent_format)
+        shape, channels = value.spec.shape, value.spec.latent_format.channels
+        self.unet_config = {
+            "in_channels": channels,
+            "out_channels": channels,
+            "patch_size": shape.patch,
+            "depth": shape.depth,
+            "adm_in_channels": shape.pooled_width,
+        }
 
 
 class Part(nn.Module):
@@ -147,6 +155,14 @@ class BaseModel:
         self.value = value
         self.model_sampling = ModelSampling(value.parameterisation)
         self.latent_format = PackFormat(value.spec.latent_format)
+        shape, channels = value.spec.shape, value.spec.latent_format.channels
+        self.unet_config = {
+            "in_channels": channels,
+            "out_channels": channels,
+            "patch_size": shape.patch,
+            "depth": shape.depth,
+            "adm_in_channels": shape.pooled_width,
+        }
         self.model_type = ModelType.FLOW if value.parameterisation.target == "flow" else ModelType.EPS
         self.device = value.placement.device
         self.model_config = SD3(value)

@@ -21,8 +21,10 @@ CONTROL = {"control", "control_apply_to_uncond"}
 KNOWN = REGIONS | CONTROL | {"hooks", "pooled_output", "start_percent", "end_percent"}
 
 
-def conditioning_out(conditioning: Conditioning) -> list[Any]:
+def conditioning_out(conditioning: Any) -> Any:
     """Pairs of a context and a dict of what else there is, as classes of the convention know them."""
+    if not isinstance(conditioning, Conditioning):
+        return conditioning
     return [[one.context, _entry_out(one)] for one in conditioning.entries]
 
 
@@ -59,10 +61,15 @@ def conditioning_back(entries: Any) -> Any:
     """The entries with times, regions and ControlNets; what is not ours and would change the picture is refused."""
     if isinstance(entries, GuiderEntries) and entries.value is not None:
         return entries.value
-    if not isinstance(entries, list) or not entries:
-        return entries
+    if not isinstance(entries, list) or not entries or _is_nested(entries[0]):
+        return entries  # what is not a conditioning goes on as it is: the pack's own nodes know what it is
     first, *rest = (_entry_back(*(_pair(entry) if isinstance(entry, dict) else entry)) for entry in entries)
     return replace(first, further=tuple(rest))
+
+
+def _is_nested(entry: Any) -> bool:
+    """Whether conditionings stand where the entries of one should."""
+    return isinstance(entry, list) and (not entry or isinstance(entry[0], list))
 
 
 class GuiderEntries(list[dict[str, Any]]):

@@ -15,7 +15,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.node import drain
 from sigmagraph.engine.models.value import Model
 from sigmagraph.engine.sampling import NoiseSource
-from sigmagraph.engine.sampling.guidance import Cfg
+from sigmagraph.engine.sampling.guidance import Cfg, PerpNeg
 from sigmagraph.nodes.support.denoising import denoised_latent
 from sigmagraph.nodes.support.packs.base_model import BaseModel, number
 from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
@@ -28,7 +28,7 @@ from sigmagraph.nodes.support.packs.samplers import sampler_of
 from sigmagraph.nodes.support.packs.wrappers import WrappersMP, surrounded
 from sigmagraph.nodes.support.types import GuiderValue, LatentValue, SamplerValue
 
-__all__ = ["CFGGuider", "Ears", "guider_of", "guider_out", "sampling_function"]
+__all__ = ["CFGGuider", "Ears", "PerpNegGuider", "guider_of", "guider_out", "sampling_function"]
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
 
@@ -80,6 +80,36 @@ class CFGGuider:
         """A latent [B, C, h, w] in the autoencoder's units from noise and another one, over these levels."""
         value = guider_of(self)
         return run_guided(value, noise, latent_image, sampler, sigmas, denoise_mask, callback, seed)
+
+
+class PerpNegGuider(CFGGuider):
+    """`Guider_PerpNeg`: of the negative, what is perpendicular to the positive, both seen from the empty prompt."""
+
+    neg_scale = 1.0
+
+    def set_conds(self, positive: Any, negative: Any, empty_negative_prompt: Any) -> None:  # type: ignore[override]
+        """What the picture should show, what it should not, and the empty prompt."""
+        self.inner_set_conds(
+            {"positive": positive, "empty_negative_prompt": empty_negative_prompt, "negative": negative}
+        )
+
+    def set_cfg(self, cfg: float, neg_scale: float = 1.0) -> None:
+        """The scale of guidance, and of the negative within it."""
+        self.cfg, self.neg_scale = cfg, neg_scale
+
+    def predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: Mapping[str, Any] | None = None, seed: int | None = None
+    ) -> Tensor:
+        assert self.inner_model is not None
+        options = known_options(model_options or {})
+        if PackGuidance(options).changes:
+            raise BadValue("Guider_PerpNeg", "functions of a pack among the model's options", "a model without them")
+        value: Model = with_inside(self.inner_model.value, options)
+        order = ("positive", "negative", "empty_negative_prompt")
+        positive, negative, empty = (conditioning_of(self.conds[name]) for name in order)
+        adjust = value.guided(positive, empty, self.cfg).adjust
+        rule = PerpNeg(value.predictor, positive, negative, empty, self.cfg, self.neg_scale, adjust)
+        return rule(x, number(timestep)).denoised
 
 
 OURS = ("sample", "inner_sample", "outer_sample")
