@@ -32,7 +32,10 @@ def test_ray_up_takes_the_file() -> None:
 
     config = prepare_config(FILES["local"])
     validate_config(config)
-    assert config["available_node_types"]["local.cluster.node"]["max_workers"] == 2
+    kind = config["available_node_types"]["local.cluster.node"]
+    assert kind["resources"]["GPU"] == 1, "Ray starts no machine of which it does not know what it has"
+    assert kind["max_workers"] == len(config["provider"]["worker_ips"]) + 1, "the head counts"
+    assert config["head_setup_commands"] == config["worker_setup_commands"], "`setup_commands` are not read here"
     with pytest.raises(Exception, match="Additional properties"):
         validate_config({**config, "worker_ips": []})
 
