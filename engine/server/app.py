@@ -25,18 +25,28 @@ from sigmagraph.engine.server.comfy.routes import comfy_routes, mirrored
 from sigmagraph.engine.server.comfy.socket import SOCKETS
 from sigmagraph.engine.server.comfy.streamed_lists import LISTINGS, Listings
 from sigmagraph.engine.server.comfy.system import EXTENSIONS
+from sigmagraph.engine.server.comfy_api import described
 from sigmagraph.engine.server.comfy_api.editor_assets import editor_routes
 from sigmagraph.engine.server.comfy_api.outputs import OUTPUTS, Outputs
 from sigmagraph.engine.server.comfy_api.refusals import envelopes
 from sigmagraph.engine.server.comfy_api.routes import api_routes
-from sigmagraph.engine.server.context import FOLDERS, JOBS, SETTINGS, USER_DIR, WORKFLOWS, OwnerFolders
+from sigmagraph.engine.server.context import (
+    FOLDERS,
+    JOBS,
+    OPERATIONS,
+    SCHEMAS,
+    SETTINGS,
+    USER_DIR,
+    WORKFLOWS,
+    OwnerFolders,
+)
 from sigmagraph.engine.server.decoding.pool import DECODERS, Decoders, Limits, run_decoders
 from sigmagraph.engine.server.decoding.shares import Shares
 from sigmagraph.engine.server.deliveries import DELIVERY_ROWS
 from sigmagraph.engine.server.endpoints.context import Published
 from sigmagraph.engine.server.endpoints.guard import own_policy
 from sigmagraph.engine.server.endpoints.routes import mount
-from sigmagraph.engine.server.errors import answer_errors
+from sigmagraph.engine.server.errors import answer_errors, note_begin
 from sigmagraph.engine.server.monitoring.health import WARM, Readiness, health, ready, warm_up
 from sigmagraph.engine.server.monitoring.job_log import keep_journal
 from sigmagraph.engine.server.monitoring.logs import RecentLines
@@ -105,6 +115,7 @@ def make_app(parts: ServerParts) -> web.Application:
     app[HUB], app[SOCKETS], app[LOCKS] = Hub(parts.jobs), set(), OwnerLocks()
     app[QUOTA] = quota_of(parts.user_dir, parts.folders, parts.settings)
     app[LISTINGS], app[WRONG_KEYS] = Listings(), WrongKeys()
+    app[OPERATIONS], app[SCHEMAS] = described.OPERATIONS, described.SCHEMAS
     app[OUTPUTS] = Outputs(parts.jobs, parts.folders)
     app[RATES] = Buckets(time.monotonic, lambda: parts.jobs.servers)
     app[SHOWING], app[SEARCHING] = Shares(2, time.monotonic), Shares(2, time.monotonic)
@@ -119,7 +130,7 @@ def make_app(parts: ServerParts) -> web.Application:
     if parts.warms_up:
         app.cleanup_ctx.append(warm_up)
     app.on_shutdown.append(close_sockets)
-    app.on_response_prepare.append(keep_private)
+    app.on_response_prepare.extend((keep_private, note_begin))
     operating = (
         ("GET", "/health", health),
         ("GET", "/ready", ready),

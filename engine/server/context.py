@@ -1,6 +1,6 @@
 """What handlers may reach: typed keys into the application and the request, filled in by `app.make_app`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,9 @@ from sigmagraph.engine.server.settings import Settings
 __all__ = [
     "FOLDERS",
     "JOBS",
+    "OPERATIONS",
     "OWNER",
+    "SCHEMAS",
     "SETTINGS",
     "USER_DIR",
     "WORKFLOWS",
@@ -40,6 +42,10 @@ class OwnerFolders(Services, Protocol):
 JOBS: web.AppKey[Jobs] = web.AppKey("jobs", Jobs)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 FOLDERS: web.AppKey[Callable[[str], OwnerFolders]] = web.AppKey("folders")
+OPERATIONS: web.AppKey[Mapping[str, dict[str, Any]]] = web.AppKey("operations")
+"""What the OpenAPI document says of `VERB path` beside what it says of every route."""
+SCHEMAS: web.AppKey[Mapping[str, Any]] = web.AppKey("schemas")
+"""The records that these speak of, by name."""
 USER_DIR: web.AppKey[Path] = web.AppKey("user_dir", Path)
 WORKFLOWS: web.AppKey[Path] = web.AppKey("workflows", Path)
 OWNER: web.RequestKey[str] = web.RequestKey("owner", str)

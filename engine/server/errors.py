@@ -14,10 +14,11 @@ from sigmagraph.engine.server.decoding.pool import Overloaded
 from sigmagraph.engine.server.files import Outside
 from sigmagraph.engine.server.quota import DiskFull, QuotaReached
 
-__all__ = ["answer_errors", "status_of"]
+__all__ = ["answer_errors", "note_begin", "status_of"]
 
 LOG = logging.getLogger("sigmagraph.http")
 RETRY_S = "5"
+BEGUN: web.RequestKey[bool] = web.RequestKey("begun", bool)
 LEFT = 499
 """As nginx has it: whoever asked has gone."""
 STATUSES: tuple[tuple[type[errors.EngineError], int], ...] = (  # the first that fits
@@ -52,7 +53,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         message = f"the body has {request.content_length} bytes; this server takes at most {request.client_max_size}"
         return reply({"error": {"type": "too_large", "message": message}}, 413)
     try:
-        return await handler(request)
+        return await _to_the_end(request, handler)
     except errors.EngineError as error:
         status = status_of(error)
         if status >= 500 and not isinstance(error, Overloaded | DiskFull):  # a flood of them must not flood the log
@@ -78,6 +79,28 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except Exception:  # the last resort of a server: logged with its traceback, answered without
         LOG.exception("request failed", extra={"path": request.path, "method": request.method})
         return reply({"error": {"type": "internal_error", "message": "the server failed; its log says why"}}, 500)
+
+
+async def _to_the_end(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The answer; one that fails after it began is cut off: nothing that is sent now would be read as an answer.
+
+    Else its reader waits for the rest for ever, or takes a second answer for it.
+    """
+    try:
+        return await handler(request)
+    except (ConnectionError, TimeoutError):
+        raise
+    except Exception:
+        if BEGUN not in request or request.transport is None:
+            raise
+        LOG.exception("an answer broke off", extra={"path": request.path, "method": request.method})
+        request.transport.abort()
+        return web.Response(status=500)  # nobody reads it; the metrics count it
+
+
+async def note_begin(request: web.Request, response: web.StreamResponse) -> None:
+    """Called before an answer begins."""
+    request[BEGUN] = True
 
 
 def status_of(error: errors.EngineError) -> int:

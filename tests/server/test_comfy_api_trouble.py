@@ -3,9 +3,14 @@
 import asyncio
 from typing import Any
 
-from tests.server.conftest import Serving
+import aiohttp
+import pytest
+
+from sigmagraph.engine.server import sse
+from sigmagraph.engine.server.comfy_api import events as events_module
+from tests.server.conftest import Serving, is_end
 from tests.server.stubs import picture_graph, slow_graph
-from tests.server.test_comfy_api import JOBS, code, submitted
+from tests.server.test_comfy_api import ASSETS, JOBS, code, ended, frames, submitted
 
 
 async def test_many_references_at_once_leave_threads_for_looking(serving: Serving) -> None:
@@ -46,3 +51,42 @@ async def test_a_list_by_state_holds_jobs_of_that_state_alone(serving: Serving) 
         await api.running(going)
         assert (await api.json(f"{JOBS}?status=canceling"))["jobs"] == []
         assert [job["id"] for job in (await api.json(f"{JOBS}?status=running"))["jobs"]] == [going]
+
+
+async def test_half_a_character_in_what_a_job_shows_spoils_no_list(serving: Serving) -> None:
+    """Its length was counted in UTF-8, which has no form for it: job and list were a 500 as long as it was kept."""
+    graph = {
+        "7": {"class_type": "Text", "inputs": {"value": "\ud800 ", "flag": True, "factor": 0.5}},
+        "8": {"class_type": "ShowText", "inputs": {"text": ["7", 0]}},
+    }
+    async with serving() as api, api.socket("c") as page:
+        job = await submitted(api, graph)
+        await api.queue(graph | {"9": graph["8"]}, client_id="c")
+        told = await page.until(is_end)
+        assert sum(message["type"] == "executed" for message in told if isinstance(message, dict)) == 2
+        [output] = (await ended(api, job["id"]))["outputs"]
+        content = await (await api.get(f"{ASSETS}/{output['id']}/content")).read()
+        assert (content, output["size_bytes"]) == (b"? True0.5", 9)
+        assert [line["id"] for line in (await api.json(JOBS))["jobs"]][-1] == job["id"]
+        events = frames(await (await api.get(f"{JOBS}/{job['id']}/events")).text())
+        assert events[-1][2]["status"] == "succeeded"
+
+
+async def test_an_answer_that_fails_after_it_began_is_cut_off(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader hears of it at once; it waited for the rest as long as it had patience."""
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("no frame")
+
+    async with serving() as api:
+        job = await submitted(api)
+        await ended(api, job["id"])
+        monkeypatch.setattr(sse, "frame", fails)
+        monkeypatch.setattr(events_module, "_frame", fails)
+        for path in (f"/jobs/{job['id']}/events", f"{JOBS}/{job['id']}/events"):
+            async with asyncio.timeout(5):
+                with pytest.raises(aiohttp.ClientError):
+                    await (await api.get(path)).read()
+        assert (await api.json(f"{JOBS}/{job['id']}"))["status"] == "succeeded"

@@ -175,7 +175,8 @@ async def test_nothing_of_one_key_is_shown_to_or_changed_by_another_on_any_route
                 for more in [{}] if method in ("GET", "HEAD") else bodies(path, people.ann_id):
                     response = await people.call(method, f"{path}?{query}" if query else path, people.bob, **more)
                     assert response.status < 500 or plain == "/ready", (method, path, await response.text())
-                    assert plain in ECHO or HIDDEN.encode() not in await response.read(), (method, path, query)
+                    body = (await response.read()).replace(b'"traceback"', b"")  # the name of a field
+                    assert plain in ECHO or HIDDEN.encode() not in body, (method, path, query)
         assert await people.belongings() == people.before
         assert (await people.served.jobs.get(RUNNING)).state == "running"
 

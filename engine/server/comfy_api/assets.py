@@ -177,7 +177,7 @@ async def content(request: web.Request) -> web.StreamResponse:
         return _sent(store.inputs, store.path(asset))
     _, shown = await _known_output(request, asset_id)
     if shown.path is None:
-        return web.Response(text=shown.text, headers=DISPOSITION)
+        return web.Response(body=shown.words, content_type="text/plain", charset="utf-8", headers=DISPOSITION)
     return _sent(folder_of(folders(request), shown.place), shown.path)
 
 

@@ -56,6 +56,11 @@ class Shown:
     place: str = ""
     text: str = ""
 
+    @property
+    def words(self) -> bytes:
+        """The words as a file has them; half a character, which none can hold, is a question mark."""
+        return self.text.encode(errors="replace")
+
     def id_in(self, job_id: str) -> str:
         """The asset id: the job and the place in what it shows."""
         place = json.dumps([self.node_id, self.kind, self.index], separators=(",", ":")).encode()
@@ -133,7 +138,7 @@ def shown_by(outputs: Mapping[str, Mapping[str, Any]], places: OwnerFolders) -> 
 def output_record(job: Job, shown: Shown, base: str) -> dict[str, Any]:
     """One output."""
     asset_id = shown.id_in(job.id)
-    size = len(shown.text.encode())
+    size = len(shown.words)
     if shown.path is not None:
         size = shown.path.stat().st_size if shown.path.is_file() else 0
     return {

@@ -7,6 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
+from sigmagraph.engine.server.context import OPERATIONS
+
 __all__ = ["every_path"]
 
 Json = dict[str, Any]
@@ -42,7 +44,7 @@ BODIES: Mapping[str, Json] = {
     "POST /jobs/cancel": {"properties": {"job_ids": NAMES}},
     "POST /api/v2/jobs": {"required": ["workflow"], "properties": {
         "workflow": {"type": "object"}, "inputs": {"type": "object"}, "metadata": {}, "priority": {"type": "integer"},
-        "webhook_url": {"type": "string"}, "extra_data": {"type": "object"}}},
+        "webhook_url": {"type": "string"}, "webhook_secret": {"type": "string"}, "extra_data": {"type": "object"}}},
     "POST /api/v2/assets/from-hash": {"required": ["hash"], "properties": {"hash": {"type": "string"}}},
     "POST /api/v2/assets/from-path": {"required": ["path"], "properties": {"path": {"type": "string"}}},
 }  # fmt: skip
@@ -58,7 +60,8 @@ def every_path(app: web.Application, known: frozenset[Callable[..., Any]]) -> Js
     for path, verb, handler in _routes(app):
         is_mirror = path.startswith("/api/") and path.removeprefix("/api") in found
         if handler not in known and not is_mirror:
-            found.setdefault(path, {})[verb.lower()] = _operation(path, verb, handler)
+            more = app[OPERATIONS].get(f"{verb} {path}", {})
+            found.setdefault(path, {})[verb.lower()] = _operation(path, verb, handler, more)
     return {path: found[path] for path in sorted(found)}
 
 
@@ -71,16 +74,18 @@ def _routes(app: web.Application) -> Iterator[tuple[str, str, Callable[..., Any]
             yield path, route.method, route.handler
 
 
-def _operation(path: str, verb: str, handler: Callable[..., Any]) -> Json:
+def _operation(path: str, verb: str, handler: Callable[..., Any], more: Json) -> Json:
     first = (inspect.getdoc(handler) or "").partition("\n")[0]
     sentence = (first.partition(": ")[2] or first) if first.startswith("`") else first
     sentence = sentence.replace("`", "").rstrip(".")
-    operation: Json = {"tags": [_tag(path)], "responses": ANSWER}
+    operation: Json = {"tags": [_tag(path)], "responses": more.get("responses", ANSWER)}
     operation |= {"summary": sentence[:1].upper() + sentence[1:]} if sentence else {}
     names = PART.findall(path)
     if names:
         schema = {"type": "string"}
         operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": schema} for name in names]
+    if "parameters" in more:
+        operation["parameters"] = [*operation.get("parameters", ()), *more["parameters"]]
     if verb in ("POST", "PUT", "PATCH") and path not in NO_BODY:
         operation["requestBody"] = {"content": _content(path, verb)}
     return operation

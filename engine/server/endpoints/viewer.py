@@ -13,7 +13,7 @@ from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.node import Node
 from sigmagraph.engine.host import version_of
 from sigmagraph.engine.jobs.job import LOCAL
-from sigmagraph.engine.server.context import FOLDERS, JOBS, compact
+from sigmagraph.engine.server.context import FOLDERS, JOBS, SCHEMAS, compact
 from sigmagraph.engine.server.endpoints.context import PUBLISHED, base_url
 from sigmagraph.engine.server.endpoints.every_path import every_path
 from sigmagraph.engine.server.endpoints.guard import GUARDED, RoutePolicy
@@ -63,6 +63,7 @@ async def described_by(request: web.Request, paths: Mapping[str, Mapping[str, Ro
     published, nodes, places = request.app[PUBLISHED], await _nodes(request), request.app[FOLDERS](LOCAL)
     allowed = {slug: endpoint.allowed(nodes, places) for slug, endpoint in published.endpoints.items()}
     found = document(paths, published.endpoints, allowed, base, version_of("sigmagraph") or "0")
+    found["components"]["schemas"] |= request.app[SCHEMAS]
     return found | {"paths": found["paths"] | every_path(request.app, request.app[GUARDED])}
 
 

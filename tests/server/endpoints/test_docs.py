@@ -1,5 +1,6 @@
 """docs/api.md: its calls run, its tables are complete, and the description and the viewer answer."""
 
+import json
 import os
 import re
 import subprocess
@@ -71,6 +72,10 @@ async def test_the_document_has_every_route_once(tmp_path: Path) -> None:
             "/userdata/{file}": {"get", "post", "delete"}, "/templates/{name}-{number}.webp": {"get"},
         }.items():  # fmt: skip
             assert set(paths[path]) == verbs, path
+        assert set(paths["/api/v2/jobs"]["post"]["responses"]) == {"201", "default"}
+        named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+        assert "ComfyJob" in named
+        assert named <= set(document["components"]["schemas"])
         assert [path for path in paths if path.startswith("/api/") and path.removeprefix("/api") in paths] == []
         silent = [
             f"{verb} {path}" for path, verbs in paths.items() for verb, each in verbs.items() if "summary" not in each
