@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, load_packs, workspace
+from sigmagraph.engine.cli.options import AsJson, CustomNodes, Home, workspace
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.units import bytes_in_words
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sigmagraph.engine.execution.folders import Folders
+    from sigmagraph.engine.graph.node import Node
 
 __all__ = ["models"]
 
@@ -27,19 +28,18 @@ def models(as_json: AsJson = False, custom_nodes: CustomNodes = None, home: Home
     from sigmagraph.engine.shipped import SHIPPED
 
     space = workspace(home, None, custom_nodes)
-    load_packs(space)
+    nodes = space.nodes  # packs may register model folders
     listed = [
         (folder, name, _path(space.folders, folder, name)) for folder in FOLDERS for name in space.folders.files(folder)
     ]
-    present = {name for _, name, path in listed if path is not None}
-    complete = completed(present, (SHIPPED / "workflows", space.home / "workflows"))
+    complete = completed(space.folders, nodes, (SHIPPED / "workflows", space.home / "workflows"))
     found: list[dict[str, Any]] = [
         {
             "folder": folder,
             "file": name,
             **(NOTHING if path is None else {"size_bytes": path.stat().st_size, **_content(path, folder)}),
             "digest": space.folders.known_hash(path) if path is not None else None,
-            "completes": complete.get(name, []),
+            "completes": complete.get(path, []) if path is not None else [],
         }
         for folder, name, path in listed
     ]
@@ -74,22 +74,33 @@ def _table(found: Sequence[Mapping[str, Any]]) -> "Table":
     return table
 
 
-def completed(present: set[str], folders: tuple[Path, ...]) -> dict[str, list[str]]:
-    """File name -> the workflows that name it and of which no weight file is missing."""
+def completed(folders: "Folders", nodes: "Mapping[str, Node]", places: tuple[Path, ...]) -> dict[Path, list[str]]:
+    """File -> the workflows that read it and of which no weight file is missing, each where its node looks for it."""
     from sigmagraph.engine.graph.reading.document import load_workflow
 
-    found: dict[str, list[str]] = {}
-    for path in dict.fromkeys(path for folder in folders for path in sorted(folder.glob("*.json"))):
+    found: dict[Path, list[str]] = {}
+    for workflow in dict.fromkeys(path for place in places for path in sorted(place.glob("*.json"))):
         try:
-            nodes = load_workflow(path).nodes.values()
+            vertices = load_workflow(workflow).nodes.values()
         except EngineError:
             continue
-        values = {value for node in nodes for value in node.inputs.values() if isinstance(value, str)}
-        named = {value for value in values if value.lower().endswith(WEIGHT_SUFFIXES)}
-        for name in named if named <= present else ():
-            works = found.setdefault(name, [])
-            works += [path.stem] if path.stem not in works else []
+        files = [
+            _path(folders, folder, value)
+            for vertex in vertices
+            for input_, value in vertex.inputs.items()
+            if isinstance(value, str) and value.lower().endswith(WEIGHT_SUFFIXES)
+            for folder in _looked_in(nodes.get(vertex.class_type), input_)
+        ]
+        for path in dict.fromkeys(path for path in files if path is not None) if None not in files else ():
+            works = found.setdefault(path, [])
+            works += [workflow.stem] if workflow.stem not in works else []
     return found
+
+
+def _looked_in(node: "Node | None", name: str) -> list[str]:
+    """The folder that an input's file is looked for in; none of a name that is no file's."""
+    declared = node.declared.get(name) if node is not None else None
+    return [declared.file.folder] if declared is not None and declared.file is not None else []
 
 
 def _pipelines(directories: list[Path]) -> Iterator[dict[str, Any]]:

@@ -69,6 +69,16 @@ def test_family_precision_and_what_a_file_completes(home: Path) -> None:
     assert "zip archive" in rows["broken.safetensors"]["holds"]
 
 
+def test_a_file_completes_what_looks_for_it_in_its_folder(home: Path) -> None:
+    (home / "models/diffusion_models" / DEMO).symlink_to(ROOT / "models/checkpoints" / DEMO)
+    done = CliRunner().invoke(app, ["models", "--json", "--home", str(home)])
+    rows = {row["folder"]: row for row in json.loads(done.stdout)}
+    assert "txt2img" in rows["checkpoints"]["completes"]
+    assert rows["diffusion_models"]["completes"] == []  # CheckpointLoaderSimple does not look there
+    (home / "models/checkpoints" / DEMO).unlink()
+    assert [row["completes"] for row in listed(home).values()] == [[]]
+
+
 def test_a_digest_is_that_of_an_earlier_run_and_is_gone_when_the_file_changes(home: Path) -> None:
     path = home / "models/diffusion_models/small.safetensors"
     transformer(path, torch.float16)
