@@ -199,6 +199,15 @@ def test_text_encoders_take_their_share_of_an_adapter(
     assert not torch.equal(patched[encoder].encode(ids).hidden, checkpoint.clip.encoders[encoder].encode(ids).hidden)
 
 
+def test_an_adapter_of_rank_nought_is_an_error_of_ours(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    rows, columns = checkpoint.model.network.joint_blocks[0].x_block.mlp.fc2.weight.shape
+    tensors = {f"{KEY}.lora_up.weight": random(rows, 0), f"{KEY}.lora_down.weight": random(0, columns)}
+    tensors[f"{KEY}.alpha"] = torch.tensor(1.0)
+    model = checkpoint.model.with_adapter(adapter_of(tmp_path, tensors), 1.0)
+    with pytest.raises(TensorMismatch, match=r"does not fit joint_blocks\.0\.x_block\.mlp\.fc2\.weight"):
+        _ = model.network
+
+
 def test_an_adapter_of_another_size_says_which_weight_it_does_not_fit(tmp_path: Path, checkpoint: Checkpoint) -> None:
     tensors = {f"{KEY}.lora_up.weight": random(64, 2), f"{KEY}.lora_down.weight": random(2, 64)}
     model = checkpoint.model.with_adapter(adapter_of(tmp_path, tensors), 1.0)

@@ -272,7 +272,7 @@ class Merge:
             read = [own, *islice(rest, len(change.sources))]
             try:
                 current = change.apply(current, read)
-            except (RuntimeError, ValueError, IndexError) as error:
+            except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
                 if is_out_of_memory(error):
                     raise
                 raise TensorMismatch(f"{change.origin} does not fit {self.name} ({error})") from None

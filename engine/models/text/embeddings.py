@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.errors import RefusedFile
+from sigmagraph.engine.errors import CorruptFile, RefusedFile
 from sigmagraph.engine.models.files.read import open_weights
 
 FOLDER = "embeddings"
@@ -78,6 +78,8 @@ def vectors_of(path: Path, encoder: str) -> Vectors:
     key = next((key for key in (encoder, *WHOLE_FILE_KEYS) if key in weights), next(iter(weights), None))
     if key is None:
         return ()
+    if not weights[key].shape or 0 in weights[key].shape:
+        raise CorruptFile(path, f"its {key} is of shape {list(weights[key].shape)}; vectors were expected, a row each")
     rows = weights[key].read().to(torch.float32, copy=True)
     return tuple(Vector(row) for row in rows.reshape(-1, rows.shape[-1]))
 

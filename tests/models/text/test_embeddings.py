@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from sigmagraph.engine.errors import RefusedFile
+from sigmagraph.engine.errors import CorruptFile, RefusedFile
 from sigmagraph.engine.models import Checkpoint, Clip
 from sigmagraph.engine.models.text.embeddings import Embeddings, Vector, pieces
 from sigmagraph.engine.models.text.encode import weighted
@@ -85,6 +86,13 @@ def test_a_file_is_found_below_the_folder_with_or_without_suffix(tiny: Embedding
 @pytest.mark.parametrize("name", ["../tiny_ti", "tiny", "*", "sub", "/sub/tiny_ti"])
 def test_other_names_are_not_found(tiny: Embeddings, name: str) -> None:
     assert tiny.finder("clip_l")(name) is None
+
+
+@pytest.mark.parametrize("rows", [torch.tensor(1.0), torch.zeros(2, 0), torch.zeros(0, 64)])
+def test_an_embedding_without_vectors_is_corrupt(tmp_path: Path, rows: Tensor) -> None:
+    save_file({"clip_l": rows}, tmp_path / "bad.safetensors")
+    with pytest.raises(CorruptFile, match="its clip_l is of shape .*; vectors were expected"):
+        Embeddings([tmp_path]).finder("clip_l")("bad")
 
 
 def test_a_pickled_embedding_is_refused(tmp_path: Path) -> None:
