@@ -206,14 +206,18 @@ class Scheduler:
                 self._idle[lane].wait(IDLE_S)
 
     def _wake(self) -> None:
-        """Something changed: wake whom it may concern. Of the host's threads one; it wakes another if there is more."""
+        """Something changed: wake whom it may concern. Of the host's threads one; it wakes another if there is more.
+
+        A thread that wakes for nothing takes the interpreter from the one that works.
+        """
         if self._is_closing:
             for idle in self._idle.values():
                 idle.notify_all()
             return
-        self._idle["host"].notify()  # whatever it is: it sees what is over, too
         if any(ticket.wants_device() for ticket in self._tickets):
             self._idle["device"].notify()
+        if any(ticket.wants_host() or ticket.is_left for ticket in self._tickets):
+            self._idle["host"].notify()
 
     def _wake_another(self, lane: Lane) -> None:
         """One thread has its work; there may be some for the next."""

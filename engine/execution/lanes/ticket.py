@@ -70,6 +70,11 @@ class Ticket:
             or self.run.peek("device") is not None
         )
 
+    @property
+    def is_left(self) -> bool:
+        """Whether nothing of it is under way, and no lane is to take any: whoever looks sees what became of it."""
+        return not self.active and not self.resumed and not self.wants_device()
+
     def wants_host(self) -> bool:
         """Whether a node for the host lane is ready."""
         return any(task.vertex.node.lane == "host" for task in self.resumed) or self.run.peek("host") is not None
