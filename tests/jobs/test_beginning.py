@@ -229,7 +229,7 @@ def test_the_end_of_a_run_that_is_over_before_its_row_is_written_waits_for_nobod
             with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
                 asking = asyncio.create_task(sent(jobs))
-                await until(lambda: len(jobs.store.database._waiting) > 0)  # beside the row, which the writer has
+                await until(lambda: not jobs.store.database._waiting.empty())  # beside the row, which the writer has
                 assert (asking.done(), commits, worker.status().jobs) == (False, [], ())
                 other.execute("ROLLBACK")
             await jobs.wait((await asking).id)

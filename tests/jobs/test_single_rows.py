@@ -65,6 +65,21 @@ def test_a_key_withdrawn_beside_the_server_opens_nothing_from_its_commit_on(
     run(case())
 
 
+def test_the_first_key_made_beside_the_server_is_seen_at_once_and_asks_no_thread(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def case() -> None:
+        async with opened(sqlite(tmp_path)) as (store, _):
+            keys = Accounts(store)
+            monkeypatch.setattr(store.database, "read", no_reader)
+            assert not await keys.were_any()
+            async with opened(replace(sqlite(tmp_path), is_shared=True)) as (beside, _):
+                await Accounts(beside).create("me")
+            assert await keys.were_any()
+
+    run(case())
+
+
 def test_an_account_read_keeps_no_version_of_the_database_alive(run: Runs, tmp_path: Path) -> None:
     """An unfinished reading would let the journal grow for ever."""
 
@@ -88,6 +103,7 @@ def test_where_the_database_is_locked_the_loop_goes_on_and_a_reader_waits(run: R
             secret, account = await keys.create("me")
             assert store.database._rows is not None
             for connected in (
+                store.database._let_go,
                 store.database._reader.dispose,
                 store.database._writer.dispose,
                 store.database._rows.close,

@@ -9,15 +9,16 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Condition, Thread
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table, exists, select
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -123,9 +124,10 @@ class Database:
 
     def __init__(self, settings: StoreSettings, publish: Publish) -> None:
         self.settings, self._publish = settings, publish
-        self._waiting: deque[Posted[Any]] = deque()
-        self._changed = Condition()
-        self._is_open = False
+        self._waiting: SimpleQueue[Posted[Any] | None] = SimpleQueue()
+        self._again: deque[Posted[Any]] = deque()
+        self._kept: Connection | None = None
+        self._is_open = self._is_last = False
         self._give_up_at: float | None = None
         self._thread: Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -167,9 +169,8 @@ class Database:
         """Write what is waiting, as far as that works within the deadline, and let go."""
         if not self._is_open:
             return
-        with self._changed:
-            self._is_open, self._give_up_at = False, time.monotonic() + deadline_s
-            self._changed.notify()
+        self._is_open, self._give_up_at = False, time.monotonic() + deadline_s
+        self._waiting.put(None)
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -179,6 +180,7 @@ class Database:
             self._readers.shutdown()
         if self._rows is not None:
             self._rows.close()
+        self._let_go()
         for connection in (self._writer, self._reader):
             connection.dispose()
         self._lock.release()
@@ -190,9 +192,7 @@ class Database:
         if not self._is_open or self._loop is None:
             raise StoreFailed("the job store is closed")
         work = Posted(function, is_sure, self._loop.create_future(), after)
-        with self._changed:
-            self._waiting.append(work)
-            self._changed.notify()
+        self._waiting.put(work)
         return work
 
     async def write(self, function: Callable[[Tx], T], *, is_sure: bool = False) -> T:
@@ -216,6 +216,13 @@ class Database:
             return None if found is None else dict(found)
 
         return await self.read(read)
+
+    async def has_any(self, table: Table) -> bool:
+        """Whether a table has rows, read as `row` is."""
+        if self._rows is not None and self._is_open:
+            with suppress(sqlite3.Error):
+                return self._rows.has_any(table)
+        return await self.read(lambda connection: bool(connection.execute(select(exists(table.select()))).scalar_one()))
 
     def lacks(self, query: RowQuery, value: str) -> bool:
         """Whether it is sure, without waiting, that there is no such row."""
@@ -244,8 +251,7 @@ class Database:
                 wait_s = RETRY_S
                 continue
             LOG.warning("the job store is in trouble; %d changes wait", len(again), extra={"waiting": len(again)})
-            with self._changed:
-                self._waiting.extendleft(reversed(again))
+            self._again.extendleft(reversed(again))
             time.sleep(wait_s)
             wait_s = min(LONGEST_RETRY_S, wait_s * 2)
 
@@ -264,16 +270,19 @@ class Database:
         return again
 
     def _take(self) -> list[Posted[Any]]:
-        """What is waiting, at most a batch; nothing once the database is closed and all is written."""
-        with self._changed:
-            while not self._waiting and self._is_open:
-                self._changed.wait()
-            return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+        """What is waiting, at most a batch, first what is tried again; nothing once it is closed and all is written."""
+        batch = [self._again.popleft() for _ in range(min(BATCH, len(self._again)))]
+        with suppress(Empty):
+            while len(batch) < BATCH and not self._is_last:
+                work = self._waiting.get(block=not batch)
+                self._is_last = work is None
+                batch += [work] if work is not None else []
+        return batch
 
     def _commit(self, engine: Engine, batch: Sequence[Posted[Any]]) -> None:
         self._see_that_it_is_there()
         try:
-            with engine.begin() as connection:
+            with self._transaction(engine) as connection:
                 tx = Tx(connection)
                 for work in batch:
                     work.run_bare(tx)
@@ -287,13 +296,35 @@ class Database:
         """Once more, as one has refused, which is rare: each in its savepoint; nothing where it was alone."""
         if len(batch) == 1:
             return None
-        with engine.begin() as connection:
+        with self._transaction(engine) as connection:
             tx = Tx(connection)
             for work in batch:
                 work.run(tx)
             pictures = self._share(tx)
         self._have_shared(pictures)
         return tx
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        """A transaction. SQLite's connection is kept until something fails: taking it from the pool costs as much."""
+        if engine.dialect.name != "sqlite":
+            with engine.begin() as connection:
+                yield connection
+            return
+        if self._kept is None:
+            self._kept = engine.connect()
+        try:
+            with self._kept.begin():
+                yield self._kept
+        except SQLAlchemyError:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        if self._kept is not None:
+            with suppress(SQLAlchemyError):
+                self._kept.close()
+            self._kept = None
 
     def _share(self, tx: Tx) -> int:
         """Other servers hear of it with the commit; how many pictures go along."""
