@@ -164,6 +164,7 @@ def test_a_job_that_only_the_disk_can_refuse_runs_while_it_is_written_and_nobody
                 other.execute("ROLLBACK")
             assert (await asking).id == "mine"
             assert (await jobs.wait("mine")).state is State.SUCCEEDED
+            await until(lambda: type(getattr(heard[-1], "body", None)).__name__ == "Ended")
             first = [name for commit in commits for name in commit]
             assert (first[:2], first[-1], "NodeProgress" in first) == (["Queued", "Started"], "Ended", True)
             pictures = [at for at, what in enumerate(heard) if isinstance(what, Preview)]
