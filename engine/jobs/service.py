@@ -268,7 +268,7 @@ class JobService:
             known = self._dispatcher.open_job(job_id)
             is_open = known is not None and owner in (None, known.owner)
             if not is_open:
-                is_open = not (await self.store.look(job_id, owner)).state.is_end
+                is_open = not (await self.store.look(job_id, owner)).state.is_end or self._broadcast.is_delayed(job_id)
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     while is_open:
