@@ -7,6 +7,7 @@ server accepts, begins or ends, the others read from the store and publish as th
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -65,16 +66,21 @@ class Peers:
         self._broadcast, self._pictures = broadcast, PicturesHeard()
         broadcast.carry = self._carry
         self._heard: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
-        self._living, self._count = {place.number}, 1
+        self._living = {place.number}
+        self._counts = deque([1], 3)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def count(self) -> int:
-        """How many servers there are, this one included; as it was last seen."""
-        return self._count
+        """How many servers there are, this one included. One that is gone counts for three looks more.
+
+        It may be about to come back: after a restart of the database whoever is first sees nobody else.
+        """
+        return max(self._counts)
 
     def _saw(self, living: set[int]) -> None:
-        self._living, self._count = living, max(1, len(living))
+        self._living = living
+        self._counts.append(max(1, len(living)))
 
     @property
     def is_first(self) -> bool:

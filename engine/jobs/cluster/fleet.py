@@ -97,7 +97,8 @@ class RayFleet:
         """The devices that are this server's. Those above its share finish what they have, for a lease at most."""
         names = {f"{machine}/{place}": (machine, place) for machine, place in there}
         share = -(-len(names) // self._sharing.count)
-        ours = {names[name] for name in await self._sharing.take(list(names), share)}
+        own_first = sorted(names, key=lambda name: names[name] not in self._workers)  # others may be used by theirs
+        ours = {names[name] for name in await self._sharing.take(own_first, share)}
         lost = [device for device in self._workers if device not in ours]
         spare = [*(device for device in ours if device not in self._workers), *self._idlest(hall)]
         too_many = [*lost, *spare[: max(0, len(ours) - share)]]

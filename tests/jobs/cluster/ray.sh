@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 export RAY_gcs_server_port_wait_time_s=120  # a head has 30 s as a rule, which a busy machine may need for less
+export RAY_gcs_rpc_server_reconnect_timeout_s=600  # Ray ends a process that misses a head for a minute: pytest, say
 export RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 python="${PYTHON:-$( [ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}"
 if ls -d /usr/lib/postgresql/*/bin >/dev/null 2>&1; then

@@ -1,13 +1,16 @@
 """Machines that come and go, a head that is restarted or silent, a cluster that grows. The cluster is objects here."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from sigmagraph.engine.errors import ClusterUnusable
 from sigmagraph.engine.jobs.cluster.depot import Depot
@@ -173,31 +176,17 @@ def test_a_queue_asks_for_machines_and_gives_idle_ones_back(run: Runs, tmp_path:
     run(case())
 
 
-def test_a_machine_whose_weights_no_other_has_is_given_back_last(run: Runs, tmp_path: Path) -> None:
-    async def case() -> None:
-        (tmp_path / "models" / "checkpoints").mkdir(parents=True)
-        for name in ("rare", "usual"):
-            (tmp_path / "models" / "checkpoints" / f"{name}.safetensors").touch()
-        machines = Machines(tmp_path / "models")
-        machines.add("a")
-        async with front(tmp_path, machines, most=3, idle_s=0.5) as jobs:
-            await until(lambda: ready(jobs) == {"a:0"})
-            sent = [await submitted(jobs, seed=0, count=10, seconds=0.02, model="rare.safetensors")]
-            await started(jobs, sent[0])
-            sent += [
-                await submitted(jobs, seed=n, count=30, seconds=0.02, model="usual.safetensors") for n in range(1, 3)
-            ]
-            machines.add("b")
-            machines.add("c")
-            done = [await jobs.wait(job.id) for job in sent]
-            assert done[0].worker == "a:0"
-            assert {job.worker for job in done[1:]} == {"b:0", "c:0"}
-            await until(lambda: len(jobs.workers()) == 1)
-            assert [status.models for status in jobs.workers()] == [("rare.safetensors",)], (
-                "idle for longest, but alone"
-            )
-
-    run(case())
+def test_a_machine_whose_weights_no_other_has_is_given_back_last(tmp_path: Path) -> None:
+    """Before it those whose weights others have, the one idle for longest first; none that works."""
+    fleet = RayFleet(FleetSettings("ray://head"), ActorSettings("none"), Depot(folders(tmp_path), tmp_path))
+    used = {"alone": ["rare"], "new": ["usual"], "old": ["usual", "rare"], "empty": [], "busy": ["other"]}
+    busy_at = {"alone": 1.0, "new": 5.0, "old": 4.0, "empty": 6.0, "busy": 0.0}
+    for name in used:
+        status = SimpleNamespace(jobs=("job",) if name == "busy" else ())
+        fleet._workers[name, 0] = SimpleNamespace(name=name, status=lambda status=status: status)  # type: ignore[assignment]
+        fleet._busy_at[name, 0] = busy_at[name]
+    hall = SimpleNamespace(used_by=used.__getitem__)
+    assert [name for name, _ in fleet._idlest(hall)] == ["old", "new", "empty", "alone", "busy"]  # type: ignore[arg-type]
 
 
 @pytest.mark.postgres
@@ -226,6 +215,38 @@ def test_servers_of_one_queue_share_the_machines_and_take_over_those_of_one_that
             await until(lambda: ready(one) == {"a:0", "b:0", "c:0", "d:0"})
             machines.lose("b")
             await until(lambda: ready(one) == {"a:0", "c:0", "d:0"})
+
+    run(case())
+
+
+@pytest.mark.postgres
+def test_servers_whose_database_was_restarted_keep_their_workers(
+    run: Runs, tmp_path: Path, shared: StoreSettings
+) -> None:
+    """All that was locked is free then, and whoever comes first could take what another works with."""
+
+    async def case() -> None:
+        machines = Machines(tmp_path / "models")
+        for name in "abcd":
+            machines.add(name)
+        async with front(tmp_path, machines, store=shared) as one, front(tmp_path, machines, store=shared) as other:
+            await until(lambda: len(ready(one)) == len(ready(other)) == 2)
+            had = ready(one), ready(other)
+            places = [jobs.store.database.place for jobs in (one, other)]
+            assert all(place is not None for place in places)
+            engine = create_engine(shared.url)
+            with engine.begin() as connection:
+                ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                connection.execute(text(f"{ends} AND backend_type = 'client backend'"))
+            engine.dispose()
+            for place in places:
+                await until(lambda place=place: not place._claims)  # type: ignore[misc]
+            for place in places:
+                await until(lambda place=place: len(place._claims) == 2)  # type: ignore[misc]
+            await asyncio.sleep(0.3)
+            assert (ready(one), ready(other)) == had
+            assert {status.starts for jobs in (one, other) for status in jobs.workers()} == {1}
+            assert (await other.wait((await submitted(one, seed=1, count=2)).id)).state is State.SUCCEEDED
 
     run(case())
 
