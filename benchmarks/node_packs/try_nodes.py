@@ -26,7 +26,14 @@ HIDDEN: Mapping[str, Any] = {"UNIQUE_ID": "1", "PROMPT": {}, "EXTRA_PNGINFO": {"
 WIDGETS = {"INT": 1, "FLOAT": 1.0, "STRING": "a", "BOOLEAN": True, "COMBO": None}
 UNSET = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
 """What a page's widget holds where the class gives no default."""
-HOST = ("NotHere", "not here for node packs", "is not part of this engine", "EngineError", "BadValue")
+HOST = (
+    "NotHere",
+    "not here for node packs",
+    "is not part of this engine",
+    "EngineError",
+    "BadValue",
+    "pack's own class",
+)
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PIP_NO_INDEX": "1", "OMP_NUM_THREADS": "1"}
 DEMO = "sigmagraph-demo.safetensors"
 

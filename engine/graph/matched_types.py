@@ -28,6 +28,8 @@ class Matched:
 
     def output(self, link: Link) -> Output:
         """The output a link comes from; where it repeats the type of inputs, the first definite one behind these."""
+        if (own := self._nodes[link.source].outputs[link.slot]).match is None:
+            return own  # of nearly every link
         waiting, entered = [link], set[Link]()
         while waiting:
             place = waiting[-1]
