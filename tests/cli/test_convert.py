@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -316,3 +317,21 @@ def test_two_conversions_to_one_name_do_not_replace_each_other(
     monkeypatch.setattr("sigmagraph.engine.models.files.write.write_safetensors", meanwhile)
     convert(apart[0], "--to", "bf16", "--out", out, fails="every name for the new file is taken")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the other's"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t5: t5.pop("shared.weight"), "not a T5 v1.1 encoder: 'shared.weight' is missing or misshapen"),
+        (lambda t5: t5.update({"encoder.block.x.layer.0.q.weight": torch.ones(2)}), "not a T5 v1.1 encoder"),
+        (lambda t5: t5.update({"extra": torch.ones(2, dtype=torch.bool)}), "extra: torch.bool is nothing that a GGUF"),
+    ],
+)
+def test_what_gguf_cannot_hold_is_told(
+    apart: list[Path], tmp_path: Path, change: Callable[[dict[str, Tensor]], object], words: str
+) -> None:
+    t5 = load_file(apart[-1])
+    change(t5)
+    save_file(t5, tmp_path / "t5.safetensors")
+    convert(tmp_path / "t5.safetensors", "--to", "gguf:Q8_0", fails=words)
+    assert [path.name for path in tmp_path.iterdir()] == ["t5.safetensors"]

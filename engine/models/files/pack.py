@@ -6,7 +6,7 @@ Tables of stored tensors in, tables out: names change, no tensor is read.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sigmagraph.engine.errors import BadValue, UnknownModel
+from sigmagraph.engine.errors import BadValue, TensorMismatch, UnknownModel
 from sigmagraph.engine.models.files.convert import ConvertTarget
 from sigmagraph.engine.models.files.detect import CHECKPOINT_ENCODERS, MMDIT_MARK, Parts, find_parts
 from sigmagraph.engine.models.files.gguf import ARCHITECTURE, llama_name
@@ -143,18 +143,24 @@ def _only(parts: Parts) -> str | None:
 def _t5_sizes(weights: Weights) -> dict[str, str | int | float]:
     """What llama.cpp's readers want to know of a T5 encoder."""
     block = "encoder.block.0.layer."
-    buckets, heads = weights[f"{block}0.SelfAttention.relative_attention_bias.weight"].shape
-    vocabulary, width = weights["shared.weight"].shape
-    inner = weights[f"{block}0.SelfAttention.q.weight"].shape[0]
+    try:
+        buckets, heads = weights[f"{block}0.SelfAttention.relative_attention_bias.weight"].shape
+        vocabulary, width = weights["shared.weight"].shape
+        inner = weights[f"{block}0.SelfAttention.q.weight"].shape[0]
+        feed_forward = weights[f"{block}1.DenseReluDense.wi_1.weight"].shape[0]
+        blocks = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.block."))
+        head_width = inner // heads
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise TensorMismatch(f"not a T5 v1.1 encoder: {error} is missing or misshapen") from None
     sizes: dict[str, str | int | float] = {
-        "block_count": 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.block.")),
+        "block_count": blocks,
         "context_length": 512,
         "vocab_size": vocabulary,
         "embedding_length": width,
-        "feed_forward_length": weights[f"{block}1.DenseReluDense.wi_1.weight"].shape[0],
+        "feed_forward_length": feed_forward,
         "attention.head_count": heads,
-        "attention.key_length": inner // heads,
-        "attention.value_length": inner // heads,
+        "attention.key_length": head_width,
+        "attention.value_length": head_width,
         "attention.relative_buckets_count": buckets,
         "attention.layer_norm_rms_epsilon": 1e-6,
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.errors import TensorMismatch
 from sigmagraph.engine.models.files.ggml import DENSE, FORMATS, Format
 from sigmagraph.engine.models.files.header import DTYPES
 from sigmagraph.engine.writing import WriteBehind, drafted, make_folder
@@ -95,6 +96,8 @@ def write_gguf(
     header += b"".join(_string(name) + _value(value) for name, value in metadata.items())
     at = 0
     for tensor in tensors:
+        if tensor.form is None and tensor.dtype not in NUMBERS:
+            raise TensorMismatch(f"{tensor.name}: {tensor.dtype} is nothing that a GGUF file holds")
         kind = NUMBERS[tensor.dtype] if tensor.form is None else FORMAT_NUMBERS[tensor.form.name]
         sides = tensor.shape[::-1]
         header += _string(tensor.name) + struct.pack(f"<I{len(sides)}QIQ", len(sides), *sides, kind, at)
