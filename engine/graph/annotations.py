@@ -4,6 +4,7 @@ Marks are plain frozen records. They know ComfyUI's option names and nothing abo
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # both import this module
     from sigmagraph.engine.graph.graph import GraphNode
     from sigmagraph.engine.graph.problems import Problem
 
+SHARD = re.compile(r"(.+)-\d{5}(-of-\d{5}\.safetensors)")
 Choice = str | int | float | bool
 
 
@@ -106,7 +108,8 @@ class FileIn:
 
     `upload` ("image", "audio", "video") puts an upload button into the editor. `composed` are names that stand for
     other files, `folder/name without its ending` each, and are offered where all of these are there. With a `marker`
-    the names are those of folders that hold a file of that name; their content is that of every weight file in them.
+    the names are those of folders that hold a file of that name; their content is that of every weight file in them. A
+    shard's content is that of every shard of its model.
     """
 
     folder: str
@@ -130,6 +133,10 @@ class FileIn:
         if self.marker is not None:
             inside = [file for file in services.files(self.folder) if file.startswith(f"{name}/")]
             return [(self.folder, file) for file in (f"{name}/{self.marker}", *inside)]
+        if (shard := SHARD.fullmatch(name)) is not None:  # all of them are one model: any may change
+            alike = re.compile(rf"{re.escape(shard[1])}-\d+{re.escape(shard[2])}")
+            shards = [file for file in services.files(self.folder) if alike.fullmatch(file)]
+            return [(self.folder, file) for file in (shards if name in shards else [name])]
         if name not in self.composed:
             return [(self.folder, name)]
         found = self._stand_ins(services, name)

@@ -155,7 +155,7 @@ def test_files_count_by_content_and_not_by_name(tmp_path: Path) -> None:
 
     class Shelf:
         def files(self, folder: str) -> list[str]:
-            return ["a", "b"]
+            return [path.name for path in sorted(tmp_path.iterdir())]
 
         def path(self, folder: str, name: str) -> Path:
             return tmp_path / name
@@ -177,6 +177,15 @@ def test_files_count_by_content_and_not_by_name(tmp_path: Path) -> None:
     assert key("a") == key("b")
     (tmp_path / "b").write_text("else", encoding="utf-8")
     assert key("a") != key("b")
+    shards = [f"sd3.5-0000{at}-of-00002.safetensors" for at in (1, 2)]
+    for shard in (*shards, "other-00001-of-00002.safetensors", "sd3.5-00001-of-00003.safetensors"):
+        (tmp_path / shard).write_text(shard, encoding="utf-8")
+    before = key(shards[0])
+    assert key(shards[1]) == before  # the same model, whichever is named
+    (tmp_path / "other-00001-of-00002.safetensors").write_text("else", encoding="utf-8")
+    assert key(shards[0]) == before
+    (tmp_path / shards[1]).write_text("else", encoding="utf-8")
+    assert key(shards[0]) != before
 
 
 def test_no_name_of_an_input_reads_as_another_input_and_its_value() -> None:
