@@ -22,7 +22,7 @@ CLONES = HERE / ".fetched" / ".clones"
 HUB = "https://github.com/"
 ENDINGS = (".json", ".png", ".webp", ".jpg", ".jpeg", ".avif", ".svg", ".latent")
 LARGEST = 4 << 20
-WHOLE = dict(os.environ, GIT_NO_LAZY_FETCH="1")
+WHOLE = dict(os.environ, GIT_NO_LAZY_FETCH="1")  # what was left out stays left out
 
 
 def main() -> None:
@@ -59,16 +59,16 @@ def fetched(repository: str, commit: str) -> Path:
 def take(clone: Path, commit: str, folder: Path) -> int:
     """Write the files that may carry a workflow below a folder; how many there are."""
     folder.mkdir(parents=True)
-    names = dict(listed(clone, commit))
-    wanted = "\n".join(names.values()).encode()
-    found = io.BytesIO(git("-C", str(clone), "cat-file", "--batch", input=wanted))
+    there = git("-C", str(clone), "cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objectsize)")
+    sizes = {line.split()[0]: int(line.split()[1]) for line in there.decode().splitlines()}
+    wanted = [(name, id) for name, id in listed(clone, commit) if sizes.get(id, LARGEST) < LARGEST]
+    ids = "\n".join(id for _, id in wanted).encode()
+    found = io.BytesIO(git("-C", str(clone), "cat-file", "--batch", input=ids))
     taken = 0
-    for name in names:
-        header = found.readline().split()
-        if header[-1] == b"missing":
-            continue
-        data = found.read(int(header[2]) + 1)[:-1]
-        if len(data) < LARGEST and may_carry(name, data):
+    for name, id in wanted:
+        found.readline()
+        data = found.read(sizes[id] + 1)[:-1]
+        if may_carry(name, data):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)

@@ -87,9 +87,10 @@ def _survey(space: Workspace, folder: Path, *, as_json: bool) -> None:
     from sigmagraph.engine.cli.console import say, tell, write_json
     from sigmagraph.engine.compose.survey import files_in, survey, totals
 
+    nodes, declarations = space.nodes, space.declarations
     gc.freeze()  # what is loaded stays: else each full collection walks all of it, between any two files
     files = track(files_in(folder), "looking at files", console=say(), transient=True)
-    records = list(survey(files, folder, space.nodes, space.declarations, space.folders))
+    records = list(survey(files, folder, nodes, declarations, space.folders))
     if not records:
         raise MissingFile(folder, "there is no workflow in it, nor a picture that carries one")
     counted = totals(records)
