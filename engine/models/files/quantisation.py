@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sigmagraph.engine.errors import TensorMismatch, UnknownModel
-from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights
+from sigmagraph.engine.models.files.read import StoredTensor, WeightFile, Weights, bytes_of
 
 QUANTISED_AS = ".comfy_quant"  # one JSON object a layer, in bytes
 METADATA = "_quantization_metadata"  # the same for all layers, in the header
@@ -62,7 +62,7 @@ def readable(file: WeightFile) -> WeightFile:
 def rotated_in(weights: Weights, layer: str) -> int | None:
     """The size of the groups that a layer's rows were rotated in before they were rounded; None if they were not."""
     stored = weights.get(layer + QUANTISED_AS)
-    said = json.loads(bytes(stored.read().flatten().tolist())) if stored is not None else {}
+    said = json.loads(bytes_of(stored)) if stored is not None else {}
     if not said.get(ROTATED):
         return None
     group = said.get(GROUP, USUAL_GROUP)
@@ -94,7 +94,7 @@ def _layers(file: WeightFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _note(file: WeightFile, name: str, stored: StoredTensor) -> dict[str, Any]:
     if stored.dtype != torch.uint8 or prod(stored.shape) > LARGEST_NOTE_BYTES:
         raise UnknownModel(f"{file.path}: {name} is not JSON of at most {LARGEST_NOTE_BYTES} bytes")
-    return _parsed(file, name, bytes(stored.read().flatten().tolist()))
+    return _parsed(file, name, bytes_of(stored))
 
 
 def _parsed(file: WeightFile, name: str, text: str | bytes) -> dict[str, Any]:

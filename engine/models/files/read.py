@@ -261,6 +261,15 @@ def is_view(tensor: StoredTensor) -> bool:
     return tensor.combine is None and isinstance(tensor.read, FileSlice) and tensor.read.is_aligned
 
 
+def bytes_of(tensor: StoredTensor) -> bytes:
+    """What a small tensor holds, read alone. A touch of the map would read megabytes round it from the disk."""
+    if not isinstance(tensor.read, FileSlice):
+        return bytes(tensor.read().flatten().tolist())
+    held = bytearray(tensor.stored_bytes)
+    tensor.read.read_into(0, memoryview(held))
+    return bytes(held)
+
+
 def bring(tensor: StoredTensor) -> None:
     """Read and map the pages that a tensor lies in, so that using it does not wait for each. On Linux only."""
     for piece in tensor.pieces():

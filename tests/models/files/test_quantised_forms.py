@@ -18,7 +18,7 @@ from sigmagraph.engine.models.arch import MMDiTShape
 from sigmagraph.engine.models.files.detect import find_parts
 from sigmagraph.engine.models.files.fp8 import multiplied_out, packed_bytes, scaled_bytes
 from sigmagraph.engine.models.files.quantisation import readable
-from sigmagraph.engine.models.files.read import open_weights
+from sigmagraph.engine.models.files.read import FileSlice, open_weights
 from sigmagraph.engine.models.files.summary import summarise
 from sigmagraph.engine.models.memory.choices import MemoryChoices
 from sigmagraph.engine.models.memory.residency import RESIDENCY
@@ -204,6 +204,20 @@ def test_the_header_says_the_same_without_the_tensors(tmp_path: Path, dense: dic
         save_file(bare, path, {"_quantization_metadata": broken})
         with pytest.raises(UnknownModel, match=r"_quantization_metadata|joint_blocks.7.*has no weight"):
             find_parts(open_weights(path))
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_opening_touches_no_page_of_the_map(
+    tmp_path: Path, dense: dict[str, Tensor], case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notes may lie all over a file: each touch of the map would read what the disk's read-ahead is, megabytes."""
+
+    def touched(place: FileSlice) -> Tensor:
+        raise AssertionError(f"{place.entry} was mapped")
+
+    path = written(tmp_path / "x.safetensors", dense, said_of(case), FORMS[case][1])
+    monkeypatch.setattr(FileSlice, "__call__", touched)
+    assert len(load_diffusion_model(path).recipe.weights) == len(dense)
 
 
 def test_models_name_the_small_forms(tmp_path: Path, dense: dict[str, Tensor]) -> None:
