@@ -16,7 +16,7 @@ import torch
 
 from sigmagraph.engine.errors import CorruptFile, MissingFile, RefusedFile
 from sigmagraph.engine.models.files.ggml import DENSE, FORMATS, UNREAD, Format
-from sigmagraph.engine.models.files.header import LARGEST_HEADER_BYTES, LARGEST_SIDE, TensorEntry
+from sigmagraph.engine.models.files.header import LARGEST_HEADER_BYTES, LARGEST_SIDE, MOST_TENSORS, TensorEntry
 
 MAGIC = b"GGUF"
 MOST_DIMENSIONS = 8
@@ -93,6 +93,8 @@ class _Header:
                 self._path, f"GGUF version {version:#x}; little-endian files of versions 2 and 3 are read"
             )
         tensors, pairs = self._count("Q", 24), self._count("Q", 13)
+        if tensors > MOST_TENSORS:
+            raise self._wrong(f"it names {tensors} tensors; at most {MOST_TENSORS} are read")
         values = self._metadata(pairs)
         if type(parts := values.get(SPLIT_COUNT)) is int and parts > 1:
             way_out = "join them with llama.cpp's `llama-gguf-split --merge`"

@@ -20,6 +20,7 @@ LENGTH_BYTES = 8
 # Real headers are below 1 MB; tokenizers in the metadata add a few. This bounds what a lying file can make us read.
 LARGEST_HEADER_BYTES = 32 * 1024 * 1024
 LARGEST_SIDE = 2**48
+MOST_TENSORS = 100_000  # of a file: fifty times what any has; each takes time
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -118,6 +119,8 @@ def _checked(path: Path, text: bytes, size: int) -> Header:
         raise CorruptFile(path, f"the header is not valid JSON ({error})") from None
     if not isinstance(parsed, dict):
         raise CorruptFile(path, "the header is not a JSON object")
+    if len(parsed) > MOST_TENSORS:
+        raise CorruptFile(path, f"the header names {len(parsed)} tensors; at most {MOST_TENSORS} are read")
     metadata = parsed.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CorruptFile(path, "the header's __metadata__ is not a table of strings")

@@ -201,6 +201,16 @@ def test_a_part_of_a_split_file_is_named(tmp_path: Path) -> None:
         open_weights(tmp_path / "x-00001-of-00002.gguf")
 
 
+def test_a_header_of_more_tensors_than_any_file_has_is_corrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("header", "gguf"):
+        monkeypatch.setattr(f"sigmagraph.engine.models.files.{module}.MOST_TENSORS", 2)
+    three = {name: torch.ones(2, 2) for name in ("a", "b", "c")}
+    save_file(three, tmp_path / "x.safetensors")
+    for path in (tmp_path / "x.safetensors", written(tmp_path / "x.gguf", three, Kind.Q8_0)[0]):
+        with pytest.raises(CorruptFile, match="names 3 tensors; at most 2 are read"):
+            open_weights(path)
+
+
 def sound(folder: Path) -> bytes:
     tensors = {"a": torch.ones(4, 64), "b.weight": torch.ones(3), "c": torch.ones(2, 256)}
     return written(folder / "sound.gguf", tensors, Kind.Q8_0)[0].read_bytes()
