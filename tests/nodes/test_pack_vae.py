@@ -1,5 +1,6 @@
 """Autoencoders in packs' hands: their inside is a copy, acts as ours does, and what a pack changes in it acts too."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sigmagraph.engine.models.load import Checkpoint, load_checkpoint, load_vae
+from sigmagraph.engine.models.save import vae_tensors
 from sigmagraph.engine.models.value import Vae
 from sigmagraph.nodes.support.borders import border
 from sigmagraph.nodes.support.packs.models import ModelPatcher
@@ -57,6 +59,52 @@ def test_circular_convolutions_make_a_decoder_that_rolls_with_its_latent(vae: Va
     assert (rolled - vae.decode(z.roll(3, dims=3))).abs().max() > 1e-3
     assert torch.equal(vae.decode(z), before)
     assert torch.equal(CROSS.out(vae).decode(z), before)
+
+
+def made_circular(held: Any) -> Vae:
+    for layer in held.first_stage_model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.padding_mode = "circular"
+    given = CROSS.back(held)
+    assert isinstance(given, Vae)
+    return given
+
+
+def test_a_deep_copy_is_changed_alone(vae: Vae) -> None:
+    """As packs for seamless pictures do it by default."""
+    held, z = CROSS.out(vae), latent(vae)
+    given = made_circular(copy.deepcopy(held))
+    assert CROSS.back(held) is vae
+    copied = copy.deepcopy(CROSS.out(given))
+    assert torch.equal(CROSS.back(copied).decode(z), given.decode(z))
+    assert not torch.equal(given.decode(z), vae.decode(z))
+
+
+def test_text_encoders_can_be_copied(parts: Checkpoint) -> None:
+    encoders = border().translations["CLIP"]
+    copied = copy.deepcopy(encoders.out(parts.clip))
+    asked = {"l": [[(3, 1.0), (5, 1.0), (7, 1.0)]]}
+    found, expected = (one.encode_from_tokens(asked) for one in (copied, encoders.out(parts.clip)))
+    assert torch.equal(found, expected)
+
+
+def test_a_second_pack_goes_on_from_what_the_first_changed(vae: Vae) -> None:
+    z = latent(vae)
+    first = made_circular(CROSS.out(vae))
+    before, held = first.decode(z), CROSS.out(first)
+    held.first_stage_model.decoder.conv_out.bias.data += 0.5
+    second = CROSS.back(held)
+    inside = (before > 0.001) & (before < 0.749)
+    torch.testing.assert_close(second.decode(z)[inside], before[inside] + 0.25, rtol=0, atol=1e-5)
+    assert torch.equal(first.decode(z), before)
+
+
+def test_the_weights_of_a_changed_autoencoder_are_named_as_in_files(vae: Vae, tmp_path: Path) -> None:
+    given, z = made_circular(CROSS.out(vae)), latent(vae)
+    assert {one.name for one in vae_tensors(given)} == {one.name for one in vae_tensors(vae)}
+    place = tmp_path / "saved.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in CROSS.out(given).get_sd().items()}, place)
+    assert torch.equal(load_vae(place).decode(z), vae.decode(z))
 
 
 def test_what_stands_in_the_place_of_a_part_is_asked(vae: Vae) -> None:

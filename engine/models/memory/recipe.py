@@ -153,6 +153,10 @@ class Recipe(Generic[M]):
         }
         return cls(type(network).__name__, kind, lambda: network, weights, placement, owner, ready=network)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Recipe[M]":
+        """Itself: it never changes. Node packs copy what they hold before they change it."""
+        return self
+
     @property
     def weights(self) -> Weights:
         """The stored tensors with every patch, by name."""

@@ -119,6 +119,8 @@ class Inner:
         self.model_options: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)  # also while a copy has nothing yet
         raise AttributeError(f"{self._what}: {name} is not here for node packs; docs/packs.md lists what they can use")
 
 

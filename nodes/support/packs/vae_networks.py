@@ -15,7 +15,7 @@ from sigmagraph.engine.models.arch.vae import Autoencoder, Decoder, Encoder, Lev
 from sigmagraph.engine.models.memory.recipe import Recipe
 from sigmagraph.engine.models.value import Vae
 
-__all__ = ["FirstStage", "with_network"]
+__all__ = ["FirstStage", "own_network", "with_network"]
 
 
 class FirstStage(nn.Module):
@@ -68,10 +68,22 @@ class _Coder(nn.Module):
         return self.stage.decode(latent)
 
 
+def own_network(vae: Vae) -> FirstStage:
+    """A copy of an autoencoder's network, with what other packs changed in it. Raises `AttributeError` without one."""
+    with vae.recipe.use() as network:
+        held: nn.Module = network
+        if isinstance(held, _Coder):
+            return copy.deepcopy(held.stage)
+        if not isinstance(held, Autoencoder):
+            raise AttributeError(f"first_stage_model of {vae.recipe.what} is not here for node packs")
+        return FirstStage(held)
+
+
 def with_network(vae: Vae, stage: FirstStage) -> Vae:
-    """The autoencoder that computes with a network a pack has had in hand."""
+    """The autoencoder that computes with a network a pack has had in hand. Its weights are named as in files."""
     recipe = Recipe.of(_Coder(stage), vae.placement, vae.recipe.owner, "vae")
-    return replace(vae, recipe=cast(Any, recipe))
+    named = {name.removeprefix("stage."): stored for name, stored in recipe.base.items()}
+    return replace(vae, recipe=cast(Any, replace(recipe, base=named)))
 
 
 def _told(module: nn.Module) -> None:

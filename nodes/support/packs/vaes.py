@@ -1,5 +1,6 @@
 """Autoencoders as node packs handle them."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,10 +9,9 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.models.arch.tiles import Tiling
-from sigmagraph.engine.models.arch.vae import Autoencoder
 from sigmagraph.engine.models.load import vae_of_tensors
 from sigmagraph.engine.models.value import Vae
-from sigmagraph.nodes.support.packs.vae_networks import FirstStage, with_network
+from sigmagraph.nodes.support.packs.vae_networks import FirstStage, own_network, with_network
 from sigmagraph.nodes.support.packs.weights import StoredWeights
 
 __all__ = ["PackVae", "vae_of"]
@@ -50,11 +50,14 @@ class PackVae:
     def first_stage_model(self) -> FirstStage:
         """The network, copied for this pack when it first asks. What becomes of the copy acts here and further on."""
         if self._network is None:
-            with self.came.recipe.use() as network:
-                if not isinstance(network, Autoencoder):
-                    raise AttributeError(f"first_stage_model of {self.came.recipe.what} is not here for node packs")
-                self._network = FirstStage(network)
+            self._network = own_network(self.came)
         return self._network
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PackVae":
+        """Another with a network of its own, as packs make one before they change it."""
+        made = type(self)(self.came)
+        made._network = copy.deepcopy(self._network, memo)
+        return made
 
     def get_sd(self) -> Mapping[str, Tensor]:
         """The weights by the names of weight files, without prefix; each is read when it is asked for."""
