@@ -94,11 +94,12 @@ class _Reach:
 
     def above(self, node_id: str) -> frozenset[str]:
         """All a node depends on."""
-        waiting = [(node_id, False)]
+        waiting, entered = [(node_id, False)], set[str]()
         while waiting:
             current, is_ready = waiting.pop()
-            if current in self._above:
+            if current in self._above or (current in entered and not is_ready):  # the second: a cycle, told elsewhere
                 continue
+            entered.add(current)
             sources = self._sources(current)
             if is_ready:
                 self._above[current] = frozenset(sources).union(*(self._above.get(source, ()) for source in sources))
@@ -112,7 +113,8 @@ class _Reach:
         if end_id in self._starts:
             return self._starts[end_id]
         above = self.above(end_id)
-        taken = {self.start_of(other) for other in above if self.node(other)["class_type"] == END}
+        ends = sorted((i for i in above if self.node(i)["class_type"] == END), key=lambda i: len(self.above(i)))
+        taken = {self.start_of(other) for other in ends}  # the first of a chain first: each asks for those before it
         free = [i for i in above if self.node(i)["class_type"] == START and i not in taken]
         inner = [i for i in free if not any(i in self.above(other) for other in free)]
         if len(inner) != 1:

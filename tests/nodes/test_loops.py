@@ -1,5 +1,7 @@
 """Loops against what the same chain of nodes gives when it is written out by hand."""
 
+import inspect
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.node import Output, Socket, UiResult, node
 from sigmagraph.engine.graph.plan import plan
 from sigmagraph.nodes import NODES
+from sigmagraph.nodes.support.loop_graph import find_loop
 from tests.execution.running import Stage
 from tests.graph.small import checked
 
@@ -206,3 +209,30 @@ def test_an_end_without_its_start_and_endless_turns_are_refused(stage: Stage) ->
     many = graph({"mode": "simple", "mode.num_iterations": 10**9}, DOUBLED, **POWERS)
     with pytest.raises(NodeFailed, match=MOST):
         stage.run(many).or_raise()
+
+
+def test_a_cycle_above_an_end_is_no_endless_search() -> None:
+    """Nodes that a pack makes at run time are not validated."""
+    turning = {
+        "a": {"class_type": "X", "inputs": {"v": ["b", 0]}},
+        "b": {"class_type": "X", "inputs": {"v": ["a", 0], "s": ["start", 0]}},
+    }
+    ends = {
+        "start": {"class_type": "StartLoop", "inputs": {}},
+        "end": {"class_type": "EndLoop", "inputs": {"v": ["a", 0]}},
+    }
+    assert "a" in find_loop("end", {**turning, **ends}.__getitem__).body
+
+
+def test_a_chain_of_many_loops_is_followed_without_recursion() -> None:
+    chain: dict[str, Any] = {}
+    for at in range(400):
+        before = {"after": [f"e{at - 1}", 0]} if at else {}
+        chain[f"s{at}"] = {"class_type": "StartLoop", "inputs": before}
+        chain[f"e{at}"] = {"class_type": "EndLoop", "inputs": {"v": [f"s{at}", 0]}}
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 120)
+    try:
+        assert find_loop("e399", chain.__getitem__).start_id == "s399"
+    finally:
+        sys.setrecursionlimit(limit)
