@@ -12,6 +12,7 @@ from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.models import Checkpoint
 from sigmagraph.nodes import NODES
 from sigmagraph.nodes.support.borders import border
+from sigmagraph.nodes.support.packs.conditioning import GuiderEntries, conditioning_of
 from sigmagraph.nodes.support.packs.hooks import names
 from tests.nodes.test_hooks import X, hooked, hooks, services, text, tiny
 
@@ -58,6 +59,18 @@ def test_hooks_of_ours_come_back_as_they_were_and_can_be_retimed(services: Folde
     assert (changed.adapter, changed.keyframes) == (ours[0].adapter, CROSS["HOOK_KEYFRAMES"].back(frames))
     assert len(group.clone_and_combine(group)) == 1
     assert len(group.clone_and_combine(CROSS["HOOKS"].out(hooks(services)))) == 2
+
+
+def test_hooks_that_a_guider_times_in_place_are_timed(services: Folders) -> None:
+    """The entry is the same object, and the group in it."""
+    ours = hooks(services)
+    entries = GuiderEntries(hooked(text(2), ours))
+    assert entries.value is not None
+    frames = COMFY.HookKeyframeGroup()
+    frames.add(COMFY.HookKeyframe(strength=0.0))
+    entries[0]["hooks"].set_keyframes_on_hooks(frames)
+    (found,) = conditioning_of(entries).hooks
+    assert (found.adapter, [one.strength for one in found.keyframes]) == (ours[0].adapter, [0.0])
 
 
 class Couples(COMFY.TransformerOptionsHook):  # type: ignore[misc]

@@ -89,7 +89,12 @@ class GuiderEntries(list[dict[str, Any]]):
             return None
         pairs = zip(self, self._came, strict=True)
         is_same = all(one.keys() == was.keys() and all(one[name] is was[name] for name in was) for one, was in pairs)
-        return self._value if is_same else None
+        return self._value if is_same and self._has_hooks_as_they_came() else None
+
+    def _has_hooks_as_they_came(self) -> bool:
+        """A pack may time or add hooks in the group itself."""
+        pairs = zip(self, self._value.entries, strict=True)
+        return all(parted(one["hooks"])[0] == was.hooks for one, was in pairs if "hooks" in one)
 
 
 def conditioning_of(value: Any) -> Conditioning:
