@@ -1,12 +1,14 @@
 """Files appear whole or not at all: everything is written beside its place and then renamed. Standard library only."""
 
 import os
+import re
 import secrets
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from threading import Condition, Thread
 from typing import BinaryIO, Self
@@ -16,7 +18,7 @@ from sigmagraph.engine.errors import WriteFailed
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["WriteBehind", "drafted", "locks", "make_folder", "write_file", "write_new"]
+__all__ = ["WriteBehind", "drafted", "filled_prefix", "locks", "make_folder", "write_file", "write_new"]
 
 MOST_WAITING = 16 << 20  # bytes that may wait to be written
 PLACE = 4 << 20  # bytes of a place that is lent
@@ -31,6 +33,21 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise _failed(folder, error) from error
     return folder
+
+
+def filled_prefix(prefix: str, width: int, height: int, now: datetime) -> str:
+    """Replace `%width%`, `%height%` and the parts of the local time; other tokens stay as they are."""
+    values = {
+        "width": str(width),
+        "height": str(height),
+        "year": str(now.year),
+        "month": f"{now.month:02}",
+        "day": f"{now.day:02}",
+        "hour": f"{now.hour:02}",
+        "minute": f"{now.minute:02}",
+        "second": f"{now.second:02}",
+    }
+    return re.sub(r"%(\w+)%", lambda token: values.get(token[1], token[0]), prefix)
 
 
 def write_file(path: Path, data: bytes) -> Path:

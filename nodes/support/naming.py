@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from sigmagraph.engine.errors import BadValue, WriteFailed
-from sigmagraph.engine.writing import make_folder
+from sigmagraph.engine.writing import filled_prefix, make_folder
 
 __all__ = ["Series", "series"]
 
@@ -81,7 +81,7 @@ def _changed_ns(folder: Path) -> int:
 
 def series(root: Path, prefix: str, width: int, height: int, now: datetime) -> Series:
     """The series that `prefix` names inside `root`; the folder is made. A prefix that leaves `root` is refused."""
-    filled = _fill(prefix, width, height, now)
+    filled = filled_prefix(prefix, width, height, now)
     path = PurePosixPath(filled.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in filled:
         raise BadValue("filename_prefix", prefix, "a path inside the output folder")
@@ -89,18 +89,3 @@ def series(root: Path, prefix: str, width: int, height: int, now: datetime) -> S
     subfolder = (path if filled.endswith("/") else path.parent).as_posix()
     subfolder = "" if subfolder == "." else subfolder
     return Series(make_folder(root / subfolder), subfolder, stem)
-
-
-def _fill(prefix: str, width: int, height: int, now: datetime) -> str:
-    """Replace `%width%`, `%height%` and the parts of the local time; other tokens stay as they are."""
-    values = {
-        "width": str(width),
-        "height": str(height),
-        "year": str(now.year),
-        "month": f"{now.month:02}",
-        "day": f"{now.day:02}",
-        "hour": f"{now.hour:02}",
-        "minute": f"{now.minute:02}",
-        "second": f"{now.second:02}",
-    }
-    return re.sub(r"%(\w+)%", lambda token: values.get(token[1], token[0]), prefix)

@@ -1,5 +1,6 @@
 import importlib
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -101,6 +102,9 @@ def test_paths_outside_are_refused_in_the_names_packs_use(tmp_path: Path) -> Non
     assert module.get_save_image_path("sub/pic_64", str(tmp_path))[2] == 8
     (tmp_path / "_00003_.png").touch()
     assert module.get_save_image_path("", str(tmp_path)) == (str(tmp_path), "", 4, "", "")
+    assert module.get_save_image_path("sub/", str(tmp_path)) == (str(tmp_path / "sub"), "", 1, "sub", "sub/")
+    years = {str(now.year) for now in (datetime.now(), datetime.now() + timedelta(minutes=1))}
+    assert module.get_save_image_path("%year%_%other%", str(tmp_path))[1] in {f"{year}_%other%" for year in years}
 
 
 @pytest.mark.parametrize("folder", ["..", "../", "", ".", "checkpoints/..", "/"])

@@ -1,6 +1,7 @@
 """Offered as `folder_paths`: the functions node packs ask for files, answered by the services of this engine."""
 
 from collections.abc import Callable
+from datetime import datetime
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.execution.folders import PLACES, Folders, inside
 from sigmagraph.engine.model_folders import MODEL_FOLDERS
+from sigmagraph.engine.writing import filled_prefix
 
 
 def folder_paths(services: Folders) -> dict[str, Any]:
@@ -164,11 +166,11 @@ def _saving(services: Folders) -> dict[str, Any]:
         filename_prefix: str, output_dir: str, image_width: int = 0, image_height: int = 0
     ) -> tuple[str, str, int, str, str]:
         """Folder, file name, next counter, subfolder and prefix for saving pictures `name_00001_`."""
-        prefix = filename_prefix.replace("%width%", str(image_width)).replace("%height%", str(image_height))
+        prefix = filled_prefix(filename_prefix, image_width, image_height, datetime.now())
         folder, name = Path(output_dir), ""
         if prefix:  # without any, files are named by their counters alone
             place = inside(folder, prefix)
-            folder, name = place.parent, place.name
+            folder, name = (place, "") if prefix.endswith(("/", "\\")) else (place.parent, place.name)
         folder.mkdir(parents=True, exist_ok=True)
         numbers = (path.name[len(name) + 1 :].split("_")[0] for path in folder.glob(f"{escape(name)}_*"))
         counter = max((int(number) for number in numbers if number.isdigit()), default=0) + 1
