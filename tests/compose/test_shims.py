@@ -286,3 +286,13 @@ def test_packs_save_checkpoints_that_load_again(tmp_path: Path) -> None:
         save(held["model"], vae=held["vae"], filename_prefix="half")
     with pytest.raises(BadValue, match="output_dir"):
         save(held["model"], filename_prefix="away", output_dir=str(tmp_path))
+
+
+def test_packs_set_a_shift_by_the_methods_they_know(tmp_path: Path) -> None:
+    model = load_checkpoint(CHECKOUT / "models/checkpoints/sigmagraph-demo.safetensors").model
+    folders, crossing = Folders(tmp_path, tmp_path, tmp_path, tmp_path), border()
+    classes = extras.names(folders, NODES, crossing)["comfy_extras.nodes_model_advanced"]
+    held = crossing.translations["MODEL"].out(model)
+    for name, method in (("ModelSamplingAuraFlow", "patch_aura"), ("ModelSamplingSD3", "patch")):
+        (changed,) = getattr(classes[name](), method)(held, 1.75)
+        assert crossing.translations["MODEL"].back(changed).parameterisation.levels.shift == 1.75

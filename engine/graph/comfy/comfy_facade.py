@@ -110,6 +110,7 @@ METHODS = {
     "MaskComposite": "combine",
     "MaskToImage": "mask_to_image",
     "ModelMergeSimple": "merge",
+    "ModelSamplingAuraFlow": "patch_aura",
     "ModelSamplingSD3": "patch",
     "PreviewImage": "save_images",
     "RandomNoise": "get_noise",
