@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from sigmagraph.engine.errors import BadValue, IllegalMove, as_bound
 from sigmagraph.engine.graph.problems import Problem
@@ -130,8 +131,19 @@ class Webhook:
     def __post_init__(self) -> None:
         if not self.url.isprintable() or len(self.url) > LONGEST_URL:
             raise BadValue("webhook url", self.url[: LONGEST_URL + 1], f"at most {LONGEST_URL} printable characters")
+        if not _has_host(self.url):
+            raise BadValue("webhook url", self.url, "an address such as https://example.com/told")
         if self.secret:
             signing_key(self.secret)
+
+
+def _has_host(url: str) -> bool:
+    """Whether there is somebody to connect to: what lacks that is refused now, and not tried for hours."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and not set(parts.hostname) & set(' <>"|\\^`{}') and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port that is no number
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,15 @@ def test_an_address_or_secret_no_database_can_hold_is_refused_before_a_job_owes_
         Webhook(url, secret)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http:///x", "https://", "http://[", "http://[::1", "http://exa mple/", "https://a:99999/", "https://a:b", "x"],
+)
+def test_an_address_that_names_nobody_is_refused_before_a_job_owes_it(url: str) -> None:
+    with pytest.raises(BadValue, match=r"webhook url.*https://example.com"):
+        Webhook(url)
+
+
 def test_what_fails_is_tried_again_later_under_the_same_id_then_given_up(
     run: Runs, store_settings: StoreSettings
 ) -> None:
@@ -275,5 +284,22 @@ def test_a_receiver_that_never_answers_keeps_nobody_else_waiting(run: Runs, stor
             await webhooks.stop()
         assert sorted(seen) == sorted(name for owner, name in names if owner == "well")
         assert flying == {"one": ADDRESSES_SHARE, "many": OWNERS_SHARE}
+
+    run(case())
+
+
+@pytest.mark.parametrize("passes", range(5))
+def test_a_stop_that_comes_with_news_is_a_stop(run: Runs, store_settings: StoreSettings, passes: int) -> None:
+    """A delivery that lands while the server stops: the waiting was over, and the stop with it."""
+
+    async def case() -> None:
+        async with opened(store_settings) as (store, _):
+            webhooks = served(store, Receiver())
+            await asyncio.sleep(0.05)
+            webhooks.look()
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                await webhooks.stop()
 
     run(case())

@@ -87,8 +87,9 @@ class Webhooks:
                 with suppress(StoreFailed):  # the next look finds it
                     await self._begin_due()
                     sleep_s = min(LONGEST_SLEEP_S, await self._next_in_s())
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(sleep_s, 0.01))
+            with suppress(TimeoutError):  # wait_for would lose a cancelling that comes with the event
+                async with asyncio.timeout(max(sleep_s, 0.01)):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def _begin_due(self) -> None:
