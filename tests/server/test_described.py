@@ -2,13 +2,15 @@
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, cast
 
 import blake3
 from jsonschema import Draft202012Validator, FormatChecker
 from PIL import Image
 
+from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.server.comfy_api.described import OPERATIONS, SCHEMAS
+from sigmagraph.engine.server.comfy_api.job_json import job_record
 from sigmagraph.engine.server.comfy_api.routes import ROWS
 from tests.server.conftest import Api, Serving
 from tests.server.stubs import picture_graph, png, slow_graph
@@ -133,3 +135,10 @@ async def assets(call: Caller, picture: Any, words: Any) -> None:
         await call("GET", f"{ASSETS}/{made['id']}/content", headers=headers)
     for asset_id in (made["id"], picture["id"]):
         await call("DELETE", f"{ASSETS}/{asset_id}")
+
+
+def test_a_clock_that_was_set_back_makes_no_time_negative() -> None:
+    job = Job("x", "local", State.SUCCEEDED, 1.0, 0, 1, created_at=1000.0, started_at=400.0, ended_at=300.0)
+    record = job_record(job, "", cast(Any, None))
+    assert record["metrics"] == {"queue_ms": 0, "execution_ms": 0}
+    Draft202012Validator(plain(SCHEMAS["ComfyJob"]), format_checker=FormatChecker()).validate(record)

@@ -10,6 +10,7 @@ __all__ = ["OPERATIONS", "SCHEMAS"]
 Json = dict[str, Any]
 TEXT: Json = {"type": "string"}
 WHOLE: Json = {"type": "integer"}
+SPAN: Json = {"type": "integer", "minimum": 0}
 MOMENT: Json = {"type": "string", "format": "date-time"}
 DIGEST: Json = {"type": "string", "pattern": "^blake3:[0-9a-f]{64}$"}
 BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -45,7 +46,7 @@ JOB: Mapping[str, Json] = {
     "progress": _maybe(_ref("ComfyProgress")),
     "outputs": _list(_ref("ComfyOutput")),
     "error": _maybe(_ref("ComfyJobError")),
-    "metrics": _record({"queue_ms": _maybe(WHOLE), "execution_ms": _maybe(WHOLE)}),
+    "metrics": _record({"queue_ms": _maybe(SPAN), "execution_ms": _maybe(SPAN)}),
     "urls": _record({"self": TEXT, "events": TEXT, "cancel": TEXT}),
 }
 ASSET: Mapping[str, Json] = {

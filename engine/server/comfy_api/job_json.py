@@ -93,13 +93,18 @@ def job_record(
         "outputs": [output_record(job, output, base) for output in shown_by(shown, places)],
         "error": _failure(job),
         "metrics": {
-            "queue_ms": None if begun is None else round((begun - job.created_at) * 1000),
-            "execution_ms": None if job.run_s is None else round(job.run_s * 1000),
+            "queue_ms": None if begun is None else _span_ms(begun - job.created_at),
+            "execution_ms": None if job.run_s is None else _span_ms(job.run_s),
         },
         "urls": {"self": own, "events": f"{own}/events", "cancel": f"{own}/cancel"},
     }
     kept = {name: job.meta[name] for name in ("metadata", "priority") if job.meta.get(name) is not None}
     return record | kept
+
+
+def _span_ms(seconds: float) -> int:
+    """As it is told: a clock that was set back makes no time negative."""
+    return max(0, round(seconds * 1000))
 
 
 def shown_so_far(job: Job, snapshot: Snapshot | None) -> Mapping[str, Any]:
