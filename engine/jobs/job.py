@@ -85,6 +85,7 @@ def move(job_id: str, state: State, to: State) -> State:
 
 LONGEST_NAME = 255
 LONGEST_URL = 2048
+HOST_LACKS = frozenset(' <>"|\\^`{}')
 LARGEST = 2**31 - 1
 LARGEST_COST = 10**15
 MOST_OWN = 1000
@@ -141,7 +142,7 @@ def _has_host(url: str) -> bool:
     """Whether there is somebody to connect to: what lacks that is refused now, and not tried for hours."""
     try:
         parts = urlsplit(url)
-        return bool(parts.hostname) and not set(parts.hostname) & set(' <>"|\\^`{}') and parts.port != 0
+        return parts.hostname is not None and HOST_LACKS.isdisjoint(parts.hostname) and parts.port != 0
     except ValueError:  # half an IPv6 address, a port that is no number
         return False
 

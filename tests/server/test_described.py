@@ -105,7 +105,13 @@ async def test_every_answer_is_as_it_is_described(serving: Serving) -> None:
         for job in (done, failed, told, going, waiting):
             for part in ("", "/workflow", "/events"):
                 await call("GET", f"{JOBS}/{job['id']}{part}")
-        for text in ({"workflow": {}}, {"workflow": graph | {"9": {"class_type": "Fail", "inputs": {}}}}, {"x": 1}, []):
+        bad: tuple[Any, ...] = (
+            {"workflow": {}},
+            {"workflow": graph | {"9": {"class_type": "Fail", "inputs": {}}}},
+            {"x": 1},
+            [],
+        )
+        for text in bad:
             await call("POST", JOBS, json=text)
         for part in ("", "/workflow", "/events", "/cancel"):
             await call("POST" if part == "/cancel" else "GET", f"{JOBS}/none{part}")
