@@ -32,7 +32,7 @@ from tests.serving import free_port
 HERE = Path(__file__).resolve().parents[1]
 PACK = HERE / "benchmarks/packs/trivial.py"
 BLOCK = 20
-LONG, LONG_BLOCK = 100, 2
+LONG, LONG_BLOCK = 100, 1
 """A chain of so many nodes or more is asked for less often: ComfyUI takes seconds for one."""
 PATIENCE_S = 120.0
 

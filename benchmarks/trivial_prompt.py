@@ -33,9 +33,9 @@ STAGES = (
     ("handed over", "finished", "meanwhile: worker's turn: message, plan, two nodes, messages back"),
     ("row: written", "answer made", "the loop wakes, submit returns"),
     ("answer made", "answered", "aiohttp's writing, client's reading"),
-    ("released", "end: begun", "the end follows its row into the writer's thread"),
+    ("finished", "end: begun", "the end follows its row into the writer's thread"),
     ("end: begun", "end: written", "end, events and outcome, one commit, waits for the disk"),
-    ("end: written", "told", "the loop wakes; messages to the socket, 1 ms after the row at the soonest"),
+    ("end: written", "told", "the loop wakes; messages to the socket, 0.4 ms after the answer at the soonest"),
     ("told", "heard", "client's reading"),
     ("sent", "heard", "all of it"),
 )
@@ -87,7 +87,6 @@ def serve() -> None:
     around(JobService, "_store_and_begin", "checked", None)
     around(Dispatcher, "begun", None, "handed over")
     around(Dispatcher, "has_finished", "finished", None)
-    around(Dispatcher, "written", "released", None)
     around(prompt, "shown_number", "answer made", None)
     atexit.register(lambda: Path(os.environ[MARKS]).write_text(json.dumps(marks)))
     sys.argv = ["sigmagraph", "serve", *sys.argv[2:]]
@@ -111,10 +110,14 @@ async def prompts(server: Server, count: int) -> list[dict[str, float]]:
 
 
 def joined(seen: dict[str, float], marks: list[tuple[str, float]]) -> dict[str, float]:
-    """The marks that belong to one prompt: the first of each kind, and of commits the row's and the end's."""
+    """The marks that belong to one prompt: the first of each kind, and of commits the row's and the end's.
+
+    Where both are one commit, there is none of the end's.
+    """
     for name, at in marks:
         if seen["sent"] <= at <= seen["heard"]:
-            where = name if name not in ("begun", "written") else f"{'end' if 'released' in seen else 'row'}: {name}"
+            is_commit = name in ("begun", "written")
+            where = f"{'end' if f'row: {name}' in seen else 'row'}: {name}" if is_commit else name
             seen.setdefault(where, at)
     return seen
 
