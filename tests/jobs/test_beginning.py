@@ -229,7 +229,7 @@ def test_the_end_of_a_run_that_is_over_before_its_row_is_written_waits_for_nobod
             commits = commits_of(jobs)
             with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
-                asking = asyncio.create_task(sent(jobs))
+                asking = asyncio.create_task(sent(jobs, seconds=0.2))  # seen to run
                 await run_to_its_end(worker)
                 await until(lambda: not jobs.store.database._waiting.empty())  # beside the row, which the writer has
                 assert (asking.done(), commits) == (False, [])
@@ -263,7 +263,8 @@ def test_what_the_disk_refuses_is_stopped_where_it_runs_already_and_has_no_end(
 
             with monkeypatch.context() as trouble:
                 trouble.setattr(database, "_commit", full)
-                asking = asyncio.create_task(sent(jobs, count=1 if is_over else 1000, seconds=0.005))
+                how = {"count": 1, "seconds": 0.2} if is_over else {"count": 1000, "seconds": 0.005}  # both seen to run
+                asking = asyncio.create_task(sent(jobs, **how))
                 if is_over:
                     await run_to_its_end(worker)
                 is_free.set()
