@@ -82,15 +82,21 @@ def _survey(space: Workspace, folder: Path, *, as_json: bool) -> None:
     """Every workflow file below a folder: totals, and the classes that are missing most."""
     import gc
 
-    from rich.progress import track
+    from rich.progress import Progress
 
     from sigmagraph.engine.cli.console import say, tell, write_json
     from sigmagraph.engine.compose.survey import files_in, survey, totals
 
     nodes, declarations = space.nodes, space.declarations
     gc.freeze()  # what is loaded stays: else each full collection walks all of it, between any two files
-    files = track(files_in(folder), "looking at files", console=say(), transient=True)
-    records = list(survey(files, folder, nodes, declarations, space.folders))
+    files = files_in(folder)
+    with Progress(console=say(), transient=True, auto_refresh=False) as progress:  # no thread: processes are copied
+        bar = progress.add_task("looking at files", total=len(files))
+
+        def looked_at(count: int) -> None:
+            progress.update(bar, advance=count, refresh=True)
+
+        records = list(survey(files, folder, nodes, declarations, space.folders, looked_at=looked_at))
     if not records:
         raise MissingFile(folder, "there is no workflow in it, nor a picture that carries one")
     counted = totals(records)

@@ -1,11 +1,18 @@
 """A folder of workflow files, looked at one by one: what can be read, whose classes are all here, what would run.
 
-One file's trouble is its own: whatever is wrong with it is in its line, and the others go on.
+One file's trouble is its own: whatever is wrong with it is in its line, and the others go on. Many files are shared
+among processes that are copies of this one, nodes and packs included.
 """
 
+import multiprocessing
+import os
+import signal
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +28,10 @@ from sigmagraph.engine.graph.workflow import Workflow
 __all__ = ["Surveyed", "files_in", "survey", "totals"]
 
 ENDINGS = frozenset((".json", ".png", ".webp", ".jpg", ".jpeg", ".avif", ".svg", ".latent"))
+CHUNK = 16
+"""Files that a process is handed at once."""
+FEW = 200
+"""Files that one process has looked at before others have begun."""
 TRACES = (b"workflow", b"prompt", b"class_type")  # one of these stands in every picture that carries a workflow
 
 
@@ -49,19 +60,73 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def survey(
-    files: Iterable[Path],
+    files: Sequence[Path],
     root: Path,
     nodes: Mapping[str, Node],
     declarations: Mapping[str, Any],
     services: Services,
-    looked_at: Callable[[], None] = lambda: None,
+    processes: int | None = None,
+    looked_at: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Surveyed]:
-    """A record for each file that is a workflow; other JSON files and pictures are passed over."""
-    for path in files:
-        record = _look(path, str(path.relative_to(root)), nodes, declarations, services)
-        looked_at()
-        if record is not None:
-            yield record
+    """A record for each file that is a workflow, in their order; other JSON files and pictures are passed over.
+
+    `processes` is how many look at once: as a rule one for each core where there are many files. `looked_at` is told
+    how many files more are done.
+    """
+    look = _Look(root, nodes, declarations, services)
+    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+    count = min(len(chunks), _cores(len(files)) if processes is None else processes)
+    for chunk, records in zip(chunks, _shared(chunks, look, count) if count > 1 else map(look, chunks), strict=True):
+        yield from records
+        looked_at(len(chunk))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Looks at files. What it needs to know is never sent between processes: a copy has it."""
+
+    root: Path
+    nodes: Mapping[str, Node]
+    declarations: Mapping[str, Any]
+    services: Services
+
+    def __call__(self, files: Sequence[Path]) -> list[Surveyed]:
+        known = self.nodes, self.declarations, self.services
+        records = (_look(path, str(path.relative_to(self.root)), *known) for path in files)
+        return [record for record in records if record is not None]
+
+
+_HERE: list[_Look] = []
+"""What this process looks with, where it is a copy that looks."""
+
+
+def _cores(files: int) -> int:
+    """How many processes are worth it. Only Linux copies a process with its threads' libraries safely."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" and files > FEW else 1
+
+
+def _shared(chunks: Sequence[Sequence[Path]], look: _Look, processes: int) -> Iterator[list[Surveyed]]:
+    """The records of each chunk, in their order; what a process that died had and was to get is looked at here."""
+    copies = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, copies, initializer=_begin, initargs=(look,)) as pool:
+        try:
+            for waiting, chunk in [(pool.submit(_look_here, chunk), chunk) for chunk in chunks]:
+                try:
+                    yield waiting.result()
+                except BrokenProcessPool:
+                    yield look(chunk)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(look: _Look) -> None:
+    """A copy begins: whoever interrupts means the process that asked."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _HERE.append(look)
+
+
+def _look_here(files: Sequence[Path]) -> list[Surveyed]:
+    return _HERE[-1](files)
 
 
 def _look(

@@ -1,6 +1,9 @@
 """`sigmagraph check FOLDER`: every file for itself, counted by how far it came."""
 
 import json
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ from typer.testing import CliRunner
 
 from sigmagraph.engine import errors
 from sigmagraph.engine.cli.app import app
+from sigmagraph.engine.compose.survey import Surveyed, files_in, survey
+from sigmagraph.engine.compose.workspace import Workspace
+from sigmagraph.engine.graph.reading.document import read_file
 
 SIZES = {"width": 8, "height": 8, "batch_size": 1, "color": 0}
 GRAPH: dict[str, Any] = {
@@ -147,3 +153,32 @@ def test_unknown_classes_of_a_drawing_are_compared_with_no_known_name(
     done = CliRunner().invoke(app, ["check", str(tmp_path / "files"), "--json", "--home", str(tmp_path)])
     (row,) = json.loads(done.stdout)["files"]
     assert (row["state"], len(row["missing"]), compared) == ("converted", 20, [])
+
+
+def test_processes_that_share_the_files_say_what_one_says_though_one_of_them_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = files_in(folder(tmp_path)) * 20
+    space = Workspace(tmp_path, tmp_path / "output")
+    known = tmp_path / "files", space.nodes, space.declarations, space.folders
+    done: list[int] = []
+    shared = list(survey(files, *known, processes=2, looked_at=done.append))
+    assert sum(done) == len(files)
+
+    read, here = read_file, os.getpid()
+
+    def killed(path: Path) -> bytes:
+        if path.name == "strange.json" and os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(path)
+
+    monkeypatch.setattr("sigmagraph.engine.compose.survey.read_file", killed)
+    after_a_kill = list(survey(files, *known, processes=2))
+    monkeypatch.undo()
+    alone = list(survey(files, *known, processes=1))
+    assert [without_time(record) for record in alone] == [without_time(record) for record in shared]
+    assert [without_time(record) for record in alone] == [without_time(record) for record in after_a_kill]
+
+
+def without_time(record: Surveyed) -> Surveyed:
+    return replace(record, ms=0.0)
