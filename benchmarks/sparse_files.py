@@ -1,20 +1,33 @@
-"""Weight files as large as published ones that take no room: header in full, data a hole but for a few bytes."""
+"""Weight files as large as published ones that take little room: header in full, data a hole but for what is asked."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from re import Pattern
 from typing import Any
 
 import gguf
 import numpy as np
 import torch
+from torch import Tensor
 
-__all__ = ["Tensors", "quantised_blocks", "safetensors", "shards"]
+from sigmagraph.engine.models.files.ggml import FORMATS, Format
+from sigmagraph.engine.models.files.header import DTYPES
+
+__all__ = ["Tensors", "filled", "quantised_blocks", "random_blocks", "safetensors", "shards"]
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...], bytes]]
 """By name: dtype as the format has it, shape, and the bytes that are not zero."""
 BYTES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "F8_E8M0": 1}
 SHARD_BYTES = 5e9
+PATTERN = 1 << 16  # elements, or blocks, that are repeated
+SCALES: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q6_K": (208,),
+}
+"""Where a block has its float16 scales; at 0 otherwise."""
 
 
 def safetensors(folder: Path, tensors: Tensors, name: str = "layout.safetensors") -> Path:
@@ -67,10 +80,50 @@ def quantised_blocks(folder: Path, tensors: Tensors) -> Path:
     writer.write_ti_data_to_file()
     writer.close()
     held = gguf.GGUFWriter.ggml_pad
-    total = sum(held(info.nbytes, writer.data_alignment) for part in writer.tensors for info in part.values())
+    at = held(path.stat().st_size, writer.data_alignment)
     with path.open("r+b") as file:
-        file.truncate(held(path.stat().st_size, writer.data_alignment) + total)
+        for part in writer.tensors:
+            for name, info in part.items():
+                file.seek(at)
+                file.write(tensors[name][2])
+                at += held(info.nbytes, writer.data_alignment)
+        file.truncate(at)
     return path
+
+
+def filled(tensors: Tensors, names: Pattern[str]) -> Tensors:
+    """The same, with ordinary numbers in the tensors that `names` finds and nothing is in."""
+    return {
+        name: (dtype, shape, content or (numbers(dtype, shape) if names.search(name) else b""))
+        for name, (dtype, shape, content) in tensors.items()
+    }
+
+
+def numbers(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Normally distributed numbers, or blocks or integers of any kind, that repeat."""
+    count = torch.Size(shape).numel()
+    if form := next((known for known in FORMATS.values() if known.name == dtype), None):
+        made, size_bytes = random_blocks(form, PATTERN), count // form.size * form.bytes_
+    else:
+        made, size_bytes = _numbers(DTYPES[dtype]), count * DTYPES[dtype].itemsize
+    raw = made.view(torch.uint8).numpy().tobytes()
+    return (raw * (size_bytes // len(raw) + 1))[:size_bytes]
+
+
+def _numbers(dtype: torch.dtype) -> Tensor:
+    if dtype == torch.float8_e8m0fnu:
+        return torch.randint(120, 130, (PATTERN,), dtype=torch.uint8)
+    if dtype in (torch.uint8, torch.int8):
+        return torch.randint(0, 256, (PATTERN,), dtype=torch.uint8)
+    return (torch.randn(PATTERN) * 0.02).to(dtype)
+
+
+def random_blocks(form: Format, count: int) -> Tensor:
+    """Blocks [count, bytes] whose scales are ordinary numbers."""
+    made = torch.randint(0, 256, (count, form.bytes_), dtype=torch.uint8)
+    for at in SCALES.get(form.name, (0,)):
+        made[:, at : at + 2] = (torch.randn(count, 1) * 0.01).half().view(torch.uint8)
+    return made
 
 
 def wide(told: tuple[str, tuple[int, ...], bytes]) -> int:

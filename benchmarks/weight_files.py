@@ -23,7 +23,7 @@ import ctypes
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from benchmarks.sparse_files import random_blocks
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.models.arch import Autoencoder, MMDiT, MMDiTShape, VaeShape
 from sigmagraph.engine.models.files.convert import FP8, PIECE, SHRUNK, WRITTEN
@@ -49,13 +50,6 @@ from sigmagraph.engine.models.memory.residency import RESIDENCY
 WIDTH, HEADS, FEED_FORWARD, LAYERS, VOCABULARY, TOKENS = 4096, 64, 10240, 3, 512, 77
 SHAPE = MMDiTShape(8, 1536, 2048, 4096, 192)
 FORMS = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q2_K")
-SCALES: Mapping[str, tuple[int, ...]] = {
-    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
-    "Q2_K": (80, 82),
-    "Q3_K": (108,),
-    "Q6_K": (208,),
-}
-"""Where a block has its float16 scales; at 0 otherwise."""
 MOST_RATIO, LEAST_SHARE = 2.5, 0.8
 DENSE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 TARGETS = (*DENSE, "fp8_scaled", *WRITTEN)
@@ -266,12 +260,7 @@ def _t5_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _blocks(form: Format, shape: tuple[int, ...], _: Room) -> list[Tensor]:
-    """Random blocks whose scales are ordinary numbers."""
-    count = torch.Size(shape).numel() // form.size
-    made = torch.randint(0, 256, (count, form.bytes_), dtype=torch.uint8)
-    for at in SCALES.get(form.name, (0,)):
-        made[:, at : at + 2] = (torch.randn(count, 1) * 0.01).half().view(torch.uint8)
-    return [made]
+    return [random_blocks(form, torch.Size(shape).numel() // form.size)]
 
 
 def _drawn(shape: tuple[int, ...], dtype: torch.dtype, _: Room) -> list[Tensor]:
