@@ -22,6 +22,7 @@ class RunReport:
     def __init__(self, plan: Plan, vertices: Mapping[str, Vertex], store: ResultStore, emit: Emit) -> None:
         self._plan, self._vertices, self._store, self._emit = plan, vertices, store, emit
         self._ui: dict[str, Mapping[str, Any]] = {}
+        self._inner: dict[str, NodeReport] = {}
 
     def shown_by(self, node_id: str) -> Mapping[str, Any]:
         """What a node showed, in this run or, of a sampler whose result was not needed, when it was made."""
@@ -92,6 +93,7 @@ class RunReport:
         """What the run leaves behind: nodes of the prompt first, then those that expansions made."""
         nodes = self._plan.nodes
         reports = {i: self._node(i, error) for i in (*nodes, *(i for i in self._vertices if i not in nodes))}
+        reports |= self._inner
         roots = {root: self._vertices[root].entry for root in self._plan.roots}
         values = {root: entry.outputs for root, entry in roots.items() if entry is not None}
         ui = {node_id: shown for node_id in self._vertices if (shown := self.shown_by(node_id))}
@@ -113,15 +115,22 @@ class RunReport:
         if vertex.source != "executed":
             for inner in entry.inner_ui:
                 inner_id, kind = vertex.id + inner.suffix, inner.class_type
-                self._ui[inner_id] = inner.ui
-                self._emit(events.NodeFinished(inner_id, kind, vertex.display_id, "memory", 0.0, inner.ui))
+                self._ui[inner_id], self._inner[inner_id] = inner.ui, NodeReport(kind, "memory")
+                shown_for = inner.display_id or vertex.display_id
+                display_id = shown_for if shown_for in self._plan.nodes else vertex.display_id
+                self._emit(events.NodeFinished(inner_id, kind, display_id, "memory", 0.0, inner.ui))
         if vertex.parent is None:
             return
         suffix = vertex.id.removeprefix(vertex.parent)
-        shown = [InnerUi(suffix + below.suffix, below.class_type, below.ui) for below in entry.inner_ui]
+        parent = self._vertices[vertex.parent]
+        own = None if vertex.display_id == parent.display_id else vertex.display_id
+        shown = [
+            InnerUi(suffix + below.suffix, below.class_type, below.ui, below.display_id or own)
+            for below in entry.inner_ui
+        ]
         if vertex.node.output_node and entry.ui is not None:
-            shown.append(InnerUi(suffix, vertex.node.class_type, entry.ui))
-        self._vertices[vertex.parent].inner_ui += tuple(shown)
+            shown.append(InnerUi(suffix, vertex.node.class_type, entry.ui, own))
+        parent.inner_ui += tuple(shown)
 
     def _executed(self) -> list[str]:
         return [i for i, vertex in self._vertices.items() if vertex.status is Status.DONE]

@@ -69,7 +69,7 @@ VALUES = st.recursive(
 
 @given(st.lists(st.lists(VALUES, max_size=3), max_size=3))
 def test_what_is_packed_comes_back_exactly(outputs: list[list[Any]]) -> None:
-    entry = Entry(tuple(outputs), {"images": [{"filename": "a"}]}, 12.5, (InnerUi(".1", "Show", {"shown": [1]}),))
+    entry = Entry(tuple(outputs), {"images": [{"filename": "a"}]}, 12.5, (InnerUi(".1", "Show", {"shown": [1]}, "7"),))
     back = PACKING.read(KEY, PACKING.write(KEY, entry))
     assert back == entry
     assert repr(back) == repr(entry)

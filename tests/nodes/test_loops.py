@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import pytest
 
 from sigmagraph.engine.errors import NodeFailed
+from sigmagraph.engine.execution import events
 from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.node import Output, Socket, UiResult, node
 from sigmagraph.engine.graph.plan import plan
@@ -209,6 +210,35 @@ def test_an_end_without_its_start_and_endless_turns_are_refused(stage: Stage) ->
     many = graph({"mode": "simple", "mode.num_iterations": 10**9}, DOUBLED, **POWERS)
     with pytest.raises(NodeFailed, match=MOST):
         stage.run(many).or_raise()
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_what_turns_showed_is_shown_again_in_its_place_when_the_loop_is_found(outer: bool) -> None:
+    """The second run named the End Loop for it, so that an endpoint had no picture to reply with."""
+    body: dict[str, Any] = {"each": {"class_type": "Shows", "inputs": {"source": ["start", 0]}}}
+    document = graph({"mode": "simple", "mode.num_iterations": 2}, body, output_value=["each", 0])
+    if outer:
+        inner = {
+            "mode": "simple",
+            "mode.num_iterations": 2,
+            "cache_iterations": False,
+            "parent_iteration": ["start", 0],
+        }
+        body["inner"] = {"class_type": "StartLoop", "inputs": inner}
+        body["each"]["inputs"] = {"source": ["inner", 0]}
+        body["ended"] = {"class_type": "EndLoop", "inputs": {"accumulate": False, "output_value": ["each", 0]}}
+        document = graph({"mode": "simple", "mode.num_iterations": 2}, body, output_value=["ended", 0])
+    stage = Stage({**NODES, "Shows": shows})
+
+    def told() -> tuple[Any, set[str]]:
+        result = stage.run(document).or_raise()
+        ended = stage.of(events.NodeFinished)
+        shown = {event.node_id: (event.display_id, event.ui) for event in ended if event.class_type == "Shows"}
+        return shown, shown.keys() - result.nodes.keys()
+
+    first = told()
+    assert {display for display, _ in first[0].values()} == {"each"}
+    assert told() == first == (first[0], set())
 
 
 def test_a_cycle_above_an_end_is_no_endless_search() -> None:

@@ -26,11 +26,13 @@ class InnerUi:
     """What an output node inside an expansion showed; shown again when the expansion comes from the cache.
 
     `suffix` is the node's id without the id of the expanding node, which may be called otherwise next time.
+    `display_id` is the node of the prompt that the editor shows for it; None for the expanding node.
     """
 
     suffix: str
     class_type: str
     ui: Mapping[str, Any]
+    display_id: str | None = None
 
 
 @dataclass(slots=True)

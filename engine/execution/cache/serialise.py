@@ -44,7 +44,10 @@ class Serialiser:
     def write(self, key: str, entry: Entry) -> bytes:
         """An entry as the bytes of a file; raises `UnpackableError`."""
         blobs: list[bytes] = []
-        inner = [[shown.suffix, shown.class_type, self._down(dict(shown.ui), blobs)] for shown in entry.inner_ui]
+        inner = [
+            [shown.suffix, shown.class_type, self._down(dict(shown.ui), blobs), shown.display_id]
+            for shown in entry.inner_ui
+        ]
         head = {
             "key": key,
             "outputs": [self._down(values, blobs) for values in entry.outputs],
@@ -71,7 +74,10 @@ class Serialiser:
         try:
             outputs = tuple(self._up(values, blobs) for values in head["outputs"])
             ui = self._up(head["ui"], blobs) if head["ui"] is not None else None
-            inner = tuple(InnerUi(suffix, kind, self._up(shown, blobs)) for suffix, kind, shown in head["inner"])
+            inner = tuple(
+                InnerUi(suffix, kind, self._up(shown, blobs), *display)
+                for suffix, kind, shown, *display in head["inner"]
+            )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DamagedError(f"it was written by another version ({error})") from error
         return Entry(outputs, ui, head["milliseconds"], inner)
