@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,13 @@ class Workspace:
 
     @cached_property
     def nodes(self) -> "Mapping[str, Node]":
-        """Every node there is; loading them loads torch."""
+        """Every node there is; loading them loads torch. What packs import is loaded for packs alone."""
+        from sigmagraph.engine.execution.packs import INSTALLED
+
+        if not self.custom_nodes and not entry_points(group=INSTALLED):
+            from sigmagraph.nodes import NODES
+
+            return NODES
         from sigmagraph.engine.compose.packs import load_custom_nodes
 
         listed = [*self.custom_nodes], self.folders, lambda pack: self.remark(f"nodes: {pack}")
