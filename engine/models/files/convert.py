@@ -146,7 +146,7 @@ def kept(name: str, stored: StoredTensor) -> Outgoing:
     slice_, dtype = stored.read, torch.float16 if is_quantised(stored) else stored.dtype
 
     def copied(room: Room) -> Iterator[Tensor]:
-        """Read, not mapped: half the time, and a file that is cut short meanwhile is an error instead of a crash."""
+        """Read, not mapped: a file that is cut short meanwhile is an error instead of a crash."""
         assert isinstance(slice_, FileSlice)
         for at in range(0, stored.stored_bytes, COPIED):
             piece = room(min(COPIED, stored.stored_bytes - at), torch.uint8)
