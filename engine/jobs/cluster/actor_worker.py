@@ -190,14 +190,19 @@ class ActorWorker(Conversation):
         self._outgoing.put_nowait(message)
 
     async def _speak(self, link: ActorLink) -> None:
-        """Say what there is to say, in its order; what a task needs is there before it."""
+        """Say what there is to say, in its order; what a task needs is there before it. A lease is time to take it."""
         while True:
             messages = [await self._outgoing.get()]
             while not self._outgoing.empty():
                 messages.append(self._outgoing.get_nowait())
             for message in messages:
                 await self._provide(link, message)
-            if await link.call("say", self._lease, messages) is None:
+            try:
+                async with asyncio.timeout(self.settings.lease_s):
+                    taken = await link.call("say", self._lease, messages)
+            except TimeoutError:
+                raise LinkLost(f"took no message for {self.settings.lease_s:g} s, though it speaks") from None
+            if taken is None:
                 raise LinkLost("does not know us any more")
 
     async def _provide(self, link: ActorLink, message: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Pictures of work in progress on their way between servers: in pieces beside what a transaction tells, then whole.
 
 A picture leaves with the next commit of its server, before the events of that commit. Of progress a few a second are
-enough, the latest; a picture that is a result is never passed over.
+enough; a picture that is a result is never passed over.
 """
 
 import json
@@ -33,7 +33,7 @@ class PicturesToTell:
         self._taken_at: dict[str, float] = {}
 
     def put(self, preview: Preview) -> None:
-        """One more; of a job's progress it takes the place of an earlier one that still waits."""
+        """One more, if there is room; of a job's progress one in `EVERY_S`."""
         if len(preview.data) > MOST_BYTES:
             return
         with self._lock:

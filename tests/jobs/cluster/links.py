@@ -28,7 +28,7 @@ class Place:
         self.is_full = False
         self.frozen = asyncio.Event()
         self.frozen.set()
-        self.is_cut = False
+        self.is_cut = self.is_deaf = False
         self.actor = self.made()
 
     def made(self) -> DeviceActor:
@@ -48,6 +48,8 @@ class Place:
             raise LinkLost("is gone", is_from_outside=True)
         self.calls.append(method)
         await self.frozen.wait()
+        if self.is_deaf and method == "say":
+            await asyncio.Event().wait()
         answer = await asyncio.to_thread(getattr(self.actor, method), *arguments)
         await self.frozen.wait()
         if self.is_cut:

@@ -160,6 +160,25 @@ def test_a_machine_that_froze_past_its_lease_and_woke_ends_no_job_twice(run: Run
     run(case())
 
 
+def test_a_job_that_a_machine_never_takes_goes_to_another(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        places = [Place("a"), Place("b")]
+        async with front(tmp_path, places, lease_s=1.0) as jobs:
+            for place in places:
+                place.is_deaf = True
+            job = await submitted(jobs, seed=1, count=2)
+            await started(jobs, job)
+            name = (await jobs.get(job.id)).worker
+            next(place for place in places if place.name != name).is_deaf = False
+            done = await asyncio.wait_for(jobs.wait(job.id), 20)
+            events = await log(jobs, job)
+        assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
+        reasons = [event.body.reason for event in events if isinstance(event.body, Requeued)]
+        assert reasons == [f"{name} took no message for 1 s, though it speaks"]
+
+    run(case())
+
+
 def test_a_full_object_store_costs_time_and_no_job(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
         place = Place("a")
