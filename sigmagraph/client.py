@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -58,7 +59,10 @@ class KeyStays(urllib.request.HTTPRedirectHandler):
         return further
 
 
-OPENER = urllib.request.build_opener(KeyStays)
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    """As `urlopen` has one: made at the first call, with the proxies of the environment then."""
+    return urllib.request.build_opener(KeyStays)
 
 
 class Client:
@@ -143,7 +147,7 @@ class Client:
         headers = {**self._headers, **call.headers}
         request = urllib.request.Request(self._url + call.path, call.body, headers, method=call.method)
         try:
-            return OPENER.open(request, timeout=timeout_s)
+            return _opener().open(request, timeout=timeout_s)
         except urllib.error.HTTPError as error:
             with error:
                 raise refusal(call, error.code, error.read()) from None

@@ -228,8 +228,10 @@ def refusal(call: Call, status: int, data: bytes) -> ServerRefused:
         error = {"message": body["error"]}
     lines = [str(error.get("message") or data.decode("utf-8", "replace")[:200] or f"status {status}")]
     for node_id, node in _object(body, "node_errors").items():
-        place = f"node {node_id} ({node['class_type']})"
-        lines += [f"{place}: {fault['message']}: {fault['details']}" for fault in node["errors"]]
+        place = f"node {node_id} ({node.get('class_type')})" if isinstance(node, dict) else f"node {node_id}"
+        faults = node.get("errors") if isinstance(node, dict) else None
+        shown = [fault for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []
+        lines += [f"{place}: {fault.get('message')}: {fault.get('details')}" for fault in shown] or [place]
     place = f"{call.method} {call.path.partition('?')[0]}"
     return ServerRefused(place, status, error.get("type", ""), "\n".join(lines))
 

@@ -92,7 +92,8 @@ def _ended_as_by_ctrl_c() -> "Iterator[None]":
         raise SystemExit(128 + number)
 
     numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
-    before = {number: signal.signal(number, leave) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
+    before = {number: signal.signal(number, leave) for number in heard}
     try:
         yield
     finally:

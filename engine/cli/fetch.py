@@ -103,6 +103,8 @@ def bring(source: Source, target: Path, mirror: str | None = None) -> None:
             if not target.exists():
                 _download(url, file, told.size, page, source.file)
                 _require_sum(part, told.etag, page, source.file)
+                if sys.platform != "win32":  # where an open file can be renamed, while the lock is held
+                    part.replace(target)
         if not target.exists():
             part.replace(target)
         for old in part.parent.glob(f"{glob.escape(target.name)}.*.part"):  # this one, and what the hub had before

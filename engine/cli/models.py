@@ -98,7 +98,7 @@ def completed(folders: "Folders", nodes: "Mapping[str, Node]", places: tuple[Pat
 
 
 def _looked_in(node: "Node | None", name: str) -> list[str]:
-    """The folder that an input's file is looked for in; none of a name that is no file's."""
+    """The folder that an input's file is looked for in; none where the input names no file."""
     declared = node.declared.get(name) if node is not None else None
     return [declared.file.folder] if declared is not None and declared.file is not None else []
 

@@ -41,7 +41,7 @@ def workers(
 
 
 def _listed(record: Mapping[str, Any], name: str, kind: type = dict) -> list[Any]:
-    """A list of the answer; an older server may lack it, and what is no server of ours has something else there."""
+    """A list of the answer; an older server may lack it, and another program has something else there."""
     found = record.get(name, [])
     if not isinstance(found, list) or not all(isinstance(entry, kind) for entry in found):
         raise ServerRefused(

@@ -143,7 +143,7 @@ def _has_host(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.hostname is not None and HOST_LACKS.isdisjoint(parts.hostname) and parts.port != 0
-    except ValueError:  # half an IPv6 address, a port that is no number
+    except ValueError:  # half an IPv6 address, a port that has letters
         return False
 
 
@@ -233,7 +233,11 @@ class Outcome:
             return self.outputs[node_id]
         found = [i for i in self.outputs if self.nodes.get(i, {}).get("display_id") == node_id]
         turns = [self.outputs[i] for i in sorted(found, key=_counted)]
-        return {name: [entry for shown in turns for entry in shown.get(name, ())] for name in (turns or [{}])[0]}
+        names = dict.fromkeys(name for shown in turns for name in shown)
+        found_of = {
+            name: [shown[name] for shown in turns if isinstance(shown.get(name), list | tuple)] for name in names
+        }
+        return {name: [entry for values in lists for entry in values] for name, lists in found_of.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,6 +208,7 @@ class Peers:
             try:
                 self._saw(await asyncio.to_thread(self._place.living))
                 for job in await give_up(self._store, self._living, self._dispatcher.running()):
+                    self._pictures.take(job.id)
                     await self._look_at(job.id)
                 if looks % ALL_EVERY == ALL_EVERY - 1:
                     self._heard.put_nowait({"missed": True})

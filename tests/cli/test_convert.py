@@ -286,10 +286,13 @@ def test_what_is_read_is_never_written_over(apart: list[Path], tmp_path: Path) -
     assert (tmp_path / "link.safetensors").is_symlink()
 
 
-def test_a_conversion_that_is_ended_leaves_nothing(apart: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_a_conversion_that_is_ended_leaves_nothing(apart: list[Path], tmp_path: Path, is_heard: bool) -> None:
+    """Where a terminal's end was not to be heard, as under nohup, it is not."""
     out = tmp_path / "x.safetensors"
     slow = (
         "import os, signal\n"
+        f"signal.signal(signal.SIGHUP, signal.{'SIG_DFL' if is_heard else 'SIG_IGN'})\n"
         "from sigmagraph.engine.models.files import write\n"
         "pour = write._pour\n"
         "def poured(*tensor):\n"
@@ -300,8 +303,8 @@ def test_a_conversion_that_is_ended_leaves_nothing(apart: list[Path], tmp_path: 
         f"main(['convert', {str(apart[0])!r}, '--to', 'bf16', '--out', {str(out)!r}])\n"
     )
     done = subprocess.run([sys.executable, "-c", slow], capture_output=True, text=True)
-    assert done.returncode == 128 + signal.SIGHUP, done.stderr
-    assert not list(tmp_path.iterdir())
+    assert done.returncode == (128 + signal.SIGHUP if is_heard else 0), done.stderr
+    assert [*tmp_path.iterdir()] == ([] if is_heard else [out])
 
 
 def test_two_conversions_to_one_name_do_not_replace_each_other(

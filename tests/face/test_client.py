@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import sigmagraph as sg
 from sigmagraph import client as module
-from sigmagraph.client_calls import Event, Image
+from sigmagraph.client_calls import Call, Event, Image, refusal
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.errors import BadValue, MissingFile, ServerRefused, ServerUnreachable, UnknownName
 from tests.serving import CHECKOUT, Server
@@ -93,6 +93,14 @@ def test_an_uploaded_picture_is_run_and_a_made_one_replayed(server: Server, tmp_
     assert kinds[-1] == "Ended"
     shutil.copy(server.home / "input" / name, tmp_path / "copy.png")
     assert sg.Client(server.url).replay(tmp_path / "copy.png", dry_run=True) == {"dry_run": True, "differences": []}
+
+
+def test_a_refusal_of_another_form_is_still_a_refusal() -> None:
+    call = Call("POST", "/prompt")
+    for odd in ({"1": "x"}, {"1": {"errors": 3}}, {"1": {"class_type": "K", "errors": [5, {"message": "m"}]}}, ["x"]):
+        told = refusal(call, 400, json.dumps({"error": {"message": "no"}, "node_errors": odd}).encode())
+        assert str(told).count("no") >= 1
+        assert told.status == 400
 
 
 def test_what_the_server_refuses_is_told_in_its_words(server: Server) -> None:

@@ -196,3 +196,9 @@ def test_what_a_node_in_a_loop_shows_is_what_its_turns_show() -> None:
     assert Outcome(shown, nodes).shown_by("save") == {"images": files}
     assert Outcome({**shown, "save": {"images": files[:1]}}, nodes).shown_by("save") == {"images": files[:1]}
     assert Outcome(shown, nodes).shown_by("other") == {}
+    later, first = "end.run.1.body.save", "end.run.0.body.save"
+    packs: dict[str, Any] = {
+        first: {"count": 3, "text": None, "images": files[:1]},
+        later: {"text": ["b"], "name": "x"},
+    }
+    assert Outcome(packs, nodes).shown_by("save") == {"count": [], "text": ["b"], "images": files[:1], "name": []}

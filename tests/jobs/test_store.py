@@ -484,6 +484,9 @@ def test_lists_page_and_sort(run: Runs, store_settings: StoreSettings) -> None:
             assert (await store.find(JobQuery(limit=1))).total == 5
             assert (await store.find(JobQuery())).jobs[0].request is None
             assert (await store.find(JobQuery(with_request=True))).jobs[0].request == WORK
+            await store.submit(submission(job_id="theirs", owner="other"), WORK)  # the same moment again
+            assert await listed(older_than=(created["a"], "theirs")) == "ea"
+            assert await listed(owner="local", older_than=(created["a"], "theirs")) == ""  # as of a job that is not
 
     run(case())
 

@@ -161,6 +161,25 @@ def test_a_picture_in_pieces_is_whole_again_whatever_comes_between() -> None:
     assert heard.take("job3") == []
 
 
+def test_no_two_notes_are_equal_though_pictures_are() -> None:
+    """PostgreSQL delivers equal notes of one transaction once."""
+    picture = Preview("a", "ann", "7", "image/png", bytes(20_000), {"is_result": True})
+    sent = [note for _ in range(2) for note in notes(1, picture)]
+    assert len(set(sent)) == len(sent) > 8
+    heard = PicturesHeard()
+    for note in dict.fromkeys(sent):
+        heard.hear(json.loads(note))
+    assert heard.take("a") == [picture, picture]
+
+
+def test_pictures_of_jobs_that_nothing_more_is_told_of_are_dropped() -> None:
+    heard = PicturesHeard()
+    for at in range(1001):
+        for note in notes(1, Preview(f"job{at}", "ann", "7", "image/png", b"x", {})):
+            heard.hear(json.loads(note))
+    assert [len(heard.take(f"job{at}")) for at in (0, 1, 1000)] == [0, 1, 1]
+
+
 @pytest.mark.postgres
 def test_servers_take_from_one_queue_and_no_job_twice(shared: StoreSettings, run: Runs, tmp_path: Path) -> None:
     async def case() -> None:

@@ -12,6 +12,9 @@ from tests.server.conftest import Serving, is_end
 from tests.server.stubs import picture_graph, slow_graph
 from tests.server.test_comfy_api import ASSETS, JOBS, code, ended, frames, submitted
 
+NO_NAME = "WzEuNSwgIlx1ZDgwMCJd"
+"""A cursor at the job of half a character."""
+
 
 async def test_many_references_at_once_leave_threads_for_looking(serving: Serving) -> None:
     """Each is looked for among files; more at once than there are threads once waited for each other for ever."""
@@ -40,7 +43,7 @@ async def test_pages_fit_together_while_jobs_come_and_go(serving: Serving) -> No
             page = await api.json(f"{JOBS}?limit=1&status=queued&cursor={page['next_cursor']}")
             seen += [job["id"] for job in page["jobs"]]
         assert seen == ids[::-1]
-        for wrong in ("-1", "7", "e30", "WzEsMl0", "W05hTiwiYSJd", "x" * 5000, "é"):
+        for wrong in ("-1", "7", "e30", "WzEsMl0", "W05hTiwiYSJd", "x" * 5000, "é", NO_NAME):
             assert await code(await api.get(f"{JOBS}?cursor={wrong}")) == "invalid_request"
 
 

@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -62,8 +61,8 @@ def told(
         span[3] = event.number
     parts = [{"events": [span]} for span in spans.values()] + [{"news": [entry]} for entry in dict.fromkeys(news)]
     pieces = (note for picture in pictures for note in notes(number, picture))
-    for payload in chain(pieces, _packed(number, parts)):
-        connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})
+    telling = text("SELECT pg_notify(:channel, note) FROM unnest(CAST(:notes AS text[])) AS note")
+    connection.execute(telling, {"channel": CHANNEL, "notes": [*pieces, *_packed(number, parts)]})
 
 
 def _packed(number: int, parts: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -81,7 +80,7 @@ def _packed(number: int, parts: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 class ServerPlace:
-    """This server among those of its database. All but `number` blocks: call it on a thread."""
+    """This server among those of its database. All but `number` and `pictures` blocks: call it on a thread."""
 
     def __init__(self, url: str) -> None:
         self.number = 0

@@ -5,6 +5,7 @@ enough; a picture that is a result is never passed over.
 """
 
 import json
+import secrets
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,9 @@ PIECE = 6000
 """Characters; PostgreSQL refuses a note of 8,000 bytes."""
 MOST_BYTES = 16 << 20
 """A larger picture is seen at its own server alone."""
-MOST_WAITING = 64
+MOST_WAITING, MOST_RESULTS = 64, 1024
+"""More wait only where the database takes nothing."""
+MOST_JOBS = 1000
 
 
 class PicturesToTell:
@@ -37,6 +40,8 @@ class PicturesToTell:
         if len(preview.data) > MOST_BYTES:
             return
         with self._lock:
+            if len(self._waiting) >= MOST_RESULTS:
+                return
             if not preview.meta.get("is_result"):
                 now = self._clock()
                 if now - self._taken_at.get(preview.job_id, -EVERY_S) < EVERY_S or len(self._waiting) >= MOST_WAITING:
@@ -74,6 +79,8 @@ class PicturesHeard:
             about, _, data = b64decode("".join(self._pieces.pop(said["from"]))).partition(b"\n")
             preview = Preview(data=data, **json.loads(about))
             self._whole.setdefault(preview.job_id, []).append(preview)
+            if len(self._whole) > MOST_JOBS:  # of a server that died no events come
+                del self._whole[next(iter(self._whole))]
 
     def take(self, job_id: str) -> list[Preview]:
         """A job's, once."""
@@ -86,5 +93,6 @@ def notes(number: int, preview: Preview) -> Iterator[str]:
     data = about.pop("data")
     text = b64encode(json.dumps(about).encode() + b"\n" + data).decode()
     pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
+    name = secrets.token_hex(4)  # PostgreSQL sends equal notes of one transaction once
     for at, piece in enumerate(pieces):
-        yield json.dumps({"from": number, "picture": [at, len(pieces)], "data": piece})
+        yield json.dumps({"from": number, "picture": [at, len(pieces)], "name": name, "data": piece})

@@ -107,7 +107,7 @@ def _conditions(query: JobQuery) -> list[ColumnElement[bool]]:
     if query.longest_request is not None:
         conditions.append(length() <= query.longest_request)
     if query.older_than is not None:
-        conditions.append(_is_older(*query.older_than))
+        conditions.append(_is_older(*query.older_than, query.owner))
     if query.sooner_than is not None:
         priority, number = query.sooner_than
         is_sooner = and_(jobs.c.priority == priority, jobs.c.number < number)
@@ -118,7 +118,8 @@ def _conditions(query: JobQuery) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _is_older(at: float, job_id: str) -> ColumnElement[bool]:
+def _is_older(at: float, job_id: str, owner: str | None) -> ColumnElement[bool]:
     """Whether a job comes after that one where the newest are first; of one moment those count that it can tell."""
-    place = select(jobs.c.seq).where(jobs.c.id == job_id).scalar_subquery()
+    own = [jobs.c.owner == owner] if owner is not None else []  # what another has must not show
+    place = select(jobs.c.seq).where(jobs.c.id == job_id, *own).scalar_subquery()
     return or_(jobs.c.created_at < at, and_(jobs.c.created_at == at, jobs.c.seq < place))

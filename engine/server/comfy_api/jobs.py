@@ -15,7 +15,7 @@ from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.graph.overrides import override_values
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.jobs.job import Idempotency, Job, JobQuery, State, Submission, Webhook
+from sigmagraph.engine.jobs.job import Idempotency, Job, JobQuery, State, Submission, Webhook, is_name
 from sigmagraph.engine.jobs.protocol import Jobs
 from sigmagraph.engine.server.access.auth import SCOPES, require_any_graph
 from sigmagraph.engine.server.access.origin import own_origin
@@ -175,7 +175,7 @@ def _cursor(text: str | None) -> tuple[float, str] | None:
         at, job_id = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
     except (ValueError, TypeError, RecursionError):  # no base64, no JSON, no pair
         at = job_id = None
-    if not isinstance(at, float) or not math.isfinite(at) or not isinstance(job_id, str):
+    if not isinstance(at, float) or not math.isfinite(at) or not isinstance(job_id, str) or not is_name(job_id):
         raise Declined(400, "invalid_request", f"cursor {text[:40]!r} is not the next_cursor of a list")
     return at, job_id
 
