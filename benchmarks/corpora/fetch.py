@@ -58,7 +58,9 @@ def fetched(repository: str, commit: str) -> Path:
 
 def take(clone: Path, commit: str, folder: Path) -> int:
     """Write the files that may carry a workflow below a folder; how many there are."""
-    folder.mkdir(parents=True)
+    draft = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
     there = git("-C", str(clone), "cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objectsize)")
     sizes = {line.split()[0]: int(line.split()[1]) for line in there.decode().splitlines()}
     wanted = [(name, id) for name, id in listed(clone, commit) if sizes.get(id, LARGEST) < LARGEST]
@@ -69,10 +71,11 @@ def take(clone: Path, commit: str, folder: Path) -> int:
         found.readline()
         data = found.read(sizes[id] + 1)[:-1]
         if may_carry(name, data):
-            path = folder / name
+            path = draft / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             taken += 1
+    draft.rename(folder)
     return taken
 
 

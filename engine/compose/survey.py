@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,13 +110,24 @@ def _shared(chunks: Sequence[Sequence[Path]], look: _Look, processes: int) -> It
     copies = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(processes, copies, initializer=_begin, initargs=(look,)) as pool:
         try:
-            for waiting, chunk in [(pool.submit(_look_here, chunk), chunk) for chunk in chunks]:
+            for chunk, waiting in zip(chunks, list(_submitted(pool, chunks)), strict=True):
                 try:
                     yield waiting.result()
                 except BrokenProcessPool:
                     yield look(chunk)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, chunks: Sequence[Sequence[Path]]) -> Iterator[Future[list[Surveyed]]]:
+    """Each chunk handed on; where a copy died already, the future says so."""
+    for chunk in chunks:
+        try:
+            yield pool.submit(_look_here, chunk)
+        except BrokenProcessPool as broken:
+            refused: Future[list[Surveyed]] = Future()
+            refused.set_exception(broken)
+            yield refused
 
 
 def _begin(look: _Look) -> None:

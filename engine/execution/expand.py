@@ -10,7 +10,7 @@ from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.keys import Keys
 from sigmagraph.engine.graph.literals import unwrap
 from sigmagraph.engine.graph.node import Node
-from sigmagraph.engine.graph.plan import depth_first, repeated
+from sigmagraph.engine.graph.plan import depth_first, is_read_by_none, repeated
 from sigmagraph.engine.graph.results import Expansion
 from sigmagraph.engine.graph.workflow import Link, as_link
 
@@ -42,11 +42,14 @@ def outputs_among(
     expansion: Expansion, fresh: Mapping[str, Vertex], get_node: Callable[[str], Mapping[str, Any]]
 ) -> list[str]:
     """The new output nodes; in the place of those that another new node runs copies of, that node."""
+    roots = [i for i in expansion.graph if fresh[i].node.output_node]
+    if is_read_by_none(roots, (vertex.at for vertex in fresh.values())):
+        return roots
     repeating: dict[str, str] = {}
     for node_id in expansion.graph:
         repeating |= dict.fromkeys(repeated(fresh[node_id].node, node_id, get_node), node_id)
     found: dict[str, None] = {}
-    for root in (i for i in expansion.graph if fresh[i].node.output_node):
+    for root in roots:
         for _ in fresh:  # a cycle, which is told later, would be followed for ever
             if root not in repeating:
                 break

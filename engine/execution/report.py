@@ -117,7 +117,8 @@ class RunReport:
                 inner_id, kind = vertex.id + inner.suffix, inner.class_type
                 self._ui[inner_id], self._inner[inner_id] = inner.ui, NodeReport(kind, "memory")
                 shown_for = inner.display_id or vertex.display_id
-                display_id = shown_for if shown_for in self._plan.nodes else vertex.display_id
+                there = self._plan.nodes.get(shown_for)  # another node may have its id by now
+                display_id = shown_for if there is not None and there.node.class_type == kind else vertex.display_id
                 self._emit(events.NodeFinished(inner_id, kind, display_id, "memory", 0.0, inner.ui))
         if vertex.parent is None:
             return

@@ -1,6 +1,6 @@
 """`Graph` + targets -> ordered nodes with content keys. Linear, without recursion; runs nothing but fingerprints."""
 
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,8 @@ def _alone(graph: Graph, roots: list[str]) -> list[str]:
         found = graph.workflow.nodes[node_id]
         return {"class_type": found.class_type, "inputs": found.inputs}
 
+    if is_read_by_none(roots, graph.nodes.values()):
+        return roots
     for node_id, vertex in graph.nodes.items():
         body = repeated(vertex.node, node_id, written)
         if not body:
@@ -56,6 +58,11 @@ def _alone(graph: Graph, roots: list[str]) -> list[str]:
         if len(others) < len(roots) and node_id in depth_first(graph.nodes, others):
             roots = others
     return roots
+
+
+def is_read_by_none(roots: Collection[str], nodes: Iterable[GraphNode]) -> bool:
+    """Whether no node reads an output node, as mostly: then none runs copies of one, and no loop is looked for."""
+    return {link.source for at in nodes for _, link in at.links}.isdisjoint(roots)
 
 
 def repeated(node: Node, node_id: str, get_node: Callable[[str], Mapping[str, Any]]) -> Collection[str]:

@@ -17,9 +17,9 @@ def source_of(written: Any, module: str) -> str:
     """
     own = getattr(written, "__module__", None)
     file = getattr(sys.modules.get(own), "__file__", None) if isinstance(own, str) else None
-    if not module.startswith(PACKS) or not isinstance(file, str):
+    if not module.startswith(PACKS) or not isinstance(own, str) or not isinstance(file, str):
         return ""
-    parts, pack = Path(file).parts, module.removeprefix(PACKS)
-    place = "/".join(parts[parts.index(pack) + 1 :]) if pack in parts[:-1] else parts[-1]
+    parts, inner = Path(file).parts, own.removeprefix(f"{module}.").split(".") if own.startswith(f"{module}.") else [""]
+    place = "/".join(parts[-len(inner) - (parts[-1] == "__init__.py" and inner != [""]) :])
     kind = "class" if isinstance(written, type) else "function"
     return f"{place}, {kind} {getattr(written, '__name__', '')}"

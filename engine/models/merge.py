@@ -135,7 +135,7 @@ def _multiplied(one: Recipe[M], factors: Mapping[str, float]) -> Recipe[M]:
         name: _combined(stored, stored.dtype, [stored], rules[name]) if name in rules else stored
         for name, stored in one.weights.items()
     }
-    said = ", ".join(f"{ending} times {factor:g}" for ending, factor in factors.items() if factor != 1.0)
+    said = ", ".join(f"{ending} times {factor!r}" for ending, factor in factors.items() if factor != 1.0)
     return replace(one, what=f"{_named(one)}, {said}", base=tensors, patches=(), parents=(one.key, said))
 
 

@@ -86,6 +86,7 @@ class _Reach:
         self._above: dict[str, frozenset[str]] = {}
         """The starts and ends above a node; nodes in a row share one set."""
         self._starts: dict[str, str] = {}
+        self._asked: set[str] = set()
 
     def node(self, node_id: str) -> Mapping[str, Any]:
         """A node in API form."""
@@ -123,8 +124,9 @@ class _Reach:
         """The innermost start above an end that no end in between has."""
         if end_id in self._starts:
             return self._starts[end_id]
+        self._asked.add(end_id)
         above = self.ends_above(end_id)
-        ends = [i for i in above if self.node(i)["class_type"] == END]
+        ends = [i for i in above if self.node(i)["class_type"] == END and (i in self._starts or i not in self._asked)]
         for other in sorted((i for i in ends if i not in self._starts), key=lambda i: len(self.ends_above(i))):
             self.start_of(other)  # the first of a chain first: each asks for those before it
         taken = {self._starts[other] for other in ends}

@@ -412,11 +412,15 @@ def test_inner_nodes_older_than_todays_widgets_or_of_unknown_classes_keep_the_va
     old = {"type": "EmptyImage", "widgets_values": [1, 1], "inputs": widget_slots("width", "height"), "outputs": []}
     strange = {"type": "Unheard", "widgets_values": [3, "fixed", 4], "inputs": widget_slots("seed", "more")}
     sample = {"type": "Sample", "widgets_values": [1, "fixed", 2, "euler"], "inputs": widget_slots("seed", "steps")}
-    group = {"nodes": [old, {**strange, "outputs": []}, {**sample, "outputs": []}], "links": [], "external": []}
-    instance = item(4, "workflow>Made", values=[5, 6, 70, "randomize", 9, 77, "fixed", 30, "heun"], inputs=[])
+    kept = {"type": "Sample", "widgets_values": {"seed": 1, "steps": 2, "name": "euler"}, "inputs": []}
+    nodes = [old, *({**node, "outputs": []} for node in (strange, sample, kept))]
+    group = {"nodes": nodes, "links": [], "external": []}
+    values = [5, 6, 70, "randomize", 9, 77, "fixed", 30, "heun", 78, "fixed", 31, "lms"]
+    instance = item(4, "workflow>Made", values=values, inputs=[])
     prompt = made([instance], [], extra={"groupNodes": {"Made": group}})
     assert (prompt["4:0"]["width"], prompt["4:0"]["height"]) == (5, 6)
     assert prompt["4:2"] == {"seed": 77, "steps": 30, "name": "heun"}
+    assert prompt["4:3"] == {"seed": 78, "steps": 31, "name": "lms"}
 
 
 def test_a_widget_that_a_packs_script_makes_has_its_place_and_its_value() -> None:

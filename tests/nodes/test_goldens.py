@@ -108,10 +108,12 @@ def said_otherwise(name: str, key: str, case: dict[str, Any], extra: dict[str, A
         return f"{key}: a result where {case['error']['message']!r} was recorded"
     for slot, (value, recorded) in enumerate(zip(found, case["outputs"], strict=True)):
         kind = node.outputs[slot].type
-        if kind == "HOOK_KEYFRAMES":
+        expected = content(recorded["content"], tensors)
+        if kind == "HOOK_KEYFRAMES":  # recorded as what it holds
             value = {"keyframes": [asdict(one) for one in value]}
-        expected = theirs(ours(content(recorded["content"], tensors), kind), kind)  # masks of latents have one form
-        said = difference(theirs(value, kind), expected, TOLERANCE.get(case["node"], 0.0))
+        else:
+            value, expected = theirs(value, kind), theirs(ours(expected, kind), kind)  # masks of latents have one form
+        said = difference(value, expected, TOLERANCE.get(case["node"], 0.0))
         if said is not None:
             return f"{key}, output {slot}: {said}"
     return None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from sigmagraph.engine.errors import NodeFailed
+from sigmagraph.engine.errors import BadValue, NodeFailed
 from sigmagraph.engine.execution import events
 from sigmagraph.engine.execution.inline import execute
 from sigmagraph.engine.graph.node import Output, Socket, UiResult, node
@@ -252,6 +252,11 @@ def test_a_cycle_above_an_end_is_no_endless_search() -> None:
         "end": {"class_type": "EndLoop", "inputs": {"v": ["a", 0]}},
     }
     assert "a" in find_loop("end", {**turning, **ends}.__getitem__).body
+    for first, second in (("e", "e"), ("f", "e")):  # ends that read themselves, or each other
+        pair = {"e": {"class_type": "EndLoop", "inputs": {"x": [first, 0]}}}
+        pair["f"] = {"class_type": "EndLoop", "inputs": {"x": [second, 0]}}
+        with pytest.raises(BadValue, match="the StartLoop of EndLoop [ef]: .none. is not allowed"):
+            find_loop("e", pair.__getitem__)
 
 
 def test_a_chain_of_many_loops_is_followed_without_recursion() -> None:

@@ -151,6 +151,9 @@ class Half:
     def __enter__(self) -> "Half":
         return self
 
+    def fileno(self) -> int:
+        return int(self.file.fileno())
+
     def __exit__(self, *_: object) -> None:
         self.file.close()
 

@@ -199,7 +199,7 @@ def _widget_names(
         return
     widgets = widgets_of(declaration) if declaration is not None else _listed(inner, len(values))
     is_dropped = False
-    for widget in widgets[: len(values)] if is_cut else widgets:
+    for widget in widgets[: len(values)] if is_cut and isinstance(stored, list) else widgets:
         if widget.is_control:
             yield from () if is_dropped else ("$$control",)
             continue

@@ -165,13 +165,13 @@ class Recipe(Generic[M]):
     @property
     def key(self) -> Hashable:
         """Equal for recipes that make equal networks."""
-        if self.ready is not None:
-            return id(self.ready), tuple(patch.identity for patch in self.patches)
         return (*self.family, tuple(patch.identity for patch in self.patches))
 
     @property
     def family(self) -> tuple[Hashable, ...]:
         """What recipes that differ in their patches alone have in common."""
+        if self.ready is not None:
+            return (id(self.ready),)
         assert isinstance(self.base, Table)
         made = self.kind, self.what, self.base.identity, self.placement, self.multiplies, self.parents
         return (*made, "compiled") if self.compiles else made

@@ -155,17 +155,10 @@ class BaseModel:
         self.value = value
         self.model_sampling = ModelSampling(value.parameterisation)
         self.latent_format = PackFormat(value.spec.latent_format)
-        shape, channels = value.spec.shape, value.spec.latent_format.channels
-        self.unet_config = {
-            "in_channels": channels,
-            "out_channels": channels,
-            "patch_size": shape.patch,
-            "depth": shape.depth,
-            "adm_in_channels": shape.pooled_width,
-        }
         self.model_type = ModelType.FLOW if value.parameterisation.target == "flow" else ModelType.EPS
         self.device = value.placement.device
         self.model_config = SD3(value)
+        self.unet_config = dict(self.model_config.unet_config)
         self.memory_usage_factor = 1.0  # the engine counts memory itself
         self.manual_cast_dtype = None
         self.concat_keys: tuple[str, ...] = ()
