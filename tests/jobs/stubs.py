@@ -1,10 +1,12 @@
 """Nodes that do next to nothing, well or badly, and the factory a worker process builds them with."""
 
+import gc
 import os
 import stat
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,6 +162,11 @@ PICTURES: list[Any] = []  # what this process drew
 def picture(value: Any) -> Picture | None:
     PICTURES.append(value)
     return Picture("text/plain", str(value).encode(), {"of": "test"})
+
+
+def build_counting(options: Mapping[str, Any]) -> Setup:
+    """The same, telling how many objects the garbage collector passes by."""
+    return replace(build(options), counts=lambda: {"passed_by": gc.get_freeze_count()})
 
 
 def build(options: Mapping[str, Any]) -> Setup:

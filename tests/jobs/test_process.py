@@ -23,6 +23,17 @@ from tests.jobs.serving import child, ends, here, log, sent, service, started
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
+def test_what_a_worker_loaded_is_no_business_of_the_garbage_collector(run: Runs, tmp_path: Path) -> None:
+    """A full collection takes a quarter of a second else, in the middle of a step or a preview."""
+
+    async def case() -> None:
+        async with service(tmp_path, [child("build_counting")]) as jobs:
+            await jobs.wait((await sent(jobs, count=1, salt="g")).id)  # at the end of a job counts are told
+            assert jobs.workers()[0].stats["passed_by"] > 1000
+
+    run(case())
+
+
 async def attempts(jobs: JobService, job_id: str) -> list[int]:
     return [event.body.attempt for event in await jobs.events(job_id) if isinstance(event.body, Started)]
 

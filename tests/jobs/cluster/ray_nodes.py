@@ -79,8 +79,11 @@ def patiently(start: Callable[[], T]) -> T:
 
 def children() -> set[int]:
     """The processes that this one has started, by any of its threads."""
-    threads = Path("/proc/self/task").iterdir()
-    return {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
+    found = set[int]()
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError):  # one that has just ended
+            found.update(map(int, (thread / "children").read_text().split()))
+    return found
 
 
 def free_port() -> int:
