@@ -1,6 +1,7 @@
 """One background event loop for async nodes, started when the first of them is met."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -20,7 +21,15 @@ class AsyncLoop:
 
     def submit(self, work: Sequence[Awaitable[Any]]) -> "Future[list[Any]]":
         """Await all of them, at the same time; cancelling the future cancels them."""
-        return asyncio.run_coroutine_threadsafe(_together(work), self._running())
+        loop = self._running()
+        future = asyncio.run_coroutine_threadsafe(_together(work), loop)
+
+        def over(_: "Future[list[Any]]") -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_close_unbegun, work)
+
+        future.add_done_callback(over)
+        return future
 
     def close(self) -> None:
         """Cancel what is pending, give it a moment to clean up, and stop the thread."""
@@ -42,6 +51,13 @@ class AsyncLoop:
                 self._thread = Thread(target=self._loop.run_forever, name="async nodes", daemon=True)
                 self._thread.start()
             return self._loop
+
+
+def _close_unbegun(work: Sequence[Awaitable[Any]]) -> None:
+    """What was cancelled before the loop came to it: a coroutine that nobody awaits says so when it is collected."""
+    for call in work:
+        if inspect.iscoroutine(call) and inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
+            call.close()
 
 
 async def _contained(work: Awaitable[Any]) -> Any:
