@@ -93,19 +93,16 @@ class ConvertTarget:
             return kept(name, stored)
 
         def pieces(room: Room) -> Iterator[Tensor]:
-            values = stored.read()
-            wide = _scratch(values)
-            for at, piece in enumerate(_pieces(stored, values)):
-                # by way of float32, which is exact, torch takes half the time from one narrow precision to another
-                exact = wide[: piece.numel()].copy_(piece) if piece.dtype.itemsize <= 2 else piece
-                cast = room(piece.numel(), dtype).copy_(exact)
+            wide = torch.empty(min(PIECE, prod(stored.shape)))
+            for at, piece in enumerate(_read_in_pieces(stored)):
+                cast = _cast_into(room(piece.numel(), dtype), piece, wide)
                 if dtype == torch.float16 and piece.dtype not in (dtype, FP8) and _has_overflow(cast):
                     raise TensorMismatch(f"{name}: numbers beyond float16's 65504; bf16 holds them")
                 if at == 0 and piece.dtype != dtype:
                     self.loss.note(name, piece, cast)
                 yield cast
 
-        return Outgoing(name, stored.shape, dtype, pieces, ahead=partial(bring, stored))
+        return Outgoing(name, stored.shape, dtype, pieces, ahead=None if _in_file(stored) else partial(bring, stored))
 
     def _scaled(self, weights: Weights) -> Iterator[Outgoing]:
         markers: set[str] = set()
@@ -143,11 +140,11 @@ class ConvertTarget:
 
 def kept(name: str, stored: StoredTensor) -> Outgoing:
     """The tensor in the precision it is stored in; what is in blocks, in float16."""
-    slice_, dtype = stored.read, torch.float16 if is_quantised(stored) else stored.dtype
+    slice_, dtype = _in_file(stored), torch.float16 if is_quantised(stored) else stored.dtype
 
     def copied(room: Room) -> Iterator[Tensor]:
-        """Read, not mapped: a file that is cut short meanwhile is an error instead of a crash."""
-        assert isinstance(slice_, FileSlice)
+        """Read, not mapped, as `_read_in_pieces` does."""
+        assert slice_ is not None
         for at in range(0, stored.stored_bytes, COPIED):
             piece = room(min(COPIED, stored.stored_bytes - at), torch.uint8)
             slice_.read_into(at, piece.numpy().data)
@@ -157,8 +154,12 @@ def kept(name: str, stored: StoredTensor) -> Outgoing:
         for piece in _pieces(stored, stored.read()):
             yield room(piece.numel(), dtype).copy_(piece)
 
-    is_in_file = stored.combine is None and isinstance(slice_, FileSlice)
-    return Outgoing(name, stored.shape, dtype, copied if is_in_file else made)
+    return Outgoing(name, stored.shape, dtype, made if slice_ is None else copied)
+
+
+def _in_file(stored: StoredTensor) -> FileSlice | None:
+    """The bytes in a file that are the tensor as it is; None where it is made of several, or of another kind."""
+    return stored.read if stored.combine is None and isinstance(stored.read, FileSlice) else None
 
 
 def is_block_matrix(name: str, stored: StoredTensor) -> bool:
@@ -173,11 +174,8 @@ def _largest(piece: Tensor) -> float:
 
 
 def _has_overflow(cast: Tensor) -> bool:
-    """Whether a float16 element is infinite: asked of the largest magnitude's bits first, in a tenth of the time."""
-    if not cast.numel():
-        return False
-    magnitudes = cast.view(torch.int16) & 0x7FFF
-    return bool(magnitudes.amax() >= 0x7C00) and bool(cast.isinf().any())
+    """Whether a float16 element is infinite; where the sum is finite, in 1/25 of the time, none is."""
+    return not math.isfinite(cast.sum()) and bool(cast.isinf().any())
 
 
 def _pieces(stored: StoredTensor, values: Tensor, elements: int = PIECE) -> Iterator[Tensor]:
@@ -187,6 +185,33 @@ def _pieces(stored: StoredTensor, values: Tensor, elements: int = PIECE) -> Iter
         for file in files:
             file.require_unchanged()
         yield piece
+
+
+def _read_in_pieces(stored: StoredTensor) -> Iterator[Tensor]:
+    """The elements in order, each piece in the place of the one before it.
+
+    Read where they lie in a file, not mapped: a file that is cut short meanwhile is an error instead of a crash.
+    """
+    slice_, elements = _in_file(stored), prod(stored.shape)
+    if slice_ is None:
+        yield from _pieces(stored, stored.read())
+        return
+    held = torch.empty(min(PIECE, elements), dtype=stored.dtype)
+    raw = held.view(torch.uint8).numpy().data
+    for at in range(0, max(elements, 1), PIECE):
+        piece = held[: elements - at]
+        slice_.file.require_unchanged()
+        slice_.read_into(at * piece.itemsize, raw[: piece.nbytes])
+        yield piece
+
+
+def _cast_into(place: Tensor, piece: Tensor, wide: Tensor) -> Tensor:
+    """`piece` in the precision of `place`, which is filled. From one narrow precision to another by way of `wide`, in
+    float32: it is exact, and torch takes half the time.
+    """
+    if place.dtype.itemsize <= 2 and piece.dtype.itemsize <= 2:
+        piece = wide[: piece.numel()].copy_(piece)
+    return place.copy_(piece)
 
 
 def _scratch(values: Tensor) -> Tensor:
