@@ -1,6 +1,6 @@
 """Run-time growth: the nodes a node puts in its place become vertices of the run. Nothing is validated on the way."""
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from sigmagraph.engine.errors import BadValue, DuplicateName, UnknownName
@@ -9,7 +9,7 @@ from sigmagraph.engine.graph.dynamic import resolved
 from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.keys import Keys
 from sigmagraph.engine.graph.literals import unwrap
-from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.graph.node import GetNode, Node
 from sigmagraph.engine.graph.plan import depth_first, is_read_by_none, repeated
 from sigmagraph.engine.graph.results import Expansion
 from sigmagraph.engine.graph.workflow import Link, as_link
@@ -38,16 +38,13 @@ def grow(
     return fresh
 
 
-def outputs_among(
-    expansion: Expansion, fresh: Mapping[str, Vertex], get_node: Callable[[str], Mapping[str, Any]]
-) -> list[str]:
+def outputs_among(expansion: Expansion, fresh: Mapping[str, Vertex], get_node: GetNode) -> list[str]:
     """The new output nodes; in the place of those that another new node runs copies of, that node."""
     roots = [i for i in expansion.graph if fresh[i].node.output_node]
     if is_read_by_none(roots, (vertex.at for vertex in fresh.values())):
         return roots
-    repeating: dict[str, str] = {}
-    for node_id in expansion.graph:
-        repeating |= dict.fromkeys(repeated(fresh[node_id].node, node_id, get_node), node_id)
+    bodies = repeated((fresh[node_id].at for node_id in expansion.graph), get_node)
+    repeating = {node_id: repeater for repeater, body in bodies for node_id in body}
     found: dict[str, None] = {}
     for root in roots:
         for _ in fresh:  # a cycle, which is told later, would be followed for ever

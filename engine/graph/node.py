@@ -64,7 +64,8 @@ __all__ = [
 
 Lane = Literal["device", "host"]
 Group = Literal["required", "optional", "hidden"]
-Repeats = Callable[[str, Callable[[str], Mapping[str, Any]]], Collection[str]]
+GetNode = Callable[[str], Mapping[str, Any]]
+Repeats = Callable[[GetNode], Callable[[str], Collection[str]]]
 WIDGET_TYPES: dict[type, str] = {bool: "BOOLEAN", int: "INT", float: "FLOAT", str: "STRING"}
 MISSING = inspect.Parameter.empty
 
@@ -135,8 +136,8 @@ class Node:
     convention add: `instance` makes the object to call on (`function` and `lazy_status` then take it and give the
     method), `reads` reads what one call returned.
     `refresh` asks the class for its declaration again. `replaces` names classes of old files that this one stands in
-    for. `repeats` gives the ids of nodes that this one runs copies of, from its own id and a function that gives any
-    node: they do not run for themselves.
+    for. `repeats` takes a function that gives any node of a prompt, and returns one that takes this node's id and gives
+    those of the nodes before it that it runs copies of: they do not run for themselves.
     """
 
     class_type: str

@@ -1,13 +1,13 @@
 """`Graph` + targets -> ordered nodes with content keys. Linear, without recursion; runs nothing but fingerprints."""
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.graph import Graph, GraphNode
 from sigmagraph.engine.graph.keys import Keys
-from sigmagraph.engine.graph.node import Node, Services
+from sigmagraph.engine.graph.node import GetNode, Repeats, Services
 from sigmagraph.engine.graph.pause import no_collection
 
 
@@ -42,7 +42,10 @@ def plan(graph: Graph, services: Services | None = None, targets: Collection[str
 
 
 def _alone(graph: Graph, roots: list[str]) -> list[str]:
-    """The roots without those that another node of the plan runs copies of: turns of a loop have their own results."""
+    """The roots without those that another node of the plan runs copies of: turns of a loop have their own results.
+
+    Such roots lie before that node, so what the others need stays the same without them.
+    """
 
     def written(node_id: str) -> Mapping[str, Any]:
         found = graph.workflow.nodes[node_id]
@@ -50,14 +53,9 @@ def _alone(graph: Graph, roots: list[str]) -> list[str]:
 
     if is_read_by_none(roots, graph.nodes.values()):
         return roots
-    for node_id, vertex in graph.nodes.items():
-        body = repeated(vertex.node, node_id, written)
-        if not body:
-            continue
-        others = [root for root in roots if root not in body]
-        if len(others) < len(roots) and node_id in depth_first(graph.nodes, others):
-            roots = others
-    return roots
+    needed = [graph.nodes[node_id] for node_id in depth_first(graph.nodes, roots)]
+    copied = {node_id for _, body in repeated(needed, written) for node_id in body}
+    return [root for root in roots if root not in copied]
 
 
 def is_read_by_none(roots: Collection[str], nodes: Iterable[GraphNode]) -> bool:
@@ -65,14 +63,23 @@ def is_read_by_none(roots: Collection[str], nodes: Iterable[GraphNode]) -> bool:
     return {link.source for at in nodes for _, link in at.links}.isdisjoint(roots)
 
 
-def repeated(node: Node, node_id: str, get_node: Callable[[str], Mapping[str, Any]]) -> Collection[str]:
-    """The nodes this one runs copies of; none where it cannot tell, which is told when it runs."""
-    if node.repeats is None:
-        return ()
-    try:
-        return node.repeats(node_id, get_node)
-    except EngineError:
-        return ()
+def repeated(nodes: Iterable[GraphNode], get_node: GetNode) -> Iterator[tuple[str, Collection[str]]]:
+    """The nodes that run copies of others, with these; those that cannot tell are left out: it is told when they run.
+
+    One search serves all nodes of a class, for each of many loops in a row looks at all before it.
+    """
+    searches: dict[Repeats, Callable[[str], Collection[str]]] = {}
+    for at in nodes:
+        begin = at.node.repeats
+        if begin is None:
+            continue
+        if begin not in searches:
+            searches[begin] = begin(get_node)
+        try:
+            body = searches[begin](at.id)
+        except EngineError:
+            continue
+        yield at.id, body
 
 
 def depth_first(nodes: Mapping[str, GraphNode], roots: Sequence[str], known: Container[str] = ()) -> list[str]:

@@ -3,17 +3,16 @@
 Reads a prompt through `get_node(id)` alone, so that loops inside the turns of other loops are seen as well.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sigmagraph.engine.errors import BadValue
+from sigmagraph.engine.graph.node import GetNode
 
-__all__ = ["END", "START", "GetNode", "Loop", "find_loop", "is_link"]
+__all__ = ["END", "START", "Loop", "Loops", "find_loop", "is_link"]
 
 START, END = "StartLoop", "EndLoop"
-NOTHING = frozenset[str]()
-GetNode = Callable[[str], Mapping[str, Any]]
 Link = Sequence[Any]
 
 
@@ -71,81 +70,110 @@ class Loop:
 
 def find_loop(end_id: str, get_node: GetNode) -> Loop:
     """The loop an EndLoop ends. Raises `BadValue` where none or several come into question."""
-    reach = _Reach(get_node)
-    start_id = reach.start_of(end_id)
-    body = {i: reach.node(i) for i in reach.above(end_id) if i != start_id and start_id in reach.ends_above(i)}
-    return Loop(start_id, end_id, reach.node(start_id), reach.node(end_id), body)
+    return Loops(get_node).find(end_id)
 
 
-class _Reach:
-    """What each node depends on, looked up once: of each only the ends of loops, for a graph has many more nodes."""
+class _Held(NamedTuple):
+    """What a node and all before it hold: bits by the order in which starts were found, sources first."""
+
+    starts: int = 0
+    taken: int = 0
+    """The starts that an end took."""
+    lost: str | None = None
+    """An end without a start."""
+
+
+NOTHING = _Held()
+
+
+class Loops:
+    """The loops of one prompt. Each node is looked at once, however many loops are asked for.
+
+    The start of an end is the innermost above it that no end in between has. A graph has many more nodes than loops, so
+    of each node only the loops' ends are kept, as bits; nodes in a row share them.
+    """
 
     def __init__(self, get_node: GetNode) -> None:
         self._get = get_node
         self._nodes: dict[str, Mapping[str, Any]] = {}
-        self._above: dict[str, frozenset[str]] = {}
-        """The starts and ends above a node; nodes in a row share one set."""
-        self._starts: dict[str, str] = {}
-        self._asked: set[str] = set()
+        self._held: dict[str, _Held] = {}
+        self._starts: list[str] = []
+        self._start_of: dict[str, int] = {}
+        self._candidates: dict[str, str] = {}
+        """Of ends without a start: what came into question."""
 
-    def node(self, node_id: str) -> Mapping[str, Any]:
-        """A node in API form."""
+    def find(self, end_id: str) -> Loop:
+        """The loop an EndLoop ends. Raises `BadValue` where none or several come into question."""
+        self._look(end_id)
+        lost = self._held[end_id].lost
+        if lost is not None:
+            allowed = "one StartLoop before each EndLoop; parent_iteration says which loop is inside another"
+            raise BadValue(f"the StartLoop of EndLoop {lost}", self._candidates[lost], allowed)
+        own = self._start_of[end_id]
+        start_id = self._starts[own]
+        return Loop(start_id, end_id, self._node(start_id), self._node(end_id), self._between(own, end_id))
+
+    def _between(self, own: int, end_id: str) -> dict[str, Mapping[str, Any]]:
+        """What the end depends on and what depends on its start: nothing else has such nodes above it."""
+        bit, start_id = 1 << own, self._starts[own]
+        found, waiting = dict[str, Mapping[str, Any]](), self._sources(end_id)
+        while waiting:
+            current = waiting.pop()
+            if current not in found and current != start_id and self._held[current].starts & bit:
+                found[current] = self._node(current)
+                waiting += self._sources(current)
+        return found
+
+    def _look(self, node_id: str) -> None:
+        """Find out what a node and all before it hold, sources first."""
+        waiting, entered = [(node_id, False)], set[str]()
+        while waiting:
+            current, is_ready = waiting.pop()
+            if current in self._held or (current in entered and not is_ready):  # the second: a cycle, told elsewhere
+                continue
+            entered.add(current)
+            sources = self._sources(current)
+            if is_ready:
+                self._held[current] = self._with(current, _joined([self._held.get(i, NOTHING) for i in sources]))
+            else:
+                waiting += [(current, True), *((source, False) for source in sources)]
+
+    def _with(self, node_id: str, above: _Held) -> _Held:
+        """What lies above a node, and the node."""
+        kind = self._node(node_id)["class_type"]
+        if kind == START:
+            self._starts.append(node_id)
+            return above._replace(starts=above.starts | 1 << len(self._starts) - 1)
+        if kind != END or above.lost is not None:
+            return above
+        inner = self._inner(above.starts & ~above.taken)
+        if len(inner) != 1:
+            self._candidates[node_id] = ", ".join(sorted(self._starts[at] for at in inner)) or "none"
+            return above._replace(lost=node_id)
+        self._start_of[node_id] = inner[0]
+        return above._replace(taken=above.taken | 1 << inner[0])
+
+    def _inner(self, free: int) -> list[int]:
+        """The starts among those that are above no other of them: the last one, for sources come first, and so on."""
+        inner: list[int] = []
+        while free:
+            inner.append(free.bit_length() - 1)
+            free &= ~self._held[self._starts[inner[-1]]].starts
+        return inner
+
+    def _node(self, node_id: str) -> Mapping[str, Any]:
         if node_id not in self._nodes:
             self._nodes[node_id] = self._get(node_id)
         return self._nodes[node_id]
 
-    def above(self, node_id: str) -> Sequence[str]:
-        """All a node depends on."""
-        found, waiting = dict[str, None](), self._sources(node_id)
-        while waiting:
-            if (current := waiting.pop()) not in found:
-                found[current] = None
-                waiting += self._sources(current)
-        return list(found)
-
-    def ends_above(self, node_id: str) -> frozenset[str]:
-        """The starts and ends among what a node depends on."""
-        waiting, entered = [(node_id, False)], set[str]()
-        while waiting:
-            current, is_ready = waiting.pop()
-            if current in self._above or (current in entered and not is_ready):  # the second: a cycle, told elsewhere
-                continue
-            entered.add(current)
-            if is_ready:
-                sources = self._sources(current)
-                own = [i for i in sources if self.node(i)["class_type"] in (START, END)]
-                self._above[current] = _joined([self._above.get(i, NOTHING) for i in sources], own)
-            else:
-                waiting.append((current, True))
-                waiting += [(source, False) for source in self._sources(current)]
-        return self._above[node_id]
-
-    def start_of(self, end_id: str) -> str:
-        """The innermost start above an end that no end in between has."""
-        if end_id in self._starts:
-            return self._starts[end_id]
-        self._asked.add(end_id)
-        above = self.ends_above(end_id)
-        ends = [i for i in above if self.node(i)["class_type"] == END and (i in self._starts or i not in self._asked)]
-        for other in sorted((i for i in ends if i not in self._starts), key=lambda i: len(self.ends_above(i))):
-            self.start_of(other)  # the first of a chain first: each asks for those before it
-        taken = {self._starts[other] for other in ends}
-        free = [i for i in above if self.node(i)["class_type"] == START and i not in taken]
-        inner = [i for i in free if not any(i in self.ends_above(other) for other in free)]
-        if len(inner) != 1:
-            found = ", ".join(sorted(inner)) or "none"
-            allowed = "one StartLoop before each EndLoop; parent_iteration says which loop is inside another"
-            raise BadValue(f"the StartLoop of EndLoop {end_id}", found, allowed)
-        self._starts[end_id] = inner[0]
-        return inner[0]
-
     def _sources(self, node_id: str) -> list[str]:
-        return [value[0] for value in self.node(node_id)["inputs"].values() if is_link(value)]
+        return [value[0] for value in self._node(node_id)["inputs"].values() if is_link(value)]
 
 
-def _joined(sets: Sequence[frozenset[str]], more: Collection[str]) -> frozenset[str]:
-    """All of them in one; that itself where the others hold nothing else."""
-    largest = max(sets, key=len, default=NOTHING)
-    if not more and all(one is largest or one <= largest for one in sets):
-        return largest
-    return largest.union(*sets, more)
+def _joined(parts: Sequence[_Held]) -> _Held:
+    """All of them in one; one of them itself where the others hold nothing else."""
+    whole = NOTHING
+    for part in parts:
+        if part is not whole and part is not NOTHING:
+            whole = _Held(whole.starts | part.starts, whole.taken | part.taken, whole.lost or part.lost)
+    return next((part for part in parts if part == whole), whole)

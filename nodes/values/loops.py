@@ -8,7 +8,7 @@ changed from 4 turns to 6, with `cache_iterations`, only the last two run (and t
 """
 
 import math
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from sigmagraph.engine.graph.node import (
     DynamicCombo,
     Expansion,
     Extra,
+    GetNode,
     Hidden,
     MatchType,
     Output,
@@ -28,7 +29,7 @@ from sigmagraph.engine.graph.node import (
     input_of,
     node,
 )
-from sigmagraph.nodes.support.loop_graph import GetNode, Loop, find_loop
+from sigmagraph.nodes.support.loop_graph import Loop, Loops, find_loop
 
 __all__ = ["NODES"]
 
@@ -247,14 +248,15 @@ def loop_result(
     return UiResult()
 
 
-def _body(end_id: str, get_node: GetNode) -> Collection[str]:
-    """The nodes that an End Loop runs once for each turn."""
-    return find_loop(end_id, get_node).body.keys()
+def _bodies(get_node: GetNode) -> Callable[[str], Collection[str]]:
+    """What gives the nodes that an End Loop runs once for each turn; all of a prompt share one search."""
+    loops = Loops(get_node)
+    return lambda end_id: loops.find(end_id).body.keys()
 
 
 NODES = (
     start_loop,
-    replace(end_loop, lazy_status=lambda **_: (), repeats=_body),
+    replace(end_loop, lazy_status=lambda **_: (), repeats=_bodies),
     loop_run,
     replace(loop_iteration, fingerprint=_is_kept),
     loop_progress,
