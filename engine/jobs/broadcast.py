@@ -129,6 +129,10 @@ class Broadcast:
             if not self._followers[job_id]:
                 del self._followers[job_id]
 
+    def followed(self) -> list[str]:
+        """The jobs that somebody follows."""
+        return list(self._followers)
+
     async def follow(self, job_id: str, after: int, read: Reads) -> AsyncIterator[JobEvent]:
         """Events above `after`: stored ones, then as they come, to the last."""
         with self.following(job_id) as follower:

@@ -17,15 +17,18 @@ class JobCounts:
         self._open: dict[str, tuple[str, bool]] = {}
         self._waiting: Counter[str] = Counter()
         self._running: Counter[str] = Counter()
+        self._last: dict[str, int] = {}
 
     def begin(self, waiting: Iterable[Job], running: Iterable[Job] = ()) -> None:
         """Start with these; what was counted before is forgotten."""
-        for counted in (self._open, self._waiting, self._running):
+        for counted in (self._open, self._waiting, self._running, self._last):
             counted.clear()
         for job in waiting:
             self._put(job.id, job.owner, is_running=False)
+            self._last[job.id] = job.events
         for job in running:
             self._put(job.id, job.owner, is_running=True)
+            self._last[job.id] = job.events
 
     def hear(self, event: JobEvent) -> None:
         """Count what it says."""
@@ -38,6 +41,16 @@ class JobCounts:
                 self._take(event.job_id)
             case _:
                 pass
+        if event.job_id in self._open:
+            self._last[event.job_id] = event.number
+
+    def last_events(self) -> dict[str, int]:
+        """Of each job that is not over, as far as was heard, the number of the last event that was."""
+        return dict(self._last)
+
+    def last_event(self, job_id: str) -> int | None:
+        """The number of the last event of a job that was heard; None where it is over, or nothing was."""
+        return self._last.get(job_id)
 
     def counts(self, owner: str | None) -> Counts:
         """Of one owner, or of all."""
@@ -52,6 +65,7 @@ class JobCounts:
 
     def _take(self, job_id: str) -> None:
         owner, is_running = self._open.pop(job_id, ("", False))
+        self._last.pop(job_id, None)
         if owner:
             counter = self._running if is_running else self._waiting
             counter[owner] -= 1

@@ -16,12 +16,13 @@ from typing import Any
 
 from sigmagraph.engine.errors import EngineError, UnknownJob
 from sigmagraph.engine.jobs.broadcast import Broadcast
+from sigmagraph.engine.jobs.counts import JobCounts
 from sigmagraph.engine.jobs.dispatch import Dispatcher
 from sigmagraph.engine.jobs.events import JobEvent, Preview, Queued, Requeued, Started, is_last
-from sigmagraph.engine.jobs.job import State
+from sigmagraph.engine.jobs.job import Job, State
 from sigmagraph.engine.jobs.recover import give_up
 from sigmagraph.engine.jobs.store import log
-from sigmagraph.engine.jobs.store.fronts import ServerPlace
+from sigmagraph.engine.jobs.store.fronts import ServerPlace, front_of
 from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.pictures import PicturesHeard
 
@@ -31,6 +32,8 @@ LOG = logging.getLogger("sigmagraph.jobs")
 LOOK_S = 1.0
 ALL_EVERY = 30
 """Looks; the whole queue is read again so often, whatever was told."""
+OPEN = State.QUEUED, State.RUNNING
+MOST_TOLD_LATE = 10_000
 
 
 class Alone:
@@ -59,14 +62,15 @@ class Peers:
         dispatcher: Dispatcher,
         broadcast: Broadcast,
         learnt: Callable[[str], None],
-        open_jobs: Callable[[], int],
+        counts: JobCounts,
     ) -> None:
-        self.open_jobs = open_jobs
+        self._job_counts = counts
         self._store, self._place, self._dispatcher, self._learnt = store, place, dispatcher, learnt
         self._broadcast, self._pictures = broadcast, PicturesHeard()
         broadcast.carry = self._carry
         self._heard: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         self._living = {place.number}
+        self._told_late: dict[str, int] = {}
         self._counts = deque([1], 3)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -98,6 +102,10 @@ class Peers:
         await asyncio.to_thread(self._place.listen, heard)
         self._saw(await asyncio.to_thread(self._place.living))
 
+    def open_jobs(self) -> int:
+        """How many jobs wait or run, wherever."""
+        return self._job_counts.counts(None).remaining
+
     async def take(self, names: Sequence[str], most: int) -> Set[str]:
         """Those of these things that are this server's, see `ServerPlace.claim`."""
         return await asyncio.to_thread(self._place.claim, names, most)
@@ -118,13 +126,21 @@ class Peers:
 
     async def _hear(self) -> None:
         while True:
-            said = await self._heard.get()
-            try:
-                await self._act(said)
-            except EngineError as problem:  # the database is gone; what was missed is read once it is back
-                LOG.warning("what other servers did is not read: %s", problem)
-                await asyncio.sleep(LOOK_S)
-                self._heard.put_nowait({"missed": True})
+            said: Mapping[str, Any] | None = await self._heard.get()
+            while said is not None:
+                said = await self._what_is_left(said)
+
+    async def _what_is_left(self, said: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Act upon what was heard. Where the database is gone, what was missed is left to be read once it is back."""
+        try:
+            await self._act(said)
+        except EngineError as problem:
+            LOG.warning("what other servers did is not read: %s", problem)
+            await asyncio.sleep(LOOK_S)
+            return {"missed": True}
+        except Exception:  # a note that nobody understands must not keep this server from hearing the next
+            LOG.exception("what another server said is passed over")
+        return None
 
     async def _act(self, said: Mapping[str, Any]) -> None:
         if "picture" in said:
@@ -132,9 +148,7 @@ class Peers:
         for job_id, owner, first, last in said.get("events", ()):
             read = partial(log.span, job_id=job_id, owner=owner, first=first, last=last)
             events = await self._store.database.read(read)
-            self._tell(events, self._pictures.take(job_id))
-            for event in events:
-                await self._follow(event)
+            await self._pass_on([event for event in events if event.number > self._told_late.get(job_id, 0)])
         for kind, name in said.get("news", ()):
             if kind == "job":
                 await self._look_at(name)
@@ -143,7 +157,16 @@ class Peers:
             else:
                 self._learnt(name)
         if said.get("missed"):
+            await self._catch_up()
+        if "missed" in said:
             await self._read_all()
+
+    async def _pass_on(self, events: Sequence[JobEvent]) -> None:
+        """Events of one job that another server committed: told here, and acted upon."""
+        if events:
+            self._tell(events, self._pictures.take(events[0].job_id))
+        for event in events:
+            await self._follow(event)
 
     def _carry(self, preview: Preview) -> None:
         """A picture of a job that runs here goes to the others, where there are any."""
@@ -201,6 +224,31 @@ class Peers:
         for job_id in waiting.keys() - self._dispatcher.waiting():
             await self._look_at(job_id)
 
+    async def _catch_up(self) -> None:
+        """Tell what others did while nothing was heard: who waits for a job that ended then would wait for ever."""
+        heard = self._job_counts.last_events()
+        there = {job.id: job for state in OPEN for job in await self._store.by_state(state)}
+        elsewhere = [job.id for job in there.values() if front_of(job.worker) not in (0, self._place.number)]
+        if len(self._told_late) > MOST_TOLD_LATE:
+            self._told_late.clear()
+        for job_id in {*heard, *elsewhere, *self._broadcast.followed()}:
+            with suppress(UnknownJob):  # over, and deleted since
+                job = there.get(job_id) or await self._store.get(job_id)
+                await self._tell_since(job, heard.get(job_id), 0 if job_id in elsewhere else job.events - 1)
+
+    async def _tell_since(self, job: Job, heard: int | None, otherwise: int) -> None:
+        """The events of a job above the last one heard, unless this server tells of it itself."""
+        after = otherwise if heard is None else heard
+        if job.events <= after or self._dispatcher.runs(job.id):
+            return
+        read = partial(log.span, job_id=job.id, owner=job.owner, first=after + 1, last=job.events)
+        events = await self._store.database.read(read)
+        last = self._job_counts.last_event(job.id)
+        if heard is not None and last is None:  # its end was told meanwhile
+            return
+        self._told_late[job.id] = job.events  # a note of it may still be under way
+        await self._pass_on([event for event in events if event.number > (last or 0)])
+
     async def _watch(self) -> None:
         """Who lives, and whether the jobs of one that does not are to be given back."""
         looks = 0
@@ -211,7 +259,7 @@ class Peers:
                     self._pictures.take(job.id)
                     await self._look_at(job.id)
                 if looks % ALL_EVERY == ALL_EVERY - 1:
-                    self._heard.put_nowait({"missed": True})
+                    self._heard.put_nowait({"missed": False})
                 looks += 1
             except EngineError as problem:
                 self._living = set()

@@ -110,7 +110,7 @@ class JobService:
         place = self.store.database.place
         self._peers = None
         if place is not None:
-            parts = self._dispatcher, self._broadcast, self._learnt, self._open_jobs
+            parts = self._dispatcher, self._broadcast, self._learnt, self._counts
             self._peers = Peers(self.store, place, *parts)
 
     @property

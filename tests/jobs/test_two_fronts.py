@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from sqlalchemy import create_engine, text
 
 from sigmagraph.engine.errors import IdempotencyConflict, InsufficientCredits, StoreFailed, StoreInUse
 from sigmagraph.engine.graph.workflow import Workflow
@@ -90,6 +91,38 @@ def test_a_job_of_one_server_is_seen_followed_and_cancelled_by_another(shared: S
             await until(lambda: other._counts.counts(None).remaining == 0)
             assert ends(await log(one, job)) == 1
             assert await log(one, job) == await log(other, job)
+
+    run(case())
+
+
+@pytest.mark.postgres
+def test_a_server_that_heard_nothing_for_a_while_tells_what_it_missed(shared: StoreSettings, run: Runs) -> None:
+    """The database cuts who listens off; a job of the other server ends before they listen again."""
+
+    async def case() -> None:
+        async with server(shared) as one, server(shared) as other:
+            await until(lambda: one.servers == 2)
+            job = await sent(one, count=30, seconds=0.02)
+            await started(one, job)
+            ends_here = one._dispatcher.runs(job.id)
+            deaf = other if ends_here else one
+            await started(deaf, job)
+            told: list[JobEvent] = []
+            deaf.listen(lambda what: told.append(what) if isinstance(what, JobEvent) else None)
+            first = (deaf._counts.last_event(job.id) or 0) + 1
+            waiting = asyncio.create_task(deaf.wait(job.id))
+            await asyncio.to_thread(cut_off, shared.url)
+            done = await asyncio.wait_for(waiting, 10)
+            assert done.state is State.SUCCEEDED
+            assert [event.number for event in told] == list(range(first, done.events + 1))
+            assert deaf._counts.counts(None).remaining == 0
+
+    def cut_off(url: str) -> None:
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+            assert len(connection.execute(text(query)).all()) == 2
+        engine.dispose()
 
     run(case())
 
