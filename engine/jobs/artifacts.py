@@ -93,8 +93,8 @@ class Artifacts:
         return data
 
     def delete(self, artifact: Artifact) -> None:
-        """Forget a file; nothing happens if it is not there."""
-        with suppress(FileNotFoundError):
+        """Forget a file; nothing happens if it is not there, or could never be."""
+        with suppress(FileNotFoundError, BadValue):
             self._files.rm_file(self._path(artifact))
 
     def _path(self, artifact: Artifact) -> str:

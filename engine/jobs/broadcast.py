@@ -138,7 +138,10 @@ class Broadcast:
         with self.following(job_id) as follower:
             is_live = False  # once the store has no more, everything that follows comes to the follower
             while True:
-                events = [event for event in follower.take() if event.number > after]
+                taken = follower.take()
+                events = [event for event in taken if event.number > after]
+                if not events and any(map(is_last, taken)):  # it says that it heard more than there was
+                    return
                 if events[0].number != after + 1 if events else not is_live:
                     events = list(await read(after))
                 is_live = not events or is_live

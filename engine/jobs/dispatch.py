@@ -23,7 +23,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob
+from sigmagraph.engine.errors import EngineError, IllegalMove, StoreFailed, UnknownJob, WriteFailed
 from sigmagraph.engine.jobs.broadcast import Broadcast
 from sigmagraph.engine.jobs.events import Body, Cause, Preview
 from sigmagraph.engine.jobs.job import Failure, Job, Outcome, Request, State
@@ -300,8 +300,10 @@ class Dispatcher:
         assert finished.outcome is not None
         try:
             await asyncio.to_thread(archive, job.owner, finished.outcome)
-        except EngineError as error:
-            finished = replace(finished, state=State.FAILED, failure=Failure(error.code, str(error)), tail=())
+        except Exception as error:  # noqa: BLE001  # whatever a store of files raises, the job has to end
+            code = error.code if isinstance(error, EngineError) else WriteFailed.code
+            failure = Failure(code, str(error) or type(error).__name__)
+            finished = replace(finished, state=State.FAILED, failure=failure, tail=())
         self._end(job.id, finished)
 
     def _end(self, job_id: str, finished: Finished) -> None:

@@ -19,6 +19,7 @@ A job that waits ends with the first of them.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -65,6 +66,7 @@ from sigmagraph.engine.jobs.workers.worker import Fleet, Worker
 
 __all__ = ["JobService"]
 
+LOG = logging.getLogger("sigmagraph.jobs")
 PAUSED = "paused"
 FREE_S = 30.0
 GONE_S = 0.05
@@ -437,11 +439,15 @@ class JobService:
             raise QueueShareUsed(f"your share of the queue is used up: {allowed} of your jobs wait already")
 
     async def _sweep(self) -> None:
-        """Expire and forget, every now and then; a store in trouble gets another chance next time."""
+        """Expire and forget, every now and then; what fails is tried again next time."""
         while True:
             if self._peers is None or self._peers.is_first:
-                with suppress(StoreFailed):
+                try:
                     await self._sweep_once()
+                except StoreFailed:  # it says so itself
+                    pass
+                except Exception:  # another server moved a job meanwhile, say: nothing may end the sweeping
+                    LOG.exception("what is old waits for the next sweep")
             await asyncio.sleep(self.settings.sweep_every_s)
 
     async def _sweep_once(self) -> None:

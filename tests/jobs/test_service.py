@@ -18,7 +18,7 @@ from sigmagraph.engine.errors import (
 )
 from sigmagraph.engine.execution.events import NodeProgress, RunFailed, RunSucceeded
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.jobs.artifacts import Artifact
+from sigmagraph.engine.jobs.artifacts import Artifact, Artifacts
 from sigmagraph.engine.jobs.events import Ended, JobEvent, Preview, Requeued, Started
 from sigmagraph.engine.jobs.job import Idempotency, JobQuery, State, Submission, Webhook
 from sigmagraph.engine.jobs.service import JobService
@@ -240,6 +240,18 @@ def test_followers_see_every_event_once_wherever_they_start(run: Runs, tmp_path:
     run(case())
 
 
+def test_who_claims_to_have_heard_more_than_there_is_waits_for_the_end_alone(run: Runs, tmp_path: Path) -> None:
+    async def case() -> None:
+        async with service(tmp_path) as jobs:
+            job = await sent(jobs, count=20, seconds=0.005)
+            await started(jobs, job)
+            async with asyncio.timeout(5):
+                assert [event async for event in jobs.follow(job.id, after=9999)] == []
+            assert (await jobs.get(job.id)).state.is_end
+
+    run(case())
+
+
 def test_previews_reach_listeners_and_never_the_log(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
         seen: list[Preview] = []
@@ -387,6 +399,65 @@ def test_outputs_are_kept_before_their_job_ends_and_for_as_long_as_asked(run: Ru
             jobs.artifacts.read(kept)
         assert (output / "s" / "x.png").exists()
         await jobs.stop()
+
+    run(case())
+
+
+def test_what_fails_in_a_sweep_is_tried_again(run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that another server moved, a store of files that is away for a while, a name that none can hold."""
+
+    async def case() -> None:
+        clock = Time()
+        files = {"artifacts_url": str(tmp_path / "kept"), "keep_files_s": 100.0}
+        jobs = JobService(JobSettings(sqlite(tmp_path), sweep_every_s=0.01, **files), [here()], clock=clock)
+        assert jobs.artifacts is not None
+        refused: list[Exception] = [IllegalMove("j", State.CANCELLED, State.EXPIRED)]
+        away: list[Exception] = [RuntimeError("no such endpoint")]
+        expire, delete = jobs.store.expire, jobs.artifacts.delete
+
+        async def refuses_once() -> list[str]:
+            while refused:
+                raise refused.pop()
+            return await expire()
+
+        def is_away_once(artifact: Artifact) -> None:
+            while away:
+                raise away.pop()
+            delete(artifact)
+
+        monkeypatch.setattr(jobs.store, "expire", refuses_once)
+        monkeypatch.setattr(jobs.artifacts, "delete", is_away_once)
+        await jobs.start()
+        names = ("a/b.png", "c.png")
+        for name in names:
+            entry = {"filename": name, "subfolder": "", "type": "temp"}
+            assert (await jobs.wait((await sent(jobs, "Wrote", entry=entry)).id)).state is State.SUCCEEDED
+        clock.now += 200
+        async with asyncio.timeout(5):
+            while any([await jobs.owner_of_file("temp", "", name) for name in names]):
+                await asyncio.sleep(0.01)
+        await jobs.stop()
+        assert not refused
+        assert not away
+
+    run(case())
+
+
+def test_a_job_whose_files_no_store_takes_fails(run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep(*given: Any) -> None:
+        raise RuntimeError("no such endpoint")
+
+    async def case() -> None:
+        monkeypatch.setattr(Artifacts, "keep", keep)
+        folders = Folders(*[tmp_path] * 4)
+        settings = JobSettings(sqlite(tmp_path), artifacts_url=str(tmp_path / "kept"))
+        jobs = JobService(settings, [here()], lambda owner: folders)
+        await jobs.start()
+        entry = {"filename": "x.png", "subfolder": "", "type": "output"}
+        job = await jobs.wait((await sent(jobs, "Wrote", entry=entry)).id, timeout_s=5)
+        await jobs.stop(0.1)
+        assert job.failure is not None
+        assert (job.state, job.failure.code, job.failure.message) == (State.FAILED, "write_failed", "no such endpoint")
 
     run(case())
 

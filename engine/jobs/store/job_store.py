@@ -4,6 +4,7 @@ The row is on disk when a method returns; events are published in the order of c
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -38,6 +39,7 @@ from sigmagraph.engine.units import DAY_S
 
 __all__ = ["Clock", "JobStore"]
 
+LOG = logging.getLogger("sigmagraph.jobs")
 Clock = Callable[[], float]
 BY_ID = RowQuery(jobs, "id")
 T = TypeVar("T")
@@ -229,14 +231,18 @@ class JobStore:
         return gone
 
     async def forget_files(self, keep_s: float, delete: Callable[[Artifact], None]) -> int:
-        """Delete files older than that, then their rows; says how many."""
-        before = self.clock() - keep_s
-        old = await self.database.read(lambda connection: retention.old_files(connection, before))
-        for _, artifact in old:
-            await asyncio.to_thread(delete, artifact)
-        if old:
-            await self.database.write(lambda tx: retention.forget_files(tx, [number for number, _ in old]))
-        return len(old)
+        """Delete files older than that, then their rows; says how many. What cannot be deleted is tried again."""
+        before, gone = self.clock() - keep_s, list[int]()
+        for number, artifact in await self.database.read(lambda connection: retention.old_files(connection, before)):
+            try:
+                await asyncio.to_thread(delete, artifact)
+            except Exception as problem:  # noqa: BLE001  # whatever its store raises, the others are deleted
+                LOG.warning("%s is not deleted: %s", artifact, problem)
+            else:
+                gone.append(number)
+        if gone:
+            await self.database.write(lambda tx: retention.forget_files(tx, gone))
+        return len(gone)
 
     async def forget(self, job_id: str, owner: str | None = None) -> None:
         """Delete one ended job."""
