@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
-from sigmagraph.engine.errors import EngineError
+from sigmagraph.engine.errors import EngineError, WriteFailed
 from sigmagraph.engine.jobs.cluster.depot import Depot, SentFile
 from sigmagraph.engine.jobs.cluster.link import ActorLink, LinkLost, StoreFull
 from sigmagraph.engine.jobs.cluster.mailbox import INLINE_BYTES, joined
@@ -28,6 +28,7 @@ FIRST_WAIT_S = 0.2
 STEADY_S = 60.0
 AGAIN_S = 0.5
 TRIES = 3
+T = TypeVar("T")
 Place = tuple[str, str, str]
 """Kind, subfolder and name of a file as its machine has it."""
 
@@ -43,7 +44,7 @@ class ActorWorker(Conversation):
         self._outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._owners: dict[str, str] = {}
         self._placed: dict[str, dict[Place, str]] = {}
-        self._spoiled: dict[str, Failure] = {}
+        self._spoiled: dict[str, dict[Place, Failure]] = {}
         self._has: dict[tuple[str, str, str], str] = {}
         self._models: frozenset[str] | None = None
         self._killed = asyncio.Event()
@@ -245,16 +246,18 @@ class ActorWorker(Conversation):
                 async with asyncio.timeout(self.settings.lease_s):
                     heard = await link.call("hear", self._lease, after, self.settings.beat_s)
             except TimeoutError:
-                reason = f"said nothing for {self.settings.lease_s:g} s: its machine is frozen or cannot be reached"
-                raise LinkLost(reason) from None
+                raise self._silent() from None
             if heard is None:
                 raise LinkLost("does not know us any more")
             after, parcels = heard
             for goes_on, payload in parcels:
-                pieces.append(payload if isinstance(payload, bytes) else await link.fetch(payload))
+                pieces.append(payload if isinstance(payload, bytes) else await self._alive(link, link.fetch(payload)))
                 if not goes_on:
                     await self._take(link, *unpacked(joined(pieces)))
                     pieces.clear()
+
+    def _silent(self) -> LinkLost:
+        return LinkLost(f"said nothing for {self.settings.lease_s:g} s: its machine is frozen or cannot be reached")
 
     async def _take(self, link: ActorLink, message: dict[str, Any], data: bytes) -> None:
         match message["say"]:
@@ -277,7 +280,8 @@ class ActorWorker(Conversation):
 
     async def _finish(self, message: dict[str, Any]) -> None:
         job_id = message["job_id"]
-        placed, spoiled = self._placed.pop(job_id, {}), self._spoiled.pop(job_id, None)
+        placed, problems = self._placed.pop(job_id, {}), self._spoiled.pop(job_id, {})
+        spoiled = next(iter(problems.values()), None)
         if message["outcome"] is not None and placed:
             outputs = message["outcome"]["outputs"]
             message["outcome"]["outputs"] = {node_id: _renamed(ui, placed) for node_id, ui in outputs.items()}
@@ -292,33 +296,52 @@ class ActorWorker(Conversation):
     async def _fetch(self, link: ActorLink, file: Mapping[str, Any]) -> None:
         """Have an output where it belongs before the event that names it is told."""
         job_id, digest = file["job_id"], file["digest"]
+        place = file["kind"], file["subfolder"], file["filename"]
         data = await asyncio.to_thread(self._depot.known, digest)
         if data is None:
             data = await self._value(link, digest, file["size"])
         if job_id not in self._jobs:
             return
         try:
+            if data is None:  # if it was written again, that was announced too, and is fetched next
+                raise WriteFailed(file["filename"], "changed on its machine before it was brought here")
             name = await asyncio.to_thread(self._depot.place, self._owners[job_id], file, data)
         except EngineError as error:
-            self._spoiled[job_id] = Failure(error.code, str(error))
+            self._spoiled.setdefault(job_id, {})[place] = Failure(error.code, str(error))
             return
-        self._placed.setdefault(job_id, {})[file["kind"], file["subfolder"], file["filename"]] = name
+        self._spoiled.get(job_id, {}).pop(place, None)
+        self._placed.setdefault(job_id, {})[place] = name
 
-    async def _value(self, link: ActorLink, digest: str, size: int) -> bytes:
-        """The content, whole by the object store, in pieces where that has no room."""
-        first = await link.call("value", self._lease, digest, 0, True)
-        data = b""
-        if first is not None and not isinstance(first, bytes):
+    async def _value(self, link: ActorLink, digest: str, size: int) -> bytes | None:
+        """The content, whole by the object store, in pieces where that has no room; None where it is not there."""
+        first = await self._alive(link, link.call("value", self._lease, digest, 0, True))
+        if first is None:
+            raise LinkLost("does not know us any more")
+        data: bytes = first if isinstance(first, bytes) else b""
+        if not isinstance(first, bytes):
             with suppress(StoreFull):
-                data = await link.fetch(first)
+                data = await self._alive(link, link.fetch(first))
         while len(data) < size:
-            piece = await link.call("value", self._lease, digest, len(data), False)
+            piece = await self._alive(link, link.call("value", self._lease, digest, len(data), False))
+            if piece is None:
+                raise LinkLost("does not know us any more")
             if not piece:
-                raise LinkLost(f"announced a file of {size} bytes and has {len(data)} of them")
+                return None
             data += piece
-        if blake3(data).hexdigest() != digest:
-            raise LinkLost("sent a file that is not what it announced")
-        return data
+        return data if blake3(data).hexdigest() == digest else None
+
+    async def _alive(self, link: ActorLink, asked: Coroutine[Any, Any, T]) -> T:
+        """What was asked for. It may take longer than a lease, if the machine answers to something else meanwhile."""
+        answer = asyncio.create_task(asked)
+        try:
+            while not (await asyncio.wait({answer}, timeout=self.settings.lease_s))[0]:
+                async with asyncio.timeout(self.settings.lease_s):
+                    await link.call("about")
+            return answer.result()
+        except TimeoutError:
+            raise self._silent() from None
+        finally:
+            answer.cancel()
 
 
 def _renamed(ui: Mapping[str, Any], placed: Mapping[Place, str]) -> dict[str, Any]:

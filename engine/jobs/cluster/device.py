@@ -102,14 +102,16 @@ class DeviceActor:
         return mailbox.hear(after, wait_s) if lease == self._lease else None
 
     def value(self, lease: str, digest: str, start: int, is_whole: bool) -> Any:
-        """The content of an announced file: an offer of the whole, else bytes from `start` on. None: it is gone."""
-        path = self._shipping.path(digest) if lease == self._lease and self._shipping is not None else None
+        """The content of an announced file: an offer of the whole, or bytes from `start` on; none where it is gone."""
+        if lease != self._lease or self._shipping is None:
+            return None
+        path = self._shipping.path(digest)
         try:
             data = path.read_bytes() if path is not None else None
         except OSError:
             data = None
         if data is None:
-            return None
+            return b""
         offered = self._offer(data) if is_whole and len(data) > INLINE_BYTES else None
         return offered if offered is not None else data[start : start + INLINE_BYTES]
 

@@ -89,7 +89,8 @@ class Shipping:
         self._owners.pop(job_id, None)
         with self._lock:
             files = self._files.pop(job_id, {})
-        for path in files.values():
+            wanted = {path for others in self._files.values() for path in others.values()}
+        for path in set(files.values()) - wanted:
             path.unlink(missing_ok=True)
 
 

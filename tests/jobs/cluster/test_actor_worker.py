@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
+from sigmagraph.engine.graph.node import Optional, Socket, UiResult, node
 from sigmagraph.engine.jobs.cluster import actor_worker, device
 from sigmagraph.engine.jobs.events import Requeued
 from sigmagraph.engine.jobs.job import Job, State, Submission
 from sigmagraph.engine.jobs.service import JobService
 from tests.jobs import stubs
+from tests.jobs.cluster import nodes
 from tests.jobs.cluster.links import Place, front, until
-from tests.jobs.cluster.nodes import expected, saved
+from tests.jobs.cluster.nodes import Anything, Files, expected, saved
 from tests.jobs.serving import ends, log, started
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -266,5 +268,104 @@ def test_a_job_goes_to_a_machine_that_has_its_weights(run: Runs, tmp_path: Path)
         assert done[4].ended_at is not None
         assert done[1].ended_at is not None
         assert done[4].ended_at < done[1].ended_at, "it overtook what its machine could not do"
+
+    run(case())
+
+
+class Spoilt(Place):
+    """A machine on which something happens whenever a file is fetched from it."""
+
+    def __init__(self, name: str, happens: Callable[["Spoilt", str], None]) -> None:
+        super().__init__(name)
+        self.happens = happens
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        if method == "value":
+            self.happens(self, arguments[1])
+        return await super().call(method, *arguments)
+
+    def path(self, digest: str) -> Path:
+        assert self.actor._shipping is not None
+        found = self.actor._shipping.path(digest)
+        assert found is not None
+        return found
+
+
+def test_a_machine_that_freezes_while_a_file_is_fetched_is_given_up(run: Runs, tmp_path: Path) -> None:
+    lost: list[str] = []
+
+    def freezes(place: Spoilt, digest: str) -> None:
+        if not lost:
+            lost.append(place.name)
+            place.frozen.clear()
+
+    async def case() -> None:
+        async with front(tmp_path, [Spoilt("a", freezes), Spoilt("b", freezes)], lease_s=0.5) as jobs:
+            job = await submitted(jobs, seed=1, count=2)
+            done = await asyncio.wait_for(jobs.wait(job.id), 15)
+            reasons = [event.body.reason for event in await log(jobs, job) if isinstance(event.body, Requeued)]
+        assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
+        assert reasons == [f"{lost[0]} said nothing for 0.5 s: its machine is frozen or cannot be reached"]
+
+    run(case())
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_file_that_changed_before_it_was_fetched_fails_its_job_and_no_other(
+    run: Runs, tmp_path: Path, is_removed: bool
+) -> None:
+    """A worker that had sent something else than announced was given up, with all that it ran."""
+
+    def changes(place: Spoilt, digest: str) -> None:
+        path = place.path(digest)
+        if is_removed:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(b"written again")
+
+    async def case() -> None:
+        place = Spoilt("a", changes)
+        async with front(tmp_path, [place]) as jobs:
+            first = await jobs.wait((await submitted(jobs, count=2)).id)
+            place.happens = lambda place, digest: None
+            second = await jobs.wait((await submitted(jobs, count=3)).id)
+            [status] = jobs.workers()
+        assert first.failure is not None
+        assert (first.state, first.attempt, first.failure.code) == (State.FAILED, 1, "write_failed")
+        assert "changed on its machine before it was brought here" in first.failure.message
+        assert (second.state, second.attempt, status.starts) == (State.SUCCEEDED, 1, 1)
+
+    run(case())
+
+
+@node("Overwrite", category="test", output_node=True, outputs=("BYTES",))
+def overwrite(*, data: Anything, after: Annotated[Any, Socket("*"), Optional()] = None, services: Files) -> UiResult:
+    """Writes a file of always the same name."""
+    (services.output_dir / "same.bin").write_bytes(data)
+    return UiResult(data, ui={"images": [{"filename": "same.bin", "subfolder": "", "type": "output"}]})
+
+
+def test_a_file_that_was_written_again_is_brought_as_it_is_last(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(nodes.NODES, "Overwrite", overwrite)
+    fetched: list[str] = []
+
+    def is_written_again(place: Spoilt, digest: str) -> None:
+        fetched.append(digest)
+        if len(fetched) == 1:
+            place.path(digest).write_bytes(expected(0, 3))
+
+    async def case() -> None:
+        graph = stubs.workflow(
+            old=("Iterate", {"count": 2}),
+            one=("Overwrite", {"data": ["old", 0]}),
+            new=("Iterate", {"count": 3}),
+            two=("Overwrite", {"data": ["new", 0], "after": ["one", 0]}),
+        )
+        async with front(tmp_path, [Spoilt("a", is_written_again)]) as jobs:
+            job = await jobs.wait((await jobs.submit(Submission(graph))).job.id)
+        assert (job.state, job.attempt) == (State.SUCCEEDED, 1)
+        assert (tmp_path / "output" / "same.bin").read_bytes() == expected(0, 3)
 
     run(case())
