@@ -27,7 +27,7 @@ __all__ = ["events"]
 
 KEEP_ALIVE_S = 15.0
 BETWEEN_S = 0.2  # pieces of progress that come faster are told as one
-MOST_WAITING = 256
+MOST_WAITING = 256  # pictures; of events as many more, and the rest stay in the store until they are read
 LONGEST_NUMBER = 18  # digits
 Mark = tuple[int, float]
 """A stored event's number and the place among what it made; the last one's place is infinite."""
@@ -61,7 +61,7 @@ def _mark(text: str) -> Mark:
 
 async def _merged(jobs: Jobs, job: Job) -> AsyncIterator[JobEvent | Preview | None]:
     """The stored events and the live previews of a job in one stream; None in quiet times."""
-    waiting: asyncio.Queue[JobEvent | Preview | BaseException | None] = asyncio.Queue()
+    waiting: asyncio.Queue[JobEvent | Preview | BaseException | None] = asyncio.Queue(2 * MOST_WAITING)
 
     def listener(happened: JobEvent | Preview) -> None:
         if isinstance(happened, Preview) and happened.job_id == job.id and waiting.qsize() < MOST_WAITING:
@@ -126,9 +126,9 @@ class _Telling:
                 yield "status", {"status": STATUSES[State.RUNNING], "queue_position": None}
             case run.RunStarted() | run.NodeStarted() | run.NodeProgress() if self._is_time():
                 yield "progress", self._snapshot.wire()
-            case run.NodeFinished(node_id=node_id, display_id=display, ui=ui):
+            case run.NodeFinished(node_id=node_id, ui=ui):
                 yield "progress", self._snapshot.wire()
-                for shown in shown_by({display or node_id: ui or {}}, self._places):
+                for shown in shown_by({node_id: ui or {}}, self._places):
                     yield "output", output_record(self._job, shown, self._base)
             case Ended(state=state):
                 yield "status", {"status": STATUSES[state], "queue_position": None}

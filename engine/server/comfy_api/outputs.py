@@ -27,6 +27,8 @@ NAMESPACE = uuid.UUID("5347a55e-7500-4000-8000-000000000000")
 MOST_OWNERS = 200
 MOST_FILES = 20_000
 """Of one owner; the oldest are left out."""
+FEW = 64
+"""So many that are gone are left alone, however few there are."""
 READING_S = 2.0
 """How long one question may read files; the next goes on where this one stopped."""
 
@@ -82,6 +84,17 @@ class _Known:
     by_digest: dict[str, OwnedOutput] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def forget_gone(self) -> None:
+        """Let go of files that were left out or written anew, once they are as many as those that are there."""
+        most = 2 * len(self.files) + FEW
+        if len(self.unread) > most:
+            self.unread = [output for output in self.unread if self._has(output)]
+        if len(self.by_digest) > most:
+            self.by_digest = {digest: output for digest, output in self.by_digest.items() if self._has(output)}
+
+    def _has(self, output: OwnedOutput) -> bool:
+        return self.files.get(output.path) is output
+
 
 class Outputs:
     """Every owner's outputs. On the event loop; files are read on threads."""
@@ -127,6 +140,7 @@ class Outputs:
             known.unread.append(output)
         for path in list(known.files)[: -MOST_FILES or None]:
             del known.files[path]
+        known.forget_gone()
 
 
 def _found(known: _Known, wanted: str) -> OwnedOutput | None:

@@ -45,11 +45,11 @@ class Snapshot:
                 self.node, self.node_class, self.step, self.steps = shown or node_id, class_type, 0.0, 0.0
             case run.NodeProgress(value=value, maximum=maximum):
                 self.step, self.steps = value, maximum
-            case run.NodeFinished(node_id=node_id, display_id=display, ui=ui):
+            case run.NodeFinished(node_id=node_id, ui=ui):
                 self.done |= self.nodes & {node_id}
                 self.step = self.steps = 0.0
                 if ui:
-                    self.shown[display or node_id] = ui
+                    self.shown[node_id] = ui
             case _:
                 pass
 

@@ -120,14 +120,23 @@ class AssetStore:
         return Asset(**record)
 
     def by_hash(self, digest: str) -> Asset | None:
-        """The owner's asset of that content."""
+        """The owner's asset of that content, where it is there still: files of the input folder come and go."""
         named = hex_of(digest.lower())
         if named is None:
             return None
         try:
-            return self.get((self.records / "by-hash" / named).read_text("utf-8"))
+            known = self.get((self.records / "by-hash" / named).read_text("utf-8"))
+            return known if self._is_there(known) else None
         except (OSError, MissingFile):
             return None
+
+    def _is_there(self, asset: Asset) -> bool:
+        """Whether the file still holds what was recorded; one that was written to since is read."""
+        with self.path(asset).open("rb") as file:
+            found = os.fstat(file.fileno())
+            if found.st_size != asset.size_bytes:
+                return False
+            return found.st_mtime <= asset.created_at or digest_of(file)[0] == asset.hash
 
     def path(self, asset: Asset) -> Path:
         """Where the content lies."""
