@@ -26,18 +26,22 @@ def border(watches: bool = False) -> Border:
 
 
 def _latent_out(latent: LatentValue) -> dict[str, Any]:
-    parts = {"samples": latent.samples, "noise_mask": latent.noise_mask, "batch_index": latent.batch_index}
-    present = {name: part for name, part in parts.items() if part is not None}
-    return present | ({"batch_index": list(latent.batch_index)} if latent.batch_index is not None else {})
+    made: dict[str, Any] = {**latent.extra, "samples": latent.samples}
+    if latent.noise_mask is not None:
+        made["noise_mask"] = latent.noise_mask.reshape(-1, 1, *latent.noise_mask.shape[-2:])
+    if latent.batch_index is not None:
+        made["batch_index"] = list(latent.batch_index)
+    return made
 
 
 def _latent_back(latent: Any) -> Any:
     if not isinstance(latent, dict) or "samples" not in latent:
         return latent
-    index, mask = latent.get("batch_index"), latent.get("noise_mask")
-    if mask is not None and mask.dim() == 4:  # [B, 1, H, W] is how some packs write it
-        mask = mask[:, 0]
-    return LatentValue(latent["samples"], mask, tuple(index) if index is not None else None)
+    extra = dict(latent)
+    samples, mask, index = (extra.pop(name, None) for name in ("samples", "noise_mask", "batch_index"))
+    if mask is not None:  # [B, 1, H, W], or what some packs write: [B, H, W], [H, W]
+        mask = mask[:, 0] if mask.dim() == 4 else mask.reshape(-1, *mask.shape[-2:])
+    return LatentValue(samples, mask, tuple(index) if index is not None else None, extra)
 
 
 def _sigmas_out(sigmas: tuple[float, ...]) -> Tensor:

@@ -55,12 +55,14 @@ NO_VAE = "an autoencoder, which this checkpoint does not hold; add a VAELoader"
 class LatentValue:
     """Latent pictures in VAE units [B, C, h, w]; `noise_mask` [B, H, W] says where to work (1) and where to keep (0).
 
-    `batch_index` remembers which image of an earlier batch each one is, so that it gets that image's noise.
+    `batch_index` remembers which image of an earlier batch each one is, so that it gets that image's noise. `extra` is
+    what a node pack put beside these: it travels on to the pack's next node.
     """
 
     samples: Tensor
     noise_mask: Tensor | None = None
     batch_index: tuple[int, ...] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def with_samples(self, samples: Tensor) -> "LatentValue":
         """The same places with other content."""

@@ -99,3 +99,18 @@ def test_a_watching_border_names_the_input_that_was_edited() -> None:
     made = from_class(Noisy, "Noisy", border=border(watches=True))
     with pytest.raises(TypeError, match=r"changed its input 'latent' in place \(\['samples'\] its elements\)"):
         made(latent=LatentValue(torch.ones(1, 16, 2, 2)))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (1, 32, 32), (1, 1, 32, 32)])
+def test_a_mask_reaches_packs_with_a_channel_and_comes_back_from_any_shape(shape: tuple[int, ...]) -> None:
+    """[B, 1, H, W] is what every node of ComfyUI gives, and what packs interpolate and pool."""
+    latent = CROSS["LATENT"].back({"samples": torch.zeros(1, 16, 4, 4), "noise_mask": torch.ones(shape)})
+    assert latent.noise_mask.shape == (1, 32, 32)
+    assert CROSS["LATENT"].out(latent)["noise_mask"].shape == (1, 1, 32, 32)
+
+
+def test_what_a_pack_puts_into_a_latent_travels_with_it_to_its_next_node() -> None:
+    latent = CROSS["LATENT"].back({"samples": torch.zeros(1, 16, 4, 4), "state_info": {"raw_x": torch.ones(2)}})
+    after = CROSS["LATENT"].out(latent.with_samples(latent.samples + 1))
+    assert torch.equal(after["state_info"]["raw_x"], torch.ones(2))
+    assert sorted(after) == ["samples", "state_info"]
