@@ -18,7 +18,7 @@ from sigmagraph.nodes.support.pictures import png_bytes, read_picture
 from sigmagraph.nodes.support.provenance import LockInput, locked
 from sigmagraph.nodes.support.types import BatchSize, Document, Engine, Image, Mask, PictureInfo
 
-__all__ = ["NODES", "write_preview"]
+__all__ = ["NODES", "write_pictures", "write_preview"]
 
 PREFIX_TIP = "Begins the file name; may hold a folder and tokens such as %year% or %width%."
 MAX_BYTES = 8 << 30  # an image batch larger than this is a slip of the hand, not a wish
@@ -42,7 +42,7 @@ def save_image(
 ) -> UiResult:
     """Save as numbered PNGs in the output folder; each carries the workflow that made it, and a lock for replays."""
     text = {"prompt": prompt, **(extra_pnginfo or {})}
-    return _write(images, services.output_dir, filename_prefix, text, lock, "output", 4)
+    return write_pictures(images, services.output_dir, filename_prefix, text, lock, "output", 4)
 
 
 @node("PreviewImage", category="image", display_name="Preview Image", output_node=True)
@@ -79,10 +79,10 @@ def write_preview(
     """The pictures in the folder for temporary files, under a name that their content decides."""
     letters = hashlib.blake2b(images.cpu().contiguous().numpy().tobytes(), digest_size=5).digest()
     name = f"{prefix}_" + "".join(chr(ord("a") + byte % 26) for byte in letters)
-    return _write(images, services.temp_dir, name, {"prompt": prompt, **(extra_pnginfo or {})}, lock, "temp", 1)
+    return write_pictures(images, services.temp_dir, name, {"prompt": prompt, **(extra_pnginfo or {})}, lock, "temp", 1)
 
 
-def _write(
+def write_pictures(
     images: Tensor, root: Path, prefix: str, text: dict[str, Any], lock: Lock | None, kind: str, compress_level: int
 ) -> UiResult:
     """Every image of the batch as one file; the user interface's record of each."""

@@ -5,12 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sigmagraph.engine.compose.shims.absent import absent_node
+from sigmagraph.engine.compose.shims.patching import KSampler, sampler_object
+from sigmagraph.engine.compose.shims.savers import savers
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.comfy.comfy_class import Border
 from sigmagraph.engine.graph.comfy.comfy_facade import as_class
 from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.sampling.schedule import step_range
 from sigmagraph.nodes.support.packs.guiders import PerpNegGuider
 
 __all__ = ["names"]
@@ -24,6 +29,9 @@ POST = {"Blend": "ImageBlend", "Blur": "ImageBlur", "Quantize": "ImageQuantize",
 def names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> dict[str, dict[str, Any]]:
     """The classes by module."""
     classes = {name: as_class(node, folders, border) for name, node in nodes.items()}
+    classes |= savers(classes, folders)
+    common_ksampler = _sampler(dict(classes))
+    classes["KSamplerAdvanced"] = _advanced(classes["KSamplerAdvanced"], common_ksampler)
     files: dict[str, list[str]] = json.loads(FILES.read_text(encoding="utf-8"))
     extras = {
         module: {name: classes.get(name) or absent_node(f"{module}.{name}") for name in listed}
@@ -41,7 +49,7 @@ def names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> dict[s
             **classes,
             **given,
             "EXTENSION_WEB_DIRS": {},
-            "common_ksampler": _sampler(classes),
+            "common_ksampler": common_ksampler,
         },
     }
 
@@ -103,9 +111,48 @@ def _sampler(classes: Mapping[str, type]) -> Any:
         both |= {"positive": positive, "negative": negative, "latent_image": latent}
         if start_step is None and last_step is None and not disable_noise:
             return classes["KSampler"]().run(seed=seed, denoise=denoise, **both)
+        start, end = start_step or 0, last_step if last_step is not None else 10_000
+        if denoise < 1.0:
+            whole = KSampler(model, steps, None, sampler_name, scheduler, denoise).sigmas.tolist()
+            levels = torch.tensor(step_range(whole, start, end, not force_full_denoise), dtype=torch.float32)
+            told = {"model": model, "add_noise": not disable_noise, "noise_seed": seed, "cfg": cfg}
+            told |= {"positive": positive, "negative": negative, "latent_image": latent, "sigmas": levels}
+            return classes["SamplerCustom"]().run(sampler=sampler_object(sampler_name), **told)[:1]
         noise = {"add_noise": "disable" if disable_noise else "enable", "noise_seed": seed}
-        ends = {"start_at_step": start_step or 0, "end_at_step": last_step if last_step is not None else 10_000}
+        ends = {"start_at_step": start, "end_at_step": end}
         left = "disable" if force_full_denoise else "enable"
         return classes["KSamplerAdvanced"]().run(**noise, **ends, return_with_leftover_noise=left, **both)
 
     return common_ksampler
+
+
+def _advanced(cls: type, common_ksampler: Any) -> type:
+    """`KSamplerAdvanced` with the method packs call: unlike the node it takes `denoise`, which comes last."""
+
+    def sample(
+        self: Any,
+        model: Any,
+        add_noise: str,
+        noise_seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: Any,
+        negative: Any,
+        latent_image: Any,
+        start_at_step: int,
+        end_at_step: int,
+        return_with_leftover_noise: str,
+        denoise: float = 1.0,
+    ) -> Any:
+        """A part of a run, with or without noise at its start and at its end."""
+        return common_ksampler(
+            *(model, noise_seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise),
+            disable_noise=add_noise == "disable",
+            start_step=start_at_step,
+            last_step=end_at_step,
+            force_full_denoise=return_with_leftover_noise != "enable",
+        )
+
+    return type("KSamplerAdvanced", (cls,), {"sample": sample, "__module__": "nodes"})

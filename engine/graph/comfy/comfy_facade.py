@@ -28,7 +28,7 @@ def as_class(node: Node, services: Services | None, border: Border) -> type:
         own |= {wanted.name: services for wanted in node.hidden if wanted.type == "SERVICES"}
         own = {wanted.name: None for wanted in node.hidden if wanted.name in FILLED} | own
         returned = node(**own)
-        ui = dict(returned.ui) if isinstance(returned, UiResult) else None
+        ui = dict(returned.ui) if isinstance(returned, UiResult) and node.output_node else None  # else a report
         value = returned.value if isinstance(returned, UiResult) else returned
         values = value if len(node.outputs) > 1 else (value,) * len(node.outputs)
         result = tuple(_outward(output.type, item, border) for output, item in zip(node.outputs, values, strict=True))
@@ -51,12 +51,15 @@ def as_class(node: Node, services: Services | None, border: Border) -> type:
 
 
 METHODS = {
+    "AlignYourStepsScheduler": "get_sigmas",
     "BasicGuider": "get_guider",
     "BasicScheduler": "get_sigmas",
+    "BetaSamplingScheduler": "get_sigmas",
     "CFGGuider": "get_guider",
     "CLIPLoader": "load_clip",
     "CLIPSetLastLayer": "set_last_layer",
     "CLIPTextEncode": "encode clip text",
+    "Canny": "detect_edge",
     "CheckpointLoader": "load_checkpoint",
     "CheckpointLoaderSimple": "load_checkpoint",
     "ConditioningAverage": "addWeighted",
@@ -70,12 +73,15 @@ METHODS = {
     "ControlNetApplyAdvanced": "apply_controlnet",
     "ControlNetLoader": "load_controlnet",
     "CropMask": "crop",
+    "DifferentialDiffusion": "apply",
     "DisableNoise": "get_noise",
     "DualCLIPLoader": "load_clip",
     "EmptyImage": "generate",
     "EmptyLatentImage": "generate",
+    "ExponentialScheduler": "get_sigmas",
     "FeatherMask": "feather",
     "FlipSigmas": "get_sigmas",
+    "GITSScheduler": "get_sigmas",
     "GrowMask": "expand_mask",
     "ImageBatch": "batch",
     "ImageBlend": "blend_images",
@@ -91,9 +97,11 @@ METHODS = {
     "ImageUpscaleWithModel": "upscale",
     "InpaintModelConditioning": "encode positive negative pixels vae mask noise_mask",
     "InvertMask": "invert",
+    "JoinImageWithAlpha": "join_image_with_alpha",
     "KSampler": "sample",
     "KSamplerAdvanced": "sample",
     "KSamplerSelect": "get_sampler",
+    "KarrasScheduler": "get_sigmas",
     "LatentBlend": "blend",
     "LatentComposite": "composite",
     "LatentCompositeMasked": "composite",
@@ -112,15 +120,19 @@ METHODS = {
     "ModelMergeSimple": "merge",
     "ModelSamplingAuraFlow": "patch_aura",
     "ModelSamplingSD3": "patch",
+    "OptimalStepsScheduler": "get_sigmas",
+    "PolyexponentialScheduler": "get_sigmas",
     "PreviewImage": "save_images",
     "RandomNoise": "get_noise",
     "RepeatLatentBatch": "repeat",
+    "SDTurboScheduler": "get_sigmas",
     "SamplerCustom": "sample",
     "SamplerCustomAdvanced": "sample",
     "SaveImage": "save_images",
     "SetLatentNoiseMask": "set_mask",
     "SolidMask": "solid",
     "SplitSigmas": "get_sigmas",
+    "SplitSigmasDenoise": "get_sigmas",
     "UNETLoader": "load_unet",
     "UpscaleModelLoader": "load_model",
     "VAEDecode": "decode vae samples",
