@@ -64,7 +64,7 @@ class Keys:
             parts += [self._input(vertex, name, vertex.inputs[name]) for name in sorted(vertex.inputs)]
             if vertex.ignored:
                 parts += [f"{name!r}~{encode(value)}" for name, value in sorted(vertex.ignored.items())]
-        except Unrepeatable:
+        except (Unrepeatable, RecursionError):  # or a literal of hundreds of levels
             self.volatile.add(vertex.id)
             parts.append(self._nonce())
         key = hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

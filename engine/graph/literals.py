@@ -43,13 +43,18 @@ def check(place: Place, value: Any, lists: Lists, services: Services | None) -> 
 
 
 def _check_number(place: Place, value: float) -> Problem | None:
-    low, high = place.input.options.get("min"), place.input.options.get("max")
+    low, high = (_bound(place.input.options.get(name)) for name in ("min", "max"))
     if (low is not None and value < low) or (high is not None and value > high):
         return place.out_of_range(value, low, high)
     span = place.input.range
     if span is not None and (step := span.allowed_step) and (value - span.low) % step:
         return place.off_grid(value, span.low, step)
     return None
+
+
+def _bound(said: Any) -> float | None:
+    """A bound that is a number; packs may write anything there."""
+    return said if isinstance(said, int | float) else None
 
 
 def _check_choice(place: Place, value: Any, allowed: list[Choice], services: Services | None) -> Problem | None:

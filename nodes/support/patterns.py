@@ -27,7 +27,7 @@ class Pattern:
         self.written = written
         try:
             self._compiled = regex.compile(written, flags)
-        except (regex.error, RecursionError) as error:
+        except (regex.error, ValueError, OverflowError, RecursionError) as error:
             raise BadValue("regex_pattern", written, f"a regular expression ({error})") from error
 
     @classmethod

@@ -9,7 +9,7 @@ import PIL.PngImagePlugin
 import pytest
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.reading.document import read_workflow
+from sigmagraph.engine.graph.reading.document import read_texts, read_workflow
 from tests.graph.test_editor import NODES
 
 PROMPT: dict[str, Any] = {
@@ -99,6 +99,16 @@ def test_the_form_can_be_forced_and_what_is_missing_is_an_error() -> None:
         read_workflow(png(prompt=PROMPT), NODES, form="drawing")
     with pytest.raises(BadDocument, match="carries no prompt"):
         read_workflow(png(workflow=DRAWING), NODES, form="prompt")
+
+
+@pytest.mark.parametrize("form", ["auto", "prompt"])
+def test_a_drawing_that_is_no_json_leaves_the_prompt(form: str) -> None:
+    texts = {"prompt": json.dumps(PROMPT), "workflow": "{broken"}
+    workflow = read_texts(texts, NODES, form)  # type: ignore[arg-type]  # one of them
+    assert list(workflow.nodes) == ["1", "2"]
+    assert "drawing cannot be read: not JSON" in workflow.warnings[0]
+    with pytest.raises(BadDocument, match="not JSON"):
+        read_texts(texts, NODES, "drawing")
 
 
 SENDER = {"class_type": "Anything Everywhere", "inputs": {"anything": ["1", 0]}}

@@ -315,3 +315,18 @@ def test_an_explosive_pattern_is_refused_in_time() -> None:
     target = encoder(3, title="a" * 60_000 + "!")
     with pytest.raises(BadDocument, match="too long"):
         sent([loader(1, ([], [1], [])), node, target], [[1, 1, 1, 2, 0, "CLIP"]])
+
+
+@pytest.mark.parametrize("values", [5, True, "IMAGE", [], [None], {"a": 1}])
+def test_a_setter_without_a_name_to_read_sets_nothing(values: Any) -> None:
+    odd = setter(2, "x", 1)
+    odd["widgets_values"] = values
+    links = [[1, 1, 0, 2, 0, "IMAGE"], [2, 3, 0, 4, 0, "IMAGE"]]
+    assert made([picture(1, [1]), odd, getter(3, "I", [2]), preview(4, 2)], links)["4"] == {}
+
+
+@pytest.mark.parametrize("pattern", ["(?aL)x", "a{99999999999}", "("])
+def test_a_pattern_that_is_none_is_passed_over_as_on_the_page(pattern: str) -> None:
+    nodes = [loader(links=([1], [], [])), everywhere(2, [("MODEL", "MODEL", 1)], title_regex=pattern), sampler(3)]
+    prompt, _ = sent(nodes, [[1, 1, 0, 2, 0, "MODEL"]])
+    assert prompt["3"]["model"] == ["1", 0]

@@ -121,6 +121,14 @@ def test_a_nan_gives_a_new_key_each_time_to_the_node_and_everything_behind_it() 
     assert one.keys.volatile == {"k", "s"}
 
 
+def test_a_literal_of_hundreds_of_levels_is_planned_and_equals_nothing() -> None:
+    value: Any = 1
+    for _ in range(400):
+        value = {"a": value}
+    document = prompt(k=("Keep", {"value": value}), s=("Show", {"value": ["k", 0]}))
+    assert planned(document, NODES | {"Keep": keep}).keys.volatile == {"k", "s"}
+
+
 def test_a_raised_revision_is_a_new_key() -> None:
     def key(revision: int) -> str:
         made = node("Add", category="test", revision=revision)(NODES["Add"].function)

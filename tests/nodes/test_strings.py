@@ -106,3 +106,10 @@ def test_a_string_is_saved_under_the_next_number(tmp_path: Path, text: str, kind
         assert (tmp_path / "notes" / shown["filename"]).read_text("utf-8") == written
     with pytest.raises(BadValue, match="inside the output folder"):
         NODES["SaveText"](text="x", filename_prefix="../../x", format="txt", services=folders)
+
+
+@pytest.mark.parametrize("pattern", ["(?V1)a", "(?aL)a", "(?P<n", "a{99999999999}"])
+def test_what_only_our_library_or_nobody_reads_is_a_broken_pattern(pattern: str) -> None:
+    assert NODES["RegexMatch"](string="a", regex_pattern=pattern, **FLAGS) is False
+    with pytest.raises(BadValue, match="a regular expression"):
+        NODES["RegexReplace"](string="a", regex_pattern=pattern, replace="b", **FLAGS)

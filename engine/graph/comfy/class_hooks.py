@@ -20,7 +20,7 @@ def run_validator(
     try:
         arguments = hook_arguments(node.validator, node, node_id, given)
         if "input_types" in inspect.signature(node.validator).parameters:
-            arguments["input_types"] = dict(received_types)
+            arguments["input_types"] = [dict(received_types)] if takes_lists(node) else dict(received_types)
         answer = call_now(node.validator, arguments)
     except Exception as error:  # noqa: BLE001  # whatever a pack raises is its answer, and the worker lives on
         kind = type(error).__qualname__
@@ -46,13 +46,23 @@ def run_validator(
 
 
 def hook_arguments(hook: Callable[..., Any], node: Node, node_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by name among the inputs present and the hidden ones; `**kwargs` takes all."""
+    """Parameters by name among the inputs present and the hidden ones; `**kwargs` takes all.
+
+    A class of a pack that takes whole lists is given lists here too.
+    """
     hidden = {wanted.name: hidden_before_running(wanted.type, node_id) for wanted in node.group("hidden")}
     present = {name: None if type(value) is Link else value for name, value in given.items()} | hidden
+    if takes_lists(node):
+        present = {name: [value] for name, value in present.items()}
     parameters = inspect.signature(hook).parameters
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return present
     return {name: value for name, value in present.items() if name in parameters}
+
+
+def takes_lists(node: Node) -> bool:
+    """Whether it is a pack's class whose function and checks are called with whole lists."""
+    return node.input_is_list and not node.is_trusted
 
 
 def hidden_before_running(tag: str, node_id: str) -> Any:

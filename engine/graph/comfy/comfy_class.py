@@ -213,6 +213,6 @@ def _back(value: Any, output: Output, border: Border) -> Any:
     crossing = border.translations.get(str(output.type))
     if crossing is None or value is None or isinstance(value, Blocker):
         return value
-    if output.is_list and isinstance(value, list):
+    if output.is_list and isinstance(value, list | tuple):
         return [crossing.back(item) for item in value]
     return crossing.back(value)

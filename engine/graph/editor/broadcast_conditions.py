@@ -14,6 +14,7 @@ from sigmagraph.engine.graph.editor.records import Drawing, EditorNode
 
 __all__ = ["Test", "by_label", "by_pattern", "default_priority", "number", "restricted", "settings_of", "side_of"]
 
+BROKEN = (regex.error, ValueError, OverflowError, RecursionError)  # what a pattern that is none raises
 LIMIT_S = 0.5  # of one search; a pattern that takes longer refuses the file
 MAX_PATTERN = 1_000  # characters
 POSITIVE, NEGATIVE = r"(_|\b)pos(itive|_|\b)", r"(_|\b)neg(ative|_|\b)"
@@ -63,7 +64,7 @@ def _pattern(node: EditorNode, written: str) -> Callable[[str], bool] | None:
         )
     try:
         compiled = regex.compile(written)
-    except (regex.error, RecursionError):
+    except BROKEN:
         return None
 
     def found(text: str) -> bool:

@@ -35,8 +35,8 @@ PAGE_ONLY = SILENT | HANDING_ON | GETTERS.keys() | BROADCASTERS
 
 def name_of(node: EditorNode) -> str:
     """The name under which a pair hands its value on: the only widget of both."""
-    values = node.values
-    first = next(iter(values.values() if isinstance(values, Mapping) else values), "") if values else ""
+    values = list(node.values.values()) if isinstance(node.values, Mapping) else node.values
+    first = values[0] if isinstance(values, list) and values else ""
     return first if isinstance(first, str) else ""
 
 

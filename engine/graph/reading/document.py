@@ -19,6 +19,7 @@ from sigmagraph.engine.graph.workflow import Workflow
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_VALUES = 1_000_000  # of one JSON text: a workflow of 20,000 nodes has half as many, and twice as many take a second
+UNREAD = "the picture's drawing cannot be read"
 
 
 def load_workflow(path: Path, declarations: Mapping[str, Any] | None = None, form: Form = "auto") -> Workflow:
@@ -108,7 +109,13 @@ def read_texts(
     texts: Mapping[str, str], declarations: Mapping[str, Any] | None = None, form: Form = "auto"
 ) -> Workflow:
     """A picture holds a prompt, a drawing or both; of two that differ, `chosen` says which counts."""
-    editor = parse_json(texts["workflow"]) if "workflow" in texts else None
+    try:
+        editor = parse_json(texts["workflow"]) if "workflow" in texts else None
+    except BadDocument as problem:  # the prompt is whole
+        if "prompt" not in texts or form == "drawing":
+            raise
+        workflow = parse_workflow(parse_json(texts["prompt"]), declarations)
+        return Workflow(workflow.nodes, None, (*workflow.warnings, f"{UNREAD}: {problem}"))
     if "prompt" not in texts or form == "drawing":
         if editor is None:
             missing = "drawing: no text 'workflow'" if form == "drawing" else "workflow: no text 'prompt' or 'workflow'"
@@ -123,7 +130,7 @@ def read_texts(
     try:
         return chosen(prompt, parse_workflow(editor, declarations), declarations)
     except BadDocument as problem:
-        return Workflow(prompt.nodes, editor, (*prompt.warnings, f"the picture's drawing cannot be read: {problem}"))
+        return Workflow(prompt.nodes, editor, (*prompt.warnings, f"{UNREAD}: {problem}"))
 
 
 def _mapping(value: Any) -> dict[str, Any]:
