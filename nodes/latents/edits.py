@@ -142,8 +142,9 @@ def latent_upscale(
     if width == 0 and height == 0:
         return samples
     old_height, old_width = samples.samples.shape[-2:]
-    new_width = max(64, width or round(old_width * height / old_height))
-    new_height = max(64, height or round(old_height * width / old_width))
+    width, height = (max(64, side) if side else 0 for side in (width, height))  # the least comes before proportions
+    new_width = width or max(64, round(old_width * height / old_height))
+    new_height = height or max(64, round(old_height * width / old_width))
     result = resized(samples.samples, new_width // 8, new_height // 8, upscale_method, crop=crop == "center")
     return samples.with_samples(result)
 

@@ -105,7 +105,7 @@ def load_checkpoint_with_config(
 ) -> tuple[Model, Clip, Vae]:
     """Load a checkpoint as Load Checkpoint does; old graphs name a configuration beside it, which is not needed."""
     parts = load_checkpoint(services.path("checkpoints", ckpt_name))
-    return parts.model, parts.clip, parts.vae  # type: ignore[return-value]  # as above
+    return parts.model, parts.clip and _placed(parts.clip, services), parts.vae  # type: ignore[return-value]  # as above
 
 
 @node(

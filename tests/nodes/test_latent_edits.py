@@ -123,6 +123,8 @@ def test_upscaling_takes_pixels_or_a_factor_and_keeps_proportions_where_asked() 
     node = NODES["LatentUpscale"]
     assert node(samples=latent(1, 8, 12), width=160, height=80).samples.shape[-2:] == (10, 20)
     assert node(samples=latent(1, 8, 16), width=256, height=0).samples.shape[-2:] == (16, 32)
+    small = node(samples=latent(1, 64, 128), width=0, height=32).samples  # 64 pixels at least, and then the proportions
+    assert small.shape[-2:] == (8, 16)
     assert node(samples=latent(1, 8, 12), width=0, height=0).samples.shape[-2:] == (8, 12)
     assert NODES["LatentUpscaleBy"](samples=latent(1, 8, 12), scale_by=1.5).samples.shape[-2:] == (12, 18)
 

@@ -24,9 +24,11 @@ def test_encoders_of_another_family_are_refused_by_its_name_when_they_are_loaded
 
 
 def test_a_configuration_beside_a_checkpoint_is_not_needed(folders: Folders) -> None:
+    folders.extra = {"embeddings": [folders.models / "words"]}
     parts = {"ckpt_name": "tiny.safetensors", "services": folders}
     model, clip, vae = NODES["CheckpointLoader"](config_name="v1-inference.yaml", **parts)
-    other, *_ = NODES["CheckpointLoaderSimple"](**parts)
+    other, encoders, _ = NODES["CheckpointLoaderSimple"](**parts)
+    assert clip.embeddings == encoders.embeddings, "learned words are looked for in the same folders"
     assert model.spec == other.spec
     assert clip is not None
     assert vae is not None
