@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from benchmarks.layouts import layouts
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.models.arch import MMDiT, MMDiTShape
 from tests.models.conftest import packed_json
@@ -114,6 +115,60 @@ def test_a_hundred_files_of_full_size_are_listed_in_two_seconds(home: Path) -> N
     assert time.process_time() - began < 2
     assert len(rows) == 101
     assert rows["0.safetensors"]["family"] == "SD3.5 Large or Large Turbo"
+
+
+SAID = {
+    "Large, float8 plain": "float8_e4m3fn",
+    "Large, float8 e5m2": "float8_e5m2",
+    "Large, float8 scale_weight": "float8_e4m3fn scaled",
+    "Large, float8 comfy_quant": "float8_e4m3fn scaled",
+    "Large, int8_tensorwise": "int8 scaled",
+    "Large, rotated int8": "int8 scaled",
+    "Large, mxfp8": "mxfp8",
+    "Large, nvfp4": "nvfp4",
+    "T5-XXL, float8 plain": "float8_e4m3fn",
+}
+"""What is told of a layout whose name does not end in its precision."""
+PLACES = {"model": "diffusion_models", "text": "text_encoders", "vae": "vae", "control": "controlnet"}
+"""Where the file of a loader lies."""
+
+
+def write_every_layout(models: Path, count: int) -> None:
+    """So many files of full size with holes for numbers: each layout that is measured once, then again and again."""
+    folders, there = list[Path](), 0
+    for number, layout in enumerate(layouts().values()):
+        folders.append(models / PLACES[layout.loader] / f"{number:02}")
+        folders[-1].mkdir(parents=True)
+        layout.write(folders[-1], layout.tensors())
+        there += len(weights_in(folders[-1]))
+    for copy in range(count):
+        for folder in folders:
+            if there + len(weights_in(folder)) <= count:
+                again = folder.with_name(f"{folder.name}-{copy}")
+                again.mkdir()
+                for path in folder.iterdir():
+                    os.link(path, again / path.name)
+                there += len(weights_in(folder))
+
+
+def weights_in(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.suffix != ".json"]
+
+
+@pytest.mark.slow
+def test_a_hundred_files_of_every_layout_are_listed_in_two_seconds(home: Path) -> None:
+    write_every_layout(home / "models", 100)
+    CliRunner().invoke(app, ["models", "--home", str(home / "none")])  # imports
+    began = time.process_time()
+    rows = listed(home)
+    took = time.process_time() - began
+    assert took < 2, f"{took:.2f} s"
+    assert len(rows) == 101
+    assert all(row["family"] and row["precision"] for row in rows.values())
+    kept = {name.split("/")[0]: row["precision"] for name, row in rows.items()}
+    for number, name in enumerate(layouts()):
+        told = kept[f"{number:02}"]
+        assert SAID.get(name, name.rpartition(" ")[2].replace("bf", "bfloat").replace("fp", "float")) in told, name
 
 
 def test_what_is_not_a_file_is_said_and_hides_nothing(home: Path) -> None:

@@ -1,13 +1,14 @@
 """What a weight file is, in words, by its header: parts, family, precision."""
 
-from math import isqrt
+from collections import Counter
+from math import isqrt, prod
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from sigmagraph.engine.models.controlnet import HINT_KINDS
-from sigmagraph.engine.models.files.detect import Parts, control_type, find_parts, main_dtype
+from sigmagraph.engine.models.files.detect import Parts, control_type, find_parts
 from sigmagraph.engine.models.files.fp8 import FLOAT8, microscaled_as, scaled_parts
 from sigmagraph.engine.models.files.ggml import Dequantise
 from sigmagraph.engine.models.files.read import StoredTensor, Weights, open_weights
@@ -15,7 +16,7 @@ from sigmagraph.engine.models.spec import OTHER_SIZE, family_of
 
 
 class FileSummary(NamedTuple):
-    """`holds`: the parts. `family`: which model of SD3's. `precision`: what the largest tensors are stored in."""
+    """`holds`: the parts. `family`: which model of SD3's. `precision`: what most numbers are stored in."""
 
     holds: str
     family: str
@@ -65,9 +66,17 @@ def _stored_as(weights: Weights) -> str:
     small = [form for tensor in weights.values() if (form := microscaled_as(tensor)) is not None]
     if small:
         return max(set(small), key=small.count)
-    dtype = main_dtype(weights)
+    dtype = _usual_dtype(weights)
     scaled = any(scaled_parts(tensor) is not None for tensor in weights.values()) if dtype in FLOAT8 else False
     return f"{str(dtype).removeprefix('torch.')}{' scaled' if scaled or dtype == torch.int8 else ''}"
+
+
+def _usual_dtype(weights: Weights) -> torch.dtype:
+    """What most of the numbers are stored in: tables alone may be large, and of 16 bits where all else has 8."""
+    elements = Counter[torch.dtype]()
+    for tensor in weights.values():
+        elements[tensor.dtype] += prod(tensor.shape)
+    return elements.most_common(1)[0][0]
 
 
 def _blocks(tensor: StoredTensor) -> str | None:
