@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sigmagraph.engine.models.files.convert import PIECE, kept
+from sigmagraph.engine.models.files.convert import as_read, kept
 from sigmagraph.engine.models.files.fp8 import MARKER, SCALE, Rounded, scaled_parts
 from sigmagraph.engine.models.files.pack import PREFIXES, T5, TEXT_METADATA, TRANSFORMER, in_files
 from sigmagraph.engine.models.files.read import StoredTensor, Weights
-from sigmagraph.engine.models.files.write import Outgoing, Room, in_pieces
+from sigmagraph.engine.models.files.write import Outgoing
 from sigmagraph.engine.models.text.clip import Clip
 from sigmagraph.engine.models.text.vocabulary import METADATA_PREFIX, Vocabularies
 from sigmagraph.engine.models.value import Model, Vae
@@ -69,13 +69,7 @@ def tensors(weights: Weights, prefix: str = "") -> list[Outgoing]:
 def _dense(name: str, stored: StoredTensor) -> Outgoing:
     """In the precision it is stored in; what was made of 8 bits or blocks, in float16."""
     is_as_stored = stored.combine is None or isinstance(stored.combine, Rounded) or stored.dtype.itemsize > 1
-    if is_as_stored:
-        return kept(name, stored)
-
-    def pieces(room: Room) -> Any:
-        return (room(piece.numel(), torch.float16).copy_(piece) for piece in in_pieces(stored.read(), PIECE))
-
-    return Outgoing(name, stored.shape, torch.float16, pieces)
+    return kept(name, stored) if is_as_stored else as_read(name, stored, torch.float16)
 
 
 def adapter_of(

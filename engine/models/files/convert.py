@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sigmagraph.engine.errors import BadValue, TensorMismatch
-from sigmagraph.engine.models.files.fp8 import MARKER, SCALE, multiplied_out
+from sigmagraph.engine.models.files.fp8 import MARKER, SCALE, are_numbers, multiplied_out
 from sigmagraph.engine.models.files.ggml import FORMATS, Format
 from sigmagraph.engine.models.files.quantise import SHRINK
 from sigmagraph.engine.models.files.read import FileSlice, StoredTensor, Weights, bring, files_of, is_quantised
@@ -33,6 +33,7 @@ TARGETS = (*DENSE, "fp8_scaled", *WRITTEN)
 # matrices of the transformer's and T5's blocks, in every layout's names
 BLOCK_MATRIX = re.compile(r"(?:^|\.)(?:joint_blocks|transformer_blocks|encoder\.block)\.\d+\..+\.weight$")
 NOT_A_MATRIX = ("relative_attention_bias.weight",)
+WAY_OUT = "bf16 holds such numbers"
 
 
 @dataclass(slots=True)
@@ -81,6 +82,11 @@ class ConvertTarget:
         if self.name is None:
             return [kept(name, stored) for name, stored in weights.items()]
         plain = multiplied_out(weights)
+        for name, stored in plain.items():
+            if is_block_matrix(name, stored) and not are_numbers(stored):
+                raise TensorMismatch(
+                    f"{name} is stored as {stored.dtype} without a scale: nothing says what it stands for"
+                )
         if self.form is not None:
             return [self._in_gguf(name, stored, self.form) for name, stored in plain.items()]
         if self.name in DENSE:
@@ -96,8 +102,7 @@ class ConvertTarget:
             wide = torch.empty(min(PIECE, prod(stored.shape)))
             for at, piece in enumerate(_read_in_pieces(stored)):
                 cast = _cast_into(room(piece.numel(), dtype), piece, wide)
-                if dtype == torch.float16 and piece.dtype not in (dtype, FP8) and _has_overflow(cast):
-                    raise TensorMismatch(f"{name}: numbers beyond float16's 65504; bf16 holds them")
+                _require_held(name, piece, cast)
                 if at == 0 and piece.dtype != dtype:
                     self.loss.note(name, piece, cast)
                 yield cast
@@ -126,9 +131,13 @@ class ConvertTarget:
             return self._cast(name, stored, torch.float32 if is_small else narrow)
 
         def pieces(_: Room) -> Iterator[Tensor]:
+            if not prod(stored.shape):
+                return
             for at, piece in enumerate(_pieces(stored, stored.read(), SHRUNK)):
                 values = piece.float().view(-1, form.size)
                 blocks = SHRINK[form.name](values)
+                if not _scales(form, blocks).isfinite().all():
+                    raise TensorMismatch(f"{name}: infinity, NaN, or more than scales of {form.name} reach; {WAY_OUT}")
                 if at == 0:
                     grew = torch.empty_like(values)
                     form.grow(blocks, grew)
@@ -140,21 +149,30 @@ class ConvertTarget:
 
 def kept(name: str, stored: StoredTensor) -> Outgoing:
     """The tensor in the precision it is stored in; what is in blocks, in float16."""
-    slice_, dtype = _in_file(stored), torch.float16 if is_quantised(stored) else stored.dtype
+    slice_ = _in_file(stored)
+    if slice_ is None:
+        return as_read(name, stored, torch.float16 if is_quantised(stored) else stored.dtype)
 
     def copied(room: Room) -> Iterator[Tensor]:
         """Read, not mapped, as `_read_in_pieces` does."""
-        assert slice_ is not None
         for at in range(0, stored.stored_bytes, COPIED):
             piece = room(min(COPIED, stored.stored_bytes - at), torch.uint8)
             slice_.read_into(at, piece.numpy().data)
             yield piece
 
-    def made(room: Room) -> Iterator[Tensor]:
-        for piece in _pieces(stored, stored.read()):
-            yield room(piece.numel(), dtype).copy_(piece)
+    return Outgoing(name, stored.shape, stored.dtype, copied)
 
-    return Outgoing(name, stored.shape, dtype, made if slice_ is None else copied)
+
+def as_read(name: str, stored: StoredTensor, dtype: torch.dtype) -> Outgoing:
+    """The tensor as it reads, in a precision. What float16 cannot hold is a `TensorMismatch`."""
+
+    def pieces(room: Room) -> Iterator[Tensor]:
+        for piece in _pieces(stored, stored.read()):
+            cast = room(piece.numel(), dtype).copy_(piece)
+            _require_held(name, piece, cast)
+            yield cast
+
+    return Outgoing(name, stored.shape, dtype, pieces)
 
 
 def _in_file(stored: StoredTensor) -> FileSlice | None:
@@ -168,9 +186,22 @@ def is_block_matrix(name: str, stored: StoredTensor) -> bool:
 
 
 def _largest(piece: Tensor) -> float:
-    """The largest magnitude, by one pass without a copy; float8 has no order in torch."""
+    """The largest magnitude, by one pass without a copy; float8 has no order in torch. NaN where there is one."""
+    if not piece.numel():
+        return 0.0
     least, greatest = (piece if piece.dtype.itemsize > 1 else piece.float()).aminmax()
     return max(-float(least), float(greatest))
+
+
+def _scales(form: Format, blocks: Tensor) -> Tensor:
+    """The float16 numbers that begin a block: its scale, and in the kinds that have one the least value."""
+    return blocks[:, : 4 if form.name.endswith("_1") else 2].contiguous().view(torch.float16)
+
+
+def _require_held(name: str, piece: Tensor, cast: Tensor) -> None:
+    """Raise `TensorMismatch` for a number that float16 has no place for."""
+    if cast.dtype == torch.float16 and piece.dtype not in (torch.float16, FP8) and _has_overflow(cast):
+        raise TensorMismatch(f"{name}: numbers beyond float16's 65504; bf16 holds them")
 
 
 def _has_overflow(cast: Tensor) -> bool:
@@ -190,7 +221,8 @@ def _pieces(stored: StoredTensor, values: Tensor, elements: int = PIECE) -> Iter
 def _read_in_pieces(stored: StoredTensor) -> Iterator[Tensor]:
     """The elements in order, each piece in the place of the one before it.
 
-    Read where they lie in a file, not mapped: a file that is cut short meanwhile is an error instead of a crash.
+    Read where they lie in a file, not mapped: a file that is cut short meanwhile is an error instead of a crash, and
+    one that is written over is noticed behind each piece.
     """
     slice_, elements = _in_file(stored), prod(stored.shape)
     if slice_ is None:
@@ -200,7 +232,6 @@ def _read_in_pieces(stored: StoredTensor) -> Iterator[Tensor]:
     raw = held.view(torch.uint8).numpy().data
     for at in range(0, max(elements, 1), PIECE):
         piece = held[: elements - at]
-        slice_.file.require_unchanged()
         slice_.read_into(at * piece.itemsize, raw[: piece.nbytes])
         yield piece
 
@@ -238,8 +269,11 @@ class _Rounding:
     def pieces(self, room: Room) -> Iterator[Tensor]:
         """The rounded elements. The scale is known as soon as the first is asked for."""
         values = self._stored.read()
-        largest = max((_largest(piece) for piece in _pieces(self._stored, values)), default=0.0)
-        self.scale = torch.tensor(largest / torch.finfo(FP8).max or 1.0)
+        largest = [_largest(piece) for piece in _pieces(self._stored, values)]
+        if not all(map(math.isfinite, largest)):
+            raise TensorMismatch(f"{self._name}: infinity or NaN, which no scale fits; {WAY_OUT}")
+        # numbers smaller than the normal ones have few digits: they are nothing to divide by
+        self.scale = torch.tensor(max(largest) / torch.finfo(FP8).max or 1.0).clamp(torch.finfo(torch.float32).tiny)
         quotients = _scratch(values)
         for at, piece in enumerate(_pieces(self._stored, values)):
             quotient = quotients[: piece.numel()].copy_(piece).div_(self.scale)

@@ -28,6 +28,8 @@ FOLDERS: Mapping[str, str] = {
 BARE = {TRANSFORMER: ("model.diffusion_model.", "diffusion_model."), VAE: ("first_stage_model.",)}
 FILE_TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9}  # general.file_type of ggml
 TEXT_METADATA = "sigmagraph.text"
+OF_A_GGUF = ("general.", "split.", "sd3.", "t5.", "t5encoder.", "tokenizer.ggml.", "comfy.gguf.")
+"""What a GGUF file says of itself: of another file it is not true, and its numbers are strings once they are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,12 @@ def join(files: Sequence[WeightFile]) -> tuple[Weights, dict[str, str]]:
         raise BadValue(
             "--join", ", ".join(str(file.path) for file in files), "a file with a diffusion model among them"
         )
-    return joined, {name: value for name, value in metadata.items() if not name.startswith("general.")}
+    return joined, _of_no_container(metadata)
+
+
+def _of_no_container(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What stays true in another file."""
+    return {name: value for name, value in metadata.items() if not name.startswith(OF_A_GGUF)}
 
 
 def standing_alone(file: WeightFile) -> dict[str, Weights]:
@@ -118,7 +125,7 @@ def gguf_of(file: WeightFile, target: ConvertTarget) -> tuple[list[Outgoing], di
     kinds: dict[str, str | int | float] = {
         "general.quantization_version": 2,
         "general.file_type": FILE_TYPES[target.form.name],
-        **{name: value for name, value in file.metadata.items() if not name.startswith("general.")},
+        **_of_no_container(file.metadata),
     }
     if _only(parts) == TRANSFORMER and parts.mmdit is not None:
         return target.tensors(parts.mmdit), {ARCHITECTURE: "sd3", **kinds}

@@ -38,7 +38,8 @@ MARKS: tuple[tuple[str, str], ...] = (
 
 
 def readable(file: WeightFile) -> WeightFile:
-    """The file with a note beside every layer that its header speaks of.
+    """The file with a note beside every layer that its header speaks of; the header's own table, which names layers as
+    this file does, is gone then.
 
     Raises `UnknownModel`, naming the form, if matrices are stored in one that is not read here.
     """
@@ -56,7 +57,10 @@ def readable(file: WeightFile) -> WeightFile:
     for name in file.weights:
         if name.endswith(".weight_scale_2") and name.removesuffix(".weight_scale_2") + QUANTISED_AS not in notes:
             raise _refused(file, f"{name} says that it is stored as {SAYS_NOTHING}")
-    return replace(file, weights={**notes, **file.weights}) if notes.keys() - file.weights.keys() else file
+    if METADATA not in file.metadata:
+        return file
+    metadata = {name: value for name, value in file.metadata.items() if name != METADATA}
+    return replace(file, weights={**notes, **file.weights}, metadata=metadata)
 
 
 def rotated_in(weights: Weights, layer: str) -> int | None:

@@ -115,7 +115,9 @@ class MappedFile:
             raise CorruptFile(path, f"cannot be mapped into memory ({error})") from error
 
     def read_into(self, start: int, place: memoryview) -> None:
-        """Fill `place` with the bytes from `start`. Raises `StaleFile` where the file ends; a map would crash."""
+        """Fill `place` with the bytes from `start`. Raises `StaleFile` where the file ends; a map would crash. So it
+        does where it was written to: what was read before would not belong to this.
+        """
         try:
             while place and (count := os.preadv(self._handle, [place], start)):
                 start, place = start + count, place[count:]
@@ -123,6 +125,7 @@ class MappedFile:
             raise CorruptFile(self.state.path, f"cannot be read ({error.strerror})") from error
         if place:
             raise StaleFile(self.state.path, f"ends at byte {start}: it was cut short since it was opened")
+        self.require_unchanged()
 
     def require_unchanged(self) -> None:
         """Raise `StaleFile` if the file was written to since: what is mapped would show the new bytes."""

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import prod
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def write_safetensors(
             "shape": list(tensor.shape),
             "data_offsets": [at, at := at + tensor.size_bytes],
         }
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text = _json(header)
     text += b" " * (-len(text) % SAFETENSORS_ALIGNMENT)
     with drafted(make_folder(folder), names, replaces=replaces) as (file, where):
         file.write(len(text).to_bytes(8, "little") + text)
@@ -114,7 +115,7 @@ def write_gguf(
 def _read_ahead(tensors: Sequence[Outgoing]) -> Iterator[Outgoing]:
     """The tensors in order. While one is in work, what the next is made from is brought."""
     with ThreadPoolExecutor(1, "read-ahead") as reader:
-        for tensor, following in zip(tensors, [*tensors[1:], None], strict=True):
+        for tensor, following in zip_longest(tensors, tensors[1:]):
             if following is not None and following.ahead is not None:
                 reader.submit(following.ahead)
             yield tensor
@@ -139,8 +140,16 @@ def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
+def _json(header: Mapping[str, object]) -> bytes:
+    """In UTF-8; half a character, which JSON alone can hold, leaves everything beyond ASCII escaped."""
+    try:
+        return json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(header, separators=(",", ":")).encode()
+
+
 def _string(text: str) -> bytes:
-    raw = text.encode()
+    raw = text.encode(errors="replace")
     return struct.pack("<Q", len(raw)) + raw
 
 

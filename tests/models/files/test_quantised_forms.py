@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
@@ -191,19 +192,47 @@ def grown(recorded: dict[str, Tensor], layer: str, said: dict[str, object], fold
     return found.read()
 
 
+def told_in_header(
+    path: Path, said: dict[str, object], prefix: str = ""
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """The file with what its layers say in one table of its header; its tensors now, and that table."""
+    stored = load_file(path)
+    kept = {prefix + name: stored[name].clone() for name in stored if not name.endswith(".comfy_quant")}
+    layers = {name.removesuffix(".weight_scale"): said for name in kept if name.endswith(".weight_scale")}
+    save_file(kept, path, {"_quantization_metadata": json.dumps({"layers": layers}), "who": "me"})
+    return kept, dict(layers)
+
+
 @pytest.mark.parametrize("case", ["mxfp8", "nvfp4", "int8 rotated"])
 def test_the_header_says_the_same_without_the_tensors(tmp_path: Path, dense: dict[str, Tensor], case: str) -> None:
     path = written(tmp_path / "x.safetensors", dense, said_of(case), FORMS[case][1])
     before = predicted(path)
-    bare = {name: tensor for name, tensor in load_file(path).items() if not name.endswith(".comfy_quant")}
-    layers = {name.removesuffix(".weight_scale"): said_of(case) for name in bare if name.endswith(".weight_scale")}
-    save_file(bare, path, {"_quantization_metadata": json.dumps({"layers": layers})})
+    bare, layers = told_in_header(path, said_of(case))
     assert torch.equal(predicted(path), before)
     layers = {**layers, "joint_blocks.7.x_block.mlp.fc1": said_of(case)}
     for broken in ("[]", "{", '{"layers": [1]}', '{"layers": {"a": 1}}', json.dumps({"layers": layers})):
         save_file(bare, path, {"_quantization_metadata": broken})
         with pytest.raises(UnknownModel, match=r"_quantization_metadata|joint_blocks.7.*has no weight"):
             find_parts(open_weights(path))
+
+
+def test_what_a_header_says_of_its_layers_does_not_outlive_them(tmp_path: Path, dense: dict[str, Tensor]) -> None:
+    """In another precision they are stored otherwise, and in a part or a whole they have other names."""
+    path = written(tmp_path / "x.safetensors", dense, said_of("mxfp8"), in_mxfp8)
+    before = predicted(path)
+    told_in_header(path, said_of("mxfp8"))
+    runner, grown, whole = CliRunner(), tmp_path / "grown.safetensors", tmp_path / "whole.safetensors"
+    assert runner.invoke(app, ["convert", str(path), "--to", "fp32", "--out", str(grown)]).exit_code == 0
+    with safe_open(grown, "pt") as file:
+        assert file.metadata() == {"who": "me"}
+    assert load_diffusion_model(grown).recipe.weights.keys() == dense.keys()
+    assert runner.invoke(app, ["convert", str(path), "--join", "--out", str(whole)]).exit_code == 0
+    assert torch.equal(predicted(whole), before)
+    vae = {"first_stage_model.decoder.conv_in.weight": torch.ones(8, 16, 3, 3)}
+    kept, layers = told_in_header(path, said_of("mxfp8"), "model.diffusion_model.")
+    save_file({**kept, **vae}, path, {"_quantization_metadata": json.dumps({"layers": layers})})
+    assert runner.invoke(app, ["convert", str(path), "--split", "--out", str(tmp_path / "m")]).exit_code == 0
+    assert torch.equal(predicted(tmp_path / "m/diffusion_models/x.safetensors"), before)
 
 
 @pytest.mark.parametrize("case", FORMS)

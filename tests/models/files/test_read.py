@@ -1,14 +1,15 @@
 """Weight files as tables of lazily read tensors: values, dtypes, shards."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sigmagraph.engine.errors import CorruptFile, MissingFile, RefusedFile
-from sigmagraph.engine.models.files.read import open_weights, under
+from sigmagraph.engine.errors import CorruptFile, MissingFile, RefusedFile, StaleFile
+from sigmagraph.engine.models.files.read import FileSlice, open_weights, under
 from tests.models.conftest import Unpack
 
 INDEX = "model.safetensors.index.json"
@@ -139,3 +140,16 @@ def test_several_models_in_a_folder_are_listed(tmp_path: Path) -> None:
         save_file({"a": torch.zeros(1)}, tmp_path / f"{name}.safetensors")
     with pytest.raises(MissingFile, match=r"one\.safetensors, two\.safetensors"):
         open_weights(tmp_path)
+
+
+def test_bytes_of_a_file_that_changed_are_an_error(tmp_path: Path) -> None:
+    """What was read of it before belongs to other numbers; where it ends, the place is told."""
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(1 << 12)}, path)
+    place = open_weights(path).weights["a"].read
+    assert isinstance(place, FileSlice)
+    os.truncate(path, 1000)
+    with pytest.raises(StaleFile, match="changed on disk"):
+        place.read_into(0, memoryview(bytearray(4)))
+    with pytest.raises(StaleFile, match="ends at byte 1000: it was cut short since it was opened"):
+        place.read_into(0, memoryview(bytearray(4 << 12)))
