@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sigmagraph.engine.errors import TensorMismatch
 from sigmagraph.engine.models.files.ggml import Dequantise
+from sigmagraph.engine.models.files.header import E8M0
 from sigmagraph.engine.models.files.microscaled import Microscaled, Rotate, hadamard
 from sigmagraph.engine.models.files.quantisation import QUANTISED_AS, rotated_in
 from sigmagraph.engine.models.files.read import Combine, StoredTensor, Weights
@@ -71,7 +72,7 @@ def _grown(name: str, weights: Weights, scale: StoredTensor) -> StoredTensor:
         if layer + SCALE_OF_ALL not in weights:
             raise TensorMismatch(f"{name} is stored as nvfp4, whose {layer + SCALE_OF_ALL} is missing")
         return _microscaled(name, Microscaled("nvfp4"), weight, scale, weights[layer + SCALE_OF_ALL])
-    if scale.dtype in (torch.uint8, torch.float8_e8m0fnu):
+    if scale.dtype in (torch.uint8, E8M0):
         return _microscaled(name, Microscaled("mxfp8"), weight, scale)
     product = derived(name, [weight, scale], _product)
     group = rotated_in(weights, layer)

@@ -166,6 +166,8 @@ class _Header:
         width = columns // form.size * form.bytes_ if form is not None else 0
         stored = (prod(shape[:-1]), width) if form is not None else shape
         size = prod(stored) * (1 if dtype is None else dtype.itemsize)
+        if not size and prod(side or 1 for side in shape) > LARGEST_SIDE:
+            raise self._wrong(f"tensor {name!r}: shape {list(shape)} is nothing that can be addressed")
         if offset % 8 or start + size > self._size:  # writers pad to 32; a view wants a multiple of the item's size
             raise self._wrong(
                 f"tensor {name!r}: bytes {start} to {start + size} of a file of {self._size} (truncated?)"

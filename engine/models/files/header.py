@@ -22,6 +22,9 @@ LARGEST_HEADER_BYTES = 32 * 1024 * 1024
 LARGEST_SIDE = 2**48
 MOST_TENSORS = 100_000  # of a file: fifty times what any has; each takes time
 
+E8M0: torch.dtype = getattr(torch, "float8_e8m0fnu", torch.uint8)
+"""Scales that are powers of two; torch 2.6 knows no such type, and their bytes are what is read."""
+
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -29,7 +32,7 @@ DTYPES: Mapping[str, torch.dtype] = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
-    "F8_E8M0": torch.float8_e8m0fnu,
+    "F8_E8M0": E8M0,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -148,6 +151,8 @@ def _entry(path: Path, name: str, entry: object, data_start: int, size: int) -> 
             path, f"tensor {name!r}: bytes {start} to {stop} lie outside the file of {size} bytes (truncated?)"
         )
     expected = prod(shape) * DTYPES[dtype].itemsize
+    if not expected and prod(side or 1 for side in shape) > LARGEST_SIDE:
+        raise CorruptFile(path, f"tensor {name!r}: shape {shape!r} is nothing that can be addressed")
     if stop - start != expected:
         raise CorruptFile(path, f"tensor {name!r}: {stop - start} bytes for {dtype} {shape}, which takes {expected}")
     return TensorEntry(DTYPES[dtype], tuple(shape), start, stop)

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import runpy
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from sigmagraph.engine.errors import CorruptFile, EngineError, MissingFile, RefusedFile
+from sigmagraph.engine.models.files import header
 from sigmagraph.engine.models.files.header import LARGEST_HEADER_BYTES, read_header
 from sigmagraph.engine.models.files.read import open_weights
 
@@ -73,6 +75,17 @@ def test_a_sound_file_gives_its_tensors_and_metadata(tmp_path: Path) -> None:
 def test_a_lying_header_is_corrupt_and_says_why(tmp_path: Path, header: Any, data: bytes, message: str) -> None:
     with pytest.raises(CorruptFile, match=message):
         read_header(written(tmp_path, with_header(header, data)))
+
+
+@pytest.mark.parametrize("shape", [[2**48, 2**48, 0], [0, 2**48, 2**48]])
+def test_nothing_in_a_shape_that_cannot_be_addressed_is_corrupt(tmp_path: Path, shape: list[int]) -> None:
+    with pytest.raises(CorruptFile, match="nothing that can be addressed"):
+        read_header(written(tmp_path, with_header({"a": entry(shape=shape, offsets=[0, 0])})))
+
+
+def test_the_oldest_torch_that_is_supported_reads_scales_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "float8_e8m0fnu")
+    assert runpy.run_path(header.__file__)["DTYPES"]["F8_E8M0"] == torch.uint8
 
 
 def test_every_truncation_is_noticed(tmp_path: Path) -> None:
