@@ -56,13 +56,14 @@ def save_conditioning(
         found = f"{len(conditioning.entries)} entries"
         raise BadValue("conditioning", found, "one entry: save it before it is combined with others")
     context, options = conditioning_out(conditioning)[0]
-    tensors, plain = {CONTEXT: context.contiguous()}, {}
+    tensors, plain = {CONTEXT: context}, {}
     for name, value in options.items():
         if isinstance(value, bool | int | float | str):
             plain[name] = value
         elif value is not None:
             tensors |= _flat(name, value)
-    data = save(tensors, {OPTIONS: json.dumps(plain)})
+    apart = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    data = save(apart, {OPTIONS: json.dumps(plain)})  # which refuses tensors that share memory
     files = series(services.output_dir, filename_prefix, 0, 0, datetime.now().astimezone())
     write_new(files.folder, files.names(0, ".safetensors"), data)
     return UiResult(conditioning)
@@ -76,9 +77,9 @@ def _single(tensor: Tensor) -> Tensor:
 def _flat(name: str, value: Any) -> dict[str, Tensor]:
     """Tensors of an option by their names in the file. Raises `BadValue` for what is neither one nor a list of some."""
     if isinstance(value, Tensor):
-        return {name: value.contiguous()}
+        return {name: value}
     if isinstance(value, list | tuple) and value and all(isinstance(one, Tensor) for one in value):
-        return {f"{name}.{place}": one.contiguous() for place, one in enumerate(value)}
+        return {f"{name}.{place}": one for place, one in enumerate(value)}
     allowed = "tensors, lists of tensors, numbers, strings; ControlNets, hooks and areas are not saved"
     raise BadValue(f"conditioning: {name}", type(value).__name__, allowed)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from sigmagraph.engine.errors import TensorMismatch, UnknownModel
 from sigmagraph.engine.models import Adapter, Checkpoint, Conditioning, load_adapter
 from sigmagraph.engine.models.files.adapter_keys import mmdit_keys
+from sigmagraph.engine.models.files.read import FileSlice
 from tests.models.conftest import Arrays, Unpack
 
 STYLES = ["kohya", "diffusers", "peft", "onetrainer", "lycoris", "generic_dora_diff"]
@@ -222,6 +223,17 @@ def test_a_file_that_is_no_adapter_is_refused_and_unknown_keys_are_kept_for_the_
         load_adapter(unpack("mmdit_c.safetensors"))
     tensors = load_file(unpack("lora_peft.safetensors")) | {"odd.key": torch.zeros(1)}
     assert adapter_of(tmp_path, tensors).unknown == ("odd.key",)
+
+
+def test_tensors_that_are_not_named_as_an_adapters_are_not_read(
+    unpack: Unpack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GGUF file chosen by mistake would grow to four times its size before it is refused."""
+    read = list[FileSlice]()
+    monkeypatch.setattr(FileSlice, "__call__", lambda place: read.append(place) or torch.ones(1))
+    with pytest.raises(UnknownModel, match="a LoRA file was expected"):
+        load_adapter(unpack("mmdit_c.safetensors"))
+    assert not read
 
 
 def test_what_neither_model_nor_encoders_have_a_place_for_is_listed(

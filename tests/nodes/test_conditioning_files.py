@@ -25,6 +25,7 @@ def folders(tmp_path: Path) -> Folders:
 def test_a_saved_conditioning_loads_again_with_all_it_carries(folders: Folders) -> None:
     latents = [torch.randn(1, 4, 2, 2, generator=GENERATOR) for _ in range(11)]
     extra = {"guidance": 3.5, "reference_latents": latents, "is_bright": True, "nothing": None}
+    extra["cross_attn_controlnet"] = CONTEXT  # the same text for ControlNets: one tensor under two names
     given = Conditioning(CONTEXT, POOLED, 0.25, 0.75, extra=extra)
     found = NODES["SaveConditioning"](conditioning=given, services=folders)
     assert found.value is given
@@ -33,8 +34,9 @@ def test_a_saved_conditioning_loads_again_with_all_it_carries(folders: Folders) 
     read = NODES["ConditioningLoader"](conditioning_name="mine.safetensors", services=folders)
     assert torch.equal(read.context, CONTEXT)
     assert torch.equal(read.pooled, POOLED)
+    assert torch.equal(read.extra["cross_attn_controlnet"], CONTEXT)
     assert (read.start, read.end, read.region, read.further) == (0.25, 0.75, None, ())
-    assert read.extra.keys() == {"guidance", "reference_latents", "is_bright"}
+    assert read.extra.keys() == {"guidance", "reference_latents", "is_bright", "cross_attn_controlnet"}
     assert (read.extra["guidance"], read.extra["is_bright"]) == (3.5, True)
     pairs = zip(read.extra["reference_latents"], latents, strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)

@@ -79,7 +79,7 @@ class Adapter:
 def load_adapter(path: Path) -> Adapter:
     """Read an adapter file into memory. Raises `UnknownModel` if no tensor has an adapter's name."""
     file = open_weights(path)
-    groups, unknown = grouped({name: stored.read() for name, stored in file.weights.items()})
+    groups, unknown = grouped(file.weights)
     if not groups:
         raise UnknownModel(
             f"{path}: no tensor of its {len(unknown)} is named as an adapter's; a LoRA file was expected"
@@ -87,8 +87,8 @@ def load_adapter(path: Path) -> Adapter:
     return Adapter(path, groups, tuple(unknown), file.states)
 
 
-def grouped(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Parts], list[str]]:
-    """Base key -> role -> a float32 copy, and the names whose role is not known."""
+def grouped(tensors: Mapping[str, Tensor | StoredTensor]) -> tuple[dict[str, Parts], list[str]]:
+    """Base key -> role -> a float32 copy, and the names whose role is not known; those are not read."""
     groups: dict[str, dict[str, Tensor]] = {}
     unknown: list[str] = []
     for name, tensor in tensors.items():
@@ -97,7 +97,8 @@ def grouped(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Parts], list[str]]
             unknown.append(name)
             continue
         suffix, role = found
-        groups.setdefault(name.removesuffix(suffix), {})[role] = tensor.to(torch.float32, copy=True)
+        values = tensor.read() if isinstance(tensor, StoredTensor) else tensor
+        groups.setdefault(name.removesuffix(suffix), {})[role] = values.to(torch.float32, copy=True)
     return dict(groups), unknown
 
 
