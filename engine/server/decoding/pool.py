@@ -163,9 +163,7 @@ class Decoders:
         async with self._place(owner):
             if not is_wanted():
                 raise Overloaded("nobody waits for this picture any more")
-            child = self._free.pop() if self._free else await self._started()
-            if child.idle is not None:
-                child.idle.cancel()
+            child = self._idle() or await self._started()
             return await self._made(child, owner, operation, sources, options)
 
     async def close(self) -> None:
@@ -190,6 +188,17 @@ class Decoders:
             yield
         finally:
             shares.leave(turn)
+
+    def _idle(self) -> DecoderProcess | None:
+        """One that waits for work; what died meanwhile, for want of memory say, is no picture's fault."""
+        while self._free:
+            child = self._free.pop()
+            if child.idle is not None:
+                child.idle.cancel()
+            if child.process.returncode is None:
+                return child
+            self._end(child)
+        return None
 
     async def _started(self) -> DecoderProcess:
         variables = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}

@@ -75,6 +75,16 @@ async def test_a_large_preview_is_made_small_and_its_memory_goes_back(tmp_path: 
         assert len(pool._free) == 1
 
 
+async def test_a_process_that_died_while_it_waited_is_no_pictures_fault(tmp_path: Path) -> None:
+    async with decoders(tmp_path) as pool:
+        await pool.make("a", "preview", (png(),), **PREVIEW)
+        [idle] = pool._free
+        idle.process.kill()
+        await idle.process.wait()
+        _, made = await pool.make("a", "preview", (png(),), **PREVIEW)
+        assert Image.open(made).size == (64, 48)
+
+
 async def test_a_reduced_preview_is_the_mean_of_its_pixels(tmp_path: Path) -> None:
     stripes = Image.new("L", (10_000, 1700))
     stripes.paste(255, (0, 850, 10_000, 1700))
