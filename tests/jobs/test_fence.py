@@ -1,8 +1,10 @@
 """A worker that was given up and comes back late: what it says of a job that another has now counts for nothing."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from sigmagraph.engine.errors import WorkerLost
@@ -10,10 +12,12 @@ from sigmagraph.engine.execution.events import NodeStarted, RunSucceeded
 from sigmagraph.engine.jobs.events import Requeued
 from sigmagraph.engine.jobs.job import Failure, Outcome, State
 from sigmagraph.engine.jobs.protocol import WorkerStatus
+from sigmagraph.engine.jobs.workers.child import Child
 from sigmagraph.engine.jobs.workers.declare import declarations
+from sigmagraph.engine.jobs.workers.runner import Runner
 from sigmagraph.engine.jobs.workers.worker import Finished, JobAttempt, Listener
 from tests.jobs import stubs
-from tests.jobs.serving import ends, log, sent, service, until
+from tests.jobs.serving import ends, here, log, sent, service, started, until
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -83,3 +87,54 @@ def test_a_late_worker_neither_ends_a_job_nor_speaks_for_it_nor_loses_it(run: Ru
         assert "late" not in str(events)
 
     run(case())
+
+
+def test_a_job_that_was_taken_waits_until_its_worker_has_stopped_it(run: Runs, tmp_path: Path) -> None:
+    """The end of the attempt that is being stopped was taken for that of the next one, on the same worker."""
+
+    async def case() -> None:
+        async with service(tmp_path, [here(slots=2)]) as jobs:
+            job = await sent(jobs, count=6, seconds=0.05)
+            await started(jobs, job)
+            waiting = await jobs.store.lose(job.id, "another server did not see this one", attempt=1)
+            jobs._dispatcher.taken(job.id, 1)  # as `Peers` does
+            jobs._dispatcher.add(waiting, (await jobs.get(job.id)).request)
+            done = await asyncio.wait_for(jobs.wait(job.id), 10)
+            assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
+            assert ends(await log(jobs, job)) == 1
+
+    run(case())
+
+
+def test_a_stop_that_comes_too_late_stops_no_later_attempt() -> None:
+    said: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    ends_of = []
+
+    class Words:
+        """What the front says, each once the one before was done."""
+
+        def __init__(self) -> None:
+            task = {"job_id": "j", "owner": "local", "attempt": 1, "targets": ["end"], "extra_data": {}}
+            task["prompt"] = stubs.shown("Steps", count=1).prompt()
+            run: dict[str, Any] = {"do": "run", "task": task}
+            self.turns = iter([run, {"do": "stop_job", "job_id": "j"}, run, None])
+
+        def receive(self) -> tuple[dict[str, Any], bytes] | None:
+            message = next(self.turns)
+            if message is None or message["do"] == "stop_job":
+                ends_of.append(said.get(timeout=10)["state"])
+                time.sleep(0.02)  # the thread that told it has ended by now
+            return (message, b"") if message is not None else None
+
+        def hold(self, header: dict[str, Any], data: bytes = b"") -> None:
+            if header["say"] == "finished":
+                said.put(header)
+
+        send = hold
+
+    runner = Runner(stubs.build({}))
+    worker = Child(Words(), runner, 1)
+    worker.serve()
+    worker.close()
+    runner.close()
+    assert ends_of == ["succeeded", "succeeded"]

@@ -8,7 +8,7 @@ queue.py says how often. With one worker the order is the queue's.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -107,11 +107,12 @@ class JobPlacement:
         if beside is None:
             return None
         room = self._colocation.room(beside)
-        if room.is_whole and worker.model_files is None:
+        stopping = {job_id for job_id in worker.status().jobs if job_id in self._queue}
+        if room.is_whole and worker.model_files is None and not stopping:
             return self._queue.take(overtakes=partial(self._overtakes, worker))
         if not room.is_whole and not self._colocation.may_fit(room, self._queue.highest_priority()):
             return None
-        return self._queue.take(partial(self._may_begin, worker, room), partial(self._overtakes, worker))
+        return self._queue.take(partial(self._may_begin, worker, room, stopping), partial(self._overtakes, worker))
 
     def _overtakes(self, worker: Worker, first: Job) -> Callable[[Job], bool] | None:
         """Which jobs may go before this one on a worker: those whose files it used later, where another has this one's.
@@ -129,8 +130,9 @@ class JobPlacement:
 
         return suits
 
-    def _may_begin(self, worker: Worker, room: Room, job: Job) -> bool:
-        fits = room.is_whole or self._colocation.may_begin(room, job)
+    def _may_begin(self, worker: Worker, room: Room, stopping: Set[str], job: Job) -> bool:
+        """Whether it fits; not where an attempt of its own is still being stopped, whose end would be taken for its."""
+        fits = job.id not in stopping and (room.is_whole or self._colocation.may_begin(room, job))
         return fits and has_files(worker, self._affinity.wanted(job.id), self._workers)
 
     def _jobs_on(self, worker: Worker) -> list[Job] | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from threading import Event
+from threading import Event, Lock
 from typing import Any, Protocol
 
 from sigmagraph.engine.jobs.event_json import encode, plain
@@ -50,6 +50,7 @@ class Child:
         self._shows = ThreadPoolExecutor(1, "show")
         self._never = Event()
         self._jobs: dict[str, None] = {}
+        self._ending = Lock()
         self._counts: Any = {}
 
     def serve(self) -> None:
@@ -62,7 +63,7 @@ class Child:
                     self._jobs[task.job_id] = None
                     self._tasks.submit(self._run, task)
                 case "stop_job":
-                    self._runner.stop_job(message["job_id"])
+                    self._stop_job(message["job_id"])
                 case "ask":
                     thread = self._shows if message["question"] == "show" else self._questions
                     thread.submit(self._answer, message)
@@ -73,10 +74,15 @@ class Child:
         """Stop every task at its next step, and wait for it."""
         self._never.set()
         for job_id in list(self._jobs):
-            self._runner.stop_job(job_id)
+            self._stop_job(job_id)
         self._tasks.shutdown()
         self._questions.shutdown()
         self._shows.shutdown()
+
+    def _stop_job(self, job_id: str) -> None:
+        with self._ending:
+            if job_id in self._jobs:
+                self._runner.stop_job(job_id)
 
     def beat(self, every_s: float) -> None:
         """Tell, to the end of it all, which tasks wait for their turn: their silence means no harm."""
@@ -98,7 +104,9 @@ class Child:
             traceback.print_exc()
             kind = type(error).__name__
             finished = Finished(State.FAILED, Failure("internal_error", f"{kind}: {error}", exception_type=kind))
-        self._jobs.pop(task.job_id, None)
+        with self._ending:
+            self._jobs.pop(task.job_id, None)
+            self._runner.forget(task.job_id)
         self._runner.say(partial(self._tell_end, task.job_id, finished))
 
     def _tell_end(self, job_id: str, finished: Finished) -> None:

@@ -94,6 +94,7 @@ class InProcessWorker:
 
     def _end(self, job_id: str, finished: Finished) -> None:
         del self._jobs[job_id]
+        self._runner.forget(job_id)
         self._listener.has_finished(self, job_id, finished)
 
     def _flush(self) -> None:

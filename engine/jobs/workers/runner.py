@@ -90,6 +90,11 @@ class Runner:
         if ticket is not None:
             self._scheduler.withdraw(ticket)
 
+    def forget(self, job_id: str) -> None:
+        """A task is over: a stop that came too late is none for its next attempt."""
+        with self._lock:
+            self._to_stop.discard(job_id)
+
     def waiting(self) -> list[str]:
         """The tasks that say nothing because others are having their turn."""
         waiting = set(self._scheduler.waiting())
