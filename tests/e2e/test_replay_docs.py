@@ -75,6 +75,6 @@ def check(command: str, answer: str) -> None:
 def test_every_path_in_the_guide_is_a_route() -> None:
     rows = (*REPLAY_ROWS, *WORKFLOW_ROWS, *RUNNING)
     patterns = [re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for _, path, _ in rows]
-    paths = re.findall(r"http://127\.0\.0\.1:8188(/[\w/]+)", GUIDE)
+    paths = re.findall(r"http://127\.0\.0\.1:8188(/[\w/-]+)", GUIDE)
     assert len(paths) == 13
     assert [path for path in paths if not any(pattern.fullmatch(path) for pattern in patterns)] == []

@@ -56,7 +56,7 @@ def test_the_client_and_the_calls_by_curl_run_as_they_are_written(checkout: Path
         data = space["data"]
         assert isinstance(data, bytes)
         assert data.startswith(b"\x89PNG")
-        for page, said in (("http-clients.md", '"mine"'), ("jobs.md", '"first"')):
+        for page, said in (("http-clients.md", "7f3d2c1b-9a8e"), ("jobs.md", "1f0c6a52-4f0e")):
             for block in CURL.findall((CHECKOUT / "docs" / page).read_text(encoding="utf-8")):
                 local = block.replace("http://127.0.0.1:8188", server.url).replace("curl ", "curl -sS --fail ")
                 done = subprocess.run(["bash", "-ec", local], cwd=checkout, capture_output=True, text=True, timeout=120)

@@ -8,11 +8,11 @@ from typing import Any
 
 from aiohttp import web
 
-from sigmagraph.engine.errors import BadDocument, DuplicateJob, InvalidWorkflow
+from sigmagraph.engine.errors import BadDocument, BadValue, DuplicateJob, InvalidWorkflow
 from sigmagraph.engine.graph.problems import Problem
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.workflow import Workflow
-from sigmagraph.engine.jobs.job import LOCAL, Accepted, Idempotency, Submission
+from sigmagraph.engine.jobs.job import Accepted, Idempotency, Submission
 from sigmagraph.engine.server.access.auth import require_any_graph
 from sigmagraph.engine.server.comfy.hub import HUB
 from sigmagraph.engine.server.comfy.refusals import node_errors, refusal, whole_error
@@ -23,7 +23,7 @@ from sigmagraph.engine.server.transport.request_bodies import read_body
 __all__ = ["count", "shown_number", "submit"]
 
 SECRETS = frozenset({"auth_token_comfy_org", "api_key_comfy_org"})
-LONGEST_ID = 200
+EXAMPLE = "7f3d2c1b-9a8e-4d6f-b012-3c4d5e6f7a8b"
 
 
 class PromptRefused(Exception):
@@ -90,7 +90,7 @@ def _submission(body: Any, request: web.Request, raw: bytes) -> Submission:
     return Submission(
         workflow=Workflow(workflow.nodes, drawing or None),
         owner=request[OWNER],
-        job_id=_job_id(body.get("prompt_id"), request[OWNER]),
+        job_id=_job_id(body.get("prompt_id")),
         targets=[str(target) for target in targets] if isinstance(targets, list) else None,
         extra_data=extra_data,
         meta=meta,
@@ -119,28 +119,23 @@ def _workflow(prompt: Any, max_nodes: int) -> Workflow:
         raise PromptRefused("invalid_prompt", str(bad), str(bad)) from bad
 
 
-def _job_id(value: Any, owner: str) -> str:
-    """The client's own id, or a new one. Without keys any text will do, as long as a path can carry it.
-
-    Ids are one namespace. Where several keys share it they are UUIDs: nobody can take another's next one by guessing.
-    """
+def _job_id(value: Any) -> str:
+    """The client's own id, or a new one. Ids are one namespace: as UUIDs, nobody guesses another key's next one."""
     if value is None:
         return str(uuid.uuid4())
-    if owner != LOCAL and not _is_uuid(value):
-        raise PromptRefused("invalid_prompt_id", "with a key, prompt_id must be a UUID such as that of uuid.uuid4()")
-    if not isinstance(value, str) or not value or len(value) > LONGEST_ID or not value.isprintable():
-        raise PromptRefused(
-            "invalid_prompt_id", f"prompt_id must be a string of 1 to {LONGEST_ID} printable characters"
-        )
-    return value
+    canonical = _canonical(value)
+    if canonical is None or canonical != value:
+        allowed = f"a lower-case UUID such as {canonical or EXAMPLE}, or null, for which the server makes one"
+        raise PromptRefused("invalid_prompt_id", str(BadValue("prompt_id", value, allowed)))
+    return canonical
 
 
-def _is_uuid(value: Any) -> bool:
-    """Whether it is one in its usual form, so that there is one spelling of it."""
+def _canonical(value: Any) -> str | None:
+    """A UUID in its one usual spelling, whichever it came in; None where it is not one."""
     try:
-        return isinstance(value, str) and str(uuid.UUID(value)) == value
+        return str(uuid.UUID(value)) if isinstance(value, str) else None
     except ValueError:
-        return False
+        return None
 
 
 def _number(value: Any) -> float | None:

@@ -5,6 +5,7 @@ A route that is added has to be described here: the table is held against the ap
 
 import json
 import re
+import uuid
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,8 @@ Shape = Any
 ANY = lambda value: True  # noqa: E731  # a shape among shapes
 NUMBER = lambda value: isinstance(value, int | float) and not isinstance(value, bool)  # noqa: E731
 TEXT_OR_NULL = lambda value: value is None or isinstance(value, str)  # noqa: E731
+DONE = str(uuid.UUID(int=1))
+"""The id of a job that is over."""
 FILE = {"filename": str, "subfolder": str, "type": str}
 INFO = {"path": str, "size": int, "modified": NUMBER, "created": NUMBER}
 ENTRY = {
@@ -120,11 +123,11 @@ JSON: dict[tuple[str, str], tuple[str, Any, Shape]] = {
         {"prompt_id": str, "number": int, "node_errors": {}},
     ),
     ("GET", "/queue"): ("/queue", None, {"queue_running": [[ANY]], "queue_pending": [[ANY]]}),
-    ("GET", "/history"): ("/history?max_items=64", None, {"done": ENTRY, ...: ENTRY}),
-    ("GET", "/history/{id}"): ("/history/done", None, {"done": ENTRY}),
+    ("GET", "/history"): ("/history?max_items=64", None, {DONE: ENTRY, ...: ENTRY}),
+    ("GET", "/history/{id}"): (f"/history/{DONE}", None, {DONE: ENTRY}),
     ("GET", "/jobs"): ("/jobs?status=completed&limit=64&offset=0", None, {"jobs": [LINE], "pagination": PAGES}),
-    ("GET", "/jobs/{id}"): ("/jobs/done", None, DETAIL),
-    ("POST", "/jobs/{id}/cancel"): ("/jobs/done/cancel", None, {"cancelled": bool}),
+    ("GET", "/jobs/{id}"): (f"/jobs/{DONE}", None, DETAIL),
+    ("POST", "/jobs/{id}/cancel"): (f"/jobs/{DONE}/cancel", None, {"cancelled": bool}),
     ("POST", "/jobs/cancel"): ("/jobs/cancel", {"job_ids": ["none"]}, {"cancelled": bool}),
     ("GET", "/object_info"): ("/object_info", None, {...: NODE | {...: ANY}}),
     ("GET", "/object_info/{class}"): ("/object_info/SaveImage", None, {"SaveImage": NODE}),
@@ -184,7 +187,7 @@ FILES = {
     ),
     ("GET", "/docs/{node}/{locale}.md"): ("/docs/SaveImage/en.md", "text/markdown"),
     ("GET", "/templates/{name}-{number}.webp"): ("/templates/flat-1.webp", "image/webp"),
-    ("GET", "/jobs/{id}/events"): ("/jobs/done/events", "text/event-stream"),
+    ("GET", "/jobs/{id}/events"): (f"/jobs/{DONE}/events", "text/event-stream"),
 }
 """Answers of 200 that are no JSON."""
 
@@ -229,8 +232,8 @@ def fits(value: Any, shape: Shape) -> bool:
 
 async def furnished(api: Api) -> None:
     """One of everything the routes speak of."""
-    await api.queue(picture_graph(), prompt_id="done", client_id="c")
-    await api.ended("done")
+    await api.queue(picture_graph(), prompt_id=DONE, client_id="c")
+    await api.ended(DONE)
     header = json.dumps({"__metadata__": {"k": "v"}}).encode()
     (api.root / "models/checkpoints/m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     (api.root / "models/checkpoints/m.png").write_bytes(png(Image.new("RGB", (4, 4))))
@@ -338,15 +341,12 @@ async def test_unknown_query_parameters_and_keys_are_ignored(serving: Serving) -
 
 async def test_a_running_and_a_waiting_job_are_listed_without_what_they_do_not_have_yet(serving: Serving) -> None:
     async with serving() as api:
-        await api.queue(slow_graph(), prompt_id="running")
-        await api.queue(slow_graph(1), prompt_id="waiting")
-        await api.running("running")
+        running = await api.queue(slow_graph())
+        waiting = await api.queue(slow_graph(1))
+        await api.running(running)
         page = await api.json("/api/jobs?status=in_progress,pending&limit=200&offset=0")
         found = {job["id"]: job for job in page["jobs"]}
-        assert {name: job["status"] for name, job in found.items()} == {
-            "running": "in_progress",
-            "waiting": "pending",
-        }
-        assert isinstance(found["waiting"]["create_time"], int)
-        assert found["waiting"]["execution_start_time"] is None
-        assert found["running"]["execution_end_time"] is found["running"]["preview_output"] is None
+        assert {name: job["status"] for name, job in found.items()} == {running: "in_progress", waiting: "pending"}
+        assert isinstance(found[waiting]["create_time"], int)
+        assert found[waiting]["execution_start_time"] is None
+        assert found[running]["execution_end_time"] is found[running]["preview_output"] is None

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.jobs import check
+from sigmagraph.engine.jobs.job import Submission
 from sigmagraph.engine.jobs.workers import runner
 from sigmagraph.engine.server.comfy import prompt as prompts
 from tests.server.conftest import Serving
@@ -44,22 +46,63 @@ async def test_the_content_type_of_a_body_does_not_matter(serving: Serving, kind
         assert str(uuid.UUID(answer["prompt_id"])) == answer["prompt_id"]
 
 
+MINE, LETTERS = str(uuid.UUID(int=7)), str(uuid.UUID(int=10**38))
+ODD_IDS: tuple[tuple[Any, str], ...] = (
+    ("mine", "'mine'"),
+    ("", "''"),
+    (7, "7"),
+    ([MINE], f"['{MINE}']"),
+    ("X" * 100_000, "X…'"),
+    (LETTERS.upper(), LETTERS),
+    (uuid.UUID(MINE).hex, MINE),
+    ("{" + MINE + "}", MINE),
+    (f"urn:uuid:{MINE}", MINE),
+    ("\uff10" * 8 + MINE[8:], MINE),
+)
+"""What is not an id, and what the refusal says of it: the value, shortened; of a UUID in another form the right one."""
+
+
 async def test_a_client_may_choose_the_id_but_not_twice(serving: Serving) -> None:
     async with serving() as api:
-        assert await api.queue(picture_graph(), prompt_id="mine") == "mine"
-        again = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": "mine"})
+        assert await api.queue(picture_graph(), prompt_id=MINE) == MINE
+        again = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": MINE})
         assert again.status == 400
         assert (await again.json())["error"]["type"] == "invalid_prompt_id"
-        bad = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": 7})
-        assert (await bad.json())["error"]["type"] == "invalid_prompt_id"
+        given = await api.queue(picture_graph(), prompt_id=None)
+        assert str(uuid.UUID(given)) == given != MINE
+
+
+async def test_an_id_that_is_not_a_canonical_uuid_is_refused_with_the_reason(serving: Serving) -> None:
+    async with serving() as api:
+        for value, said in ODD_IDS:
+            refused = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": value})
+            error = (await refused.json())["error"]
+            assert (refused.status, error["type"]) == (400, "invalid_prompt_id"), value
+            assert error["message"].startswith("prompt_id: "), error
+            assert said in error["message"], error
+            assert "is not allowed; expected a lower-case UUID such as " in error["message"], error
+            assert len(error["message"]) < 2500
+        assert (await api.json("/jobs"))["jobs"] == []
+
+
+async def test_a_job_with_an_id_of_other_times_is_read_and_deleted_as_ever(serving: Serving) -> None:
+    """Servers once took any id, and programs that use the job service in Python still choose theirs."""
+    async with serving() as api:
+        await api.jobs.submit(Submission(parse_workflow(picture_graph()), job_id="mine no. 7"))
+        assert (await api.ended("mine no. 7"))["status"]["status_str"] == "success"
+        assert (await api.json("/jobs/mine%20no.%207"))["id"] == "mine no. 7"
+        log = await (await api.get("/jobs/mine%20no.%207/events")).text()
+        assert "event: Ended" in log
+        assert (await api.json("/history"))["mine no. 7"]["outputs"]
+        assert (await api.post("/history", {"delete": ["mine no. 7"]})).status == 200
+        assert await api.json("/history") == {}
 
 
 async def test_nobody_can_guess_the_id_that_another_key_will_choose(serving: Serving) -> None:
     async with serving(keys=KEYS) as api:
-        for guessed in ("1", "mine", uuid.UUID(int=7).hex, "{" + str(uuid.UUID(int=7)) + "}", ""):
+        for guessed in ("1", "mine"):
             refused = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": guessed}, headers=key("a"))
             assert (refused.status, (await refused.json())["error"]["type"]) == (400, "invalid_prompt_id")
-            assert "UUID" in (await refused.json())["error"]["message"]
         own = str(uuid.uuid4())
         assert await api.queue(picture_graph(), prompt_id=own, headers=key("a")) == own
         taken = await api.post("/prompt", {"prompt": picture_graph(), "prompt_id": own}, headers=key("b"))
@@ -304,12 +347,12 @@ async def test_a_prompt_is_read_and_checked_once_on_each_side(
 async def test_a_refused_second_use_of_an_id_changes_nothing_for_the_first(serving: Serving) -> None:
     """The worker has checked both prompts under one id by then."""
     async with serving() as api:
-        await api.queue(slow_graph(), prompt_id="slow")
-        await api.queue({"9": {"class_type": "Picky", "inputs": {"number": 2}}}, prompt_id="mine")
+        slow = await api.queue(slow_graph())
+        mine = await api.queue({"9": {"class_type": "Picky", "inputs": {"number": 2}}})
         other = {"8": {"class_type": "Picky", "inputs": {"number": 4}}}
-        assert (await api.post("/prompt", {"prompt": other, "prompt_id": "mine"})).status == 400
-        await api.post("/interrupt", {"prompt_id": "slow"})
-        entry = await api.ended("mine")
+        assert (await api.post("/prompt", {"prompt": other, "prompt_id": mine})).status == 400
+        await api.post("/interrupt", {"prompt_id": slow})
+        entry = await api.ended(mine)
         assert entry["status"]["status_str"] == "success"
         assert list(entry["prompt"][2]) == ["9"]
 

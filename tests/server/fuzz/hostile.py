@@ -3,6 +3,7 @@
 import json
 import re
 import struct
+import uuid
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -41,8 +42,10 @@ CYCLE = {
 }
 CHAIN = {str(at): {"class_type": "LoadImage", "inputs": {"image": [str(at + 1), 0]}} for at in range(3000)}
 ENDPOINT = {"prompt": "a lighthouse", "width": 64, "height": 64, "samples": 1, "seed": 3, "base64": True, "steps": 5}
+JOB = str(uuid.UUID(int=1))
+"""The id of a job that there is."""
 BODIES: tuple[Any, ...] = (
-    {"prompt": GRAPH, "client_id": "c", "prompt_id": "p", "number": 1, "front": True, "extra_data": {}},
+    {"prompt": GRAPH, "client_id": "c", "prompt_id": JOB, "number": 1, "front": True, "extra_data": {}},
     {"prompt": DRAWING},
     {"prompt": CYCLE},
     {"prompt": CHAIN | GRAPH},
@@ -52,15 +55,15 @@ BODIES: tuple[Any, ...] = (
     {"workflow": DRAWING, "parameters": {"colour": "5.color"}, "outputs": {"image": "9"}, "description": "d"},
     {"parameters": {"colour": 7}, "version": 1, "webhook": {"url": "http://127.0.0.1/", "secret": "s"}},
     {"image": {"filename": "x_00001_.png", "subfolder": "", "type": "output"}, "wait_s": 0},
-    {"job_id": "p", "wait_s": 0},
+    {"job_id": JOB, "wait_s": 0},
     {"name": "kept", "wait_s": 0},
-    {"delete": ["p"], "clear": False},
+    {"delete": [JOB], "clear": False},
     {"clear": True},
-    {"prompt_id": "p"},
+    {"prompt_id": JOB},
     {"unload_models": True, "free_memory": True},
     {"Comfy.Sidebar": 1, "x": [1]},
     {"username": "me"},
-    {"job_ids": ["p"]},
+    {"job_ids": [JOB]},
     {"enabled": True, "clientId": "c"},
     ENDPOINT,
     {**ENDPOINT, "sampler": "euler", "scheduler": "normal", "guidance_scale": 4.5, "negative_prompt": "b"},
@@ -334,7 +337,7 @@ bodies = (
 words = st.sampled_from(
     (
         *PATHS,
-        "p",
+        JOB,
         "kept",
         "checkpoints",
         "x_00001_.png",

@@ -18,6 +18,7 @@ from tests.server.fuzz.hostile import (
     CARRIERS,
     DRAWING,
     GRAPH,
+    JOB,
     RAW,
     TYPES,
     as_json,
@@ -51,7 +52,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     home = tmp_path_factory.mktemp("fuzzed")
     with running(home) as front:
         front.send(Request("POST", "/workflows/kept", (), as_json({"workflow": GRAPH})))
-        front.send(Request("POST", "/prompt", (), as_json({"prompt": GRAPH, "prompt_id": "p"})))
+        assert front.send(Request("POST", "/prompt", (), as_json({"prompt": GRAPH, "prompt_id": JOB}))).status == 200
         yield front
         assert front.send(Request("GET", "/health")).status == 200
         assert front.peak_bytes() < MOST_BYTES, front.peak_bytes()
