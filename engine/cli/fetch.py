@@ -102,11 +102,10 @@ def bring(source: Source, target: Path, mirror: str | None = None) -> None:
             _take(file, target, page)
             if not target.exists():
                 _download(url, file, told.size, page, source.file)
+                if sys.platform == "win32":  # where no open file can be renamed or removed, and none is locked
+                    file.close()
                 _require_sum(part, told.etag, page, source.file)
-                if sys.platform != "win32":  # where an open file can be renamed, while the lock is held
-                    part.replace(target)
-        if not target.exists():
-            part.replace(target)
+                part.replace(target)  # while the lock is held: nobody else writes to it by then
         for old in part.parent.glob(f"{glob.escape(target.name)}.*.part"):  # this one, and what the hub had before
             old.unlink(missing_ok=True)
     except (hub.HTTPError, OSError, ValueError) as error:  # type: ignore[attr-defined]  # the hub's name for its HTTP library's errors

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from sigmagraph.engine.cli.app import app
 from sigmagraph.engine.model_hub import SETS
+from sigmagraph.engine.writing import locks
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 NAME = "sd3.5_large_controlnet_canny.safetensors"
@@ -149,6 +150,25 @@ def test_one_process_at_a_time_brings_a_file(hub: HubServer, tmp_path: Path, mon
     [(refused, words)] = second
     assert refused == 1
     assert "is being fetched by another process already" in words
+
+
+@pytest.mark.parametrize(("platform", "is_held"), [("linux", True), ("win32", False)])
+def test_a_file_takes_its_place_under_its_lock_and_closed_where_an_open_one_cannot(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, is_held: bool
+) -> None:
+    put, held = Path.replace, list[bool]()
+
+    def watched(path: Path, target: Path) -> Path:
+        if path.suffix == ".part":
+            with path.open("ab") as other:
+                held.append(not locks(other))
+        return put(path, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    monkeypatch.setattr("sigmagraph.engine.cli.fetch.sys", SimpleNamespace(platform=platform))
+    code, output, target = fetched(hub, tmp_path)
+    assert code == 0, output
+    assert (target.read_bytes(), held) == (BODY, [is_held])
 
 
 def test_what_does_not_fit_on_the_disk_is_refused_before_it_is_fetched(
