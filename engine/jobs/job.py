@@ -231,13 +231,12 @@ class Outcome:
         """What a node of the prompt shows; of one in a loop, what its turns show, one behind the other."""
         if node_id in self.outputs:
             return self.outputs[node_id]
-        found = [i for i in self.outputs if self.nodes.get(i, {}).get("display_id") == node_id]
-        turns = [self.outputs[i] for i in sorted(found, key=_counted)]
-        names = dict.fromkeys(name for shown in turns for name in shown)
-        found_of = {
-            name: [shown[name] for shown in turns if isinstance(shown.get(name), list | tuple)] for name in names
-        }
-        return {name: [entry for values in lists for entry in values] for name, lists in found_of.items()}
+        turns = [i for i in self.outputs if self.nodes.get(i, {}).get("display_id") == node_id]
+        shown: dict[str, list[Any]] = {}
+        for turn in sorted(turns, key=_counted):
+            for name, entries in self.outputs[turn].items():
+                shown.setdefault(name, []).extend(entries if isinstance(entries, list | tuple) else ())
+        return shown
 
 
 @dataclass(frozen=True, slots=True)
