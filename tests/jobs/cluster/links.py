@@ -9,11 +9,14 @@ from typing import Any
 from sigmagraph.engine.jobs.cluster.actor_worker import ActorWorker
 from sigmagraph.engine.jobs.cluster.depot import Depot
 from sigmagraph.engine.jobs.cluster.device import DeviceActor
+from sigmagraph.engine.jobs.cluster.fleet import RayFleet
 from sigmagraph.engine.jobs.cluster.link import LinkLost, StoreFull
 from sigmagraph.engine.jobs.cluster.settings import ActorSettings
+from sigmagraph.engine.jobs.job import Job, Submission
 from sigmagraph.engine.jobs.service import JobService
-from sigmagraph.engine.jobs.settings import JobSettings
-from tests.jobs.cluster.nodes import folders
+from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
+from sigmagraph.engine.jobs.workers.worker import Worker
+from tests.jobs.cluster.nodes import folders, saved
 from tests.jobs.conftest import sqlite
 
 
@@ -85,22 +88,37 @@ def worker(home: Path, place: Place, **settings: Any) -> ActorWorker:
 
 
 @asynccontextmanager
+async def served(
+    home: Path, workers: Sequence[Worker], *, store: StoreSettings | None = None, fleet: RayFleet | None = None
+) -> AsyncIterator[JobService]:
+    """A job service on a home with its folders."""
+    for name in ("models", "input", "output", "temp"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+    jobs = JobService(JobSettings(store or sqlite(home)), workers, folders(home), fleet=fleet)
+    await jobs.start()
+    try:
+        yield jobs
+    finally:
+        await jobs.stop(0.0)
+
+
+@asynccontextmanager
 async def front(
     home: Path, places: Sequence[Place], *, waits: bool = True, **settings: Any
 ) -> AsyncIterator[JobService]:
-    for name in ("models", "input", "output", "temp"):
-        (home / name).mkdir(parents=True, exist_ok=True)
-    workers = [worker(home, place, **settings) for place in places]
-    jobs = JobService(JobSettings(sqlite(home)), workers, folders(home))
-    await jobs.start()
-    try:
-        if waits:
-            await jobs.ready(20)
-        yield jobs
-    finally:
-        for place in places:
-            place.frozen.set()
-        await jobs.stop(0.0)
+    async with served(home, [worker(home, place, **settings) for place in places]) as jobs:
+        try:
+            if waits:
+                await jobs.ready(20)
+            yield jobs
+        finally:
+            for place in places:
+                place.frozen.set()
+
+
+async def submitted(jobs: JobService, *, asked: dict[str, Any] | None = None, **inputs: Any) -> Job:
+    """A job that iterates and saves."""
+    return (await jobs.submit(Submission(saved(**inputs), **(asked or {})))).job
 
 
 async def until(is_so: Callable[[], bool]) -> None:

@@ -7,25 +7,29 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from sigmagraph.engine.jobs.cluster.depot import Depot
 from sigmagraph.engine.jobs.cluster.fleet import RayFleet
 from sigmagraph.engine.jobs.cluster.settings import ActorSettings, FleetSettings
 from sigmagraph.engine.jobs.events import JobEvent, Requeued
-from sigmagraph.engine.jobs.job import Job, Submission
+from sigmagraph.engine.jobs.job import Job
+from sigmagraph.engine.jobs.protocol import WorkerStatus
 from sigmagraph.engine.jobs.service import JobService
-from sigmagraph.engine.jobs.settings import JobSettings
-from tests.jobs.cluster.links import until
-from tests.jobs.cluster.nodes import folders, saved
-from tests.jobs.conftest import sqlite
+from tests.jobs.cluster.links import served, until
+from tests.jobs.cluster.nodes import folders
 
 T = TypeVar("T")
+NEEDS_TUN = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.access("/dev/net/tun", os.W_OK), reason="needs root and /dev/net/tun"
+)
 STORE_BYTES = 80 << 20
 START_S = 120.0
 MOST_S = 240.0
@@ -55,10 +59,7 @@ def started_head(port: int, **words: Any) -> Any:
     given = {"num_cpus": 0, "ray_client_server_port": port, "include_dashboard": False, **words}
     given["object_store_memory"] = STORE_BYTES
     made = patiently(lambda: cluster_utils.Cluster(initialize_head=True, head_node_args=dict(given)))
-    until = time.monotonic() + START_S
-    while not listens(words.get("node_ip_address", "127.0.0.1"), port):
-        assert time.monotonic() < until, f"Ray's client server does not listen on port {port} after {START_S:g} s"
-        time.sleep(0.1)
+    until_listens(port, words.get("node_ip_address", "127.0.0.1"))
     return made
 
 
@@ -118,20 +119,40 @@ def run(case: Coroutine[Any, Any, None], most_s: float = MOST_S) -> None:
 
 @asynccontextmanager
 async def front(home: Path, fleet: RayFleet, workers: int) -> AsyncIterator[JobService]:
-    for name in ("models", "input", "output", "temp"):
-        (home / name).mkdir(parents=True, exist_ok=True)
-    jobs = JobService(JobSettings(sqlite(home)), [], folders(home), fleet=fleet)
-    await jobs.start()
-    try:
-        async with asyncio.timeout(120):
-            await until(lambda: sum(status.is_ready for status in jobs.workers()) >= workers)
+    """A server on a home, once so many workers are ready."""
+    async with served(home, [], fleet=fleet) as jobs:
+        async with asyncio.timeout(START_S):
+            await until(lambda: ready(jobs) >= workers)
         yield jobs
-    finally:
-        await jobs.stop(0.0)
 
 
-async def submitted(jobs: JobService, *, asked: dict[str, Any] | None = None, **inputs: Any) -> Job:
-    return (await jobs.submit(Submission(saved(**inputs), **(asked or {})))).job
+def ready(jobs: JobService) -> int:
+    """How many workers are."""
+    return sum(status.is_ready for status in jobs.workers())
+
+
+async def until_ready(jobs: JobService, workers: int, within_s: float = 60.0) -> None:
+    """Go on as soon as just so many are."""
+    async with asyncio.timeout(within_s):
+        await until(lambda: ready(jobs) == workers)
+
+
+def worker_of(jobs: JobService, job: Job) -> WorkerStatus:
+    """Who works on it."""
+    return next(status for status in jobs.workers() if job.id in status.jobs)
+
+
+async def until_answer(ask: Callable[[], T], wanted: T, within_s: float) -> None:
+    """Go on as soon as that is what Ray answers."""
+    async with asyncio.timeout(within_s):
+        while await asyncio.to_thread(ask) != wanted:
+            await asyncio.sleep(0.2)
+
+
+def report(record_property: Callable[[str, object], None], name: str, figures: str) -> None:
+    """What a run was like: for its report, and for who reads its log."""
+    record_property(name, figures)
+    print(figures)  # noqa: T201
 
 
 def content(home: Path, job: Job, folder: str = "output") -> bytes:
@@ -170,8 +191,26 @@ class RayStart:
                 self._process.wait(10)
 
 
+def until_listens(port: int, host: str = "127.0.0.1") -> None:
+    """Until a head's client server is there; it begins some time after the head."""
+    end = time.monotonic() + START_S
+    while not listens(host, port):
+        assert time.monotonic() < end, f"Ray's client server does not listen on port {port} after {START_S:g} s"
+        time.sleep(0.1)
+
+
+@contextmanager
+def laid(name: str, delay_s: float, loss: float) -> Iterator[None]:
+    """A network of that name behind a wire that delays and loses packets each way."""
+    words = [sys.executable, "-m", "tests.jobs.cluster.wire", name, str(delay_s), str(loss)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield  # its end closes the process's standard input, and with it the wire
+
+
 def listens(host: str, port: int) -> bool:
-    """Whether somebody listens there; a head's client server begins some time after it."""
+    """Whether somebody listens there."""
     with socket.socket() as tried:
         tried.settimeout(0.5)
         return tried.connect_ex((host, port)) == 0

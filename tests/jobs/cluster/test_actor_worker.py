@@ -11,19 +11,14 @@ from sigmagraph.engine.graph.node import Optional, Socket, UiResult, node
 from sigmagraph.engine.jobs.cluster import actor_worker, device
 from sigmagraph.engine.jobs.events import Requeued
 from sigmagraph.engine.jobs.job import Job, State, Submission
-from sigmagraph.engine.jobs.service import JobService
 from tests.jobs import stubs
 from tests.jobs.cluster import nodes
-from tests.jobs.cluster.links import Place, front, until
-from tests.jobs.cluster.nodes import Anything, Files, expected, saved
+from tests.jobs.cluster.links import Place, front, submitted, until
+from tests.jobs.cluster.nodes import Anything, Files, expected
 from tests.jobs.serving import ends, log, started
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 LARGE = 300_000  # more than travels inside an answer
-
-
-async def submitted(jobs: JobService, owner: str = "local", **inputs: Any) -> Job:
-    return (await jobs.submit(Submission(saved(**inputs), owner=owner))).job
 
 
 def filename(job: Job) -> str:

@@ -18,12 +18,11 @@ from sigmagraph.engine.jobs.cluster.fleet import RayFleet, devices
 from sigmagraph.engine.jobs.cluster.link import LinkLost
 from sigmagraph.engine.jobs.cluster.ray_cluster import Machine
 from sigmagraph.engine.jobs.cluster.settings import ActorSettings, FleetSettings
-from sigmagraph.engine.jobs.job import Job, State, Submission
+from sigmagraph.engine.jobs.job import State
 from sigmagraph.engine.jobs.service import JobService
-from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
-from tests.jobs.cluster.links import Place, until
-from tests.jobs.cluster.nodes import expected, folders, saved
-from tests.jobs.conftest import sqlite
+from sigmagraph.engine.jobs.settings import StoreSettings
+from tests.jobs.cluster.links import Place, served, submitted, until
+from tests.jobs.cluster.nodes import expected, folders
 from tests.jobs.serving import ends, log, started
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -73,25 +72,17 @@ class Machines:
 async def front(
     home: Path, machines: Machines, *, lease_s: float = 20.0, store: StoreSettings | None = None, **settings: Any
 ) -> AsyncIterator[JobService]:
-    for name in ("models", "input", "output", "temp"):
-        (home / name).mkdir(exist_ok=True)
     how = {"beat_s": 0.05, "lease_s": lease_s, "max_restart_wait_s": 0.2, "front": str(home)}
     actor = ActorSettings("tests.jobs.cluster.nodes:build", {"models": str(home / "models")}, **how)
     fleet = RayFleet(
         FleetSettings("ray://head", 0.0, look_every_s=0.05, **settings), actor, Depot(folders(home), home / "carried")
     )
     fleet._cluster = machines  # type: ignore[assignment]
-    jobs = JobService(JobSettings(store or sqlite(home)), [], folders(home), fleet=fleet)
-    await jobs.start()
-    try:
-        yield jobs
-    finally:
-        machines.answers.set()
-        await jobs.stop(0.0)
-
-
-async def submitted(jobs: JobService, **inputs: Any) -> Job:
-    return (await jobs.submit(Submission(saved(**inputs)))).job
+    async with served(home, [], store=store, fleet=fleet) as jobs:
+        try:
+            yield jobs
+        finally:
+            machines.answers.set()
 
 
 def ready(jobs: JobService) -> set[str]:

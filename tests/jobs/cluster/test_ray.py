@@ -22,7 +22,7 @@ from sigmagraph.engine.graph.reading.document import load_workflow
 from sigmagraph.engine.jobs.job import Job, State, Submission
 from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.server.settings import Settings
-from tests.jobs.cluster.links import until
+from tests.jobs.cluster.links import submitted, until
 from tests.jobs.cluster.nodes import expected
 from tests.jobs.cluster.ray_nodes import (
     MACHINES,
@@ -35,9 +35,12 @@ from tests.jobs.cluster.ray_nodes import (
     node_of,
     on_machines,
     reasons,
+    report,
     run,
     started_cluster,
-    submitted,
+    until_answer,
+    until_ready,
+    worker_of,
 )
 from tests.jobs.serving import ends, log, started
 
@@ -72,14 +75,13 @@ def test_a_job_of_a_killed_machine_goes_on_where_it_was(cluster: Any, tmp_path: 
             job = await submitted(jobs, seed=7, count=60, seconds=0.1, record=100_000, tally=str(tally))
             await started(jobs, job)
             await until(lambda: tally.exists() and len(tally.read_text().split()) >= 20)
-            worker = next(status for status in jobs.workers() if job.id in status.jobs)
+            worker = worker_of(jobs, job)
             node = node_of(cluster, worker.pid)
             await on_machines(kill, cluster, node)
             done = await asyncio.wait_for(jobs.wait(job.id), 120)
             events = await log(jobs, job)
             await on_machines(add, cluster)
-            async with asyncio.timeout(60):  # the new machine is found
-                await until(lambda: sum(status.is_ready for status in jobs.workers()) == 3)
+            await until_ready(jobs, 3)  # the new machine is found
         assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
         assert content(tmp_path, done) == expected(7, 60)
         assert ends(events) == 1
@@ -95,7 +97,7 @@ def test_a_machine_frozen_past_its_lease_and_woken_ends_no_job_twice(cluster: An
         async with front(tmp_path, fleet(tmp_path, cluster.front_address, lease_s=3.0), 3) as jobs:
             job = await submitted(jobs, seed=3, count=40, seconds=0.1)
             await started(jobs, job)
-            worker = next(status for status in jobs.workers() if job.id in status.jobs)
+            worker = worker_of(jobs, job)
             assert worker.pid is not None
             os.kill(worker.pid, signal.SIGSTOP)
             try:
@@ -119,7 +121,7 @@ def test_a_process_that_dies_is_started_again_by_ray(cluster: Any, tmp_path: Pat
         async with front(tmp_path, fleet(tmp_path, cluster.front_address), 3) as jobs:
             job = await submitted(jobs, seed=4, count=30, seconds=0.1)
             await started(jobs, job)
-            worker = next(status for status in jobs.workers() if job.id in status.jobs)
+            worker = worker_of(jobs, job)
             assert worker.pid is not None
             os.kill(worker.pid, signal.SIGKILL)
             done = await asyncio.wait_for(jobs.wait(job.id), 60)
@@ -167,9 +169,8 @@ def test_what_a_queue_asks_for_reaches_the_autoscaler(cluster: Any, tmp_path: Pa
     async def case() -> None:
         async with front(tmp_path, fleet(tmp_path, cluster.front_address, most=5), 3) as jobs:
             asking = ray.remote(requested).options(num_cpus=0)
-            async with asyncio.timeout(30):  # for the machines that there are and work, as long as they are wanted
-                while await asyncio.to_thread(lambda: ray.get(asking.remote())) != [{"CPU": 1.0}] * 3:
-                    await asyncio.sleep(0.2)
+            wanted = [{"CPU": 1.0}] * 3  # for the machines that there are and work, as long as they are wanted
+            await until_answer(lambda: ray.get(asking.remote()), wanted, 30)
             done = await jobs.wait((await submitted(jobs, seed=8, count=2)).id)
             assert content(tmp_path, done) == expected(8, 2)
 
@@ -273,8 +274,7 @@ def test_jobs_end_once_while_machines_come_and_go(
                 assert (found.spent, found.held) == (charged, 0)
             attempts = [ended.attempt for ended in done]
             figures = f"{JOBS} jobs, {sum(attempts)} attempts, most for one {max(attempts)}: {dict(trouble.done)}"
-            record_property("attempts", figures)
-            print(figures)  # noqa: T201  # what the run was like, for who reads its log
+            report(record_property, "attempts", figures)
             assert max(attempts) > 1, "nothing was lost, so nothing was tested"
             if JOBS >= 200:
                 assert min(trouble.done[what] for what in ("kill", "crash", "freeze", "restart")) > 0, trouble.done

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,18 +11,19 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.jobs.job import State
-from tests.jobs.cluster.links import until
+from tests.jobs.cluster.links import submitted
 from tests.jobs.cluster.nodes import expected
 from tests.jobs.cluster.ray_nodes import (
-    START_S,
     STORE_BYTES,
     RayStart,
     content,
     fleet,
     free_port,
     front,
-    listens,
-    submitted,
+    report,
+    until_answer,
+    until_listens,
+    until_ready,
 )
 from tests.jobs.cluster.ray_nodes import run as run_case
 from tests.jobs.serving import ends, log
@@ -66,10 +66,7 @@ def growing(folder: Path) -> Iterator[str]:
     words += ["--num-cpus=0", f"--object-store-memory={STORE_BYTES}", "--include-dashboard=false"]
     head = RayStart(*words, AUTOSCALER_UPDATE_INTERVAL_S="1", RAY_FAKE_CLUSTER="1")
     try:
-        end = time.monotonic() + START_S
-        while not listens("127.0.0.1", port):
-            assert time.monotonic() < end, f"Ray's client server does not listen on port {port} after {START_S:g} s"
-            time.sleep(0.1)
+        until_listens(port)
         yield f"ray://127.0.0.1:{port}"
     finally:
         head.stop()
@@ -87,9 +84,7 @@ def test_machines_come_with_the_queue_and_go_when_it_is_empty(
         clock, seen = asyncio.get_running_loop().time, []
 
         async def reaches(count: int, since: float) -> None:
-            async with asyncio.timeout(100):
-                while await asyncio.to_thread(up) != count:
-                    await asyncio.sleep(0.2)
+            await until_answer(up, count, 100)
             seen.append(f"{count} after {clock() - since:.0f} s")
 
         with growing(tmp_path) as address:
@@ -102,16 +97,13 @@ def test_machines_come_with_the_queue_and_go_when_it_is_empty(
                 done = [await jobs.wait(job.id) for job in sent]
                 began = clock()
                 await reaches(1, began)
-                async with asyncio.timeout(20):
-                    await until(lambda: sum(status.is_ready for status in jobs.workers()) == 1)
+                await until_ready(jobs, 1, 20)
                 last = await jobs.wait((await submitted(jobs, seed=JOBS, count=2)).id)
                 assert content(tmp_path, last) == expected(JOBS, 2)
                 for seed, job in enumerate(done):
                     assert (job.state, job.attempt, ends(await log(jobs, job))) == (State.SUCCEEDED, 1, 1)
                     assert content(tmp_path, job) == expected(seed, 30)
                 assert len({job.worker for job in done}) == MOST
-        figures = f"machines: {', '.join(seen)}"
-        record_property("growth", figures)
-        print(figures)  # noqa: T201  # for who reads the run's log
+        report(record_property, "growth", f"machines: {', '.join(seen)}")
 
     run_case(case())

@@ -18,13 +18,10 @@ from sigmagraph.engine.jobs.cluster.link import ActorLink, LinkLost, StoreFull
 from sigmagraph.engine.jobs.cluster.ray_cluster import RayCluster
 from sigmagraph.engine.jobs.cluster.ray_link import RayLink
 from sigmagraph.engine.jobs.cluster.settings import ActorSettings
-from sigmagraph.engine.jobs.job import State, Submission
-from sigmagraph.engine.jobs.service import JobService
-from sigmagraph.engine.jobs.settings import JobSettings
+from sigmagraph.engine.jobs.job import State
 from tests.jobs.cluster.fake_ray import FakeActor, FakeRay, Reference
-from tests.jobs.cluster.links import Place
-from tests.jobs.cluster.nodes import folders, saved
-from tests.jobs.conftest import sqlite
+from tests.jobs.cluster.links import Place, served, submitted
+from tests.jobs.cluster.nodes import folders
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 UNPLACED = "The node specified via NodeAffinitySchedulingStrategy doesn't exist any more or is infeasible"
@@ -78,19 +75,13 @@ def test_an_actor_that_ray_will_not_place_again_gives_way_to_another(run: Runs, 
         return offers.pop()
 
     async def case() -> None:
-        for name in ("models", "input", "output", "temp"):
-            (tmp_path / name).mkdir()
         options = {"models": str(tmp_path / "models")}
         how = ActorSettings("tests.jobs.cluster.nodes:build", options, "a", beat_s=0.05, max_restart_wait_s=0.1)
         worker = ActorWorker(how, connect, Depot(folders(tmp_path), tmp_path / "carried"))
-        jobs = JobService(JobSettings(sqlite(tmp_path)), [worker], folders(tmp_path))
-        await jobs.start()
-        try:
+        async with served(tmp_path, [worker]) as jobs:
             assert await jobs.ready(5), jobs.workers()
-            done = await jobs.wait((await jobs.submit(Submission(saved(count=1)))).job.id)
+            done = await jobs.wait((await submitted(jobs, count=1)).id)
             assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
-        finally:
-            await jobs.stop(0.0)
 
     run(case())
     assert ray.killed == [(lost, True)], "the first keeps nothing from the second"

@@ -18,7 +18,7 @@ from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.settings import JobSettings, StoreSettings
 from sigmagraph.engine.units import CREDIT
 from tests.jobs.cluster.nodes import expected, saved
-from tests.jobs.cluster.ray_nodes import add, content, free_port, kill, on_machines, started_cluster
+from tests.jobs.cluster.ray_nodes import add, content, free_port, kill, on_machines, report, started_cluster
 from tests.jobs.fronts import Client, Fronts
 from tests.jobs.serving import ends, here, log
 
@@ -64,8 +64,7 @@ def test_a_server_and_a_machine_are_killed_and_every_job_ends_once(
                 assert len({entry.job_id for entry in entries}) == len(entries) == EACH + 1
         finally:
             await jobs.stop(0.0)
-        record_property("attempts", figures)
-        print(figures)  # noqa: T201  # for who reads the run's log
+        report(record_property, "attempts", figures)
 
     asyncio.run(asyncio.wait_for(case(), 400))
 

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.jobs.job import State
-from tests.jobs.cluster.links import until
+from tests.jobs.cluster.links import submitted, until
 from tests.jobs.cluster.nodes import expected
 from tests.jobs.cluster.ray_nodes import (
     STORE_BYTES,
@@ -25,7 +25,6 @@ from tests.jobs.cluster.ray_nodes import (
     on_machines,
     run,
     started_head,
-    submitted,
 )
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
@@ -52,31 +51,42 @@ def machines(address: str, *given: tuple[tuple[str, ...], dict[str, str]]) -> It
         yield
 
 
+@asynccontextmanager
+async def cluster_of(*given: tuple[tuple[str, ...], dict[str, str]], **words: Any) -> AsyncIterator[str]:
+    """A head, and machines as `machines` makes them; its address."""
+    cluster = await on_machines(partial(started_head, **words), port := free_port())
+    try:
+        starting = machines(cluster.address, *given)
+        await on_machines(starting.__enter__)
+        try:
+            yield f"ray://127.0.0.1:{port}"
+        finally:
+            await on_machines(partial(starting.__exit__, None, None, None))
+    finally:
+        await on_machines(cluster.shutdown)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a folder from one machine")
 def test_machines_that_differ_are_named_and_the_others_work(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other, newer = installed(tmp_path / "other", sigmagraph="0.0.1"), installed(tmp_path / "newer", torch="99.0")
     (tmp_path / "models").mkdir()
 
     async def case() -> None:
-        cluster = await on_machines(started_head, port := free_port())
         given = ((), {"PYTHONPATH": other}), (("unshare", "-m", "sh", "-c", HIDDEN, str(tmp_path)), {})
-        starting = machines(cluster.address, ((), {"PYTHONPATH": newer}), *given)
-        await on_machines(starting.__enter__)
-        try:
-            async with front(tmp_path, fleet(tmp_path, f"ray://127.0.0.1:{port}"), 1) as jobs:
-                async with asyncio.timeout(60):
-                    await until(lambda: sum(bool(status.last_error) for status in jobs.workers()) == 2)
-                done = [await jobs.wait((await submitted(jobs, seed=seed, count=2)).id) for seed in range(4)]
-                assert [content(tmp_path, job) for job in done] == [expected(seed, 2) for seed in range(4)]
-                (fit,) = (status.name for status in jobs.workers() if status.is_ready)
-                assert {(job.state, job.worker, job.attempt) for job in done} == {(State.SUCCEEDED, fit, 1)}
-                said = sorted(status.last_error for status in jobs.workers() if status.last_error)
-                assert "sigmagraph 0.0.1 where the front has" in said[1]
-                assert said[1].endswith("install the same")
-                assert f"has no folder {tmp_path / 'models'}: put the models there" in said[0]
-        finally:
-            await on_machines(partial(starting.__exit__, None, None, None))
-            await on_machines(cluster.shutdown)
+        async with (
+            cluster_of(((), {"PYTHONPATH": newer}), *given) as address,
+            front(tmp_path, fleet(tmp_path, address), 1) as jobs,
+        ):
+            async with asyncio.timeout(60):
+                await until(lambda: sum(bool(status.last_error) for status in jobs.workers()) == 2)
+            done = [await jobs.wait((await submitted(jobs, seed=seed, count=2)).id) for seed in range(4)]
+            assert [content(tmp_path, job) for job in done] == [expected(seed, 2) for seed in range(4)]
+            (fit,) = (status.name for status in jobs.workers() if status.is_ready)
+            assert {(job.state, job.worker, job.attempt) for job in done} == {(State.SUCCEEDED, fit, 1)}
+            said = sorted(status.last_error for status in jobs.workers() if status.last_error)
+            assert "sigmagraph 0.0.1 where the front has" in said[1]
+            assert said[1].endswith("install the same")
+            assert f"has no folder {tmp_path / 'models'}: put the models there" in said[0]
 
     run(case())
     assert any("torch 99.0 where the front has" in line and "last bits" in line for line in caplog.messages)
@@ -105,28 +115,23 @@ def test_jobs_end_while_every_object_store_is_full(tmp_path: Path) -> None:
     affinity = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
 
     async def case() -> None:
-        port = free_port()
         config = {"local_fs_capacity_threshold": 0.001, "object_store_full_delay_ms": 10}
-        cluster = await on_machines(partial(started_head, _system_config=config), port)
-        starting = machines(cluster.address, ((), {}))
-        await on_machines(starting.__enter__)
-        try:
-            async with front(tmp_path, fleet(tmp_path, f"ray://127.0.0.1:{port}"), 1) as jobs:
+        async with (
+            cluster_of(((), {}), _system_config=config) as address,
+            front(tmp_path, fleet(tmp_path, address), 1) as jobs,
+        ):
 
-                def fill() -> list[Any]:
-                    places = [affinity(node["NodeID"], soft=False) for node in ray.nodes()]
-                    hoards = [ray.remote(Hoard).options(num_cpus=0, scheduling_strategy=at).remote() for at in places]
-                    assert min(ray.get([hoard.fill.remote() for hoard in hoards])) > 5
-                    return hoards
+            def fill() -> list[Any]:
+                places = [affinity(node["NodeID"], soft=False) for node in ray.nodes()]
+                hoards = [ray.remote(Hoard).options(num_cpus=0, scheduling_strategy=at).remote() for at in places]
+                assert min(ray.get([hoard.fill.remote() for hoard in hoards])) > 5
+                return hoards
 
-                hoards = await asyncio.to_thread(fill)
-                sent = [await submitted(jobs, seed=seed, count=3, width=300_000, record=200_000) for seed in range(3)]
-                done = [await jobs.wait(job.id) for job in sent]
-                assert [job.attempt for job in done] == [1, 1, 1]
-                assert [content(tmp_path, job) for job in done] == [expected(seed, 3, 300_000) for seed in range(3)]
-                assert len(hoards) == 2
-        finally:
-            await on_machines(partial(starting.__exit__, None, None, None))
-            await on_machines(cluster.shutdown)
+            hoards = await asyncio.to_thread(fill)
+            sent = [await submitted(jobs, seed=seed, count=3, width=300_000, record=200_000) for seed in range(3)]
+            done = [await jobs.wait(job.id) for job in sent]
+            assert [job.attempt for job in done] == [1, 1, 1]
+            assert [content(tmp_path, job) for job in done] == [expected(seed, 3, 300_000) for seed in range(3)]
+            assert len(hoards) == 2
 
     run(case())

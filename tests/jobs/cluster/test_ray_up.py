@@ -18,19 +18,24 @@ import yaml
 from sigmagraph.engine.jobs.cluster.ray_cluster import RayCluster
 from sigmagraph.engine.jobs.job import State
 from tests.jobs.cluster import wire
-from tests.jobs.cluster.links import until
+from tests.jobs.cluster.links import submitted, until
 from tests.jobs.cluster.nodes import expected
-from tests.jobs.cluster.ray_nodes import STORE_BYTES, content, fleet, free_port, front, run, submitted
+from tests.jobs.cluster.ray_nodes import (
+    NEEDS_TUN,
+    STORE_BYTES,
+    content,
+    fleet,
+    free_port,
+    front,
+    laid,
+    report,
+    run,
+    until_answer,
+)
 from tests.jobs.cluster.test_examples import FILES
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not os.access("/dev/net/tun", os.W_OK), reason="machines need root and /dev/net/tun"
-    ),
-]
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore"), NEEDS_TUN]
 SSH = """#!/usr/bin/env bash
 while [ "${{1#*@10.77}}" = "$1" ]; do shift; done
 host="$1"; shift
@@ -53,10 +58,7 @@ OWN = ("unshare", "-p", "-f", "-m", "--mount-proc", "sleep")
 def two_machines(home: Path) -> Iterator[dict[str, str]]:
     """Two tables of processes and two networks, and what `ssh`, `rsync` and `ray` are there; the environment for it."""
     with ExitStack() as stack:
-        laying = [sys.executable, "-m", "tests.jobs.cluster.wire", "sgup", "0.0005", "0"]
-        laid = stack.enter_context(subprocess.Popen(laying, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-        assert laid.stdout is not None
-        assert laid.stdout.readline() == "ready\n"
+        stack.enter_context(laid("sgup", 0.0005, 0))
         head = stack.enter_context(subprocess.Popen([*OWN, "600"]))
         first = child(head.pid)
         entering = ["nsenter", "-t", str(first), "-p", "-m"]
@@ -129,9 +131,7 @@ def test_a_queue_brings_a_machine_of_the_documented_file_and_gives_it_back(
 
         async def reaches(addresses: set[str]) -> None:
             began = clock()
-            async with asyncio.timeout(90):
-                while await asyncio.to_thread(up) != addresses:
-                    await asyncio.sleep(0.3)
+            await until_answer(up, addresses, 90)
             seen.append(f"{len(addresses)} after {clock() - began:.0f} s")
 
         address = f"ray://{wire.HERE}:{port}"
@@ -147,9 +147,7 @@ def test_a_queue_brings_a_machine_of_the_documented_file_and_gives_it_back(
         await asyncio.to_thread(cluster.request, [])
         await reaches({wire.HERE})
         await asyncio.to_thread(cluster.leave)
-        figures = f"machines: {', '.join(seen)}"
-        record_property("growth", figures)
-        print(figures)  # noqa: T201  # for who reads the run's log
+        report(record_property, "growth", f"machines: {', '.join(seen)}")
 
     with two_machines(home) as environment:
         words = [sys.executable, "-m", "ray.scripts.scripts", "up", "-y", "--no-config-cache", str(file)]

@@ -1,14 +1,12 @@
 """Machines in another network, behind a wire with delay and loss. Needs root and namespaces. Run by ray.sh."""
 
-import asyncio
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,43 +14,30 @@ import pytest
 
 from sigmagraph.engine.jobs.job import State
 from tests.jobs.cluster import wire
-from tests.jobs.cluster.links import until
+from tests.jobs.cluster.links import submitted
 from tests.jobs.cluster.nodes import expected
 from tests.jobs.cluster.ray_nodes import (
     MACHINES,
+    NEEDS_TUN,
     STORE_BYTES,
     RayStart,
     content,
     fleet,
     free_port,
     front,
+    laid,
     on_machines,
+    report,
     run,
     started_head,
-    submitted,
+    until_ready,
 )
 from tests.jobs.serving import ends, log
 
 FAR = "sgfar"
 DELAY_S, LOSS = 0.05, 0.01
 JOBS = 60
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not os.access("/dev/net/tun", os.W_OK), reason="a wire needs root and /dev/net/tun"
-    ),
-]
-
-
-@contextmanager
-def laid() -> Iterator[None]:
-    """A wire of 100 ms there and back that loses 1 % each way."""
-    words = [sys.executable, "-m", "tests.jobs.cluster.wire", FAR, str(DELAY_S), str(LOSS)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield  # its end closes the process's standard input, and with it the wire
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore"), NEEDS_TUN]
 
 
 def far(*words: str) -> list[str]:
@@ -93,8 +78,7 @@ def test_jobs_end_once_over_a_wire_with_delay_and_loss(
         try:
             async with front(tmp_path, fleet(tmp_path, f"ray://{wire.HERE}:{port}", lease_s=6.0), 1) as jobs:
                 machines.append(RayStart(*there, before=far()))  # two at once would want the same ports
-                async with asyncio.timeout(60):
-                    await until(lambda: sum(status.is_ready for status in jobs.workers()) == 2)
+                await until_ready(jobs, 2)
                 sent = []
                 for seed in range(JOBS):
                     count, width = chance.randint(1, 20), chance.choice((8, 100_000))
@@ -117,14 +101,13 @@ def test_jobs_end_once_over_a_wire_with_delay_and_loss(
                 attempts = sum(ended.attempt for ended in done)
                 assert attempts > JOBS, "nothing was lost, so nothing was tested"
                 figures = f"{JOBS} jobs, {attempts} attempts in {took:.0f} s"
-                record_property("wire", figures)
-                print(figures)  # noqa: T201  # for who reads the run's log
+                report(record_property, "wire", figures)
         finally:
             for machine in machines:
                 machine.stop()
             await on_machines(near.shutdown)
 
-    with laid():
+    with laid(FAR, DELAY_S, LOSS):  # 100 ms there and back, and 1 % lost each way
         assert round_trip_s() >= 2 * DELAY_S
         run(case())
 
