@@ -35,6 +35,7 @@ __all__ = ["NODES"]
 
 LARGEST = 0xFFFFFFFFFFFFFFFF
 MOST_NODES = 20_000  # of all turns of a loop together
+MOST_CHARACTERS = 4_000_000  # of their ids: those of a loop inside another are twice as long
 Anything = Annotated[Any, Socket("*")]
 Unread = Annotated[Any, Socket("*"), Extra({"lazy": True, "rawLink": True})]
 Whole = Annotated[int, Range(-LARGEST, LARGEST)]
@@ -119,7 +120,12 @@ def loop_run(
     loop = find_loop(end_id[0], prompt[0].get_node)
     if len(indices) * (len(loop.body) + 4) > MOST_NODES:
         raise BadValue("the loop's turns", len(indices), f"at most {MOST_NODES // (len(loop.body) + 4)} of this body")
-    turns = _Turns(loop, f"{unique_id[0]}.", indices, is_list=mode[0] == "List", is_kept=bool(cache_iterations[0]))
+    own = f"{unique_id[0]}."
+    characters = len(indices) * sum(len(own) + len(node_id) for node_id in loop.body)
+    if characters > MOST_CHARACTERS:
+        allowed = f"at most {MOST_CHARACTERS}; fewer loops inside each other"
+        raise BadValue("the characters of all ids in the loop's turns", characters, allowed)
+    turns = _Turns(loop, own, indices, is_list=mode[0] == "List", is_kept=bool(cache_iterations[0]))
     return turns.expansion(accumulates=bool(accumulate[0]))
 
 

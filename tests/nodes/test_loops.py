@@ -193,6 +193,27 @@ def test_output_nodes_of_an_inner_loop_are_found_by_both_turns() -> None:
     assert seen(inner, 2, output_value=["ended", 0]) == ended, "also in the first turn, whose result nobody reads"
 
 
+@pytest.mark.parametrize("depth", [6, 24])
+def test_loops_inside_each_other_end_before_their_ids_fill_the_memory(stage: Stage, depth: int) -> None:
+    """Each level doubles the length of the ids: forty ended the process, with one turn each."""
+    document: dict[str, Any] = {}
+    for at in range(depth):
+        outer = {"parent_iteration": [f"s{at - 1}", 0]} if at else {}
+        once = {"mode": "simple", "mode.num_iterations": 1, "cache_iterations": False, **outer}
+        document[f"s{at}"] = {"class_type": "StartLoop", "inputs": once}
+    document["e"] = formula("a + 7", a=[f"s{depth - 1}", 0])
+    inner = ["e", 1]
+    for at in reversed(range(depth)):
+        document[f"e{at}"] = {"class_type": "EndLoop", "inputs": {"accumulate": False, "output_value": inner}}
+        inner = [f"e{at}", 0]
+    document["shown"] = {"class_type": "PreviewAny", "inputs": {"source": inner}}
+    if depth < 10:
+        assert texts(stage, document) == ["7"]
+    else:
+        with pytest.raises(NodeFailed, match="at most 4000000; fewer loops inside each other"):
+            stage.run(document).or_raise()
+
+
 @pytest.mark.parametrize(("is_kept", "expected"), [(True, 2), (False, 6)])
 def test_turns_are_found_again_by_their_content(stage: Stage, is_kept: bool, expected: int) -> None:
     document = graph({"mode": "simple", "mode.num_iterations": 4, "cache_iterations": is_kept}, DOUBLED, **POWERS)
