@@ -32,8 +32,8 @@ class Plan:
 
 def plan(graph: Graph, services: Services | None = None, targets: Collection[str] | None = None) -> Plan:
     """Order and key what the roots need; `targets` keeps only those roots."""
-    roots = _alone(graph, [root for root in graph.roots if targets is None or root in targets])
     with no_collection():
+        roots = _alone(graph, [root for root in graph.roots if targets is None or root in targets])
         order = depth_first(graph.nodes, roots)
         keys = Keys(services)
         for node_id in order:

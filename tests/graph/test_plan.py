@@ -1,3 +1,4 @@
+import gc
 import json
 import random
 import sys
@@ -224,6 +225,19 @@ def test_planning_takes_linear_work() -> None:
         return count / length
 
     assert calls(4000) == pytest.approx(calls(400), rel=0.02)
+
+
+def test_no_garbage_is_looked_for_while_planning() -> None:
+    """It was, where output nodes that others read are looked for: calls out of nowhere in the test above."""
+    graph, begun, least = checked(chain(400)), list[str](), gc.get_threshold()
+    gc.callbacks.append(told := lambda phase, _: begun.append(phase))
+    gc.set_threshold(1)
+    try:
+        plan(graph)
+    finally:
+        gc.set_threshold(*least)
+        gc.callbacks.remove(told)
+    assert len(begun) < 40, "a few on the way in and out, none for each node"
 
 
 def test_the_order_holds_for_any_graph_without_cycles() -> None:
