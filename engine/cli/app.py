@@ -13,13 +13,14 @@ from typer.core import TyperGroup
 
 from sigmagraph.engine import cli
 from sigmagraph.engine.cli import fetch
+from sigmagraph.engine.cli.answers import within_command
 from sigmagraph.engine.errors import EngineError
 
 __all__ = ["app", "main"]
 
 FIRST = ("run", "replay", "serve", "compare", "check", "plan", "nodes", "samplers", "models")
 """How the help begins; further commands follow by name."""
-SHARED = ("app", "console", "options", "report")
+SHARED = ("answers", "app", "console", "options", "report")
 """Modules that hold no command: commands import them when they run."""
 
 
@@ -28,7 +29,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with within_command():
+                return super().invoke(ctx)
         except EngineError as error:
             from sigmagraph.engine.cli.console import complain, remark
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sigmagraph.engine.cli.answers import alone
 from sigmagraph.engine.compose.workspace import Workspace, open_workspace
 
 __all__ = [
@@ -117,9 +118,10 @@ def workspace(
     *,
     watches_edits: bool = False,
 ) -> Workspace:
-    """The workspace at `home`, which tells the terminal what it has to tell."""
+    """The workspace at `home`, which tells the terminal what it has to tell. Its packs print to stderr."""
     from sigmagraph.engine.cli.console import remark, warn
 
+    alone()
     return open_workspace(home, output, custom_nodes, watches_edits=watches_edits, remark=remark, warn=warn)
 
 

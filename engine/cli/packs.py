@@ -1,8 +1,5 @@
 """`sigmagraph packs`: node packs in a folder: do they load, what do they bring, and what do they reach for."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,21 +49,8 @@ def _loaded(folder: Path, home: Path | None) -> "dict[Path, Pack]":
     from sigmagraph.engine.compose.packs import load_custom_nodes
 
     heard: dict[Path, Pack] = {}
-    with _prints_to_stderr():
-        load_custom_nodes([folder], workspace(home).folders, lambda pack: heard.update({pack.path: pack}))
+    load_custom_nodes([folder], workspace(home).folders, lambda pack: heard.update({pack.path: pack}))
     return heard
-
-
-@contextmanager
-def _prints_to_stderr() -> Iterator[None]:
-    """What packs start while they are imported, pip above all, writes to the terminal and not into our answer."""
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _record(path: Path, reach: "Reach", pack: "Pack | None") -> dict[str, Any]:

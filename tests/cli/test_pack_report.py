@@ -60,12 +60,40 @@ def test_without_loading_no_code_of_a_pack_runs(packs: Path, tmp_path: Path) -> 
     assert "works: licence MIT\n    network: urllib\n" in done.stdout
 
 
-def test_what_a_program_of_a_pack_prints_is_not_in_the_answer(packs: Path, tmp_path: Path) -> None:
-    (packs / "installs.py").write_text("import subprocess\nsubprocess.run(['echo', 'Collecting'])\nNODES = []\n")
-    run = [sys.executable, "-m", "sigmagraph", "packs", str(packs), "--json", "--home", str(tmp_path)]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=True)
-    assert [pack["pack"] for pack in json.loads(done.stdout)] == ["bends.py", "installs.py", "torn.py", "works"]
-    assert "Collecting" in done.stderr
+PRINTS = """
+import subprocess
+
+class Says:
+    RETURN_TYPES, FUNCTION, OUTPUT_NODE = (), "go", True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def go(self):
+        subprocess.run(["echo", "a line of its program"])
+        print("a line of the node")
+        return {}
+
+print("loaded")
+subprocess.run(["echo", "Collecting"])
+NODE_CLASS_MAPPINGS = {"Says": Says}
+"""
+
+
+@pytest.mark.parametrize("command", ["packs", "check", "nodes", "run"])
+def test_what_packs_and_their_programs_print_is_not_in_the_answer(command: str, packs: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (packs / "installs.py").write_text(PRINTS)
+    graph = tmp_path / "graph.json"
+    graph.write_text('{"1": {"class_type": "Says", "inputs": {}}}')
+    loads = ["--custom-nodes", packs]
+    rest = {"packs": [packs], "check": [tmp_path, *loads], "nodes": loads, "run": [graph, *loads]}[command]
+    run = [sys.executable, "-m", "sigmagraph", command, *map(str, rest), "--json", "--home", str(tmp_path)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    assert json.loads(done.stdout), done.stderr
+    told = ["loaded", "Collecting", *(["a line of the node", "a line of its program"] if command == "run" else [])]
+    assert all(line in done.stderr.splitlines() for line in told)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
