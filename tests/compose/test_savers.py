@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import torch
 
-from sigmagraph.engine.compose.shims import extras
+from sigmagraph.engine.compose.shims import extras, patching, sampling
 from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.models.load import load_checkpoint
 from sigmagraph.nodes import NODES
@@ -109,3 +109,20 @@ def test_schedules_of_ours_answer_to_get_sigmas(tmp_path: Path) -> None:
     found = nodes(tmp_path)
     assert len(found["AlignYourStepsScheduler"]().get_sigmas("SDXL", 7, denoise=1.0)[0]) == 8
     assert len(found["GITSScheduler"]().get_sigmas(1.2, 9, 1.0)[0]) == 10
+
+
+def test_a_blank_latent_of_other_channels_is_sampled_by_packs_as_by_our_node(called: Called) -> None:
+    found, given, _ = called
+    blank, model = torch.zeros(1, 4, 5, 5), given["model"]
+    fixed = sampling.names()["comfy.sample"]["fix_empty_latent_channels"](model, blank)
+    noise = sampling.prepare_noise(fixed, 7)
+    run = {name: given[name] for name in ("steps", "cfg", "sampler_name", "scheduler", "positive", "negative")}
+    made = patching.sample_by_name(model, noise, **run, latent_image=fixed, seed=7)
+    [node] = found["KSampler"]().sample(seed=7, latent_image={"samples": blank}, **given)
+    assert torch.equal(made, node["samples"])
+
+
+def test_noise_for_places_of_a_batch_is_drawn_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(7)
+    draws = [torch.randn(1, 3, 5, 5, generator=generator) for _ in range(3)]
+    assert torch.equal(sampling.prepare_noise(torch.zeros(2, 3, 5, 5), 7, [2, 1]), torch.cat([draws[2], draws[1]]))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sigmagraph.engine.compose.shims.arithmetic import repeat_to_batch_size
 from sigmagraph.engine.compose.shims.helpers import LatentPreviewMethod
 from sigmagraph.engine.execution.packs.progress import ProgressBar
 from sigmagraph.engine.sampling import SOLVERS
@@ -21,10 +22,15 @@ __all__ = ["names"]
 def prepare_noise(latent_image: Tensor, seed: int, noise_inds: Any = None) -> Tensor:
     """The noise that a seed means for a latent, drawn on the CPU; `noise_inds` are the places in the batch."""
     places = [int(place) for place in noise_inds] if noise_inds is not None else None
-    if places is None:
-        return ComfyNoise(seed).initial(latent_image.to("cpu"))
-    shape = (max(places, default=0) + 1, *latent_image.shape[1:])
-    return ComfyNoise(seed).initial(torch.empty(shape, dtype=latent_image.dtype))[places]
+    return ComfyNoise(seed).initial(latent_image.to("cpu"), places or None)
+
+
+def fix_empty_latent_channels(model: Any, latent_image: Tensor, *_: Any) -> Tensor:
+    """A blank latent with as many channels as the model's; any other as it is."""
+    channels = model.get_model_object("latent_format").latent_channels
+    if latent_image.shape[1] == channels or torch.count_nonzero(latent_image):
+        return latent_image
+    return repeat_to_batch_size(latent_image, channels, dim=1)
 
 
 def to_d(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
@@ -112,7 +118,7 @@ def names() -> dict[str, dict[str, Any]]:
     samplers = {f"sample_{name}": partial(called_by_packs, SOLVERS[name]) for name in SOLVERS}
     return {
         "comfy.sample": {
-            "fix_empty_latent_channels": lambda model, latent_image, *_: latent_image,
+            "fix_empty_latent_channels": fix_empty_latent_channels,
             "np": np,
             "prepare_noise": prepare_noise,
         },
