@@ -1,10 +1,13 @@
 """What a drawing offers in the editor's app mode, as places of the prompt."""
 
+import sys
 from typing import Any
 
 import pytest
 
 from sigmagraph.engine.graph.editor import app_mode, convert
+from sigmagraph.engine.graph.editor.app_mode import AppMode
+from sigmagraph.engine.graph.editor.scope import Scope, every_scope
 
 TEXT = {"name": "text", "type": "STRING", "widget": {"name": "text"}}
 DECLARED: dict[str, Any] = {
@@ -90,3 +93,15 @@ def test_a_drawing_that_offers_nothing_has_no_app(data: Any) -> None:
     document = drawing()
     document["extra"]["linearData"] = data
     assert offered(document) is None
+
+
+def test_the_canvases_are_looked_at_once_whatever_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Scope] = []
+
+    def counted(root: Scope) -> Any:
+        looks.append(root)
+        return every_scope(root)
+
+    monkeypatch.setattr(sys.modules[AppMode.__module__], "every_scope", counted)
+    assert offered(drawing(*[["99:1", "text"]] * 50, ["2", "text"])) == ([("what to say", ["2.text"])], [])
+    assert len(looks) == 1

@@ -7,6 +7,7 @@ An input is `[node, widget]`; the node may be a subgraph instance, whose promote
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sigmagraph.engine.errors import BadDocument
@@ -67,22 +68,31 @@ def _listed(said: Mapping[str, Any], name: str) -> Sequence[Any]:
 
 def _named(root: Scope, document: Mapping[str, Any], rows: Sequence[Any]) -> Iterator[tuple[Scope, str, str]]:
     """The canvas, node and widget that each row means; rows that mean none are left out, as on the page."""
+    known = _nodes_by_place(root, document)
     for row in rows:
         if not isinstance(row, list) or len(row) < 2 or not isinstance(row[1], str):
             continue
-        scopes = ((scope, _node_at(scope, document, str(row[0]))) for scope in every_scope(root))
-        place = next(((scope, node_id) for scope, node_id in scopes if node_id in scope.drawing.nodes), None)
-        if place is not None:
-            yield (*place, row[1])
+        canvas, _, rest = str(row[0]).partition(":")
+        found = [known[place] for place in ((str(row[0]), ""), (rest.partition(":")[0], canvas)) if place in known]
+        if found:
+            _, scope, node_id = min(found, key=itemgetter(0))
+            yield scope, node_id, row[1]
 
 
-def _node_at(scope: Scope, document: Mapping[str, Any], place: str) -> str:
-    """The node of this canvas that a place may mean: by its id in the prompt, or behind the id of the canvas."""
-    if place.startswith(scope.path) and place[len(scope.path) :] in scope.drawing.nodes:
-        return place[len(scope.path) :]
-    canvas, _, rest = place.partition(":")
-    own = document.get("id") if scope.host is None else scope.host.type
-    return rest.partition(":")[0] if own == canvas else ""
+def _nodes_by_place(root: Scope, document: Mapping[str, Any]) -> Mapping[tuple[str, str], tuple[int, Scope, str]]:
+    """The first node at every place: by its id in the prompt, and by its own id with that of its canvas.
+
+    Each comes with the number of its canvas. One look at all nodes, whatever the number of rows.
+    """
+    found: dict[tuple[str, str], tuple[int, Scope, str]] = {}
+    for number, scope in enumerate(every_scope(root)):
+        canvas = document.get("id") if scope.host is None else scope.host.type
+        for node_id in scope.drawing.nodes:
+            here = number, scope, node_id
+            found.setdefault((scope.path + node_id, ""), here)
+            if isinstance(canvas, str) and canvas:
+                found.setdefault((node_id, canvas), here)
+    return found
 
 
 def _places(scope: Scope, node: EditorNode, widget: str) -> Iterator[tuple[str, str]]:
