@@ -7,6 +7,7 @@ Nothing is read here: renamed tensors are combined when somebody reads them.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -150,7 +151,7 @@ def swap_halves(parts: Sequence[Tensor]) -> Tensor:
 def derived(name: str, sources: Sequence[StoredTensor], combine: Combine) -> StoredTensor:
     """The tensor `name` made from stored ones; its shape is found on the meta device. Raises `TensorMismatch`."""
     try:
-        shape = tuple(combine([torch.empty(source.shape, device="meta") for source in sources]).shape)
+        shape = _shape(combine, tuple(source.shape for source in sources))
     except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
         shapes = ", ".join(str(list(source.shape)) for source in sources)
         raise TensorMismatch(f"{name}: tensors of shapes {shapes} do not combine ({error})") from None
@@ -158,6 +159,12 @@ def derived(name: str, sources: Sequence[StoredTensor], combine: Combine) -> Sto
     parts = sources if combine is stack_rows else sources[:1]
     dtype = max((part.dtype for part in parts), key=lambda dtype: dtype.itemsize)
     return StoredTensor(shape, dtype, lambda: combine([source.read() for source in kept]), kept, combine)
+
+
+@lru_cache(maxsize=1024)
+def _shape(combine: Combine, shapes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """Found once: a network has hundreds of matrices and few shapes, and each asking takes 0.1 ms."""
+    return tuple(combine([torch.empty(shape, device="meta") for shape in shapes]).shape)
 
 
 VAE_RULES: tuple[tuple[str, str], ...] = (
