@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,7 @@ TILE, OVERLAP, SMALLEST_TILE = 512, 32, 128  # pixels of the input
 TORCHVISION = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 INSTALL = "pip install --no-deps spandrel einops"
 MAX_PIXELS = 1 << 30  # of one result
+MOST_WEIGHTS = 1 << 30  # ten times what any such network has; all are read into memory at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,8 @@ def load_upscaler(path: Path, device: torch.device | None = None) -> Upscaler:
     for one that takes more than a picture.
     """
     file = open_weights(path)
+    if (count := sum(prod(stored.shape) for stored in file.weights.values())) > MOST_WEIGHTS:
+        raise UnknownModel(f"{path}: {count:,} weights; a network that enlarges pictures has at most {MOST_WEIGHTS:,}")
     spandrel, chosen = _spandrel(), device or RESIDENCY.choices.on
     weights = {name: stored.read().float() for name, stored in file.weights.items()}
     if all(name.startswith("module.") for name in weights):  # saved while it trained on several devices

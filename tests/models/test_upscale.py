@@ -147,3 +147,11 @@ def test_a_result_beyond_all_memory_and_odd_channels_are_refused() -> None:
         drained(model.enlarged(torch.zeros(1, 1).expand(1, 16384, 8192, 3)))
     with pytest.raises(BadValue, match="3 channels"):
         drained(model.enlarged(torch.zeros(1, 4, 4, 4)))
+
+
+def test_what_is_too_large_to_be_an_upscale_model_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint chosen by mistake would lie in memory in float32 before spandrel says no."""
+    monkeypatch.setattr(upscale, "MOST_WEIGHTS", 100)
+    save_file(compact(), tmp_path / "x2.safetensors")
+    with pytest.raises(UnknownModel, match="1,700 weights; a network that enlarges pictures has at most 100"):
+        load_upscaler(tmp_path / "x2.safetensors")
