@@ -32,6 +32,9 @@ LOG = logging.getLogger("sigmagraph.jobs")
 LOOK_S = 1.0
 ALL_EVERY = 30
 """Looks; the whole queue is read again so often, whatever was told."""
+BLIND = 5
+"""Looks, after the database was away, in which no job is taken from a server that is not seen: it may be about to come
+back, too."""
 OPEN = State.QUEUED, State.RUNNING
 MOST_TOLD_LATE = 10_000
 
@@ -251,17 +254,23 @@ class Peers:
 
     async def _watch(self) -> None:
         """Who lives, and whether the jobs of one that does not are to be given back."""
-        looks = 0
+        looks, seen = 0, BLIND
         while True:
             try:
                 self._saw(await asyncio.to_thread(self._place.living))
-                for job in await give_up(self._store, self._living, self._dispatcher.running()):
-                    self._pictures.take(job.id)
-                    await self._look_at(job.id)
+                seen += 1
+                if seen > BLIND:
+                    await self._give_up()
                 if looks % ALL_EVERY == ALL_EVERY - 1:
                     self._heard.put_nowait({"missed": False})
                 looks += 1
             except EngineError as problem:
-                self._living = set()
+                self._living, seen = set(), 0
                 LOG.warning("other servers are not seen: %s", problem)
             await asyncio.sleep(LOOK_S)
+
+    async def _give_up(self) -> None:
+        """Have the jobs wait again of servers that are gone."""
+        for job in await give_up(self._store, self._living, self._dispatcher.running()):
+            self._pictures.take(job.id)
+            await self._look_at(job.id)

@@ -46,6 +46,16 @@ async def server(store: StoreSettings, worker: Worker | None = None, **settings:
         await jobs.stop(0.5)
 
 
+def cut_off(url: str, which: str) -> int:
+    """End such sessions of the database; how many there were."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND "
+        count = len(connection.execute(text(ended + which)).all())
+    engine.dispose()
+    return count
+
+
 def test_sqlite_is_not_shared(tmp_path: Path, run: Runs) -> None:
     async def case() -> None:
         with pytest.raises(StoreFailed, match="several servers can share PostgreSQL alone"):
@@ -111,18 +121,30 @@ def test_a_server_that_heard_nothing_for_a_while_tells_what_it_missed(shared: St
             deaf.listen(lambda what: told.append(what) if isinstance(what, JobEvent) else None)
             first = (deaf._counts.last_event(job.id) or 0) + 1
             waiting = asyncio.create_task(deaf.wait(job.id))
-            await asyncio.to_thread(cut_off, shared.url)
+            assert await asyncio.to_thread(cut_off, shared.url, "query LIKE 'LISTEN%'") == 2
             done = await asyncio.wait_for(waiting, 10)
             assert done.state is State.SUCCEEDED
             assert [event.number for event in told] == list(range(first, done.events + 1))
             assert deaf._counts.counts(None).remaining == 0
 
-    def cut_off(url: str) -> None:
-        engine = create_engine(url)
-        with engine.begin() as connection:
-            query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
-            assert len(connection.execute(text(query)).all()) == 2
-        engine.dispose()
+    run(case())
+
+
+@pytest.mark.postgres
+def test_running_jobs_survive_a_restart_of_the_database(shared: StoreSettings, run: Runs) -> None:
+    """Who is back first sees nobody else, and once had the other's jobs begin again."""
+
+    async def case() -> None:
+        async with server(shared) as one, server(shared) as other:
+            await until(lambda: one.servers == 2 == other.servers)
+            jobs = [await sent(one, count=80, seconds=0.05) for _ in range(2)]
+            for job in jobs:
+                await started(one, job)
+            await asyncio.to_thread(cut_off, shared.url, "true")
+            for job in jobs:
+                done = await asyncio.wait_for(one.wait(job.id), 30)
+                assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
+                assert ends(await log(other, job)) == 1
 
     run(case())
 
