@@ -11,6 +11,7 @@ from sigmagraph.engine.graph.node import Optional, Socket, UiResult, node
 from sigmagraph.engine.jobs.cluster import actor_worker, device
 from sigmagraph.engine.jobs.events import Requeued
 from sigmagraph.engine.jobs.job import Job, State, Submission
+from sigmagraph.engine.writing import write_file
 from tests.jobs import stubs
 from tests.jobs.cluster import nodes
 from tests.jobs.cluster.links import Place, front, submitted, until
@@ -349,7 +350,7 @@ def test_a_file_that_was_written_again_is_brought_as_it_is_last(
     def is_written_again(place: Spoilt, digest: str) -> None:
         fetched.append(digest)
         if len(fetched) == 1:
-            place.path(digest).write_bytes(expected(0, 3))
+            write_file(place.path(digest), expected(0, 3))  # in one step: the node writes there, too, and reads
 
     async def case() -> None:
         graph = stubs.workflow(
