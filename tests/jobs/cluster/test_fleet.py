@@ -29,9 +29,9 @@ Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 class Machines:
-    """In the place of `RayCluster`: which machines are up, and what is wrong with the head."""
+    """In the place of `RayCluster`: which machines are up, by names of one letter, and what is wrong with the head."""
 
-    def __init__(self, models: Path) -> None:
+    def __init__(self, models: Path, names: str) -> None:
         self._models = models
         self.up: dict[str, Place] = {}
         self.is_down = False
@@ -39,6 +39,8 @@ class Machines:
         self.answers.set()
         self.joins = 0
         self.asked: list[int] = []
+        for name in names:
+            self.add(name)
 
     def add(self, name: str) -> Place:
         self.up[name] = Place(name, models=str(self._models))
@@ -91,8 +93,7 @@ def ready(jobs: JobService) -> set[str]:
 
 def test_workers_come_and_go_with_their_machines(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
-        machines = Machines(tmp_path / "models")
-        machines.add("a")
+        machines = Machines(tmp_path / "models", "a")
         async with front(tmp_path, machines) as jobs:
             await until(lambda: ready(jobs) == {"a:0"})
             job = await submitted(jobs, seed=1, count=40, seconds=0.02)
@@ -109,8 +110,7 @@ def test_workers_come_and_go_with_their_machines(run: Runs, tmp_path: Path) -> N
 
 def test_a_head_that_is_restarted_is_joined_again_and_no_job_is_lost(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
-        machines = Machines(tmp_path / "models")
-        machines.add("a")
+        machines = Machines(tmp_path / "models", "a")
         async with front(tmp_path, machines) as jobs:
             job = await submitted(jobs, seed=2, count=40, seconds=0.02)
             await started(jobs, job)
@@ -133,8 +133,7 @@ def test_a_head_that_is_restarted_is_joined_again_and_no_job_is_lost(run: Runs, 
 
 def test_a_head_that_says_nothing_for_a_lease_is_named_and_given_up(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
-        machines = Machines(tmp_path / "models")
-        machines.add("a")
+        machines = Machines(tmp_path / "models", "a")
         async with front(tmp_path, machines, lease_s=0.5) as jobs:
             await until(lambda: ready(jobs) == {"a:0"})
             machines.answers.clear()
@@ -149,8 +148,7 @@ def test_a_head_that_says_nothing_for_a_lease_is_named_and_given_up(run: Runs, t
 
 def test_a_queue_asks_for_machines_and_gives_idle_ones_back(run: Runs, tmp_path: Path) -> None:
     async def case() -> None:
-        machines = Machines(tmp_path / "models")
-        machines.add("a")
+        machines = Machines(tmp_path / "models", "a")
         async with front(tmp_path, machines, most=3, idle_s=0.3) as jobs:
             await until(lambda: ready(jobs) == {"a:0"})
             assert machines.asked == [1]
@@ -187,9 +185,7 @@ def test_servers_of_one_queue_share_the_machines_and_take_over_those_of_one_that
     """A server that joins gets its part without a job being begun again."""
 
     async def case() -> None:
-        machines = Machines(tmp_path / "models")
-        for name in "abcd":
-            machines.add(name)
+        machines = Machines(tmp_path / "models", "abcd")
         async with front(tmp_path, machines, store=shared) as one:
             await until(lambda: ready(one) == {"a:0", "b:0", "c:0", "d:0"})
             sent = [await submitted(one, seed=seed, count=30, seconds=0.02) for seed in range(4)]
@@ -217,9 +213,7 @@ def test_servers_whose_database_was_restarted_keep_their_workers(
     """All that was locked is free then, and whoever comes first could take what another works with."""
 
     async def case() -> None:
-        machines = Machines(tmp_path / "models")
-        for name in "abcd":
-            machines.add(name)
+        machines = Machines(tmp_path / "models", "abcd")
         async with front(tmp_path, machines, store=shared) as one, front(tmp_path, machines, store=shared) as other:
             await until(lambda: len(ready(one)) == len(ready(other)) == 2)
             had = ready(one), ready(other)
@@ -247,8 +241,7 @@ def test_a_server_for_which_no_machine_is_left_says_what_to_do(
     run: Runs, tmp_path: Path, shared: StoreSettings
 ) -> None:
     async def case() -> None:
-        machines = Machines(tmp_path / "models")
-        machines.add("a")
+        machines = Machines(tmp_path / "models", "a")
         async with front(tmp_path, machines, store=shared) as one, front(tmp_path, machines, store=shared) as other:
             await until(lambda: ready(one) == {"a:0"} and bool(other.trouble))
             assert other.trouble == (
@@ -268,10 +261,7 @@ def test_one_of_the_servers_asks_for_what_all_have_to_do(run: Runs, tmp_path: Pa
     """The cluster's autoscaler knows one request: two servers must not take turns to overwrite it."""
 
     async def case() -> None:
-        asked = [Machines(tmp_path / "models"), Machines(tmp_path / "models")]
-        for machines in asked:
-            machines.add("a")
-            machines.add("b")
+        asked = [Machines(tmp_path / "models", "ab") for _ in range(2)]
         fronts = [front(tmp_path, machines, store=shared, most=8) for machines in asked]
         async with fronts[0] as one, fronts[1] as other:
             await until(lambda: len(ready(one)) == len(ready(other)) == 1)
@@ -289,8 +279,7 @@ def test_a_clock_that_jumps_costs_no_lease_and_no_job(
     run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
 ) -> None:
     async def case() -> None:
-        machines = Machines(tmp_path / "models")
-        machines.add("a")
+        machines = Machines(tmp_path / "models", "a")
         async with front(tmp_path, machines, lease_s=2.0) as jobs:
             job = await submitted(jobs, seed=4, count=40, seconds=0.02)
             await started(jobs, job)
