@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.editor import convert
+from sigmagraph.engine.graph.editor import convert, group_members
 from sigmagraph.engine.graph.editor.page_nodes import SILENT
 from tests.graph.test_editor import NODES, item, made, picture, preview
 
@@ -330,3 +330,22 @@ def test_a_pattern_that_is_none_is_passed_over_as_on_the_page(pattern: str) -> N
     nodes = [loader(links=([1], [], [])), everywhere(2, [("MODEL", "MODEL", 1)], title_regex=pattern), sampler(3)]
     prompt, _ = sent(nodes, [[1, 1, 0, 2, 0, "MODEL"]])
     assert prompt["3"]["model"] == ["1", 0]
+
+
+def test_frames_that_restrict_very_many_values_refuse_the_file_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look at all frames serves every value; what goes beyond any drawing would take minutes."""
+    place = {"pos": [0, 0], "size": [10, 10]}
+    senders = [
+        everywhere(at, [("MODEL", "MODEL", at)], group_restricted=1, group_regex="a") | place for at in range(2, 42)
+    ]
+    nodes = [loader(links=([*range(2, 42)], [], [])), *senders]
+    links = [[at, 1, 0, at, 0, "MODEL"] for at in range(2, 42)]
+    frames = [{"title": "a", "bounding": [-9, -99, 100, 200]}] * 40
+    looks: list[int] = []
+    monkeypatch.setattr(group_members.Frames, "look", lambda _, count: looks.append(count))
+    sent(nodes, links, groups=frames)
+    assert sum(looks) == 40 * 41 + 40 * 2 * 40 * (1 + 40)
+    monkeypatch.undo()
+    monkeypatch.setattr(group_members, "MOST_LOOKS", 10_000)
+    with pytest.raises(BadDocument, match="restricted by groups and colours make more than 10000 looks"):
+        sent(nodes, links, groups=frames)

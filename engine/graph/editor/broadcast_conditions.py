@@ -9,7 +9,7 @@ from typing import Any
 import regex
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.editor.group_members import groups_of, in_group_of
+from sigmagraph.engine.graph.editor.group_members import Frames
 from sigmagraph.engine.graph.editor.records import Drawing, EditorNode
 
 __all__ = ["Test", "by_label", "by_pattern", "default_priority", "number", "restricted", "settings_of", "side_of"]
@@ -107,20 +107,21 @@ def _rule(node: EditorNode, rule: int, label: str) -> Iterator[Test]:
         yield lambda name, _: name == label
 
 
-def restricted(drawing: Drawing, node: EditorNode, set_up: Mapping[str, Any]) -> frozenset[str] | None:
+def restricted(drawing: Drawing, node: EditorNode, set_up: Mapping[str, Any], frames: Frames) -> frozenset[str] | None:
     """The ids a broadcast is restricted to by its group, its colour and the titles of groups; None for all."""
     kept: set[str] | None = None
     by_group, by_colour = (number(set_up, f"{key}_restricted") for key in ("group", "color"))
     if by_group in (SAME, OTHER):
-        inside = in_group_of(drawing, node)
+        inside = frames.beside(node)
         kept = inside if by_group == SAME else set(drawing.nodes) - inside
     if by_colour in (SAME, OTHER):
+        frames.look(len(drawing.nodes))
         own = node.written.get("color")
         alike = {i for i, other in drawing.nodes.items() if (other.written.get("color") == own) == (by_colour == SAME)}
         kept = alike if kept is None else kept & alike
     titled = _search(node, set_up, "group")
     if titled is not None:
-        inside = {i for title, ids in groups_of(drawing) if titled(title) for i in ids}
+        inside = frames.titled(titled)
         kept = inside if kept is None else kept & inside
     return None if kept is None else frozenset(kept)
 

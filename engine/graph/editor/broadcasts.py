@@ -22,6 +22,7 @@ from sigmagraph.engine.graph.editor.broadcast_conditions import (
     settings_of,
     side_of,
 )
+from sigmagraph.engine.graph.editor.group_members import Frames
 from sigmagraph.engine.graph.editor.page_nodes import BROADCASTERS
 from sigmagraph.engine.graph.editor.records import (
     BYPASSED,
@@ -93,8 +94,9 @@ def with_broadcasts(drawing: Drawing, declarations: Mapping[str, Declaration], w
         return drawing
     drawing = replace(drawing, nodes={i: _as_primitive(node) for i, node in drawing.nodes.items()})
     by_type: dict[str, list[Sent]] = {}
+    frames = Frames(drawing)
     for node in drawing.nodes.values():
-        for broadcast in _broadcasts(drawing, node) if _sends(node) and node.runs else ():
+        for broadcast in _broadcasts(drawing, node, frames) if _sends(node) and node.runs else ():
             for kind in broadcast.types():
                 by_type.setdefault(kind, []).append(broadcast)
     targets = list(_targets(drawing, declarations))
@@ -122,14 +124,14 @@ def _as_primitive(node: EditorNode) -> EditorNode:
     return replace(node, type="PrimitiveInt", inputs=slots, properties=properties)
 
 
-def _broadcasts(drawing: Drawing, node: EditorNode) -> Iterator[Sent]:
+def _broadcasts(drawing: Drawing, node: EditorNode, frames: Frames) -> Iterator[Sent]:
     """One for each connected input, or for each output of a node that broadcasts by itself."""
     set_up = settings_of(node)
     sources = list(_own_outputs(node, set_up) if node.type not in BROADCASTERS else _arrivals(drawing, node))
     kinds = [kind for _, _, kind, _ in sources]
     is_repeated = any(kinds.count(kind) > 1 for kind in set(kinds))
     shared = list(by_pattern(node, set_up))
-    nodes = restricted(drawing, node, set_up)
+    nodes = restricted(drawing, node, set_up, frames)
     stored = set_up.get("priority")
     priority = stored if type(stored) is int and stored else default_priority(node, set_up, is_repeated)
     for origin, slot, kind, label in sources:
