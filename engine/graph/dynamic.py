@@ -167,17 +167,24 @@ class Fold:
         return self.around(function) if node.instance is None else lambda instance: self.around(function(instance))
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, called with folded arguments. Its signature names the dotted inputs: hooks are read by name."""
+        """The function, called with folded arguments. Its signature names the dotted inputs: hooks are read by name.
+
+        A hook that does not name a dynamic input is not given an empty one.
+        """
+        parameters = inspect.signature(function).parameters
+        takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+        unnamed: frozenset[str] = frozenset() if takes_all else frozenset(self.dynamic) - parameters.keys()
 
         def call(**flat: Any) -> Any:
-            return function(**self.folded(flat))
+            folded = self.folded(flat)
+            return function(**{name: value for name, value in folded.items() if value or name not in unnamed})
 
-        call.__signature__ = self._signature(function)  # type: ignore[attr-defined]  # what `inspect.signature` reads
+        call.__signature__ = self._signature(parameters)  # type: ignore[attr-defined]  # what `inspect.signature` reads
         return call
 
-    def _signature(self, function: Callable[..., Any]) -> inspect.Signature:
+    def _signature(self, parameters: Mapping[str, inspect.Parameter]) -> inspect.Signature:
         names: list[inspect.Parameter] = []
-        for parameter in inspect.signature(function).parameters.values():
+        for parameter in parameters.values():
             own = (
                 [name for name in self.flat if name.partition(".")[0] == parameter.name]
                 if parameter.name in self.dynamic
