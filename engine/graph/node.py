@@ -281,6 +281,8 @@ def node(
     experimental: bool = False,
     input_is_list: bool = False,
     fingerprint: Callable[..., Any] | None = None,
+    validator: Callable[..., Any] | None = None,
+    lazy_status: Callable[..., Any] | None = None,
     replaces: Sequence[Replacement] = (),
 ) -> Callable[[Callable[..., Any]], Node]:
     """Declare a typed function with keyword-only parameters as a node.
@@ -289,6 +291,8 @@ def node(
     return type). A parameter is optional on the wire if its default is None or it is marked `Optional()`. With
     `input_is_list` every parameter is a list: the node is called once for all elements, not for each. What
     `fingerprint` says before a run is part of the result's key, for what changes results and is not an input.
+    `validator` gets literals as they are and links as None; anything but True refuses, a string with its reason.
+    `lazy_status` names the lazy inputs that are needed and have no value yet.
     """
 
     def declare(function: Callable[..., Any]) -> Node:
@@ -314,6 +318,8 @@ def node(
             experimental=experimental,
             input_is_list=input_is_list,
             fingerprint=fingerprint,
+            validator=validator,
+            lazy_status=lazy_status,
             replaces=tuple(replaces),
         )
 
