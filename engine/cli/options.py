@@ -37,7 +37,7 @@ Home = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; NODE is an id or a title."),
+    typer.Option("--set", metavar="NODE.INPUT=VALUE", help="Change an input; NODE is an id, a title or a class."),
 ]
 CustomNodes = Annotated[
     list[Path] | None,

@@ -30,7 +30,7 @@ __all__ = ["plan"]
 
 
 def plan(
-    workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
+    workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a picture that carries one.")],
     settings: Settings = None,
     cache: CacheBudget = None,
     precision: Precision = None,

@@ -13,7 +13,7 @@ __all__ = ["publish"]
 
 
 def publish(
-    workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
+    workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a picture that carries one.")],
     slug: Annotated[str | None, typer.Option(help="Its name in paths.", show_default="the file's name")] = None,
     to: Annotated[
         Path | None,

@@ -26,7 +26,7 @@ __all__ = ["run"]
 
 
 def run(
-    workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a PNG that carries one.")],
+    workflow: Annotated[Path, typer.Argument(help="A workflow (API or editor form), or a picture that carries one.")],
     settings: Settings = None,
     output: Annotated[Path | None, typer.Option(help="Where pictures go.", show_default="./output")] = None,
     cache: CacheBudget = None,
