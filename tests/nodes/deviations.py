@@ -119,7 +119,7 @@ NEWER: Mapping[str, str] = {
     "ImageCropV2": "",
     "JsonExtractString": "",
     "LatentCutToBatch": "",
-    "NAGuidance": "by the paper: both texts share the image's tokens, in one forward; its inputs are from memory",
+    "NAGuidance": "by the paper: both texts share the image's tokens in one forward; its inputs are not compared",
     "PrimitiveBoundingBox": "",
     "ResizeImageMaskNode": "",
     "ResizeImagesByLongerEdge": "",
