@@ -223,8 +223,8 @@ def _hint_kind(file: WeightFile) -> HintKind:
     number = control_type(file.weights)
     if number is not None and number in HINT_KINDS:
         return HINT_KINDS[number]
-    name = f"{file.path.parent.name}/{file.path.name}".lower()
-    return next((kind for kind in HINT_KINDS.values() if kind in name), "plain")
+    names = file.path.name.lower(), file.path.parent.name.lower()  # its own counts first
+    return next((kind for name in names for kind in HINT_KINDS.values() if kind in name), "plain")
 
 
 def _takes_pooled(path: Path) -> bool:

@@ -161,6 +161,9 @@ def test_both_layouts_of_a_stream_net_are_one_net_and_its_type_says_how_hints_ar
         found[kind] = load_controlnet(path)
         assert found[kind].hint_kind == kind
     assert ours.hint_kind == "canny"  # by the name of its folder
+    (tmp_path / "canny").mkdir()
+    save_file(tensors, written := tmp_path / "canny" / "large_depth.safetensors")
+    assert load_controlnet(written).hint_kind == "depth"  # by its own
     pictures = {kind: one.prepared(HINT) for kind, one in found.items()}
     torch.testing.assert_close(pictures["blur"], HINT, rtol=0, atol=0)
     torch.testing.assert_close(pictures["canny"] * 2 - 1, 255 * HINT, rtol=1e-6, atol=1e-4)
