@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from inspect import signature
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sigmagraph.engine.graph.node import Node, Services
 from sigmagraph.engine.graph.workflow import Link
 
 SCALARS = (str, int, float, bool, type(None))
+NOTHING_SAID = repr("")  # of a fingerprint: the key is that of a node without one
 
 
 class Unrepeatable(Exception):  # a state of a value, not a mistake
@@ -59,8 +61,8 @@ class Keys:
         if node.names_itself:
             parts.append(f"id{vertex.id!r}")
         try:
-            if node.fingerprint is not None:
-                parts.append("changed" + self._fingerprint(vertex))
+            if node.fingerprint is not None and (said := self._fingerprint(vertex)) != NOTHING_SAID:
+                parts.append("changed" + said)
             parts += [self._input(vertex, name, vertex.inputs[name]) for name in sorted(vertex.inputs)]
             if vertex.ignored:
                 parts += [f"{name!r}~{encode(value)}" for name, value in sorted(vertex.ignored.items())]
@@ -96,11 +98,17 @@ class Keys:
         return f"{name!r}={encode(value)}#{content}" if content else f"{name!r}={encode(value)}"
 
     def _fingerprint(self, vertex: GraphNode) -> str:
-        """`IS_CHANGED`: its answer is part of the key; an exception counts as "changes always"."""
+        """`IS_CHANGED`: its answer is part of the key; an exception counts as "changes always".
+
+        One of our own that names `services` is given them.
+        """
         hook = vertex.node.fingerprint
         assert hook is not None
         try:
-            answer = call_now(hook, hook_arguments(hook, vertex.node, vertex.id, vertex.inputs))
+            arguments = hook_arguments(hook, vertex.node, vertex.id, vertex.inputs)
+            if vertex.node.is_trusted and "services" in signature(hook).parameters:
+                arguments["services"] = self.services
+            answer = call_now(hook, arguments)
         except Exception as error:  # a pack's own code: its failure must not stop the plan
             raise Unrepeatable from error
         return encode(answer)

@@ -1,13 +1,15 @@
 """Text to conditioning, and what can be done with it before sampling."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from sigmagraph.engine.graph.node import Multiline, Options, Output, Range, Tooltip, node
+from sigmagraph.engine.graph.node import Multiline, Options, Output, Range, Services, Tooltip, node
+from sigmagraph.engine.models.text.embeddings import FOLDER, MARK
 from sigmagraph.engine.models.text.encode import nobody
 from sigmagraph.nodes.support.types import Clip, Conditioning, Progressing, present
 
-__all__ = ["NODES"]
+__all__ = ["NODES", "learned_words"]
 
+TEXTS = ("text", "clip_l", "clip_g", "t5xxl")
 Prompt = Annotated[str, Multiline(dynamic_prompts=True), Tooltip("(words:1.2) weighs words, relative to 1.")]
 Percent = Annotated[float, Range(0.0, 1.0, step=0.001)]
 Length = Annotated[int, Range(0, 10000, step=1), Tooltip("In tokens.")]
@@ -15,11 +17,21 @@ EmptyPadding = Annotated[Literal["none", "empty_prompt"], Options(["none", "empt
 NO_CLIP = "text encoders, which this checkpoint does not hold; add a TripleCLIPLoader"
 
 
+def learned_words(*, services: Services | None = None, **given: Any) -> str:
+    """The files that `embedding:name` may mean, by name and content, where a text says it or comes by a link."""
+    texts = [given[name] for name in TEXTS if name in given]
+    if services is None or not any(text is None or MARK in str(text) for text in texts):
+        return ""
+    names = services.files(FOLDER)
+    return " ".join(f"{name!r}#{services.content_hash(services.path(FOLDER, name))}" for name in names)
+
+
 @node(
     "CLIPTextEncode",
     category="conditioning",
     display_name="CLIP Text Encode (Prompt)",
     lane="device",
+    fingerprint=learned_words,
     outputs=[Output("CONDITIONING", tooltip="The text as the model reads it.")],
 )
 def clip_text_encode(
@@ -29,7 +41,7 @@ def clip_text_encode(
     return present(clip, "clip", NO_CLIP).encode(text, going)
 
 
-@node("CLIPTextEncodeSD3", category="advanced/conditioning", lane="device")
+@node("CLIPTextEncodeSD3", category="advanced/conditioning", lane="device", fingerprint=learned_words)
 def clip_text_encode_sd3(
     *,
     clip: Clip,

@@ -11,7 +11,7 @@ from sigmagraph.engine.models.controlnet import NEEDS_VAE, Control, Convention, 
 from sigmagraph.engine.models.controlnet import ControlNet as ControlNetValue
 from sigmagraph.engine.models.load import load_controlnet
 from sigmagraph.engine.sampling.resize import resized
-from sigmagraph.nodes.conditioning.conditioning import NO_CLIP
+from sigmagraph.nodes.conditioning.conditioning import NO_CLIP, learned_words
 from sigmagraph.nodes.models.loaders import computing
 from sigmagraph.nodes.support.types import (
     NO_VAE,
@@ -150,7 +150,13 @@ def apply_inpainting_control_net(
     return _applied(positive, negative, control_net, image, vae, strength, start_percent, end_percent, kept)
 
 
-@node("CLIPTextEncodeControlnet", category="_for_testing/conditioning", experimental=True, lane="device")
+@node(
+    "CLIPTextEncodeControlnet",
+    category="_for_testing/conditioning",
+    experimental=True,
+    lane="device",
+    fingerprint=learned_words,
+)
 def encode_for_control_nets(
     *, clip: Clip, conditioning: Conditioning, text: Annotated[str, Multiline(dynamic_prompts=True)]
 ) -> Conditioning:

@@ -2,9 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution.folders import Folders
+from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.reading.document import parse_workflow
+from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
 
 
@@ -42,3 +46,26 @@ def test_models_that_start_from_a_picture_are_refused_by_name(folders: Folders) 
     assert NODES["ModelSamplingAuraFlow"](model=model, shift=2.0, sampling="flow").spec == model.spec
     with pytest.raises(BadValue, match="sampling: 'img_to_img_velocity'"):
         NODES["ModelSamplingAuraFlow"](model=model, shift=2.0, sampling="img_to_img_velocity")
+
+
+def test_an_embedding_file_is_in_the_key_of_every_text_that_may_name_it(folders: Folders) -> None:
+    """A conditioning outlives the process on disk: a file that comes or changes later must not find it."""
+    texts = {"named": "a cat, embedding:grey", "plain": "a cat", "linked": ["word", 0]}
+    document = {
+        "load": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny.safetensors"}},
+        "word": {"class_type": "PrimitiveString", "inputs": {"value": "embedding:grey"}},
+    }
+    for name, text in texts.items():
+        document[name] = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["load", 1], "text": text}}
+        document[f"show {name}"] = {"class_type": "PreviewAny", "inputs": {"source": [name, 0]}}
+
+    def keys() -> dict[str, str]:
+        made = plan(validate(parse_workflow(document), NODES, folders), folders)
+        return {name: made.key(name) for name in texts}
+
+    seen = [keys()]
+    (folders.models / "embeddings").mkdir(exist_ok=True)
+    for values in (1.0, 2.0):
+        save_file({"clip_l": torch.full((2, 8), values)}, folders.models / "embeddings/grey.safetensors")
+        seen.append(keys())
+    assert [len({found[name] for found in seen}) for name in texts] == [3, 1, 3]
