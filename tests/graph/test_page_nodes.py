@@ -342,7 +342,7 @@ def test_frames_that_restrict_very_many_values_refuse_the_file_at_once(monkeypat
     links = [[at, 1, 0, at, 0, "MODEL"] for at in range(2, 42)]
     frames = [{"title": "a", "bounding": [-9, -99, 100, 200]}] * 40
     looks: list[int] = []
-    monkeypatch.setattr(group_members.Frames, "look", lambda _, count: looks.append(count))
+    monkeypatch.setattr(group_members.DrawnFrames, "look", lambda _, count: looks.append(count))
     sent(nodes, links, groups=frames)
     assert sum(looks) == 40 * 41 + 40 * 2 * 40 * (1 + 40)
     monkeypatch.undo()

@@ -9,7 +9,7 @@ from typing import Any
 import regex
 
 from sigmagraph.engine.errors import BadDocument
-from sigmagraph.engine.graph.editor.group_members import Frames
+from sigmagraph.engine.graph.editor.group_members import DrawnFrames
 from sigmagraph.engine.graph.editor.records import Drawing, EditorNode
 
 __all__ = ["Test", "by_label", "by_pattern", "default_priority", "number", "restricted", "settings_of", "side_of"]
@@ -107,7 +107,9 @@ def _rule(node: EditorNode, rule: int, label: str) -> Iterator[Test]:
         yield lambda name, _: name == label
 
 
-def restricted(drawing: Drawing, node: EditorNode, set_up: Mapping[str, Any], frames: Frames) -> frozenset[str] | None:
+def restricted(
+    drawing: Drawing, node: EditorNode, set_up: Mapping[str, Any], frames: DrawnFrames
+) -> frozenset[str] | None:
     """The ids a broadcast is restricted to by its group, its colour and the titles of groups; None for all."""
     kept: set[str] | None = None
     by_group, by_colour = (number(set_up, f"{key}_restricted") for key in ("group", "color"))

@@ -22,7 +22,7 @@ from sigmagraph.engine.graph.editor.broadcast_conditions import (
     settings_of,
     side_of,
 )
-from sigmagraph.engine.graph.editor.group_members import Frames
+from sigmagraph.engine.graph.editor.group_members import DrawnFrames
 from sigmagraph.engine.graph.editor.page_nodes import BROADCASTERS
 from sigmagraph.engine.graph.editor.records import (
     BYPASSED,
@@ -94,7 +94,7 @@ def with_broadcasts(drawing: Drawing, declarations: Mapping[str, Declaration], w
         return drawing
     drawing = replace(drawing, nodes={i: _as_primitive(node) for i, node in drawing.nodes.items()})
     by_type: dict[str, list[Sent]] = {}
-    frames = Frames(drawing)
+    frames = DrawnFrames(drawing)
     for node in drawing.nodes.values():
         for broadcast in _broadcasts(drawing, node, frames) if _sends(node) and node.runs else ():
             for kind in broadcast.types():
@@ -124,7 +124,7 @@ def _as_primitive(node: EditorNode) -> EditorNode:
     return replace(node, type="PrimitiveInt", inputs=slots, properties=properties)
 
 
-def _broadcasts(drawing: Drawing, node: EditorNode, frames: Frames) -> Iterator[Sent]:
+def _broadcasts(drawing: Drawing, node: EditorNode, frames: DrawnFrames) -> Iterator[Sent]:
     """One for each connected input, or for each output of a node that broadcasts by itself."""
     set_up = settings_of(node)
     sources = list(_own_outputs(node, set_up) if node.type not in BROADCASTERS else _arrivals(drawing, node))

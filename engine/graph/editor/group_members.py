@@ -7,14 +7,14 @@ from typing import Any
 from sigmagraph.engine.errors import BadDocument
 from sigmagraph.engine.graph.editor.records import Drawing, EditorNode
 
-__all__ = ["Frames"]
+__all__ = ["DrawnFrames"]
 
 TITLE_HEIGHT = 30  # of a node's head, above its position
 MOST_LOOKS = 5_000_000  # at frames and nodes, of one drawing: a small file can restrict many values by many frames
 Box = tuple[float, float, float, float]
 
 
-class Frames:
+class DrawnFrames:
     """The frames of one drawing and the ids of the nodes in each, found when they are first asked for."""
 
     def __init__(self, drawing: Drawing) -> None:
