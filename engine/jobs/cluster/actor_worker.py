@@ -5,6 +5,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from blake3 import blake3
@@ -20,6 +21,7 @@ from sigmagraph.engine.jobs.protocol import WorkerStatus
 from sigmagraph.engine.jobs.workers.conversation import Conversation
 from sigmagraph.engine.jobs.workers.ipc import unpacked
 from sigmagraph.engine.jobs.workers.worker import JobAttempt, Listener
+from sigmagraph.engine.units import DAY_S
 
 __all__ = ["ActorWorker"]
 
@@ -28,6 +30,9 @@ FIRST_WAIT_S = 0.2
 STEADY_S = 60.0
 AGAIN_S = 0.5
 TRIES = 3
+ASK_AGAIN_S = DAY_S / 2
+"""After which it is asked again whether a machine has a file: it removes what is not asked for."""
+MOST_HAD = 10_000
 T = TypeVar("T")
 Place = tuple[str, str, str]
 """Kind, subfolder and name of a file as its machine has it."""
@@ -45,7 +50,7 @@ class ActorWorker(Conversation):
         self._owners: dict[str, str] = {}
         self._placed: dict[str, dict[Place, str]] = {}
         self._spoiled: dict[str, dict[Place, Failure]] = {}
-        self._has: dict[tuple[str, str, str], str] = {}
+        self._has: dict[tuple[str, str, str], tuple[str, float]] = {}
         self._models: frozenset[str] | None = None
         self._killed = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
@@ -220,12 +225,23 @@ class ActorWorker(Conversation):
 
     async def _bring(self, link: ActorLink, file: SentFile) -> None:
         place = file.owner, file.folder, file.name
-        if self._has.get(place) == file.digest:
+        digest, asked_at = self._has.get(place, ("", 0.0))
+        now = asyncio.get_running_loop().time()
+        if digest == file.digest and now - asked_at < ASK_AGAIN_S:
             return
-        if await link.call("place", self._lease, file.about()):
-            self._has[place] = file.digest
-            return
-        data = await asyncio.to_thread(file.path.read_bytes)
+        if len(self._has) >= MOST_HAD:
+            self._has.clear()
+        if not await link.call("place", self._lease, file.about()):
+            try:
+                data = await asyncio.to_thread(file.path.read_bytes)
+            except OSError:  # it was removed meanwhile, as the node will say that wants it
+                return
+            file = replace(file, digest=blake3(data).hexdigest(), size=len(data))  # or written again
+            await self._send_file(link, file, data)
+        self._has[place] = file.digest, now
+
+    async def _send_file(self, link: ActorLink, file: SentFile, data: bytes) -> None:
+        """The content, whole by the object store, in pieces where that has no room."""
         whole: Any = None
         if len(data) > INLINE_BYTES:
             with suppress(StoreFull):
@@ -234,7 +250,6 @@ class ActorWorker(Conversation):
         for start in range(0, max(1, len(data)), max(1, step)):
             payload = whole if whole is not None else data[start : start + step]
             await link.call("receive", self._lease, file.about(), start, payload)
-        self._has[place] = file.digest
 
     # -- listening -----------------------------------------------------------------------------------------------
 

@@ -36,6 +36,8 @@ __all__ = ["METHODS_AT_ONCE", "DeviceActor"]
 METHODS_AT_ONCE = 8
 """One listens, one may be building; the rest are short."""
 KEEP_VALUES_S = 2 * DAY_S
+"""A front asks for what it sent twice a day (`ActorWorker`), which counts as use."""
+SWEEP_EVERY_S = 3600.0
 PRIVATE = ("input", "output", "temp")
 Fetch = Callable[[Any], bytes]
 
@@ -53,6 +55,7 @@ class DeviceActor:
         self._runner: Runner | None = None
         self._services: Callable[[str], Services | None] = lambda owner: None
         self._scratch = Path()
+        self._swept_at = time.monotonic()
         self._delivered: dict[tuple[str, str], int] = {}
         self._ready: dict[str, Any] = {}
 
@@ -150,6 +153,10 @@ class DeviceActor:
         services = self._services(file["owner"])
         if services is None:
             return
+        os.utime(value)
+        if time.monotonic() - self._swept_at > SWEEP_EVERY_S:
+            self._swept_at = time.monotonic()
+            _sweep(self._scratch)
         if file["folder"] == "unfinished":
             self._delivered[file["owner"], file["name"]] = file["size"]
             folder = services.temp_dir / ".unfinished"
@@ -208,12 +215,18 @@ def _at_home(greeting: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     scratch = Path(tempfile.gettempdir()) / f"sigmagraph-{os.getuid()}" / name
     for private in ("values", *PRIVATE):
         (scratch / private).mkdir(parents=True, exist_ok=True, mode=0o700)
-    for old in (*scratch.glob("values/*"), *scratch.glob("*/.owners/*/*"), *scratch.glob("input/*")):
-        with suppress(OSError):
-            if old.is_file() and time.time() - old.stat().st_mtime > KEEP_VALUES_S:
-                old.unlink()
+    _sweep(scratch)
     shutil.rmtree(scratch / "output", ignore_errors=True)
     (scratch / "output").mkdir(exist_ok=True)
     options = dict(greeting["options"])
     options |= {private: str(scratch / private) for private in PRIVATE}
     return {**options, "cache_folder": str(scratch / "cache")}, scratch
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove files that no front has asked for of late: inputs come as long as the machine works."""
+    for pattern in ("values/*", "*/.owners/*/*", "input/**/*"):
+        for old in scratch.glob(pattern):
+            with suppress(OSError):
+                if old.is_file() and time.time() - old.stat().st_mtime > KEEP_VALUES_S:
+                    old.unlink()

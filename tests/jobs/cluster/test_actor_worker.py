@@ -1,6 +1,7 @@
 """A worker on another machine: files both ways, unfinished work, silence, a full object store. No Ray here."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from sigmagraph.engine.graph.node import Optional, Socket, UiResult, node
 from sigmagraph.engine.jobs.cluster import actor_worker, device
 from sigmagraph.engine.jobs.events import Requeued
 from sigmagraph.engine.jobs.job import Job, State, Submission
+from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.writing import write_file
 from tests.jobs import stubs
 from tests.jobs.cluster import nodes
@@ -363,5 +365,65 @@ def test_a_file_that_was_written_again_is_brought_as_it_is_last(
             job = await jobs.wait((await jobs.submit(Submission(graph))).job.id)
         assert (job.state, job.attempt) == (State.SUCCEEDED, 1)
         assert (tmp_path / "output" / "same.bin").read_bytes() == expected(0, 3)
+
+    run(case())
+
+
+async def copied(jobs: JobService, file: str) -> Job:
+    """The end of a job that saves an input as it is."""
+    graph = stubs.workflow(work=("Read", {"file": file}), end=("Save", {"data": ["work", 0]}))
+    return await jobs.wait((await jobs.submit(Submission(graph))).job.id)
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_an_input_that_changes_while_it_is_sent_is_what_it_is_then(run: Runs, tmp_path: Path, is_removed: bool) -> None:
+    """It was kept on the machine as what it had been, for later jobs, too; one that was gone cost the worker."""
+    given = tmp_path / "input" / "given.png"
+    moves = [given.unlink if is_removed else lambda: given.write_bytes(b"newer")]
+
+    class Busy(Place):
+        """Somebody writes to the folder of inputs meanwhile."""
+
+        async def call(self, method: str, *arguments: Any) -> Any:
+            if method == "place" and moves:
+                moves.pop()()
+            return await super().call(method, *arguments)
+
+    async def case() -> None:
+        async with front(tmp_path, [Busy("a")]) as jobs:
+            given.write_bytes(b"first")
+            done = await copied(jobs, "given.png")
+            if is_removed:
+                assert done.failure is not None
+                assert (done.state, done.attempt) == (State.FAILED, 1)
+                assert "given.png" in done.failure.message
+            else:
+                assert (tmp_path / "output" / filename(done)).read_bytes() == b"newer"
+            given.write_bytes(b"first")
+            assert (tmp_path / "output" / filename(await copied(jobs, "given.png"))).read_bytes() == b"first"
+            assert [status.starts for status in jobs.workers()] == [1]
+
+    run(case())
+
+
+def test_a_machine_keeps_no_input_that_nobody_asks_for(
+    run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "SWEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(actor_worker, "ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(device, "KEEP_VALUES_S", 50.0)
+
+    async def case() -> None:
+        async with front(tmp_path, [Place("a")]) as jobs:
+            for name in ("old", "new"):
+                (tmp_path / "input" / f"{name}.png").write_bytes(name.encode())
+            await copied(jobs, "old.png")
+            there = [path for path in (tmp_path / "scratch").rglob("*") if path.is_file() and path.suffix != ".bin"]
+            for path in there:
+                os.utime(path, (path.stat().st_mtime - 100,) * 2)
+            assert len(there) == 2
+            await copied(jobs, "new.png")
+            assert not any(path.exists() for path in there)
+            assert (tmp_path / "output" / filename(await copied(jobs, "old.png"))).read_bytes() == b"old"
 
     run(case())
