@@ -126,3 +126,13 @@ def test_noise_for_places_of_a_batch_is_drawn_one_by_one() -> None:
     generator = torch.Generator().manual_seed(7)
     draws = [torch.randn(1, 3, 5, 5, generator=generator) for _ in range(3)]
     assert torch.equal(sampling.prepare_noise(torch.zeros(2, 3, 5, 5), 7, [2, 1]), torch.cat([draws[2], draws[1]]))
+
+
+@pytest.mark.parametrize("mask", [None, torch.rand(1, 3, 3), torch.rand(2, 6, 5)])
+def test_composite_is_what_our_node_does(mask: torch.Tensor | None, tmp_path: Path) -> None:
+    below, above = torch.rand(2, 6, 5, 3), torch.rand(1, 4, 4, 3)
+    found = extras.names(Folders(*[tmp_path] * 4), NODES, border())["comfy_extras.nodes_mask"]["composite"]
+    for place, is_resized in (((2, 3), False), ((0, 0), True), ((9, 9), False)):
+        made = found(below.movedim(-1, 1), above.movedim(-1, 1), *place, mask, 1, is_resized).movedim(1, -1)
+        layers = {"destination": below, "source": above, "x": place[0], "y": place[1], "resize_source": is_resized}
+        assert torch.equal(made, NODES["ImageCompositeMasked"](**layers, mask=mask))

@@ -108,7 +108,6 @@ comfy_api.torch_helpers set_torch_compile_wrapper
 comfy_api.latest InputImpl Types
 comfy_extras.chainner_models.model_loading load_state_dict
 comfy_extras.nodes_custom_sampler Guider_DualCFG
-comfy_extras.nodes_mask composite
 comfy_extras.nodes_lt _append_guide_attention_entry get_keyframe_idxs get_noise_mask
 comfy_extras.nodes_sag create_blur_map gaussian_blur_2d
 comfy_extras.nodes_stable3d camera_embeddings

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sigmagraph.engine.compose.shims.absent import absent_node
 from sigmagraph.engine.compose.shims.patching import KSampler, sampler_object
@@ -15,7 +16,9 @@ from sigmagraph.engine.execution.folders import Folders
 from sigmagraph.engine.graph.comfy.comfy_class import Border
 from sigmagraph.engine.graph.comfy.comfy_facade import as_class
 from sigmagraph.engine.graph.node import Node
+from sigmagraph.engine.sampling.resize import resized
 from sigmagraph.engine.sampling.schedule import step_range
+from sigmagraph.nodes.latents.composite import cycled, laid, weights_of
 from sigmagraph.nodes.support.packs.guiders import PerpNegGuider
 
 __all__ = ["names"]
@@ -40,6 +43,7 @@ def names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> dict[s
     for short, name in POST.items():
         extras["comfy_extras.nodes_post_processing"][short] = classes[name]
     extras["comfy_extras.nodes_perpneg"]["Guider_PerpNeg"] = PerpNegGuider
+    extras["comfy_extras.nodes_mask"]["composite"] = composite
     extras["comfy_extras.nodes_model_merging"]["save_checkpoint"] = _saver(classes, folders)
     given = {"NODE_CLASS_MAPPINGS": classes, "NODE_DISPLAY_NAME_MAPPINGS": _titles(nodes), "MAX_RESOLUTION": 16384}
     return {
@@ -56,6 +60,25 @@ def names(folders: Folders, nodes: Mapping[str, Node], border: Border) -> dict[s
 
 def _titles(nodes: Mapping[str, Node]) -> dict[str, str]:
     return {name: node.display_name or name for name, node in nodes.items()}
+
+
+def composite(
+    destination: Tensor,
+    source: Tensor,
+    x: int,
+    y: int,
+    mask: Tensor | None = None,
+    multiplier: int = 8,
+    resize_source: bool = False,
+) -> Tensor:
+    """`nodes_mask.composite`: planes [B, C, h, w] over others at a place in pixels, `multiplier` of them to a place."""
+    if min(x, y) < 0:
+        raise BadValue("composite's x and y", (x, y), "a place from 0")
+    height, width = destination.shape[-2:]
+    above = resized(source.to(destination), width, height, "bilinear") if resize_source else source.to(destination)
+    above = cycled(above, len(destination))
+    weights = torch.ones(above.shape[-2:]) if mask is None else weights_of(mask.float(), above, len(destination))
+    return laid(destination, above, min(y // multiplier, height), min(x // multiplier, width), weights.to(destination))
 
 
 def _saver(classes: Mapping[str, type], folders: Folders) -> Any:
