@@ -72,7 +72,8 @@ def fetch(
 def advice(error: EngineError) -> list[str]:
     """For each official file that a workflow misses, the command that brings it."""
     problems = error.problems if isinstance(error, InvalidWorkflow) else ()
-    wanted = {getattr(problem, "received", None) for problem in problems}
+    given = (getattr(problem, "received", None) for problem in problems)
+    wanted = {value for value in given if isinstance(value, str)}
     lines: dict[str, str] = {}
     for name, download in SETS.items():
         for file in (Path(source.target).name for source in download.sources):

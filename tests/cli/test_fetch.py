@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -70,3 +71,17 @@ def test_a_failure_is_one_message_that_says_what_to_do(
     assert words in done.stderr
     assert "Traceback" not in done.output
     assert not list((tmp_path / "models/tokenizers").glob("*.json"))
+
+
+def test_a_problem_that_names_a_link_is_told_beside_the_files_that_miss(tmp_path: Path) -> None:
+    """A link is a list: the search for files to fetch ended in a traceback."""
+    graph = {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd3.5_large.safetensors"}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 7]}},
+    }
+    (tmp_path / "workflow.json").write_text(json.dumps(graph))
+    done = CliRunner().invoke(app, ["run", str(tmp_path / "workflow.json"), "--home", str(tmp_path)])
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert "has no output 7" in done.stderr
+    assert "`sigmagraph fetch sd3.5-large` brings sd3.5_large.safetensors" in done.stderr
