@@ -216,6 +216,15 @@ def test_a_picture_in_pieces_is_whole_again_whatever_comes_between() -> None:
     assert heard.take("job3") == []
 
 
+def test_pieces_of_two_pictures_are_never_one() -> None:
+    """A server that was cut off for a moment did not hear the end of one and the beginning of the next."""
+    one, other = (list(notes(1, Preview("j", "ann", "7", "image/png", bytes([n]) * 9000, {}))) for n in range(2))
+    heard = PicturesHeard()
+    for note in (*one[:-1], other[-1]):
+        heard.hear(json.loads(note))
+    assert heard.take("j") == []
+
+
 def test_no_two_notes_are_equal_though_pictures_are() -> None:
     """PostgreSQL delivers equal notes of one transaction once."""
     picture = Preview("a", "ann", "7", "image/png", bytes(20_000), {"is_result": True})

@@ -65,18 +65,21 @@ class PicturesHeard:
     """Pieces from other servers, put together; whole pictures wait for the next events of their jobs."""
 
     def __init__(self) -> None:
-        self._pieces: dict[int, list[str]] = {}
+        self._pieces: dict[int, tuple[str, list[str]]] = {}
         self._whole: dict[str, list[Preview]] = {}
 
     def hear(self, said: Mapping[str, Any]) -> None:
         """One piece; a server's pieces come in their order."""
-        pieces, (at, of) = self._pieces.setdefault(said["from"], []), said["picture"]
+        at, of = said["picture"]
         if at == 0:
-            pieces.clear()
-        if at == len(pieces):
-            pieces.append(said["data"])
+            self._pieces[said["from"]] = said["name"], []
+        name, pieces = self._pieces.get(said["from"], ("", []))
+        if said["name"] != name or at != len(pieces):  # some were not heard
+            return
+        pieces.append(said["data"])
         if len(pieces) == of:
-            about, _, data = b64decode("".join(self._pieces.pop(said["from"]))).partition(b"\n")
+            del self._pieces[said["from"]]
+            about, _, data = b64decode("".join(pieces)).partition(b"\n")
             preview = Preview(data=data, **json.loads(about))
             self._whole.setdefault(preview.job_id, []).append(preview)
             if len(self._whole) > MOST_JOBS:  # of a server that died no events come
