@@ -233,10 +233,9 @@ class ActorWorker(Conversation):
             self._has.clear()
         if not await link.call("place", self._lease, file.about()):
             try:
-                data = await asyncio.to_thread(file.path.read_bytes)
+                file, data = await asyncio.to_thread(_as_it_is, file)
             except OSError:  # it was removed meanwhile, as the node will say that wants it
                 return
-            file = replace(file, digest=blake3(data).hexdigest(), size=len(data))  # or written again
             await self._send_file(link, file, data)
         self._has[place] = file.digest, now
 
@@ -357,6 +356,12 @@ class ActorWorker(Conversation):
             raise self._silent() from None
         finally:
             answer.cancel()
+
+
+def _as_it_is(file: SentFile) -> tuple[SentFile, bytes]:
+    """The file, which may have been written again since it was looked at, and its content."""
+    data = file.path.read_bytes()
+    return replace(file, digest=blake3(data).hexdigest(), size=len(data)), data
 
 
 def _renamed(ui: Mapping[str, Any], placed: Mapping[Place, str]) -> dict[str, Any]:
