@@ -5,6 +5,7 @@ from typing import Annotated
 
 from sigmagraph.engine.graph.node import FileIn, Progress, Socket, Tooltip, node
 from sigmagraph.engine.models.upscale import Upscaler, load_upscaler
+from sigmagraph.nodes.models.loaders import computing
 from sigmagraph.nodes.support.types import Engine, Image
 
 __all__ = ["NODES"]
@@ -13,7 +14,7 @@ UpscaleModel = Annotated[Upscaler, Socket("UPSCALE_MODEL")]
 UpscaleName = Annotated[str, FileIn("upscale_models"), Tooltip("A safetensors file in models/upscale_models.")]
 
 
-@node("UpscaleModelLoader", category="loaders", display_name="Load Upscale Model", lane="device")
+@node("UpscaleModelLoader", category="loaders", display_name="Load Upscale Model", lane="device", fingerprint=computing)
 def load_upscale_model(*, model_name: UpscaleName, services: Engine) -> UpscaleModel:
     """Load a network that enlarges or restores pictures: ESRGAN, SwinIR, DAT, SPAN, Compact and some forty others."""
     return load_upscaler(services.path("upscale_models", model_name))

@@ -10,6 +10,7 @@ from sigmagraph.engine.graph.plan import plan
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
+from sigmagraph.nodes.models.loaders import computing
 
 
 @pytest.fixture
@@ -69,3 +70,12 @@ def test_an_embedding_file_is_in_the_key_of_every_text_that_may_name_it(folders:
         save_file({"clip_l": torch.full((2, 8), values)}, folders.models / "embeddings/grey.safetensors")
         seen.append(keys())
     assert [len({found[name] for found in seen}) for name in texts] == [3, 1, 3]
+
+
+def test_every_loader_of_a_network_says_what_it_computes_in() -> None:
+    """Results on disk are found by the next process, which may have another device or precision."""
+    kinds = {"checkpoints", "controlnet", "diffusers", "diffusion_models", "text_encoders", "upscale_models", "vae"}
+    kinds |= {"unet_gguf"}
+    loaders = [node for node in NODES.values() if any(one.file and one.file.folder in kinds for one in node.inputs)]
+    assert len(loaders) > 10
+    assert [node.class_type for node in loaders if node.fingerprint is not computing] == []
