@@ -26,7 +26,8 @@ class Keys:
     """The keys of one run, filled parents first; nodes made at run time are added as they appear.
 
     A volatile node is one whose result must not be found again: its key is unique to this run, and so are those of
-    everything behind it. `files` are those a node names, with the content they had when the key was made.
+    everything behind it. `files` are those a node names, with the content they had when the key was made; `said` is
+    what a fingerprint told that looks at files of its own.
     """
 
     def __init__(self, services: Services | None = None) -> None:
@@ -34,6 +35,7 @@ class Keys:
         self.by_id: dict[str, str] = {}
         self.volatile: set[str] = set()
         self.files: dict[str, list[tuple[Path, str]]] = {}
+        self.said: dict[str, tuple[GraphNode, str]] = {}
         self._prefixes: dict[int, str] = {}
         self._fresh = count()
         self._run = ""
@@ -41,17 +43,19 @@ class Keys:
     def fork(self) -> "Keys":
         """A copy that one run may extend."""
         other = Keys(self.services)
-        other.by_id, other.volatile, other.files = dict(self.by_id), set(self.volatile), dict(self.files)
+        other.by_id, other.volatile = dict(self.by_id), set(self.volatile)
+        other.files, other.said = dict(self.files), dict(self.said)
         return other
 
     def still_holds(self, node_id: str) -> bool:
-        """Whether the files a node names have the content that is in its key."""
-        if node_id not in self.files:
-            return True
-        assert self.services is not None
+        """Whether the files a node names, or its fingerprint looks at, have the content that is in its key."""
+        vertex, said = self.said.get(node_id, (None, ""))
+        files = self.files.get(node_id, ())
         try:
-            return all(self.services.content_hash(path) == content for path, content in self.files[node_id])
-        except EngineError:  # gone
+            return (vertex is None or self._fingerprint(vertex) == said) and all(
+                self.services is not None and self.services.content_hash(path) == content for path, content in files
+            )
+        except (EngineError, Unrepeatable):  # gone
             return False
 
     def add(self, vertex: GraphNode) -> str:
@@ -63,6 +67,8 @@ class Keys:
         try:
             if node.fingerprint is not None and (said := self._fingerprint(vertex)) != NOTHING_SAID:
                 parts.append("changed" + said)
+                if self._looks_at_files(node):
+                    self.said[vertex.id] = vertex, said
             parts += [self._input(vertex, name, vertex.inputs[name]) for name in sorted(vertex.inputs)]
             if vertex.ignored:
                 parts += [f"{name!r}~{encode(value)}" for name, value in sorted(vertex.ignored.items())]
@@ -106,12 +112,17 @@ class Keys:
         assert hook is not None
         try:
             arguments = hook_arguments(hook, vertex.node, vertex.id, vertex.inputs)
-            if vertex.node.is_trusted and "services" in signature(hook).parameters:
+            if self._looks_at_files(vertex.node):
                 arguments["services"] = self.services
             answer = call_now(hook, arguments)
         except Exception as error:  # a pack's own code: its failure must not stop the plan
             raise Unrepeatable from error
         return encode(answer)
+
+    @staticmethod
+    def _looks_at_files(node: Node) -> bool:
+        """Whether its fingerprint is one of our own that names `services`."""
+        return node.fingerprint is not None and node.is_trusted and "services" in signature(node.fingerprint).parameters
 
     def _nonce(self) -> str:
         self._run = self._run or uuid4().hex

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+from sigmagraph.engine.errors import EngineError
 from sigmagraph.engine.graph.node import Multiline, Options, Output, Range, Services, Tooltip, node
 from sigmagraph.engine.models.text.embeddings import FOLDER, MARK
 from sigmagraph.engine.models.text.encode import nobody
@@ -23,7 +24,14 @@ def learned_words(*, services: Services | None = None, **given: Any) -> str:
     if services is None or not any(text is None or MARK in str(text) for text in texts):
         return ""
     names = services.files(FOLDER)
-    return " ".join(f"{name!r}#{services.content_hash(services.path(FOLDER, name))}" for name in names)
+    return " ".join(f"{name!r}#{_content(services, name)}" for name in names)
+
+
+def _content(services: Services, name: str) -> str:
+    try:
+        return services.content_hash(services.path(FOLDER, name))
+    except EngineError:  # a link that leads nowhere, say: whoever names it is told when it is read
+        return "unreadable"
 
 
 @node(

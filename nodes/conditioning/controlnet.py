@@ -41,7 +41,12 @@ UNION_TYPES = (
 
 
 @node(
-    "ControlNetLoader", category="loaders", display_name="Load ControlNet Model", lane="device", fingerprint=computing
+    "ControlNetLoader",
+    category="loaders",
+    revision=2,
+    display_name="Load ControlNet Model",
+    lane="device",
+    fingerprint=computing,
 )
 def load_control_net(*, control_net_name: NetName, services: Engine) -> ControlNet:
     """Load a ControlNet of SD3 or SD3.5; docs/models.md lists which files are known and what each needs."""
@@ -51,6 +56,7 @@ def load_control_net(*, control_net_name: NetName, services: Engine) -> ControlN
 @node(
     "DiffControlNetLoader",
     category="loaders",
+    revision=2,
     display_name="Load ControlNet Model (diff)",
     lane="device",
     fingerprint=computing,

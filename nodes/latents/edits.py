@@ -129,7 +129,7 @@ def latent_batch_seed_behavior(
     return replace(samples, batch_index=(place,) * len(samples.samples))
 
 
-@node("LatentUpscale", category="latent", display_name="Upscale Latent")
+@node("LatentUpscale", category="latent", revision=2, display_name="Upscale Latent")
 def latent_upscale(
     *,
     samples: Latent,

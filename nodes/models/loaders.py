@@ -90,6 +90,7 @@ def load_checkpoint_simple(*, ckpt_name: CheckpointName, services: Engine) -> tu
 @node(
     "CheckpointLoader",
     category="advanced/loaders",
+    revision=2,
     display_name="Load Checkpoint With Config (DEPRECATED)",
     deprecated=True,
     lane="device",

@@ -50,7 +50,10 @@ def cut_off(url: str, which: str) -> int:
     """End such sessions of the database; how many there were."""
     engine = create_engine(url)
     with engine.begin() as connection:
-        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND "
+        ended = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND "
+        )
         count = len(connection.execute(text(ended + which)).all())
     engine.dispose()
     return count

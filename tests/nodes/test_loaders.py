@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from sigmagraph.engine.errors import BadValue
 from sigmagraph.engine.execution.folders import Folders
-from sigmagraph.engine.graph.plan import plan
+from sigmagraph.engine.graph.plan import Plan, plan
 from sigmagraph.engine.graph.reading.document import parse_workflow
 from sigmagraph.engine.graph.validate import validate
 from sigmagraph.nodes import NODES
@@ -70,6 +70,34 @@ def test_an_embedding_file_is_in_the_key_of_every_text_that_may_name_it(folders:
         save_file({"clip_l": torch.full((2, 8), values)}, folders.models / "embeddings/grey.safetensors")
         seen.append(keys())
     assert [len({found[name] for found in seen}) for name in texts] == [3, 1, 3]
+
+
+def test_a_text_whose_embedding_changed_after_it_was_planned_is_not_kept(folders: Folders) -> None:
+    """Under the key of the file as it was its result would be found by every later run."""
+    made = _planned_with_embedding(folders)
+    assert made.keys.still_holds("named")
+    assert made.keys.fork().still_holds("plain")
+    save_file({"clip_l": torch.full((2, 8), 2.0)}, folders.models / "embeddings/grey.safetensors")
+    assert not made.keys.fork().still_holds("named")
+    assert made.keys.still_holds("plain")
+
+
+def test_a_link_among_embeddings_that_leads_nowhere_leaves_the_keys_of_texts(folders: Folders) -> None:
+    key = _planned_with_embedding(folders).key("named")
+    (folders.models / "embeddings/gone.safetensors").symlink_to(folders.models / "nowhere.safetensors")
+    made = [_planned_with_embedding(folders) for _ in range(2)]
+    assert not any(one.keys.volatile for one in made)
+    assert made[0].key("named") == made[1].key("named") != key
+
+
+def _planned_with_embedding(folders: Folders) -> Plan:
+    (folders.models / "embeddings").mkdir(exist_ok=True)
+    save_file({"clip_l": torch.full((2, 8), 1.0)}, folders.models / "embeddings/grey.safetensors")
+    document = {"load": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny.safetensors"}}}
+    for name, text in {"named": "a cat, embedding:grey", "plain": "a cat"}.items():
+        document[name] = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["load", 1], "text": text}}
+        document[f"show {name}"] = {"class_type": "PreviewAny", "inputs": {"source": [name, 0]}}
+    return plan(validate(parse_workflow(document), NODES, folders), folders)
 
 
 def test_every_loader_of_a_network_says_what_it_computes_in() -> None:

@@ -298,12 +298,12 @@ def test_a_machine_that_freezes_while_a_file_is_fetched_is_given_up(run: Runs, t
             place.frozen.clear()
 
     async def case() -> None:
-        async with front(tmp_path, [Spoilt("a", freezes), Spoilt("b", freezes)], lease_s=0.5) as jobs:
+        async with front(tmp_path, [Spoilt("a", freezes), Spoilt("b", freezes)], lease_s=1.0) as jobs:
             job = await submitted(jobs, seed=1, count=2)
             done = await asyncio.wait_for(jobs.wait(job.id), 15)
             reasons = [event.body.reason for event in await log(jobs, job) if isinstance(event.body, Requeued)]
         assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
-        assert reasons == [f"{lost[0]} said nothing for 0.5 s: its machine is frozen or cannot be reached"]
+        assert reasons == [f"{lost[0]} said nothing for 1 s: its machine is frozen or cannot be reached"]
 
     run(case())
 
