@@ -13,14 +13,14 @@ from typer.core import TyperGroup
 
 from sigmagraph.engine import cli
 from sigmagraph.engine.cli import fetch
-from sigmagraph.engine.cli.answers import within_command
+from sigmagraph.engine.cli.stdout import within_command
 from sigmagraph.engine.errors import EngineError
 
 __all__ = ["app", "main"]
 
 FIRST = ("run", "replay", "serve", "compare", "check", "plan", "nodes", "samplers", "models")
 """How the help begins; further commands follow by name."""
-SHARED = ("answers", "app", "console", "options", "report")
+SHARED = ("app", "console", "options", "report", "stdout")
 """Modules that hold no command: commands import them when they run."""
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Column, Table
 
-from sigmagraph.engine.cli.answers import answers
+from sigmagraph.engine.cli.stdout import answer_stream
 
 __all__ = ["Columns", "columns", "complain", "out", "remark", "say", "tell", "warn", "write_json"]
 
@@ -18,8 +18,8 @@ GAP = 2  # between columns
 
 def out() -> Console:
     """What the user asked for; piped output is not wrapped."""
-    console = Console(file=answers(), highlight=False)
-    return console if console.is_terminal else Console(file=answers(), highlight=False, width=10_000)
+    console = Console(file=answer_stream(), highlight=False)
+    return console if console.is_terminal else Console(file=answer_stream(), highlight=False, width=10_000)
 
 
 class Columns(Table):

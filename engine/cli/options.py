@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sigmagraph.engine.cli.answers import alone
+from sigmagraph.engine.cli.stdout import keep_stdout_for_answers
 from sigmagraph.engine.compose.workspace import Workspace, open_workspace
 
 __all__ = [
@@ -121,7 +121,7 @@ def workspace(
     """The workspace at `home`, which tells the terminal what it has to tell. Its packs print to stderr."""
     from sigmagraph.engine.cli.console import remark, warn
 
-    alone()
+    keep_stdout_for_answers()
     return open_workspace(home, output, custom_nodes, watches_edits=watches_edits, remark=remark, warn=warn)
 
 

@@ -96,6 +96,13 @@ def test_what_packs_and_their_programs_print_is_not_in_the_answer(command: str, 
     assert all(line in done.stderr.splitlines() for line in told)
 
 
+def test_a_command_without_standard_output_works(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sigmagraph", "plan", "graph.json", "--home", str(tmp_path)]
+    (tmp_path / "graph.json").write_text('{"1": {"class_type": "PreviewAny", "inputs": {"source": 1}}}')
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "1 of 1 node would run\n")
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["packs", str(tmp_path / "nope")])
     assert (done.exit_code, done.stderr) == (1, f"error: {tmp_path}/nope: there is no such folder of node packs\n")

@@ -1,4 +1,4 @@
-"""Standard output is for answers alone: what nodes and packs print, and the programs they start, goes to stderr.
+"""Standard output is for answers: what nodes and packs print, and the programs they start, goes to stderr.
 
 Standard library only: every command has it, also those that answer before anything large is imported.
 """
@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from typing import TextIO
 
-__all__ = ["alone", "answers", "within_command"]
+__all__ = ["answer_stream", "keep_stdout_for_answers", "within_command"]
 
 _command: ContextVar[ExitStack | None] = ContextVar("command", default=None)
 _answers: ContextVar[TextIO | None] = ContextVar("answers", default=None)
@@ -25,10 +25,10 @@ def within_command() -> Iterator[None]:
         yield
 
 
-def alone() -> None:
-    """From here to the end of the command `answers` is the one way to standard output. Outside a command: nothing."""
+def keep_stdout_for_answers() -> None:
+    """To the end of the command `answer_stream` alone leads to standard output. Outside a command: nothing happens."""
     stack, shown = _command.get(), sys.stdout
-    if stack is None or _answers.get() is not None:
+    if stack is None or shown is None or sys.stderr is None or _answers.get() is not None:
         return
     held = shown
     with suppress(OSError, ValueError):  # a file of its own, as in tests, or one of the two is closed
@@ -38,7 +38,7 @@ def alone() -> None:
     stack.enter_context(redirect_stdout(sys.stderr))
 
 
-def answers() -> TextIO:
+def answer_stream() -> TextIO:
     """Where answers go."""
     return _answers.get() or sys.stdout
 
@@ -50,6 +50,7 @@ def _apart(stack: ExitStack, shown: TextIO) -> TextIO:
     stack.callback(os.close, kept)
     os.dup2(2, 1)
     stack.callback(os.dup2, kept, 1)
+    stack.callback(shown.flush)
     held = open(kept, "w", encoding=shown.encoding, errors=shown.errors, closefd=False)  # noqa: SIM115
     stack.callback(_closed, held)
     return held
