@@ -26,9 +26,11 @@ from sigmagraph.engine.jobs.store.fronts import ServerPlace, front_of
 from sigmagraph.engine.jobs.store.job_store import JobStore
 from sigmagraph.engine.jobs.store.pictures import PicturesHeard
 
-__all__ = ["Alone", "Peers"]
+__all__ = ["PAUSED", "Alone", "Peers"]
 
 LOG = logging.getLogger("sigmagraph.jobs")
+PAUSED = "paused"
+"""The fact that no job begins, for all servers of a database."""
 LOOK_S = 1.0
 ALL_EVERY = 30
 """Looks; the whole queue is read again so often, whatever was told."""
@@ -229,6 +231,7 @@ class Peers:
 
     async def _catch_up(self) -> None:
         """Tell what others did while nothing was heard: who waits for a job that ended then would wait for ever."""
+        self._learnt(PAUSED)
         heard = self._job_counts.last_events()
         there = {job.id: job for state in OPEN for job in await self._store.by_state(state)}
         elsewhere = [job.id for job in there.values() if front_of(job.worker) not in (0, self._place.number)]
@@ -237,6 +240,9 @@ class Peers:
         for job_id in {*heard, *elsewhere, *self._broadcast.followed()}:
             with suppress(UnknownJob):  # over, and deleted since
                 job = there.get(job_id) or await self._store.get(job_id)
+                self._dispatcher.taken(job_id, job.attempt - (job.state is State.RUNNING))
+                if job.cancel_requested:
+                    self._dispatcher.tell_to_stop(job_id)
                 await self._tell_since(job, heard.get(job_id), 0 if job_id in elsewhere else job.events - 1)
 
     async def _tell_since(self, job: Job, heard: int | None, otherwise: int) -> None:

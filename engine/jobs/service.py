@@ -51,7 +51,7 @@ from sigmagraph.engine.jobs.job import (
     State,
     Submission,
 )
-from sigmagraph.engine.jobs.peers import Alone, Peers
+from sigmagraph.engine.jobs.peers import PAUSED, Alone, Peers
 from sigmagraph.engine.jobs.protocol import Checked, Counts, Listener, WorkerStatus
 from sigmagraph.engine.jobs.recover import recover
 from sigmagraph.engine.jobs.runs import Early
@@ -67,7 +67,6 @@ from sigmagraph.engine.jobs.workers.worker import Fleet, Worker
 __all__ = ["JobService"]
 
 LOG = logging.getLogger("sigmagraph.jobs")
-PAUSED = "paused"
 FREE_S = 30.0
 GONE_S = 0.05
 """So long after its row is written, what happens to a job is told though nobody was there to be answered."""

@@ -134,6 +134,27 @@ def test_a_server_that_heard_nothing_for_a_while_tells_what_it_missed(shared: St
 
 
 @pytest.mark.postgres
+def test_a_server_that_heard_nothing_learns_of_a_cancelled_job_and_of_a_pause(shared: StoreSettings, run: Runs) -> None:
+    """Both are told by a note alone: there is no event of them to read afterwards."""
+
+    async def case() -> None:
+        async with server(shared) as one, server(shared) as other:
+            await until(lambda: one.servers == 2)
+            job = await sent(one, count=150, seconds=0.04)
+            await started(one, job)
+            deaf, asked = (one, other) if one._dispatcher.runs(job.id) else (other, one)
+            await started(deaf, job)
+            assert await asyncio.to_thread(cut_off, shared.url, "query LIKE 'LISTEN%'") == 2
+            await asked.cancel(job.id)
+            await asked.pause()
+            done = await asyncio.wait_for(asked.wait(job.id), 5)
+            assert done.state is State.CANCELLED
+            await until(lambda: deaf.is_paused)
+
+    run(case())
+
+
+@pytest.mark.postgres
 def test_running_jobs_survive_a_restart_of_the_database(shared: StoreSettings, run: Runs) -> None:
     """Who is back first sees nobody else, and once had the other's jobs begin again."""
 
