@@ -32,6 +32,7 @@ from sigmagraph.engine.jobs.queue import Queue
 from sigmagraph.engine.jobs.read_ahead import ReadAhead, learn_files
 from sigmagraph.engine.jobs.runs import Early, End, Running, Said, lost, note_unwritten, packs_of
 from sigmagraph.engine.jobs.settings import JobSettings
+from sigmagraph.engine.jobs.stopping import Stopping
 from sigmagraph.engine.jobs.store import transitions
 from sigmagraph.engine.jobs.store.database import Posted, Tx
 from sigmagraph.engine.jobs.store.job_store import JobStore
@@ -68,6 +69,7 @@ class Dispatcher:
         self._ahead = ReadAhead(store, self.queue, lambda: AHEAD + 2 * len(workers))
         self._open: set[str] = set()
         self._unwritten: dict[str, Worker] = {}  # of early jobs, which may be over
+        self._stopping = Stopping()
         self._wake, self._idle, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._given_up: dict[str, str] = {}
         self._packs: dict[str, str] = {}
@@ -126,7 +128,7 @@ class Dispatcher:
         self._unwritten.pop(job_id, None)
         running = self._running.get(job_id)
         if running is not None:
-            running.worker.stop_job(job_id)
+            self._stopping.stop(job_id, running.worker, self._now())
             self._let_go(job_id)
 
     def add(self, job: Job, request: Request | None = None) -> None:
@@ -161,7 +163,7 @@ class Dispatcher:
         """Another server gave up this attempt of a job, or has begun a later one: what runs here is stopped."""
         running = self._running.get(job_id)
         if running is not None and running.job.attempt <= attempt:
-            running.worker.stop_job(job_id)
+            self._stopping.stop(job_id, running.worker, self._now())
             self._let_go(job_id)
 
     def open_job(self, job_id: str) -> Job | None:
@@ -491,6 +493,7 @@ class Dispatcher:
                     running.worker.kill(f"did not stop job {job_id} within {cancel_s:g} s")
                 elif now - running.heard_at > step_s:
                     running.worker.kill(f"missed its step deadline: nothing from job {job_id} for {step_s:g} s")
+            self._stopping.kill_overdue({job_id: one.worker for job_id, one in self._running.items()}, now, cancel_s)
 
     @staticmethod
     def _now() -> float:

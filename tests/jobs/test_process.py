@@ -18,7 +18,7 @@ from sigmagraph.engine.jobs.service import JobService
 from sigmagraph.engine.jobs.workers import process
 from sigmagraph.engine.jobs.workers.worker import Worker
 from tests.jobs import stubs
-from tests.jobs.serving import child, ends, here, log, sent, service, started
+from tests.jobs.serving import child, ends, here, log, sent, service, started, until
 
 Runs = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -288,6 +288,23 @@ def test_a_node_that_ignores_a_cancel_is_killed_and_the_job_stays_cancelled(run:
             assert (await jobs.wait(job.id)).state is State.CANCELLED
             assert ends(await log(jobs, job)) == 1
             assert (await jobs.wait((await sent(jobs)).id)).state is State.SUCCEEDED
+
+    run(case())
+
+
+def test_a_node_that_ignores_that_its_job_was_taken_does_not_keep_it_waiting(run: Runs, tmp_path: Path) -> None:
+    """The job begins again once the worker has stopped the attempt that was taken, which this one never does."""
+
+    async def case() -> None:
+        async with service(tmp_path, [child()], cancel_deadline_s=0.2) as jobs:
+            job = await sent(jobs, "Hang", unless=str(tmp_path / "hung"))
+            await started(jobs, job)
+            await until((tmp_path / "hung").exists)
+            waiting = await jobs.store.lose(job.id, "another server did not see this one", attempt=1)
+            jobs._dispatcher.taken(job.id, 1)  # as `Peers` does
+            jobs._dispatcher.add(waiting, (await jobs.get(job.id)).request)
+            done = await asyncio.wait_for(jobs.wait(job.id), 20)
+            assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
 
     run(case())
 
