@@ -39,7 +39,7 @@ def run_validator(
             node_id,
             node.class_type,
             where,
-            received={name: arguments[name] for name in named},
+            received={name: arguments[name][0] if takes_lists(node) else arguments[name] for name in named},
             extra={} if answer is False else {"answer": str(answer)},
         )
     ]

@@ -226,7 +226,8 @@ def _at_home(greeting: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
 def _sweep(scratch: Path) -> None:
     """Remove files that no front has asked for of late: inputs come as long as the machine works."""
     for pattern in ("values/*", "*/.owners/*/*", "input/**/*"):
-        for old in scratch.glob(pattern):
-            with suppress(OSError):
-                if old.is_file() and time.time() - old.stat().st_mtime > KEEP_VALUES_S:
-                    old.unlink()
+        with suppress(OSError):  # a folder went meanwhile: what is left of the pattern is looked at next time
+            for old in scratch.glob(pattern):
+                with suppress(OSError):
+                    if old.is_file() and time.time() - old.stat().st_mtime > KEEP_VALUES_S:
+                        old.unlink()

@@ -73,14 +73,14 @@ class Shipping:
     def _announce(self, job_id: str, ui: Mapping[str, Any]) -> None:
         for entry in entries(ui):
             path = _place(self._services(self._owners.get(job_id, "")), entry)
-            try:
-                data = path.read_bytes() if path is not None else None
-            except OSError:  # named, but not there: as it would be without us
-                data = None
-            if path is None or data is None:
+            if path is None:
                 continue
-            digest = blake3(data).hexdigest()
-            with self._lock:
+            with self._lock:  # or another job that wrote there too forgets it between the two
+                try:
+                    data = path.read_bytes()
+                except OSError:  # named, but not there: as it would be without us
+                    continue
+                digest = blake3(data).hexdigest()
                 self._files.setdefault(job_id, {})[digest] = path
             self._mailbox.hold({"say": "file", "job_id": job_id, "digest": digest, "size": len(data), **entry})
 
@@ -90,8 +90,8 @@ class Shipping:
         with self._lock:
             files = self._files.pop(job_id, {})
             wanted = {path for others in self._files.values() for path in others.values()}
-        for path in set(files.values()) - wanted:
-            path.unlink(missing_ok=True)
+            for path in set(files.values()) - wanted:
+                path.unlink(missing_ok=True)
 
 
 def carrying(services: OwnersServices, post: Post, is_known: IsKnown) -> OwnersServices:
