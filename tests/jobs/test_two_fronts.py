@@ -308,6 +308,7 @@ def test_credit_and_idempotency_hold_across_servers(shared: StoreSettings, run: 
     async def case() -> None:
         async with server(shared) as one, server(shared) as other:
             await one.pause()
+            await until(lambda: other.is_paused)
             _, ann = await one.accounts.create("ann", credits=3 * CREDIT)
 
             def ask(front: JobService, **more: Any) -> Any:
