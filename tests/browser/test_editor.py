@@ -112,6 +112,21 @@ def test_the_menu_leads_to_our_own_pages(editor: Editor) -> None:
     opened.value.wait_for_url(f"{editor.server.url}/")
 
 
+def test_a_job_links_to_the_editor_however_late_the_page_hears_of_one(editor: Editor) -> None:
+    """The job's record may be there before the server has said what it has."""
+    job_id = editor.server.json("/prompt", {"prompt": FLAT})["prompt_id"]
+    held: list[Any] = []
+    editor.page.route("**/system_stats", lambda route: held.append(route))
+    editor.page.goto(f"{editor.server.url}/gallery#job={job_id}")
+    editor.page.get_by_role("button", name="Delete").wait_for()
+    link = editor.page.get_by_role("link", name="Open in the editor")
+    assert not link.is_visible()
+    for route in held:
+        route.continue_()
+    link.wait_for()
+    editor.page.unroute("**/system_stats")
+
+
 def test_a_job_of_the_gallery_opens_in_the_editor(editor: Editor) -> None:
     graph = {name: node | {"inputs": dict(node["inputs"])} for name, node in FLAT.items()}
     graph["1"]["inputs"]["color"] = 0x3D405B

@@ -80,7 +80,6 @@ export class Details extends EventTarget {
 
   /** @param {JobDetail} job @param {import("./api.js").FileRecord[]} files @param {HTMLElement} note */
   actions(job, files, note) {
-    const hasEditor = document.documentElement.dataset.editor === "yes";
     const button = (/** @type {string} */ name, /** @type {() => any} */ action) =>
       h("button", { type: "button", class: "quiet", text: t(name), on: { click: action } });
     const replay = files.length ? button("replay", async () => {
@@ -94,7 +93,7 @@ export class Details extends EventTarget {
       files.map((file) => h("a", { class: "button quiet", href: viewUrl(file), download: file.filename, text: files.length > 1 ? file.filename : t("download") })),
       replay,
       button("workflowFile", () => saveFile(job)),
-      hasEditor && h("a", { class: "button quiet", href: `/?sigmagraph-job=${encodeURIComponent(job.id)}`, text: t("openInEditor") }),
+      h("a", { class: "button quiet needs-editor", href: `/?sigmagraph-job=${encodeURIComponent(job.id)}`, text: t("openInEditor") }),
       button("delete", () => this.remove(job, note)));
   }
 
