@@ -1,7 +1,8 @@
 """Content keys: equal work has equal keys, whatever the nodes are called. One hash per node, so linear in the plan."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from inspect import signature
 from itertools import count
 from pathlib import Path
@@ -67,7 +68,7 @@ class Keys:
         try:
             if node.fingerprint is not None and (said := self._fingerprint(vertex)) != NOTHING_SAID:
                 parts.append("changed" + said)
-                if self._looks_at_files(node):
+                if _looks_at_files(node):
                     self.said[vertex.id] = vertex, said
             parts += [self._input(vertex, name, vertex.inputs[name]) for name in sorted(vertex.inputs)]
             if vertex.ignored:
@@ -112,21 +113,27 @@ class Keys:
         assert hook is not None
         try:
             arguments = hook_arguments(hook, vertex.node, vertex.id, vertex.inputs)
-            if self._looks_at_files(vertex.node):
+            if _looks_at_files(vertex.node):
                 arguments["services"] = self.services
             answer = call_now(hook, arguments)
         except Exception as error:  # a pack's own code: its failure must not stop the plan
             raise Unrepeatable from error
         return encode(answer)
 
-    @staticmethod
-    def _looks_at_files(node: Node) -> bool:
-        """Whether its fingerprint is one of our own that names `services`."""
-        return node.fingerprint is not None and node.is_trusted and "services" in signature(node.fingerprint).parameters
-
     def _nonce(self) -> str:
         self._run = self._run or uuid4().hex
         return f"!{self._run}.{next(self._fresh)}"
+
+
+def _looks_at_files(node: Node) -> bool:
+    """Whether its fingerprint is one of our own that names `services`."""
+    return node.fingerprint is not None and node.is_trusted and _names_services(node.fingerprint)
+
+
+@cache
+def _names_services(hook: Callable[..., Any]) -> bool:
+    """Asked with every key: a signature takes longer than what few hooks tell."""
+    return "services" in signature(hook).parameters
 
 
 def encode(value: Any) -> str:

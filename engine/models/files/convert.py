@@ -99,7 +99,7 @@ class ConvertTarget:
             return kept(name, stored)
 
         def pieces(room: Room) -> Iterator[Tensor]:
-            wide = torch.empty(min(PIECE, prod(stored.shape)))
+            wide = _scratch(stored)
             for at, piece in enumerate(_read_in_pieces(stored)):
                 cast = _cast_into(room(piece.numel(), dtype), piece, wide)
                 _require_held(name, piece, cast)
@@ -250,9 +250,9 @@ def _cast_into(place: Tensor, piece: Tensor, wide: Tensor) -> Tensor:
     return place.copy_(piece)
 
 
-def _scratch(values: Tensor) -> Tensor:
+def _scratch(stored: StoredTensor) -> Tensor:
     """float32 numbers for a piece of a tensor: made once, not with every piece."""
-    return torch.empty(min(PIECE, values.numel()))
+    return torch.empty(min(PIECE, prod(stored.shape)))
 
 
 def _root(name: str) -> str:
@@ -279,7 +279,7 @@ class _Rounding:
             raise TensorMismatch(f"{self._name}: infinity or NaN, which no scale fits; {WAY_OUT}")
         # numbers smaller than the normal ones have few digits: they are nothing to divide by
         self.scale = torch.tensor(max(largest) / torch.finfo(FP8).max or 1.0).clamp(torch.finfo(torch.float32).tiny)
-        quotients = _scratch(values)
+        quotients = _scratch(self._stored)
         for at, piece in enumerate(_pieces(self._stored, values)):
             quotient = quotients[: piece.numel()].copy_(piece).div_(self.scale)
             rounded = room(piece.numel(), FP8).copy_(quotient)
